@@ -1,0 +1,191 @@
+"""Base classes of the component kinds, and the frozen records that the engine passes between them.
+
+Shapes: B batch, N samples, M mels, L frames, F x T patch grid, D width, S target frames, C target width. Sizes are
+in (frequency, time) order. A component's positional `__init__` arguments come from the engine, matched by name with
+`OFFERED`; its keyword-only arguments are the options of its section in a recipe.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from m2dx.encoder import AudioEncoder
+    from m2dx.evaluation.tasks import EvaluationTask
+
+LABEL_SEPARATOR = ";"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A stretch of one audio file, with what is known about it."""
+
+    path: Path
+    start: float = 0.0  # seconds
+    duration: float | None = None  # seconds; None: to the end of the file
+    labels: tuple[str, ...] = ()  # none: not labelled
+    split: str | None = None  # "train", "valid", "test", or a fold's name
+    group: str | None = None  # what must not be on two sides of a split: a speaker, a patient, a device
+
+
+@dataclass(frozen=True)
+class Views:
+    """What an offline encoder may look at: the clean audio and its labels. M2D sees the noisy view instead.
+
+    Paper: M2D-X, III-B. The published code feeds them the other way round in one of its loops; m2dx follows the paper.
+    """
+
+    clean_wav: Tensor  # (B, N), at `sample_rate`
+    sample_rate: int  # Hz; the rate that the encoder asked for
+    clean_logmel: Tensor  # (B, 1, M, L), standardised with the statistics of the pre-training data
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
+    """Per data set of the recipe: multi-hot (B, C) in the order of `DataInfo.label_names`; NaN rows: not labelled."""
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What is known about the data before the first batch."""
+
+    sample_rate: int  # Hz
+    crop_samples: int  # N, samples of one training crop
+    label_names: Mapping[str, tuple[str, ...]]  # per data set of the recipe
+
+
+@dataclass(frozen=True)
+class TaskShapes:
+    """The two ends of an online mapper."""
+
+    grid: tuple[int, int]  # (F, T), patches
+    embed_dim: int  # D, of one token
+    target_frames: int | None  # S; None: one target per clip
+    target_dim: int  # C
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of an evaluation, with what is needed to compare it."""
+
+    task: str
+    metric: str  # "accuracy" or "mAP", in [0, 1], or an evaluator's own
+    mean: float
+    ci95: float | None  # half width of the 95 % confidence interval; None: one value only
+    values: tuple[float, ...]  # by seed, or by fold and seed
+    protocol: str  # the evaluator's name
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+class OfflineEncoder(nn.Module, abc.ABC):
+    """The training signal of a task beside M2D, from the clean view. Frozen, in eval mode, without gradient.
+
+    What the engine offers to `__init__`: `data` (`DataInfo`).
+    """
+
+    name: ClassVar[str]
+    sample_rate: int | None = None  # Hz of the waveform it wants; None: as the recipe
+    frame_rate: float | None = None  # Hz of its output; None: one vector per clip
+    embed_dim: int  # C
+
+    def num_frames(self, num_samples: int) -> int | None:
+        """Frames S that `forward` gives for N samples at its rate; None: one vector per clip."""
+        if self.frame_rate is None:
+            return None
+        if self.sample_rate is None:
+            raise TypeError(f"{type(self).__name__} has a frame_rate, so it needs a sample_rate or its own num_frames")
+        return int(num_samples * self.frame_rate / self.sample_rate + 1e-6)
+
+    @abc.abstractmethod
+    def forward(self, views: Views) -> Tensor:
+        """The training signal, (B, C) or (B, S, C)."""
+
+
+class OnlineMapper(nn.Module, abc.ABC):
+    """From h-hat to the training signal's shape; trained. The engine offers `shapes` (`TaskShapes`)."""
+
+    name: ClassVar[str]
+
+    def __init__(self, shapes: TaskShapes) -> None:
+        super().__init__()
+        self.shapes = shapes
+
+    @abc.abstractmethod
+    def forward(self, tokens: Tensor) -> Tensor:
+        """The prediction, (B, C) or (B, S, C), from tokens (B, F*T, D) in frequency-major order."""
+
+
+class Loss(nn.Module, abc.ABC):
+    """Compares a prediction with a training signal. The engine offers nothing."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """A scalar, from two tensors of one shape."""
+
+
+class NoiseSource(abc.ABC):
+    """Background noise. The engine offers `sample_rate` (Hz)."""
+
+    name: ClassVar[str]
+
+    def __init__(self, sample_rate: int) -> None:
+        self.sample_rate = sample_rate
+
+    @abc.abstractmethod
+    def draw(self, num_samples: int, generator: torch.Generator) -> Tensor:
+        """(N,) samples of noise; all randomness comes from the generator, so that runs repeat."""
+
+
+class Dataset(abc.ABC):
+    """A list of clips. Decoding stays with the core. The engine offers nothing."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def clips(self, split: str | None = None) -> list[Clip]:
+        """Clips of one split, or all of them, in an order that does not change from run to run."""
+
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the targets; by default what occurs, sorted."""
+        return tuple(sorted({label for clip in self.clips() for label in clip.labels}))
+
+    def missing(self) -> list[str]:
+        """What this data set lacks on this machine, one line each; training goes on without it."""
+        return []
+
+
+class Evaluator(abc.ABC):
+    """A protocol that scores an encoder on a labelled task. The engine offers nothing."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def evaluate(self, encoder: AudioEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
+        """Scores of one encoder on one task, over the seeds that the protocol uses."""
+
+
+KINDS: dict[str, type] = {
+    "offline_encoder": OfflineEncoder,
+    "online_mapper": OnlineMapper,
+    "loss": Loss,
+    "noise_source": NoiseSource,
+    "dataset": Dataset,
+    "evaluator": Evaluator,
+}
+"""Kind -> base class. The hook of a kind is its plural, e.g. `offline_encoders`, `losses`."""
+
+OFFERED: dict[str, frozenset[str]] = {
+    "offline_encoder": frozenset({"data"}),
+    "online_mapper": frozenset({"shapes"}),
+    "loss": frozenset(),
+    "noise_source": frozenset({"sample_rate"}),
+    "dataset": frozenset(),
+    "evaluator": frozenset(),
+}
+"""Kind -> names of the positional arguments that the engine can give."""

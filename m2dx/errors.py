@@ -1,0 +1,25 @@
+"""Errors that the command line prints without a traceback: what must hold, what it is, what to do."""
+
+
+class M2dxError(Exception):
+    """Base of every error that is the user's to mend (a recipe, a file, a plugin), not a bug of m2dx."""
+
+
+class RecipeError(M2dxError):
+    """A recipe that cannot be run; its text lists every problem found, each with `file:line`."""
+
+
+class PluginError(M2dxError):
+    """A plugin that failed to load, breaks the component contract, or clashes with another one."""
+
+
+class AudioError(M2dxError):
+    """Audio that cannot be used; for a single file, its text is the reason without the path."""
+
+
+class CheckpointError(M2dxError):
+    """A checkpoint or an export that is missing, corrupt, or does not fit the recipe."""
+
+
+class TrainingError(M2dxError):
+    """A run that had to stop: a loss that is not finite, or too many bad files."""
