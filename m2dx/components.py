@@ -141,6 +141,10 @@ class NoiseSource(abc.ABC):
     def draw(self, num_samples: int, generator: torch.Generator) -> Tensor:
         """(N,) samples of noise; all randomness comes from the generator, so that runs repeat."""
 
+    def drain_bad(self) -> list[tuple[str, str]]:
+        """Files that `draw` could not use since the last call, each with the reason; by default there are none."""
+        return []
+
 
 class Dataset(abc.ABC):
     """A list of clips. Decoding stays with the core. The engine offers nothing."""

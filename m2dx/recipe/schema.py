@@ -8,14 +8,26 @@ import torch, so that the command line starts fast.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic import model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from m2dx.recipe.paths import RunPath
 
 
 class Section(BaseModel):
     """Base of all recipe sections: frozen, and unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
 
 
 class ComponentSpec(Section):
@@ -151,6 +163,8 @@ class NoiseSection(Section):
     """A data set whose random crops are the noise; give this or `source`."""
     split: str | None = None
     """Only clips of this split of `dataset`; default all."""
+    mean: float | None = None
+    """Mean of the noise's log-mel spectrograms; measured when not given."""
 
     @model_validator(mode="after")
     def _one_of(self) -> "NoiseSection":
@@ -312,8 +326,8 @@ class Recipe(Section):
 
     name: Identifier = "recipe"
     """Name of the run; default the recipe file's."""
-    output: Path = Path("runs")
-    """Folder that the run's folder (by name) is made in."""
+    output: RunPath = Path("runs")
+    """Folder that the run's folder (by name) is made in; relative to the current folder."""
     seed: NonNegativeInt = 0
     """Seed of weights, crops, masks and noise."""
     audio: AudioSection = AudioSection()

@@ -1,0 +1,62 @@
+# Needs Python 3.11 or newer and make; everything else is installed into .venv.
+#   make quickstart   install, pre-train on examples/sounds, evaluate, write the report
+#   make test         install, run the tests (`make test-slow` for the long ones)
+#   make lint         ruff and mypy
+# PYTHON=/path/to/python3.12 chooses the Python that .venv is made with.
+
+PYTHON ?= python3
+PYTEST_WORKERS ?= 2
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+CREATED := $(VENV)/.created
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+PINS := pyproject.toml constraints.txt
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PIP_INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
+# One thread per test process: more of them than cores make each other wait.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS)
+
+.PHONY: quickstart test test-slow lint clean distclean
+
+quickstart: $(INSTALLED)
+	$(BIN)/m2dx train recipes/quickstart.yaml
+
+test: $(INSTALLED_DEV)
+	$(PYTEST) -m "not slow and not gpu" $(PYTEST_ARGS)
+
+test-slow: $(INSTALLED_DEV)
+	$(PYTEST) -m "slow and not gpu" $(PYTEST_ARGS)
+
+lint: $(INSTALLED_DEV)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
+
+$(CREATED):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "m2dx needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) -V 2>&1);" \
+	    "name a newer one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(INSTALLED): $(CREATED) $(PINS)
+	@echo "Installing m2dx and what it needs into $(VENV) (PyTorch is large: a few minutes)"
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(INSTALLED_DEV): $(CREATED) $(PINS) $(PLUGINS:%=%/pyproject.toml)
+	@echo "Installing m2dx and what its tests need into $(VENV) (PyTorch is large: a few minutes)"
+	$(PIP_INSTALL) --editable '.[dev]' $(PLUGINS:%=--editable %)
+	@touch $@ $(INSTALLED)

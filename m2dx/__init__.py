@@ -1,0 +1,110 @@
+"""m2dx: multitask audio pre-training with Masked Modeling Duo (M2D-X). These are the public names.
+
+Each is imported when it is first used, so that the command line starts without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from m2dx.components import (
+        Clip,
+        DataInfo,
+        Dataset,
+        Evaluator,
+        Loss,
+        NoiseSource,
+        OfflineEncoder,
+        OnlineMapper,
+        Score,
+        TaskShapes,
+        Views,
+    )
+    from m2dx.encoder import AudioEncoder, load_encoder
+    from m2dx.errors import (
+        AudioError,
+        CheckpointError,
+        M2dxError,
+        PluginError,
+        RecipeError,
+        TrainingError,
+    )
+    from m2dx.evaluation.tasks import EvaluationTask
+    from m2dx.hookspecs import hookimpl
+    from m2dx.plugins import PluginHost
+    from m2dx.recipe.loading import load_recipe
+
+    __version__: str
+
+__all__ = [
+    "AudioEncoder",
+    "AudioError",
+    "CheckpointError",
+    "Clip",
+    "DataInfo",
+    "Dataset",
+    "EvaluationTask",
+    "Evaluator",
+    "Loss",
+    "M2dxError",
+    "NoiseSource",
+    "OfflineEncoder",
+    "OnlineMapper",
+    "PluginError",
+    "PluginHost",
+    "RecipeError",
+    "Score",
+    "TaskShapes",
+    "TrainingError",
+    "Views",
+    "__version__",
+    "hookimpl",
+    "load_encoder",
+    "load_recipe",
+]
+
+_MODULES = {
+    "m2dx.components": (
+        *(
+            "Clip",
+            "DataInfo",
+            "Dataset",
+            "Evaluator",
+            "Loss",
+            "NoiseSource",
+            "OfflineEncoder",
+            "OnlineMapper",
+        ),
+        *("Score", "TaskShapes", "Views"),
+    ),
+    "m2dx.encoder": ("AudioEncoder", "load_encoder"),
+    "m2dx.errors": (
+        *("AudioError", "CheckpointError", "M2dxError", "PluginError", "RecipeError", "TrainingError"),
+    ),
+    "m2dx.evaluation.tasks": ("EvaluationTask",),
+    "m2dx.hookspecs": ("hookimpl",),
+    "m2dx.plugins": ("PluginHost",),
+    "m2dx.recipe.loading": ("load_recipe",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    value: object
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            value = version("m2dx")
+        except PackageNotFoundError:  # run from a source tree
+            value = "unknown"
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'm2dx' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""From file lists to batches of crops, log-mel spectrograms and noise."""

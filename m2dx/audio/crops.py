@@ -1,0 +1,190 @@
+"""Random crops of the clips with their labels, noise and masks, the same under a seed whoever loads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from m2dx.audio.batches import ItemKey, Stream, seeded_generator
+from m2dx.audio.clips import ClipList
+from m2dx.audio.reading import AudioFile
+from m2dx.components import Clip, NoiseSource
+from m2dx.errors import AudioError
+
+BadFile = tuple[str, str]
+"""Path of a file that could not be used, and the reason."""
+ShortClips = Literal["pad", "repeat"]
+MaskDraw = Callable[[torch.Generator], Tensor]
+"""From a generator to `ids_shuffle` (P,), a permutation of the patches whose first part is visible."""
+
+_MOST_TRIES = 100
+
+
+@dataclass(frozen=True)
+class CropItem:
+    """One item of a batch."""
+
+    wav: Tensor  # (N,)
+    noise_wav: Tensor | None  # (N,)
+    labels: dict[str, Tensor]  # (C,) each
+    ids_shuffle: Tensor  # (P,)
+    clip_id: int
+    bad: tuple[BadFile, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the workers give to one micro-batch."""
+
+    wav: Tensor  # (B, N) float32
+    noise_wav: Tensor | None  # (B, N) float32
+    labels: dict[str, Tensor]  # by set: (B, C) multi-hot float32; NaN rows: not labelled
+    ids_shuffle: Tensor  # (B, P) int64
+    clip_ids: Tensor  # (B,) int64; of the clips that were read, after replacement of bad ones
+    bad: tuple[BadFile, ...]  # found while loading this batch; a file may come again in a later one
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device; from pinned memory without waiting for the copy."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; called by DataLoader."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(
+            wav=change(self.wav),
+            noise_wav=None if self.noise_wav is None else change(self.noise_wav),
+            labels={name: change(labels) for name, labels in self.labels.items()},
+            ids_shuffle=change(self.ids_shuffle),
+            clip_ids=change(self.clip_ids),
+            bad=self.bad,
+        )
+
+
+def collate(items: Sequence[CropItem]) -> Batch:
+    """One batch of items."""
+    noise = [item.noise_wav for item in items if item.noise_wav is not None]
+    return Batch(
+        wav=torch.stack([item.wav for item in items]),
+        noise_wav=torch.stack(noise) if noise else None,
+        labels={name: torch.stack([item.labels[name] for item in items]) for name in items[0].labels},
+        ids_shuffle=torch.stack([item.ids_shuffle for item in items]),
+        clip_ids=torch.tensor([item.clip_id for item in items]),
+        bad=tuple(dict.fromkeys(bad for item in items for bad in item.bad)),
+    )
+
+
+class TrainingCrops(Dataset[CropItem]):
+    """Items by `ItemKey`: a crop of the key's clip, its labels, noise if there is a source, and a mask draw.
+
+    The crop's place, the noise and the mask follow from (seed, epoch, position) alone, so that they do not depend
+    on workers, processes or a resumed run. A clip that cannot be read is replaced by one drawn from the same
+    randomness, and named in `bad`. Raises `AudioError` when 100 clips in a row cannot be read.
+    """
+
+    def __init__(
+        self,
+        clips: ClipList,
+        *,
+        crop_samples: int,
+        sample_rate: int,
+        seed: int,
+        draw_mask: MaskDraw,
+        short_clips: ShortClips = "pad",
+        noise: NoiseSource | None = None,
+    ) -> None:
+        self.clips = clips
+        self.crop_samples, self.sample_rate, self.short_clips = crop_samples, sample_rate, short_clips
+        self.seed, self.draw_mask, self.noise = seed, draw_mask, noise
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: ItemKey) -> CropItem:
+        where = {"seed": self.seed, "epoch": key.epoch, "position": key.position}
+        clip_id, wav, bad = read_any_crop(
+            self.clips,
+            key.clip_id,
+            crop_samples=self.crop_samples,
+            sample_rate=self.sample_rate,
+            short_clips=self.short_clips,
+            generator=seeded_generator(Stream.CROP, **where),
+        )
+        noise_wav = None
+        if self.noise is not None:
+            noise_wav = self.noise.draw(self.crop_samples, seeded_generator(Stream.NOISE, **where))
+            bad += self.noise.drain_bad()
+        return CropItem(
+            wav=torch.from_numpy(wav),
+            noise_wav=noise_wav,
+            labels=self.clips.labels(clip_id),
+            ids_shuffle=self.draw_mask(seeded_generator(Stream.MASK, **where)),
+            clip_id=clip_id,
+            bad=tuple(bad),
+        )
+
+
+def read_any_crop(
+    clips: Sequence[Clip] | ClipList,
+    clip_id: int,
+    *,
+    crop_samples: int,
+    sample_rate: int,
+    short_clips: ShortClips,
+    generator: torch.Generator,
+) -> tuple[int, NDArray[np.float32], list[BadFile]]:
+    """A random crop (N,) of the clip, or of another where it cannot be read: the clip's id, crop, bad files.
+
+    Raises `AudioError` when 100 clips in a row cannot be read.
+    """
+    bad: list[BadFile] = []
+    for _ in range(_MOST_TRIES):
+        clip = clips[clip_id]
+        try:
+            wav = read_crop(
+                clip,
+                crop_samples=crop_samples,
+                sample_rate=sample_rate,
+                short_clips=short_clips,
+                position=float(torch.rand((), generator=generator, dtype=torch.float64)),
+            )
+        except AudioError as error:
+            bad.append((str(clip.path), str(error)))
+            clip_id = int(torch.randint(len(clips), (), generator=generator))
+        else:
+            return clip_id, wav, bad
+    path, reason = bad[-1]
+    raise AudioError(f"none of {_MOST_TRIES} clips in a row could be read; the last: {path}: {reason}")
+
+
+def read_crop(
+    clip: Clip, *, crop_samples: int, sample_rate: int, short_clips: ShortClips, position: float
+) -> NDArray[np.float32]:
+    """(N,) samples of a clip at `sample_rate`; `position` in [0, 1): where in the clip.
+
+    Only the crop is read. Shorter clips are padded with zeros at the end, or repeated. Raises `AudioError`.
+    """
+    with AudioFile(clip.path) as file:
+        first, available = file.extent(clip.start, clip.duration)
+        # Rounded up, so that resampling never gives a sample too few.
+        needed = min(available, -(-crop_samples * file.info.sample_rate // sample_rate))
+        first += int(position * (available - needed + 1))
+        wav = file.read(first, needed, sample_rate=sample_rate)[:crop_samples]
+    return fit_length(wav, crop_samples, short_clips=short_clips)
+
+
+def fit_length(wav: NDArray[np.float32], num_samples: int, *, short_clips: ShortClips) -> NDArray[np.float32]:
+    """(num_samples,) from a wav that is as long or shorter: padded with zeros at the end, or repeated."""
+    if len(wav) >= num_samples:
+        return wav[:num_samples]
+    if short_clips == "repeat":
+        return np.resize(wav, num_samples)  # repeats
+    return np.pad(wav, (0, num_samples - len(wav)))

@@ -1,0 +1,78 @@
+"""The DataLoader of the training crops."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from m2dx.audio.batches import ItemKey
+from m2dx.audio.crops import TrainingCrops, collate
+
+_MOST_WORKERS = 16
+_GRACE_SECONDS = 30  # that a worker outlives a SIGTERM
+
+
+def default_workers(*, processes: int = 1) -> int:
+    """Loading processes per training process: one per core that this process may use, shared, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(_MOST_WORKERS, cores // processes))
+
+
+def training_loader(
+    crops: TrainingCrops,
+    batches: Sampler[list[ItemKey]],
+    *,
+    workers: int | None = None,
+    prefetch: int = 4,
+    pin_memory: bool = False,
+) -> DataLoader[Any]:
+    """Gives a `Batch` for each micro-batch of keys, in their order. 0 workers: loaded in this process.
+
+    `workers` None takes `default_workers()`; `prefetch` is in batches per worker. The batches depend on neither.
+    """
+    return worker_loader(
+        crops, batches, collate=collate, workers=workers, prefetch=prefetch, pin_memory=pin_memory
+    )
+
+
+def worker_loader(
+    dataset: Dataset[Any],
+    batches: Any,
+    *,
+    collate: Any,
+    workers: int | None,
+    prefetch: int = 4,
+    pin_memory: bool = False,
+) -> DataLoader[Any]:
+    """A DataLoader over a batch sampler, with the worker settings of m2dx."""
+    workers = default_workers() if workers is None else workers
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        prefetch_factor=prefetch if workers else None,
+        worker_init_fn=_start_worker if workers else None,
+        # Forked workers share the list of clips; a spawned one would get a copy each.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        pin_memory=pin_memory,
+    )
+
+
+def _start_worker(worker_id: int) -> None:
+    torch.set_num_threads(1)
+    # A Ctrl-C or SIGTERM to the whole process group is the trainer's to act on: it saves, then stops its workers.
+    # Were they gone before, DataLoader would raise in the middle of the save. The alarm ends a worker whose
+    # trainer does not.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_later)
+
+
+def _end_later(signum: int, frame: FrameType | None) -> None:
+    signal.alarm(_GRACE_SECONDS)

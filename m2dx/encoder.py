@@ -1,0 +1,234 @@
+"""A pre-trained encoder: audio of any length to frame and clip features."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from m2dx.audio.logmel import LogMel
+from m2dx.errors import CheckpointError
+from m2dx.model import published
+from m2dx.model.build import build_logmel, model_shapes
+from m2dx.model.patches import PatchGrid, time_frames
+from m2dx.model.vit import Encoder, ViTSize
+from m2dx.recipe.schema import AudioSection, ModelSection
+from m2dx.training.checkpoint import CheckpointFolder
+
+logger = logging.getLogger(__name__)
+
+LongClips = Literal["split", "interpolate"]
+CHECKPOINT_FORMAT = "m2dx-checkpoint"
+EXPORT_FORMAT = "m2dx-encoder"
+
+
+class AudioEncoder(nn.Module):
+    """Audio of any length to features (M2D-X, III-A2).
+
+    Attributes: `sample_rate` (Hz, of the audio it wants), `embed_dim` (F*D, width of its features), `frame_rate` (Hz,
+    of its frames), `head` (the classifier of a published fine-tuned file, or None).
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        logmel: LogMel,
+        *,
+        mean: float,
+        std: float,
+        long_clips: LongClips = "split",
+        head: nn.Module | None = None,
+    ) -> None:
+        """`long_clips`: audio longer than the model's input is split (default) or has its positions interpolated."""
+        super().__init__()
+        if long_clips not in get_args(LongClips):
+            raise ValueError(f"long_clips must be one of {get_args(LongClips)}, but is {long_clips!r}")
+        self.encoder, self.logmel, self.head = encoder, logmel, head
+        self.mean, self.std, self.long_clips = mean, std, long_clips
+        grid = encoder.grid
+        self.sample_rate = logmel.sample_rate
+        self.embed_dim = grid.shape[0] * encoder.size.embed_dim
+        self.frame_rate = logmel.sample_rate / logmel.hop_length / grid.patch_size[1]
+
+    def forward(self, wav: Tensor) -> Tensor:
+        """Frame features (B, T, F*D) by eq. (4), from samples (B, N) or (N,) at `sample_rate`.
+
+        T is the number of patches over N // hop_length frames, the last patch filled up with the data's mean.
+        """
+        return self.encode_logmel(self.standard_logmel(wav))[-1]
+
+    def layers(self, wav: Tensor) -> list[Tensor]:
+        """Frame features (B, T, F*D) of every block, the last one after the final norm."""
+        return self.encode_logmel(self.standard_logmel(wav), all_layers=True)
+
+    def clip(self, wav: Tensor) -> Tensor:
+        """Clip features (B, F*D): the mean of the frame features over time."""
+        return self(wav).mean(dim=1)  # type: ignore[no-any-return]
+
+    def standard_logmel(self, wav: Tensor) -> Tensor:
+        """The standardised log-mel (B, 1, M, L) of samples (B, N) or (N,); L = N // hop_length, at least 1."""
+        if wav.ndim not in (1, 2) or wav.shape[-1] == 0:
+            raise ValueError(f"audio must be (N,) or (B, N) samples with N > 0, but is {tuple(wav.shape)}")
+        wav = wav[None] if wav.ndim == 1 else wav
+        frames = max(wav.shape[-1] // self.logmel.hop_length, 1)
+        return (self.logmel(wav)[..., :frames] - self.mean) / self.std
+
+    def encode_logmel(self, logmel: Tensor, *, all_layers: bool = False) -> list[Tensor]:
+        """Frame features (B, T, F*D) of standardised log-mels (B, 1, M, L): the last layer, or every layer."""
+        length, patch = self.encoder.grid.input_size[1], self.encoder.grid.patch_size[1]
+        logmel = F.pad(logmel, (0, -logmel.shape[-1] % patch))
+        chunks = logmel.split(length, dim=-1) if self.long_clips == "split" else (logmel,)
+        encoded = [self._encode_chunk(chunk, all_layers) for chunk in chunks]
+        return [torch.cat(parts, dim=1) for parts in zip(*encoded, strict=True)]  # chunks of (B, T, F*D)
+
+    def _encode_chunk(self, logmel: Tensor, all_layers: bool) -> list[Tensor]:
+        tokens = self.encoder.with_class_token(self.encoder.embed(logmel))
+        outputs = self.encoder.trunk.layers(tokens) if all_layers else [self.encoder.trunk(tokens)]
+        grid = self.encoder.grid.shape[0], logmel.shape[-1] // self.encoder.grid.patch_size[1]
+        return [time_frames(output[:, 1:], grid) for output in outputs]
+
+
+def load_encoder(
+    path: str | Path,
+    *,
+    long_clips: LongClips = "split",
+    sample_rate: int | None = None,
+    num_heads: int | None = None,
+) -> AudioEncoder:
+    """The encoder of an export, a checkpoint, a run's folder or a published file, in eval mode, on the CPU.
+
+    `sample_rate` (Hz) and `num_heads` are for published files only, whose tensors cannot tell them; by default the
+    folder's name is asked for the rate (16 kHz where it says nothing), and heads are 64 wide.
+    Raises CheckpointError where the path is missing, corrupt or something else.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file or folder")
+    if path.is_dir():
+        if (path / "config.json").is_file():
+            return _load_export(path, long_clips).eval()
+        path = newest_checkpoint(path)
+    state = read_tensors(path)
+    if state.get("format") == CHECKPOINT_FORMAT:
+        return _from_checkpoint(state, long_clips).eval()
+    model_state = state.get("model", state)
+    if not isinstance(model_state, Mapping) or not all(isinstance(v, Tensor) for v in model_state.values()):
+        raise CheckpointError(f"{path}: neither an m2dx checkpoint nor a published one: it holds {sorted(state)[:5]}")
+    rate = sample_rate or _rate_of_folder_name(path)
+    try:
+        return _from_published(model_state, rate, num_heads, long_clips).eval()
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """What a .safetensors file or a torch checkpoint holds; only tensors and plain data are unpickled."""
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        with torch.serialization.safe_globals([argparse.Namespace]):  # published files keep their arguments
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint: {error}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: a checkpoint must hold a dict, but holds a {type(state).__name__}")
+    return state
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The newest checkpoint of a run's folder; CheckpointError where there is none."""
+    checkpoints = CheckpointFolder(folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder)
+    newest = checkpoints.newest()
+    if newest is None:
+        raise CheckpointError(f"{folder}: neither an export (no config.json) nor a run with checkpoints")
+    return newest
+
+
+def _load_export(folder: Path, long_clips: LongClips) -> AudioEncoder:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if config.get("format") != EXPORT_FORMAT:
+            raise CheckpointError(f"{folder}/config.json: format must be {EXPORT_FORMAT}, but is {config.get('format')}")
+        grid = PatchGrid(tuple(config["input_size"]), tuple(config["patch_size"]))
+        encoder = Encoder(grid, ViTSize(**config["vit"]))
+        logmel = build_logmel(AudioSection(**config["audio"]))
+        mean, std = config["mean"], config["std"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}/config.json: not an m2dx export: {error!r}") from error
+    state = published.rename(read_tensors(folder / "model.safetensors"), published.ENCODER_NAMES)
+    _load_strictly(encoder, state, str(folder))
+    return AudioEncoder(encoder, logmel, mean=mean, std=std, long_clips=long_clips)
+
+
+def _from_checkpoint(state: Mapping[str, Any], long_clips: LongClips) -> AudioEncoder:
+    audio, model = AudioSection(**state["recipe"]["audio"]), ModelSection(**state["recipe"]["model"])
+    shapes = model_shapes(audio, model)
+    encoder = Encoder(shapes.grid, shapes.size)
+    prefix = "masked_model.online."
+    weights = {key[len(prefix) :]: value for key, value in state["model"].items() if key.startswith(prefix)}
+    _load_strictly(encoder, weights, "checkpoint")
+    stats = state["statistics"]
+    return AudioEncoder(encoder, build_logmel(audio), mean=stats["mean"], std=stats["std"], long_clips=long_clips)
+
+
+def _from_published(
+    state: Mapping[str, Tensor], sample_rate: int, num_heads: int | None, long_clips: LongClips
+) -> AudioEncoder:
+    backbone = published.backbone_state(state)
+    sizes = published.infer_sizes(backbone, num_heads=num_heads)
+    if sizes.in_chans != 1:
+        raise CheckpointError(f"an audio encoder must have 1 input channel, but this one has {sizes.in_chans}")
+    encoder = Encoder(sizes.grid, sizes.size)
+    _load_strictly(encoder, published.rename(backbone, published.ENCODER_NAMES), "published checkpoint")
+    head = _published_head(published.rename(state, published.HEAD_NAMES))
+    used = (*published.MODEL_NAMES, "norm_stats")
+    other = sorted({key.split(".")[0] for key in backbone if not key.startswith(used)})
+    if other:
+        logger.warning("not used by the encoder: %s", ", ".join(other))
+    logmel = build_logmel(AudioSection(sample_rate=sample_rate))  # type: ignore[arg-type]
+    return AudioEncoder(encoder, logmel, mean=sizes.mean, std=sizes.std, long_clips=long_clips, head=head)
+
+
+def _published_head(state: Mapping[str, Tensor]) -> nn.Module | None:
+    if not state:
+        return None
+    num_classes, width = state["1.weight"].shape
+    head = nn.Sequential(nn.BatchNorm1d(width, affine=False), nn.Linear(width, num_classes))
+    missing, unexpected = head.load_state_dict(state, strict=False)
+    if unexpected or set(missing) - {"0.num_batches_tracked"}:
+        raise CheckpointError(f"the fine-tuned head does not fit: missing {missing}, unexpected {unexpected}")
+    return head
+
+
+def _load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    try:
+        module.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise CheckpointError(f"{what}: the weights do not fit: {error}") from error
+
+
+def _rate_of_folder_name(path: Path) -> int:
+    """The rate that published folder names carry, e.g. `m2d_vit_base-80x608p16x16p32k-...`; 16 kHz without."""
+    match = re.search(r"\d+x\d+p\d+x\d+p(\d+)k", path.resolve().as_posix())
+    return int(match.group(1)) * 1000 if match else 16_000
+
+
+def random_encoder(audio: AudioSection, model: ModelSection, *, mean: float, std: float, seed: int) -> AudioEncoder:
+    """An encoder with the recipe's architecture and random weights: the baseline that training has to beat."""
+    shapes = model_shapes(audio, model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = Encoder(shapes.grid, shapes.size)
+    return AudioEncoder(encoder, build_logmel(audio), mean=mean, std=std).eval()

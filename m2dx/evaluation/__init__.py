@@ -1,0 +1,1 @@
+"""Scores of frozen encoders on labelled tasks."""

@@ -1,0 +1,130 @@
+"""Frozen clip features of a task's clips, and their standardisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from m2dx.audio.reading import read_wav
+from m2dx.components import Clip
+from m2dx.errors import AudioError, TrainingError
+
+if TYPE_CHECKING:
+    from m2dx.evaluation.tasks import EvaluationTask
+
+READING_THREADS = 4
+
+
+class ClipEncoder(Protocol):
+    """What evaluators need of an encoder: `m2dx.AudioEncoder` and the baselines have it."""
+
+    sample_rate: int  # Hz
+    embed_dim: int
+
+    def clip(self, wav: Tensor) -> Tensor:
+        """Clip features (B, embed_dim) from wav (B, N)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features and targets of all clips of a task, in their order, on the CPU."""
+
+    x: Tensor  # (n, D), float32
+    y: Tensor  # class numbers (n,), int64; multi-label: multi-hot (n, C), float32
+
+
+@dataclass(frozen=True)
+class Standardiser:
+    """Brings features to mean 0 and variance 1 over the training clips; constant features are only shifted."""
+
+    mean: Tensor  # (D,)
+    std: Tensor  # (D,)
+
+    @classmethod
+    def fit(cls, x: Tensor) -> Standardiser:
+        """Statistics of training features (n, D)."""
+        mean, std = x.mean(0), x.std(0, correction=0)
+        constant = std <= 1e-6 * mean.abs().clamp_min(1e-6)  # below what float32 sums can tell from zero
+        return cls(mean, torch.where(constant, torch.ones_like(std), std))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+def device_of(encoder: ClipEncoder) -> torch.device:
+    """Where an encoder's parameters or buffers are; the CPU if it has none."""
+    if not isinstance(encoder, nn.Module):
+        return torch.device("cpu")
+    first = next(chain(encoder.parameters(), encoder.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def extract(encoder: ClipEncoder, task: EvaluationTask, *, batch_size: int) -> Features:
+    """Features of all clips of the task.
+
+    Each clip is brought to `unit_seconds`: longer ones are cut to their beginning, shorter ones are filled at the end.
+    (The paper crops longer ones at random, M2D-X, IV-B; a fixed crop keeps features frozen and runs repeatable.)
+    Raises TrainingError where features are not finite, AudioError where a file became unreadable.
+    """
+    device = device_of(encoder)
+    rows = []
+    with torch.inference_mode():
+        for wav in _batches(task, encoder.sample_rate, batch_size):
+            rows.append(encoder.clip(wav.to(device)).float().cpu())
+    x = torch.cat(rows).clone()  # (n, D); the clone leaves inference mode, so that autograd may use it
+    if x.shape != (len(task.clips), encoder.embed_dim):
+        raise TrainingError(
+            f"an encoder must give one vector of embed_dim ({encoder.embed_dim}) per clip, "
+            f"but gave {tuple(x.shape)} for {len(task.clips)} clips"
+        )
+    broken = (~x.isfinite().all(1)).nonzero().flatten()
+    if len(broken):
+        raise TrainingError(
+            f"features of evaluation task {task.name!r} must be finite, but are not for {len(broken)} clips, "
+            f"the first one {task.clips[int(broken[0])].path}"
+        )
+    targets = torch.from_numpy(task.targets())
+    return Features(x, targets if task.multi_label else targets.argmax(1))
+
+
+def _batches(task: EvaluationTask, sample_rate: int, batch_size: int) -> Iterator[Tensor]:
+    """Batches (B, N) in order; the next one is read while the caller works on the last."""
+    num_samples = max(1, round(task.unit_seconds * sample_rate))
+
+    def read(clip: Clip) -> NDArray[np.float32]:
+        return _fit_length(_read_unit(clip, task.unit_seconds, sample_rate), num_samples, task.short_clips)
+
+    with ThreadPoolExecutor(READING_THREADS) as pool:
+
+        def start(clips: Sequence[Clip]) -> list[Future[NDArray[np.float32]]]:
+            return [pool.submit(read, clip) for clip in clips]
+
+        following = start(task.clips[:batch_size])
+        for first in range(0, len(task.clips), batch_size):
+            current, following = following, start(task.clips[first + batch_size : first + 2 * batch_size])
+            yield torch.from_numpy(np.stack([future.result() for future in current]))
+
+
+def _read_unit(clip: Clip, unit_seconds: float, sample_rate: int) -> NDArray[np.float32]:
+    duration = unit_seconds if clip.duration is None else min(clip.duration, unit_seconds)
+    try:
+        return read_wav(clip.path, start=clip.start, duration=duration, sample_rate=sample_rate)
+    except AudioError as error:
+        raise AudioError(f"{clip.path}: {error}") from error
+
+
+def _fit_length(wav: NDArray[np.float32], num_samples: int, short_clips: str) -> NDArray[np.float32]:
+    if len(wav) >= num_samples:
+        return wav[:num_samples]
+    if short_clips == "repeat":
+        return np.resize(wav, num_samples)
+    return np.pad(wav, (0, num_samples - len(wav)))

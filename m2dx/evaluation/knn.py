@@ -1,0 +1,57 @@
+"""Nearest neighbours on frozen features: the quickest look at what an encoder learned."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+from m2dx.components import Evaluator, Score
+from m2dx.evaluation.features import ClipEncoder, Standardiser
+from m2dx.evaluation.metrics import score_of, summarise
+from m2dx.evaluation.tasks import EvaluationTask
+
+
+class Knn(Evaluator):
+    """k-nearest-neighbour vote by cosine similarity of standardised features; accuracy, or mAP of the votes.
+
+    Neighbours are looked for in the training part; the validation part is not used, as nothing is tuned. Nothing is
+    random either: values are per fold, and there is no interval for a single split.
+
+    Options:
+        k: neighbours that vote, weighted by similarity; at most the training clips.
+    """
+
+    name = "knn"
+
+    def __init__(self, *, k: PositiveInt = 5) -> None:
+        self.k = k
+
+    def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
+        """One score; the seeds are not used."""
+        found = task.features(encoder)
+        targets = torch.from_numpy(task.targets())
+        by_fold = []
+        for fold in task.folds:
+            standardise = Standardiser.fit(found.x[fold.train])
+            votes = neighbour_votes(
+                standardise(found.x[fold.train]),
+                targets[fold.train],
+                standardise(found.x[fold.test]),
+                k=self.k,
+            )
+            by_fold.append([score_of(votes, found.y[fold.test])])
+        return [summarise(task, by_fold, protocol=self.name, details={"k": self.k})]
+
+
+def neighbour_votes(train: Tensor, targets: Tensor, test: Tensor, *, k: int) -> Tensor:
+    """Votes (m, C) for test features (m, D): multi-hot targets (n, C) of the neighbours, weighted by similarity.
+
+    A neighbour with no or negative similarity has a very small vote, so that there is always a winner.
+    """
+    neighbours = NearestNeighbors(n_neighbors=min(k, len(train)), metric="cosine").fit(train.numpy())
+    distances, rows = neighbours.kneighbors(test.numpy())  # (m, k)
+    weights = torch.from_numpy(np.maximum(1.0 - distances, 1e-6)).float()
+    return (weights[:, :, None] * targets[torch.from_numpy(rows)]).sum(1)  # (m, k, C) -> (m, C)

@@ -1,0 +1,95 @@
+"""Accuracy, mean average precision, and scores with their confidence intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from sklearn.metrics import accuracy_score, average_precision_score
+from torch import Tensor
+
+from m2dx.components import Score
+from m2dx.evaluation.tasks import EvaluationTask
+
+
+def accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+    """Share of clips whose highest score (n, C) is at their class number (n,)."""
+    return float(accuracy_score(labels, scores.argmax(1)))
+
+
+def mean_average_precision(scores: NDArray[np.floating], targets: NDArray[np.floating]) -> float:
+    """Mean over classes of the average precision, from scores and multi-hot targets (n, C).
+
+    Classes without positives are left out, as their average precision is not defined.
+    """
+    present = targets.sum(0) > 0
+    if not present.any():
+        raise ValueError("mean average precision needs a class with positives")
+    return float(average_precision_score(targets[:, present], scores[:, present], average="macro"))
+
+
+def score_of(scores: ArrayLike, y: Tensor) -> float:
+    """mAP for multi-hot targets (n, C), accuracy for class numbers (n,)."""
+    values, truth = np.asarray(scores), y.cpu().numpy()
+    return mean_average_precision(values, truth) if truth.ndim == 2 else accuracy(values, truth)
+
+
+def batched_score(logits: Tensor, y: Tensor) -> Tensor:
+    """`score_of` for several classifiers at once, (R, n, C) -> (R,), without leaving the device.
+
+    Tied logits are ranked one after the other in mAP, where `score_of` treats them as one threshold.
+    """
+    if y.ndim == 1:
+        return (logits.argmax(-1) == y).float().mean(-1)
+    present = y.sum(0) > 0
+    order = logits[..., present].argsort(1, descending=True)  # (R, n, C)
+    hits = y[:, present].expand(len(logits), -1, -1).gather(1, order)
+    ranks = torch.arange(1, len(y) + 1, device=y.device)[:, None]
+    precision = hits.cumsum(1) / ranks
+    return ((precision * hits).sum(1) / hits.sum(1)).mean(-1)
+
+
+def half_width_95(values: Sequence[float]) -> float | None:
+    """Half width of the 95 % confidence interval of the mean (Student's t); None for a single value."""
+    if len(values) < 2:
+        return None
+    return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def summarise(
+    task: EvaluationTask, by_run: ArrayLike, *, protocol: str, details: Mapping[str, object] | None = None
+) -> Score:
+    """A score from values (folds, seeds).
+
+    With several seeds there is one value per seed, the mean over the folds, so that the interval says how far another
+    seed may be from it; with one seed (or a protocol without randomness) there is one value per fold.
+    """
+    table = np.asarray(by_run, dtype=float)
+    values = tuple(map(float, table.mean(0) if table.shape[1] > 1 else table[:, 0]))
+    return Score(
+        task=task.name,
+        metric=task.metric,
+        mean=float(np.mean(values)),
+        ci95=half_width_95(values),
+        values=values,
+        protocol=protocol,
+        details={**_sizes(task), **(details or {})},
+    )
+
+
+def _sizes(task: EvaluationTask) -> dict[str, object]:
+    targets = task.targets()
+    sizes: dict[str, object] = {
+        "classes": len(task.label_names),
+        "folds": len(task.folds),
+        "clips": len(task.clips),
+        "bad_clips": len(task.bad),
+        "unit_seconds": task.unit_seconds,
+        "warnings": list(task.warnings),
+    }
+    if task.multi_label:
+        sizes["classes_left_out"] = [int((targets[fold.test].sum(0) == 0).sum()) for fold in task.folds]
+    return sizes

@@ -1,0 +1,106 @@
+"""Scores encoders and baselines on all tasks with all protocols."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from m2dx.components import Evaluator, Score
+from m2dx.errors import CheckpointError
+from m2dx.evaluation.features import ClipEncoder
+from m2dx.evaluation.metrics import half_width_95
+from m2dx.evaluation.tasks import EvaluationTask
+
+Progress = Callable[[int, int, str], None]
+"""Called with the units of work done, their total, and what comes next."""
+
+
+@dataclass(frozen=True)
+class EncoderScore:
+    """A score and the encoder that it belongs to."""
+
+    encoder: str
+    score: Score
+
+
+def evaluate(
+    encoders: Mapping[str, Callable[[int], ClipEncoder]],
+    tasks: Sequence[EvaluationTask],
+    evaluators: Mapping[str, Evaluator],
+    *,
+    seeds: tuple[int, ...],
+    progress: Progress | None = None,
+) -> list[EncoderScore]:
+    """Scores of each encoder on each task with each protocol; `Score.protocol` is the evaluator's name in the mapping.
+
+    Each callable gives the encoder for a seed. One that gives the same object each time is a fixed encoder: the seeds
+    are the classifier's. One that gives a new object each time (random weights) is scored once per seed, with a
+    classifier of that seed, and the values are pooled: one per seed.
+    """
+    total = len(encoders) * len(tasks) * len(evaluators) * len(seeds)
+    done = 0
+    results: list[EncoderScore] = []
+    for name, make in encoders.items():
+        pooled: dict[tuple[str, str, str], list[Score]] = defaultdict(list)
+        for encoder, its_seeds in _by_encoder(make, seeds):
+            for task in tasks:
+                for protocol, evaluator in evaluators.items():
+                    if progress is not None:
+                        progress(done, total, f"{name}: {task.name}, {protocol}")
+                    for score in evaluator.evaluate(encoder, task, seeds=its_seeds):  # type: ignore[arg-type]
+                        pooled[task.name, protocol, score.metric].append(replace(score, protocol=protocol))
+                    done += len(its_seeds)
+        results += [EncoderScore(name, _pool(scores)) for scores in pooled.values()]
+    if progress is not None:
+        progress(total, total, "done")
+    return results
+
+
+def _by_encoder(
+    make: Callable[[int], ClipEncoder], seeds: tuple[int, ...]
+) -> Iterator[tuple[ClipEncoder, tuple[int, ...]]]:
+    """Each encoder with its seeds; made one at a time, as random networks may be large."""
+    encoder, its_seeds = make(seeds[0]), [seeds[0]]
+    for seed in seeds[1:]:
+        following = make(seed)
+        if following is not encoder:
+            yield encoder, tuple(its_seeds)
+            encoder, its_seeds = following, []
+        its_seeds.append(seed)
+    yield encoder, tuple(its_seeds)
+
+
+def _pool(scores: list[Score]) -> Score:
+    if len(scores) == 1:
+        return scores[0]
+    values = tuple(score.mean for score in scores)
+    return replace(scores[0], mean=float(np.mean(values)), ci95=half_width_95(values), values=values)
+
+
+def write_scores(scores: Sequence[EncoderScore], path: Path) -> None:
+    """Writes scores as JSON: a list of objects with `encoder` and the fields of `Score`."""
+    rows = [{"encoder": entry.encoder, **asdict(entry.score)} for entry in scores]
+    path.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_scores(path: Path) -> list[EncoderScore]:
+    """Scores that `write_scores` wrote. Raises CheckpointError for another content."""
+    adapter = TypeAdapter(Score)
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            EncoderScore(
+                row["encoder"], adapter.validate_python({k: v for k, v in row.items() if k != "encoder"})
+            )
+            for row in rows
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise CheckpointError(
+            f"{path} must be scores written by m2dx, but cannot be read: {error}"
+        ) from error

@@ -1,0 +1,54 @@
+"""A checkpoint's encoder as a self-describing folder: model.safetensors and config.json."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+import m2dx
+from m2dx.encoder import CHECKPOINT_FORMAT, EXPORT_FORMAT, load_encoder, newest_checkpoint
+from m2dx.errors import CheckpointError
+from m2dx.model.published import published_names
+from m2dx.training.checkpoint import read_checked
+
+
+def export_encoder(checkpoint: Path, folder: Path) -> Path:
+    """Writes the online encoder of a checkpoint (or of a run's newest one) to a folder, and returns the folder.
+
+    model.safetensors has the published parameter names; config.json holds sizes, log-mel settings, mean and std, and
+    the whole recipe. `load_encoder(folder)` reads it back.
+    """
+    if not checkpoint.exists():
+        raise CheckpointError(f"{checkpoint}: no such checkpoint or run")
+    path = newest_checkpoint(checkpoint) if checkpoint.is_dir() else checkpoint
+    state = read_checked(path)
+    if state.get("format") != CHECKPOINT_FORMAT:
+        raise CheckpointError(f"{path}: only m2dx checkpoints can be exported")
+    encoder = load_encoder(path)
+    grid, recipe = encoder.encoder.grid, state["recipe"]
+    config: dict[str, Any] = {
+        "format": EXPORT_FORMAT,
+        "version": 1,
+        "m2dx_version": m2dx.__version__,
+        "step": state["step"],
+        "sample_rate": encoder.sample_rate,
+        "embed_dim": encoder.embed_dim,
+        "frame_rate": encoder.frame_rate,
+        "input_size": list(grid.input_size),
+        "patch_size": list(grid.patch_size),
+        "vit": asdict(encoder.encoder.size),
+        "audio": recipe["audio"],
+        "mean": encoder.mean,
+        "std": encoder.std,
+        "label_names": state["label_names"],
+        "recipe": recipe,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {key: value.contiguous() for key, value in published_names(encoder.encoder.state_dict()).items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    return folder

@@ -1,0 +1,1 @@
+"""Patches, masking, M2D, MSM-MAE and the tasks beside them."""

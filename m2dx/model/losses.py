@@ -1,0 +1,60 @@
+"""The core's losses. Each takes a prediction and a target of one shape and gives a scalar, in float32."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from m2dx.components import Loss
+
+
+class NormMSE(Loss):
+    """Mean squared error of l2-normalised vectors, 2 - 2 cos, averaged over them (M2D-X, eq. 2)."""
+
+    name = "norm_mse"
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        cosine = F.normalize(prediction.float(), dim=-1) * F.normalize(target.float(), dim=-1)
+        return 2.0 - 2.0 * cosine.sum(dim=-1).mean()
+
+
+class MSE(Loss):
+    """Mean squared error over all values."""
+
+    name = "mse"
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return F.mse_loss(prediction.float(), target.float())
+
+
+class CrossEntropy(Loss):
+    """Cross-entropy of logits with labels (M2D-X, III-B4 i).
+
+    A row of several labels counts as an equal share of each. A row of NaN (not labelled) adds zero; the sum is
+    divided by all rows, so that a batch may be split over processes and accumulation steps without a change.
+    """
+
+    name = "cross_entropy"
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        known = target.isfinite().all(dim=-1)  # (B,) or (B, S)
+        shares = target.nan_to_num(0.0).float()
+        shares = shares / shares.sum(dim=-1, keepdim=True).clamp_min(1.0)
+        loss = -(shares * prediction.float().log_softmax(dim=-1)).sum(dim=-1)
+        return (loss * known).mean()
+
+
+class BCE(Loss):
+    """Binary cross-entropy of logits with multi-hot labels, averaged over classes (M2D-X, IV-C).
+
+    A row of NaN (not labelled) adds zero; the sum is divided by all rows, as in `CrossEntropy`.
+    """
+
+    name = "bce"
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        known = target.isfinite().all(dim=-1)  # (B,) or (B, S)
+        loss = F.binary_cross_entropy_with_logits(
+            prediction.float(), target.nan_to_num(0.0).float(), reduction="none"
+        ).mean(dim=-1)
+        return (loss * known).mean()

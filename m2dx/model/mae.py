@@ -1,0 +1,56 @@
+"""MSM-MAE: reconstruct the masked patches of the spectrogram from the visible ones."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from m2dx.model.m2d import MaskedModelOutput, standardise
+from m2dx.model.masking import Mask, gather_tokens, restore_order
+from m2dx.model.patches import PatchGrid, patchify
+from m2dx.model.vit import Encoder, Predictor, ViTSize, init_linear
+
+
+class MSMMAE(nn.Module):
+    """Masked Spectrogram Modeling with masked autoencoders (MSM-MAE, section 3).
+
+    For offline tasks, a linear layer of m2dx's own brings the decoder's features of the masked patches to the
+    encoder's width; the papers do not join MSM-MAE with other tasks.
+    """
+
+    def __init__(
+        self,
+        grid: PatchGrid,
+        size: ViTSize,
+        decoder: ViTSize,
+        *,
+        standardise_target: bool = False,
+        with_tokens: bool = False,
+    ) -> None:
+        super().__init__()
+        self.grid, self.standardise_target = grid, standardise_target
+        self.online = Encoder(grid, size)
+        values = grid.patch_size[0] * grid.patch_size[1]
+        self.predictor = Predictor(grid, decoder, input_dim=size.embed_dim, output_dim=values)
+        self.to_latent = nn.Linear(decoder.embed_dim, size.embed_dim) if with_tokens else None
+        if self.to_latent is not None:
+            init_linear(self.to_latent)
+
+    def forward(self, logmel: Tensor, mask: Mask, *, with_tokens: bool = True) -> MaskedModelOutput:
+        """Loss and features of a batch: logmel (B, 1, M, L), standardised."""
+        with record_function("m2dx::encoder"):
+            tokens = self.online.embed(logmel)  # (B, F*T, D)
+            visible = self.online.with_class_token(gather_tokens(tokens, mask.visible))
+            latent = self.online.trunk(visible)  # (B, 1 + V, D)
+        with record_function("m2dx::predictor"):
+            features = self.predictor.features(latent, mask.restore)  # (B, P, width of the decoder)
+            prediction = self.predictor.pred(features)  # (B, P, patch values)
+        target = gather_tokens(patchify(logmel, self.grid.patch_size), mask.masked).float()
+        if self.standardise_target:
+            target = standardise(target)
+        loss = (gather_tokens(prediction, mask.masked).float() - target).square().mean()
+        h_hat = None
+        if with_tokens and self.to_latent is not None:
+            masked = self.to_latent(gather_tokens(features, mask.masked))
+            h_hat = restore_order(latent[:, 1:], masked.to(latent.dtype), mask)
+        return MaskedModelOutput(loss=loss, latent=latent, prediction=prediction, target=target, tokens=h_hat)

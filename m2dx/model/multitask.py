@@ -1,0 +1,145 @@
+"""M2D-X: masked modeling and any number of offline tasks, as one weighted sum of losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from m2dx.components import Loss, OfflineEncoder, OnlineMapper, Views
+from m2dx.errors import RecipeError
+from m2dx.model.m2d import M2D
+from m2dx.model.mae import MSMMAE
+from m2dx.model.masking import Mask
+from m2dx.model.views import ViewMaker, at_rate
+
+if TYPE_CHECKING:
+    from m2dx.audio.crops import Batch
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """The losses of one batch."""
+
+    total: Tensor  # scalar, the weighted sum (eq. 6)
+    parts: dict[str, Tensor]  # "m2d" or "msm_mae", and each task's name -> scalar, unweighted
+    latent: Tensor  # (B, V, D), features of the visible patches, detached
+
+
+def match_frames(target: Tensor, num_frames: int) -> Tensor:
+    """The training signal at the patch grid's frames: (B, S, C) -> (B, T, C).
+
+    Where S is about a whole multiple of T (within less than one token's frames), the mean of each token's frames,
+    after the last frame is repeated or frames at the end are left out; otherwise linear interpolation.
+    """
+    frames = target.shape[1]
+    ratio = max(round(frames / num_frames), 1)
+    spare = frames - ratio * num_frames
+    if abs(spare) < ratio:
+        if spare < 0:
+            target = torch.cat([target, target[:, -1:].expand(-1, -spare, -1)], dim=1)
+        return target[:, : ratio * num_frames].unflatten(1, (num_frames, ratio)).mean(dim=2)  # (B, T, C)
+    return F.interpolate(target.mT, num_frames, mode="linear", align_corners=False).mT
+
+
+class Task(nn.Module):
+    """One term of the loss: offline encoder, online mapper, loss and weight (M2D-X, III-B)."""
+
+    def __init__(
+        self,
+        offline_encoder: OfflineEncoder,
+        online_mapper: OnlineMapper,
+        loss: Loss,
+        *,
+        weight: float,
+        token_frames: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.offline_encoder = offline_encoder.requires_grad_(False).eval()
+        self.online_mapper, self.loss = online_mapper, loss
+        self.weight, self.token_frames = weight, token_frames
+
+    def train(self, mode: bool = True) -> Task:
+        super().train(mode)
+        self.offline_encoder.eval()
+        return self
+
+    @torch.no_grad()
+    def target(self, views: Views) -> Tensor:
+        """The training signal, (B, C) or (B, S, C), without gradient."""
+        target: Tensor = self.offline_encoder(at_rate(views, self.offline_encoder.sample_rate))
+        if self.token_frames is not None and target.ndim == 3:
+            target = match_frames(target, self.token_frames)
+        return target
+
+    def forward(self, tokens: Tensor, views: Views) -> Tensor:
+        """The task's loss, unweighted, from h-hat (B, F*T, D) and the clean views."""
+        loss: Tensor = self.loss(self.online_mapper(tokens), self.target(views))
+        return loss
+
+    def check_shapes(self, name: str, tokens: Tensor, views: Views) -> tuple[int, ...]:
+        """The training signal's shape without the batch; RecipeError where mapper or declaration do not fit it."""
+        target, prediction = self.target(views), self.online_mapper(tokens)
+        if prediction.shape != target.shape:
+            raise RecipeError(
+                f"tasks.{name}: the online mapper {self.online_mapper.name} gives {_shape(prediction)}, but the "
+                f"offline encoder {self.offline_encoder.name} gives {_shape(target)}; the two must be the same"
+            )
+        return tuple(target.shape[1:])
+
+
+def _shape(tensor: Tensor) -> str:
+    return "(B, " + ", ".join(str(n) for n in tensor.shape[1:]) + ")"
+
+
+class MultiTask(nn.Module):
+    """M2D-X (or MSM-MAE with tasks): from a batch of waveforms to the weighted sum of losses (eq. 6)."""
+
+    def __init__(
+        self,
+        views: ViewMaker,
+        masked_model: M2D | MSMMAE,
+        tasks: Mapping[str, Task],
+        *,
+        method: str,
+        num_visible: int,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.views, self.masked_model = views, masked_model
+        self.tasks = nn.ModuleDict(tasks)
+        self.method, self.num_visible, self.weight = method, num_visible, weight
+
+    def forward(self, batch: Batch) -> StepLosses:
+        """Losses of a batch; M2D sees the noisy view, offline encoders the clean one."""
+        noisy, views = self.views(batch)
+        mask = Mask(batch.ids_shuffle, self.num_visible)
+        output = self.masked_model(noisy, mask, with_tokens=bool(self.tasks))
+        parts = {self.method: output.loss}
+        total = self.weight * output.loss
+        with record_function("m2dx::tasks"):
+            for name, task in self.tasks.items():
+                parts[name] = task(output.tokens, views)
+                total = total + task.weight * parts[name]
+        return StepLosses(total=total, parts=parts, latent=output.latent[:, 1:].detach())
+
+    def training_state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps: everything but the frozen offline encoders, which the recipe rebuilds."""
+        return {key: value for key, value in self.state_dict().items() if not _is_offline(key)}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Load what `training_state` gave; RuntimeError where names or shapes differ."""
+        missing, unexpected = self.load_state_dict(state, strict=False)
+        missing = [key for key in missing if not _is_offline(key)]
+        if missing or unexpected:
+            raise RuntimeError(f"missing: {missing}; unexpected: {unexpected}")
+
+
+def _is_offline(key: str) -> bool:
+    parts = key.split(".")
+    return parts[0] == "tasks" and parts[2] == "offline_encoder"

@@ -1,0 +1,67 @@
+"""The grid of patches over a log-mel spectrogram, its positions, and features by time frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PatchGrid:
+    """Patches over an input of M mels and L frames."""
+
+    input_size: tuple[int, int]  # (M, L)
+    patch_size: tuple[int, int]  # (mels, frames)
+
+    def __post_init__(self) -> None:
+        for size, patch in zip(self.input_size, self.patch_size, strict=True):
+            if size % patch:
+                raise ValueError(f"the input size {self.input_size} must be a multiple of the patch {self.patch_size}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(F, T), patches."""
+        return self.input_size[0] // self.patch_size[0], self.input_size[1] // self.patch_size[1]
+
+    @property
+    def num_patches(self) -> int:
+        """P = F x T."""
+        freq, time = self.shape
+        return freq * time
+
+
+def sincos_positions(shape: tuple[int, int], dim: int, *, class_token: bool = True) -> Tensor:
+    """Fixed 2-D sine-cosine positions (1, [1 +] F*T, D), the class token's (zeros) first, as MAE has them.
+
+    The first half of the width encodes time and the second frequency, each as sines then cosines of
+    position / 10000^(2k / (D/2)).
+    """
+    if dim % 4:
+        raise ValueError(f"the width of sine-cosine positions must be a multiple of 4, but is {dim}")
+    freq, time = shape
+    rates = 10_000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+
+    def encode(positions: Tensor) -> Tensor:
+        angles = positions.double()[:, None] * rates
+        return torch.cat([angles.sin(), angles.cos()], dim=1)  # (F*T, D/2)
+
+    f, t = torch.meshgrid(torch.arange(freq), torch.arange(time), indexing="ij")
+    table = torch.cat([encode(t.flatten()), encode(f.flatten())], dim=1)  # (F*T, D)
+    if class_token:
+        table = torch.cat([torch.zeros(1, dim, dtype=table.dtype), table])
+    return table.float().unsqueeze(0)
+
+
+def time_frames(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Features by time frame: (B, F*T, D) -> (B, T, F*D). Paper: M2D-X, III-A2, eq. (4)."""
+    return tokens.unflatten(1, grid).transpose(1, 2).flatten(2)
+
+
+def patchify(logmel: Tensor, patch_size: tuple[int, int]) -> Tensor:
+    """The values of each patch: (B, C, M, L) -> (B, F*T, mels*frames*C), in the order of the patches."""
+    b, c, m, length = logmel.shape
+    p, q = patch_size
+    x = logmel.reshape(b, c, m // p, p, length // q, q)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(b, (m // p) * (length // q), p * q * c)

@@ -1,0 +1,66 @@
+"""From waveforms to the two views: the noisy log-mel that M2D sees, the clean one that offline encoders see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+import torchaudio.functional
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from m2dx.audio.logmel import LogMel
+from m2dx.audio.noise import mix_noise
+from m2dx.components import Views
+
+if TYPE_CHECKING:
+    from m2dx.audio.crops import Batch
+
+
+@dataclass(frozen=True)
+class DataStatistics:
+    """Statistics of log-mel spectrograms that they are standardised and mixed with."""
+
+    mean: float  # of the pre-training data
+    std: float
+    noise_mean: float = 0.0  # of the background noise
+
+    def __post_init__(self) -> None:
+        if not self.std > 0:
+            raise ValueError(f"the standard deviation of the data must be positive, but is {self.std}")
+
+
+class ViewMaker(nn.Module):
+    """Gives M2D the noisy view and offline encoders the clean one (M2D-X, III-B2, eq. 5)."""
+
+    def __init__(self, logmel: LogMel, statistics: DataStatistics, *, noise_ratio: float, crop_frames: int) -> None:
+        super().__init__()
+        self.logmel, self.statistics = logmel, statistics
+        self.noise_ratio, self.crop_frames = noise_ratio, crop_frames
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> tuple[Tensor, Views]:
+        """The noisy log-mel (B, 1, M, L), standardised, and the clean views."""
+        with record_function("m2dx::logmel"):
+            stats = self.statistics
+            clean = self.logmel(batch.wav)[..., : self.crop_frames]  # (B, N) -> (B, 1, M, L)
+            noisy = standard = (clean - stats.mean) / stats.std
+            if batch.noise_wav is not None:
+                noise = self.logmel(batch.noise_wav)[..., : self.crop_frames]
+                mixed = mix_noise(
+                    clean, noise, ratio=self.noise_ratio, mean=stats.mean, noise_mean=stats.noise_mean
+                )
+                noisy = mixed / stats.std
+        views = Views(
+            clean_wav=batch.wav, sample_rate=self.logmel.sample_rate, clean_logmel=standard, labels=batch.labels
+        )
+        return noisy, views
+
+
+def at_rate(views: Views, sample_rate: int | None) -> Views:
+    """The views with their waveform at another sampling rate (Hz); None: as it is."""
+    if sample_rate is None or sample_rate == views.sample_rate:
+        return views
+    wav = torchaudio.functional.resample(views.clean_wav, views.sample_rate, sample_rate)
+    return replace(views, clean_wav=wav, sample_rate=sample_rate)

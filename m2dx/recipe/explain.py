@@ -1,0 +1,135 @@
+"""pydantic's errors in the words of a recipe: where, what must hold, what it is, what was probably meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from m2dx.errors import PluginError
+from m2dx.recipe.components import ComponentUnion
+from m2dx.recipe.document import Entry, Place, Problem, nearest
+from m2dx.recipe.model import Location, locate
+from m2dx.recipe.suggestions import suggestion
+
+if TYPE_CHECKING:
+    from m2dx.plugins import PluginHost
+
+MOST_SHOWN = 80  # characters of a value
+
+
+@dataclass(frozen=True)
+class _Fault:
+    must: str
+    rest: str = ""  # the value, and a hint
+
+
+def explain(
+    error: ValidationError, *, root: Entry, model: type[BaseModel], host: PluginHost
+) -> list[Problem]:
+    """One problem for each key path that has errors; the members of a union share one."""
+    faults: dict[tuple[tuple[str | int, ...], Place], list[_Fault]] = {}
+    for details in error.errors(include_url=False):
+        location = locate(model, details["loc"])
+        path = location.path
+        if location.union is not None and isinstance(details["input"], dict) and details["input"].get("name"):
+            path = (*path, "name")
+        place = _place(root, path, details)
+        faults.setdefault((path, place), []).append(_fault(details, location, root, host))
+    return [Problem(place, _line(path, found)) for (path, place), found in faults.items()]
+
+
+def _line(path: Sequence[str | int], faults: list[_Fault]) -> str:
+    must = " or ".join(dict.fromkeys(fault.must for fault in faults))
+    key = f"{'.'.join(map(str, path))}: " if path else ""
+    return f"{key}{must}{faults[0].rest}"
+
+
+def _place(root: Entry, path: Sequence[str | int], details: ErrorDetails) -> Place:
+    """Of the value; for a rule over several fields, of the one that the rule's text names first."""
+    entry = nearest(root, path)
+    if details["type"] == "value_error" and isinstance(entry.value, dict):
+        first = str(details["ctx"]["error"]).split(maxsplit=1)[0]
+        entry = nearest(entry, first.split("."))
+    return entry.place
+
+
+def _fault(details: ErrorDetails, location: Location, root: Entry, host: PluginHost) -> _Fault:
+    value, context, kind = details["input"], details.get("ctx", {}), details["type"]
+    if location.union is not None and (kind.startswith("union_tag_") or not isinstance(value, dict)):
+        if kind != "missing":
+            return _component_fault(location.union, value, host)
+    match kind:
+        case "missing":
+            return _Fault("must be given", _field_doc(location.field) + _misspelt_entry(root, location.path))
+        case "extra_forbidden":
+            known = location.section.model_fields if location.section is not None else ()
+            hint = suggestion(str(location.path[-1]), known)
+            return _Fault(f"unknown key, with value {_shown(value)}", f"; {hint}")
+        case "literal_error":
+            hint = _near(value, _literals(location.field)) if isinstance(value, str) else ""
+            return _Fault(f"must be {context['expected']}", f", but is {_shown(value)}{hint}")
+        case "value_error":
+            return _Fault(str(context["error"]), "" if isinstance(value, dict) else f" (in {_shown(value)})")
+        case "model_type" | "dict_type" | "dataclass_type":
+            return _Fault("must be a mapping of keys to values", f", but is {_shown(value)}")
+        case "string_type" if not isinstance(value, dict | list):
+            return _Fault("must be text", f", but is {_shown(value)}; write it in quotes")
+        case "string_pattern_mismatch":
+            return _Fault(f"must match {context['pattern']}", f", but is {_shown(value)}")
+        case _:
+            must = details["msg"].partition(", unable")[0].replace("Input should", "must", 1)
+            return _Fault(must, f", but is {_shown(value)}")
+
+
+def _component_fault(union: ComponentUnion, value: Any, host: PluginHost) -> _Fault:
+    name = value.get("name") if isinstance(value, dict) else value
+    if isinstance(value, dict) and isinstance(name, str) and name:
+        try:
+            host.component(union.kind, name)
+        except PluginError as error:
+            return _Fault(str(error))
+    kind = union.kind.replace("_", " ")
+    hint = f"write {{name: {name}}}" if value in tuple(union.models) else suggestion(str(name), union.models)
+    return _Fault(
+        f"must be a mapping with the `name` of a component ({kind})", f", but is {_shown(value)}; {hint}"
+    )
+
+
+def _field_doc(field: FieldInfo | None) -> str:
+    doc = (field.description or "").rstrip(".") if field is not None else ""
+    return f" ({doc[0].lower()}{doc[1:]})" if doc else ""
+
+
+def _misspelt_entry(root: Entry, path: Sequence[str | int]) -> str:
+    """An override below a misspelt name makes a new entry; the entries beside it tell what was meant."""
+    if len(path) < 2 or nearest(root, path).place.line is not None:
+        return ""
+    beside = nearest(root, path[:-2]).value
+    return (
+        _near(str(path[-2]), [key for key in beside if key != path[-2]]) if isinstance(beside, dict) else ""
+    )
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    hint = suggestion(word, known)
+    return f"; {hint}" if hint.startswith("did you mean") else ""
+
+
+def _literals(field: FieldInfo | None) -> list[str]:
+    options: list[str] = []
+    pending: list[Any] = [field.annotation] if field is not None else []
+    while pending:
+        args = get_args(pending.pop())
+        options += [arg for arg in args if isinstance(arg, str)]
+        pending += [arg for arg in args if not isinstance(arg, str)]
+    return options
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."

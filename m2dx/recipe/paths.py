@@ -1,0 +1,61 @@
+"""Paths in recipes: `~` and `${VAR}` are expanded, and relative ones are relative to the file that they stand in."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+class PlacedText(str):
+    """Text of a recipe file that knows the folder that a relative path in it starts from."""
+
+    folder: Path
+
+    def __new__(cls, text: str, folder: Path) -> PlacedText:
+        placed = super().__new__(cls, text)
+        placed.folder = folder
+        return placed
+
+
+def expand(text: str, *, folder: Path) -> Path:
+    """The absolute path that a text of a recipe stands for. Raises `ValueError` for a variable that is not set."""
+
+    def value_of(match: re.Match[str]) -> str:
+        variable = match[1]
+        if not os.environ.get(variable):
+            raise ValueError(
+                f"the environment variable {variable} must be set, but is not; "
+                f"set it (export {variable}=/a/folder), or write the path itself"
+            )
+        return os.environ[variable]
+
+    if not text:
+        raise ValueError("must be a path, but is empty")
+    try:
+        path = Path(_VARIABLE.sub(value_of, text)).expanduser()
+    except RuntimeError as error:  # ~someone
+        raise ValueError(str(error)) from error
+    # normpath, not resolve: links in the path stay as the user wrote them.
+    return Path(os.path.normpath(folder.absolute() / path))
+
+
+def _from_text(value: object) -> object:
+    # Plain text comes from a resolved recipe, in which paths are absolute, and is taken as it is.
+    return expand(value, folder=value.folder) if isinstance(value, PlacedText) else value
+
+
+def _from_current_folder(value: object) -> object:
+    return expand(value, folder=Path()) if isinstance(value, PlacedText) else value
+
+
+RecipePath = Annotated[Path, BeforeValidator(_from_text)]
+"""A path that is relative to the recipe file that it stands in."""
+
+RunPath = Annotated[Path, BeforeValidator(_from_current_folder), AfterValidator(Path.absolute)]
+"""A path that is relative to the current folder."""

@@ -1,0 +1,99 @@
+"""Checkpoints that survive a crash: written aside, synced, renamed; checked when read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from m2dx.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"step-(\d{8,})\.pt")
+
+
+def write_atomically(path: Path, state: Mapping[str, Any]) -> None:
+    """Saves with torch.save so that `path` holds either the old or the whole new content, also after a power cut."""
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_checked(path: Path) -> dict[str, Any]:
+    """What `write_atomically` wrote, every record's CRC-32 checked; CheckpointError where it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise CheckpointError(f"{path}: damaged: the record {damaged} does not match its checksum")
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a whole checkpoint: {error}") from error
+    return state
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """The checkpoints of a run: `step-00001000.pt` holds the state after 1000 optimizer steps."""
+
+    path: Path
+
+    def steps(self) -> list[int]:
+        """Steps with a checkpoint, in order."""
+        if not self.path.is_dir():
+            return []
+        return sorted(int(m.group(1)) for entry in self.path.iterdir() if (m := _NAME.fullmatch(entry.name)))
+
+    def file(self, step: int) -> Path:
+        """The file of a step."""
+        return self.path / f"step-{step:08d}.pt"
+
+    def newest(self) -> Path | None:
+        """The file of the last step; None: there is none."""
+        steps = self.steps()
+        return self.file(steps[-1]) if steps else None
+
+    def save(self, step: int, state: Mapping[str, Any], *, keep_last: int, keep_every: int | None = None) -> Path:
+        """Writes a checkpoint, then prunes: the last `keep_last` and each `keep_every`-th step stay."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        path = self.file(step)
+        write_atomically(path, state)
+        for leftover in self.path.glob(".step-*.partial"):
+            leftover.unlink()
+        for old in self.steps()[:-keep_last]:
+            if keep_every is None or old % keep_every:
+                self.file(old).unlink()
+        return path
+
+    def load_newest_whole(self) -> tuple[dict[str, Any], Path] | None:
+        """The newest checkpoint that can be read; each damaged one before it is named in a warning.
+
+        None: there is no checkpoint. CheckpointError: there are some, and all are damaged.
+        """
+        problems = []
+        for step in reversed(self.steps()):
+            try:
+                return read_checked(self.file(step)), self.file(step)
+            except CheckpointError as error:
+                logger.warning("%s; trying the one before it", error)
+                problems.append(str(error))
+        if problems:
+            raise CheckpointError("no checkpoint can be read:\n" + "\n".join(problems))
+        return None

@@ -1,0 +1,201 @@
+"""What a run tells while it trains: metrics, the progress line, RankMe, and alarms."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from m2dx.errors import TrainingError
+from m2dx.training.distributed import Processes
+
+logger = logging.getLogger(__name__)
+
+RANKME_ROWS = 2048
+LEAST_RANKME = 3.0
+"""Below this effective rank the features are taken to have collapsed to (almost) one direction."""
+
+
+def rankme(features: Tensor) -> float:
+    """Effective rank of features (n, D): exp of the entropy of the normalised singular values.
+
+    Garrido et al., "RankMe: Assessing the downstream performance of pretrained self-supervised representations by
+    their rank", ICML 2023, eq. 1-2. At most 2048 evenly spaced rows are taken.
+    """
+    rows = features[:: max(-(-len(features) // RANKME_ROWS), 1)].float()
+    values = torch.linalg.svdvals(rows)
+    shares = values / values.sum().clamp_min(1e-7) + 1e-7
+    return float(torch.exp(-(shares * shares.log()).sum()))
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one optimizer step gave; tensors stay on the device until they are read."""
+
+    step: int  # counted from 1: steps done
+    losses: dict[str, Tensor]  # "loss", "loss_m2d", ...
+    grad_norm: Tensor
+    clip_ids: tuple[Tensor, ...]  # of each accumulation step
+
+
+@dataclass
+class MetricsWriter:
+    """metrics.jsonl and TensorBoard of a run; on resume, lines after the step that it goes on from are dropped."""
+
+    folder: Path
+    start_step: int
+    _tensorboard: SummaryWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        path = self.folder / "metrics.jsonl"
+        if path.exists():
+            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= self.start_step]
+            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  closed with the run
+        self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.start_step + 1)
+
+    def write(self, values: dict[str, float]) -> None:
+        """One line of metrics; `values` holds `step`."""
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if name not in ("step", "time"):
+                self._tensorboard.add_scalar(name, value, int(values["step"]))
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        self._tensorboard.close()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # a line cut off by a crash
+
+
+class LossWatch:
+    """Keeps the losses of the steps since the last line of metrics, on the device until they are read."""
+
+    def __init__(self, *, check_grad_norm: bool) -> None:
+        self._records: list[StepRecord] = []
+        self._checked = 0
+        self._check_grad_norm = check_grad_norm  # not with a loss scaler, which skips such steps by itself
+
+    def push(self, record: StepRecord) -> None:
+        """Takes note of a step without waiting for the device."""
+        self._records.append(record)
+
+    def first_not_finite(self) -> StepRecord | None:
+        """The first step since the last call whose loss or gradient norm is not finite."""
+        records = self._records[self._checked :]
+        self._checked = len(self._records)
+        if not records:
+            return None
+        finite = torch.stack([self._values(record).isfinite().all() for record in records]).tolist()
+        return None if all(finite) else records[finite.index(False)]
+
+    def _values(self, record: StepRecord) -> Tensor:
+        values = [*record.losses.values(), *([record.grad_norm] if self._check_grad_norm else [])]
+        return torch.stack([value.float() for value in values])
+
+    def drain_means(self) -> dict[str, float]:
+        """Mean losses and gradient norm over the steps since the last call."""
+        rows = [torch.stack([*(v.float() for v in r.losses.values()), r.grad_norm.float()]) for r in self._records]
+        means = torch.stack(rows).mean(dim=0).tolist()
+        names = [*self._records[0].losses, "grad_norm"]
+        self._records.clear()
+        self._checked = 0
+        return dict(zip(names, means, strict=True))
+
+
+def not_finite(record: StepRecord, clip_paths: list[str]) -> TrainingError:
+    """The error for a step whose loss or gradient is not finite: where, what, and what to try."""
+    values = {**{n: float(v) for n, v in record.losses.items()}, "grad_norm": float(record.grad_norm)}
+    listing = "\n".join(f"  {path}" for path in clip_paths)
+    return TrainingError(
+        f"the loss or its gradient must be finite, but at step {record.step} they are "
+        f"{', '.join(f'{name} {value:.4g}' for name, value in values.items())}.\n"
+        f"Clips of that step:\n{listing}\n"
+        "What to try: a lower train.base_lr, longer train.warmup_epochs, a train.clip_norm, precision bf16 or fp32 "
+        "instead of fp16; look at those clips and at the tasks' losses. The last checkpoint is from before this step."
+    )
+
+
+class ProgressLine:
+    """A live progress bar on a terminal, a plain line every half minute elsewhere."""
+
+    def __init__(self, console: Console, total_steps: int, done: int, *, enabled: bool) -> None:
+        self.console, self.enabled = console, enabled
+        self._total, self._first, self._started, self._last = total_steps, done, time.monotonic(), -float("inf")
+        self._bar: Progress | None = None
+        if enabled and console.is_terminal:
+            self._bar = Progress(
+                TextColumn("step"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+                console=console,
+            )
+            self._task = self._bar.add_task("", total=total_steps, completed=done)
+            self._bar.start()
+
+    def update(self, step: int, metrics: dict[str, float] | None = None) -> None:
+        """Shows the step, and its metrics where they are new."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, **({"description": describe(metrics)} if metrics else {}))
+        elif self.enabled and metrics and (time.monotonic() - self._last > 30 or step == self._total):
+            self._last = time.monotonic()
+            left = (self._last - self._started) / max(step - self._first, 1) * (self._total - step)
+            self.console.print(f"step {step}/{self._total}  {describe(metrics)}  {left / 60:.1f} min left", style=None)
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def describe(metrics: dict[str, float]) -> str:
+    """Losses, clips per second, learning rate and RankMe in one line."""
+    losses = [f"{name.removeprefix('loss_')} {value:.4f}" for name, value in metrics.items() if name.startswith("loss")]
+    parts = [*losses, f"lr {metrics['lr']:.2e}", f"{metrics['clips_per_second']:.0f} clips/s"]
+    if "rankme" in metrics:
+        parts.append(f"rankme {metrics['rankme']:.1f}")
+    return "  ".join(parts)
+
+
+class CollapseAlarm:
+    """Warns when the features' effective rank falls to almost one direction; counts the warnings."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def check(self, step: int, rank: float) -> None:
+        """Takes one RankMe measurement."""
+        if rank < LEAST_RANKME:
+            self.count += 1
+            logger.warning(
+                "the features are collapsing: RankMe is %.2f at step %d (alarm below %g). "
+                "Try another train.base_lr, a slower model.ema_decay.start, or a larger train.batch_size",
+                rank,
+                step,
+                LEAST_RANKME,
+            )
+
+
+def mean_losses(losses: dict[str, Tensor], processes: Processes) -> dict[str, Tensor]:
+    """The losses averaged over the processes, in one transfer."""
+    means = processes.mean(torch.stack([loss.detach().float() for loss in losses.values()]))
+    return dict(zip(losses, means.unbind(), strict=True))

@@ -1,0 +1,217 @@
+"""Everything a run needs before its first step: data, statistics, model, folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from m2dx.audio.batches import TrainingBatches
+from m2dx.audio.clips import ClipList, join_sets
+from m2dx.audio.crops import BadFile, TrainingCrops
+from m2dx.audio.noise import ClipNoise
+from m2dx.audio.statistics import Statistics, measure_noise, measure_statistics
+from m2dx.components import DataInfo, NoiseSource
+from m2dx.errors import RecipeError
+from m2dx.model.build import build_logmel, build_model, model_shapes
+from m2dx.model.masking import random_mask
+from m2dx.model.multitask import MultiTask
+from m2dx.model.views import DataStatistics
+from m2dx.plugins import PluginHost
+from m2dx.recipe.loading import recipe_to_mapping, recipe_to_yaml
+from m2dx.recipe.schema import NoiseSection, Recipe
+from m2dx.training.checkpoint import CheckpointFolder
+from m2dx.training.distributed import Processes
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that is ready to train."""
+
+    recipe: Recipe  # resolved: mean and std as given or measured
+    folder: Path
+    processes: Processes
+    clips: ClipList
+    crops: TrainingCrops
+    model: MultiTask
+    statistics: DataStatistics
+    missing: tuple[str, ...]  # what the data sets lack on this machine
+    bad: tuple[BadFile, ...]  # files found unusable while measuring
+    host: PluginHost
+
+    @property
+    def workers(self) -> int | None:
+        """Loading processes of this training process; None: the loader's default."""
+        if self.recipe.data.workers is None and self.processes.world_size > 1:
+            from m2dx.audio.loader import default_workers
+
+            return default_workers(processes=self.processes.world_size)
+        return self.recipe.data.workers
+
+    def batches(self, *, start_step: int = 0, total_steps: int | None = None) -> TrainingBatches:
+        """The keys of this process's micro-batches from a step on."""
+        recipe = self.recipe
+        return TrainingBatches(
+            len(self.clips),
+            batch_size=recipe.train.batch_size,
+            epoch_size=recipe.data.epoch_size,
+            accumulate=recipe.train.accumulate,
+            rank=self.processes.rank,
+            world_size=self.processes.world_size,
+            seed=recipe.seed,
+            start_step=start_step,
+            total_steps=total_steps,
+        )
+
+
+def prepare(recipe: Recipe, host: PluginHost, processes: Processes, console: Console) -> PreparedRun:
+    """Reads the lists of clips, measures what the recipe leaves open, and builds the model with its shapes checked."""
+    if recipe.train.threads is not None:
+        torch.set_num_threads(recipe.train.threads)
+    datasets = {name: host.build("dataset", section.dataset) for name, section in recipe.data.sets.items()}
+    missing = tuple(f"{name}: {line}" for name, dataset in datasets.items() for line in dataset.missing())
+    clips = join_sets({name: (datasets[name], section.split) for name, section in recipe.data.sets.items()})
+    noise = build_noise(recipe, host)
+    data = data_info(recipe, clips)
+    # Shapes first: what cannot fit should not cost a pass over the data.
+    build_model(recipe, data, DataStatistics(0.0, 1.0), host)
+    found = processes.from_main(_measure(recipe, clips, noise, processes, console) if processes.is_main else None)
+    recipe, bad = with_statistics(recipe, *found), tuple(b for part in found if part for b in part.bad)
+    statistics = recorded_statistics(recipe)
+    model = build_model(recipe, data, statistics, host)
+    shapes = model_shapes(recipe.audio, recipe.model)
+    crops = TrainingCrops(
+        clips,
+        crop_samples=recipe.audio.crop_samples,
+        sample_rate=recipe.audio.sample_rate,
+        seed=recipe.seed,
+        draw_mask=partial(random_mask, shapes.grid.num_patches),
+        short_clips=recipe.data.short_clips,
+        noise=noise,
+    )
+    folder = recipe.output / recipe.name
+    return PreparedRun(recipe, folder, processes, clips, crops, model, statistics, missing, bad, host)
+
+
+def data_info(recipe: Recipe, clips: ClipList) -> DataInfo:
+    """What components may know about the data."""
+    return DataInfo(recipe.audio.sample_rate, recipe.audio.crop_samples, clips.label_names)
+
+
+def build_noise(recipe: Recipe, host: PluginHost) -> NoiseSource | None:
+    """The recipe's noise source; None: it has none, or its ratio is 0."""
+    section = recipe.noise
+    if section is None or section.ratio == 0.0:
+        return None
+    if section.source is not None:
+        source: NoiseSource = host.build("noise_source", section.source, sample_rate=recipe.audio.sample_rate)
+        return source
+    assert section.dataset is not None
+    clips = host.build("dataset", section.dataset).clips(section.split)
+    if not clips:
+        raise RecipeError(f"noise.dataset must have clips, but has none (split: {section.split})")
+    return ClipNoise(recipe.audio.sample_rate, clips)
+
+
+def _measure(
+    recipe: Recipe, clips: ClipList, noise: NoiseSource | None, processes: Processes, console: Console
+) -> tuple[Statistics | None, Statistics | None]:
+    """Statistics of the data and of the noise, each only where the recipe does not give them."""
+    logmel = build_logmel(recipe.audio).to(processes.device)
+    measure: dict[str, Any] = dict(
+        logmel=logmel,
+        crop_samples=recipe.audio.crop_samples,
+        seed=recipe.seed,
+        workers=recipe.data.workers,
+        device=processes.device,
+    )
+    of_data = of_noise = None
+    if recipe.data.mean is None:
+        of_data = measure_statistics(
+            clips, short_clips=recipe.data.short_clips, max_clips=recipe.data.stats_clips, **measure
+        )
+        console.print(f"log-mel mean {of_data.mean:.3f}, std {of_data.std:.3f} over {of_data.clips} clips")
+    if noise is not None and recipe.noise is not None and recipe.noise.mean is None:
+        of_noise = measure_noise(noise, draws=min(recipe.data.stats_clips, 1000), **measure)
+        console.print(f"noise log-mel mean {of_noise.mean:.3f} over {of_noise.clips} draws")
+    return of_data, of_noise
+
+
+def with_statistics(recipe: Recipe, data: Statistics | None, noise: Statistics | None) -> Recipe:
+    """The recipe with the measured mean and std filled in."""
+    update: dict[str, Any] = {}
+    if data is not None:
+        update["data"] = recipe.data.model_copy(update={"mean": data.mean, "std": data.std})
+    if noise is not None and recipe.noise is not None:
+        update["noise"] = recipe.noise.model_copy(update={"mean": noise.mean})
+    return recipe.model_copy(update=update)
+
+
+def recorded_statistics(recipe: Recipe) -> DataStatistics:
+    """The statistics of a resolved recipe."""
+    assert recipe.data.mean is not None and recipe.data.std is not None
+    noise_mean = recipe.noise.mean if recipe.noise is not None else None
+    return DataStatistics(recipe.data.mean, recipe.data.std, noise_mean or 0.0)
+
+
+def open_run_folder(recipe: Recipe, *, resume: bool, overwrite: bool) -> Recipe:
+    """Makes the run's folder, or checks it; on resume, the recipe with the statistics that the run began with."""
+    folder = recipe.output / recipe.name
+    checkpoints = CheckpointFolder(folder / "checkpoints")
+    if not resume:
+        steps = checkpoints.steps()
+        if steps and not overwrite:
+            raise RecipeError(
+                f"{folder} holds a run with a checkpoint of step {steps[-1]}: go on with --resume, start anew with "
+                "--overwrite, or give this run another name (name=...)"
+            )
+        if overwrite:
+            for step in steps:
+                checkpoints.file(step).unlink()
+            (folder / "metrics.jsonl").unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        return recipe
+    found = checkpoints.load_newest_whole()
+    if found is None:
+        raise RecipeError(f"{folder} has no checkpoint to resume from; train without --resume")
+    began = found[0]["recipe"]
+    recipe = _statistics_of(recipe, began)
+    changed = sorted(_differences(began, recipe_to_mapping(recipe)))
+    if changed:
+        logger.warning("the recipe has changed since this run began: %s", ", ".join(changed))
+    return recipe
+
+
+def _statistics_of(recipe: Recipe, began: Mapping[str, Any]) -> Recipe:
+    """The recipe with the statistics that an earlier run measured, where it leaves them open."""
+    update: dict[str, Any] = {}
+    if recipe.data.mean is None:
+        update["data"] = recipe.data.model_copy(update={key: began["data"][key] for key in ("mean", "std")})
+    if recipe.noise is not None and recipe.noise.mean is None and began["noise"] is not None:
+        update["noise"] = recipe.noise.model_copy(update={"mean": began["noise"]["mean"]})
+    return recipe.model_copy(update=update)
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
+    """Fields whose values differ, as `key.path (before -> now)`."""
+    found = []
+    for key in before.keys() | now.keys():
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += _differences(old, new, f"{path}{key}.")
+        elif old != new:
+            found.append(f"{path}{key} ({old} -> {new})")
+    return found
+
+
+def write_recipe(run: PreparedRun) -> None:
+    """Writes the resolved recipe, with the measured statistics, into the run's folder."""
+    (run.folder / "recipe.yaml").write_text(recipe_to_yaml(run.recipe), encoding="utf-8")

@@ -1,0 +1,84 @@
+"""Which clips a step takes: the same for any number of processes, and when resumed."""
+
+from itertools import islice
+
+import pytest
+import torch
+
+from m2dx.audio.batches import ItemKey, Stream, TrainingBatches, epoch_order, seeded_generator
+from m2dx.errors import TrainingError
+
+
+def keys(num_clips: int, **options: int | None) -> list[list[ItemKey]]:
+    return list(TrainingBatches(num_clips, **{"batch_size": 8, "total_steps": 7, **options}))
+
+
+def steps(num_clips: int, *, world_size: int, accumulate: int, **options: int) -> list[set[ItemKey]]:
+    """The keys of each optimizer step, over all processes and accumulation steps."""
+    ranks = [
+        keys(num_clips, world_size=world_size, rank=rank, accumulate=accumulate, **options)
+        for rank in range(world_size)
+    ]
+    assert all(len(batch) == 8 // (world_size * accumulate) for rank in ranks for batch in rank)
+    return [
+        {key for rank in ranks for batch in rank[begin : begin + accumulate] for key in batch}
+        for begin in range(0, len(ranks[0]), accumulate)
+    ]
+
+
+@pytest.mark.parametrize(("world_size", "accumulate"), [(1, 2), (2, 1), (2, 2), (4, 2), (8, 1)])
+def test_a_step_is_the_same_for_any_number_of_processes(world_size: int, accumulate: int) -> None:
+    expected = [set(batch) for batch in keys(20)]
+    assert all(len(step) == 8 for step in expected)
+    assert steps(20, world_size=world_size, accumulate=accumulate) == expected
+
+
+@pytest.mark.parametrize("start_step", [1, 2, 3, 6, 7])
+def test_resumed_batches_go_on_where_they_stopped(start_step: int) -> None:
+    assert keys(20, start_step=start_step, accumulate=2) == keys(20, accumulate=2)[2 * start_step :]
+
+
+def test_an_epoch_takes_each_clip_once_and_another_order_each_time() -> None:
+    batches = keys(16, total_steps=4)
+    first, second = ([key.clip_id for batch in batches[i : i + 2] for key in batch] for i in (0, 2))
+    assert sorted(first) == sorted(second) == list(range(16))
+    assert first != second
+    assert [key.epoch for batch in batches for key in batch] == [0] * 16 + [1] * 16
+    assert [key.position for batch in batches[2:] for key in batch] == list(range(16))
+    assert keys(16, seed=1) != keys(16)
+
+
+def test_a_larger_epoch_repeats_all_clips_evenly() -> None:
+    order = epoch_order(5, 23, seed=0, epoch=0)
+    assert len(order) == 23
+    assert set(torch.bincount(order).tolist()) == {4, 5}
+    assert all(sorted(order[i : i + 5].tolist()) == list(range(5)) for i in range(0, 20, 5))
+    assert TrainingBatches(5, batch_size=8, epoch_size=23).steps_per_epoch == 2
+
+
+def test_a_smaller_epoch_takes_other_clips_each_time() -> None:
+    epochs = [epoch_order(100, 10, seed=0, epoch=epoch).tolist() for epoch in range(20)]
+    assert all(len(set(order)) == 10 for order in epochs)
+    assert len({clip for order in epochs for clip in order}) > 50
+
+
+def test_length_and_endlessness() -> None:
+    assert len(TrainingBatches(20, batch_size=8, accumulate=2, total_steps=7, start_step=3)) == 8
+    assert len(list(islice(TrainingBatches(20, batch_size=8), 100))) == 100
+
+
+def test_sizes_that_do_not_fit() -> None:
+    with pytest.raises(TrainingError, match=r"train\.batch_size must be a multiple .* \(2 x 3\), but is 8"):
+        TrainingBatches(20, batch_size=8, accumulate=2, world_size=3)
+    with pytest.raises(TrainingError, match=r"has 7 clips for a batch of 8; .* data\.epoch_size to 8"):
+        TrainingBatches(7, batch_size=8)
+
+
+def test_generators_differ_in_each_part_of_the_key() -> None:
+    numbers = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    draws = {
+        torch.rand(1, generator=seeded_generator(stream, seed=s, epoch=e, position=p)).item()
+        for stream in Stream
+        for s, e, p in numbers
+    }
+    assert len(draws) == len(numbers) * len(Stream)

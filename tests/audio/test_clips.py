@@ -1,0 +1,86 @@
+"""Joining data sets: each clip once, with the labels of each set."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from m2dx.audio.clips import PackedStrings, join_sets, pack_clips
+from m2dx.audio.datasets import CsvDataset
+from m2dx.components import Clip, Dataset
+from m2dx.errors import AudioError
+
+SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
+
+
+class Listed(Dataset):
+    name = "listed"
+
+    def __init__(self, *clips: Clip) -> None:
+        self.listed = list(clips)
+
+    def clips(self, split: str | None = None) -> list[Clip]:
+        return [clip for clip in self.listed if split is None or clip.split == split]
+
+
+def test_packed_strings() -> None:
+    strings = ["a", "", "日本.wav", "caf\udce9.wav"]
+    assert list(PackedStrings(strings)) == strings
+    assert list(PackedStrings([])) == []
+
+
+def test_clips_of_two_sets_merge_with_the_labels_of_each() -> None:
+    plain = Listed(Clip(Path("/x/a")), Clip(Path("/x/b")), Clip(Path("/x/a"), start=1.0))
+    kinds = Listed(
+        Clip(Path("/x/y/../b"), labels=("dog",), split="train"),
+        Clip(Path("/x/c"), labels=("cat",), split="train"),
+        Clip(Path("/x/c"), labels=("cow",), split="train"),
+        Clip(Path("/x/a"), labels=("dog",), split="test"),
+    )
+    clips = join_sets({"plain": (plain, None), "kinds": (kinds, "train")})
+    assert [(str(clip.path), clip.start, clip.duration) for clip in clips] == [
+        ("/x/a", 0.0, None),
+        ("/x/b", 0.0, None),
+        ("/x/a", 1.0, None),
+        ("/x/c", 0.0, None),
+    ]
+    assert clips.num_files == 3
+    assert clips.label_names == {"kinds": ("cat", "cow", "dog")}
+    rows = [clips.labels(i)["kinds"] for i in range(4)]
+    assert torch.isnan(rows[0]).all()  # its label is of another split
+    assert rows[1].tolist() == [0, 0, 1]
+    assert torch.isnan(rows[2]).all()
+    assert rows[3].tolist() == [1, 1, 0]  # two lines of one clip
+
+
+def test_durations_survive() -> None:
+    clip = Clip(Path("a"), start=0.25, duration=1.5)
+    assert list(pack_clips([clip])) == [clip]
+
+
+def test_empty_split_names_the_splits_there_are() -> None:
+    dataset = Listed(Clip(Path("a"), split="train"), Clip(Path("b"), split="test"))
+    with pytest.raises(AudioError, match=r"split 'tset' of data set 'x' .* its splits are 'test', 'train'"):
+        join_sets({"x": (dataset, "tset")})
+    with pytest.raises(AudioError, match="data set 'x' must have clips"):
+        join_sets({"x": (Listed(), None)})
+    with pytest.raises(AudioError, match="it has no splits"):
+        join_sets({"x": (Listed(Clip(Path("a"))), "train")})
+
+
+def test_label_without_a_name() -> None:
+    class Fixed(Listed):
+        def label_names(self) -> tuple[str, ...]:
+            return ("cat",)
+
+    with pytest.raises(AudioError, match="label 'dog' of data set 'x'"):
+        join_sets({"x": (Fixed(Clip(Path("a"), labels=("dog",))), None)})
+
+
+def test_the_example_pool_contains_the_training_notes() -> None:
+    pool, notes = CsvDataset(path=SOUNDS / "pool.csv"), CsvDataset(path=SOUNDS / "instrument.csv")
+    clips = join_sets({"pool": (pool, None), "notes": (notes, "train")})
+    assert len(clips) == len(pool.clips())
+    labelled = sum(not clips.labels(i)["notes"].isnan().any() for i in range(len(clips)))
+    assert labelled == len(notes.clips("train"))
+    assert len(clips.label_names["notes"]) == 11

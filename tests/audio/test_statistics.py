@@ -1,0 +1,97 @@
+"""Measured mean and standard deviation, against a direct computation on real sounds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from m2dx.audio.clips import ClipList, join_sets, pack_clips
+from m2dx.audio.datasets import CsvDataset
+from m2dx.audio.logmel import LogMel
+from m2dx.audio.noise import ClipNoise, ColouredNoise
+from m2dx.audio.reading import read_wav
+from m2dx.audio.statistics import measure_noise, measure_statistics
+from m2dx.components import Clip
+from m2dx.errors import AudioError
+
+SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
+LOGMEL = LogMel(
+    sample_rate=16_000, n_fft=400, win_length=400, hop_length=160, n_mels=80, f_min=50.0, f_max=8000.0
+)
+
+
+@pytest.fixture(scope="module")
+def notes() -> ClipList:
+    return join_sets({"notes": (CsvDataset(path=SOUNDS / "instrument.csv"), "valid")})
+
+
+def test_statistics_of_whole_clips_are_those_of_the_data(notes: ClipList) -> None:
+    """With a crop as long as the longest clip there is nothing random left."""
+    crop_samples = 32_000
+    wavs = [read_wav(clip.path, sample_rate=16_000)[:crop_samples] for clip in notes]
+    padded = torch.from_numpy(np.stack([np.pad(wav, (0, crop_samples - len(wav))) for wav in wavs]))
+    direct = LOGMEL.crop(padded).double()
+    steps: list[tuple[int, int]] = []
+    statistics = measure_statistics(
+        notes,
+        logmel=LOGMEL,
+        crop_samples=crop_samples,
+        seed=0,
+        workers=0,
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    assert statistics.mean == pytest.approx(direct.mean().item(), abs=1e-6)
+    assert statistics.std == pytest.approx(direct.std(correction=0).item(), abs=1e-6)
+    assert (statistics.clips, statistics.bad) == (len(notes), ())
+    assert steps[-1] == (len(notes), len(notes))
+
+
+def test_at_most_so_many_clips_the_same_for_any_workers(notes: ClipList) -> None:
+    alone, together = (
+        measure_statistics(notes, logmel=LOGMEL, crop_samples=8000, seed=1, max_clips=40, workers=workers)
+        for workers in (0, 2)
+    )
+    assert alone == together
+    assert alone.clips == 40
+    other = measure_statistics(notes, logmel=LOGMEL, crop_samples=8000, seed=2, max_clips=40, workers=0)
+    assert other.mean != alone.mean
+    assert other.mean == pytest.approx(alone.mean, abs=1.0)
+
+
+def test_white_noise_has_the_mean_of_its_level() -> None:
+    """Ten dB less noise is a mean log-mel that is ten dB lower."""
+    loud, soft = (
+        measure_noise(
+            ColouredNoise(16_000, exponent=0.0, level_dbfs=level),
+            logmel=LOGMEL,
+            crop_samples=8000,
+            seed=0,
+            draws=20,
+            workers=0,
+        )
+        for level in (-10.0, -20.0)
+    )
+    assert loud.mean - soft.mean == pytest.approx(np.log(10.0), abs=0.01)
+    assert loud.clips == 20
+
+
+def test_bad_files_are_named_once(tmp_path: Path, notes: ClipList) -> None:
+    clips = pack_clips(
+        [*list(notes)[:5], Clip(tmp_path / "none.wav"), Clip(tmp_path / "none.wav", start=1.0)]
+    )
+    expected = ((str(tmp_path / "none.wav"), "missing: no such file"),)
+    statistics = measure_statistics(clips, logmel=LOGMEL, crop_samples=8000, seed=0, workers=0)
+    assert statistics.bad == expected
+    assert statistics.clips == 7  # the bad ones were replaced
+    noise = ClipNoise(16_000, clips)
+    assert measure_noise(noise, logmel=LOGMEL, crop_samples=8000, seed=0, draws=40, workers=0).bad == expected
+
+
+def test_silence_has_no_statistics(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(16_000), 16_000)
+    with pytest.raises(AudioError, match="are they silent"):
+        measure_statistics(
+            pack_clips([Clip(tmp_path / "silence.wav")]), logmel=LOGMEL, crop_samples=8000, seed=0, workers=0
+        )

@@ -1,0 +1,137 @@
+import gc
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from m2dx.components import Clip
+from m2dx.errors import RecipeError, TrainingError
+from m2dx.evaluation.tasks import EvaluationTask
+
+
+@pytest.fixture
+def clips(tone):
+    return [
+        tone(label, split=split, seconds=seconds)
+        for split in ("train", "train", "valid", "test")
+        for label, seconds in (("low", 0.1), ("high", 0.3))
+    ]
+
+
+def test_a_task_knows_its_classes_unit_and_targets(clips, list_dataset):
+    task = EvaluationTask.from_dataset("tones", list_dataset(clips))
+    assert task.label_names == ("high", "low")
+    assert task.unit_seconds == pytest.approx(0.2)
+    assert (task.metric, task.multi_label, task.bad, task.warnings) == ("accuracy", False, (), ())
+    assert task.targets().tolist() == [[0, 1], [1, 0]] * 4
+    assert task.clips[1].duration == pytest.approx(0.3)
+    (fold,) = task.folds
+    assert fold.test.tolist() == [6, 7]
+
+
+def test_two_labels_on_a_clip_make_it_multi_label(clips, tone, list_dataset):
+    task = EvaluationTask.from_dataset("tones", list_dataset([*clips, tone("low", "high", split="test")]))
+    assert task.metric == "mAP"
+    assert task.targets()[-1].tolist() == [1, 1]
+
+
+def test_all_problems_of_the_list_are_in_one_error(clips, list_dataset):
+    broken = [replace(clips[0], labels=()), replace(clips[1], split=None), *clips[2:]]
+    with pytest.raises(RecipeError) as caught:
+        EvaluationTask.from_dataset("tones", list_dataset(broken))
+    text = str(caught.value)
+    assert "1 clips have no label" in text and str(clips[0].path) in text
+    assert "1 clips have no split or fold" in text and str(clips[1].path) in text
+
+
+def test_one_class_is_not_a_task(clips, list_dataset):
+    with pytest.raises(RecipeError, match="two classes or more, but there are 1"):
+        EvaluationTask.from_dataset("tones", list_dataset(clips[::2]))
+
+
+def test_an_empty_task_says_what_is_missing(list_dataset):
+    dataset = list_dataset([])
+    dataset.missing = lambda: ["download it from the moon"]
+    with pytest.raises(RecipeError, match="'tones' has no clips. download it from the moon"):
+        EvaluationTask.from_dataset("tones", dataset)
+
+
+def test_a_group_in_train_and_test_is_an_error_that_names_it(clips, list_dataset):
+    clips[0], clips[-1] = replace(clips[0], group="ann"), replace(clips[-1], group="ann")
+    with pytest.raises(RecipeError, match=r"group 'ann' \(in test, train\)"):
+        EvaluationTask.from_dataset("tones", list_dataset(clips))
+    task = EvaluationTask.from_dataset("tones", list_dataset(clips), shared_groups="warn")
+    assert "group 'ann'" in task.warnings[0]
+
+
+def test_a_group_in_two_folds_is_an_error(clips, list_dataset):
+    folds = [replace(clip, split=str(n // 2), group=f"g{n // 3}") for n, clip in enumerate(clips)]
+    with pytest.raises(RecipeError, match=r"2 are in both.*group 'g0' \(in 0, 1\)"):
+        EvaluationTask.from_dataset("tones", list_dataset(folds))
+
+
+def test_a_group_shared_with_validation_is_a_warning(clips, list_dataset, caplog):
+    clips[0], clips[4] = replace(clips[0], group="ann"), replace(clips[4], group="ann")
+    with caplog.at_level(logging.WARNING):
+        task = EvaluationTask.from_dataset("tones", list_dataset(clips))
+    assert "1 groups or clips are shared with the validation split: group 'ann'" in task.warnings[0]
+    assert task.warnings[0] in caplog.text
+
+
+def test_classes_without_training_clips_are_counted(clips, tone, list_dataset):
+    task = EvaluationTask.from_dataset("tones", list_dataset([*clips, tone("mid", split="test")]))
+    assert task.warnings == ("1 classes occur in a test part but not in its training part: mid",)
+
+
+def test_bad_files_are_reported_once_and_left_out(clips, list_dataset, caplog):
+    clips[0].path.write_bytes(b"not audio")
+    clips[1].path.unlink()
+    late = replace(clips[3], start=5.0)
+    good = [clips[2], *clips[4:]]
+    with caplog.at_level(logging.WARNING):
+        task = EvaluationTask.from_dataset(
+            "tones", list_dataset([*clips[:2], late, *good]), max_bad_fraction=0.5, unit_seconds=0.2
+        )
+    assert [clip.path for clip in task.bad] == [clips[0].path, clips[1].path, clips[3].path]
+    assert all(bad.reason for bad in task.bad)
+    assert [clip.path for clip in task.clips] == [clip.path for clip in good]
+    assert caplog.text.count(str(clips[0].path)) == 1
+    (fold,) = task.folds
+    assert sorted([*fold.train, *fold.valid, *fold.test]) == list(range(len(good)))
+
+
+def test_nan_samples_are_found_although_the_header_is_good(clips, list_dataset):
+    import soundfile
+
+    soundfile.write(clips[0].path, np.full(800, np.nan, dtype=np.float32), 8000, subtype="FLOAT")
+    task = EvaluationTask.from_dataset("tones", list_dataset(clips), max_bad_fraction=0.2)
+    assert [bad.path for bad in task.bad] == [clips[0].path]
+    assert "NaN" in task.bad[0].reason
+
+
+def test_too_many_bad_files_stop_with_a_list(clips, list_dataset):
+    clips[0].path.unlink()
+    with pytest.raises(TrainingError, match=r"at most 5% .* 1 of 8 are.*\n.*0000\.wav: "):
+        EvaluationTask.from_dataset("tones", list_dataset(clips))
+    EvaluationTask.from_dataset("tones", list_dataset(clips), max_bad_fraction=1 / 8)
+
+
+def test_nothing_readable_is_an_error_even_if_all_may_be_bad(list_dataset):
+    gone = [Clip(Path(f"{n}.wav"), labels=(n,), split=s) for n, s in (("a", "train"), ("b", "test"))]
+    with pytest.raises(TrainingError, match="2 of 2"):
+        EvaluationTask.from_dataset("tones", list_dataset(gone), max_bad_fraction=1.0)
+
+
+def test_features_are_computed_once_per_encoder_and_freed_with_it(clips, list_dataset, spectrum_encoder):
+    task = EvaluationTask.from_dataset("tones", list_dataset(clips))
+    first = task.features(spectrum_encoder)
+    assert task.features(spectrum_encoder) is first
+    assert spectrum_encoder.calls == 1
+    other = type(spectrum_encoder)()
+    assert task.features(other) is not first
+    assert len(task._features) == 2
+    del other
+    gc.collect()
+    assert len(task._features) == 1

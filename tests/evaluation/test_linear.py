@@ -1,0 +1,134 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from m2dx.audio.datasets import CsvDataset
+from m2dx.evaluation.baselines import MeanLogMel
+from m2dx.evaluation.features import Standardiser
+from m2dx.evaluation.linear import Linear, LinearSettings, fit
+from m2dx.evaluation.splits import Fold
+from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.recipe.schema import AudioSection
+
+SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
+
+
+def blobs(*, classes=3, clips=90, width=6, spread=1.5):
+    """Features around class centres, with class numbers, and three folds of unequal sizes."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(classes, width, generator=generator) * 2
+    y = torch.arange(clips) % classes
+    x = 5 + 3 * (centres[y] + spread * torch.randn(clips, width, generator=generator))
+    rows = np.random.default_rng(0).permutation(clips)
+    parts = [rows[:20], rows[20:50], rows[50:]]
+    folds = tuple(Fold(str(n), parts[n], parts[(n + 1) % 3], parts[(n + 2) % 3]) for n in range(3))
+    return x, y, folds
+
+
+SETTINGS = LinearSettings(lr=1e-2, epochs=40, patience=5, batch_size=16)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_run_in_the_batch_is_as_alone(multi_label):
+    x, y, folds = blobs()
+    if multi_label:
+        y = torch.nn.functional.one_hot(y, 3).float() + torch.nn.functional.one_hot(y.flip(0), 3)
+        y = y.clamp_max(1.0)
+    together = fit(x, y, folds, (0, 7), num_classes=3, settings=SETTINGS)
+    for fold, row in zip(folds, together, strict=True):
+        for seed, run in zip((0, 7), row, strict=True):
+            ((alone,),) = fit(x, y, (fold,), (seed,), num_classes=3, settings=SETTINGS)
+            assert run.epoch == alone.epoch
+            torch.testing.assert_close(run.weight, alone.weight, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(run.test_logits, alone.test_logits, atol=1e-4, rtol=1e-4)
+    best = {run.epoch for row in together for run in row}
+    assert len(best) > 1  # they did stop at different epochs, so the batch did shrink
+
+
+def test_a_run_is_plain_adam_on_a_linear_layer():
+    x, y, (fold, *_) = blobs()
+    settings = LinearSettings(lr=1e-2, epochs=3, patience=3, batch_size=8, weight_decay=0.01)
+    ((run,),) = fit(x, y, (fold,), (3,), num_classes=3, settings=settings)
+
+    generator = torch.Generator().manual_seed(3)
+    drawn = (torch.rand(7, 3, generator=generator) * 2 - 1) / 6**0.5
+    layer = torch.nn.Linear(6, 3)
+    layer.weight.data, layer.bias.data = drawn[:6].T.clone(), drawn[6].clone()
+    adam = torch.optim.Adam(layer.parameters(), lr=1e-2, weight_decay=0.01)
+    train = torch.from_numpy(fold.train)
+    standard = (x - x[train].mean(0)) / x[train].std(0, correction=0)
+    kept = {}
+    for epoch in (1, 2, 3):
+        for rows in train[torch.randperm(len(train), generator=generator)].split(8):
+            adam.zero_grad()
+            torch.nn.functional.cross_entropy(layer(standard[rows]), y[rows]).backward()
+            adam.step()
+        kept[epoch] = layer.weight.detach().T.clone()
+    torch.testing.assert_close(run.weight, kept[run.epoch], atol=1e-5, rtol=1e-4)
+
+
+def test_seeds_differ_and_repeat():
+    x, y, folds = blobs()
+    runs = fit(x, y, folds[:1], (0, 1, 0), num_classes=3, settings=SETTINGS)[0]
+    assert not torch.allclose(runs[0].weight, runs[1].weight)
+    torch.testing.assert_close(runs[0].weight, runs[2].weight)
+
+
+def test_early_stopping_keeps_the_best_epoch():
+    x, y, (fold, *_) = blobs(spread=3.0)
+    patient = LinearSettings(lr=0.1, epochs=60, patience=60, batch_size=4)
+    ((free,),) = fit(x, y, (fold,), (0,), num_classes=3, settings=patient)
+    assert free.epoch < 40  # it overfits, so later epochs are worse
+    impatient = LinearSettings(lr=0.1, epochs=60, patience=60 - free.epoch, batch_size=4)
+    ((stopped,),) = fit(x, y, (fold,), (0,), num_classes=3, settings=impatient)
+    torch.testing.assert_close(stopped.weight, free.weight)
+    valid = Standardiser.fit(x[fold.train])(x[fold.valid])
+    correct = ((valid @ free.weight + free.bias).argmax(1) == y[fold.valid]).float().mean()
+    assert correct.item() == pytest.approx(free.valid_score)
+    last = LinearSettings(lr=0.1, epochs=free.epoch, patience=60, batch_size=4)
+    torch.testing.assert_close(
+        fit(x, y, (fold,), (0,), num_classes=3, settings=last)[0][0].weight, free.weight
+    )
+
+
+def test_patience_ends_a_run():
+    x, y, (fold, *_) = blobs()
+    y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(1))]  # nothing to learn
+    settings = LinearSettings(lr=0.1, epochs=1000, patience=3, batch_size=8)
+    ((run,),) = fit(x, y, (fold,), (0,), num_classes=3, settings=settings)
+    longer = LinearSettings(lr=0.1, epochs=run.epoch + 3, patience=1000, batch_size=8)
+    assert fit(x, y, (fold,), (0,), num_classes=3, settings=longer)[0][0].epoch == run.epoch
+
+
+def test_multi_label_learns(tone, list_dataset, spectrum_encoder):
+    sets = [("low",), ("mid",), ("low", "mid"), ("low", "high"), ("high",)]
+    clips = [tone(*labels, split=s) for s in ("train", "train", "valid", "test") for labels in sets]
+    task = EvaluationTask.from_dataset("chords", list_dataset(clips))
+    (score,) = Linear(lr=0.05).evaluate(spectrum_encoder, task, seeds=(0, 1))
+    assert (score.metric, len(score.values)) == ("mAP", 2)
+    assert score.mean > 0.99
+
+
+def test_scores_are_by_seed_for_splits_and_by_fold_for_one_seed(tone, list_dataset, spectrum_encoder):
+    clips = [tone(x, split=s) for s in "123" for x in ("low", "mid", "high")]
+    task = EvaluationTask.from_dataset("tones", list_dataset(clips))
+    by_seed = Linear(lr=0.05).evaluate(spectrum_encoder, task, seeds=(0, 1))[0]
+    by_fold = Linear(lr=0.05).evaluate(spectrum_encoder, task, seeds=(0,))[0]
+    assert (len(by_seed.values), len(by_fold.values)) == (2, 3)
+    assert np.shape(by_seed.details["best_epochs"]) == (3, 2)
+    assert by_seed.mean == 1.0
+
+
+def test_real_sounds_agree_with_logistic_regression():
+    encoder = MeanLogMel(AudioSection())
+    task = EvaluationTask.from_dataset("drums", CsvDataset(path=SOUNDS / "drums.csv"))
+    (score,) = Linear().evaluate(encoder, task, seeds=(0, 1, 2))
+    found, (fold,) = task.features(encoder), task.folds
+    standardise = Standardiser.fit(found.x[fold.train])
+    reference = LogisticRegression(max_iter=2000).fit(standardise(found.x[fold.train]), found.y[fold.train])
+    expected = reference.score(standardise(found.x[fold.test]), found.y[fold.test])
+    assert len(task.clips) == 335 and len(fold.test) == 79
+    assert score.mean == pytest.approx(expected, abs=0.06)  # 1 clip is 0.013

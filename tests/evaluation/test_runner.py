@@ -1,0 +1,104 @@
+import json
+import weakref
+
+import pytest
+
+from m2dx.components import Evaluator, Score
+from m2dx.errors import CheckpointError
+from m2dx.evaluation.knn import Knn
+from m2dx.evaluation.linear import Linear
+from m2dx.evaluation.runner import EncoderScore, evaluate, read_scores, write_scores
+from m2dx.evaluation.tasks import EvaluationTask
+
+
+class Recorder(Evaluator):
+    """Scores an encoder with the number it carries, plus a hundredth of each seed."""
+
+    name = "recorder"
+
+    def evaluate(self, encoder, task, *, seeds):
+        values = tuple(encoder.number + seed / 100 for seed in seeds)
+        return [Score(task.name, "accuracy", sum(values) / len(values), 0.5, values, "recorder")]
+
+
+class Numbered:
+    sample_rate, embed_dim = 8000, 4
+
+    def __init__(self, number):
+        self.number = number
+
+    def clip(self, wav):
+        raise AssertionError("not used")
+
+
+@pytest.fixture
+def task(tone, list_dataset):
+    clips = [tone(x, split=s) for s in ("train", "train", "valid", "test") for x in ("low", "mid", "high")]
+    return EvaluationTask.from_dataset("tones", list_dataset(clips))
+
+
+def test_a_fixed_encoder_is_scored_once_with_all_seeds(task):
+    encoder = Numbered(0.5)
+    (entry,) = evaluate({"mine": lambda seed: encoder}, [task], {"probe": Recorder()}, seeds=(1, 2))
+    assert (entry.encoder, entry.score.protocol) == ("mine", "probe")
+    assert entry.score.values == pytest.approx((0.51, 0.52))
+
+
+def test_random_networks_are_pooled_over_seeds_and_not_kept(task):
+    alive = []
+
+    def random_weights(seed):
+        encoder = Numbered(0.1 * seed)
+        alive.append(weakref.ref(encoder))
+        assert sum(made() is not None for made in alive) <= 2
+        return encoder
+
+    (entry,) = evaluate({"random_weights": random_weights}, [task], {"probe": Recorder()}, seeds=(1, 2, 3))
+    assert entry.score.values == pytest.approx((0.11, 0.22, 0.33))
+    assert entry.score.mean == pytest.approx(0.22)
+    assert entry.score.ci95 == pytest.approx(4.3027 * 0.11 / 3**0.5, rel=1e-3)
+
+
+def test_every_encoder_task_and_protocol_in_order_with_progress(task, spectrum_encoder):
+    seen = []
+    scores = evaluate(
+        {"bands": lambda seed: spectrum_encoder, "two": lambda seed: type(spectrum_encoder)(bands=2)},
+        [task],
+        {"knn1": Knn(k=1), "linear": Linear(lr=0.05)},
+        seeds=(0, 1),
+        progress=lambda done, total, text: seen.append((done, total, text)),
+    )
+    assert [(entry.encoder, entry.score.protocol) for entry in scores] == [
+        ("bands", "knn1"),
+        ("bands", "linear"),
+        ("two", "knn1"),
+        ("two", "linear"),
+    ]
+    assert scores[0].score.mean == scores[1].score.mean == 1.0
+    assert seen[0] == (0, 8, "bands: tones, knn1") and seen[-1] == (8, 8, "done")
+    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
+
+
+def test_scores_survive_the_file(tmp_path, task, spectrum_encoder):
+    scores = evaluate(
+        {"bands": lambda seed: spectrum_encoder}, [task], {"knn": Knn(), "linear": Linear()}, seeds=(0, 1)
+    )
+    write_scores(scores, tmp_path / "scores.json")
+    assert read_scores(tmp_path / "scores.json") == scores
+    rows = json.loads((tmp_path / "scores.json").read_text())
+    assert rows[0]["encoder"] == "bands" and rows[0]["ci95"] is None and rows[1]["task"] == "tones"
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[1]", "{}x", '[{"encoder": "a"}]', '[{"task": "a"}]', "3", '{"a": 1}']
+)
+def test_another_file_is_refused(tmp_path, content):
+    path = tmp_path / "scores.json"
+    path.write_text(content)
+    with pytest.raises(CheckpointError, match=r"scores\.json must be scores written by m2dx"):
+        read_scores(path)
+
+
+def test_entries_compare_by_value():
+    score = Score("t", "accuracy", 0.5, None, (0.5,), "knn")
+    assert EncoderScore("a", score) == EncoderScore("a", Score("t", "accuracy", 0.5, None, (0.5,), "knn"))

@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from m2dx.components import Clip
+from m2dx.errors import RecipeError
+from m2dx.evaluation.splits import divide, hold_out, shared_groups
+
+
+def listed(*splits, groups=None):
+    groups = groups or [None] * len(splits)
+    return [
+        Clip(Path(f"{n}.wav"), split=s, group=g) for n, (s, g) in enumerate(zip(splits, groups, strict=True))
+    ]
+
+
+def one_hot(*classes):
+    return np.eye(max(classes) + 1, dtype=np.float32)[list(classes)]
+
+
+def test_given_splits_are_one_division():
+    (fold,) = divide(listed("train", "test", "valid", "train"), one_hot(0, 1, 0, 1))
+    assert (fold.name, fold.train.tolist(), fold.valid.tolist(), fold.test.tolist()) == (
+        "test",
+        [0, 3],
+        [2],
+        [1],
+    )
+
+
+def test_each_fold_is_tested_once_and_the_next_one_validates():
+    folds = divide(listed("10", "2", "9", "2", "10"), one_hot(0, 1, 0, 0, 1))
+    assert [(f.name, f.train.tolist(), f.valid.tolist(), f.test.tolist()) for f in folds] == [
+        ("2", [0, 4], [2], [1, 3]),
+        ("9", [1, 3], [0, 4], [2]),
+        ("10", [2], [1, 3], [0, 4]),
+    ]
+
+
+def test_two_folds_hold_out_part_of_the_other():
+    first, second = divide(listed(*["a"] * 20, *["b"] * 20), one_hot(*[0, 1] * 20))
+    assert first.test.tolist() == list(range(20)) and second.test.tolist() == list(range(20, 40))
+    assert len(first.valid) == len(second.valid) == 2
+    assert sorted([*first.train, *first.valid]) == list(range(20, 40))
+
+
+def test_without_a_valid_split_a_stratified_tenth_is_held_out():
+    classes = [0] * 60 + [1] * 30 + [2] * 10
+    clips = listed(*["train"] * 100, "test")
+    train, valid = hold_out(np.arange(100), clips, one_hot(*classes, 0))
+    assert [sum(classes[row] == c for row in valid) for c in range(3)] == [6, 3, 1]
+    assert sorted([*train, *valid]) == list(range(100))
+    again = hold_out(np.arange(100), clips, one_hot(*classes, 0))
+    assert valid.tolist() == again[1].tolist()
+
+
+def test_held_out_groups_are_whole():
+    groups = [f"speaker {n % 25}" for n in range(100)]
+    train, valid = hold_out(np.arange(100), listed(*["train"] * 100, groups=groups), one_hot(*[0, 1] * 50))
+    assert 4 <= len(valid) <= 16
+    assert not {groups[row] for row in train} & {groups[row] for row in valid}
+
+
+def test_a_few_clips_still_give_both_parts():
+    train, valid = hold_out(np.arange(4), listed(*["train"] * 4), one_hot(0, 0, 1, 1))
+    assert len(train) == 3 and len(valid) == 1
+
+
+def test_one_group_cannot_be_held_out():
+    with pytest.raises(RecipeError, match="two groups or more"):
+        hold_out(np.arange(3), listed(*["train"] * 3, groups=["a"] * 3), one_hot(0, 1, 0))
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (("train", "train"), "needs clips with `split` test"),
+        (("test",), "needs clips with `split` train"),
+        (("train", "test", "val"), "'val'"),
+        (("1", "1"), "two folds or more, but every clip has '1'"),
+    ],
+)
+def test_unusable_splits_are_refused(splits, message):
+    with pytest.raises(RecipeError, match=message):
+        divide(listed(*splits), one_hot(*[0] * (len(splits) - 1), 1))
+
+
+def test_shared_groups_and_repeated_clips_are_found():
+    clips = listed("train", "test", "train", "train", groups=["ann", "ann", "bob", None])
+    clips += [Clip(Path("3.wav"), split="valid"), Clip(Path("3.wav"), start=1.0, split="test")]
+    assert shared_groups(clips) == {
+        "group 'ann'": ("test", "train"),
+        "the clip 3.wav at 0 s": ("train", "valid"),
+    }
