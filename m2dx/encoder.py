@@ -83,7 +83,8 @@ class AudioEncoder(nn.Module):
             raise ValueError(f"audio must be (N,) or (B, N) samples with N > 0, but is {tuple(wav.shape)}")
         wav = wav[None] if wav.ndim == 1 else wav
         frames = max(wav.shape[-1] // self.logmel.hop_length, 1)
-        return (self.logmel(wav)[..., :frames] - self.mean) / self.std
+        logmel: Tensor = self.logmel(wav)[..., :frames]
+        return (logmel - self.mean) / self.std
 
     def encode_logmel(self, logmel: Tensor, *, all_layers: bool = False) -> list[Tensor]:
         """Frame features (B, T, F*D) of standardised log-mels (B, 1, M, L): the last layer, or every layer."""
@@ -125,7 +126,9 @@ def load_encoder(
         return _from_checkpoint(state, long_clips).eval()
     model_state = state.get("model", state)
     if not isinstance(model_state, Mapping) or not all(isinstance(v, Tensor) for v in model_state.values()):
-        raise CheckpointError(f"{path}: neither an m2dx checkpoint nor a published one: it holds {sorted(state)[:5]}")
+        raise CheckpointError(
+            f"{path}: neither an m2dx checkpoint nor a published one: it holds {sorted(state)[:5]}"
+        )
     rate = sample_rate or _rate_of_folder_name(path)
     try:
         return _from_published(model_state, rate, num_heads, long_clips).eval()
@@ -140,7 +143,14 @@ def read_tensors(path: Path) -> dict[str, Any]:
             return dict(load_file(path))
         with torch.serialization.safe_globals([argparse.Namespace]):  # published files keep their arguments
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        OSError,
+    ) as error:
         raise CheckpointError(f"{path}: not a readable checkpoint: {error}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: a checkpoint must hold a dict, but holds a {type(state).__name__}")
@@ -160,7 +170,9 @@ def _load_export(folder: Path, long_clips: LongClips) -> AudioEncoder:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if config.get("format") != EXPORT_FORMAT:
-            raise CheckpointError(f"{folder}/config.json: format must be {EXPORT_FORMAT}, but is {config.get('format')}")
+            raise CheckpointError(
+                f"{folder}/config.json: format must be {EXPORT_FORMAT}, but is {config.get('format')}"
+            )
         grid = PatchGrid(tuple(config["input_size"]), tuple(config["patch_size"]))
         encoder = Encoder(grid, ViTSize(**config["vit"]))
         logmel = build_logmel(AudioSection(**config["audio"]))
@@ -180,7 +192,9 @@ def _from_checkpoint(state: Mapping[str, Any], long_clips: LongClips) -> AudioEn
     weights = {key[len(prefix) :]: value for key, value in state["model"].items() if key.startswith(prefix)}
     _load_strictly(encoder, weights, "checkpoint")
     stats = state["statistics"]
-    return AudioEncoder(encoder, build_logmel(audio), mean=stats["mean"], std=stats["std"], long_clips=long_clips)
+    return AudioEncoder(
+        encoder, build_logmel(audio), mean=stats["mean"], std=stats["std"], long_clips=long_clips
+    )
 
 
 def _from_published(
@@ -189,7 +203,9 @@ def _from_published(
     backbone = published.backbone_state(state)
     sizes = published.infer_sizes(backbone, num_heads=num_heads)
     if sizes.in_chans != 1:
-        raise CheckpointError(f"an audio encoder must have 1 input channel, but this one has {sizes.in_chans}")
+        raise CheckpointError(
+            f"an audio encoder must have 1 input channel, but this one has {sizes.in_chans}"
+        )
     encoder = Encoder(sizes.grid, sizes.size)
     _load_strictly(encoder, published.rename(backbone, published.ENCODER_NAMES), "published checkpoint")
     head = _published_head(published.rename(state, published.HEAD_NAMES))
@@ -197,7 +213,7 @@ def _from_published(
     other = sorted({key.split(".")[0] for key in backbone if not key.startswith(used)})
     if other:
         logger.warning("not used by the encoder: %s", ", ".join(other))
-    logmel = build_logmel(AudioSection(sample_rate=sample_rate))  # type: ignore[arg-type]
+    logmel = build_logmel(AudioSection(sample_rate=sample_rate))
     return AudioEncoder(encoder, logmel, mean=sizes.mean, std=sizes.std, long_clips=long_clips, head=head)
 
 
@@ -225,7 +241,9 @@ def _rate_of_folder_name(path: Path) -> int:
     return int(match.group(1)) * 1000 if match else 16_000
 
 
-def random_encoder(audio: AudioSection, model: ModelSection, *, mean: float, std: float, seed: int) -> AudioEncoder:
+def random_encoder(
+    audio: AudioSection, model: ModelSection, *, mean: float, std: float, seed: int
+) -> AudioEncoder:
     """An encoder with the recipe's architecture and random weights: the baseline that training has to beat."""
     shapes = model_shapes(audio, model)
     with torch.random.fork_rng(devices=[]):

@@ -48,7 +48,9 @@ def export_encoder(checkpoint: Path, folder: Path) -> Path:
         "recipe": recipe,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {key: value.contiguous() for key, value in published_names(encoder.encoder.state_dict()).items()}
+    weights = {
+        key: value.contiguous() for key, value in published_names(encoder.encoder.state_dict()).items()
+    }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return folder

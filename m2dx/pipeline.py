@@ -6,11 +6,16 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
+from m2dx.audio.batches import ItemKey
+from m2dx.audio.crops import collate
 from m2dx.encoder import AudioEncoder, load_encoder, random_encoder
+from m2dx.errors import M2dxError
 from m2dx.evaluation.baselines import MeanLogMel
 from m2dx.evaluation.features import ClipEncoder
 from m2dx.evaluation.runner import EncoderScore, evaluate, write_scores
@@ -19,10 +24,11 @@ from m2dx.evaluation.tasks import EvaluationTask
 from m2dx.export import export_encoder
 from m2dx.model.masking import Mask
 from m2dx.plugins import PluginHost
+from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 from m2dx.report import MaskedExample, write_report
-from m2dx.training.distributed import join_processes
-from m2dx.training.prepare import PreparedRun, open_run_folder, prepare, write_recipe
+from m2dx.training.distributed import Processes, join_processes, pick_device
+from m2dx.training.prepare import PreparedRun, as_begun, open_run_folder, prepare, write_recipe
 from m2dx.training.trainer import Trainer, TrainingSummary
 
 logger = logging.getLogger(__name__)
@@ -36,9 +42,11 @@ def run_recipe(
     """Trains; then, unless a signal stopped it, exports, evaluates and writes report.html (in the main process)."""
     processes = join_processes(recipe.train.device)
     try:
-        if processes.is_main:
-            recipe = open_run_folder(recipe, resume=resume, overwrite=overwrite)
-        recipe = processes.from_main(recipe)
+        began = processes.from_main(
+            open_run_folder(recipe, resume=resume, overwrite=overwrite) if processes.is_main else None
+        )
+        if began is not None:
+            recipe = as_begun(recipe, began)
         run = prepare(recipe, host, processes, console)
         if processes.is_main:
             write_recipe(run)
@@ -48,7 +56,7 @@ def run_recipe(
         processes.close()
     if not processes.is_main:
         return summary
-    write_summary(run, summary)
+    write_summary(run, summary, console)
     if summary.stopped_by is None:
         folder = export_encoder(run.folder, run.folder / "encoder")
         console.print(f"encoder: {folder}")
@@ -71,12 +79,19 @@ def describe_run(run: PreparedRun, console: Console) -> None:
         console.print(f"missing: {line}", style="yellow")
 
 
-def write_summary(run: PreparedRun, summary: TrainingSummary) -> None:
+def write_summary(run: PreparedRun, summary: TrainingSummary, console: Console) -> None:
     """Writes summary.json and says in a line what the run did."""
-    content = {**asdict(summary), "data_clips": len(run.clips), "missing": list(run.missing)}
+    content: dict[str, object] = {
+        **asdict(summary),
+        "data_clips": len(run.clips),
+        "missing": list(run.missing),
+        "device": f"{run.processes.device} x {run.processes.world_size}",
+        "versions": {name: version(name) for name in ("m2dx", "torch", "torchaudio", "timm", "numpy")},
+    }
+    if np.isfinite(run.clips.durations).all():
+        content["hours_of_data"] = round(float(run.clips.durations.sum()) / 3600, 3)
     (run.folder / "summary.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    run_console = Console()
-    run_console.print(
+    console.print(
         f"trained {summary.steps} of {summary.total_steps} steps in {summary.seconds / 60:.1f} min, "
         f"{summary.bad_files} bad files, {summary.collapse_warnings} collapse warnings"
     )
@@ -121,14 +136,14 @@ def encoders_to_compare(recipe: Recipe, encoder: AudioEncoder) -> dict[str, Call
         ),
         "mean_logmel": lambda seed: mean_logmel,
     }
-    return {"pretrained": lambda seed: encoder, **{name: makers[name] for name in recipe.evaluation.baselines}}
+    return {
+        "pretrained": lambda seed: encoder,
+        **{name: makers[name] for name in recipe.evaluation.baselines},
+    }
 
 
 def masked_examples(run: PreparedRun) -> Sequence[MaskedExample]:
     """What M2D sees of a few clips: clean and noisy log-mel, and which patches are masked."""
-    from m2dx.audio.batches import ItemKey
-    from m2dx.audio.crops import collate
-
     count = min(EXAMPLES_SHOWN, len(run.clips))
     ids = [i * len(run.clips) // count for i in range(count)]
     batch = collate([run.crops[ItemKey(0, position, clip_id)] for position, clip_id in enumerate(ids)])
@@ -146,3 +161,16 @@ def masked_examples(run: PreparedRun) -> Sequence[MaskedExample]:
         )
         for i in range(count)
     ]
+
+
+def report_of_run(folder: Path, host: PluginHost, console: Console) -> Path:
+    """Writes a run's page anew; without pictures of masked clips where its data cannot be read any more."""
+    recipe_file = folder / "recipe.yaml"
+    examples: Sequence[MaskedExample] = ()
+    try:
+        recipe = load_recipe(recipe_file, [f"output={folder.parent}"], host=host)
+        run = prepare(recipe, host, Processes(0, 1, pick_device("cpu")), console)
+        examples = masked_examples(run)
+    except M2dxError as error:
+        logger.warning("without pictures of clips: %s", error)
+    return write_report(folder, examples)

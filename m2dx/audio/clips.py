@@ -105,7 +105,7 @@ def join_sets(sets: Mapping[str, tuple[Dataset, str | None]]) -> ClipList:
             duration = None if clip.duration is None else round(clip.duration * 1000)
             clip_id = ids.setdefault((path, round(clip.start * 1000), duration), len(ids))
             if clip_id == len(clips):
-                clips.append(replace(clip, path=Path(path)))
+                clips.append(clip if str(clip.path) == path else replace(clip, path=Path(path)))
             if clip.labels:
                 labels[name].setdefault(clip_id, {}).update(dict.fromkeys(clip.labels))
     set_labels = {

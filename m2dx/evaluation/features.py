@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from m2dx.audio.crops import fit_length
 from m2dx.audio.reading import read_wav
 from m2dx.components import Clip
 from m2dx.errors import AudioError, TrainingError
@@ -101,7 +102,9 @@ def _batches(task: EvaluationTask, sample_rate: int, batch_size: int) -> Iterato
     num_samples = max(1, round(task.unit_seconds * sample_rate))
 
     def read(clip: Clip) -> NDArray[np.float32]:
-        return _fit_length(_read_unit(clip, task.unit_seconds, sample_rate), num_samples, task.short_clips)
+        return fit_length(
+            _read_unit(clip, task.unit_seconds, sample_rate), num_samples, short_clips=task.short_clips
+        )
 
     with ThreadPoolExecutor(READING_THREADS) as pool:
 
@@ -120,11 +123,3 @@ def _read_unit(clip: Clip, unit_seconds: float, sample_rate: int) -> NDArray[np.
         return read_wav(clip.path, start=clip.start, duration=duration, sample_rate=sample_rate)
     except AudioError as error:
         raise AudioError(f"{clip.path}: {error}") from error
-
-
-def _fit_length(wav: NDArray[np.float32], num_samples: int, short_clips: str) -> NDArray[np.float32]:
-    if len(wav) >= num_samples:
-        return wav[:num_samples]
-    if short_clips == "repeat":
-        return np.resize(wav, num_samples)
-    return np.pad(wav, (0, num_samples - len(wav)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
+from typing import Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -12,10 +14,13 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from m2dx.components import Evaluator, Score
+from m2dx.errors import TrainingError
 from m2dx.evaluation.features import ClipEncoder, Standardiser, device_of
 from m2dx.evaluation.metrics import batched_score, score_of, summarise
 from m2dx.evaluation.splits import Fold
 from m2dx.evaluation.tasks import EvaluationTask
+
+EarlyStopping = Literal["score", "loss"]
 
 
 @dataclass(frozen=True)
@@ -25,24 +30,27 @@ class LinearSettings:
     lr: float = 1e-3
     epochs: int = 200
     patience: int = 20
-    batch_size: int = 256
+    batch_size: int = 64
     weight_decay: float = 0.0
+    early_stopping: EarlyStopping = "score"
 
 
 class Linear(Evaluator):
     """Linear evaluation (M2D-X, IV-B): standardised frozen features, a linear layer, early stopping; accuracy or mAP.
 
-    Adam; after each epoch the layer is scored on the validation part (accuracy or mAP, the loss where that is equal),
-    and the weights of the best epoch are tested. The paper runs a learning rate of 3e-5 on sets of 400 to 290,000
-    clips; on hundreds of clips that ends before it converges, so the default here is larger. Seeds set the initial
-    weights and the order of the clips. The paper reports the mean over six seeds.
+    Adam; after each epoch the layer is scored on the validation part, and the weights of the best epoch are tested.
+    The paper runs a learning rate of 3e-5 on sets of 400 to 290,000 clips; on hundreds of clips that ends before it
+    converges, so the default here is larger. Seeds set the initial weights and the order of the clips; the paper
+    reports the mean over six. Raises TrainingError where a validation loss is not finite.
 
     Options:
         lr: learning rate of Adam; 3e-5 in the paper.
         epochs: passes over the training part, at most.
-        patience: epochs without a better validation score after which a run stops.
+        patience: epochs without a better one after which a run stops.
         batch_size: clips per step.
         weight_decay: L2 penalty.
+        early_stopping: what is better on the validation part: a higher score (accuracy or mAP; the lower loss where it
+            is equal), or a lower loss, which is less noisy where that part has few clips.
     """
 
     name = "linear"
@@ -53,10 +61,11 @@ class Linear(Evaluator):
         lr: PositiveFloat = 1e-3,
         epochs: PositiveInt = 200,
         patience: PositiveInt = 20,
-        batch_size: PositiveInt = 256,
+        batch_size: PositiveInt = 64,
         weight_decay: NonNegativeFloat = 0.0,
+        early_stopping: EarlyStopping = "score",
     ) -> None:
-        self.settings = LinearSettings(lr, epochs, patience, batch_size, weight_decay)
+        self.settings = LinearSettings(lr, epochs, patience, batch_size, weight_decay, early_stopping)
 
     def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
         """One score, over folds and seeds."""
@@ -70,7 +79,7 @@ class Linear(Evaluator):
         epochs = [[run.epoch for run in row] for row in runs]
         return [
             summarise(
-                task, by_run, protocol=self.name, details={"lr": self.settings.lr, "best_epochs": epochs}
+                task, by_run, protocol=self.name, details={**asdict(self.settings), "best_epochs": epochs}
             )
         ]
 
@@ -106,7 +115,7 @@ def fit(
     active = runs
     for epoch in range(1, settings.epochs + 1):
         _train_epoch(active, x, y, optimizer, settings.batch_size)
-        _validate(active, epoch)
+        _validate(active, epoch, settings.early_stopping)
         active = [run for run in active if epoch - run.best_epoch < settings.patience]
         if not active:
             break
@@ -142,7 +151,8 @@ class _Run:
     weight: nn.Parameter
     bias: nn.Parameter
     best_epoch: int = 0
-    best: tuple[float, float] = (float("-inf"), float("-inf"))  # validation score, minus the validation loss
+    best: tuple[float, float] = (float("-inf"), float("-inf"))
+    best_score: float = float("nan")
     kept: tuple[Tensor, Tensor] = field(default=(torch.empty(0), torch.empty(0)))
 
     @classmethod
@@ -159,14 +169,14 @@ class _Run:
         shuffled = torch.randperm(len(self.part.train), generator=self.generator)
         return self.part.train[shuffled.to(self.part.train.device)]
 
-    def observe(self, epoch: int, score: float, loss: float) -> None:
-        if (score, -loss) > self.best:
-            self.best, self.best_epoch = (score, -loss), epoch
+    def observe(self, epoch: int, merit: tuple[float, float], score: float) -> None:
+        if merit > self.best:
+            self.best, self.best_epoch, self.best_score = merit, epoch, score
             self.kept = (self.weight.detach().clone(), self.bias.detach().clone())
 
     def finish(self) -> LinearRun:
         weight, bias = self.kept
-        return LinearRun(weight, bias, self.best_epoch, self.best[0], self.part.test_x @ weight + bias)
+        return LinearRun(weight, bias, self.best_epoch, self.best_score, self.part.test_x @ weight + bias)
 
 
 def _train_epoch(
@@ -185,12 +195,12 @@ def _train_epoch(
         std = torch.stack([run.part.standardise.std for run in runs])[:, None]
         logits = _logits(runs, (x[rows] - mean) / std)  # (R, B, D) -> (R, B, C)
         optimizer.zero_grad()
-        (_losses(logits, y[rows]) * counted).sum().backward()  # type: ignore[no-untyped-call]
+        (_losses(logits, y[rows]) * counted).sum().backward()
         optimizer.step()
 
 
 @torch.no_grad()
-def _validate(active: list[_Run], epoch: int) -> None:
+def _validate(active: list[_Run], epoch: int, early_stopping: EarlyStopping) -> None:
     for part, members in groupby(active, key=lambda run: run.part):
         runs = list(members)
         logits = _logits(runs, part.valid_x.expand(len(runs), -1, -1))
@@ -198,7 +208,11 @@ def _validate(active: list[_Run], epoch: int) -> None:
         for run, score, loss in zip(
             runs, batched_score(logits, part.valid_y).tolist(), losses.tolist(), strict=True
         ):
-            run.observe(epoch, score, loss)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"linear: the loss must be finite, but is {loss} (epoch {epoch}); lower `lr`"
+                )
+            run.observe(epoch, (score, -loss) if early_stopping == "score" else (-loss, score), score)
 
 
 def _logits(runs: list[_Run], inputs: Tensor) -> Tensor:

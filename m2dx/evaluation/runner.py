@@ -56,6 +56,7 @@ def evaluate(
                     for score in evaluator.evaluate(encoder, task, seeds=its_seeds):  # type: ignore[arg-type]
                         pooled[task.name, protocol, score.metric].append(replace(score, protocol=protocol))
                     done += len(its_seeds)
+            del encoder  # before the next one is made: a large network may not fit beside two others
         results += [EncoderScore(name, _pool(scores)) for scores in pooled.values()]
     if progress is not None:
         progress(total, total, "done")

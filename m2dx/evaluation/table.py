@@ -18,9 +18,9 @@ def score_table(scores: Sequence[EncoderScore], *, title: str | None = None) -> 
     columns, rows = _arrange(scores)
     best = {column: max(row[column].mean for row in rows.values() if column in row) for column in columns}
     table = Table(title=title)
-    table.add_column("encoder")
+    table.add_column("encoder", no_wrap=True)
     for column in columns:
-        table.add_column(escape(_heading(column)), justify="right")
+        table.add_column(escape("\n".join(column)), justify="right")  # three lines, to be narrow
     for encoder, row in rows.items():
         cells = [
             f"[bold]{_cell(row.get(column))}[/bold]"

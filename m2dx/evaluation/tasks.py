@@ -191,11 +191,11 @@ def _readable(clip: Clip, unit_seconds: float) -> Clip:
 def _report_bad(name: str, bad: list[BadClip], *, total: int, max_bad_fraction: float) -> None:
     for clip in bad:
         logger.warning("evaluation task %r leaves out %s: %s", name, clip.path, clip.reason)
-    if len(bad) > max_bad_fraction * total:
+    if len(bad) > max_bad_fraction * total or len(bad) == total:
         listed = "\n".join(f"  {clip.path}: {clip.reason}" for clip in bad[:SHOWN])
         raise TrainingError(
             f"evaluation task {name!r}: at most {max_bad_fraction:.0%} of its clips may be unusable, but "
-            f"{len(bad)} of {total} are. Mend or remove the files, or raise data.max_bad_fraction. The first ones:\n"
+            f"{len(bad)} of {total} are. Mend or remove the files, or allow more. The first ones:\n"
             f"{listed}"
         )
 

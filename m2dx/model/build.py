@@ -86,7 +86,9 @@ def build_masked_model(audio: AudioSection, model: ModelSection, *, with_tokens:
     )
 
 
-def build_task(name: str, section: TaskSection, shapes: ModelShapes, data: DataInfo, host: PluginHost) -> Task:
+def build_task(
+    name: str, section: TaskSection, shapes: ModelShapes, data: DataInfo, host: PluginHost
+) -> Task:
     """One task with fresh weights; RecipeError, naming the task, where mapper and encoder cannot fit."""
     encoder = host.build("offline_encoder", section.offline_encoder, data=data)
     rate = encoder.sample_rate or data.sample_rate
@@ -115,7 +117,6 @@ def build_model(recipe: Recipe, data: DataInfo, statistics: DataStatistics, host
         build_logmel(recipe.audio),
         statistics,
         noise_ratio=recipe.noise.ratio if recipe.noise else 0.0,
-        crop_frames=recipe.audio.crop_frames,
     )
     model = MultiTask(
         views,

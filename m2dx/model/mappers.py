@@ -19,10 +19,14 @@ class LinearMapper(OnlineMapper):
         super().__init__(shapes)
         freq, time = shapes.grid
         if shapes.target_frames != time:
-            target = f"(B, {shapes.target_dim})" if shapes.target_frames is None else (
-                f"(B, {shapes.target_frames}, {shapes.target_dim})"
+            target = (
+                f"(B, {shapes.target_dim})"
+                if shapes.target_frames is None
+                else (f"(B, {shapes.target_frames}, {shapes.target_dim})")
             )
-            hint = "use pool_linear" if shapes.target_frames is None else "set target_frames: tokens on the task"
+            hint = (
+                "use pool_linear" if shapes.target_frames is None else "set target_frames: tokens on the task"
+            )
             raise RecipeError(
                 f"the mapper linear gives (B, {time}, {shapes.target_dim}), one vector per time frame of the patch "
                 f"grid, but the offline encoder gives {target}; {hint}"

@@ -43,7 +43,8 @@ def match_frames(target: Tensor, num_frames: int) -> Tensor:
     if abs(spare) < ratio:
         if spare < 0:
             target = torch.cat([target, target[:, -1:].expand(-1, -spare, -1)], dim=1)
-        return target[:, : ratio * num_frames].unflatten(1, (num_frames, ratio)).mean(dim=2)  # (B, T, C)
+        target = target[:, : ratio * num_frames].unflatten(1, (num_frames, ratio))
+        return target.mean(dim=2)  # (B, T, ratio, C) -> (B, T, C)
     return F.interpolate(target.mT, num_frames, mode="linear", align_corners=False).mT
 
 

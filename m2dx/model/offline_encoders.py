@@ -24,11 +24,14 @@ class Labels(OfflineEncoder):
         if dataset is None:
             if len(labelled) != 1:
                 found = ", ".join(labelled) if labelled else "none"
-                raise RecipeError(f"exactly one data set must have labels, or `dataset` must name one; found: {found}")
+                raise RecipeError(
+                    f"exactly one data set must have labels, or `dataset` must name one; found: {found}"
+                )
             dataset = labelled[0]
         if dataset not in data.label_names:
             raise RecipeError(
-                f"`dataset` must be a data set with labels ({', '.join(labelled) or 'there is none'}), but is {dataset!r}"
+                f"`dataset` must be a data set with labels ({', '.join(labelled) or 'there is none'}), "
+                f"but is {dataset!r}"
             )
         self.dataset = dataset
         self.label_names = data.label_names[dataset]

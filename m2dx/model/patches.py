@@ -18,7 +18,9 @@ class PatchGrid:
     def __post_init__(self) -> None:
         for size, patch in zip(self.input_size, self.patch_size, strict=True):
             if size % patch:
-                raise ValueError(f"the input size {self.input_size} must be a multiple of the patch {self.patch_size}")
+                raise ValueError(
+                    f"the input size {self.input_size} must be a multiple of the patch {self.patch_size}"
+                )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -45,13 +47,15 @@ def sincos_positions(shape: tuple[int, int], dim: int, *, class_token: bool = Tr
 
     def encode(positions: Tensor) -> Tensor:
         angles = positions.double()[:, None] * rates
-        return torch.cat([angles.sin(), angles.cos()], dim=1)  # (F*T, D/2)
+        encoded: Tensor = torch.cat([angles.sin(), angles.cos()], dim=1)  # (F*T, D/2)
+        return encoded
 
     f, t = torch.meshgrid(torch.arange(freq), torch.arange(time), indexing="ij")
     table = torch.cat([encode(t.flatten()), encode(f.flatten())], dim=1)  # (F*T, D)
     if class_token:
         table = torch.cat([torch.zeros(1, dim, dtype=table.dtype), table])
-    return table.float().unsqueeze(0)
+    positions: Tensor = table.float().unsqueeze(0)
+    return positions
 
 
 def time_frames(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

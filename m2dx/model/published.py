@@ -79,7 +79,9 @@ def backbone_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(state)
 
 
-def infer_sizes(state: Mapping[str, Tensor], *, n_mels: int = 80, num_heads: int | None = None) -> PublishedSizes:
+def infer_sizes(
+    state: Mapping[str, Tensor], *, n_mels: int = 80, num_heads: int | None = None
+) -> PublishedSizes:
     """Sizes of a published backbone, from its tensors: users rename the folders that carry them in their names.
 
     Heads leave no trace in the tensors; the published models have 64 channels per head.

@@ -34,26 +34,29 @@ class DataStatistics:
 class ViewMaker(nn.Module):
     """Gives M2D the noisy view and offline encoders the clean one (M2D-X, III-B2, eq. 5)."""
 
-    def __init__(self, logmel: LogMel, statistics: DataStatistics, *, noise_ratio: float, crop_frames: int) -> None:
+    def __init__(self, logmel: LogMel, statistics: DataStatistics, *, noise_ratio: float) -> None:
         super().__init__()
         self.logmel, self.statistics = logmel, statistics
-        self.noise_ratio, self.crop_frames = noise_ratio, crop_frames
+        self.noise_ratio = noise_ratio
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> tuple[Tensor, Views]:
         """The noisy log-mel (B, 1, M, L), standardised, and the clean views."""
         with record_function("m2dx::logmel"):
             stats = self.statistics
-            clean = self.logmel(batch.wav)[..., : self.crop_frames]  # (B, N) -> (B, 1, M, L)
+            clean = self.logmel.crop(batch.wav)  # (B, N) -> (B, 1, M, L)
             noisy = standard = (clean - stats.mean) / stats.std
             if batch.noise_wav is not None:
-                noise = self.logmel(batch.noise_wav)[..., : self.crop_frames]
+                noise = self.logmel.crop(batch.noise_wav)
                 mixed = mix_noise(
                     clean, noise, ratio=self.noise_ratio, mean=stats.mean, noise_mean=stats.noise_mean
                 )
                 noisy = mixed / stats.std
         views = Views(
-            clean_wav=batch.wav, sample_rate=self.logmel.sample_rate, clean_logmel=standard, labels=batch.labels
+            clean_wav=batch.wav,
+            sample_rate=self.logmel.sample_rate,
+            clean_logmel=standard,
+            labels=batch.labels,
         )
         return noisy, views
 

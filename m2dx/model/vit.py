@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from timm.layers import PatchEmbed, resample_abs_pos_embed
+from timm.layers.patch_embed import PatchEmbed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -46,7 +47,7 @@ class Trunk(nn.Module):
         super().__init__()
         norm = partial(nn.LayerNorm, eps=1e-6)
         self.blocks = nn.ModuleList(
-            Block(size.embed_dim, size.num_heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm)
+            Block(size.embed_dim, size.num_heads, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
             for _ in range(size.depth)
         )
         self.norm = norm(size.embed_dim)
@@ -76,7 +77,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.grid, self.size = grid, size
         self.patch_embed = PatchEmbed(
-            img_size=None, patch_size=grid.patch_size, in_chans=in_chans, embed_dim=size.embed_dim
+            img_size=None,
+            patch_size=grid.patch_size,  # type: ignore[arg-type]  # timm takes pairs as well
+            in_chans=in_chans,
+            embed_dim=size.embed_dim,
         )
         self.cls_token = nn.Parameter(torch.empty(1, 1, size.embed_dim))
         self.register_buffer("pos_embed", sincos_positions(grid.shape, size.embed_dim))
@@ -99,10 +103,15 @@ class Encoder(nn.Module):
         freq, grid_time = self.grid.shape
         if time > grid_time:
             table = resample_abs_pos_embed(
-                self.pos_embed, new_size=[freq, time], old_size=[freq, grid_time], num_prefix_tokens=1, antialias=False
+                self.pos_embed,
+                new_size=[freq, time],
+                old_size=[freq, grid_time],
+                num_prefix_tokens=1,
+                antialias=False,
             )
             return table[:, 1:]
-        return self.pos_embed[:, 1:].unflatten(1, (freq, grid_time))[:, :, :time].flatten(1, 2)
+        in_place: Tensor = self.pos_embed[:, 1:].unflatten(1, (freq, grid_time))
+        return in_place[:, :, :time].flatten(1, 2)
 
     def with_class_token(self, tokens: Tensor) -> Tensor:
         """Tokens with the class token before them: (B, K, D) -> (B, 1 + K, D)."""

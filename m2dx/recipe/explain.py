@@ -60,9 +60,9 @@ def _place(root: Entry, path: Sequence[str | int], details: ErrorDetails) -> Pla
 
 def _fault(details: ErrorDetails, location: Location, root: Entry, host: PluginHost) -> _Fault:
     value, context, kind = details["input"], details.get("ctx", {}), details["type"]
-    if location.union is not None and (kind.startswith("union_tag_") or not isinstance(value, dict)):
-        if kind != "missing":
-            return _component_fault(location.union, value, host)
+    wrong_component = kind.startswith("union_tag_") or (kind != "missing" and not isinstance(value, dict))
+    if location.union is not None and wrong_component:
+        return _component_fault(location.union, value, host)
     match kind:
         case "missing":
             return _Fault("must be given", _field_doc(location.field) + _misspelt_entry(root, location.path))
@@ -79,11 +79,14 @@ def _fault(details: ErrorDetails, location: Location, root: Entry, host: PluginH
             return _Fault("must be a mapping of keys to values", f", but is {_shown(value)}")
         case "string_type" if not isinstance(value, dict | list):
             return _Fault("must be text", f", but is {_shown(value)}; write it in quotes")
+        case "path_type":
+            return _Fault("must be a path", f", but is {_shown(value)}")
         case "string_pattern_mismatch":
             return _Fault(f"must match {context['pattern']}", f", but is {_shown(value)}")
         case _:
-            must = details["msg"].partition(", unable")[0].replace("Input should", "must", 1)
-            return _Fault(must, f", but is {_shown(value)}")
+            must = details["msg"].partition(", unable")[0].partition(" after validation")[0]
+            must = must.replace("Input should", "must", 1).replace("Dictionary should", "must", 1)
+            return _Fault(must.replace("Tuple should", "must", 1), f", but is {_shown(value)}")
 
 
 def _component_fault(union: ComponentUnion, value: Any, host: PluginHost) -> _Fault:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from m2dx.errors import RecipeError
-from m2dx.recipe.document import Entry, Place, Problem, merge, nearest, report
+from m2dx.recipe.document import Entry, Place, Problem, merge, nearest, plain, report
 from m2dx.recipe.paths import expand
 from m2dx.recipe.yaml_text import read_yaml
 
@@ -36,9 +36,7 @@ def _chain(
         _stop(problems, place, "must be a recipe, but is empty; a recipe has at least `data` or `extends`")
     if not isinstance(root.value, dict):
         _stop(
-            problems,
-            place,
-            f"must be a mapping of sections (`data:`, `model:`, ...), but is {root.value!r:.60}",
+            problems, place, f"must be a mapping of sections (`data:`, `model:`, ...), but is {_shown(root)}"
         )
     sections = dict(root.value)
     extends = sections.pop("extends", None)
@@ -58,8 +56,9 @@ def _chain(
 
 def _base(path: Path, extends: Entry, problems: list[Problem]) -> Path:
     if not isinstance(extends.value, str):
-        shown = [item.value for item in extends.value] if isinstance(extends.value, list) else extends.value
-        _stop(problems, extends.place, f"extends must be the path of one recipe file, but is {shown!r:.60}")
+        _stop(
+            problems, extends.place, f"extends must be the path of one recipe file, but is {_shown(extends)}"
+        )
     try:
         base = expand(extends.value, folder=path.parent)
     except ValueError as error:
@@ -67,6 +66,10 @@ def _base(path: Path, extends: Entry, problems: list[Problem]) -> Path:
     # In errors, files are named the way the user named the first one.
     here = Path.cwd()
     return base if path.is_absolute() or not base.is_relative_to(here) else base.relative_to(here)
+
+
+def _shown(entry: Entry) -> str:
+    return f"{plain(entry)!r:.60}"
 
 
 def _text(path: Path, named_at: Place, problems: list[Problem]) -> str:

@@ -103,6 +103,8 @@ def locate(model: type[BaseModel], location: tuple[str | int, ...]) -> Location:
     section: type[BaseModel] | None = None
     annotation: Any = model
     for step in location:
+        if step == "[key]":  # the error is about the key itself
+            continue
         inner = _without_none(annotation)
         if isinstance(inner, ComponentUnion):
             annotation = inner.models[str(step)[1:-1]]
@@ -111,7 +113,7 @@ def locate(model: type[BaseModel], location: tuple[str | int, ...]) -> Location:
             path.append(step)
             info = inner.model_fields.get(str(step))
             annotation = None if info is None else _annotated(info)
-        elif get_origin(inner) is dict and step != "[key]":
+        elif get_origin(inner) is dict:
             section = None
             path.append(step)
             annotation = get_args(inner)[-1]

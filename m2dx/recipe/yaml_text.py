@@ -26,17 +26,20 @@ def read_yaml(text: str, *, place: Place, problems: list[Problem]) -> Entry | No
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        raise RecipeError(report([*problems, _syntax_problem(error, place)])) from error
+        raise RecipeError(report([*problems, _syntax_problem(error, text, place)])) from error
 
 
-def _syntax_problem(error: yaml.YAMLError, place: Place) -> Problem:
+def _syntax_problem(error: yaml.YAMLError, text: str, place: Place) -> Problem:
     if not isinstance(error, yaml.MarkedYAMLError):
         return Problem(place, f"must be YAML text, but {' '.join(str(error).split())}")
     mark = error.problem_mark or error.context_mark
-    if mark is not None and place.line is not None:
-        place = Place(place.source, mark.line + 1, place.folder)
     reason = ", ".join(part for part in (error.context, error.problem) if part)
     hint = "; indent with spaces, not with tabs" if "'\\t'" in reason else ""
+    if mark is not None:
+        if "${" in "".join(text.splitlines()[mark.line : mark.line + 1]):
+            hint = '; between { } and [ ], write a path with a variable in quotes: "${NAME}/folder"'
+        if place.line is not None:
+            place = Place(place.source, mark.line + 1, place.folder)
     return Problem(place, f"must be YAML, but is not: {reason}{hint}")
 
 

@@ -70,7 +70,9 @@ class CheckpointFolder:
         steps = self.steps()
         return self.file(steps[-1]) if steps else None
 
-    def save(self, step: int, state: Mapping[str, Any], *, keep_last: int, keep_every: int | None = None) -> Path:
+    def save(
+        self, step: int, state: Mapping[str, Any], *, keep_last: int, keep_every: int | None = None
+    ) -> Path:
         """Writes a checkpoint, then prunes: the last `keep_last` and each `keep_every`-th step stay."""
         self.path.mkdir(parents=True, exist_ok=True)
         path = self.file(step)

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -57,7 +64,11 @@ class MetricsWriter:
     def __post_init__(self) -> None:
         path = self.folder / "metrics.jsonl"
         if path.exists():
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= self.start_step]
+            kept = [
+                line
+                for line in path.read_text(encoding="utf-8").splitlines()
+                if _step_of(line) <= self.start_step
+            ]
             path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  closed with the run
         self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.start_step + 1)
@@ -110,7 +121,9 @@ class LossWatch:
 
     def drain_means(self) -> dict[str, float]:
         """Mean losses and gradient norm over the steps since the last call."""
-        rows = [torch.stack([*(v.float() for v in r.losses.values()), r.grad_norm.float()]) for r in self._records]
+        rows = [
+            torch.stack([*(v.float() for v in r.losses.values()), r.grad_norm.float()]) for r in self._records
+        ]
         means = torch.stack(rows).mean(dim=0).tolist()
         names = [*self._records[0].losses, "grad_norm"]
         self._records.clear()
@@ -136,7 +149,12 @@ class ProgressLine:
 
     def __init__(self, console: Console, total_steps: int, done: int, *, enabled: bool) -> None:
         self.console, self.enabled = console, enabled
-        self._total, self._first, self._started, self._last = total_steps, done, time.monotonic(), -float("inf")
+        self._total, self._first, self._started, self._last = (
+            total_steps,
+            done,
+            time.monotonic(),
+            -float("inf"),
+        )
         self._bar: Progress | None = None
         if enabled and console.is_terminal:
             self._bar = Progress(
@@ -155,11 +173,15 @@ class ProgressLine:
     def update(self, step: int, metrics: dict[str, float] | None = None) -> None:
         """Shows the step, and its metrics where they are new."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, **({"description": describe(metrics)} if metrics else {}))
+            self._bar.update(self._task, completed=step)
+            if metrics:
+                self._bar.update(self._task, description=describe(metrics))
         elif self.enabled and metrics and (time.monotonic() - self._last > 30 or step == self._total):
             self._last = time.monotonic()
             left = (self._last - self._started) / max(step - self._first, 1) * (self._total - step)
-            self.console.print(f"step {step}/{self._total}  {describe(metrics)}  {left / 60:.1f} min left", style=None)
+            self.console.print(
+                f"step {step}/{self._total}  {describe(metrics)}  {left / 60:.1f} min left", style=None
+            )
 
     def close(self) -> None:
         """Leaves the terminal as it was."""
@@ -169,7 +191,11 @@ class ProgressLine:
 
 def describe(metrics: dict[str, float]) -> str:
     """Losses, clips per second, learning rate and RankMe in one line."""
-    losses = [f"{name.removeprefix('loss_')} {value:.4f}" for name, value in metrics.items() if name.startswith("loss")]
+    losses = [
+        f"{name.removeprefix('loss_')} {value:.4f}"
+        for name, value in metrics.items()
+        if name.startswith("loss")
+    ]
     parts = [*losses, f"lr {metrics['lr']:.2e}", f"{metrics['clips_per_second']:.0f} clips/s"]
     if "rankme" in metrics:
         parts.append(f"rankme {metrics['rankme']:.1f}")

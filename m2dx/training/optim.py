@@ -16,7 +16,8 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: fl
     Class and mask tokens count as matrices, as in the published code, whose rule is "one dimension or a bias".
     Frozen parameters are left out.
     """
-    decayed, rest = [], []
+    decayed: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in named:
         if parameter.requires_grad:
             (rest if parameter.ndim == 1 or name.endswith(".bias") else decayed).append(parameter)

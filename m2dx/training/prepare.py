@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from rich.console import Console
 from m2dx.audio.batches import TrainingBatches
 from m2dx.audio.clips import ClipList, join_sets
 from m2dx.audio.crops import BadFile, TrainingCrops
+from m2dx.audio.loader import default_workers
 from m2dx.audio.noise import ClipNoise
 from m2dx.audio.statistics import Statistics, measure_noise, measure_statistics
 from m2dx.components import DataInfo, NoiseSource
@@ -25,7 +27,7 @@ from m2dx.model.multitask import MultiTask
 from m2dx.model.views import DataStatistics
 from m2dx.plugins import PluginHost
 from m2dx.recipe.loading import recipe_to_mapping, recipe_to_yaml
-from m2dx.recipe.schema import NoiseSection, Recipe
+from m2dx.recipe.schema import Recipe
 from m2dx.training.checkpoint import CheckpointFolder
 from m2dx.training.distributed import Processes
 
@@ -48,12 +50,16 @@ class PreparedRun:
     host: PluginHost
 
     @property
-    def workers(self) -> int | None:
-        """Loading processes of this training process; None: the loader's default."""
-        if self.recipe.data.workers is None and self.processes.world_size > 1:
-            from m2dx.audio.loader import default_workers
+    def num_files(self) -> int:
+        """Distinct files of data and noise."""
+        noise = self.crops.noise
+        return self.clips.num_files + (noise.clips.num_files if isinstance(noise, ClipNoise) else 0)
 
-            return default_workers(processes=self.processes.world_size)
+    @property
+    def workers(self) -> int:
+        """Loading processes of this training process; by default the cores are shared by those of this machine."""
+        if self.recipe.data.workers is None:
+            return default_workers(processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         return self.recipe.data.workers
 
     def batches(self, *, start_step: int = 0, total_steps: int | None = None) -> TrainingBatches:
@@ -83,7 +89,9 @@ def prepare(recipe: Recipe, host: PluginHost, processes: Processes, console: Con
     data = data_info(recipe, clips)
     # Shapes first: what cannot fit should not cost a pass over the data.
     build_model(recipe, data, DataStatistics(0.0, 1.0), host)
-    found = processes.from_main(_measure(recipe, clips, noise, processes, console) if processes.is_main else None)
+    found = processes.from_main(
+        _measure(recipe, clips, noise, processes, console) if processes.is_main else None
+    )
     recipe, bad = with_statistics(recipe, *found), tuple(b for part in found if part for b in part.bad)
     statistics = recorded_statistics(recipe)
     model = build_model(recipe, data, statistics, host)
@@ -126,13 +134,13 @@ def _measure(
 ) -> tuple[Statistics | None, Statistics | None]:
     """Statistics of the data and of the noise, each only where the recipe does not give them."""
     logmel = build_logmel(recipe.audio).to(processes.device)
-    measure: dict[str, Any] = dict(
-        logmel=logmel,
-        crop_samples=recipe.audio.crop_samples,
-        seed=recipe.seed,
-        workers=recipe.data.workers,
-        device=processes.device,
-    )
+    measure: dict[str, Any] = {
+        "logmel": logmel,
+        "crop_samples": recipe.audio.crop_samples,
+        "seed": recipe.seed,
+        "workers": recipe.data.workers,
+        "device": processes.device,
+    }
     of_data = of_noise = None
     if recipe.data.mean is None:
         of_data = measure_statistics(
@@ -162,8 +170,12 @@ def recorded_statistics(recipe: Recipe) -> DataStatistics:
     return DataStatistics(recipe.data.mean, recipe.data.std, noise_mean or 0.0)
 
 
-def open_run_folder(recipe: Recipe, *, resume: bool, overwrite: bool) -> Recipe:
-    """Makes the run's folder, or checks it; on resume, the recipe with the statistics that the run began with."""
+def open_run_folder(recipe: Recipe, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    """Makes the run's folder, or checks it; on resume, the resolved recipe that the run began with, as plain data.
+
+    RecipeError where there is nothing to resume, or a run that would be overwritten; CheckpointError where no
+    checkpoint can be read.
+    """
     folder = recipe.output / recipe.name
     checkpoints = CheckpointFolder(folder / "checkpoints")
     if not resume:
@@ -178,20 +190,19 @@ def open_run_folder(recipe: Recipe, *, resume: bool, overwrite: bool) -> Recipe:
                 checkpoints.file(step).unlink()
             (folder / "metrics.jsonl").unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
-        return recipe
+        return None
     found = checkpoints.load_newest_whole()
     if found is None:
         raise RecipeError(f"{folder} has no checkpoint to resume from; train without --resume")
-    began = found[0]["recipe"]
-    recipe = _statistics_of(recipe, began)
-    changed = sorted(_differences(began, recipe_to_mapping(recipe)))
+    began: dict[str, Any] = found[0]["recipe"]
+    changed = sorted(_differences(began, recipe_to_mapping(as_begun(recipe, began))))
     if changed:
         logger.warning("the recipe has changed since this run began: %s", ", ".join(changed))
-    return recipe
+    return began
 
 
-def _statistics_of(recipe: Recipe, began: Mapping[str, Any]) -> Recipe:
-    """The recipe with the statistics that an earlier run measured, where it leaves them open."""
+def as_begun(recipe: Recipe, began: Mapping[str, Any]) -> Recipe:
+    """The recipe with the statistics that the run began with, where it leaves them open."""
     update: dict[str, Any] = {}
     if recipe.data.mean is None:
         update["data"] = recipe.data.model_copy(update={key: began["data"][key] for key in ("mean", "std")})

@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import record_function
 
 import m2dx
 from m2dx.audio.bad_files import BadFiles
-from m2dx.audio.crops import Batch
+from m2dx.audio.crops import BadFile, Batch
 from m2dx.audio.loader import training_loader
 from m2dx.encoder import CHECKPOINT_FORMAT
 from m2dx.errors import CheckpointError, RecipeError
 from m2dx.model.m2d import M2D
+from m2dx.model.mae import MSMMAE
 from m2dx.model.multitask import StepLosses
 from m2dx.recipe.loading import recipe_to_mapping
 from m2dx.training.checkpoint import CheckpointFolder
@@ -66,7 +68,9 @@ class Trainer:
         self.recipe, self.processes = run.recipe, run.processes
         train, device = self.recipe.train, self.processes.device
         if train.precision == "fp16" and device.type != "cuda":
-            raise RecipeError(f"train.precision fp16 needs a GPU, but the device is {device}; take bf16 or fp32")
+            raise RecipeError(
+                f"train.precision fp16 needs a GPU, but the device is {device}; take bf16 or fp32"
+            )
         self.batches = run.batches()
         self.total_steps = max(round(train.epochs * self.batches.steps_per_epoch), 1)
         self.schedule = Schedule(
@@ -86,10 +90,9 @@ class Trainer:
             lr=self.schedule.learning_rate(0),
             betas=train.betas,
         )
-        self.scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "fp16")
-        self.bad_files = BadFiles(
-            run.clips.num_files, max_bad_fraction=self.recipe.data.max_bad_fraction
-        )
+        self.scaler = GradScaler(device.type, enabled=train.precision == "fp16")
+        self.bad_files = BadFiles(run.num_files, max_bad_fraction=self.recipe.data.max_bad_fraction)
+        self._found_bad: list[BadFile] = []  # in this process, since the processes last told each other
         self.checkpoints = CheckpointFolder(run.folder / "checkpoints")
         self.step = 0
         if resume:
@@ -139,6 +142,8 @@ class Trainer:
             watch.push(record)
             summary.clips += train.batch_size
             due, save = self._is_time(train.log_every), self._is_time(train.checkpoint_every)
+            if due or save or self.processes.world_size == 1:
+                self._share_bad()
             stop = self._stop_agreed(requests, due or save)
             if on_cpu or due or save or stop:  # reading a loss makes a GPU wait
                 self._check_finite(watch)
@@ -188,7 +193,7 @@ class Trainer:
         for micro in range(accumulate):
             with record_function("m2dx::loading"):
                 batch = next(batches)
-            self._report_bad(batch.bad)
+            self._found_bad += batch.bad
             clip_ids.append(batch.clip_ids)
             last = micro == accumulate - 1
             losses = self._backward(batch.to(self.processes.device), accumulate, sync=last)
@@ -201,7 +206,9 @@ class Trainer:
             if isinstance(self.model.masked_model, M2D):
                 self.model.masked_model.update_target(self.schedule.ema_decay(self.step))
         self.step += 1
-        return StepRecord(self.step, mean_losses(sums, self.processes), grad_norm, tuple(clip_ids)), losses.latent
+        return StepRecord(
+            self.step, mean_losses(sums, self.processes), grad_norm, tuple(clip_ids)
+        ), losses.latent
 
     def _backward(self, batch: Batch, accumulate: int, *, sync: bool) -> StepLosses:
         dtype = _AUTOCAST.get(self.recipe.train.precision)
@@ -224,7 +231,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return grad_norm
 
-    def _line(self, values: dict[str, float], clips_per_second: float, rank: float | None) -> dict[str, float]:
+    def _line(
+        self, values: dict[str, float], clips_per_second: float, rank: float | None
+    ) -> dict[str, float]:
         line = {
             "step": self.step,
             "epoch": self.step / self.batches.steps_per_epoch,
@@ -236,21 +245,26 @@ class Trainer:
         }
         return line if rank is None else {**line, "rankme": rank}
 
-    def _report_bad(self, bad: tuple[tuple[str, str], ...]) -> None:
-        if bad:
-            for path, reason in self.bad_files.add(bad):
+    def _report_bad(self, bad: Iterable[BadFile]) -> None:
+        """Warns of files not known yet, and stops the run when there are too many (TrainingError)."""
+        new = self.bad_files.add(bad)
+        if not new:
+            return
+        if self.processes.is_main:
+            for path, reason in new:
                 logger.warning("cannot use %s: %s", path, reason)
-            self.bad_files.write(self.run.folder / f"bad_files{self._rank_suffix}.tsv")
-            self.bad_files.check()
+            self.bad_files.write(self.run.folder / "bad_files.tsv")
+        self.bad_files.check()
 
-    @property
-    def _rank_suffix(self) -> str:
-        return "" if self.processes.is_main else f".rank{self.processes.rank}"
+    def _share_bad(self) -> None:
+        """Brings what the processes found since the last call into every process's ledger."""
+        found = self.processes.gather(self._found_bad)
+        self._found_bad = []
+        self._report_bad(entry for entries in found for entry in entries)
 
     def save(self) -> Path | None:
         """Writes a checkpoint of this step (main process only)."""
         rng = self.processes.gather(torch.get_rng_state())
-        bad = self.processes.gather(self.bad_files.state_dict())
         if not self.processes.is_main:
             return None
         state = {
@@ -265,7 +279,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "rng": rng,
-            "bad_files": bad,
+            "bad_files": self.bad_files.state_dict(),
         }
         train = self.recipe.train
         return self.checkpoints.save(self.step, state, keep_last=train.keep_last, keep_every=train.keep_every)
@@ -273,7 +287,9 @@ class Trainer:
     def _resume(self) -> None:
         found = self.checkpoints.load_newest_whole()
         if found is None:
-            raise CheckpointError(f"{self.checkpoints.path}: no checkpoint to resume from; train without --resume")
+            raise CheckpointError(
+                f"{self.checkpoints.path}: no checkpoint to resume from; train without --resume"
+            )
         state, path = found
         try:
             self.model.load_training_state(state["model"])
@@ -288,13 +304,11 @@ class Trainer:
         else:
             logger.warning("%d processes now, %d before: torch's own random state starts anew",
                            self.processes.world_size, len(state["rng"]))  # fmt: skip
-        for ledger in state["bad_files"]:
-            self.bad_files.add(ledger.items())
+        self.bad_files.load_state_dict(state["bad_files"])
         if self.processes.is_main:
             self.console.print(f"resuming from step {self.step} ({path})")
 
 
-def _compiled_parts(masked_model: nn.Module) -> list[nn.Module]:
-    parts = [masked_model.online.trunk, masked_model.predictor.trunk]
-    return [*parts, masked_model.target] if isinstance(masked_model, M2D) else parts  # type: ignore[list-item]
-
+def _compiled_parts(masked_model: M2D | MSMMAE) -> list[nn.Module]:
+    parts: list[nn.Module] = [masked_model.online.trunk, masked_model.predictor.trunk]
+    return [*parts, masked_model.target] if isinstance(masked_model, M2D) else parts

@@ -1,5 +1,8 @@
 """Crops: only what is needed is read, and nothing depends on who loads them."""
 
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +198,23 @@ def test_bad_noise_files_are_named(ramp: Path, tmp_path: Path) -> None:
     bad = [crops[ItemKey(0, i, 0)].bad for i in range(20)]
     assert ((str(tmp_path / "none.wav"), "missing: no such file"),) in bad
     assert () in bad
+
+
+def test_workers_outlive_a_signal_to_the_whole_group() -> None:
+    """The trainer saves on Ctrl-C and SIGTERM, which must not fail for want of its workers."""
+    clips = example()
+    loader = training_loader(
+        crops_of(clips), TrainingBatches(len(clips), batch_size=8, total_steps=30), workers=2
+    )
+    batches = iter(loader)
+    next(batches)
+    workers = multiprocessing.active_children()
+    assert len(workers) >= 2
+    for worker in workers:
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGINT)
+        os.kill(worker.pid, signal.SIGTERM)
+    assert len(list(batches)) == 29
 
 
 def test_default_workers() -> None:

@@ -1,5 +1,6 @@
 """Noise: eq. (5) in dB, and the sources."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def test_coloured_noise_has_its_slope(exponent: float, db_per_octave: float) -> 
     power = torch.fft.rfft(noise.double()).abs().square()
     hertz = torch.fft.rfftfreq(len(noise), 1 / 16_000)
     octaves = [power[(hertz >= f) & (hertz < 2 * f)].mean().log10().item() * 10 for f in (50, 200, 800, 3200)]
-    slopes = [(b - a) / 2 for a, b in zip(octaves, octaves[1:], strict=False)]
+    slopes = [(b - a) / 2 for a, b in itertools.pairwise(octaves)]
     assert slopes == pytest.approx([db_per_octave] * 3, abs=0.15)
 
 

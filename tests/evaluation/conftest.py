@@ -30,7 +30,7 @@ class ListDataset(Dataset):
 class SpectrumEncoder(nn.Module):
     """Mean power in a few bands: tones of different bands are linearly separable."""
 
-    def __init__(self, *, bands: int = 8) -> None:
+    def __init__(self, *, bands: int = 3) -> None:
         super().__init__()
         self.sample_rate, self.embed_dim, self.frame_rate = RATE, bands, 1.0
         self.calls = 0
@@ -56,7 +56,7 @@ def list_dataset() -> type[ListDataset]:
 @pytest.fixture
 def tone(tmp_path: Path) -> Callable[..., Clip]:
     """Writes a noisy tone (or chord) for each label "low", "mid" or "high", and gives its clip."""
-    frequencies = {"low": 300.0, "mid": 1300.0, "high": 3300.0}
+    frequencies = {"low": 300.0, "mid": 2000.0, "high": 3300.0}
     count = iter(range(10_000))
 
     def make(*labels: str, seconds: float = 0.1, **fields: object) -> Clip:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from m2dx.components import Clip
 from m2dx.errors import RecipeError, TrainingError
@@ -54,7 +55,7 @@ def test_one_class_is_not_a_task(clips, list_dataset):
 def test_an_empty_task_says_what_is_missing(list_dataset):
     dataset = list_dataset([])
     dataset.missing = lambda: ["download it from the moon"]
-    with pytest.raises(RecipeError, match="'tones' has no clips. download it from the moon"):
+    with pytest.raises(RecipeError, match=r"'tones' has no clips\. download it from the moon"):
         EvaluationTask.from_dataset("tones", dataset)
 
 
@@ -103,8 +104,6 @@ def test_bad_files_are_reported_once_and_left_out(clips, list_dataset, caplog):
 
 
 def test_nan_samples_are_found_although_the_header_is_good(clips, list_dataset):
-    import soundfile
-
     soundfile.write(clips[0].path, np.full(800, np.nan, dtype=np.float32), 8000, subtype="FLOAT")
     task = EvaluationTask.from_dataset("tones", list_dataset(clips), max_bad_fraction=0.2)
     assert [bad.path for bad in task.bad] == [clips[0].path]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -24,8 +26,6 @@ def test_tones_are_told_apart(tone, list_dataset, spectrum_encoder):
 
 
 def test_mislabelled_test_clips_count_as_errors(tone, list_dataset, spectrum_encoder):
-    from dataclasses import replace
-
     clips = [tone(x, split=s) for s in ("train", "valid", "test") for x in ("low", "high")]
     clips[-1] = replace(clips[-1], labels=("low",))
     task = EvaluationTask.from_dataset("tones", list_dataset(clips))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from m2dx.audio.datasets import CsvDataset
+from m2dx.errors import TrainingError
 from m2dx.evaluation.baselines import MeanLogMel
 from m2dx.evaluation.features import Standardiser
 from m2dx.evaluation.linear import Linear, LinearSettings, fit
@@ -101,6 +103,29 @@ def test_patience_ends_a_run():
     ((run,),) = fit(x, y, (fold,), (0,), num_classes=3, settings=settings)
     longer = LinearSettings(lr=0.1, epochs=run.epoch + 3, patience=1000, batch_size=8)
     assert fit(x, y, (fold,), (0,), num_classes=3, settings=longer)[0][0].epoch == run.epoch
+
+
+def test_the_loss_may_choose_the_epoch():
+    x, y, (fold, *_) = blobs(spread=3.0)
+    settings = LinearSettings(lr=0.1, epochs=60, patience=60, batch_size=4, early_stopping="loss")
+    ((run,),) = fit(x, y, (fold,), (0,), num_classes=3, settings=settings)
+    standardise = Standardiser.fit(x[fold.train])
+
+    def valid_loss(epochs):
+        ((other,),) = fit(x, y, (fold,), (0,), num_classes=3, settings=replace(settings, epochs=epochs))
+        logits = standardise(x[fold.valid]) @ other.weight + other.bias
+        return torch.nn.functional.cross_entropy(logits, y[fold.valid]).item()
+
+    losses = [valid_loss(epochs) for epochs in range(1, 12)]  # of the best epoch so far
+    assert losses == sorted(losses, reverse=True)
+    assert run.epoch < 12 and losses[-1] == pytest.approx(losses[run.epoch - 1])
+    assert run.epoch > 1 and losses[run.epoch - 1] < losses[run.epoch - 2]
+
+
+def test_a_loss_that_is_not_finite_stops():
+    x, y, (fold, *_) = blobs()
+    with pytest.raises(TrainingError, match="lower `lr`"):
+        fit(x, y, (fold,), (0,), num_classes=3, settings=LinearSettings(lr=1e37))
 
 
 def test_multi_label_learns(tone, list_dataset, spectrum_encoder):

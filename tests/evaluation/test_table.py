@@ -31,3 +31,4 @@ def test_the_rich_table_marks_the_best():
     assert "\x1b[1m50.0 ± 1.2" in text and "\x1b[1m25.0" in text
     assert "45.7" in text and "\x1b[1m45.7" not in text
     assert "random [0]" in text and "Run" in text
+    assert all(word in text for word in ("drums", "linear", "accuracy", "chords", "knn", "mAP"))

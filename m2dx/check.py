@@ -1,0 +1,102 @@
+"""What a recipe amounts to, before it costs anything: its shapes, sizes, and one step's losses."""
+
+from __future__ import annotations
+
+import torch
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+from torch import nn
+
+from m2dx.audio.batches import ItemKey
+from m2dx.audio.crops import collate
+from m2dx.model.build import check_tasks, model_shapes
+from m2dx.plugins import PluginHost
+from m2dx.recipe.loading import recipe_to_yaml
+from m2dx.recipe.schema import Recipe
+from m2dx.training.distributed import Processes, pick_device
+from m2dx.training.prepare import PreparedRun, data_info, prepare
+
+MOST_CLIPS = 8  # of the trial step
+MOST_STATS_CLIPS = 200  # statistics of a check need not be exact
+
+
+def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
+    """Prints the resolved recipe, shapes, parameter counts, and the losses of one step on a few clips.
+
+    Statistics that the recipe leaves open are measured on at most 200 clips here; nothing is written.
+    """
+    console.print(Syntax(recipe_to_yaml(recipe), "yaml", background_color="default"))
+    brief = recipe.data.model_copy(update={"stats_clips": min(recipe.data.stats_clips, MOST_STATS_CLIPS)})
+    processes = Processes(0, 1, pick_device(recipe.train.device))
+    run = prepare(recipe.model_copy(update={"data": brief}), host, processes, console)
+    console.print(_shapes_table(run))
+    console.print(_parameters_table(run))
+    console.print(_losses_table(run))
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _shapes_table(run: PreparedRun) -> Table:
+    recipe, shapes = run.recipe, model_shapes(run.recipe.audio, run.recipe.model)
+    batches = run.batches()
+    freq, time = shapes.grid.shape
+    table = _table("shapes", "what", "value")
+    rows = {
+        "clips": f"{len(run.clips)}",
+        "crop": f"{recipe.audio.crop_seconds:g} s, {recipe.audio.crop_samples} samples",
+        "log-mel (mels x frames)": "{} x {}".format(*shapes.grid.input_size),
+        "patch grid (frequency x time)": f"{freq} x {time} = {shapes.grid.num_patches}",
+        "visible, masked patches": f"{shapes.num_visible}, {shapes.num_masked}",
+        "features per frame": f"{freq * shapes.size.embed_dim}",
+        "frames per second": f"{time / recipe.audio.crop_seconds:.3f}",
+        "steps": f"{max(round(recipe.train.epochs * batches.steps_per_epoch), 1)} "
+        f"({batches.steps_per_epoch} per epoch)",
+        "clips per backward pass": f"{batches.micro_batch_size}",
+        "peak learning rate": f"{recipe.train.base_lr * recipe.train.batch_size / 256:.3g}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    for name, shape in check_tasks(run.model, shapes, data_info(recipe, run.clips)).items():
+        table.add_row(f"task {name}: target", "(B, " + ", ".join(map(str, shape)) + ")")
+    return table
+
+
+def _parameters_table(run: PreparedRun) -> Table:
+    model = run.model
+    table = _table("parameters", "part", "trained", "frozen")
+    parts = dict(model.masked_model.named_children())
+    for name, task in model.tasks.items():
+        parts |= {f"tasks.{name}.{child}": module for child, module in task.named_children()}
+    for name, part in parts.items():
+        trained, frozen = _count(part, trained=True), _count(part, trained=False)
+        if trained or frozen:
+            table.add_row(name, f"{trained:,}", f"{frozen:,}")
+    table.add_row("all", f"{_count(model, trained=True):,}", f"{_count(model, trained=False):,}")
+    return table
+
+
+def _count(module: nn.Module, *, trained: bool) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad == trained)
+
+
+@torch.no_grad()
+def _losses_table(run: PreparedRun) -> Table:
+    count = min(MOST_CLIPS, len(run.clips))
+    batch = collate([run.crops[ItemKey(0, clip_id, clip_id)] for clip_id in range(count)])
+    device = run.processes.device
+    losses = run.model.to(device)(batch.to(device))
+    weights = {
+        run.model.method: run.model.weight,
+        **{name: task.weight for name, task in run.model.tasks.items()},
+    }
+    table = _table(f"losses of one step on {count} clips, before training", "loss", "value", "weight")
+    for name, value in losses.parts.items():
+        table.add_row(name, f"{float(value):.4f}", f"{weights[name]:g}")
+    table.add_row("total", f"{float(losses.total):.4f}", "")
+    return table

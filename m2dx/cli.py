@@ -1,0 +1,226 @@
+"""The command line: arguments only. What takes time to import is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from m2dx.errors import M2dxError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from m2dx.plugins import PluginHost
+    from m2dx.recipe.schema import Recipe
+
+app = typer.Typer(
+    name="m2dx",
+    help="Pre-train audio encoders with Masked Modeling Duo and any extra tasks, from one recipe file.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Changes to the recipe, in YAML.", show_default=False),
+]
+EncoderPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="ENCODER", help="Run folder, export, checkpoint, or published checkpoint.", show_default=False
+    ),
+]
+
+
+@app.command()
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start anew where a run of that name is.")
+    ] = False,
+) -> None:
+    """Pre-train as the recipe says, export the encoder, evaluate it, and write report.html.
+
+    With several processes: torchrun --nproc-per-node N -m m2dx train RECIPE.
+    """
+    import signal
+
+    from m2dx.pipeline import run_recipe
+
+    if resume and overwrite:
+        raise typer.BadParameter("--resume and --overwrite exclude each other")
+    host, loaded = _load(recipe, overrides)
+    summary = run_recipe(loaded, host, _console(), resume=resume, overwrite=overwrite)
+    if summary.stopped_by is not None:
+        again = " ".join(["m2dx train", str(recipe), *(overrides or []), "--resume"])
+        _console().print(
+            f"stopped by {summary.stopped_by} after step {summary.steps}, saved. Go on with:\n  {again}"
+        )
+        number = getattr(signal, summary.stopped_by, signal.SIGTERM)
+        raise typer.Exit(128 + int(number))
+
+
+@app.command()
+def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Print the resolved recipe, its shapes and parameter counts, and the losses of one step; train nothing."""
+    from m2dx.check import check_recipe
+
+    host, loaded = _load(recipe, overrides)
+    check_recipe(loaded, host, _console())
+
+
+@app.command()
+def evaluate(encoder: EncoderPath, recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Score an encoder, and the recipe's baselines, with the recipe's evaluation section."""
+    from m2dx.encoder import load_encoder
+    from m2dx.pipeline import evaluate_recipe
+
+    host, loaded = _load(recipe, overrides)
+    folder = loaded.output / loaded.name / "evaluation"
+    evaluate_recipe(loaded, load_encoder(encoder), host, _console(), folder)
+    _console().print(f"scores: {folder / 'scores.json'}")
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint, or a run's folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.")],
+) -> None:
+    """Write a checkpoint's encoder as model.safetensors and a self-describing config.json."""
+    from m2dx.export import export_encoder
+
+    _console().print(f"encoder: {export_encoder(checkpoint, folder)}")
+
+
+@app.command()
+def encode(
+    encoder: EncoderPath,
+    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Audio files.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for .npy files, or a .parquet file.")
+    ] = Path("features"),
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Features by time frame instead of by clip.")
+    ] = False,
+    long_clips: Annotated[
+        str, typer.Option(help="split, or interpolate positions, where audio is long.")
+    ] = "split",
+) -> None:
+    """Write the features of audio files as .npy files or a Parquet table."""
+    from m2dx.encode import encode_files, write_npy, write_parquet
+    from m2dx.encoder import load_encoder
+
+    if long_clips not in ("split", "interpolate"):
+        raise typer.BadParameter(f"--long-clips must be split or interpolate, but is {long_clips}")
+    chosen: Literal["split", "interpolate"] = "split" if long_clips == "split" else "interpolate"
+    bad: list[tuple[Path, str]] = []
+    encoded = encode_files(load_encoder(encoder, long_clips=chosen), files, frames=frames, bad=bad)
+    count = write_parquet(encoded, output) if output.suffix == ".parquet" else write_npy(encoded, output)
+    _console().print(f"{count} files encoded to {output}")
+    for path, reason in bad:
+        _error(f"{path}: {reason}")
+    if bad:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]) -> None:
+    """Write a run's report.html anew from what is in its folder."""
+    from m2dx.pipeline import report_of_run
+
+    _console().print(f"report: {report_of_run(run, _host(), _console())}")
+
+
+@app.command()
+def plugins() -> None:
+    """List the installed plugins, their components, and why a plugin failed to load."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("plugin", "package", "components")
+    for record in _host().records:
+        components = "\n".join(
+            f"{kind}: {', '.join(names)}" for kind, names in record.components.items() if names
+        )
+        failure = "" if record.error is None else f"[red]failed: {escape(record.error)}[/red]"
+        package = f"{record.distribution or '-'} {record.version or ''}".strip()
+        table.add_row(record.name, package, "\n".join(part for part in (components, failure) if part))
+    _console().print(table)
+
+
+@app.command()
+def show(
+    path: Annotated[
+        str, typer.Argument(metavar="[PATH]", help="Only fields that start with this path.")
+    ] = "",
+) -> None:
+    """Print every recipe field, or those under a path, with type, default and meaning."""
+    from rich.table import Table
+
+    from m2dx.recipe.model import field_lines
+
+    lines = [line for line in field_lines(_host()) if line.path.startswith(path)]
+    if not lines:
+        raise typer.BadParameter(f"no recipe field starts with {path!r}; `m2dx show` lists all")
+    table = Table("field", "type", "default", "meaning", show_lines=False)
+    for line in lines:
+        table.add_row(line.path, line.type, line.default, line.description)
+    _console().print(table)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    from m2dx.recipe.model import json_schema
+
+    typer.echo(json.dumps(json_schema(_host()), indent=2))
+
+
+def _host() -> PluginHost:
+    from m2dx.plugins import PluginHost
+
+    return PluginHost.discover()
+
+
+def _load(recipe: Path, overrides: list[str] | None) -> tuple[PluginHost, Recipe]:
+    from m2dx.recipe.loading import load_recipe
+
+    host = _host()
+    return host, load_recipe(recipe, overrides or [], host=host)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _error(text: str) -> None:
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    console.print("error:", style="red", end=" ")
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Runs the command line; errors that are the user's to mend are printed without a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        app()
+    except M2dxError as error:
+        _error(str(error))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

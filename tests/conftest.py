@@ -1,0 +1,152 @@
+"""What several parts of the tests share: the host, small recipes on the example recordings, the parity data."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor
+
+from m2dx.model.masking import Mask
+from m2dx.model.patches import PatchGrid
+from m2dx.model.vit import ViTSize
+from m2dx.plugins import PluginHost
+from m2dx.recipe.loading import load_recipe
+from m2dx.recipe.schema import Recipe
+
+SOUNDS = Path(__file__).parents[1] / "examples" / "sounds"
+PARITY = Path(__file__).parent / "data" / "parity"
+
+TINY = f"""
+output: runs
+data:
+  sets:
+    notes: {{dataset: {{name: csv, path: {SOUNDS / "instrument.csv"}}}, split: train}}
+  mean: -7.0
+  std: 4.0
+  epoch_size: 20
+  stats_clips: 16
+  workers: 0
+audio: {{crop_seconds: 0.32}}
+model:
+  size: tiny
+  depth: 1
+  patch_size: [16, 16]
+  mask_ratio: 0.6
+  predictor: {{embed_dim: 24, depth: 1, num_heads: 2}}
+  ema_decay: {{start: 0.99, end: 0.999}}
+train:
+  epochs: 2
+  warmup_epochs: 0.5
+  batch_size: 4
+  base_lr: 0.05
+  device: cpu
+  threads: 1
+  log_every: 1
+  checkpoint_every: 100
+"""
+"""5 steps an epoch, 10 patches a clip."""
+
+LABELS = (
+    "tasks={labels: {offline_encoder: {name: labels}, online_mapper: {name: pool_linear}, "
+    "loss: {name: cross_entropy}, weight: 0.5}}"
+)
+NOISE = f"noise={{ratio: 0.2, mean: -6.0, dataset: {{name: csv, path: {SOUNDS / 'noise.csv'}}}}}"
+
+
+@pytest.fixture(scope="session")
+def sounds() -> Path:
+    """The example recordings."""
+    return SOUNDS
+
+
+@pytest.fixture(scope="session")
+def host() -> PluginHost:
+    """The components that are installed."""
+    return PluginHost.discover()
+
+
+@pytest.fixture
+def console() -> Console:
+    """A console whose text `export_text` gives."""
+    return Console(record=True, quiet=False, width=200, file=open("/dev/null", "w"))  # noqa: SIM115
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path, host: PluginHost) -> Callable[..., Recipe]:
+    """Makes a recipe of a tiny model on the example recordings; positional arguments are overrides.
+
+    `labels` and `noise` add a task and background noise; runs go to `tmp_path / "runs"`.
+    """
+    path = tmp_path / "tiny.yaml"
+
+    def make(*overrides: str, labels: bool = False, noise: bool = False) -> Recipe:
+        path.write_text(TINY, encoding="utf-8")
+        given = [f"output={tmp_path / 'runs'}", *([LABELS] if labels else []), *([NOISE] if noise else [])]
+        return load_recipe(path, [*given, *overrides], host=host)
+
+    return make
+
+
+@pytest.fixture
+def make_wav(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a wav file of noise and gives its path."""
+
+    def make(name: str = "noise.wav", *, seconds: float = 0.5, rate: int = 16_000, seed: int = 0) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        wav = np.random.default_rng(seed).normal(scale=0.1, size=round(seconds * rate))
+        soundfile.write(path, wav, rate)
+        return path
+
+    return make
+
+
+@dataclass(frozen=True)
+class ParityCase:
+    """Numbers and weights of the published implementation."""
+
+    folder: Path
+    meta: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    def weights(self, name: str = "m2d_weights") -> dict[str, Tensor]:
+        """A file of weights under the published names."""
+        return load_file(self.folder / f"{name}.safetensors")
+
+    @property
+    def grid(self) -> PatchGrid:
+        return PatchGrid(tuple(self.meta["input_size"]), tuple(self.meta["patch_size"]))
+
+    @property
+    def size(self) -> ViTSize:
+        return ViTSize(self.meta["embed_dim"], self.meta["depth"], self.meta["num_heads"])
+
+    @property
+    def predictor(self) -> ViTSize:
+        meta = self.meta
+        return ViTSize(meta["predictor_dim"], meta["predictor_depth"], meta["predictor_heads"])
+
+    @property
+    def mask(self) -> Mask:
+        return Mask(self.tensors["ids_shuffle"], self.meta["num_visible"])
+
+
+@pytest.fixture(scope="session", params=["patch16x16", "strip80x4"])
+def parity(request: pytest.FixtureRequest) -> ParityCase:
+    """Each of the two cases."""
+    folder = PARITY / request.param
+    meta = json.loads((folder / "meta.json").read_text())
+    return ParityCase(folder, meta, load_file(folder / "tensors.safetensors"))
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)

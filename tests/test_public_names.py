@@ -1,0 +1,23 @@
+import subprocess
+import sys
+
+import pytest
+
+import m2dx
+
+
+def test_each_public_name_is_there():
+    assert set(dir(m2dx)) == set(m2dx.__all__)
+    for name in m2dx.__all__:
+        assert getattr(m2dx, name) is not None
+    with pytest.raises(AttributeError, match="load_recipes"):
+        _ = m2dx.load_recipes
+
+
+def test_names_and_schema_need_no_torch():
+    code = (
+        "import sys, m2dx; m2dx.hookimpl, m2dx.RecipeError, m2dx.__version__, m2dx.load_recipe\n"
+        "import m2dx.recipe.schema, m2dx.recipe.model\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
