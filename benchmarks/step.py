@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEvent
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
@@ -41,11 +41,20 @@ from m2dx.recipe.schema import Recipe
 from m2dx.training.distributed import Processes, pick_device
 from m2dx.training.prepare import prepare
 from m2dx.training.trainer import Trainer
+from step_tables import BEGIN, END, has_markers, show, write_page
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = "recipes/quickstart.yaml"
 PARTS = ("loading", "logmel", "encoder", "target", "predictor", "tasks", "backward", "optimizer", "ema")
-BEGIN, END = "<!-- step-benchmark: begin -->", "<!-- step-benchmark: end -->"
+OPTION_OF = {  # recipe fields that have an option of their own
+    "model.size": "--sizes",
+    "model.patch_size": "--patches",
+    "train.precision": "--precisions",
+    "audio.crop_seconds": "--crop-seconds",
+    "train.batch_size": "--batch",
+    "train.threads": "--threads",
+    "data.workers": "--workers",
+}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -85,33 +94,57 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def words(text: str) -> list[str]:
+    """The words of a list with commas."""
+    return text.split(",")
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words, count = lambda text: text.split(","), int  # noqa: E731
-    parser.add_argument("--sizes", type=words, default=["tiny", "small", "base"], help="tiny,small,base,large")
-    parser.add_argument("--patches", type=words, default=["16x16", "16x4", "80x2"], help="mels x frames, with commas")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sizes", type=words, default=["tiny", "small", "base"], help="tiny,small,base,large"
+    )
+    parser.add_argument(
+        "--patches", type=words, default=["16x16", "16x4", "80x2"], help="mels x frames, with commas"
+    )
     parser.add_argument("--precisions", type=words, default=["fp32", "bf16"], help="fp32,bf16,fp16")
     parser.add_argument("--crop-seconds", type=float, default=6.08, help="length of a clip, s")
-    parser.add_argument("--batch", type=count, default=8, help="clips per step")
-    parser.add_argument("--steps", type=count, default=3, help="steps of one timing")
-    parser.add_argument("--warmup", type=count, default=1, help="steps before each timing")
-    parser.add_argument("--repeats", type=count, default=5, help="timings of each setting")
-    parser.add_argument("--threads", type=count, help="CPU threads; default torch's choice")
-    parser.add_argument("--workers", type=count, default=0, help="loading processes; 0: in the training process")
-    parser.add_argument("--matrix", type=count, help="size of the matrix product; default 4096, on a CPU 2048")
+    parser.add_argument("--batch", type=int, default=8, help="clips per step")
+    parser.add_argument("--steps", type=int, default=3, help="steps of one timing")
+    parser.add_argument("--warmup", type=int, default=1, help="steps before each timing")
+    parser.add_argument("--repeats", type=int, default=5, help="timings of each setting")
+    parser.add_argument("--threads", type=int, help="CPU threads; default torch's choice")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="loading processes; 0: in the training process"
+    )
+    parser.add_argument("--matrix", type=int, help="size of the matrix product; default 4096, on a CPU 2048")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write everything measured to this file")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="replace the tables between the markers of this page")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="more recipe fields, as of `m2dx train`")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="replace the tables between the markers of this page"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="more recipe fields, as of `m2dx train`"
+    )
     options = parser.parse_intermixed_args(arguments)
+    check(options, parser)
+    return options
+
+
+def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Ends the program with what must hold, where an option is wrong."""
     for name, least in (("batch", 1), ("steps", 1), ("warmup", 0), ("repeats", 1), ("workers", 0)):
         if getattr(options, name) < least:
             parser.error(f"--{name} must be at least {least}, but is {getattr(options, name)}")
     if unknown := [name for name in options.precisions if name not in DTYPES]:
         parser.error(f"--precisions must be of {', '.join(DTYPES)}, but has {', '.join(unknown)}")
+    for key in (text.partition("=")[0] for text in options.overrides):
+        if key in OPTION_OF:
+            parser.error(f"{key} must be set by {OPTION_OF[key]}, which the table is about")
     if options.write and not has_markers(options.write):
         parser.error(f"--write: {options.write} must be a page with the lines {BEGIN} and {END}")
-    return options
 
 
 def recipe_of(setting: Setting, options: argparse.Namespace, host: PluginHost, folder: str) -> Recipe:
@@ -144,6 +177,23 @@ def start(recipe: Recipe, host: PluginHost) -> Run:
     return Run(Trainer(run, resume=False, console=quiet), iter(loader))
 
 
+def clips_per_second(run: Run, options: argparse.Namespace) -> float:
+    """The speed of some steps, after others for warming up."""
+    run.steps(options.warmup)
+    started = time.perf_counter()
+    run.steps(options.steps)
+    return float(options.steps * options.batch / (time.perf_counter() - started))
+
+
+def kernel_microseconds(event: FunctionEvent) -> float:
+    """Time of the GPU kernels that were started inside a range of the profiler.
+
+    Not the profiler's own total: that counts ranges which it shows on the GPU's time line as kernels too.
+    """
+    own = sum(kernel.duration for kernel in event.kernels if kernel.name != event.name)
+    return own + sum(kernel_microseconds(child) for child in event.cpu_children)
+
+
 def seconds_by_part(run: Run, steps: int) -> dict[str, float]:
     """Seconds per step of each part and of the rest, from the profiler.
 
@@ -152,7 +202,10 @@ def seconds_by_part(run: Run, steps: int) -> dict[str, float]:
     on_gpu = run.device.type == "cuda"
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if on_gpu else [ProfilerActivity.CPU]
     # Backward in this thread, so that its kernels count for the range that is open in this thread.
-    with torch.autograd.set_multithreading_enabled(False), profile(activities=activities) as profiler:
+    with (
+        torch.autograd.set_multithreading_enabled(False),
+        profile(activities=activities, acc_events=True) as profiler,
+    ):
         for _ in range(steps):
             with record_function("m2dx::step"):
                 run.trainer.train_step(run.batches)
@@ -162,7 +215,7 @@ def seconds_by_part(run: Run, steps: int) -> dict[str, float]:
         if event.device_type == DeviceType.CPU and event.name.startswith("m2dx::"):
             name = event.name.removeprefix("m2dx::")
             kernels = on_gpu and name != "loading"
-            seconds[name] += (event.device_time_total if kernels else event.cpu_time_total) / 1e6 / steps
+            seconds[name] += (kernel_microseconds(event) if kernels else event.cpu_time_total) / 1e6 / steps
     if on_gpu:
         seconds["step"] += seconds["loading"]
     whole = seconds.pop("step")
@@ -216,7 +269,9 @@ def anatomy(run: Run, options: argparse.Namespace) -> dict[str, Any]:
 
 def quartiles(samples: Sequence[float]) -> dict[str, Any]:
     """Median, quartiles and the samples themselves."""
-    low, median, high = statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else samples * 3
+    low, median, high = (
+        statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else samples * 3
+    )
     return {"median": median, "q1": low, "q3": high, "samples": list(samples)}
 
 
@@ -232,24 +287,20 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str
         device = pick_device(recipes[settings[0]].train.device)
         if options.threads:
             torch.set_num_threads(options.threads)
-        options.matrix = options.matrix or (2048 if device.type == "cpu" else 4096)
-        about = surroundings(options, device, seed=recipes[settings[0]].seed)
+        size = options.matrix or (2048 if device.type == "cpu" else 4096)
+        about = surroundings(options, device, seed=recipes[settings[0]].seed, matrix=size)
         for repeat in range(options.repeats):
             for precision in options.precisions:
-                rates[precision].append(matrix_rate(precision, options.matrix, device))
+                rates[precision].append(matrix_rate(precision, size, device))
             # There and back: a machine that gets slower slows every setting by the same.
             for setting in settings if repeat % 2 == 0 else reversed(settings):
                 run = start(recipes[setting], host)
-                run.steps(options.warmup)
-                started = time.perf_counter()
-                run.steps(options.steps)
-                seconds = time.perf_counter() - started
-                speeds[setting].append(options.steps * options.batch / seconds)
+                speeds[setting].append(clips_per_second(run, options))
                 if repeat == 0:
                     found[setting] = anatomy(run, options)
                 say(f"{repeat + 1}/{options.repeats} {setting}: {speeds[setting][-1]:.3g} clips/s")
                 del run
-                gc.collect()  # a trainer is part of cycles; the next setting needs its memory
+                gc.collect()  # models held in reference cycles: the next setting needs the memory
     results = [result_of(setting, found[setting], speeds, rates) for setting in settings]
     matrix = {name: quartiles(samples) for name, samples in rates.items()}
     return {**about, "matrix_flops_per_second": matrix, "results": results}
@@ -276,14 +327,16 @@ def result_of(
     }
 
 
-def surroundings(options: argparse.Namespace, device: torch.device, *, seed: int) -> dict[str, Any]:
+def surroundings(
+    options: argparse.Namespace, device: torch.device, *, seed: int, matrix: int
+) -> dict[str, Any]:
     """Where and how it was measured."""
-    names = ("crop_seconds", "batch", "steps", "warmup", "repeats", "workers", "matrix", "overrides")
+    names = ("crop_seconds", "batch", "steps", "warmup", "repeats", "workers", "overrides")
     return {
         "benchmark": "training step",
         "date": datetime.now(UTC).date().isoformat(),
         "recipe": RECIPE,
-        "options": {**{name: getattr(options, name) for name in names}, "seed": seed},
+        "options": {**{name: getattr(options, name) for name in names}, "seed": seed, "matrix": matrix},
         "machine": {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
             "cpu": cpu_name(),
@@ -292,7 +345,11 @@ def surroundings(options: argparse.Namespace, device: torch.device, *, seed: int
             "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
             "system": f"{platform.system()} {platform.machine()}",
         },
-        "versions": {"m2dx": m2dx.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {
+            "m2dx": m2dx.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
     }
 
 
@@ -302,77 +359,6 @@ def cpu_name() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or "unknown"
-
-
-def tables(report: dict[str, Any]) -> dict[str, list[list[str]]]:
-    """The two tables, by title: the first row of each is its head."""
-    speed = [["size", "patch", "precision", "visible + masked", "clips/s (quartiles)", "speed-up", "GFLOP/clip",
-              "GFLOP/s", "of the matrix rate"]]  # fmt: skip
-    shares = [["size", "patch", "precision", *PARTS, "other"]]
-    for result in report["results"]:
-        names, clips = [result[key] for key in ("size", "patch", "precision")], result["clips_per_second"]
-        speed.append([
-            *names,
-            f"{result['visible']} + {result['masked']}",
-            f"{clips['median']:.3g} ({clips['q1']:.3g} to {clips['q3']:.3g})",
-            f"{result['speedup']['median']:.2f}",
-            f"{result['flops_per_clip']['step'] / 1e9:.3g}",
-            f"{result['flops_per_second'] / 1e9:.4g}",
-            f"{result['share_of_matrix_rate']:.0%}",
-        ])  # fmt: skip
-        shares.append([*names, *(f"{100 * share:.1f}" for share in result["shares"].values())])
-    return {"Speed of the training step": speed, "Share of each part, % of the step's time": shares}
-
-
-def caption(report: dict[str, Any]) -> list[str]:
-    """How and where, as sentences for a page or a screen."""
-    options, machine, versions = report["options"], report["machine"], report["versions"]
-    rates = ", ".join(f"{name} {rate['median'] / 1e9:.4g}" for name, rate in report["matrix_flops_per_second"].items())
-    extra = f", {' '.join(options['overrides'])}" if options["overrides"] else ""
-    return [
-        f"{report['date']}, {machine['device']}; processor {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['threads']} threads, load before {machine['load_before']}, {machine['system']}.",
-        f"m2dx {versions['m2dx']}, torch {versions['torch']}, Python {versions['python']}.",
-        f"{report['recipe']}, seed {options['seed']}: {options['batch']} clips of {options['crop_seconds']} s a step, "
-        f"{options['workers']} loading processes; {options['repeats']} timings of {options['steps']} steps, each after "
-        f"{options['warmup']} for warming up{extra}.",
-        f"Matrix rate, {options['matrix']} x {options['matrix']}, GFLOP/s: {rates}.",
-    ]
-
-
-def show(report: dict[str, Any], console: Console) -> None:
-    """Prints the tables."""
-    for title, (head, *rows) in tables(report).items():
-        table = Table(title=title)
-        for column, name in enumerate(head):
-            table.add_column(name, justify="left" if column < 3 else "right")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-    for line in caption(report):
-        console.print(line, highlight=False)
-
-
-def markdown(report: dict[str, Any]) -> str:
-    """The tables as Markdown, between the two markers."""
-    lines = [BEGIN, ""]
-    for title, (head, *rows) in tables(report).items():
-        rule = ["---" if column < 3 else "---:" for column in range(len(head))]
-        lines += [f"**{title}**", "", *(f"| {' | '.join(row)} |" for row in (head, rule, *rows)), ""]
-    return "\n".join([*lines, *(f"- {line}" for line in caption(report)), "", END])
-
-
-def has_markers(page: Path) -> bool:
-    """Whether the page has one place for the tables."""
-    text = page.read_text(encoding="utf-8") if page.is_file() else ""
-    return text.count(BEGIN) == text.count(END) == 1 and text.index(BEGIN) < text.index(END)
-
-
-def write_page(page: Path, report: dict[str, Any]) -> None:
-    """Replaces what stands between the page's markers."""
-    text = page.read_text(encoding="utf-8")
-    before, after = text[: text.index(BEGIN)], text[text.index(END) + len(END) :]
-    page.write_text(before + markdown(report) + after, encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

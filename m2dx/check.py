@@ -8,7 +8,6 @@ from rich.syntax import Syntax
 from rich.table import Table
 from torch import nn
 
-from m2dx.audio.batches import ItemKey
 from m2dx.audio.crops import collate
 from m2dx.model.build import check_tasks, model_shapes
 from m2dx.plugins import PluginHost
@@ -30,6 +29,8 @@ def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
     brief = recipe.data.model_copy(update={"stats_clips": min(recipe.data.stats_clips, MOST_STATS_CLIPS)})
     processes = Processes(0, 1, pick_device(recipe.train.device))
     run = prepare(recipe.model_copy(update={"data": brief}), host, processes, console)
+    for line in run.missing:
+        console.print(f"missing: {line}", style="yellow")
     console.print(_shapes_table(run))
     console.print(_parameters_table(run))
     console.print(_losses_table(run))
@@ -87,15 +88,15 @@ def _count(module: nn.Module, *, trained: bool) -> int:
 
 @torch.no_grad()
 def _losses_table(run: PreparedRun) -> Table:
-    count = min(MOST_CLIPS, len(run.clips))
-    batch = collate([run.crops[ItemKey(0, clip_id, clip_id)] for clip_id in range(count)])
+    keys = next(iter(run.batches()))[:MOST_CLIPS]
+    batch = collate([run.crops[key] for key in keys])
     device = run.processes.device
     losses = run.model.to(device)(batch.to(device))
     weights = {
         run.model.method: run.model.weight,
         **{name: task.weight for name, task in run.model.tasks.items()},
     }
-    table = _table(f"losses of one step on {count} clips, before training", "loss", "value", "weight")
+    table = _table(f"losses of one step on {len(keys)} clips, before training", "loss", "value", "weight")
     for name, value in losses.parts.items():
         table.add_row(name, f"{float(value):.4f}", f"{weights[name]:g}")
     table.add_row("total", f"{float(losses.total):.4f}", "")

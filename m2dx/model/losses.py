@@ -8,12 +8,32 @@ from torch import Tensor
 from m2dx.components import Loss
 
 
+def standardise(vectors: Tensor) -> Tensor:
+    """Each vector with zero mean and unit variance over its width, in float32 (M2D-X, III-A1).
+
+    The variance is the unbiased one with 1e-6 added, as in the published code.
+    """
+    vectors = vectors.float()
+    mean, var = vectors.mean(dim=-1, keepdim=True), vectors.var(dim=-1, keepdim=True)
+    return (vectors - mean) / (var + 1e-6).sqrt()
+
+
 class NormMSE(Loss):
-    """Mean squared error of l2-normalised vectors, 2 - 2 cos, averaged over them (M2D-X, eq. 2)."""
+    """Mean squared error of l2-normalised vectors, 2 - 2 cos, averaged over them (M2D-X, eq. 2).
+
+    Options:
+        standardise_target: standardise each target vector first, as the published code does for offline tasks too
+    """
 
     name = "norm_mse"
 
+    def __init__(self, *, standardise_target: bool = True) -> None:
+        super().__init__()
+        self.standardise_target = standardise_target
+
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        if self.standardise_target:
+            target = standardise(target)
         cosine = F.normalize(prediction.float(), dim=-1) * F.normalize(target.float(), dim=-1)
         return 2.0 - 2.0 * cosine.sum(dim=-1).mean()
 

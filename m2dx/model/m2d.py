@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from m2dx.model.losses import MSE, NormMSE
+from m2dx.model.losses import MSE, NormMSE, standardise
 from m2dx.model.masking import Mask, gather_tokens, restore_order
 from m2dx.model.patches import PatchGrid
 from m2dx.model.vit import Encoder, Predictor, Trunk, ViTSize
@@ -25,16 +25,6 @@ class MaskedModelOutput:
     prediction: Tensor  # M2D: (B, P - V, D), masked patches; MSM-MAE: (B, P, patch values), all patches
     target: Tensor  # what the prediction is compared with, masked patches only, standardised where asked
     tokens: Tensor | None  # (B, P, D), h-hat in frequency-major order (M2D-X, III-B1); None: not asked for
-
-
-def standardise(tokens: Tensor) -> Tensor:
-    """Each token with zero mean and unit variance over its width (M2D-X, III-A1).
-
-    The variance is the unbiased one with 1e-6 added, as in the published code.
-    """
-    tokens = tokens.float()
-    mean, var = tokens.mean(dim=-1, keepdim=True), tokens.var(dim=-1, keepdim=True)
-    return (tokens - mean) / (var + 1e-6).sqrt()
 
 
 class M2D(nn.Module):
@@ -60,7 +50,7 @@ class M2D(nn.Module):
         self.online = Encoder(grid, size)
         self.target = Trunk(size)
         self.predictor = Predictor(grid, predictor, input_dim=size.embed_dim, output_dim=size.embed_dim)
-        self.loss: nn.Module = NormMSE() if loss == "norm_mse" else MSE()
+        self.loss: nn.Module = NormMSE(standardise_target=False) if loss == "norm_mse" else MSE()
         if target_init == "online":
             self.target.load_state_dict(self.online.trunk.state_dict())
         self.target.requires_grad_(False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from m2dx.model.m2d import MaskedModelOutput, standardise
+from m2dx.model.losses import standardise
+from m2dx.model.m2d import MaskedModelOutput
 from m2dx.model.masking import Mask, gather_tokens, restore_order
 from m2dx.model.patches import PatchGrid, patchify
 from m2dx.model.vit import Encoder, Predictor, ViTSize, init_linear

@@ -60,7 +60,8 @@ def sincos_positions(shape: tuple[int, int], dim: int, *, class_token: bool = Tr
 
 def time_frames(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """Features by time frame: (B, F*T, D) -> (B, T, F*D). Paper: M2D-X, III-A2, eq. (4)."""
-    return tokens.unflatten(1, grid).transpose(1, 2).flatten(2)
+    placed: Tensor = tokens.unflatten(1, grid)  # (B, F, T, D)
+    return placed.transpose(1, 2).flatten(2)
 
 
 def patchify(logmel: Tensor, patch_size: tuple[int, int]) -> Tensor:

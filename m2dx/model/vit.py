@@ -102,7 +102,7 @@ class Encoder(nn.Module):
         """(1, F*time, D) positions of the patches for an input of `time` patches."""
         freq, grid_time = self.grid.shape
         if time > grid_time:
-            table = resample_abs_pos_embed(
+            table: Tensor = resample_abs_pos_embed(
                 self.pos_embed,
                 new_size=[freq, time],
                 old_size=[freq, grid_time],

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from m2dx.components import OfflineEncoder, TaskShapes, Views
-from m2dx.model.losses import BCE, NormMSE
-from m2dx.model.m2d import M2D, standardise
+from m2dx.model.losses import BCE, NormMSE, standardise
+from m2dx.model.m2d import M2D
 from m2dx.model.mae import MSMMAE
 from m2dx.model.mappers import LinearMapper, PoolLinearMapper
 from m2dx.model.masking import gather_tokens, num_visible_patches
