@@ -24,7 +24,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PYTEST_WORK
 .PHONY: quickstart test test-slow lint clean distclean
 
 quickstart: $(INSTALLED)
-	$(BIN)/m2dx train recipes/quickstart.yaml
+	$(BIN)/m2dx train recipes/quickstart.yaml --overwrite
 
 test: $(INSTALLED_DEV)
 	$(PYTEST) -m "not slow and not gpu" $(PYTEST_ARGS)

@@ -14,8 +14,7 @@ import platform
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
@@ -24,28 +23,18 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch.autograd import DeviceType
-from torch.autograd.profiler_util import FunctionEvent
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.profiler import ProfilerActivity, profile, record_function
-from torch.utils.flop_counter import FlopCounterMode
+from step_measures import DTYPES, anatomy, clips_per_second, matrix_rate, start
+from step_tables import BEGIN, END, has_markers, show, write_page
 
 import m2dx
-from m2dx.audio.crops import Batch
-from m2dx.audio.loader import training_loader
 from m2dx.errors import M2dxError
-from m2dx.model.build import model_shapes
 from m2dx.plugins import PluginHost
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
-from m2dx.training.distributed import Processes, pick_device
-from m2dx.training.prepare import prepare
-from m2dx.training.trainer import Trainer
-from step_tables import BEGIN, END, has_markers, show, write_page
+from m2dx.training.distributed import pick_device
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = "recipes/quickstart.yaml"
-PARTS = ("loading", "logmel", "encoder", "target", "predictor", "tasks", "backward", "optimizer", "ema")
 OPTION_OF = {  # recipe fields that have an option of their own
     "model.size": "--sizes",
     "model.patch_size": "--patches",
@@ -55,7 +44,6 @@ OPTION_OF = {  # recipe fields that have an option of their own
     "train.threads": "--threads",
     "data.workers": "--workers",
 }
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -70,33 +58,9 @@ class Setting:
         return f"{self.size} {self.patch} {self.precision}"
 
 
-@dataclass(frozen=True)
-class Run:
-    """A trainer with its batches, ready for steps."""
-
-    trainer: Trainer
-    batches: Iterator[Batch]
-
-    @property
-    def device(self) -> torch.device:
-        return self.trainer.processes.device
-
-    def steps(self, count: int) -> None:
-        """Trains for `count` steps, and waits for the device."""
-        for _ in range(count):
-            self.trainer.train_step(self.batches)
-        wait(self.device)
-
-
-def wait(device: torch.device) -> None:
-    """Returns when the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def words(text: str) -> list[str]:
-    """The words of a list with commas."""
-    return text.split(",")
+    """The words of a list with commas, each once."""
+    return list(dict.fromkeys(text.split(",")))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -112,8 +76,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--precisions", type=words, default=["fp32", "bf16"], help="fp32,bf16,fp16")
     parser.add_argument("--crop-seconds", type=float, default=6.08, help="length of a clip, s")
-    parser.add_argument("--batch", type=int, default=8, help="clips per step")
-    parser.add_argument("--steps", type=int, default=3, help="steps of one timing")
+    parser.add_argument("--batch", type=int, default=4, help="clips per step")
+    parser.add_argument("--steps", type=int, default=2, help="steps of one timing")
     parser.add_argument("--warmup", type=int, default=1, help="steps before each timing")
     parser.add_argument("--repeats", type=int, default=5, help="timings of each setting")
     parser.add_argument("--threads", type=int, help="CPU threads; default torch's choice")
@@ -135,8 +99,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Ends the program with what must hold, where an option is wrong."""
-    for name, least in (("batch", 1), ("steps", 1), ("warmup", 0), ("repeats", 1), ("workers", 0)):
-        if getattr(options, name) < least:
+    least_of = {"batch": 1, "steps": 1, "warmup": 0, "repeats": 1, "threads": 1, "workers": 0, "matrix": 1}
+    for name, least in least_of.items():
+        if getattr(options, name) is not None and getattr(options, name) < least:
             parser.error(f"--{name} must be at least {least}, but is {getattr(options, name)}")
     if unknown := [name for name in options.precisions if name not in DTYPES]:
         parser.error(f"--precisions must be of {', '.join(DTYPES)}, but has {', '.join(unknown)}")
@@ -168,111 +133,10 @@ def recipe_of(setting: Setting, options: argparse.Namespace, host: PluginHost, f
     return load_recipe(ROOT / RECIPE, [*lines, *options.overrides], host=host)
 
 
-def start(recipe: Recipe, host: PluginHost) -> Run:
-    """A run from its first step; the same clips, crops and masks each time."""
-    processes, quiet = Processes(0, 1, pick_device(recipe.train.device)), Console(quiet=True)
-    run = prepare(recipe, host, processes, quiet)
-    pin = processes.device.type == "cuda"
-    loader = training_loader(run.crops, run.batches(), workers=run.workers, pin_memory=pin)
-    return Run(Trainer(run, resume=False, console=quiet), iter(loader))
-
-
-def clips_per_second(run: Run, options: argparse.Namespace) -> float:
-    """The speed of some steps, after others for warming up."""
-    run.steps(options.warmup)
-    started = time.perf_counter()
-    run.steps(options.steps)
-    return float(options.steps * options.batch / (time.perf_counter() - started))
-
-
-def kernel_microseconds(event: FunctionEvent) -> float:
-    """Time of the GPU kernels that were started inside a range of the profiler.
-
-    Not the profiler's own total: that counts ranges which it shows on the GPU's time line as kernels too.
-    """
-    own = sum(kernel.duration for kernel in event.kernels if kernel.name != event.name)
-    return own + sum(kernel_microseconds(child) for child in event.cpu_children)
-
-
-def seconds_by_part(run: Run, steps: int) -> dict[str, float]:
-    """Seconds per step of each part and of the rest, from the profiler.
-
-    On the CPU the time of the ranges; on a GPU the time of their kernels, but loading by the CPU's clock.
-    """
-    on_gpu = run.device.type == "cuda"
-    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if on_gpu else [ProfilerActivity.CPU]
-    # Backward in this thread, so that its kernels count for the range that is open in this thread.
-    with (
-        torch.autograd.set_multithreading_enabled(False),
-        profile(activities=activities, acc_events=True) as profiler,
-    ):
-        for _ in range(steps):
-            with record_function("m2dx::step"):
-                run.trainer.train_step(run.batches)
-        wait(run.device)
-    seconds = dict.fromkeys(("step", *PARTS), 0.0)
-    for event in profiler.events():
-        if event.device_type == DeviceType.CPU and event.name.startswith("m2dx::"):
-            name = event.name.removeprefix("m2dx::")
-            kernels = on_gpu and name != "loading"
-            seconds[name] += (kernel_microseconds(event) if kernels else event.cpu_time_total) / 1e6 / steps
-    if on_gpu:
-        seconds["step"] += seconds["loading"]
-    whole = seconds.pop("step")
-    return {**seconds, "other": whole - sum(seconds.values())}
-
-
-def flops_per_clip(run: Run) -> dict[str, float]:
-    """FLOPs per clip of the forward pass and of the whole step (2 per multiply-add), from torch's counter."""
-    train, device = run.trainer.recipe.train, run.device
-    batch = next(run.batches).to(device)
-    counter = FlopCounterMode(display=False)
-    # The counter knows matrix products but not the CPU's fused attention; the plain kernel is made of the former.
-    with sdpa_kernel(SDPBackend.MATH), counter:
-        with torch.autocast(device.type, dtype=DTYPES[train.precision], enabled=train.precision != "fp32"):
-            total = run.trainer.model(batch).total
-        forward = counter.get_total_flops()
-        total.backward()
-    run.trainer.optimizer.zero_grad(set_to_none=True)
-    clips = len(batch.wav)
-    return {"forward": forward / clips, "step": counter.get_total_flops() / clips}
-
-
-def matrix_rate(precision: str, size: int, device: torch.device) -> float:
-    """FLOP/s of one square matrix product of that size."""
-    left, right = (torch.randn(size, size, device=device, dtype=DTYPES[precision]) for _ in range(2))
-    for _ in range(2):  # the first one warms up
-        wait(device)
-        started = time.perf_counter()
-        for _ in range(4):
-            left @ right
-        wait(device)
-        seconds = (time.perf_counter() - started) / 4
-    return 2 * size**3 / seconds
-
-
-def anatomy(run: Run, options: argparse.Namespace) -> dict[str, Any]:
-    """What is measured once per setting: sizes, FLOPs and the parts of a step."""
-    recipe, model = run.trainer.recipe, run.trainer.model
-    shapes = model_shapes(recipe.audio, recipe.model)
-    parts = seconds_by_part(run, options.steps)
-    whole = sum(parts.values())
-    return {
-        "visible": shapes.num_visible,
-        "masked": shapes.num_masked,
-        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "flops_per_clip": flops_per_clip(run),
-        "profiled_seconds_per_step": parts,
-        "shares": {name: seconds / whole for name, seconds in parts.items()},
-    }
-
-
 def quartiles(samples: Sequence[float]) -> dict[str, Any]:
     """Median, quartiles and the samples themselves."""
-    low, median, high = (
-        statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else samples * 3
-    )
-    return {"median": median, "q1": low, "q3": high, "samples": list(samples)}
+    cuts = statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else [samples[0]] * 3
+    return {"median": cuts[1], "q1": cuts[0], "q3": cuts[2], "samples": list(samples)}
 
 
 def measure(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
@@ -295,9 +159,9 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str
             # There and back: a machine that gets slower slows every setting by the same.
             for setting in settings if repeat % 2 == 0 else reversed(settings):
                 run = start(recipes[setting], host)
-                speeds[setting].append(clips_per_second(run, options))
+                speeds[setting].append(clips_per_second(run, steps=options.steps, warmup=options.warmup))
                 if repeat == 0:
-                    found[setting] = anatomy(run, options)
+                    found[setting] = anatomy(run, steps=options.steps)
                 say(f"{repeat + 1}/{options.repeats} {setting}: {speeds[setting][-1]:.3g} clips/s")
                 del run
                 gc.collect()  # models held in reference cycles: the next setting needs the memory

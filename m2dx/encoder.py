@@ -25,13 +25,14 @@ from m2dx.model.build import build_logmel, model_shapes
 from m2dx.model.patches import PatchGrid, time_frames
 from m2dx.model.vit import Encoder, ViTSize
 from m2dx.recipe.schema import AudioSection, ModelSection
-from m2dx.training.checkpoint import CheckpointFolder
+from m2dx.training.checkpoint import CheckpointFolder, check_records
 
 logger = logging.getLogger(__name__)
 
 LongClips = Literal["split", "interpolate"]
 CHECKPOINT_FORMAT = "m2dx-checkpoint"
 EXPORT_FORMAT = "m2dx-encoder"
+EXPORT_WEIGHTS = "model.safetensors"
 
 
 class AudioEncoder(nn.Module):
@@ -117,6 +118,8 @@ def load_encoder(
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or folder")
+    if path.name == EXPORT_WEIGHTS and (path.parent / "config.json").is_file():
+        path = path.parent  # an export's weights need what is beside them: log-mel settings, mean and std
     if path.is_dir():
         if (path / "config.json").is_file():
             return _load_export(path, long_clips).eval()
@@ -141,6 +144,8 @@ def read_tensors(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
+        if zipfile.is_zipfile(path):  # not so the files of PyTorch before 1.6
+            check_records(path)
         with torch.serialization.safe_globals([argparse.Namespace]):  # published files keep their arguments
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (
@@ -179,7 +184,7 @@ def _load_export(folder: Path, long_clips: LongClips) -> AudioEncoder:
         mean, std = config["mean"], config["std"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}/config.json: not an m2dx export: {error!r}") from error
-    state = published.rename(read_tensors(folder / "model.safetensors"), published.ENCODER_NAMES)
+    state = published.rename(read_tensors(folder / EXPORT_WEIGHTS), published.ENCODER_NAMES)
     _load_strictly(encoder, state, str(folder))
     return AudioEncoder(encoder, logmel, mean=mean, std=std, long_clips=long_clips)
 

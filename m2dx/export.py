@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 import m2dx
-from m2dx.encoder import CHECKPOINT_FORMAT, EXPORT_FORMAT, load_encoder, newest_checkpoint
+from m2dx.encoder import CHECKPOINT_FORMAT, EXPORT_FORMAT, EXPORT_WEIGHTS, load_encoder, newest_checkpoint
 from m2dx.errors import CheckpointError
 from m2dx.model.published import published_names
 from m2dx.training.checkpoint import read_checked
@@ -51,6 +51,6 @@ def export_encoder(checkpoint: Path, folder: Path) -> Path:
     weights = {
         key: value.contiguous() for key, value in published_names(encoder.encoder.state_dict()).items()
     }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights, folder / EXPORT_WEIGHTS, metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return folder

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+import m2dx
 from m2dx.audio.batches import ItemKey
 from m2dx.audio.crops import collate
 from m2dx.encoder import AudioEncoder, load_encoder, random_encoder
@@ -86,7 +87,10 @@ def write_summary(run: PreparedRun, summary: TrainingSummary, console: Console) 
         "data_clips": len(run.clips),
         "missing": list(run.missing),
         "device": f"{run.processes.device} x {run.processes.world_size}",
-        "versions": {name: version(name) for name in ("m2dx", "torch", "torchaudio", "timm", "numpy")},
+        "versions": {
+            "m2dx": m2dx.__version__,
+            **{name: version(name) for name in ("torch", "torchaudio", "timm", "numpy")},
+        },
     }
     if np.isfinite(run.clips.durations).all():
         content["hours_of_data"] = round(float(run.clips.durations.sum()) / 3600, 3)
@@ -128,12 +132,14 @@ def evaluate_recipe(
 
 
 def encoders_to_compare(recipe: Recipe, encoder: AudioEncoder) -> dict[str, Callable[[int], ClipEncoder]]:
-    """The encoder and the recipe's baselines, each as a function of the seed."""
-    mean_logmel = MeanLogMel(recipe.audio)
+    """The encoder and the recipe's baselines, each as a function of the seed, on the recipe's device."""
+    device = pick_device(recipe.train.device)
+    encoder = encoder.to(device)
+    mean_logmel = MeanLogMel(recipe.audio).to(device)
     makers: dict[str, Callable[[int], ClipEncoder]] = {
         "random_weights": lambda seed: random_encoder(
             recipe.audio, recipe.model, mean=encoder.mean, std=encoder.std, seed=seed
-        ),
+        ).to(device),
         "mean_logmel": lambda seed: mean_logmel,
     }
     return {

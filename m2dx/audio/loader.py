@@ -59,6 +59,7 @@ def worker_loader(
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         worker_init_fn=_start_worker if workers else None,
+        generator=torch.Generator(),  # or it would draw from torch's own, whose state a resumed run goes on with
         # Forked workers share the list of clips; a spawned one would get a copy each.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         pin_memory=pin_memory,

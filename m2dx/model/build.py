@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from m2dx.audio.logmel import LogMel
 from m2dx.components import DataInfo, TaskShapes, Views
@@ -106,8 +107,16 @@ def build_task(
     return Task(encoder, mapper, loss, weight=section.weight, token_frames=token_frames)
 
 
+def check_task_names(recipe: Recipe) -> None:
+    """RecipeError where a task has the name of the method, whose loss it would hide, or one that torch reserves."""
+    for name in recipe.tasks:
+        if name == recipe.model.method or hasattr(nn.ModuleDict, name):
+            raise RecipeError(f"tasks.{name}: {name!r} is a reserved name; give the task another one")
+
+
 def build_model(recipe: Recipe, data: DataInfo, statistics: DataStatistics, host: PluginHost) -> MultiTask:
     """The whole model with weights from the recipe's seed, its shapes checked by one small forward pass."""
+    check_task_names(recipe)
     shapes = model_shapes(recipe.audio, recipe.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)

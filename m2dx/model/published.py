@@ -89,6 +89,11 @@ def infer_sizes(
     for key in ("patch_embed.proj.weight", "pos_embed", "cls_token", "norm.weight"):
         if key not in state:
             raise CheckpointError(f"a published M2D checkpoint must have {key}, which this file lacks")
+    depth = 1 + max((int(key.split(".")[1]) for key in state if key.startswith("blocks.")), default=-1)
+    if depth == 0:
+        raise CheckpointError(
+            "a published M2D checkpoint must have transformer blocks, which this file lacks"
+        )
     embed_dim, in_chans, *patch = state["patch_embed.proj.weight"].shape
     positions = state["pos_embed"].shape[1] - 1
     freq = n_mels // patch[0]
@@ -96,7 +101,6 @@ def infer_sizes(
         raise CheckpointError(
             f"{positions} positions and a patch of {patch[0]} mels do not fit an input of {n_mels} mels"
         )
-    depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
     heads = num_heads or max(embed_dim // 64, 1)
     if embed_dim % heads:
         raise CheckpointError(f"the width {embed_dim} must be a multiple of num_heads, which is {heads}")

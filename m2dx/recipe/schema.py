@@ -257,7 +257,7 @@ class TrainSection(Section):
     betas: tuple[OpenFraction, OpenFraction] = (0.9, 0.95)
     """AdamW's betas."""
     weight_decay: NonNegativeFloat = 0.05
-    """AdamW's weight decay; on matrices only, not on biases, norms and tokens."""
+    """AdamW's weight decay; on matrices and the class and mask tokens, not on biases and norms."""
     clip_norm: PositiveFloat | None = 3.0
     """Gradient norm that gradients are clipped at; null: not clipped."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -36,13 +36,21 @@ def write_atomically(path: Path, state: Mapping[str, Any]) -> None:
         os.close(folder)
 
 
-def read_checked(path: Path) -> dict[str, Any]:
-    """What `write_atomically` wrote, every record's CRC-32 checked; CheckpointError where it is damaged."""
+def check_records(path: Path) -> None:
+    """Checks every record's CRC-32, which torch.load does not; CheckpointError where the file is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-        if damaged is not None:
-            raise CheckpointError(f"{path}: damaged: the record {damaged} does not match its checksum")
+    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a whole checkpoint: {error}") from error
+    if damaged is not None:
+        raise CheckpointError(f"{path}: damaged: the record {damaged} does not match its checksum")
+
+
+def read_checked(path: Path) -> dict[str, Any]:
+    """What `write_atomically` wrote, every record's CRC-32 checked; CheckpointError where it is damaged."""
+    check_records(path)
+    try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a whole checkpoint: {error}") from error
@@ -73,12 +81,18 @@ class CheckpointFolder:
     def save(
         self, step: int, state: Mapping[str, Any], *, keep_last: int, keep_every: int | None = None
     ) -> Path:
-        """Writes a checkpoint, then prunes: the last `keep_last` and each `keep_every`-th step stay."""
+        """Writes a checkpoint, then prunes: the last `keep_last` and each `keep_every`-th step stay.
+
+        Files of later steps, which could not be read when the run went on from an earlier one, are set aside as
+        `*.damaged`, so that they neither count as the newest nor push out whole ones.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         path = self.file(step)
         write_atomically(path, state)
         for leftover in self.path.glob(".step-*.partial"):
             leftover.unlink()
+        for later in (other for other in self.steps() if other > step):
+            self.file(later).replace(self.file(later).with_suffix(".pt.damaged"))
         for old in self.steps()[:-keep_last]:
             if keep_every is None or old % keep_every:
                 self.file(old).unlink()

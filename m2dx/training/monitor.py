@@ -106,6 +106,17 @@ class LossWatch:
         """Takes note of a step without waiting for the device."""
         self._records.append(record)
 
+    def pending(self) -> list[dict[str, Tensor]]:
+        """Losses and gradient norm of each step since the last line of metrics, for a checkpoint."""
+        return [{**record.losses, "grad_norm": record.grad_norm} for record in self._records]
+
+    def restore(self, pending: list[dict[str, Tensor]], *, step: int, device: torch.device) -> None:
+        """Goes on from what `pending` gave after `step`, so that the next line of metrics misses none."""
+        for number, values in enumerate(pending, start=step - len(pending) + 1):
+            losses = {name: value.to(device) for name, value in values.items()}
+            self._records.append(StepRecord(number, losses, losses.pop("grad_norm"), ()))
+        self._checked = len(self._records)
+
     def first_not_finite(self) -> StepRecord | None:
         """The first step since the last call whose loss or gradient norm is not finite."""
         records = self._records[self._checked :]

@@ -87,14 +87,13 @@ def prepare(recipe: Recipe, host: PluginHost, processes: Processes, console: Con
     clips = join_sets({name: (datasets[name], section.split) for name, section in recipe.data.sets.items()})
     noise = build_noise(recipe, host)
     data = data_info(recipe, clips)
-    # Shapes first: what cannot fit should not cost a pass over the data.
-    build_model(recipe, data, DataStatistics(0.0, 1.0), host)
+    # The model first, its statistics later: what cannot fit should not cost a pass over the data.
+    model = build_model(recipe, data, DataStatistics(0.0, 1.0), host)
     found = processes.from_main(
         _measure(recipe, clips, noise, processes, console) if processes.is_main else None
     )
     recipe, bad = with_statistics(recipe, *found), tuple(b for part in found if part for b in part.bad)
-    statistics = recorded_statistics(recipe)
-    model = build_model(recipe, data, statistics, host)
+    model.views.statistics = statistics = recorded_statistics(recipe)
     shapes = model_shapes(recipe.audio, recipe.model)
     crops = TrainingCrops(
         clips,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -94,9 +95,12 @@ class Trainer:
         self.bad_files = BadFiles(run.num_files, max_bad_fraction=self.recipe.data.max_bad_fraction)
         self._found_bad: list[BadFile] = []  # in this process, since the processes last told each other
         self.checkpoints = CheckpointFolder(run.folder / "checkpoints")
+        self.watch = LossWatch(check_grad_norm=not self.scaler.is_enabled())
         self.step = 0
         if resume:
             self._resume()
+        else:
+            torch.manual_seed(self.recipe.seed + self.processes.rank)  # of dropout in a mapper and the like
         self.wrapped: nn.Module = self.model
         if self.processes.world_size > 1:
             self.wrapped = DistributedDataParallel(self.model, broadcast_buffers=False)
@@ -133,8 +137,7 @@ class Trainer:
         progress: ProgressLine,
         summary: TrainingSummary,
     ) -> None:
-        train, alarm = self.recipe.train, CollapseAlarm()
-        watch = LossWatch(check_grad_norm=not self.scaler.is_enabled())
+        train, alarm, watch = self.recipe.train, CollapseAlarm(), self.watch
         window_start, window_step, rank = time.perf_counter(), self.step, None
         on_cpu = self.processes.device.type == "cpu"
         while self.step < self.total_steps:
@@ -278,11 +281,19 @@ class Trainer:
             "model": self.model.training_state(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "pending": self.watch.pending(),
             "rng": rng,
             "bad_files": self.bad_files.state_dict(),
         }
         train = self.recipe.train
         return self.checkpoints.save(self.step, state, keep_last=train.keep_last, keep_every=train.keep_every)
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
+        """Moments and step counts from a checkpoint; weight decay and betas as the recipe has them now."""
+        options = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state)
+        for group, own in zip(self.optimizer.param_groups, options, strict=True):
+            group.update(own)
 
     def _resume(self) -> None:
         found = self.checkpoints.load_newest_whole()
@@ -293,9 +304,11 @@ class Trainer:
         state, path = found
         try:
             self.model.load_training_state(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self._load_optimizer(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.step = int(state["step"])
+            if state["recipe"]["tasks"].keys() == self.recipe.tasks.keys():
+                self.watch.restore(state["pending"], step=self.step, device=self.processes.device)
         except (RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{path}: does not fit the recipe: {error}") from error
         rank = self.processes.rank

@@ -1,0 +1,95 @@
+"""Trains a recipe with several seeds, pools its scores, and prints them with their 95 % confidence intervals.
+
+    python benchmarks/seeds.py RECIPE --seeds 0 1 2 [--json OUT] [KEY.PATH=VALUE ...]
+
+Each seed trains its own network; its classifiers and its random-weights baseline take the same seed. The table and
+the JSON name the machine and the versions; docs/results.md keeps what was run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import platform
+from collections import defaultdict
+from dataclasses import replace
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from m2dx.components import Score
+from m2dx.evaluation.metrics import half_width_95
+from m2dx.evaluation.runner import EncoderScore, read_scores, write_scores
+from m2dx.evaluation.table import markdown_table
+from m2dx.pipeline import run_recipe
+from m2dx.plugins import PluginHost
+from m2dx.recipe.loading import load_recipe
+
+
+def pool(runs: list[list[EncoderScore]]) -> list[EncoderScore]:
+    """One score per encoder, task, protocol and metric: mean and interval over the runs' means."""
+    grouped: dict[tuple[str, str, str, str], list[Score]] = defaultdict(list)
+    for scores in runs:
+        for entry in scores:
+            score = entry.score
+            grouped[entry.encoder, score.task, score.protocol, score.metric].append(score)
+    pooled = []
+    for (encoder, *_), scores_of in grouped.items():
+        values = tuple(score.mean for score in scores_of)
+        ci95 = half_width_95(values) if len(values) > 1 else scores_of[0].ci95
+        pooled.append(
+            EncoderScore(
+                encoder, replace(scores_of[0], mean=float(np.mean(values)), ci95=ci95, values=values)
+            )
+        )
+    return pooled
+
+
+def machine() -> str:
+    """The machine and the versions, in a line."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
+        cpu = f"{names[0]} x {len(names)}" if names else cpu
+    packages = ", ".join(
+        f"{name} {version(name)}" for name in ("m2dx", "torch", "torchaudio", "timm", "numpy")
+    )
+    return f"{date.today()}, {cpu}, Python {platform.python_version()}, {packages}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train a recipe with several seeds and pool the scores.")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("overrides", nargs="*", help="changes to the recipe, KEY.PATH=VALUE")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--json", type=Path, help="where the pooled scores are written")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    host, console, runs, seconds = PluginHost.discover(), Console(), [], []
+    for seed in args.seeds:
+        recipe = load_recipe(
+            args.recipe, [*args.overrides, f"seed={seed}", f"evaluation.seeds=[{seed}]"], host=host
+        )
+        recipe = recipe.model_copy(update={"name": f"{recipe.name}-seed{seed}"})
+        seconds.append(run_recipe(recipe, host, console, overwrite=True).seconds)
+        runs.append(read_scores(recipe.output / recipe.name / "scores.json"))
+    pooled = pool(runs)
+    print(f"\n{args.recipe.stem}, seeds {args.seeds}; {machine()}")
+    print(f"training took {', '.join(f'{s / 60:.1f}' for s in seconds)} min\n")
+    print(markdown_table(pooled))
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        write_scores(pooled, args.json)
+        about = {"machine": machine(), "seeds": args.seeds, "overrides": args.overrides, "seconds": seconds}
+        args.json.with_suffix(".about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

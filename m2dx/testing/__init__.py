@@ -1,0 +1,46 @@
+"""Checks that a plugin author runs on a component class, one call in a test.
+
+Each raises `ComponentCheckError`, which says what must hold, what it is, and what to do. Options are given by
+keyword, as in a recipe; `check_component(MyLoss, delta=0.5)` picks the check by the base class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from m2dx.components import KINDS
+from m2dx.testing.evaluators import check_evaluator
+from m2dx.testing.modules import check_loss, check_offline_encoder, check_online_mapper
+from m2dx.testing.rules import ComponentCheckError
+from m2dx.testing.sources import check_dataset, check_noise_source
+
+__all__ = [
+    "ComponentCheckError",
+    "check_component",
+    "check_dataset",
+    "check_evaluator",
+    "check_loss",
+    "check_noise_source",
+    "check_offline_encoder",
+    "check_online_mapper",
+]
+
+_CHECKS: Mapping[str, Callable[..., None]] = {
+    "offline_encoder": check_offline_encoder,
+    "online_mapper": check_online_mapper,
+    "loss": check_loss,
+    "noise_source": check_noise_source,
+    "dataset": check_dataset,
+    "evaluator": check_evaluator,
+}
+
+
+def check_component(cls: type, /, **options: Any) -> None:
+    """Runs the check of the component's kind, which its base class says."""
+    for kind, base in KINDS.items():
+        if isinstance(cls, type) and issubclass(cls, base):
+            _CHECKS[kind](cls, **options)
+            return
+    bases = ", ".join(f"m2dx.{base.__name__}" for base in KINDS.values())
+    raise ComponentCheckError(f"{cls!r} must be a subclass of one of {bases}")

@@ -1,0 +1,183 @@
+"""M2D with offline tasks: who sees what, where gradients go, eq. (6), and what a checkpoint keeps."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from m2dx.audio.crops import Batch
+from m2dx.audio.logmel import LogMel
+from m2dx.components import OfflineEncoder, OnlineMapper, TaskShapes, Views
+from m2dx.errors import RecipeError
+from m2dx.model.losses import MSE, NormMSE
+from m2dx.model.m2d import M2D
+from m2dx.model.mappers import LinearMapper, PoolLinearMapper
+from m2dx.model.multitask import MultiTask, Task, match_frames
+from m2dx.model.patches import PatchGrid
+from m2dx.model.views import DataStatistics, ViewMaker
+from m2dx.model.vit import ViTSize
+
+GRID = PatchGrid((80, 32), (16, 16))
+SHAPES = TaskShapes(GRID.shape, 16, None, 3)
+SAMPLES = 32 * 160
+
+
+class Spy(OfflineEncoder):
+    """Notes what it is given; its signal goes through a weight of its own, with dropout after it."""
+
+    name = "spy"
+    embed_dim = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(nn.Linear(1, 3), nn.Dropout(0.5))
+        self.seen: list[Views] = []
+
+    def forward(self, views: Views) -> Tensor:
+        self.seen.append(views)
+        signal: Tensor = self.layer(views.clean_wav.square().mean(dim=1, keepdim=True))
+        return signal
+
+
+def make_model(*, noise_ratio: float = 0.0, weight: float = 1.0, tasks: dict[str, float] | None = None) -> MultiTask:
+    torch.manual_seed(0)
+    logmel = LogMel(
+        sample_rate=16_000, n_fft=400, win_length=400, hop_length=160, n_mels=80, f_min=50.0, f_max=8000.0
+    )
+    views = ViewMaker(logmel, DataStatistics(-6.0, 2.0), noise_ratio=noise_ratio)
+    made = {
+        name: Task(Spy(), PoolLinearMapper(SHAPES), MSE(), weight=value)
+        for name, value in ({"spy": 1.0} if tasks is None else tasks).items()
+    }
+    m2d = M2D(GRID, ViTSize(16, 1, 2), ViTSize(8, 1, 2))
+    return MultiTask(views, m2d, made, method="m2d", num_visible=4, weight=weight)
+
+
+def make_batch(*, noise: bool = False) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    wav = torch.randn(2, SAMPLES, generator=generator) * 0.1
+    return Batch(
+        wav=wav,
+        noise_wav=torch.randn(2, SAMPLES, generator=generator) if noise else None,
+        labels={},
+        ids_shuffle=torch.stack([torch.randperm(10, generator=generator) for _ in range(2)]),
+        clip_ids=torch.arange(2),
+        bad=(),
+    )
+
+
+def test_offline_encoders_see_clean_audio_and_m2d_the_noisy_one() -> None:
+    model, batch = make_model(noise_ratio=0.5), make_batch(noise=True)
+    inputs: list[Tensor] = []
+    model.masked_model.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    model(batch)
+    spy = model.tasks["spy"].offline_encoder
+    assert isinstance(spy, Spy)
+    clean_model = make_model(noise_ratio=0.0)
+    clean_inputs: list[Tensor] = []
+    clean_model.masked_model.register_forward_pre_hook(lambda module, args: clean_inputs.append(args[0]))
+    clean_model(make_batch())
+    assert torch.equal(spy.seen[0].clean_wav, batch.wav)
+    assert torch.equal(spy.seen[0].clean_logmel, clean_inputs[0])
+    assert (inputs[0] - clean_inputs[0]).abs().mean() > 0.1
+
+
+def test_no_gradient_reaches_offline_encoders() -> None:
+    model = make_model()
+    model.train()
+    assert not model.tasks["spy"].offline_encoder.training and model.tasks["spy"].online_mapper.training
+    model(make_batch()).total.backward()
+    assert all(p.grad is None for p in model.tasks["spy"].offline_encoder.parameters())
+    assert all(p.grad is not None for p in model.tasks["spy"].online_mapper.parameters())
+
+
+def test_the_task_trains_the_encoder_and_the_predictor_through_h_hat() -> None:
+    model = make_model(weight=0.0)
+    model(make_batch()).total.backward()
+    m2d = model.masked_model
+    assert isinstance(m2d, M2D)
+    for parameter in (m2d.online.patch_embed.proj.weight, m2d.predictor.pred.weight, m2d.predictor.mask_token):
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0
+    assert all(p.grad is None for p in m2d.target.parameters())
+
+
+def test_equation_6() -> None:
+    losses = make_model(weight=0.7, tasks={"a": 2.0, "b": 0.25})(make_batch())
+    assert list(losses.parts) == ["m2d", "a", "b"]
+    expected = 0.7 * losses.parts["m2d"] + 2.0 * losses.parts["a"] + 0.25 * losses.parts["b"]
+    torch.testing.assert_close(losses.total, expected)
+    assert losses.parts["a"].item() != losses.parts["b"].item()
+    assert losses.latent.shape == (2, 4, 16) and not losses.latent.requires_grad
+
+
+def test_without_tasks_it_is_m2d_alone() -> None:
+    losses = make_model(tasks={})(make_batch())
+    assert list(losses.parts) == ["m2d"]
+    assert torch.equal(losses.total, losses.parts["m2d"])
+
+
+def test_training_state_leaves_out_offline_encoders() -> None:
+    model, other = make_model(), make_model()
+    state = {key: value + 1.0 for key, value in model.training_state().items()}
+    assert not [key for key in state if "offline_encoder" in key]
+    assert [key for key in state if "online_mapper" in key]
+    assert [key for key in state if key.startswith("masked_model.target.")]
+    other.load_training_state(state)
+    assert all(torch.equal(value, state[key]) for key, value in other.training_state().items())
+    with pytest.raises(RuntimeError, match=r"missing.*cls_token"):
+        other.load_training_state({k: v for k, v in state.items() if not k.endswith("cls_token")})
+    with pytest.raises(RuntimeError, match=r"unexpected.*extra"):
+        other.load_training_state({**state, "extra": torch.zeros(1)})
+
+
+def test_match_frames() -> None:
+    frames = torch.arange(6.0).reshape(1, 6, 1)
+    assert match_frames(frames, 6).flatten().tolist() == [0, 1, 2, 3, 4, 5]
+    assert match_frames(frames, 3).flatten().tolist() == [0.5, 2.5, 4.5]  # means of pairs
+    assert match_frames(frames[:, :5], 3).flatten().tolist() == [0.5, 2.5, 4.0]  # the last frame repeated
+    assert match_frames(torch.arange(7.0).reshape(1, 7, 1), 3).flatten().tolist() == [0.5, 2.5, 4.5]  # one left out
+    upsampled = match_frames(torch.tensor([[[0.0], [4.0]]]), 4).flatten().tolist()
+    assert upsampled == [0.0, 1.0, 3.0, 4.0]  # linear, at the centres of the frames
+    assert match_frames(torch.randn(2, 299, 5), 38).shape == (2, 38, 5)
+    assert match_frames(torch.randn(2, 50, 5), 38).shape == (2, 38, 5)
+
+
+class Wrong(OnlineMapper):
+    """Gives one column too many."""
+
+    name = "wrong"
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.new_zeros(len(tokens), 4)
+
+
+def test_shapes_that_do_not_fit_are_both_named() -> None:
+    task = Task(Spy(), Wrong(SHAPES), NormMSE(), weight=1.0)
+    views = Views(torch.zeros(2, SAMPLES), 16_000, torch.zeros(2, 1, 80, 32))
+    with pytest.raises(RecipeError, match=r"tasks\.mine: .* wrong gives \(B, 4\), but .* spy gives \(B, 3\)"):
+        task.check_shapes("mine", torch.zeros(2, 10, 16), views)
+
+
+def test_linear_mapper_by_hand() -> None:
+    """Each frame's tokens of all frequencies, side by side, through one layer."""
+    mapper = LinearMapper(TaskShapes((2, 3), 1, 3, 1))
+    nn.init.constant_(mapper.linear.bias, 0.5)
+    mapper.linear.weight.data = torch.tensor([[1.0, 100.0]])
+    tokens = torch.tensor([[[1.0], [2.0], [3.0], [4.0], [5.0], [6.0]]])  # f=0: 1, 2, 3; f=1: 4, 5, 6
+    assert mapper(tokens).flatten().tolist() == [401.5, 502.5, 603.5]
+
+
+def test_pool_linear_mapper_by_hand() -> None:
+    mapper = PoolLinearMapper(TaskShapes((2, 3), 1, None, 1))
+    nn.init.zeros_(mapper.linear.bias)
+    mapper.linear.weight.data = torch.tensor([[1.0, 100.0]])
+    tokens = torch.tensor([[[1.0], [2.0], [3.0], [4.0], [5.0], [6.0]]])
+    assert mapper(tokens).flatten().tolist() == [502.0]
+
+
+def test_mappers_refuse_shapes_that_cannot_fit() -> None:
+    with pytest.raises(RecipeError, match=r"\(B, 3, 7\).*\(B, 7\); use pool_linear"):
+        LinearMapper(TaskShapes((2, 3), 1, None, 7))
+    with pytest.raises(RecipeError, match=r"\(B, 3, 7\).*\(B, 12, 7\); set target_frames: tokens"):
+        LinearMapper(TaskShapes((2, 3), 1, 12, 7))
+    with pytest.raises(RecipeError, match=r"\(B, 7\).*\(B, 12, 7\); use linear"):
+        PoolLinearMapper(TaskShapes((2, 3), 1, 12, 7))

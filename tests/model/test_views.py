@@ -1,0 +1,86 @@
+"""M2D sees the noisy view, offline encoders the clean one."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from m2dx.audio.crops import Batch
+from m2dx.audio.logmel import LogMel
+from m2dx.components import Views
+from m2dx.model.views import DataStatistics, ViewMaker, at_rate
+
+FRAMES, HOP = 32, 160
+STATISTICS = DataStatistics(mean=-6.0, std=2.0, noise_mean=-9.0)
+
+
+def logmel() -> LogMel:
+    return LogMel(
+        sample_rate=16_000, n_fft=400, win_length=400, hop_length=HOP, n_mels=80, f_min=50.0, f_max=8000.0
+    )
+
+
+def batch(*, noise: torch.Tensor | None = None) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    return Batch(
+        wav=torch.randn(2, FRAMES * HOP, generator=generator) * 0.1,
+        noise_wav=noise,
+        labels={"notes": torch.eye(2)},
+        ids_shuffle=torch.arange(10).expand(2, -1),
+        clip_ids=torch.arange(2),
+        bad=(),
+    )
+
+
+def views(ratio: float, given: Batch) -> tuple[torch.Tensor, Views]:
+    made: Any = ViewMaker(logmel(), STATISTICS, noise_ratio=ratio)(given)
+    return made  # type: ignore[no-any-return]
+
+
+def test_without_noise_both_are_the_standardised_log_mel() -> None:
+    given = batch()
+    seen, clean = views(0.0, given)
+    expected = (logmel()(given.wav)[..., :FRAMES] + 6.0) / 2.0
+    assert seen.shape == (2, 1, 80, FRAMES)
+    torch.testing.assert_close(seen, expected)
+    assert torch.equal(clean.clean_logmel, seen)
+    assert clean.clean_wav is given.wav and clean.labels is given.labels and clean.sample_rate == 16_000
+
+
+def test_equation_5_with_each_mean_subtracted_and_the_data_s_std() -> None:
+    noise = torch.randn(2, FRAMES * HOP, generator=torch.Generator().manual_seed(2))
+    given = batch(noise=noise)
+    seen, clean = views(0.2, given)
+    x, b = logmel()(given.wav)[..., :FRAMES], logmel()(noise)[..., :FRAMES]
+    expected = torch.log(0.8 * torch.exp(x + 6.0) + 0.2 * torch.exp(b + 9.0)) / 2.0
+    torch.testing.assert_close(seen, expected)
+    assert torch.equal(clean.clean_logmel, views(0.0, batch())[1].clean_logmel)
+    assert torch.equal(clean.clean_wav, given.wav)
+
+
+def test_at_ratio_1_nothing_of_the_clip_is_left() -> None:
+    noise = torch.randn(2, FRAMES * HOP, generator=torch.Generator().manual_seed(2))
+    given = batch(noise=noise)
+    other = Batch(given.wav * 0.0, noise, given.labels, given.ids_shuffle, given.clip_ids, ())
+    seen, clean = views(1.0, given)
+    silent, _ = views(1.0, other)
+    assert torch.equal(seen, silent)
+    assert not torch.allclose(clean.clean_logmel, seen)
+
+
+def test_other_sampling_rates() -> None:
+    given = views(0.0, batch())[1]
+    assert at_rate(given, None) is given and at_rate(given, 16_000) is given
+    half = at_rate(given, 8_000)
+    assert half.sample_rate == 8_000 and half.clean_wav.shape == (2, FRAMES * HOP // 2)
+    assert half.clean_logmel is given.clean_logmel
+    tone = torch.sin(torch.arange(16_000) * (2 * math.pi * 440 / 16_000))[None]
+    resampled = at_rate(Views(tone, 16_000, tone), 8_000).clean_wav
+    assert torch.fft.rfft(resampled[0]).abs().argmax() == 440
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, float("nan")])
+def test_a_std_must_be_positive(std: float) -> None:
+    with pytest.raises(ValueError, match="must be positive"):
+        DataStatistics(0.0, std)
