@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping
@@ -14,7 +13,6 @@ from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -148,14 +146,9 @@ def read_tensors(path: Path) -> dict[str, Any]:
             check_records(path)
         with torch.serialization.safe_globals([argparse.Namespace]):  # published files keep their arguments
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        EOFError,
-        OSError,
-    ) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # any, when the bytes of another kind of file are unpickled
         raise CheckpointError(f"{path}: not a readable checkpoint: {error}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: a checkpoint must hold a dict, but holds a {type(state).__name__}")
@@ -182,7 +175,7 @@ def _load_export(folder: Path, long_clips: LongClips) -> AudioEncoder:
         encoder = Encoder(grid, ViTSize(**config["vit"]))
         logmel = build_logmel(AudioSection(**config["audio"]))
         mean, std = config["mean"], config["std"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}/config.json: not an m2dx export: {error!r}") from error
     state = published.rename(read_tensors(folder / EXPORT_WEIGHTS), published.ENCODER_NAMES)
     _load_strictly(encoder, state, str(folder))

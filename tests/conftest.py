@@ -1,5 +1,6 @@
 """What several parts of the tests share: the host, small recipes on the example recordings, the parity data."""
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def host() -> PluginHost:
 @pytest.fixture
 def console() -> Console:
     """A console whose text `export_text` gives."""
-    return Console(record=True, quiet=False, width=200, file=open("/dev/null", "w"))  # noqa: SIM115
+    return Console(record=True, width=200, file=io.StringIO())
 
 
 @pytest.fixture
@@ -87,10 +88,12 @@ def tiny_recipe(tmp_path: Path, host: PluginHost) -> Callable[..., Recipe]:
     """
     path = tmp_path / "tiny.yaml"
 
-    def make(*overrides: str, labels: bool = False, noise: bool = False) -> Recipe:
+    def make(
+        *overrides: str, labels: bool = False, noise: bool = False, with_host: PluginHost = host
+    ) -> Recipe:
         path.write_text(TINY, encoding="utf-8")
         given = [f"output={tmp_path / 'runs'}", *([LABELS] if labels else []), *([NOISE] if noise else [])]
-        return load_recipe(path, [*given, *overrides], host=host)
+        return load_recipe(path, [*given, *overrides], host=with_host)
 
     return make
 

@@ -110,7 +110,7 @@ def build_task(
 def check_task_names(recipe: Recipe) -> None:
     """RecipeError where a task has the name of the method, whose loss it would hide, or one that torch reserves."""
     for name in recipe.tasks:
-        if name == recipe.model.method or hasattr(nn.ModuleDict, name):
+        if name == recipe.model.method or hasattr(nn.ModuleDict(), name):
             raise RecipeError(f"tasks.{name}: {name!r} is a reserved name; give the task another one")
 
 

@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from m2dx.components import KINDS
-from m2dx.errors import M2dxError
+from m2dx.errors import PluginError
 from m2dx.hookspecs import hookimpl
 from m2dx.plugins import PluginHost, hook_name
 from m2dx.recipe.components import option_docs
@@ -69,9 +69,7 @@ class Subject:
             torch.manual_seed(seed)
             try:
                 return self.host.build(self.kind, self.spec, **offered)
-            except M2dxError as error:
-                if error.__cause__ is None:  # the component's own refusal
-                    raise
+            except PluginError as error:
                 raise ComponentCheckError(str(error)) from error
 
     def must(self, holds: bool, text: str) -> None:
@@ -107,7 +105,8 @@ def _check_docs(component: type, options: set[str]) -> None:
             f"{label} must explain each option in its docstring, but not {', '.join(lacking)}; add under `Options:` "
             f"a line such as `    {lacking[0]}: what it is, its unit`"
         )
-    if unknown := sorted(set(docs) - options):
+    inherited = {name for parent in component.__bases__ for name in option_docs(parent)}
+    if unknown := sorted(set(docs) - options - inherited):
         raise ComponentCheckError(
             f"{label} must explain only options that __init__ has, but explains {', '.join(unknown)}"
         )

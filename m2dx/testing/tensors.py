@@ -107,7 +107,7 @@ def _check_devices(subject: Subject, module: nn.Module, run: Run) -> None:
 def check_reaches(subject: Subject, module: nn.Module, loss: Tensor, inputs: Mapping[str, Tensor]) -> None:
     """A gradient of the loss must reach every parameter and the inputs."""
     with subject.attempt("the backward pass"):
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
     for name, parameter in module.named_parameters():
         subject.must(
             parameter.grad is not None,

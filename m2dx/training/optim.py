@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
@@ -22,6 +23,16 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: fl
         if parameter.requires_grad:
             (rest if parameter.ndim == 1 or name.endswith(".bias") else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+def load_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Loads an optimizer's state, but keeps its own options, such as a weight decay that the recipe has changed."""
+    options = [
+        {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, options, strict=True):
+        group.update(own)
 
 
 @dataclass(frozen=True)

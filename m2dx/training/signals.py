@@ -7,7 +7,6 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-
 _ONE_KEYSTROKE_SECONDS = 1.0
 
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -38,7 +37,7 @@ from m2dx.training.monitor import (
     not_finite,
     rankme,
 )
-from m2dx.training.optim import Schedule, parameter_groups
+from m2dx.training.optim import Schedule, load_moments, parameter_groups
 from m2dx.training.prepare import PreparedRun
 from m2dx.training.signals import StopRequests
 
@@ -288,13 +287,6 @@ class Trainer:
         train = self.recipe.train
         return self.checkpoints.save(self.step, state, keep_last=train.keep_last, keep_every=train.keep_every)
 
-    def _load_optimizer(self, state: dict[str, Any]) -> None:
-        """Moments and step counts from a checkpoint; weight decay and betas as the recipe has them now."""
-        options = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state)
-        for group, own in zip(self.optimizer.param_groups, options, strict=True):
-            group.update(own)
-
     def _resume(self) -> None:
         found = self.checkpoints.load_newest_whole()
         if found is None:
@@ -304,7 +296,7 @@ class Trainer:
         state, path = found
         try:
             self.model.load_training_state(state["model"])
-            self._load_optimizer(state["optimizer"])
+            load_moments(self.optimizer, state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.step = int(state["step"])
             if state["recipe"]["tasks"].keys() == self.recipe.tasks.keys():

@@ -61,7 +61,9 @@ def test_the_target_network_sees_masked_patches_only_or_all(
 def test_h_hat_has_visible_and_predicted_features_in_place(logmel: torch.Tensor) -> None:
     output = M2D(GRID, SIZE, PREDICTOR)(logmel, MASK)
     assert output.tokens.shape == (2, 6, 16)
-    assert torch.equal(output.tokens[0, 4], output.latent[0, 1])  # the first visible one, after the class token
+    assert torch.equal(
+        output.tokens[0, 4], output.latent[0, 1]
+    )  # the first visible one, after the class token
     assert torch.equal(output.tokens[0, 3], output.prediction[0, 2])
     assert torch.equal(gather_tokens(output.tokens, MASK.masked), output.prediction)
     assert M2D(GRID, SIZE, PREDICTOR)(logmel, MASK, with_tokens=False).tokens is None

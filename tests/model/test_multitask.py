@@ -38,7 +38,9 @@ class Spy(OfflineEncoder):
         return signal
 
 
-def make_model(*, noise_ratio: float = 0.0, weight: float = 1.0, tasks: dict[str, float] | None = None) -> MultiTask:
+def make_model(
+    *, noise_ratio: float = 0.0, weight: float = 1.0, tasks: dict[str, float] | None = None
+) -> MultiTask:
     torch.manual_seed(0)
     logmel = LogMel(
         sample_rate=16_000, n_fft=400, win_length=400, hop_length=160, n_mels=80, f_min=50.0, f_max=8000.0
@@ -95,7 +97,11 @@ def test_the_task_trains_the_encoder_and_the_predictor_through_h_hat() -> None:
     model(make_batch()).total.backward()
     m2d = model.masked_model
     assert isinstance(m2d, M2D)
-    for parameter in (m2d.online.patch_embed.proj.weight, m2d.predictor.pred.weight, m2d.predictor.mask_token):
+    for parameter in (
+        m2d.online.patch_embed.proj.weight,
+        m2d.predictor.pred.weight,
+        m2d.predictor.mask_token,
+    ):
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0
     assert all(p.grad is None for p in m2d.target.parameters())
 
@@ -134,7 +140,11 @@ def test_match_frames() -> None:
     assert match_frames(frames, 6).flatten().tolist() == [0, 1, 2, 3, 4, 5]
     assert match_frames(frames, 3).flatten().tolist() == [0.5, 2.5, 4.5]  # means of pairs
     assert match_frames(frames[:, :5], 3).flatten().tolist() == [0.5, 2.5, 4.0]  # the last frame repeated
-    assert match_frames(torch.arange(7.0).reshape(1, 7, 1), 3).flatten().tolist() == [0.5, 2.5, 4.5]  # one left out
+    assert match_frames(torch.arange(7.0).reshape(1, 7, 1), 3).flatten().tolist() == [
+        0.5,
+        2.5,
+        4.5,
+    ]  # one left out
     upsampled = match_frames(torch.tensor([[[0.0], [4.0]]]), 4).flatten().tolist()
     assert upsampled == [0.0, 1.0, 3.0, 4.0]  # linear, at the centres of the frames
     assert match_frames(torch.randn(2, 299, 5), 38).shape == (2, 38, 5)

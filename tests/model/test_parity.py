@@ -46,7 +46,9 @@ def test_positions(parity: Any) -> None:
 def test_mask(parity: Any) -> None:
     expected = parity.tensors["m2d_mask"]
     close(parity.mask.is_masked.float(), expected, atol=0)
-    assert num_visible_patches(parity.grid.num_patches, parity.meta["mask_ratio"]) == parity.meta["num_visible"]
+    assert (
+        num_visible_patches(parity.grid.num_patches, parity.meta["mask_ratio"]) == parity.meta["num_visible"]
+    )
 
 
 def test_m2d_forward(parity: Any) -> None:

@@ -1,0 +1,301 @@
+"""The encoder: audio of any length to features, from exports, checkpoints and published files."""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from m2dx.encoder import AudioEncoder, load_encoder, random_encoder
+from m2dx.errors import CheckpointError
+from m2dx.model.published import FINETUNED_PREFIX
+from m2dx.recipe.schema import AudioSection, ModelSection
+from m2dx.training.checkpoint import CheckpointFolder
+
+HOP = 160
+AUDIO = AudioSection(crop_seconds=0.64)  # 64 frames
+MODEL = ModelSection(size="tiny", depth=2, patch_size=(16, 16))  # 5 x 4 patches
+
+
+@pytest.fixture(scope="module")
+def encoder() -> AudioEncoder:
+    return random_encoder(AUDIO, MODEL, mean=-7.0, std=4.0, seed=0)
+
+
+def wav(samples: int, *, batch: int = 1) -> Tensor:
+    return torch.randn(batch, samples, generator=torch.Generator().manual_seed(samples)) * 0.1
+
+
+def close(actual: Tensor, expected: Tensor, *, atol: float = 1e-5) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
+
+
+# Published numbers
+
+
+@torch.no_grad()
+def test_published_features(parity: Any) -> None:
+    encoder = load_encoder(parity.folder / "m2d_weights.safetensors", num_heads=4)
+    layers = encoder.encode_logmel(parity.tensors["x"], all_layers=True)
+    close(torch.stack(layers), parity.tensors["encoder_layers_timeframed"])
+    close(encoder.encode_logmel(parity.tensors["x"])[0], parity.tensors["encoder_layers_timeframed"][-1])
+    close(encoder.encode_logmel(parity.tensors["long_x"])[0], parity.tensors["long_features"])
+
+
+def test_published_sizes_come_from_the_tensors(parity: Any) -> None:
+    encoder = load_encoder(parity.folder / "m2d_weights.safetensors", num_heads=4)
+    assert encoder.encoder.grid == parity.grid and encoder.encoder.size == parity.size
+    assert (encoder.mean, encoder.std) == (pytest.approx(-7.1), pytest.approx(4.2))
+    assert encoder.sample_rate == 16_000 and encoder.embed_dim == parity.grid.shape[0] * 32
+    assert encoder.frame_rate == 100 / parity.grid.patch_size[1]
+    assert encoder.head is None and not encoder.training
+
+
+def test_a_published_checkpoint_file(parity: Any, tmp_path: Path) -> None:
+    """Under `model`, with the arguments of its training beside it, in a folder whose name has the rate."""
+    folder = tmp_path / "m2d_vit_base-80x608p16x16p32k-240413_AS-FT_enconly"
+    folder.mkdir()
+    path = folder / "checkpoint-300.pth"
+    torch.save({"model": parity.weights(), "args": argparse.Namespace(lr=1e-3), "epoch": 3}, path)
+    encoder = load_encoder(path, num_heads=4)
+    assert (
+        encoder.sample_rate == 32_000
+        and encoder.logmel.hop_length == 320
+        and encoder.frame_rate * (parity.grid.patch_size[1]) == 100
+    )
+    assert load_encoder(path, num_heads=4, sample_rate=16_000).sample_rate == 16_000
+    with torch.no_grad():
+        close(encoder.encode_logmel(parity.tensors["long_x"])[0], parity.tensors["long_features"])
+
+
+def test_a_file_without_statistics_has_audioset_s(parity: Any, tmp_path: Path) -> None:
+    weights = {k: v for k, v in parity.weights().items() if k != "norm_stats"}
+    torch.save(weights, tmp_path / "old.pth")
+    encoder = load_encoder(tmp_path / "old.pth", num_heads=4)
+    assert (encoder.mean, encoder.std) == (-7.1, 4.2)
+    torch.save({**weights, "norm_stats": torch.tensor([-8.0, 3.0])}, tmp_path / "own.pth")
+    encoder = load_encoder(tmp_path / "own.pth", num_heads=4)
+    assert (encoder.mean, encoder.std) == (-8.0, 3.0)
+
+
+def test_a_fine_tuned_file_has_its_head(parity: Any, tmp_path: Path) -> None:
+    width, generator = parity.grid.shape[0] * 32, torch.Generator().manual_seed(0)
+    head = {
+        "module.head.norm.running_mean": torch.randn(width, generator=generator),
+        "module.head.norm.running_var": torch.rand(width, generator=generator) + 0.5,
+        "module.head.mlp.mlp.0.weight": torch.randn(7, width, generator=generator),
+        "module.head.mlp.mlp.0.bias": torch.randn(7, generator=generator),
+    }
+    backbone = {FINETUNED_PREFIX + key: value for key, value in parity.weights().items()}
+    torch.save({**backbone, **head}, tmp_path / "weights.pth")
+    encoder = load_encoder(tmp_path / "weights.pth", num_heads=4)
+    assert encoder.head is not None
+    with torch.no_grad():
+        features = encoder.encode_logmel(parity.tensors["x"])[0]
+        close(features, parity.tensors["encoder_layers_timeframed"][-1])
+        mean, var, weight, bias = head.values()
+        expected = (features.mean(1) - mean) / (var + 1e-5).sqrt() @ weight.T + bias
+        close(encoder.head(features.mean(1)), expected, atol=1e-4)
+    del head["module.head.mlp.mlp.0.bias"]
+    torch.save({**backbone, **head}, tmp_path / "half.pth")
+    with pytest.raises(CheckpointError, match="head does not fit"):
+        load_encoder(tmp_path / "half.pth", num_heads=4)
+
+
+def test_what_is_not_used_is_told(parity: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        load_encoder(parity.folder / "m2d_weights.safetensors", num_heads=4)
+        assert caplog.text == ""
+        torch.save({**parity.weights(), "audio_proj.weight": torch.zeros(2, 2)}, tmp_path / "clap.pth")
+        load_encoder(tmp_path / "clap.pth", num_heads=4)
+    assert "not used by the encoder: audio_proj" in caplog.text
+
+
+# Lengths
+
+
+@pytest.mark.parametrize(
+    ("samples", "frames"),
+    [
+        (1, 1),
+        (HOP - 1, 1),
+        (HOP * 15, 1),  # shorter than a patch
+        (HOP * 16, 1),
+        (HOP * 17, 2),
+        (HOP * 64, 4),  # the model's input
+        (HOP * 64 + HOP - 1, 4),
+        (HOP * 65, 5),
+        (HOP * 64 * 3 + HOP * 20, 14),
+    ],
+)
+@pytest.mark.parametrize("long_clips", ["split", "interpolate"])
+@torch.no_grad()
+def test_any_length(encoder: AudioEncoder, samples: int, frames: int, long_clips: Any) -> None:
+    encoder = AudioEncoder(encoder.encoder, encoder.logmel, mean=-7.0, std=4.0, long_clips=long_clips).eval()
+    features = encoder(wav(samples, batch=2))
+    assert features.shape == (2, frames, encoder.embed_dim) and features.isfinite().all()
+    assert encoder.embed_dim == 5 * 192 and encoder.frame_rate == 6.25
+    close(encoder.clip(wav(samples, batch=2)), features.mean(dim=1))
+    layers = encoder.layers(wav(samples, batch=2))
+    assert len(layers) == 2 and torch.equal(layers[-1], features) and layers[0].shape == features.shape
+
+
+@torch.no_grad()
+def test_one_clip_may_come_without_a_batch(encoder: AudioEncoder) -> None:
+    assert torch.equal(encoder(wav(5000)[0]), encoder(wav(5000)))
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (1, 2, 3), ()])
+def test_what_is_not_audio(encoder: AudioEncoder, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"audio must be \(N,\) or \(B, N\) samples"):
+        encoder(torch.zeros(shape))
+
+
+@torch.no_grad()
+def test_splitting_is_encoding_each_chunk(encoder: AudioEncoder) -> None:
+    logmel = encoder.standard_logmel(wav(HOP * 150))
+    assert logmel.shape == (1, 1, 80, 150)
+    chunks = [encoder.encode_logmel(logmel[..., start : start + 64])[0] for start in (0, 64, 128)]
+    close(encoder.encode_logmel(logmel)[0], torch.cat(chunks, dim=1), atol=1e-6)
+    changed = logmel.clone()
+    changed[..., :64] += 1.0
+    difference = (encoder.encode_logmel(changed)[0] - encoder.encode_logmel(logmel)[0]).abs().amax(dim=(0, 2))
+    assert (difference > 0).tolist() == [True] * 4 + [False] * 6
+
+
+@torch.no_grad()
+def test_interpolation_sees_the_whole_at_once(encoder: AudioEncoder) -> None:
+    whole = AudioEncoder(encoder.encoder, encoder.logmel, mean=-7.0, std=4.0, long_clips="interpolate").eval()
+    short = wav(HOP * 64)
+    assert torch.equal(whole(short), encoder(short))  # up to the model's input there is no difference
+    logmel = encoder.standard_logmel(wav(HOP * 128))
+    changed = logmel.clone()
+    changed[..., :16] += 1.0
+    difference = (whole.encode_logmel(changed)[0] - whole.encode_logmel(logmel)[0]).abs().amax(dim=(0, 2))
+    assert difference.shape == (8,) and (difference > 0).all()
+
+
+@torch.no_grad()
+def test_the_last_patch_is_filled_with_the_mean(encoder: AudioEncoder) -> None:
+    logmel = encoder.standard_logmel(wav(HOP * 20))
+    filled = torch.cat([logmel, torch.zeros(1, 1, 80, 12)], dim=-1)
+    close(encoder.encode_logmel(logmel)[0], encoder.encode_logmel(filled)[0], atol=0)
+
+
+def test_log_mels_are_standardised(encoder: AudioEncoder) -> None:
+    audio = wav(HOP * 30)
+    close(encoder.standard_logmel(audio), (encoder.logmel.crop(audio) + 7.0) / 4.0)
+
+
+def test_an_unknown_way_for_long_clips(encoder: AudioEncoder) -> None:
+    with pytest.raises(ValueError, match="long_clips must be one of"):
+        AudioEncoder(encoder.encoder, encoder.logmel, mean=0, std=1, long_clips="cut")  # type: ignore[arg-type]
+
+
+def test_random_encoders_follow_from_the_seed() -> None:
+    one, same, other = (random_encoder(AUDIO, MODEL, mean=0, std=1, seed=seed) for seed in (0, 0, 1))
+    weights = [e.encoder.trunk.blocks[0].attn.qkv.weight for e in (one, same, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+# Errors
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such file or folder"):
+        load_encoder(tmp_path / "none.pt")
+    with pytest.raises(CheckpointError, match=r"neither an export .* nor a run with checkpoints"):
+        load_encoder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors", "a.wav"])
+@pytest.mark.parametrize("content", [b"", b"some text that is no checkpoint", b"PK\x03\x04 half a zip"])
+def test_files_that_are_something_else(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"not a readable checkpoint|not a whole checkpoint"):
+        load_encoder(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ([1, 2], "must hold a dict, but holds a list"),
+        ({"step": 3}, "neither an m2dx checkpoint nor a published one"),
+        ({"weight": torch.zeros(2)}, "must have patch_embed.proj.weight"),
+        ({"model": {}}, "must have patch_embed.proj.weight"),
+    ],
+)
+def test_checkpoints_of_something_else(tmp_path: Path, state: Any, message: str) -> None:
+    torch.save(state, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=message):
+        load_encoder(tmp_path / "other.pt")
+
+
+def test_published_weights_that_do_not_fit(parity: Any, tmp_path: Path) -> None:
+    weights = parity.weights()
+
+    def load(state: dict[str, Tensor], num_heads: int | None = 4) -> AudioEncoder:
+        torch.save(state, tmp_path / "odd.pth")
+        return load_encoder(tmp_path / "odd.pth", num_heads=num_heads)
+
+    assert load(weights, None).encoder.size.num_heads == 1  # 64 per head, but at least one
+    with pytest.raises(CheckpointError, match="must be a multiple of num_heads, which is 5"):
+        load(weights, 5)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        load({k: v for k, v in weights.items() if k != "blocks.1.norm1.bias"})
+    with pytest.raises(CheckpointError, match="transformer blocks"):
+        load({k: v for k, v in weights.items() if not k.startswith("blocks.")})
+    with pytest.raises(CheckpointError, match="1 input channel, but this one has 2"):
+        load({**weights, "patch_embed.proj.weight": weights["patch_embed.proj.weight"].repeat(1, 2, 1, 1)})
+    with pytest.raises(CheckpointError, match="do not fit an input of 80 mels"):
+        load({**weights, "patch_embed.proj.weight": torch.zeros(32, 1, 24, 4)})
+
+
+def test_damaged_checkpoints(tmp_path: Path, parity: Any) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(parity.weights(), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r"a\.pth"):
+        load_encoder(path, num_heads=4)
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 4
+    path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match="does not match its checksum"):
+        load_encoder(path, num_heads=4)
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return Path.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"model": {}, "args": Evil()}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        load_encoder(tmp_path / "a.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_exports_that_are_not_whole(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    for content in ("", "{", '{"a": 1}', "[]", json.dumps({"format": "m2dx-encoder"})):
+        config.write_text(content)
+        with pytest.raises(CheckpointError, match=r"config\.json"):
+            load_encoder(tmp_path)
+    save_file({"cls_token": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load_encoder(tmp_path / "model.safetensors")
+
+
+def test_a_run_s_folder_gives_its_newest_checkpoint(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    for step in (1, 2):
+        folder.save(step, {"step": step}, keep_last=2)
+    for path in (tmp_path, folder.path):
+        with pytest.raises(CheckpointError, match=r"step-00000002\.pt"):
+            load_encoder(path)

@@ -1,0 +1,107 @@
+"""An export is the checkpoint's encoder, and says everything about itself."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from m2dx.encoder import load_encoder
+from m2dx.errors import CheckpointError
+from m2dx.export import export_encoder
+from m2dx.training.distributed import Processes
+from m2dx.training.prepare import prepare
+from m2dx.training.trainer import Trainer
+
+
+@pytest.fixture
+def run_folder(tiny_recipe: Any, host: Any, console: Console) -> Path:
+    """A run of three steps with checkpoints of steps 2 and 3."""
+    recipe = tiny_recipe("train.epochs=0.6", "train.checkpoint_every=2", labels=True)
+    run = prepare(recipe, host, Processes(0, 1, torch.device("cpu")), console)
+    run.folder.mkdir(parents=True)
+    Trainer(run, resume=False, console=console).fit()
+    return run.folder
+
+
+def wav() -> torch.Tensor:
+    return torch.randn(2, 16_000, generator=torch.Generator().manual_seed(0)) * 0.1
+
+
+@torch.no_grad()
+def test_round_trip(run_folder: Path, tmp_path: Path) -> None:
+    newest = run_folder / "checkpoints" / "step-00000003.pt"
+    from_checkpoint = load_encoder(newest)
+    exported = export_encoder(run_folder, tmp_path / "encoder")
+    expected = from_checkpoint(wav())
+    assert expected.shape == (2, 7, 5 * 192)
+    for path in (exported, exported / "model.safetensors", run_folder, run_folder / "checkpoints"):
+        encoder = load_encoder(path)
+        assert torch.equal(encoder(wav()), expected), path
+        assert (encoder.mean, encoder.std, encoder.sample_rate) == (-7.0, 4.0, 16_000)
+        assert not encoder.training
+    long = load_encoder(exported, long_clips="interpolate")
+    assert long.long_clips == "interpolate" and not torch.allclose(long(wav()), expected)
+    older = load_encoder(run_folder / "checkpoints" / "step-00000002.pt")
+    assert not torch.equal(older(wav()), expected)
+    export_encoder(run_folder / "checkpoints" / "step-00000002.pt", tmp_path / "older")
+    assert torch.equal(load_encoder(tmp_path / "older")(wav()), older(wav()))
+
+
+def test_it_describes_itself(run_folder: Path, tmp_path: Path) -> None:
+    folder = export_encoder(run_folder, tmp_path / "encoder")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["format"] == "m2dx-encoder" and config["version"] == 1 and config["step"] == 3
+    assert (config["input_size"], config["patch_size"]) == ([80, 32], [16, 16])
+    assert config["vit"] == {"embed_dim": 192, "depth": 1, "num_heads": 3}
+    assert (config["sample_rate"], config["embed_dim"], config["frame_rate"]) == (16_000, 960, 6.25)
+    assert (config["mean"], config["std"]) == (-7.0, 4.0)
+    assert config["recipe"]["tasks"]["labels"]["weight"] == 0.5
+    assert len(config["label_names"]["notes"]) == 11
+    names = set(load_file(folder / "model.safetensors"))
+    assert {
+        "cls_token",
+        "pos_embed",
+        "patch_embed.proj.weight",
+        "blocks.0.attn.qkv.weight",
+        "norm.weight",
+    } < names
+    assert not [name for name in names if "predictor" in name or "target" in name or "task" in name]
+
+
+@torch.no_grad()
+def test_it_is_the_online_network(run_folder: Path) -> None:
+    checkpoint = run_folder / "checkpoints" / "step-00000003.pt"
+    state = torch.load(checkpoint, weights_only=True)["model"]
+    encoder = load_encoder(checkpoint).encoder
+    name = "trunk.blocks.0.mlp.fc1.weight"
+    assert torch.equal(encoder.get_parameter(name), state[f"masked_model.online.{name}"])
+
+
+def test_errors(run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such checkpoint or run"):
+        export_encoder(tmp_path / "none", tmp_path / "out")
+    with pytest.raises(CheckpointError, match="neither an export"):
+        export_encoder(tmp_path, tmp_path / "out")
+    torch.save({"model": {}}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="only m2dx checkpoints can be exported"):
+        export_encoder(tmp_path / "other.pt", tmp_path / "out")
+    newest = run_folder / "checkpoints" / "step-00000003.pt"
+    newest.write_bytes(newest.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+        export_encoder(run_folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_without_its_weights(run_folder: Path, tmp_path: Path) -> None:
+    folder = export_encoder(run_folder, tmp_path / "encoder")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        load_encoder(folder)
+    shutil.copy(folder / "config.json", folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        load_encoder(folder)

@@ -1,0 +1,152 @@
+"""Metrics, RankMe, and alarms."""
+
+import json
+import logging
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from m2dx.training.distributed import Processes
+from m2dx.training.monitor import (
+    CollapseAlarm,
+    LossWatch,
+    MetricsWriter,
+    ProgressLine,
+    StepRecord,
+    mean_losses,
+    not_finite,
+    rankme,
+)
+
+
+def record(step: int, loss: float, grad_norm: float = 1.0) -> StepRecord:
+    losses = {"loss": torch.tensor(loss), "loss_m2d": torch.tensor(loss / 2)}
+    return StepRecord(step, losses, torch.tensor(grad_norm), (torch.tensor([step]),))
+
+
+def with_singular_values(values: list[float], rows: int = 64) -> Tensor:
+    left = torch.linalg.qr(torch.randn(rows, len(values), dtype=torch.float64)).Q
+    right = torch.linalg.qr(torch.randn(len(values), len(values), dtype=torch.float64)).Q
+    return (left * torch.tensor(values, dtype=torch.float64)) @ right
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([3.0] * 16, 16.0),  # as many equal directions, as many ranks
+        ([5.0] + [0.0] * 15, 1.0),
+        ([1.0, 1.0, 0.0, 0.0], 2.0),
+        # shares 1/2, 1/4, 1/4: exp(1/2 log 2 + 1/2 log 4)
+        ([2.0, 1.0, 1.0], math.exp(0.5 * math.log(2) + 0.5 * math.log(4))),
+    ],
+)
+def test_rankme(values: list[float], expected: float) -> None:
+    features = with_singular_values(values)
+    assert rankme(features) == pytest.approx(expected, rel=1e-3)
+    assert rankme(features * 1000) == pytest.approx(expected, rel=1e-3)
+
+
+def test_rankme_takes_evenly_spaced_rows_of_many() -> None:
+    one_direction = torch.zeros(5000, 8)
+    one_direction[:, 0] = 1.0
+    one_direction[1::3] = torch.randn(
+        len(one_direction[1::3]), 8
+    )  # every third row; 5000 rows: every third taken
+    assert rankme(one_direction) == pytest.approx(1.0, rel=1e-3)
+    assert rankme(one_direction[:2048]) > 2
+
+
+def test_rankme_of_zeros_and_of_half_precision() -> None:
+    assert math.isfinite(rankme(torch.zeros(10, 4)))
+    assert rankme(torch.eye(8).bfloat16()) == pytest.approx(8.0, rel=1e-2)
+
+
+def test_the_collapse_alarm(caplog: pytest.LogCaptureFixture) -> None:
+    alarm = CollapseAlarm()
+    with caplog.at_level(logging.WARNING):
+        alarm.check(100, 50.0)
+        assert caplog.text == "" and alarm.count == 0
+        alarm.check(200, 1.2)
+    assert "collapsing: RankMe is 1.20 at step 200" in caplog.text and alarm.count == 1
+
+
+def test_means_since_the_last_line() -> None:
+    watch = LossWatch(check_grad_norm=True)
+    for step, loss in enumerate([1.0, 2.0, 6.0], start=1):
+        watch.push(record(step, loss, grad_norm=loss))
+    assert watch.drain_means() == {"loss": 3.0, "loss_m2d": 1.5, "grad_norm": 3.0}
+    watch.push(record(4, 8.0))
+    assert watch.drain_means()["loss"] == 8.0
+
+
+def test_means_go_on_after_a_restore() -> None:
+    watch, other = LossWatch(check_grad_norm=True), LossWatch(check_grad_norm=True)
+    for step, loss in ((1, 1.0), (2, 2.0)):
+        watch.push(record(step, loss))
+    other.restore(watch.pending(), step=2, device=torch.device("cpu"))
+    assert other.first_not_finite() is None
+    for each in (watch, other):
+        each.push(record(3, 6.0))
+    assert other.drain_means() == watch.drain_means()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_the_first_step_that_is_not_finite(bad: float) -> None:
+    watch = LossWatch(check_grad_norm=True)
+    watch.push(record(1, 1.0))
+    assert watch.first_not_finite() is None
+    for step, loss in ((2, 1.0), (3, bad), (4, bad)):
+        watch.push(record(step, loss))
+    found = watch.first_not_finite()
+    assert found is not None and found.step == 3
+
+
+def test_a_gradient_that_is_not_finite_counts_but_not_with_a_scaler() -> None:
+    for check, expected in ((True, 1), (False, None)):
+        watch = LossWatch(check_grad_norm=check)
+        watch.push(record(1, 1.0, grad_norm=float("inf")))
+        found = watch.first_not_finite()
+        assert (found.step if found else None) == expected
+
+
+def test_the_error_names_step_values_clips_and_remedies() -> None:
+    text = str(not_finite(record(7, float("nan")), ["a.wav", "b.wav"]))
+    for part in ("step 7", "loss nan", "grad_norm 1", "  a.wav\n  b.wav", "base_lr"):
+        assert part in text
+
+
+def test_metrics_file(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path, 0)
+    for step in (1, 2, 3):
+        writer.write({"step": step, "loss": 1.0 / step, "time": 5.0})
+    writer.close()
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + "\n" + '{"step": 4, "lo')
+    writer = MetricsWriter(tmp_path, 2)
+    writer.write({"step": 3, "loss": 9.0})
+    writer.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 0.5), (3, 9.0)]
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_one_process_keeps_its_losses() -> None:
+    means = mean_losses({"loss": torch.tensor(2.0)}, Processes(0, 1, torch.device("cpu")))
+    assert means["loss"].item() == 2.0
+
+
+def test_progress_without_a_terminal_is_a_line_at_times(console: Console) -> None:
+    line = ProgressLine(console, 10, 0, enabled=True)
+    metrics = {"loss": 1.5, "loss_m2d": 1.25, "lr": 1e-3, "clips_per_second": 80.0, "rankme": 12.0}
+    for step in range(1, 11):
+        line.update(step, metrics)
+    line.close()
+    text = console.export_text()
+    assert len(text.splitlines()) == 2  # the first, and the last
+    assert "step 10/10" in text and "m2d 1.2500" in text and "80 clips/s" in text and "rankme 12.0" in text
+    ProgressLine(console, 10, 0, enabled=False).update(1, metrics)
+    assert console.export_text(clear=False).count("step") == 0
