@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -29,7 +30,7 @@ app = typer.Typer(
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Changes to the recipe, in YAML.", show_default=False),
+    typer.Argument(metavar="KEY.PATH=VALUE", help="Changes to the recipe, in YAML.", show_default=False),
 ]
 EncoderPath = Annotated[
     Path,
@@ -61,7 +62,7 @@ def train(
     host, loaded = _load(recipe, overrides)
     summary = run_recipe(loaded, host, _console(), resume=resume, overwrite=overwrite)
     if summary.stopped_by is not None:
-        again = " ".join(["m2dx train", str(recipe), *(overrides or []), "--resume"])
+        again = shlex.join(["m2dx", "train", str(recipe), *(overrides or []), "--resume"])
         _console().print(
             f"stopped by {summary.stopped_by} after step {summary.steps}, saved. Go on with:\n  {again}"
         )
@@ -104,7 +105,7 @@ def export(
 @app.command()
 def encode(
     encoder: EncoderPath,
-    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Audio files.", show_default=False)],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Audio files.", show_default=False)],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for .npy files, or a .parquet file.")
     ] = Path("features"),
@@ -143,25 +144,22 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's fold
 @app.command()
 def plugins() -> None:
     """List the installed plugins, their components, and why a plugin failed to load."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("plugin", "package", "components")
     for record in _host().records:
-        components = "\n".join(
-            f"{kind}: {', '.join(names)}" for kind, names in record.components.items() if names
-        )
-        failure = "" if record.error is None else f"[red]failed: {escape(record.error)}[/red]"
+        lines = [Text(f"{kind}: {', '.join(names)}") for kind, names in record.components.items() if names]
+        if record.error is not None:
+            lines.append(Text(f"failed: {record.error}", style="red"))
         package = f"{record.distribution or '-'} {record.version or ''}".strip()
-        table.add_row(record.name, package, "\n".join(part for part in (components, failure) if part))
+        table.add_row(record.name, package, Text("\n").join(lines))
     _console().print(table)
 
 
 @app.command()
 def show(
-    path: Annotated[
-        str, typer.Argument(metavar="[PATH]", help="Only fields that start with this path.")
-    ] = "",
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Only fields that start with this path.")] = "",
 ) -> None:
     """Print every recipe field, or those under a path, with type, default and meaning."""
     from rich.table import Table
@@ -173,7 +171,7 @@ def show(
         raise typer.BadParameter(f"no recipe field starts with {path!r}; `m2dx show` lists all")
     table = Table("field", "type", "default", "meaning", show_lines=False)
     for line in lines:
-        table.add_row(line.path, line.type, line.default, line.description)
+        table.add_row(*line)
     _console().print(table)
 
 
@@ -201,7 +199,7 @@ def _load(recipe: Path, overrides: list[str] | None) -> tuple[PluginHost, Recipe
 def _console() -> Console:
     from rich.console import Console
 
-    return Console()
+    return Console(markup=False)  # paths and types have brackets
 
 
 def _error(text: str) -> None:

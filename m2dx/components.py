@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from m2dx.encoder import AudioEncoder
+    from m2dx.evaluation.features import ClipEncoder
     from m2dx.evaluation.tasks import EvaluationTask
 
 LABEL_SEPARATOR = ";"
@@ -172,8 +172,12 @@ class Evaluator(abc.ABC):
     name: ClassVar[str]
 
     @abc.abstractmethod
-    def evaluate(self, encoder: AudioEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
-        """Scores of one encoder on one task, over the seeds that the protocol uses."""
+    def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
+        """Scores of one encoder on one task, over the seeds that the protocol uses.
+
+        The encoder may be a baseline that only has clip features. A protocol that needs more (an `AudioEncoder`)
+        raises RecipeError for it, which says to leave the baseline out.
+        """
 
 
 KINDS: dict[str, type] = {

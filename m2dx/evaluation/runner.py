@@ -53,7 +53,7 @@ def evaluate(
                 for protocol, evaluator in evaluators.items():
                     if progress is not None:
                         progress(done, total, f"{name}: {task.name}, {protocol}")
-                    for score in evaluator.evaluate(encoder, task, seeds=its_seeds):  # type: ignore[arg-type]
+                    for score in evaluator.evaluate(encoder, task, seeds=its_seeds):
                         pooled[task.name, protocol, score.metric].append(replace(score, protocol=protocol))
                     done += len(its_seeds)
             del encoder  # before the next one is made: a large network may not fit beside two others

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from m2dx.components import Score
 from m2dx.evaluation.runner import EncoderScore
@@ -20,15 +20,16 @@ def score_table(scores: Sequence[EncoderScore], *, title: str | None = None) -> 
     table = Table(title=title)
     table.add_column("encoder", no_wrap=True)
     for column in columns:
-        table.add_column(escape("\n".join(column)), justify="right")  # three lines, to be narrow
+        table.add_column(Text("\n".join(column)), justify="right")  # three lines, to be narrow
     for encoder, row in rows.items():
         cells = [
-            f"[bold]{_cell(row.get(column))}[/bold]"
-            if column in row and row[column].mean == best[column]
-            else _cell(row.get(column))
+            Text(
+                _cell(row.get(column)),
+                style="bold" if column in row and row[column].mean == best[column] else "",
+            )
             for column in columns
         ]
-        table.add_row(escape(encoder), *cells)
+        table.add_row(Text(encoder), *cells)
     return table
 
 
