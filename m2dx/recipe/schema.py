@@ -79,7 +79,7 @@ class AudioSection(Section):
     f_max: PositiveFloat = 8000.0
     """Highest frequency of the mel bands, Hz; default half the sampling rate."""
     crop_seconds: PositiveFloat = 6.08
-    """Length of one training crop, s; its frames (100 per second) must be a multiple of the patch's time size."""
+    """Length of one training crop, s; its frames, one per hop_length, must be a multiple of the patch's time size."""
 
     @model_validator(mode="before")
     @classmethod
@@ -209,7 +209,7 @@ class ModelSection(Section):
     mask_ratio: OpenFraction = 0.7
     """Share of the patches that is masked."""
     predictor: PredictorSection = PredictorSection()
-    """The predictor; the published one by default."""
+    """The predictor; by default the published one of the method (MSM-MAE: 384 wide, 4 blocks, 6 heads)."""
     ema_decay: EmaSection = EmaSection()
     """Decay of the target network; M2D only."""
     target_init: Literal["random", "online"] = "random"
@@ -222,6 +222,28 @@ class ModelSection(Section):
     """Standardise each patch's target; default yes for M2D, no for MSM-MAE, as published."""
     weight: NonNegativeFloat = 1.0
     """Weight lambda of the M2D (or MSM-MAE) loss in eq. (6)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_decoder(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("method") != "msm_mae":
+            return values
+        given = values.get("predictor", {})
+        if not isinstance(given, dict):
+            return values
+        return {**values, "predictor": {"embed_dim": 384, "depth": 4, "num_heads": 6, **given}}
+
+    @model_validator(mode="after")
+    def _fields_of_the_method(self) -> "ModelSection":
+        if self.method == "msm_mae":
+            fields = type(self).model_fields
+            unused = ("ema_decay", "target_init", "target_input", "loss")
+            changed = [name for name in unused if getattr(self, name) != fields[name].default]
+            if changed:
+                raise ValueError(
+                    f"{' and '.join(changed)} must be left out with method msm_mae, which has no target"
+                )
+        return self
 
 
 class TaskSection(Section):
@@ -347,13 +369,18 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _whole_patches(self) -> "Recipe":
-        for axis, size, patch in (
-            ("audio.n_mels", self.audio.n_mels, self.model.patch_size[0]),
-            ("audio.crop_seconds", self.audio.crop_frames, self.model.patch_size[1]),
-        ):
-            if size % patch:
-                raise ValueError(
-                    f"{axis} must give a multiple of model.patch_size ({patch}), but gives {size}; "
-                    f"the nearest are {size // patch * patch} and {(size // patch + 1) * patch}"
-                )
+        mels, frames = self.model.patch_size
+        if self.audio.n_mels % mels:
+            raise ValueError(
+                f"audio.n_mels must be a multiple of the patch's {mels} mels (model.patch_size), "
+                f"but is {self.audio.n_mels}"
+            )
+        length, frame_seconds = self.audio.crop_frames, self.audio.hop_length / self.audio.sample_rate
+        if length % frames or not length:
+            nearest = [n * frames * frame_seconds for n in (length // frames, length // frames + 1) if n]
+            raise ValueError(
+                f"audio.crop_seconds must be a multiple of the patch's {frames} frames (model.patch_size), but is "
+                f"{self.audio.crop_seconds:g} s, {length} frames; nearest: "
+                + " or ".join(f"{seconds:.6g} s" for seconds in nearest)
+            )
         return self

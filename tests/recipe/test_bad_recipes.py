@@ -126,8 +126,21 @@ BAD = {
     ),
     "sections that do not fit": (
         DATA + "audio:\n  sample_rate: 16000\n  n_mels: 81\n",
-        "recipe.yaml:4: audio.n_mels must give a multiple of model.patch_size (16), but gives 81; "
-        "the nearest are 80 and 96",
+        "recipe.yaml:4: audio.n_mels must be a multiple of the patch's 16 mels (model.patch_size), but is 81",
+    ),
+    "crop of no whole patches": (
+        DATA + "audio:\n  crop_seconds: 1.0\n",
+        "recipe.yaml:3: audio.crop_seconds must be a multiple of the patch's 16 frames (model.patch_size), "
+        "but is 1 s, 100 frames; nearest: 0.96 s or 1.12 s",
+    ),
+    "crop of less than a patch": (
+        DATA + "audio:\n  crop_seconds: 0.001\n",
+        "recipe.yaml:3: audio.crop_seconds must be a multiple of the patch's 16 frames (model.patch_size), "
+        "but is 0.001 s, 0 frames; nearest: 0.16 s",
+    ),
+    "fields that the method does not have": (
+        DATA + "model: {method: msm_mae, target_input: all}\n",
+        "recipe.yaml:2: model: target_input must be left out with method msm_mae, which has no target",
     ),
     "derived value that does not fit": (
         DATA + "audio:\n  sample_rate: 20\n",
