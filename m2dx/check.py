@@ -8,12 +8,15 @@ from rich.syntax import Syntax
 from rich.table import Table
 from torch import nn
 
-from m2dx.audio.crops import collate
+from m2dx.audio.bad_files import BadFiles
+from m2dx.audio.crops import Batch, collate
 from m2dx.model.build import check_tasks, model_shapes
 from m2dx.plugins import PluginHost
 from m2dx.recipe.loading import recipe_to_yaml
 from m2dx.recipe.schema import Recipe
+from m2dx.scoring import Scoring
 from m2dx.training.distributed import Processes, pick_device
+from m2dx.training.precision import autocast, check_precision
 from m2dx.training.prepare import PreparedRun, data_info, prepare
 
 MOST_CLIPS = 8  # of the trial step
@@ -23,17 +26,32 @@ MOST_STATS_CLIPS = 200  # statistics of a check need not be exact
 def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
     """Prints the resolved recipe, shapes, parameter counts, and the losses of one step on a few clips.
 
-    Statistics that the recipe leaves open are measured on at most 200 clips here; nothing is written.
+    Statistics that the recipe leaves open are measured on at most 200 clips here; nothing is written. Raises what
+    training would: RecipeError for what cannot be trained or evaluated, TrainingError for too many bad files.
     """
     console.print(Syntax(recipe_to_yaml(recipe), "yaml", background_color="default"))
     brief = recipe.data.model_copy(update={"stats_clips": min(recipe.data.stats_clips, MOST_STATS_CLIPS)})
     processes = Processes(0, 1, pick_device(recipe.train.device))
+    check_precision(recipe.train.precision, processes.device)
+    if recipe.evaluation.tasks:
+        Scoring.of(recipe, host)
     run = prepare(recipe.model_copy(update={"data": brief}), host, processes, console)
     for line in run.missing:
         console.print(f"missing: {line}", style="yellow")
     console.print(_shapes_table(run))
     console.print(_parameters_table(run))
-    console.print(_losses_table(run))
+    keys = next(iter(run.batches()))[:MOST_CLIPS]
+    batch = collate([run.crops[key] for key in keys])
+    report_bad(run, batch, console)
+    console.print(_losses_table(run, batch))
+
+
+def report_bad(run: PreparedRun, batch: Batch, console: Console) -> None:
+    """Prints files that could not be used so far; TrainingError where they are too many to train."""
+    ledger = BadFiles(run.num_files, max_bad_fraction=run.recipe.data.max_bad_fraction)
+    for path, reason in ledger.add((*run.bad, *batch.bad)):
+        console.print(f"cannot use {path}: {reason}", style="yellow", soft_wrap=True)
+    ledger.check()
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -87,16 +105,18 @@ def _count(module: nn.Module, *, trained: bool) -> int:
 
 
 @torch.no_grad()
-def _losses_table(run: PreparedRun) -> Table:
-    keys = next(iter(run.batches()))[:MOST_CLIPS]
-    batch = collate([run.crops[key] for key in keys])
+def _losses_table(run: PreparedRun, batch: Batch) -> Table:
     device = run.processes.device
-    losses = run.model.to(device)(batch.to(device))
+    model = run.model.to(device).train()
+    with autocast(run.recipe.train.precision, device):
+        losses = model(batch.to(device))
     weights = {
         run.model.method: run.model.weight,
         **{name: task.weight for name, task in run.model.tasks.items()},
     }
-    table = _table(f"losses of one step on {len(keys)} clips, before training", "loss", "value", "weight")
+    table = _table(
+        f"losses of one step on {len(batch.wav)} clips, before training", "loss", "value", "weight"
+    )
     for name, value in losses.parts.items():
         table.add_row(name, f"{float(value):.4f}", f"{weights[name]:g}")
     table.add_row("total", f"{float(losses.total):.4f}", "")

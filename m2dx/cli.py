@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from m2dx.errors import M2dxError
+from m2dx.errors import M2dxError, PluginError, RecipeError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,6 +42,13 @@ EncoderPath = Annotated[
 ]
 
 
+class LongClips(Enum):
+    """What to do with audio that is longer than the model's input."""
+
+    SPLIT = "split"
+    INTERPOLATE = "interpolate"
+
+
 @app.command()
 def train(
     recipe: RecipeFile,
@@ -55,17 +64,17 @@ def train(
     """
     import signal
 
-    from m2dx.pipeline import run_recipe
-
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     host, loaded = _load(recipe, overrides)
+    from m2dx.pipeline import run_recipe
+
     summary = run_recipe(loaded, host, _console(), resume=resume, overwrite=overwrite)
     if summary.stopped_by is not None:
-        again = shlex.join(["m2dx", "train", str(recipe), *(overrides or []), "--resume"])
-        _console().print(
-            f"stopped by {summary.stopped_by} after step {summary.steps}, saved. Go on with:\n  {again}"
-        )
+        if os.environ.get("RANK", "0") == "0":
+            again = shlex.join([*_launcher(), "train", str(recipe), *(overrides or []), "--resume"])
+            stopped = f"stopped by {summary.stopped_by} after step {summary.steps}, saved"
+            _console().print(f"{stopped}. Go on with:\n  {again}", soft_wrap=True)
         number = getattr(signal, summary.stopped_by, signal.SIGTERM)
         raise typer.Exit(128 + int(number))
 
@@ -73,22 +82,24 @@ def train(
 @app.command()
 def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Print the resolved recipe, its shapes and parameter counts, and the losses of one step; train nothing."""
+    host, loaded = _load(recipe, overrides)
     from m2dx.check import check_recipe
 
-    host, loaded = _load(recipe, overrides)
     check_recipe(loaded, host, _console())
 
 
 @app.command()
 def evaluate(encoder: EncoderPath, recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Score an encoder, and the recipe's baselines, with the recipe's evaluation section."""
-    from m2dx.encoder import load_encoder
-    from m2dx.pipeline import evaluate_recipe
-
     host, loaded = _load(recipe, overrides)
-    folder = loaded.output / loaded.name / "evaluation"
-    evaluate_recipe(loaded, load_encoder(encoder), host, _console(), folder)
-    _console().print(f"scores: {folder / 'scores.json'}")
+    from m2dx.encoder import load_encoder
+    from m2dx.scoring import Scoring, folder_of_encoder
+
+    scoring = Scoring.of(loaded, host)
+    network = load_encoder(encoder)
+    folder = folder_of_encoder(loaded.output / loaded.name / "evaluation", encoder)
+    scoring.run(network, _console(), folder)
+    _console().print(f"scores: {folder / 'scores.json'}", soft_wrap=True)
 
 
 @app.command()
@@ -113,18 +124,17 @@ def encode(
         bool, typer.Option("--frames", help="Features by time frame instead of by clip.")
     ] = False,
     long_clips: Annotated[
-        str, typer.Option(help="split, or interpolate positions, where audio is long.")
-    ] = "split",
+        LongClips, typer.Option(help="split, or interpolate positions, where audio is long.")
+    ] = LongClips.SPLIT,
 ) -> None:
     """Write the features of audio files as .npy files or a Parquet table."""
     from m2dx.encode import encode_files, write_npy, write_parquet
     from m2dx.encoder import load_encoder
 
-    if long_clips not in ("split", "interpolate"):
-        raise typer.BadParameter(f"--long-clips must be split or interpolate, but is {long_clips}")
-    chosen: Literal["split", "interpolate"] = "split" if long_clips == "split" else "interpolate"
     bad: list[tuple[Path, str]] = []
-    encoded = encode_files(load_encoder(encoder, long_clips=chosen), files, frames=frames, bad=bad)
+    chosen: Literal["split", "interpolate"] = "split" if long_clips is LongClips.SPLIT else "interpolate"
+    network = load_encoder(encoder, long_clips=chosen)
+    encoded = encode_files(network, files, frames=frames, bad=bad)
     count = write_parquet(encoded, output) if output.suffix == ".parquet" else write_npy(encoded, output)
     _console().print(f"{count} files encoded to {output}")
     for path, reason in bad:
@@ -144,10 +154,10 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's fold
 @app.command()
 def plugins() -> None:
     """List the installed plugins, their components, and why a plugin failed to load."""
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table("plugin", "package", "components")
+    table = Table(*(Column(title, overflow="fold") for title in ("plugin", "package", "components")))
     for record in _host().records:
         lines = [Text(f"{kind}: {', '.join(names)}") for kind, names in record.components.items() if names]
         if record.error is not None:
@@ -161,18 +171,23 @@ def plugins() -> None:
 def show(
     path: Annotated[str, typer.Argument(metavar="PATH", help="Only fields that start with this path.")] = "",
 ) -> None:
-    """Print every recipe field, or those under a path, with type, default and meaning."""
-    from rich.table import Table
+    """Print every recipe field, or those under a path, with type, default and meaning; in a pipe, tab-separated."""
+    from rich.table import Column, Table
 
     from m2dx.recipe.model import field_lines
 
     lines = [line for line in field_lines(_host()) if line.path.startswith(path)]
     if not lines:
         raise typer.BadParameter(f"no recipe field starts with {path!r}; `m2dx show` lists all")
-    table = Table("field", "type", "default", "meaning", show_lines=False)
+    console = _console()
+    if not console.is_terminal:
+        for line in lines:
+            typer.echo("\t".join(" ".join(part.split()) for part in line))
+        return
+    table = Table(*(Column(title, overflow="fold") for title in ("field", "type", "default", "meaning")))
     for line in lines:
         table.add_row(*line)
-    _console().print(table)
+    console.print(table)
 
 
 @app.command()
@@ -190,10 +205,24 @@ def _host() -> PluginHost:
 
 
 def _load(recipe: Path, overrides: list[str] | None) -> tuple[PluginHost, Recipe]:
+    from m2dx.recipe.files import read_recipe
     from m2dx.recipe.loading import load_recipe
 
+    read_recipe(
+        recipe, problems=[]
+    )  # a file that cannot be read is told before torch and plugins are imported
     host = _host()
     return host, load_recipe(recipe, overrides or [], host=host)
+
+
+def _launcher() -> list[str]:
+    """The command that started this process, up to the name of m2dx's own."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    machines = os.environ.get("GROUP_WORLD_SIZE", "1")
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return ["m2dx"]
+    several = [] if machines == "1" else ["--nnodes", machines]
+    return ["torchrun", *several, "--nproc-per-node", processes, "-m", "m2dx"]
 
 
 def _console() -> Console:
@@ -211,12 +240,21 @@ def _error(text: str) -> None:
 
 
 def main() -> None:
-    """Runs the command line; errors that are the user's to mend are printed without a traceback."""
+    """Runs the command line; errors that are the user's to mend are printed without a traceback.
+
+    Of torchrun's processes, the first one of each machine speaks for all about the recipe and the plugins, which all
+    read alike; other errors may be of one process alone, and name it.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
     try:
         app()
+    except (RecipeError, PluginError) as error:
+        if alone or os.environ.get("LOCAL_RANK", "0") == "0":
+            _error(str(error))
+        sys.exit(1)
     except M2dxError as error:
-        _error(str(error))
+        _error(str(error) if alone else f"process {os.environ.get('RANK')}: {error}")
         sys.exit(1)
 
 

@@ -42,7 +42,7 @@ class Views:
     Paper: M2D-X, III-B. The published code feeds them the other way round in one of its loops; m2dx follows the paper.
     """
 
-    clean_wav: Tensor  # (B, N), at `sample_rate`
+    clean_wav: Tensor  # (B, N) float32 whatever the precision of training, at `sample_rate`
     sample_rate: int  # Hz; the rate that the encoder asked for
     clean_logmel: Tensor  # (B, 1, M, L), standardised with the statistics of the pre-training data
     labels: Mapping[str, Tensor] = field(default_factory=dict)
@@ -141,7 +141,7 @@ class NoiseSource(abc.ABC):
 
     @abc.abstractmethod
     def draw(self, num_samples: int, generator: torch.Generator) -> Tensor:
-        """(N,) samples of noise; all randomness comes from the generator, so that runs repeat."""
+        """(N,) float32 samples of noise, finite; all randomness comes from the generator, so that runs repeat."""
 
     def drain_bad(self) -> list[tuple[str, str]]:
         """Files that `draw` could not use since the last call, each with the reason; by default there are none."""

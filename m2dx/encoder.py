@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import logging
 import re
@@ -23,7 +24,7 @@ from m2dx.model.build import build_logmel, model_shapes
 from m2dx.model.patches import PatchGrid, time_frames
 from m2dx.model.vit import Encoder, ViTSize
 from m2dx.recipe.schema import AudioSection, ModelSection
-from m2dx.training.checkpoint import CheckpointFolder, check_records
+from m2dx.training.checkpoint import CheckpointFolder, check_records, load_plain
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class AudioEncoder(nn.Module):
 
     def standard_logmel(self, wav: Tensor) -> Tensor:
         """The standardised log-mel (B, 1, M, L) of samples (B, N) or (N,); L = N // hop_length, at least 1."""
+        _check_samples(wav)
         if wav.ndim not in (1, 2) or wav.shape[-1] == 0:
             raise ValueError(f"audio must be (N,) or (B, N) samples with N > 0, but is {tuple(wav.shape)}")
         wav = wav[None] if wav.ndim == 1 else wav
@@ -116,7 +118,7 @@ def load_encoder(
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or folder")
-    if path.name == EXPORT_WEIGHTS and (path.parent / "config.json").is_file():
+    if path.name in (EXPORT_WEIGHTS, "config.json") and (path.parent / "config.json").is_file():
         path = path.parent  # an export's weights need what is beside them: log-mel settings, mean and std
     if path.is_dir():
         if (path / "config.json").is_file():
@@ -145,7 +147,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
         if zipfile.is_zipfile(path):  # not so the files of PyTorch before 1.6
             check_records(path)
         with torch.serialization.safe_globals([argparse.Namespace]):  # published files keep their arguments
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_plain(path)
     except CheckpointError:
         raise
     except Exception as error:  # any, when the bytes of another kind of file are unpickled
@@ -242,9 +244,36 @@ def _rate_of_folder_name(path: Path) -> int:
 def random_encoder(
     audio: AudioSection, model: ModelSection, *, mean: float, std: float, seed: int
 ) -> AudioEncoder:
-    """An encoder with the recipe's architecture and random weights: the baseline that training has to beat."""
+    """An encoder with the recipe's architecture and random weights."""
     shapes = model_shapes(audio, model)
+    network = _random_network(shapes.grid, shapes.size, seed)
+    return AudioEncoder(network, build_logmel(audio), mean=mean, std=std).eval()
+
+
+def random_like(encoder: AudioEncoder, *, seed: int) -> AudioEncoder:
+    """The same encoder with random weights and no head: the baseline that training has to beat. On the CPU."""
+    network = _random_network(encoder.encoder.grid, encoder.encoder.size, seed)
+    return AudioEncoder(
+        network,
+        copy.deepcopy(encoder.logmel).cpu(),
+        mean=encoder.mean,
+        std=encoder.std,
+        long_clips=encoder.long_clips,
+    ).eval()
+
+
+def _random_network(grid: PatchGrid, size: ViTSize, seed: int) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = Encoder(shapes.grid, shapes.size)
-    return AudioEncoder(encoder, build_logmel(audio), mean=mean, std=std).eval()
+        return Encoder(grid, size)
+
+
+def _check_samples(wav: object) -> None:
+    if not isinstance(wav, Tensor):
+        raise TypeError(
+            f"audio must be a torch tensor, but is a {type(wav).__name__}; torch.from_numpy(wav) makes one of an array"
+        )
+    if not wav.is_floating_point():
+        raise TypeError(
+            f"audio must be floating-point samples in [-1, 1], but is {wav.dtype}; for int16 give wav.float() / 32768"
+        )

@@ -1,5 +1,7 @@
 """Errors that the command line prints without a traceback: what must hold, what it is, what to do."""
 
+from __future__ import annotations
+
 
 class M2dxError(Exception):
     """Base of every error that is the user's to mend (a recipe, a file, a plugin), not a bug of m2dx."""
@@ -11,6 +13,11 @@ class RecipeError(M2dxError):
 
 class PluginError(M2dxError):
     """A plugin that failed to load, breaks the component contract, or clashes with another one."""
+
+    @classmethod
+    def failed(cls, what: str, error: Exception) -> PluginError:
+        """The error that says in one line what failed with an error that is not m2dx's own."""
+        return cls(" ".join(f"{what} failed: {type(error).__name__}: {error}".split()))
 
 
 class AudioError(M2dxError):

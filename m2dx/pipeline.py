@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,22 +15,22 @@ from rich.console import Console
 import m2dx
 from m2dx.audio.batches import ItemKey
 from m2dx.audio.crops import collate
-from m2dx.encoder import AudioEncoder, load_encoder, random_encoder
+from m2dx.encoder import load_encoder
 from m2dx.errors import M2dxError
-from m2dx.evaluation.baselines import MeanLogMel
-from m2dx.evaluation.features import ClipEncoder
-from m2dx.evaluation.runner import EncoderScore, evaluate, write_scores
-from m2dx.evaluation.table import score_table
-from m2dx.evaluation.tasks import EvaluationTask
 from m2dx.export import export_encoder
 from m2dx.model.masking import Mask
 from m2dx.plugins import PluginHost
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 from m2dx.report import MaskedExample, write_report
+from m2dx.scoring import Scoring
+from m2dx.training.checkpoint import Checkpoint
 from m2dx.training.distributed import Processes, join_processes, pick_device
-from m2dx.training.prepare import PreparedRun, as_begun, open_run_folder, prepare, write_recipe
-from m2dx.training.trainer import Trainer, TrainingSummary
+from m2dx.training.monitor import TrainingSummary
+from m2dx.training.precision import check_precision
+from m2dx.training.prepare import PreparedRun, prepare
+from m2dx.training.run_folder import as_begun, open_run_folder, start_run_folder
+from m2dx.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -40,32 +40,56 @@ EXAMPLES_SHOWN = 4
 def run_recipe(
     recipe: Recipe, host: PluginHost, console: Console, *, resume: bool = False, overwrite: bool = False
 ) -> TrainingSummary:
-    """Trains; then, unless a signal stopped it, exports, evaluates and writes report.html (in the main process)."""
+    """Trains; then, unless a signal stopped it, exports, evaluates and writes report.html (in the main process).
+
+    The evaluation's lists and settings are checked before anything is trained. Where export or evaluation fail, the
+    page is written all the same.
+    """
     processes = join_processes(recipe.train.device)
     try:
-        began = processes.from_main(
-            open_run_folder(recipe, resume=resume, overwrite=overwrite) if processes.is_main else None
-        )
-        if began is not None:
-            recipe = as_begun(recipe, began)
-        run = prepare(recipe, host, processes, console)
+        check_precision(recipe.train.precision, processes.device)
+        scoring = None
+        if processes.is_main and recipe.evaluation.tasks:
+            scoring = Scoring.of(recipe, host)
+        trainer = make_trainer(recipe, host, processes, console, resume=resume, overwrite=overwrite)
+        run = trainer.run
         if processes.is_main:
-            write_recipe(run)
+            start_run_folder(run.recipe, resume=resume)
             describe_run(run, console)
-        summary = Trainer(run, resume=resume, console=console).fit()
+        summary = trainer.fit()
     finally:
         processes.close()
     if not processes.is_main:
         return summary
     write_summary(run, summary, console)
-    if summary.stopped_by is None:
-        folder = export_encoder(run.folder, run.folder / "encoder")
-        console.print(f"encoder: {folder}")
-        if run.recipe.evaluation.tasks:
-            evaluate_recipe(run.recipe, load_encoder(folder), host, console, run.folder)
-    page = write_report(run.folder, masked_examples(run))
-    console.print(f"report: {page}")
+    try:
+        if summary.stopped_by is None:
+            folder = export_encoder(run.folder, run.folder / "encoder")
+            console.print(f"encoder: {folder}")
+            if scoring is not None:
+                scoring.run(load_encoder(folder), console, run.folder)
+    finally:
+        console.print(f"report: {write_page(run)}")
     return summary
+
+
+def make_trainer(
+    recipe: Recipe,
+    host: PluginHost,
+    processes: Processes,
+    console: Console,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Trainer:
+    """A trainer at the run's first step, or at its newest checkpoint, which each process reads once; writes nothing."""
+    checkpoint = open_run_folder(recipe, resume=resume, overwrite=overwrite) if processes.is_main else None
+    path = processes.from_main(None if checkpoint is None else checkpoint.path)
+    if path is not None and checkpoint is None:
+        checkpoint = Checkpoint.read(path)
+    if checkpoint is not None:
+        recipe = as_begun(recipe, checkpoint.state["recipe"])
+    return Trainer(prepare(recipe, host, processes, console), resume=checkpoint, console=console)
 
 
 def describe_run(run: PreparedRun, console: Console) -> None:
@@ -101,51 +125,14 @@ def write_summary(run: PreparedRun, summary: TrainingSummary, console: Console) 
     )
 
 
-def evaluate_recipe(
-    recipe: Recipe, encoder: AudioEncoder, host: PluginHost, console: Console, folder: Path
-) -> list[EncoderScore]:
-    """Runs the recipe's evaluation on an encoder and its baselines; prints the table and writes scores.json."""
-    section = recipe.evaluation
-    tasks = [
-        EvaluationTask.from_dataset(
-            name,
-            host.build("dataset", task.dataset),
-            unit_seconds=task.unit_seconds,
-            short_clips=task.short_clips,
-            max_bad_fraction=recipe.data.max_bad_fraction,
-        )
-        for name, task in section.tasks.items()
-    ]
-    evaluators = {name: host.build("evaluator", spec) for name, spec in section.evaluators.items()}
-    with console.status("evaluating") as status:
-        scores = evaluate(
-            encoders_to_compare(recipe, encoder),
-            tasks,
-            evaluators,
-            seeds=section.seeds,
-            progress=lambda done, total, what: status.update(f"evaluating {done}/{total}: {what}"),
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_scores(scores, folder / "scores.json")
-    console.print(score_table(scores))
-    return scores
-
-
-def encoders_to_compare(recipe: Recipe, encoder: AudioEncoder) -> dict[str, Callable[[int], ClipEncoder]]:
-    """The encoder and the recipe's baselines, each as a function of the seed, on the recipe's device."""
-    device = pick_device(recipe.train.device)
-    encoder = encoder.to(device)
-    mean_logmel = MeanLogMel(recipe.audio).to(device)
-    makers: dict[str, Callable[[int], ClipEncoder]] = {
-        "random_weights": lambda seed: random_encoder(
-            recipe.audio, recipe.model, mean=encoder.mean, std=encoder.std, seed=seed
-        ).to(device),
-        "mean_logmel": lambda seed: mean_logmel,
-    }
-    return {
-        "pretrained": lambda seed: encoder,
-        **{name: makers[name] for name in recipe.evaluation.baselines},
-    }
+def write_page(run: PreparedRun) -> Path:
+    """Writes report.html; without pictures of masked clips where they cannot be read."""
+    examples: Sequence[MaskedExample] = ()
+    try:
+        examples = masked_examples(run)
+    except M2dxError as error:
+        logger.warning("without pictures of clips: %s", error)
+    return write_report(run.folder, examples)
 
 
 def masked_examples(run: PreparedRun) -> Sequence[MaskedExample]:
@@ -171,12 +158,10 @@ def masked_examples(run: PreparedRun) -> Sequence[MaskedExample]:
 
 def report_of_run(folder: Path, host: PluginHost, console: Console) -> Path:
     """Writes a run's page anew; without pictures of masked clips where its data cannot be read any more."""
-    recipe_file = folder / "recipe.yaml"
-    examples: Sequence[MaskedExample] = ()
     try:
-        recipe = load_recipe(recipe_file, [f"output={folder.parent}"], host=host)
+        recipe = load_recipe(folder / "recipe.yaml", host=host)
         run = prepare(recipe, host, Processes(0, 1, pick_device("cpu")), console)
-        examples = masked_examples(run)
     except M2dxError as error:
         logger.warning("without pictures of clips: %s", error)
-    return write_report(folder, examples)
+        return write_report(folder)
+    return write_page(replace(run, folder=folder))  # which may have been moved

@@ -112,6 +112,10 @@ class PluginHost:
         """The strict model of a component's section in a recipe. Raises as `component` does."""
         return self._owner(kind, name).models[kind, name]
 
+    def plugin_of(self, kind: str, name: str) -> str:
+        """Name of the plugin that a component is from; the core's is `CORE`. Raises as `component` does."""
+        return self._owner(kind, name).name
+
     def build(self, kind: str, spec: ComponentSpec, **offered: object) -> Any:
         """A component with the options of its section; `offered` is what the engine gives, by name.
 

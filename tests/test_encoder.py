@@ -6,12 +6,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from m2dx.encoder import AudioEncoder, load_encoder, random_encoder
+from m2dx.encoder import AudioEncoder, load_encoder, random_encoder, random_like
 from m2dx.errors import CheckpointError
 from m2dx.model.published import FINETUNED_PREFIX
 from m2dx.recipe.schema import AudioSection, ModelSection
@@ -203,7 +204,45 @@ def test_random_encoders_follow_from_the_seed() -> None:
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
+def test_the_random_weights_are_of_the_encoder_s_own_architecture(encoder: AudioEncoder) -> None:
+    long = AudioEncoder(encoder.encoder, encoder.logmel, mean=-7.0, std=4.0, long_clips="interpolate")
+    one, same, other = (random_like(long, seed=seed) for seed in (0, 0, 1))
+    audio = wav(HOP * 150)
+    with torch.no_grad():
+        assert torch.equal(one(audio), same(audio)) and not torch.equal(one(audio), other(audio))
+        assert one(audio).shape == long(audio).shape
+        assert torch.equal(one.standard_logmel(audio), long.standard_logmel(audio))
+    assert one.long_clips == "interpolate" and one.encoder.size == encoder.encoder.size
+    assert one.logmel is not encoder.logmel and not one.training
+
+
 # Errors
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (np.zeros(100, np.float32), r"must be a torch tensor, but is a ndarray; torch\.from_numpy"),
+        ([0.0, 1.0], "must be a torch tensor, but is a list"),
+        (torch.zeros(100, dtype=torch.int16), r"but is torch\.int16; for int16 give wav\.float\(\) / 32768"),
+    ],
+)
+def test_what_is_not_samples_in_floating_point(encoder: AudioEncoder, audio: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        encoder(audio)
+
+
+def test_statistics_of_another_size(parity: Any, tmp_path: Path) -> None:
+    torch.save({**parity.weights(), "norm_stats": torch.zeros(3)}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"odd\.pth: norm_stats must be 2 values.*but has 3"):
+        load_encoder(tmp_path / "odd.pth", num_heads=4)
+
+
+def test_names_of_data_parallel_are_known(parity: Any, tmp_path: Path) -> None:
+    torch.save({"model": {f"module.{k}": v for k, v in parity.weights().items()}}, tmp_path / "dp.pth")
+    with torch.no_grad():
+        features = load_encoder(tmp_path / "dp.pth", num_heads=4).encode_logmel(parity.tensors["x"])[0]
+    close(features, parity.tensors["encoder_layers_timeframed"][-1])
 
 
 def test_nothing_there(tmp_path: Path) -> None:
@@ -276,8 +315,9 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
             return Path.mkdir, (str(tmp_path / "ran"),)
 
     torch.save({"model": {}, "args": Evil()}, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+    with pytest.raises(CheckpointError, match="not loaded for safety") as error:
         load_encoder(tmp_path / "a.pth")
+    assert "weights_only" not in str(error.value)
     assert not (tmp_path / "ran").exists()
 
 

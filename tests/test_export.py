@@ -24,7 +24,7 @@ def run_folder(tiny_recipe: Any, host: Any, console: Console) -> Path:
     recipe = tiny_recipe("train.epochs=0.6", "train.checkpoint_every=2", labels=True)
     run = prepare(recipe, host, Processes(0, 1, torch.device("cpu")), console)
     run.folder.mkdir(parents=True)
-    Trainer(run, resume=False, console=console).fit()
+    Trainer(run, console=console).fit()
     return run.folder
 
 
@@ -39,7 +39,13 @@ def test_round_trip(run_folder: Path, tmp_path: Path) -> None:
     exported = export_encoder(run_folder, tmp_path / "encoder")
     expected = from_checkpoint(wav())
     assert expected.shape == (2, 7, 5 * 192)
-    for path in (exported, exported / "model.safetensors", run_folder, run_folder / "checkpoints"):
+    for path in (
+        exported,
+        exported / "model.safetensors",
+        exported / "config.json",
+        run_folder,
+        run_folder / "checkpoints",
+    ):
         encoder = load_encoder(path)
         assert torch.equal(encoder(wav()), expected), path
         assert (encoder.mean, encoder.std, encoder.sample_rate) == (-7.0, 4.0, 16_000)

@@ -253,6 +253,7 @@ class TestOfflineEncoder:
         self.check(encoder(frame_rate=100.0), r"must give \(1, 96, 3\).*but gave \(1, 48, 3\)")
         self.check(encoder(frame_rate=None), r"must give \(1, 3\)")
         self.check(encoder(frame_rate=-1.0), "frame_rate must be in Hz")
+        self.check(encoder(sample_rate=16_000.0), "sample_rate must be a whole number of Hz")
 
     def test_a_rate_without_its_own(self):
         self.check(encoder(sample_rate=None), r"num_frames\(15360\) must work.*needs a sample_rate")

@@ -56,7 +56,8 @@ class TrainingBatches(Sampler[list[ItemKey]]):
 
     Step s takes the positions [k*B, (k+1)*B) of its epoch, k = s % steps_per_epoch; an epoch's rest of less than
     a batch is left out (the next epoch has another order). Micro-batch a of rank r is the slice a*world_size + r
-    of them. Ends after `total_steps`, or never. Raises `TrainingError` for sizes that do not fit.
+    of them. `draws` are the clip ids of one pass over the data, where some count more than once. Ends after
+    `total_steps`, or never. Raises `TrainingError` for sizes that do not fit.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class TrainingBatches(Sampler[list[ItemKey]]):
         num_clips: int,
         *,
         batch_size: int,
+        draws: Tensor | None = None,
         epoch_size: int | None = None,
         accumulate: int = 1,
         rank: int = 0,
@@ -77,8 +79,8 @@ class TrainingBatches(Sampler[list[ItemKey]]):
                 f"train.batch_size must be a multiple of train.accumulate x processes "
                 f"({accumulate} x {world_size}), but is {batch_size}"
             )
-        self.num_clips = num_clips
-        self.epoch_size = num_clips if epoch_size is None else epoch_size
+        self.draws = torch.arange(num_clips) if draws is None else draws
+        self.epoch_size = len(self.draws) if epoch_size is None else epoch_size
         if self.epoch_size < batch_size:
             raise TrainingError(
                 f"an epoch must have at least one batch, but has {self.epoch_size} clips for a batch of "
@@ -108,7 +110,7 @@ class TrainingBatches(Sampler[list[ItemKey]]):
         while self.total_steps is None or step < self.total_steps:
             if step // self.steps_per_epoch != epoch:
                 epoch = step // self.steps_per_epoch
-                order = epoch_order(self.num_clips, self.epoch_size, seed=self.seed, epoch=epoch)
+                order = self.draws[epoch_order(len(self.draws), self.epoch_size, seed=self.seed, epoch=epoch)]
             first = step % self.steps_per_epoch * self.batch_size
             for micro in range(self.accumulate):
                 begin = first + (micro * self.world_size + self.rank) * self.micro_batch_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m2dx.components import Clip, Dataset
-from m2dx.errors import AudioError
+from m2dx.errors import AudioError, M2dxError, PluginError
 
 
 class PackedStrings(Sequence[str]):
@@ -58,6 +59,12 @@ class ClipList:
     starts: NDArray[np.float64]  # seconds
     durations: NDArray[np.float64]  # seconds; NaN: to the end of the file
     sets: Mapping[str, SetLabels]  # only the sets that have labels
+    repeats: NDArray[np.int64]  # times that each clip counts in an epoch
+
+    @property
+    def draws(self) -> Tensor:
+        """Clip ids that one pass over the data takes, each as often as it counts."""
+        return torch.from_numpy(np.repeat(np.arange(len(self)), self.repeats))
 
     @property
     def label_names(self) -> dict[str, tuple[str, ...]]:
@@ -88,17 +95,23 @@ class ClipList:
         return {name: labels.multi_hot(clip_id) for name, labels in self.sets.items()}
 
 
-def join_sets(sets: Mapping[str, tuple[Dataset, str | None]]) -> ClipList:
+def join_sets(
+    sets: Mapping[str, tuple[Dataset, str | None]], *, repeats: Mapping[str, int] | None = None
+) -> ClipList:
     """The clips of several data sets, each with the split to use (None: all), as one list.
 
+    `repeats` says how often the clips of a set count in an epoch (default once); a clip of several sets counts as
+    often as the largest of theirs.
     Clips with the same file, start and duration (to 1 ms) count once, with the labels of each set; a clip that
     one set lists twice has both lines' labels. Raises `AudioError` for a set without clips, or with labels that
-    are not in its `label_names()`.
+    are not in its `label_names()`; `PluginError` for one that fails.
     """
     ids: dict[tuple[str, int, int | None], int] = {}
     clips: list[Clip] = []
+    counts: list[int] = []
     labels: dict[str, dict[int, dict[str, None]]] = {}
     for name, (dataset, split) in sets.items():
+        count = (repeats or {}).get(name, 1)
         labels[name] = {}
         for clip in _clips_of(name, dataset, split):
             path = os.path.abspath(clip.path)  # resolve() asks the disk for each part
@@ -106,33 +119,71 @@ def join_sets(sets: Mapping[str, tuple[Dataset, str | None]]) -> ClipList:
             clip_id = ids.setdefault((path, round(clip.start * 1000), duration), len(ids))
             if clip_id == len(clips):
                 clips.append(clip if str(clip.path) == path else replace(clip, path=Path(path)))
+                counts.append(count)
+            counts[clip_id] = max(counts[clip_id], count)
             if clip.labels:
                 labels[name].setdefault(clip_id, {}).update(dict.fromkeys(clip.labels))
     set_labels = {
-        name: _set_labels(name, sets[name][0].label_names(), by_clip, len(clips))
+        name: _set_labels(name, names_of(name, sets[name][0]), by_clip, len(clips))
         for name, by_clip in labels.items()
         if by_clip
     }
-    return pack_clips(clips, sets=set_labels)
+    return pack_clips(clips, sets=set_labels, repeats=counts)
 
 
-def pack_clips(clips: Sequence[Clip], *, sets: Mapping[str, SetLabels] | None = None) -> ClipList:
-    """The clips as they are, in little memory; without labels, unless `sets` has them."""
+def pack_clips(
+    clips: Sequence[Clip],
+    *,
+    sets: Mapping[str, SetLabels] | None = None,
+    repeats: Sequence[int] | None = None,
+) -> ClipList:
+    """The clips as they are, in little memory; without labels, unless `sets` has them; each once, or `repeats`."""
     return ClipList(
         paths=PackedStrings(os.fspath(clip.path) for clip in clips),
         starts=np.array([clip.start for clip in clips], dtype=np.float64),
         durations=np.array([np.nan if c.duration is None else c.duration for c in clips], dtype=np.float64),
         sets=sets or {},
+        repeats=np.ones(len(clips), dtype=np.int64) if repeats is None else np.array(repeats, dtype=np.int64),
     )
 
 
+def list_clips(name: str, dataset: Dataset, split: str | None = None) -> list[Clip]:
+    """`dataset.clips(split)`; `PluginError` that names the data set where it fails or gives something else."""
+    with _blaming(name, dataset, "clips()"):
+        clips = list(dataset.clips(split))
+        other = next((clip for clip in clips if not isinstance(clip, Clip)), None)
+    if other is not None:
+        raise PluginError(f"{_label(name, dataset)}: clips() must give m2dx.Clip objects, but gave {other!r}")
+    return clips
+
+
+def names_of(name: str, dataset: Dataset) -> tuple[str, ...]:
+    """`dataset.label_names()`; `PluginError` that names the data set where it fails."""
+    with _blaming(name, dataset, "label_names()"):
+        return tuple(dataset.label_names())
+
+
+@contextmanager
+def _blaming(name: str, dataset: Dataset, call: str) -> Iterator[None]:
+    try:
+        yield
+    except M2dxError:
+        raise
+    except Exception as error:
+        raise PluginError.failed(f"{_label(name, dataset)}: {call}", error) from error
+
+
+def _label(name: str, dataset: Dataset) -> str:
+    return f"data set {name!r} (component {dataset.name!r})"
+
+
 def _clips_of(name: str, dataset: Dataset, split: str | None) -> list[Clip]:
-    clips = dataset.clips(split)
+    clips = list_clips(name, dataset, split)
     if clips:
         return clips
     if split is None:
         raise AudioError(f"data set {name!r} must have clips, but has none")
-    splits = sorted({clip.split for clip in dataset.clips() if clip.split is not None})
+    splits = sorted({clip.split for clip in list_clips(name, dataset) if clip.split is not None})
     there = "its splits are " + ", ".join(map(repr, splits)) if splits else "it has no splits"
     raise AudioError(f"split {split!r} of data set {name!r} must have clips, but has none; {there}")
 

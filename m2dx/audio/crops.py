@@ -16,7 +16,7 @@ from m2dx.audio.batches import ItemKey, Stream, seeded_generator
 from m2dx.audio.clips import ClipList
 from m2dx.audio.reading import AudioFile
 from m2dx.components import Clip, NoiseSource
-from m2dx.errors import AudioError
+from m2dx.errors import AudioError, M2dxError, PluginError
 
 BadFile = tuple[str, str]
 """Path of a file that could not be used, and the reason."""
@@ -87,7 +87,8 @@ class TrainingCrops(Dataset[CropItem]):
 
     The crop's place, the noise and the mask follow from (seed, epoch, position) alone, so that they do not depend
     on workers, processes or a resumed run. A clip that cannot be read is replaced by one drawn from the same
-    randomness, and named in `bad`. Raises `AudioError` when 100 clips in a row cannot be read.
+    randomness, and named in `bad`. Raises `AudioError` when 100 clips in a row cannot be read, `PluginError` when
+    the noise source breaks its contract.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class TrainingCrops(Dataset[CropItem]):
         )
         noise_wav = None
         if self.noise is not None:
-            noise_wav = self.noise.draw(self.crop_samples, seeded_generator(Stream.NOISE, **where))
+            noise_wav = draw_noise(self.noise, self.crop_samples, seeded_generator(Stream.NOISE, **where))
             bad += self.noise.drain_bad()
         return CropItem(
             wav=torch.from_numpy(wav),
@@ -130,6 +131,25 @@ class TrainingCrops(Dataset[CropItem]):
             clip_id=clip_id,
             bad=tuple(bad),
         )
+
+
+def draw_noise(source: NoiseSource, num_samples: int, generator: torch.Generator) -> Tensor:
+    """`source.draw`; `PluginError` that names the source where it fails or breaks its contract."""
+    label = f"noise source {source.name!r}"
+    try:
+        wav = source.draw(num_samples, generator)
+    except M2dxError:
+        raise
+    except Exception as error:
+        raise PluginError.failed(f"{label}: draw({num_samples}, generator)", error) from error
+    found = f"{tuple(wav.shape)} {wav.dtype}" if isinstance(wav, Tensor) else type(wav).__name__
+    if found != f"({num_samples},) {torch.float32}":
+        raise PluginError(
+            f"{label}: draw must give a tensor ({num_samples},) {torch.float32}, but gave {found}"
+        )
+    if not wav.isfinite().all():
+        raise PluginError(f"{label}: its samples must be finite, but some are NaN or infinite")
+    return wav
 
 
 def read_any_crop(

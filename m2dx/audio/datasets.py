@@ -20,6 +20,7 @@ AUDIO_EXTENSIONS = frozenset(
 """Extensions of the files that soundfile reads without being told the sampling rate."""
 _UNREADABLE_EXTENSIONS = frozenset("m4a aac mp4 wma webm mka amr ape wv dsf ac3".split())
 _MOST_PROBLEMS = 10  # of one file, in one error
+_MOST_EXAMPLES = 5  # of files that do not exist
 
 
 class FolderDataset(Dataset):
@@ -95,7 +96,7 @@ class CsvDataset(Dataset):
 
     Columns: `path`, and optionally `start` and `duration` (seconds), `label` (several separated by `;`),
     `split`, `group`, and `fold` (the split, where there is no `split` column). Other columns are ignored. Listed
-    files that do not exist are named by `missing()` and stay in the list, so that they count as bad files when
+    files that do not exist are counted by `missing()` and stay in the list, so that they count as bad files when
     they are read. Raises `AudioError` with file and line for a list that cannot be used.
 
     Options:
@@ -125,9 +126,15 @@ class CsvDataset(Dataset):
         return [clip for clip in self._clips if split is None or clip.split == split]
 
     def missing(self) -> list[str]:
-        """Listed files that do not exist."""
+        """One line where listed files do not exist: how many, and the first ones."""
         files = dict.fromkeys(clip.path for clip in self._clips)
-        return [f"{file} (listed in {self.path}) does not exist" for file in files if not file.exists()]
+        absent = [str(file) for file in files if not file.exists()]
+        if not absent:
+            return []
+        return [
+            f"{len(absent)} of {len(files)} files listed in {self.path} do not exist, e.g. "
+            + ", ".join(absent[:_MOST_EXAMPLES])
+        ]
 
     @cached_property
     def _clips(self) -> list[Clip]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from m2dx.audio.batches import ItemKey
 from m2dx.audio.crops import TrainingCrops, collate
+from m2dx.errors import M2dxError
 
 _MOST_WORKERS = 16
 _GRACE_SECONDS = 30  # that a worker outlives a SIGTERM
@@ -50,12 +53,15 @@ def worker_loader(
     prefetch: int = 4,
     pin_memory: bool = False,
 ) -> DataLoader[Any]:
-    """A DataLoader over a batch sampler, with the worker settings of m2dx."""
+    """A DataLoader over a batch sampler, with the worker settings of m2dx.
+
+    Errors of m2dx come as they were raised, wherever items are loaded.
+    """
     workers = default_workers() if workers is None else workers
-    return DataLoader(
-        dataset,
+    return _Loader(
+        _ItemsOrErrors(dataset),
         batch_sampler=batches,
-        collate_fn=collate,
+        collate_fn=partial(_collate_or_error, collate),
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         worker_init_fn=_start_worker if workers else None,
@@ -64,6 +70,36 @@ def worker_loader(
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         pin_memory=pin_memory,
     )
+
+
+class _ItemsOrErrors(Dataset[Any]):
+    """Gives errors of m2dx as items: raised in a worker, their text would become that of its traceback."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.dataset[key]
+        except M2dxError as error:
+            return error
+
+
+def _collate_or_error(collate: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> Any:
+    error = next((item for item in items if isinstance(item, M2dxError)), None)
+    return collate(items) if error is None else error
+
+
+class _Loader(DataLoader[Any]):
+    def __iter__(self) -> Any:
+        return _raising(super().__iter__())
+
+
+def _raising(batches: Iterator[Any]) -> Iterator[Any]:
+    for batch in batches:
+        if isinstance(batch, M2dxError):
+            raise batch
+        yield batch
 
 
 def _start_worker(worker_id: int) -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from m2dx.audio.batches import Stream, seeded_generator
 from m2dx.audio.clips import ClipList
-from m2dx.audio.crops import BadFile, ShortClips, read_any_crop
+from m2dx.audio.crops import BadFile, ShortClips, draw_noise, read_any_crop
 from m2dx.audio.loader import worker_loader
 from m2dx.audio.logmel import LogMel
 from m2dx.components import NoiseSource
@@ -54,7 +54,9 @@ def measure_statistics(
     generator = seeded_generator(Stream.STATISTICS_ORDER, seed=seed)
     order = torch.randperm(len(clips), generator=generator)[:max_clips]
     crops = _ClipCrops(clips, order, crop_samples, logmel.sample_rate, short_clips, seed)
-    return _measure(crops, len(order), logmel=logmel, workers=workers, device=device, progress=progress)
+    return _measure(
+        crops, len(order), of="the data", logmel=logmel, workers=workers, device=device, progress=progress
+    )
 
 
 def measure_noise(
@@ -70,10 +72,10 @@ def measure_noise(
 ) -> Statistics:
     """Statistics over draws of a noise source, whose mean eq. (5) needs; the same under a seed.
 
-    Raises `AudioError` as `measure_statistics` does.
+    Raises `AudioError` as `measure_statistics` does, `PluginError` when the source breaks its contract.
     """
-    crops = _NoiseDraws(source, crop_samples, seed)
-    return _measure(crops, draws, logmel=logmel, workers=workers, device=device, progress=progress)
+    crops, of = _NoiseDraws(source, crop_samples, seed), f"the noise source {source.name!r}"
+    return _measure(crops, draws, of=of, logmel=logmel, workers=workers, device=device, progress=progress)
 
 
 class _ClipCrops(Dataset[_Item]):
@@ -107,7 +109,7 @@ class _NoiseDraws(Dataset[_Item]):
 
     def __getitem__(self, position: int) -> _Item:
         generator = seeded_generator(Stream.STATISTICS_NOISE, seed=self.seed, position=position)
-        return self.source.draw(self.crop_samples, generator), self.source.drain_bad()
+        return draw_noise(self.source, self.crop_samples, generator), self.source.drain_bad()
 
 
 def _collate(items: Sequence[_Item]) -> _Item:
@@ -119,6 +121,7 @@ def _measure(
     crops: Dataset[_Item],
     count: int,
     *,
+    of: str,
     logmel: LogMel,
     workers: int | None,
     device: torch.device | str,
@@ -139,8 +142,12 @@ def _measure(
             progress(done, count)
     mean, mean_square = (total / values).tolist()
     variance = mean_square - mean**2
+    if not math.isfinite(variance):
+        raise AudioError(
+            f"log-mel spectrograms of {of} must be finite, but their mean is {mean} over {done} clips"
+        )
     if variance < 1e-6:
         raise AudioError(
-            f"log-mel spectrograms must vary, but all values are {mean:.2f} in {done} clips; are they silent?"
+            f"log-mel spectrograms of {of} must vary, but all values are {mean:.2f} in {done} clips; are they silent?"
         )
     return Statistics(mean=mean, std=math.sqrt(variance), clips=done, bad=tuple(bad.items()))

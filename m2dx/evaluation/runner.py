@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from m2dx.components import Evaluator, Score
-from m2dx.errors import CheckpointError
+from m2dx.errors import CheckpointError, RecipeError
 from m2dx.evaluation.features import ClipEncoder
 from m2dx.evaluation.metrics import half_width_95
 from m2dx.evaluation.tasks import EvaluationTask
@@ -41,8 +41,10 @@ def evaluate(
 
     Each callable gives the encoder for a seed. One that gives the same object each time is a fixed encoder: the seeds
     are the classifier's. One that gives a new object each time (random weights) is scored once per seed, with a
-    classifier of that seed, and the values are pooled: one per seed.
+    classifier of that seed, and the values are pooled: one per seed. Raises RecipeError where there is nothing to
+    score, or a seed comes twice.
     """
+    check_request(tasks, evaluators, seeds)
     total = len(encoders) * len(tasks) * len(evaluators) * len(seeds)
     done = 0
     results: list[EncoderScore] = []
@@ -61,6 +63,23 @@ def evaluate(
     if progress is not None:
         progress(total, total, "done")
     return results
+
+
+def check_request(
+    tasks: Collection[object], evaluators: Mapping[str, Evaluator], seeds: tuple[int, ...]
+) -> None:
+    """RecipeError where `evaluate` would have nothing to score, or a seed comes twice."""
+    for what, given in (("tasks", tasks), ("evaluators", evaluators), ("seeds", seeds)):
+        if not given:
+            raise RecipeError(
+                f"evaluation needs {what}, but there are none; add at least one under evaluation.{what}"
+            )
+    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if repeated:
+        raise RecipeError(
+            f"evaluation.seeds must differ, since a repeated seed gives the same score again, but repeats "
+            f"{', '.join(map(str, repeated))}; list each once"
+        )
 
 
 def _by_encoder(

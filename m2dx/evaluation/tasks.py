@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from m2dx.audio.clips import list_clips, names_of
 from m2dx.audio.reading import probe, read_wav
 from m2dx.components import Clip, Dataset
 from m2dx.errors import AudioError, RecipeError, TrainingError
@@ -66,11 +67,10 @@ class EvaluationTask:
         group in both train and test, or in two folds; "warn" is for official splits that have such groups.
 
         Raises RecipeError, with every problem found, where clips lack a label or a split, splits are unusable, or
-        groups leak; TrainingError where more than `max_bad_fraction` of the clips cannot be read.
+        groups leak; TrainingError where more than `max_bad_fraction` of the clips cannot be read; PluginError where the
+        data set fails.
         """
-        clips = dataset.clips()
-        label_names = dataset.label_names()
-        _check_lists(name, clips, label_names, dataset.missing())
+        clips, label_names = _checked_lists(name, dataset)
         clips, bad = _partition(clips, _with_duration)
         seconds = unit_seconds or float(np.mean([clip.duration for clip in clips])) if clips else 0.0
         clips, unreadable = _partition(clips, lambda clip: _readable(clip, seconds))
@@ -78,23 +78,11 @@ class EvaluationTask:
         _report_bad(name, bad, total=len(clips) + len(bad), max_bad_fraction=max_bad_fraction)
         warnings = _leaks(name, clips, strict=shared_groups == "error")
         targets = multi_hot(clips, label_names)
-        try:
-            folds = divide(clips, targets)
-        except RecipeError as error:
-            raise RecipeError(f"evaluation task {name!r}: {error}") from error
+        folds = _divided(name, clips, targets)
         warnings += _untrained_classes(folds, targets, label_names)
         for warning in warnings:
             logger.warning("evaluation task %r: %s", name, warning)
-        return cls(
-            name,
-            tuple(clips),
-            label_names,
-            folds,
-            seconds,
-            short_clips,
-            bad=tuple(bad),
-            warnings=tuple(warnings),
-        )
+        return cls(name, tuple(clips), label_names, folds, seconds, short_clips, tuple(bad), tuple(warnings))
 
     @property
     def multi_label(self) -> bool:
@@ -118,6 +106,13 @@ class EvaluationTask:
         return found
 
 
+def check_dataset(name: str, dataset: Dataset) -> None:
+    """Raises what `EvaluationTask.from_dataset` would raise for the lists of a data set; reads no audio file."""
+    clips, label_names = _checked_lists(name, dataset)
+    _leaks(name, clips, strict=True)
+    _divided(name, clips, multi_hot(clips, label_names))
+
+
 def multi_hot(clips: Sequence[Clip], label_names: Sequence[str]) -> NDArray[np.float32]:
     """Targets (n, C) with a 1 for each label of a clip."""
     column = {label: number for number, label in enumerate(label_names)}
@@ -127,9 +122,11 @@ def multi_hot(clips: Sequence[Clip], label_names: Sequence[str]) -> NDArray[np.f
     return targets
 
 
-def _check_lists(name: str, clips: list[Clip], label_names: tuple[str, ...], missing: list[str]) -> None:
+def _checked_lists(name: str, dataset: Dataset) -> tuple[list[Clip], tuple[str, ...]]:
+    """Clips and label names; RecipeError with every problem found."""
+    clips, label_names = list_clips(name, dataset), names_of(name, dataset)
     if not clips:
-        raise RecipeError(f"evaluation task {name!r} has no clips. {' '.join(missing)}".rstrip())
+        raise RecipeError(f"evaluation task {name!r} has no clips. {' '.join(dataset.missing())}".rstrip())
     known = set(label_names)
     problems = [
         _counted(what, [clip for clip in clips if wrong(clip)])
@@ -145,6 +142,7 @@ def _check_lists(name: str, clips: list[Clip], label_names: tuple[str, ...], mis
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise RecipeError(f"evaluation task {name!r} cannot be used:\n{lines}")
+    return clips, label_names
 
 
 def _counted(what: str, clips: list[Clip]) -> str:
@@ -219,6 +217,13 @@ def _leaks(name: str, clips: list[Clip], *, strict: bool) -> list[str]:
         shown = _examples(f"{what} (in {', '.join(splits)})" for what, splits in mild.items())
         warnings.append(f"{len(mild)} groups or clips are shared with the validation split: {shown}")
     return warnings
+
+
+def _divided(name: str, clips: list[Clip], targets: NDArray[np.float32]) -> tuple[Fold, ...]:
+    try:
+        return divide(clips, targets)
+    except RecipeError as error:
+        raise RecipeError(f"evaluation task {name!r}: {error}") from error
 
 
 def _untrained_classes(

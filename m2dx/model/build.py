@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from m2dx.audio.logmel import LogMel
 from m2dx.components import DataInfo, TaskShapes, Views
-from m2dx.errors import M2dxError, PluginError, RecipeError
+from m2dx.errors import RecipeError
+from m2dx.model.contract import Part, check_declaration, declared_frames, try_task
 from m2dx.model.m2d import M2D
 from m2dx.model.mae import MSMMAE
 from m2dx.model.masking import num_visible_patches
@@ -21,7 +22,7 @@ from m2dx.model.vit import VIT_SIZES, ViTSize
 
 if TYPE_CHECKING:
     from m2dx.plugins import PluginHost
-    from m2dx.recipe.schema import AudioSection, ModelSection, Recipe, TaskSection
+    from m2dx.recipe.schema import AudioSection, ComponentSpec, ModelSection, Recipe, TaskSection
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,13 @@ class ModelShapes:
 
 def model_shapes(audio: AudioSection, model: ModelSection) -> ModelShapes:
     """Grid, width and mask counts of a recipe; RecipeError where nothing would be visible or masked."""
+    least = model.patch_size[1]
+    if audio.crop_frames < least:
+        raise RecipeError(
+            f"audio.crop_seconds must give one patch of {least} frames or more, but the crop of {audio.crop_seconds:g} "
+            f"s is shorter than a patch ({audio.crop_frames} frames); set it to "
+            f"{least * audio.hop_length / audio.sample_rate:g} or more"
+        )
     grid = PatchGrid((audio.n_mels, audio.crop_frames), model.patch_size)
     size = VIT_SIZES[model.size]
     if model.depth is not None:
@@ -90,21 +98,34 @@ def build_masked_model(audio: AudioSection, model: ModelSection, *, with_tokens:
 def build_task(
     name: str, section: TaskSection, shapes: ModelShapes, data: DataInfo, host: PluginHost
 ) -> Task:
-    """One task with fresh weights; RecipeError, naming the task, where mapper and encoder cannot fit."""
-    encoder = host.build("offline_encoder", section.offline_encoder, data=data)
+    """One task with fresh weights.
+
+    Errors name task and component: RecipeError where mapper and encoder cannot fit, PluginError where a component
+    fails or an offline encoder's declaration cannot be.
+    """
+
+    def build(kind: str, spec: ComponentSpec, **offered: object) -> Any:
+        with Part.of(name, kind, spec.name, host=host).attempt("__init__"):
+            return host.build(kind, spec, **offered)
+
+    encoder = build("offline_encoder", section.offline_encoder, data=data)
+    part = Part.of(name, "offline_encoder", encoder.name, host=host)
+    check_declaration(part, encoder)
     rate = encoder.sample_rate or data.sample_rate
     num_samples = -(-data.crop_samples * rate // data.sample_rate)  # as torchaudio's resample rounds
-    frames = encoder.num_frames(num_samples)
-    token_frames = None
-    if section.target_frames == "tokens" and frames is not None:
+    frames, token_frames = declared_frames(part, encoder, num_samples), None
+    if section.target_frames == "tokens":
+        if frames is None:
+            raise RecipeError(
+                f"tasks.{name}.target_frames must be native, since the offline encoder {encoder.name} gives one "
+                "target per clip, but is tokens; leave it out"
+            )
         frames = token_frames = shapes.grid.shape[1]
     task_shapes = TaskShapes(shapes.grid.shape, shapes.size.embed_dim, frames, encoder.embed_dim)
-    try:
-        mapper = host.build("online_mapper", section.online_mapper, shapes=task_shapes)
-    except RecipeError as error:
-        raise RecipeError(f"tasks.{name}: {error}") from error
-    loss = host.build("loss", section.loss)
-    return Task(encoder, mapper, loss, weight=section.weight, token_frames=token_frames)
+    mapper = build("online_mapper", section.online_mapper, shapes=task_shapes)
+    return Task(
+        encoder, mapper, build("loss", section.loss), weight=section.weight, token_frames=token_frames
+    )
 
 
 def check_task_names(recipe: Recipe) -> None:
@@ -135,29 +156,27 @@ def build_model(recipe: Recipe, data: DataInfo, statistics: DataStatistics, host
         num_visible=shapes.num_visible,
         weight=recipe.model.weight,
     )
-    check_tasks(model, shapes, data)
+    check_tasks(model, shapes, data, host=host)
     return model
 
 
-@torch.no_grad()
-def check_tasks(model: MultiTask, shapes: ModelShapes, data: DataInfo) -> dict[str, tuple[int, ...]]:
-    """Each task's target shape, from one forward pass on quiet noise; RecipeError where shapes do not fit."""
+def check_tasks(
+    model: MultiTask, shapes: ModelShapes, data: DataInfo, *, host: PluginHost | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Each task's target shape, from one pass to the loss on quiet noise, in eval mode.
+
+    Raises `PluginError`, naming task and component (and plugin, with a host), where one breaks its contract.
+    """
     generator = torch.Generator().manual_seed(0)
     views = Views(
         clean_wav=torch.randn(2, data.crop_samples, generator=generator) * 1e-3,
         sample_rate=data.sample_rate,
         clean_logmel=torch.zeros(2, 1, *shapes.grid.input_size),
-        labels={name: torch.zeros(2, len(labels)) for name, labels in data.label_names.items()},
+        labels={name: torch.eye(1, len(labels)).repeat(2, 1) for name, labels in data.label_names.items()},
     )
     tokens = torch.zeros(2, shapes.grid.num_patches, shapes.size.embed_dim)
     target_shapes: dict[str, tuple[int, ...]] = {}
     for name, task in model.tasks.items():
         assert isinstance(task, Task)
-        try:
-            target_shapes[name] = task.check_shapes(name, tokens, views)
-        except M2dxError:
-            raise
-        except Exception as error:
-            parts = f"{task.offline_encoder.name}, {task.online_mapper.name}"
-            raise PluginError(f"tasks.{name}: {parts} failed on a trial batch: {error!r}") from error
+        target_shapes[name] = try_task(name, task, tokens, views, host=host)
     return target_shapes

@@ -49,7 +49,8 @@ class PoolLinearMapper(OnlineMapper):
         if shapes.target_frames is not None:
             raise RecipeError(
                 f"the mapper pool_linear gives (B, {shapes.target_dim}), one vector per clip, but the offline encoder "
-                f"gives (B, {shapes.target_frames}, {shapes.target_dim}); use linear"
+                f"gives (B, {shapes.target_frames}, {shapes.target_dim}); use linear, with target_frames: tokens "
+                "where its frames differ from the patch grid's"
             )
         self.linear = nn.Linear(shapes.grid[0] * shapes.embed_dim, shapes.target_dim)
         init_linear(self.linear)

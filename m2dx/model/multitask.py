@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from m2dx.components import Loss, OfflineEncoder, OnlineMapper, Views
-from m2dx.errors import RecipeError
 from m2dx.model.m2d import M2D
 from m2dx.model.mae import MSMMAE
 from m2dx.model.masking import Mask
@@ -73,29 +72,16 @@ class Task(nn.Module):
     @torch.no_grad()
     def target(self, views: Views) -> Tensor:
         """The training signal, (B, C) or (B, S, C), without gradient."""
-        target: Tensor = self.offline_encoder(at_rate(views, self.offline_encoder.sample_rate))
-        if self.token_frames is not None and target.ndim == 3:
-            target = match_frames(target, self.token_frames)
-        return target
+        return self.at_token_frames(self.offline_encoder(at_rate(views, self.offline_encoder.sample_rate)))
+
+    def at_token_frames(self, signal: Tensor) -> Tensor:
+        """An offline encoder's output at the patch grid's frames where the task asks for them."""
+        return signal if self.token_frames is None else match_frames(signal, self.token_frames)
 
     def forward(self, tokens: Tensor, views: Views) -> Tensor:
         """The task's loss, unweighted, from h-hat (B, F*T, D) and the clean views."""
         loss: Tensor = self.loss(self.online_mapper(tokens), self.target(views))
         return loss
-
-    def check_shapes(self, name: str, tokens: Tensor, views: Views) -> tuple[int, ...]:
-        """The training signal's shape without the batch; RecipeError where mapper or declaration do not fit it."""
-        target, prediction = self.target(views), self.online_mapper(tokens)
-        if prediction.shape != target.shape:
-            raise RecipeError(
-                f"tasks.{name}: the online mapper {self.online_mapper.name} gives {_shape(prediction)}, but the "
-                f"offline encoder {self.offline_encoder.name} gives {_shape(target)}; the two must be the same"
-            )
-        return tuple(target.shape[1:])
-
-
-def _shape(tensor: Tensor) -> str:
-    return "(B, " + ", ".join(str(n) for n in tensor.shape[1:]) + ")"
 
 
 class MultiTask(nn.Module):

@@ -73,10 +73,10 @@ class PublishedSizes:
 
 
 def backbone_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The backbone's tensors by their plain names, of a pre-trained or a fine-tuned file."""
+    """The backbone's tensors by their plain names, of a pre-trained or a fine-tuned file (or saved by DataParallel)."""
     if any(key.startswith(FINETUNED_PREFIX) for key in state):
         return {k[len(FINETUNED_PREFIX) :]: v for k, v in state.items() if k.startswith(FINETUNED_PREFIX)}
-    return dict(state)
+    return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def infer_sizes(
@@ -106,6 +106,9 @@ def infer_sizes(
         raise CheckpointError(f"the width {embed_dim} must be a multiple of num_heads, which is {heads}")
     mean, std = AUDIOSET_MEAN_STD
     if "norm_stats" in state:
-        mean, std = state["norm_stats"].flatten().tolist()
+        stats = state["norm_stats"].flatten().tolist()
+        if len(stats) != 2:
+            raise CheckpointError(f"norm_stats must be 2 values, mean and std, but has {len(stats)}")
+        mean, std = stats
     grid = PatchGrid((n_mels, positions // freq * patch[1]), (patch[0], patch[1]))
     return PublishedSizes(grid, ViTSize(embed_dim, depth, heads), in_chans, mean, std)

@@ -62,8 +62,9 @@ class ViewMaker(nn.Module):
 
 
 def at_rate(views: Views, sample_rate: int | None) -> Views:
-    """The views with their waveform at another sampling rate (Hz); None: as it is."""
+    """The views with their waveform at another sampling rate (Hz), float32 whatever the autocast; None: as it is."""
     if sample_rate is None or sample_rate == views.sample_rate:
         return views
-    wav = torchaudio.functional.resample(views.clean_wav, views.sample_rate, sample_rate)
+    with torch.autocast(views.clean_wav.device.type, enabled=False):
+        wav = torchaudio.functional.resample(views.clean_wav.float(), views.sample_rate, sample_rate)
     return replace(views, clean_wav=wav, sample_rate=sample_rate)

@@ -123,6 +123,8 @@ class DataSetSection(Section):
     """Where the clips come from."""
     split: str | None = None
     """Only clips of this split; default all."""
+    repeat: PositiveInt = 1
+    """Times that each clip counts in an epoch, to give a small set its weight beside a large one."""
 
 
 class DataSection(Section):

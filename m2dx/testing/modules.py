@@ -91,9 +91,12 @@ def _check_declaration(subject: Subject, encoder: OfflineEncoder) -> None:
         isinstance(width, int) and width > 0,
         f"embed_dim must be the width C of its output after __init__, but is {width!r}",
     )
-    for name in ("sample_rate", "frame_rate"):
+    for name, numbers in (("sample_rate", int), ("frame_rate", int | float)):
         value = getattr(encoder, name)
-        subject.must(value is None or value > 0, f"{name} must be in Hz, or None, but is {value!r}")
+        subject.must(
+            value is None or (isinstance(value, numbers) and value > 0),
+            f"{name} must be {'a whole number of' if numbers is int else 'in'} Hz, or None, but is {value!r}",
+        )
 
 
 def _check_target(

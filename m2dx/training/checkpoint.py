@@ -8,10 +8,10 @@ import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -23,13 +23,32 @@ _NAME = re.compile(r"step-(\d{8,})\.pt")
 
 
 def write_atomically(path: Path, state: Mapping[str, Any]) -> None:
-    """Saves with torch.save so that `path` holds either the old or the whole new content, also after a power cut."""
+    """Saves with torch.save so that `path` holds either the old or the whole new content, also after a power cut.
+
+    CheckpointError where the disk refuses it (full, read-only); the old content stays.
+    """
+    try:
+        replace_file(path, lambda file: torch.save(dict(state), file))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} could not be written: {error.strerror or error}; what was there before is whole. Mend the disk "
+            "(its space, quota or rights), then go on with --resume"
+        ) from error
+
+
+def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Gives `path` the content that `write` writes, at once: written aside, synced, renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
-        torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)  # it would take the space that is lacking
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -48,14 +67,47 @@ def check_records(path: Path) -> None:
         raise CheckpointError(f"{path}: damaged: the record {damaged} does not match its checksum")
 
 
+def load_plain(path: Path) -> Any:
+    """What torch.save wrote, if that is tensors and plain data, on the CPU; else CheckpointError.
+
+    torch's own advice, to load such a file without this check, would run whatever code is in it.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        advice = "weights_only" in str(error)  # with TorchScript and old tar files it is a RuntimeError
+        if not advice and isinstance(error, RuntimeError):
+            raise
+        named = re.search(r"(?:GLOBAL|class|function) ([A-Za-z_][\w.]*\.\w+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and named is None and not zipfile.is_zipfile(path):
+            raise CheckpointError(f"{path}: not a readable checkpoint") from None
+        such_as = f" (such as {named[1]})" if named is not None else ""
+        raise CheckpointError(
+            f"{path}: holds objects other than tensors and plain data{such_as}; not loaded for safety"
+        ) from None
+
+
 def read_checked(path: Path) -> dict[str, Any]:
     """What `write_atomically` wrote, every record's CRC-32 checked; CheckpointError where it is damaged."""
     check_records(path)
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        state: dict[str, Any] = load_plain(path)
+    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a whole checkpoint: {error}") from error
     return state
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read."""
+
+    path: Path
+    state: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Checkpoint:
+        """Reads and checks a file; CheckpointError where it is damaged."""
+        return cls(path, read_checked(path))
 
 
 @dataclass(frozen=True)
@@ -87,7 +139,6 @@ class CheckpointFolder:
         Files of later steps, which could not be read when the run went on from an earlier one, are set aside as
         `*.damaged`, so that they neither count as the newest nor push out whole ones.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         path = self.file(step)
         write_atomically(path, state)
         for leftover in self.path.glob(".step-*.partial"):
@@ -99,7 +150,7 @@ class CheckpointFolder:
                 self.file(old).unlink()
         return path
 
-    def load_newest_whole(self) -> tuple[dict[str, Any], Path] | None:
+    def load_newest_whole(self) -> Checkpoint | None:
         """The newest checkpoint that can be read; each damaged one before it is named in a warning.
 
         None: there is no checkpoint. CheckpointError: there are some, and all are damaged.
@@ -107,7 +158,7 @@ class CheckpointFolder:
         problems = []
         for step in reversed(self.steps()):
             try:
-                return read_checked(self.file(step)), self.file(step)
+                return Checkpoint.read(self.file(step))
             except CheckpointError as error:
                 logger.warning("%s; trying the one before it", error)
                 problems.append(str(error))

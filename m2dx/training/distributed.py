@@ -34,9 +34,13 @@ class Processes:
         dist.all_reduce(values)
         return values / self.world_size
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
-        return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
+    def concat(self, rows: Tensor) -> Tensor:
+        """The rows (n, ...) of every process, by rank, in each of them; all give as many."""
+        if self.world_size == 1:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.world_size)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
 
     def gather(self, value: Any) -> list[Any]:
         """The picklable value of each process, by rank."""
@@ -73,9 +77,17 @@ def pick_device(name: str) -> torch.device:
 
 
 def join_processes(device_name: str) -> Processes:
-    """Joins the processes that torchrun started (gloo on the CPU, NCCL on GPUs), or is alone without it."""
-    device = pick_device(device_name)
+    """Joins the processes that torchrun started (gloo on the CPU, NCCL on GPUs), or is alone without it.
+
+    RecipeError where the recipe names one GPU for several processes, each of which needs its own.
+    """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size > 1 and device_name.startswith("cuda:"):
+        raise RecipeError(
+            f"train.device must be cuda or auto with {world_size} processes, each of which takes a GPU of its own, "
+            f"but is {device_name}; choose GPUs with CUDA_VISIBLE_DEVICES"
+        )
+    device = pick_device(device_name)
     if world_size == 1:
         return Processes(0, 1, device)
     if device.type == "cuda":

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from m2dx.errors import TrainingError
+from m2dx.recipe.schema import TrainSection
 from m2dx.training.distributed import Processes
 
 logger = logging.getLogger(__name__)
@@ -37,10 +38,14 @@ def rankme(features: Tensor) -> float:
     Garrido et al., "RankMe: Assessing the downstream performance of pretrained self-supervised representations by
     their rank", ICML 2023, eq. 1-2. At most 2048 evenly spaced rows are taken.
     """
-    rows = features[:: max(-(-len(features) // RANKME_ROWS), 1)].float()
-    values = torch.linalg.svdvals(rows)
+    values = torch.linalg.svdvals(spaced_rows(features, RANKME_ROWS).float())
     shares = values / values.sum().clamp_min(1e-7) + 1e-7
     return float(torch.exp(-(shares * shares.log()).sum()))
+
+
+def spaced_rows(features: Tensor, most: int) -> Tensor:
+    """At most `most` evenly spaced rows of features (n, D); at least one."""
+    return features[:: max(-(-len(features) // max(most, 1)), 1)]
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,21 @@ class StepRecord:
     losses: dict[str, Tensor]  # "loss", "loss_m2d", ...
     grad_norm: Tensor
     clip_ids: tuple[Tensor, ...]  # of each accumulation step
+    stop_vote: Tensor  # the share of processes that a signal had asked to stop
+
+
+@dataclass
+class TrainingSummary:
+    """What a run did, from its first step on, also before it was resumed."""
+
+    steps: int
+    total_steps: int
+    seconds: float  # in the loop
+    clips: int  # trained on
+    bad_files: int
+    collapse_warnings: int
+    last_metrics: dict[str, float] = field(default_factory=dict)  # in the main process
+    stopped_by: str | None = None  # the signal that ended it before the last step
 
 
 @dataclass
@@ -59,6 +79,7 @@ class MetricsWriter:
 
     folder: Path
     start_step: int
+    last: dict[str, float] = field(init=False, default_factory=dict)  # the newest value of each metric
     _tensorboard: SummaryWriter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,6 +91,8 @@ class MetricsWriter:
                 if _step_of(line) <= self.start_step
             ]
             path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            for line in kept:
+                self.last |= json.loads(line)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  closed with the run
         self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.start_step + 1)
 
@@ -77,6 +100,7 @@ class MetricsWriter:
         """One line of metrics; `values` holds `step`."""
         self._file.write(json.dumps(values) + "\n")
         self._file.flush()
+        self.last |= values
         for name, value in values.items():
             if name not in ("step", "time"):
                 self._tensorboard.add_scalar(name, value, int(values["step"]))
@@ -98,6 +122,7 @@ class LossWatch:
     """Keeps the losses of the steps since the last line of metrics, on the device until they are read."""
 
     def __init__(self, *, check_grad_norm: bool) -> None:
+        self.rankme: float | None = None  # the last measurement since the last line of metrics
         self._records: list[StepRecord] = []
         self._checked = 0
         self._check_grad_norm = check_grad_norm  # not with a loss scaler, which skips such steps by itself
@@ -114,7 +139,8 @@ class LossWatch:
         """Goes on from what `pending` gave after `step`, so that the next line of metrics misses none."""
         for number, values in enumerate(pending, start=step - len(pending) + 1):
             losses = {name: value.to(device) for name, value in values.items()}
-            self._records.append(StepRecord(number, losses, losses.pop("grad_norm"), ()))
+            grad_norm = losses.pop("grad_norm")
+            self._records.append(StepRecord(number, losses, grad_norm, (), torch.zeros_like(grad_norm)))
         self._checked = len(self._records)
 
     def first_not_finite(self) -> StepRecord | None:
@@ -131,7 +157,7 @@ class LossWatch:
         return torch.stack([value.float() for value in values])
 
     def drain_means(self) -> dict[str, float]:
-        """Mean losses and gradient norm over the steps since the last call."""
+        """Mean losses and gradient norm over the steps since the last call; `rankme` where it was measured."""
         rows = [
             torch.stack([*(v.float() for v in r.losses.values()), r.grad_norm.float()]) for r in self._records
         ]
@@ -139,19 +165,24 @@ class LossWatch:
         names = [*self._records[0].losses, "grad_norm"]
         self._records.clear()
         self._checked = 0
-        return dict(zip(names, means, strict=True))
+        measured, self.rankme = self.rankme, None
+        values = dict(zip(names, means, strict=True))
+        return values if measured is None else {**values, "rankme": measured}
 
 
-def not_finite(record: StepRecord, clip_paths: list[str]) -> TrainingError:
+def not_finite(record: StepRecord, clip_paths: list[str], train: TrainSection) -> TrainingError:
     """The error for a step whose loss or gradient is not finite: where, what, and what to try."""
     values = {**{n: float(v) for n, v in record.losses.items()}, "grad_norm": float(record.grad_norm)}
     listing = "\n".join(f"  {path}" for path in clip_paths)
+    clip = "a train.clip_norm" if train.clip_norm is None else f"a train.clip_norm below {train.clip_norm:g}"
+    precision = {"fp16": "train.precision bf16 or fp32", "bf16": "train.precision fp32"}.get(train.precision)
+    ideas = ["a lower train.base_lr", "longer train.warmup_epochs", clip, *([precision] if precision else [])]
     return TrainingError(
         f"the loss or its gradient must be finite, but at step {record.step} they are "
         f"{', '.join(f'{name} {value:.4g}' for name, value in values.items())}.\n"
         f"Clips of that step:\n{listing}\n"
-        "What to try: a lower train.base_lr, longer train.warmup_epochs, a train.clip_norm, precision bf16 or fp32 "
-        "instead of fp16; look at those clips and at the tasks' losses. The last checkpoint is from before this step."
+        f"What to try: {', '.join(ideas)}; look at those clips and at the tasks' losses. "
+        "The last checkpoint, if there is one, is from before this step."
     )
 
 
@@ -214,10 +245,10 @@ def describe(metrics: dict[str, float]) -> str:
 
 
 class CollapseAlarm:
-    """Warns when the features' effective rank falls to almost one direction; counts the warnings."""
+    """Warns when the features' effective rank falls to almost one direction; counts the warnings, from `count` on."""
 
-    def __init__(self) -> None:
-        self.count = 0
+    def __init__(self, count: int = 0) -> None:
+        self.count = count
 
     def check(self, step: int, rank: float) -> None:
         """Takes one RankMe measurement."""
@@ -225,14 +256,17 @@ class CollapseAlarm:
             self.count += 1
             logger.warning(
                 "the features are collapsing: RankMe is %.2f at step %d (alarm below %g). "
-                "Try another train.base_lr, a slower model.ema_decay.start, or a larger train.batch_size",
+                "Try another train.base_lr, a higher model.ema_decay.start, or a larger train.batch_size",
                 rank,
                 step,
                 LEAST_RANKME,
             )
 
 
-def mean_losses(losses: dict[str, Tensor], processes: Processes) -> dict[str, Tensor]:
-    """The losses averaged over the processes, in one transfer."""
-    means = processes.mean(torch.stack([loss.detach().float() for loss in losses.values()]))
-    return dict(zip(losses, means.unbind(), strict=True))
+def mean_losses(
+    losses: dict[str, Tensor], processes: Processes, *, stop: bool
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The losses averaged over the processes, and the share of them that ask to stop, in one transfer."""
+    values = [loss.detach().float() for loss in losses.values()]
+    *means, vote = processes.mean(torch.stack([*values, torch.full_like(values[0], float(stop))])).unbind()
+    return dict(zip(losses, means, strict=True)), vote

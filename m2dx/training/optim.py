@@ -10,6 +10,8 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from m2dx.recipe.schema import Recipe
+
 
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
     """Two groups for AdamW: matrices, which decay, and biases and norms, which do not (as MAE).
@@ -45,6 +47,19 @@ class Schedule:
     min_lr: float
     ema_start: float
     ema_end: float
+
+    @classmethod
+    def of(cls, recipe: Recipe, *, total_steps: int, steps_per_epoch: int) -> Schedule:
+        """The schedule of a recipe; the peak is its base rate times batch_size / 256."""
+        train, decay = recipe.train, recipe.model.ema_decay
+        return cls(
+            total_steps=total_steps,
+            warmup_steps=train.warmup_epochs * steps_per_epoch,
+            peak_lr=train.base_lr * train.batch_size / 256,
+            min_lr=train.min_lr,
+            ema_start=decay.start,
+            ema_end=decay.end,
+        )
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up from 0, then half a cosine from the peak to the minimum, as MAE; steps count from 0."""

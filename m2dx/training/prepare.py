@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,19 +18,15 @@ from m2dx.audio.crops import BadFile, TrainingCrops
 from m2dx.audio.loader import default_workers
 from m2dx.audio.noise import ClipNoise
 from m2dx.audio.statistics import Statistics, measure_noise, measure_statistics
-from m2dx.components import DataInfo, NoiseSource
+from m2dx.components import DataInfo, Dataset, NoiseSource
 from m2dx.errors import RecipeError
 from m2dx.model.build import build_logmel, build_model, model_shapes
 from m2dx.model.masking import random_mask
 from m2dx.model.multitask import MultiTask
 from m2dx.model.views import DataStatistics
 from m2dx.plugins import PluginHost
-from m2dx.recipe.loading import recipe_to_mapping, recipe_to_yaml
 from m2dx.recipe.schema import Recipe
-from m2dx.training.checkpoint import CheckpointFolder
 from m2dx.training.distributed import Processes
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,7 @@ class PreparedRun:
     crops: TrainingCrops
     model: MultiTask
     statistics: DataStatistics
-    missing: tuple[str, ...]  # what the data sets lack on this machine
+    missing: tuple[str, ...]  # what the data sets lack on this machine; empty but in the main process
     bad: tuple[BadFile, ...]  # files found unusable while measuring
     host: PluginHost
 
@@ -67,6 +62,7 @@ class PreparedRun:
         recipe = self.recipe
         return TrainingBatches(
             len(self.clips),
+            draws=self.clips.draws,
             batch_size=recipe.train.batch_size,
             epoch_size=recipe.data.epoch_size,
             accumulate=recipe.train.accumulate,
@@ -83,9 +79,15 @@ def prepare(recipe: Recipe, host: PluginHost, processes: Processes, console: Con
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
     datasets = {name: host.build("dataset", section.dataset) for name, section in recipe.data.sets.items()}
-    missing = tuple(f"{name}: {line}" for name, dataset in datasets.items() for line in dataset.missing())
-    clips = join_sets({name: (datasets[name], section.split) for name, section in recipe.data.sets.items()})
-    noise = build_noise(recipe, host)
+    noise_dataset = build_noise_dataset(recipe, host)
+    asked = {**datasets, **({} if noise_dataset is None else {"noise": noise_dataset})}
+    missing = missing_lines(asked) if processes.is_main else ()
+    sections = recipe.data.sets
+    clips = join_sets(
+        {name: (datasets[name], section.split) for name, section in sections.items()},
+        repeats={name: section.repeat for name, section in sections.items()},
+    )
+    noise = build_noise(recipe, host, noise_dataset)
     data = data_info(recipe, clips)
     # The model first, its statistics later: what cannot fit should not cost a pass over the data.
     model = build_model(recipe, data, DataStatistics(0.0, 1.0), host)
@@ -113,16 +115,30 @@ def data_info(recipe: Recipe, clips: ClipList) -> DataInfo:
     return DataInfo(recipe.audio.sample_rate, recipe.audio.crop_samples, clips.label_names)
 
 
-def build_noise(recipe: Recipe, host: PluginHost) -> NoiseSource | None:
-    """The recipe's noise source; None: it has none, or its ratio is 0."""
+def missing_lines(datasets: Mapping[str, Dataset]) -> tuple[str, ...]:
+    """What data sets lack on this machine, a line each, with the set's name before it."""
+    return tuple(f"{name}: {line}" for name, dataset in datasets.items() for line in dataset.missing())
+
+
+def build_noise_dataset(recipe: Recipe, host: PluginHost) -> Dataset | None:
+    """The data set of the recipe's noise; None: the noise has another source, or there is none."""
+    section = recipe.noise
+    if section is None or section.ratio == 0.0 or section.dataset is None:
+        return None
+    dataset: Dataset = host.build("dataset", section.dataset)
+    return dataset
+
+
+def build_noise(recipe: Recipe, host: PluginHost, dataset: Dataset | None) -> NoiseSource | None:
+    """The recipe's noise source, of a data set where it names one; None: it has none, or its ratio is 0."""
     section = recipe.noise
     if section is None or section.ratio == 0.0:
         return None
     if section.source is not None:
         source: NoiseSource = host.build("noise_source", section.source, sample_rate=recipe.audio.sample_rate)
         return source
-    assert section.dataset is not None
-    clips = host.build("dataset", section.dataset).clips(section.split)
+    assert dataset is not None
+    clips = dataset.clips(section.split)
     if not clips:
         raise RecipeError(f"noise.dataset must have clips, but has none (split: {section.split})")
     return ClipNoise(recipe.audio.sample_rate, clips)
@@ -167,61 +183,3 @@ def recorded_statistics(recipe: Recipe) -> DataStatistics:
     assert recipe.data.mean is not None and recipe.data.std is not None
     noise_mean = recipe.noise.mean if recipe.noise is not None else None
     return DataStatistics(recipe.data.mean, recipe.data.std, noise_mean or 0.0)
-
-
-def open_run_folder(recipe: Recipe, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
-    """Makes the run's folder, or checks it; on resume, the resolved recipe that the run began with, as plain data.
-
-    RecipeError where there is nothing to resume, or a run that would be overwritten; CheckpointError where no
-    checkpoint can be read.
-    """
-    folder = recipe.output / recipe.name
-    checkpoints = CheckpointFolder(folder / "checkpoints")
-    if not resume:
-        steps = checkpoints.steps()
-        if steps and not overwrite:
-            raise RecipeError(
-                f"{folder} holds a run with a checkpoint of step {steps[-1]}: go on with --resume, start anew with "
-                "--overwrite, or give this run another name (name=...)"
-            )
-        if overwrite:
-            for step in steps:
-                checkpoints.file(step).unlink()
-            (folder / "metrics.jsonl").unlink(missing_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        return None
-    found = checkpoints.load_newest_whole()
-    if found is None:
-        raise RecipeError(f"{folder} has no checkpoint to resume from; train without --resume")
-    began: dict[str, Any] = found[0]["recipe"]
-    changed = sorted(_differences(began, recipe_to_mapping(as_begun(recipe, began))))
-    if changed:
-        logger.warning("the recipe has changed since this run began: %s", ", ".join(changed))
-    return began
-
-
-def as_begun(recipe: Recipe, began: Mapping[str, Any]) -> Recipe:
-    """The recipe with the statistics that the run began with, where it leaves them open."""
-    update: dict[str, Any] = {}
-    if recipe.data.mean is None:
-        update["data"] = recipe.data.model_copy(update={key: began["data"][key] for key in ("mean", "std")})
-    if recipe.noise is not None and recipe.noise.mean is None and began["noise"] is not None:
-        update["noise"] = recipe.noise.model_copy(update={"mean": began["noise"]["mean"]})
-    return recipe.model_copy(update=update)
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
-    """Fields whose values differ, as `key.path (before -> now)`."""
-    found = []
-    for key in before.keys() | now.keys():
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += _differences(old, new, f"{path}{key}.")
-        elif old != new:
-            found.append(f"{path}{key} ({old} -> {new})")
-    return found
-
-
-def write_recipe(run: PreparedRun) -> None:
-    """Writes the resolved recipe, with the measured statistics, into the run's folder."""
-    (run.folder / "recipe.yaml").write_text(recipe_to_yaml(run.recipe), encoding="utf-8")

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+import threading
 import time
 from types import FrameType, TracebackType
 from typing import Any
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 _ONE_KEYSTROKE_SECONDS = 1.0
 
@@ -14,6 +21,7 @@ class StopRequests:
     """Catches SIGINT and SIGTERM while it is entered; a second Ctrl-C interrupts at once.
 
     Under torchrun one Ctrl-C arrives twice, from the terminal and from torchrun: within a second they count as one.
+    Outside the main thread, where Python cannot catch signals, they act as they would without this.
     """
 
     def __init__(self) -> None:
@@ -22,6 +30,9 @@ class StopRequests:
         self._interrupted = float("inf")  # when the first SIGINT came, s
 
     def __enter__(self) -> StopRequests:
+        if threading.current_thread() is not threading.main_thread():
+            logger.debug("not in the main thread: Ctrl-C and SIGTERM are not caught")
+            return self
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._receive)
         return self
@@ -39,3 +50,27 @@ class StopRequests:
                 raise KeyboardInterrupt
             self._interrupted = min(self._interrupted, now)
         self.received = signal.Signals(number)
+
+
+class StopVotes:
+    """Each step's vote of all processes on whether to stop; they have to leave the loop at the same step.
+
+    A vote on the CPU counts at once. One on a GPU counts a step later, when it has long been copied: to wait for the
+    newest would keep the GPU without work.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: tuple[Tensor, torch.cuda.Event] | None = None
+
+    def count(self, vote: Tensor) -> bool:
+        """Takes the share of processes that asked to stop in this step; whether to stop after it."""
+        if vote.device.type != "cuda":
+            return vote.item() > 0
+        before, copied = self._waiting, torch.cuda.Event()
+        copy = torch.empty((), dtype=vote.dtype, pin_memory=True).copy_(vote, non_blocking=True)
+        copied.record()
+        self._waiting = (copy, copied)
+        if before is None:
+            return False
+        before[1].synchronize()
+        return before[0].item() > 0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,86 +17,67 @@ from torch.profiler import record_function
 
 import m2dx
 from m2dx.audio.bad_files import BadFiles
-from m2dx.audio.crops import BadFile, Batch
+from m2dx.audio.crops import Batch
 from m2dx.audio.loader import training_loader
 from m2dx.encoder import CHECKPOINT_FORMAT
 from m2dx.errors import CheckpointError, RecipeError
 from m2dx.model.m2d import M2D
-from m2dx.model.mae import MSMMAE
 from m2dx.model.multitask import StepLosses
 from m2dx.recipe.loading import recipe_to_mapping
-from m2dx.training.checkpoint import CheckpointFolder
+from m2dx.training.bad_files import SharedBadFiles
+from m2dx.training.checkpoint import Checkpoint, CheckpointFolder
 from m2dx.training.monitor import (
+    RANKME_ROWS,
     CollapseAlarm,
     LossWatch,
     MetricsWriter,
     ProgressLine,
     StepRecord,
+    TrainingSummary,
     mean_losses,
     not_finite,
     rankme,
+    spaced_rows,
 )
 from m2dx.training.optim import Schedule, load_moments, parameter_groups
+from m2dx.training.precision import autocast, check_precision, compile_parts
 from m2dx.training.prepare import PreparedRun
-from m2dx.training.signals import StopRequests
+from m2dx.training.signals import StopRequests, StopVotes
 
 logger = logging.getLogger(__name__)
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass
-class TrainingSummary:
-    """What a run did."""
-
-    steps: int
-    total_steps: int
-    seconds: float  # in the loop, of this process's life
-    clips: int  # trained on since the start or resume
-    bad_files: int
-    collapse_warnings: int
-    last_metrics: dict[str, float] = field(default_factory=dict)
-    stopped_by: str | None = None  # the signal that ended it before the last step
-
 
 class Trainer:
-    """Trains a prepared run from its start, or from its newest whole checkpoint."""
+    """Trains a prepared run from its start, or from a checkpoint (`resume`). Writes nothing before `fit`."""
 
-    def __init__(self, run: PreparedRun, *, resume: bool, console: Console) -> None:
+    def __init__(self, run: PreparedRun, *, resume: Checkpoint | None = None, console: Console) -> None:
         self.run, self.console = run, console
         self.recipe, self.processes = run.recipe, run.processes
         train, device = self.recipe.train, self.processes.device
-        if train.precision == "fp16" and device.type != "cuda":
-            raise RecipeError(
-                f"train.precision fp16 needs a GPU, but the device is {device}; take bf16 or fp32"
-            )
+        check_precision(train.precision, device)
         self.batches = run.batches()
         self.total_steps = max(round(train.epochs * self.batches.steps_per_epoch), 1)
-        self.schedule = Schedule(
-            total_steps=self.total_steps,
-            warmup_steps=train.warmup_epochs * self.batches.steps_per_epoch,
-            peak_lr=train.base_lr * train.batch_size / 256,
-            min_lr=train.min_lr,
-            ema_start=self.recipe.model.ema_decay.start,
-            ema_end=self.recipe.model.ema_decay.end,
+        self.schedule = Schedule.of(
+            self.recipe, total_steps=self.total_steps, steps_per_epoch=self.batches.steps_per_epoch
         )
         self.model = run.model.to(device).train()
         if train.compile:
-            for part in _compiled_parts(self.model.masked_model):
-                part.compile()
+            compile_parts(self.model.masked_model)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model.named_parameters(), train.weight_decay),
             lr=self.schedule.learning_rate(0),
             betas=train.betas,
         )
         self.scaler = GradScaler(device.type, enabled=train.precision == "fp16")
-        self.bad_files = BadFiles(run.num_files, max_bad_fraction=self.recipe.data.max_bad_fraction)
-        self._found_bad: list[BadFile] = []  # in this process, since the processes last told each other
+        ledger = BadFiles(run.num_files, max_bad_fraction=self.recipe.data.max_bad_fraction)
+        self.bad_files = SharedBadFiles(ledger, self.processes, run.folder / "bad_files.tsv")
         self.checkpoints = CheckpointFolder(run.folder / "checkpoints")
-        self.watch = LossWatch(check_grad_norm=not self.scaler.is_enabled())
-        self.step = 0
+        self.watch, self.alarm = LossWatch(check_grad_norm=not self.scaler.is_enabled()), CollapseAlarm()
+        self.requests, self.votes = StopRequests(), StopVotes()
+        self.step = self.clips = 0
+        self.seconds, self._started = 0.0, time.perf_counter()  # of the run before this process; its start
         if resume:
-            self._resume()
+            self._resume(resume)
         else:
             torch.manual_seed(self.recipe.seed + self.processes.rank)  # of dropout in a mapper and the like
         self.wrapped: nn.Module = self.model
@@ -106,118 +86,118 @@ class Trainer:
 
     def fit(self) -> TrainingSummary:
         """Trains to the last step, or until a signal asks to stop; either way the last step is saved."""
-        self._report_bad(self.run.bad)
+        self.bad_files.report(self.run.bad)
         loader = training_loader(
             self.run.crops,
             self.run.batches(start_step=self.step, total_steps=self.total_steps),
             workers=self.run.workers,
             pin_memory=self.processes.device.type == "cuda",
         )
-        summary = TrainingSummary(self.step, self.total_steps, 0.0, 0, len(self.bad_files), 0)
         metrics = MetricsWriter(self.run.folder, self.step) if self.processes.is_main else None
         progress = ProgressLine(self.console, self.total_steps, self.step, enabled=self.processes.is_main)
-        started = time.perf_counter()
+        self._started = time.perf_counter()
         try:
-            with StopRequests() as requests:
-                self._loop(iter(loader), requests, metrics, progress, summary)
+            with self.requests:
+                stopped = self._loop(iter(loader), metrics, progress)
         finally:
             progress.close()
             if metrics is not None:
                 metrics.close()
-        summary.steps, summary.seconds = self.step, time.perf_counter() - started
-        summary.bad_files = len(self.bad_files)
-        return summary
+        received = self.requests.received
+        return TrainingSummary(
+            steps=self.step,
+            total_steps=self.total_steps,
+            seconds=self._seconds(),
+            clips=self.clips,
+            bad_files=len(self.bad_files.ledger),
+            collapse_warnings=self.alarm.count,
+            last_metrics={} if metrics is None else metrics.last,
+            stopped_by=(received.name if received else "another process") if stopped else None,
+        )
 
-    def _loop(
-        self,
-        batches: Iterator[Batch],
-        requests: StopRequests,
-        metrics: MetricsWriter | None,
-        progress: ProgressLine,
-        summary: TrainingSummary,
-    ) -> None:
-        train, alarm, watch = self.recipe.train, CollapseAlarm(), self.watch
-        window_start, window_step, rank = time.perf_counter(), self.step, None
+    def _loop(self, batches: Iterator[Batch], metrics: MetricsWriter | None, progress: ProgressLine) -> bool:
+        """Trains; whether a signal ended it before the last step."""
+        train, watch, alone = self.recipe.train, self.watch, self.processes.world_size == 1
+        window_start, window_step = time.perf_counter(), self.step
         on_cpu = self.processes.device.type == "cpu"
         while self.step < self.total_steps:
-            record, latent = self.train_step(batches)
+            record, features = self.train_step(batches)
             watch.push(record)
-            summary.clips += train.batch_size
             due, save = self._is_time(train.log_every), self._is_time(train.checkpoint_every)
-            if due or save or self.processes.world_size == 1:
-                self._share_bad()
-            stop = self._stop_agreed(requests, due or save)
-            if on_cpu or due or save or stop:  # reading a loss makes a GPU wait
+            stop = self.requests.received is not None if alone else self.votes.count(record.stop_vote)
+            if due or save or stop or alone:
+                self.bad_files.share()
+            if on_cpu or due or save or stop or features is not None:  # reading a loss makes a GPU wait
                 self._check_finite(watch)
-            if self._is_time(train.rankme_every):
-                rank = rankme(latent.flatten(0, 1))
-                alarm.check(self.step, rank)
-                summary.collapse_warnings = alarm.count
+            if features is not None and self.processes.is_main:
+                watch.rankme = rankme(features)
+                self.alarm.check(self.step, watch.rankme)
             if due:
                 now = time.perf_counter()
                 speed = (self.step - window_step) * train.batch_size / (now - window_start)
-                line = self._line(watch.drain_means(), speed, rank)
-                window_start, window_step, rank = now, self.step, None
+                line = self._line(watch.drain_means(), speed)
+                window_start, window_step = now, self.step
                 if metrics is not None:
                     metrics.write(line)
-                summary.last_metrics = {**summary.last_metrics, **line}
-            progress.update(self.step, summary.last_metrics if due else None)
+            progress.update(self.step, metrics.last if due and metrics is not None else None)
             if save or stop:
                 self.save()
             if stop and self.step < self.total_steps:
-                summary.stopped_by = requests.received.name if requests.received else "another process"
-                return
+                return True
+        return False
 
-    def _is_time(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self.total_steps
+    def _seconds(self) -> float:
+        return self.seconds + time.perf_counter() - self._started
 
-    def _stop_agreed(self, requests: StopRequests, now: bool) -> bool:
-        """Whether to stop: all processes have to leave the loop at the same step, so they ask each other at times."""
-        stop = requests.received is not None
-        if self.processes.world_size == 1:
-            return stop
-        return self.processes.any(stop) if now else False
+    def _is_time(self, every: int, *, done: int = 0) -> bool:
+        """Whether something is due after this step (or, with `done` 1, after the next one)."""
+        step = self.step + done
+        return step % every == 0 or step == self.total_steps
 
     def _check_finite(self, watch: LossWatch) -> None:
         record = watch.first_not_finite()
         if record is not None:
             ids = [int(clip_id) for part in record.clip_ids for clip_id in part]
-            raise not_finite(record, sorted({str(self.run.clips[i].path) for i in ids}))
+            paths = sorted({str(self.run.clips[i].path) for i in ids})
+            raise not_finite(record, paths, self.recipe.train)
 
-    def train_step(self, batches: Iterator[Batch]) -> tuple[StepRecord, Tensor]:
-        """One optimizer step over its accumulation steps: its losses, and latent features (B, V, D) of the last."""
+    def train_step(self, batches: Iterator[Batch]) -> tuple[StepRecord, Tensor | None]:
+        """One optimizer step over its accumulation steps: its losses; where RankMe is due, features (n, D) of all."""
         accumulate = self.recipe.train.accumulate
         sums: dict[str, Tensor] = {}
-        clip_ids = []
+        clip_ids, features = [], []
+        measures = self._is_time(self.recipe.train.rankme_every, done=1)
         learning_rate = self.schedule.learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         for micro in range(accumulate):
             with record_function("m2dx::loading"):
                 batch = next(batches)
-            self._found_bad += batch.bad
+            self.bad_files.note(batch.bad)
             clip_ids.append(batch.clip_ids)
             last = micro == accumulate - 1
             losses = self._backward(batch.to(self.processes.device), accumulate, sync=last)
             parts = {"loss": losses.total, **{f"loss_{name}": part for name, part in losses.parts.items()}}
             for name, value in parts.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / accumulate
+            if measures:
+                rows = losses.latent.flatten(0, 1)  # (B, V, D) -> (B*V, D)
+                features.append(spaced_rows(rows, RANKME_ROWS // (accumulate * self.processes.world_size)))
         with record_function("m2dx::optimizer"):
             grad_norm = self._optimizer_step()
         with record_function("m2dx::ema"):
             if isinstance(self.model.masked_model, M2D):
                 self.model.masked_model.update_target(self.schedule.ema_decay(self.step))
         self.step += 1
-        return StepRecord(
-            self.step, mean_losses(sums, self.processes), grad_norm, tuple(clip_ids)
-        ), losses.latent
+        self.clips += self.recipe.train.batch_size
+        means, vote = mean_losses(sums, self.processes, stop=self.requests.received is not None)
+        record = StepRecord(self.step, means, grad_norm, tuple(clip_ids), vote)
+        return record, self.processes.concat(torch.cat(features)) if measures else None
 
     def _backward(self, batch: Batch, accumulate: int, *, sync: bool) -> StepLosses:
-        dtype = _AUTOCAST.get(self.recipe.train.precision)
-        device_type = self.processes.device.type
         no_sync = isinstance(self.wrapped, DistributedDataParallel) and not sync
         with self.wrapped.no_sync() if no_sync else contextlib.nullcontext():  # type: ignore[operator]
-            with torch.autocast(device_type, dtype=dtype, enabled=dtype is not None):
+            with autocast(self.recipe.train.precision, self.processes.device):
                 losses: StepLosses = self.wrapped(batch)
             with record_function("m2dx::backward"):
                 self.scaler.scale(losses.total / accumulate).backward()
@@ -233,10 +213,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return grad_norm
 
-    def _line(
-        self, values: dict[str, float], clips_per_second: float, rank: float | None
-    ) -> dict[str, float]:
-        line = {
+    def _line(self, values: dict[str, float], clips_per_second: float) -> dict[str, float]:
+        return {
             "step": self.step,
             "epoch": self.step / self.batches.steps_per_epoch,
             **values,
@@ -245,24 +223,6 @@ class Trainer:
             "clips_per_second": clips_per_second,
             "time": time.time(),
         }
-        return line if rank is None else {**line, "rankme": rank}
-
-    def _report_bad(self, bad: Iterable[BadFile]) -> None:
-        """Warns of files not known yet, and stops the run when there are too many (TrainingError)."""
-        new = self.bad_files.add(bad)
-        if not new:
-            return
-        if self.processes.is_main:
-            for path, reason in new:
-                logger.warning("cannot use %s: %s", path, reason)
-            self.bad_files.write(self.run.folder / "bad_files.tsv")
-        self.bad_files.check()
-
-    def _share_bad(self) -> None:
-        """Brings what the processes found since the last call into every process's ledger."""
-        found = self.processes.gather(self._found_bad)
-        self._found_bad = []
-        self._report_bad(entry for entries in found for entry in entries)
 
     def save(self) -> Path | None:
         """Writes a checkpoint of this step (main process only)."""
@@ -281,39 +241,49 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "pending": self.watch.pending(),
+            "rankme": self.watch.rankme,
+            "totals": {
+                "clips": self.clips,
+                "seconds": self._seconds(),
+                "collapse_warnings": self.alarm.count,
+            },
             "rng": rng,
-            "bad_files": self.bad_files.state_dict(),
+            "bad_files": self.bad_files.ledger.state_dict(),
         }
         train = self.recipe.train
         return self.checkpoints.save(self.step, state, keep_last=train.keep_last, keep_every=train.keep_every)
 
-    def _resume(self) -> None:
-        found = self.checkpoints.load_newest_whole()
-        if found is None:
-            raise CheckpointError(
-                f"{self.checkpoints.path}: no checkpoint to resume from; train without --resume"
-            )
-        state, path = found
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        state, train = checkpoint.state, self.recipe.train
         try:
+            self.step = int(state["step"])
+            if self.step > self.total_steps:
+                raise RecipeError(
+                    f"the run must not be past its end, but its checkpoint is of step {self.step}, and train.epochs "
+                    f"{train.epochs:g} ends at step {self.total_steps}; set train.epochs to at least "
+                    f"{self.step / self.batches.steps_per_epoch:g}"
+                )
             self.model.load_training_state(state["model"])
             load_moments(self.optimizer, state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-            self.step = int(state["step"])
             if state["recipe"]["tasks"].keys() == self.recipe.tasks.keys():
                 self.watch.restore(state["pending"], step=self.step, device=self.processes.device)
         except (RuntimeError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{path}: does not fit the recipe: {error}") from error
-        rank = self.processes.rank
-        if len(state["rng"]) == self.processes.world_size:
+            raise CheckpointError(f"{checkpoint.path}: does not fit the recipe: {error}") from error
+        self.watch.rankme = state.get("rankme")
+        totals = state.get("totals", {})  # older checkpoints have none
+        self.clips = totals.get("clips", self.step * train.batch_size)
+        self.seconds = totals.get("seconds", 0.0)
+        self.alarm = CollapseAlarm(totals.get("collapse_warnings", 0))
+        rank, world_size = self.processes.rank, self.processes.world_size
+        if len(state["rng"]) == world_size:
             torch.set_rng_state(state["rng"][rank])
-        else:
-            logger.warning("%d processes now, %d before: torch's own random state starts anew",
-                           self.processes.world_size, len(state["rng"]))  # fmt: skip
-        self.bad_files.load_state_dict(state["bad_files"])
+        elif self.processes.is_main:
+            logger.warning(
+                "%d processes now, %d before: torch's own random state starts anew",
+                world_size,
+                len(state["rng"]),
+            )
+        self.bad_files.ledger.load_state_dict(state["bad_files"])
         if self.processes.is_main:
-            self.console.print(f"resuming from step {self.step} ({path})")
-
-
-def _compiled_parts(masked_model: M2D | MSMMAE) -> list[nn.Module]:
-    parts: list[nn.Module] = [masked_model.online.trunk, masked_model.predictor.trunk]
-    return [*parts, masked_model.target] if isinstance(masked_model, M2D) else parts
+            self.console.print(f"resuming from step {self.step} ({checkpoint.path})")

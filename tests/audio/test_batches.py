@@ -82,3 +82,14 @@ def test_generators_differ_in_each_part_of_the_key() -> None:
         for s, e, p in numbers
     }
     assert len(draws) == len(numbers) * len(Stream)
+
+
+def test_clips_that_count_more_than_once() -> None:
+    draws = torch.tensor([0, 1, 1, 1, 2])
+    batches = TrainingBatches(3, draws=draws, batch_size=5, total_steps=2)
+    assert batches.steps_per_epoch == 1
+    epochs = list(batches)
+    assert [sorted(key.clip_id for key in epoch) for epoch in epochs] == [[0, 1, 1, 1, 2]] * 2
+    assert all(
+        len({key.position for key in epoch}) == 5 for epoch in epochs
+    )  # each with a crop and a mask of its own

@@ -8,7 +8,7 @@ import torch
 from m2dx.audio.clips import PackedStrings, join_sets, pack_clips
 from m2dx.audio.datasets import CsvDataset
 from m2dx.components import Clip, Dataset
-from m2dx.errors import AudioError
+from m2dx.errors import AudioError, PluginError
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
 
@@ -77,6 +77,28 @@ def test_label_without_a_name() -> None:
         join_sets({"x": (Fixed(Clip(Path("a"), labels=("dog",))), None)})
 
 
+def test_a_data_set_that_fails_is_named() -> None:
+    class Failing(Listed):
+        def clips(self, split: str | None = None) -> list[Clip]:
+            if not self.listed:
+                raise KeyError("of the plugin")
+            return super().clips(split)
+
+        def label_names(self) -> tuple[str, ...]:
+            raise ZeroDivisionError("of the plugin")
+
+    with pytest.raises(
+        PluginError, match=r"data set 'x' \(component 'listed'\): clips\(\) failed: KeyError: 'of"
+    ):
+        join_sets({"y": (Listed(Clip(Path("a"))), None), "x": (Failing(), None)})
+    with pytest.raises(
+        PluginError, match=r"data set 'x' .* label_names\(\) failed: ZeroDivisionError: of the"
+    ):
+        join_sets({"x": (Failing(Clip(Path("a"), labels=("dog",))), None)})
+    with pytest.raises(PluginError, match=r"data set 'x' .* must give m2dx\.Clip objects, but gave 'a\.wav'"):
+        join_sets({"x": (Listed("a.wav"), None)})  # type: ignore[arg-type]
+
+
 def test_the_example_pool_contains_the_training_notes() -> None:
     pool, notes = CsvDataset(path=SOUNDS / "pool.csv"), CsvDataset(path=SOUNDS / "instrument.csv")
     clips = join_sets({"pool": (pool, None), "notes": (notes, "train")})
@@ -84,3 +106,11 @@ def test_the_example_pool_contains_the_training_notes() -> None:
     labelled = sum(not clips.labels(i)["notes"].isnan().any() for i in range(len(clips)))
     assert labelled == len(notes.clips("train"))
     assert len(clips.label_names["notes"]) == 11
+
+
+def test_a_clip_counts_as_often_as_the_largest_of_its_sets_says() -> None:
+    pool = Listed(Clip(Path("a")), Clip(Path("b")))
+    small = Listed(Clip(Path("b")), Clip(Path("c")))
+    clips = join_sets({"pool": (pool, None), "small": (small, None)}, repeats={"small": 3})
+    assert clips.draws.tolist() == [0, 1, 1, 1, 2, 2, 2]
+    assert join_sets({"small": (small, None), "pool": (pool, None)}).draws.tolist() == [0, 1, 2]

@@ -17,7 +17,7 @@ from m2dx.audio.datasets import CsvDataset
 from m2dx.audio.loader import default_workers, training_loader
 from m2dx.audio.noise import ClipNoise
 from m2dx.components import Clip, NoiseSource
-from m2dx.errors import AudioError
+from m2dx.errors import AudioError, PluginError
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
 RATE = 16_000
@@ -198,6 +198,49 @@ def test_bad_noise_files_are_named(ramp: Path, tmp_path: Path) -> None:
     bad = [crops[ItemKey(0, i, 0)].bad for i in range(20)]
     assert ((str(tmp_path / "none.wav"), "missing: no such file"),) in bad
     assert () in bad
+
+
+class Giving(NoiseSource):
+    """Gives what the test wants."""
+
+    name = "giving"
+
+    def __init__(self, noise: object) -> None:
+        super().__init__(RATE)
+        self.noise = noise
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        if isinstance(self.noise, Exception):
+            raise self.noise
+        return self.noise  # type: ignore[return-value]
+
+
+BAD_NOISE = [
+    (torch.zeros(7999), r"must give a tensor \(8000,\) torch\.float32, but gave \(7999,\) torch\.float32"),
+    (torch.zeros(1, 8000), r"but gave \(1, 8000\) torch\.float32"),
+    (torch.zeros(8000, dtype=torch.float64), r"but gave \(8000,\) torch\.float64"),
+    (np.zeros(8000, dtype=np.float32), "but gave ndarray"),
+    (torch.full((8000,), torch.nan), "must be finite"),
+    (torch.cat([torch.zeros(7999), torch.tensor([torch.inf])]), "must be finite"),
+    (ZeroDivisionError("of the plugin"), r"draw\(8000, generator\) failed: ZeroDivisionError: of the plugin"),
+]
+
+
+@pytest.mark.parametrize(("noise", "message"), BAD_NOISE)
+def test_a_noise_source_that_breaks_its_contract_is_named(noise: object, message: str, ramp: Path) -> None:
+    crops = crops_of(pack_clips([Clip(ramp)]), noise=Giving(noise))
+    with pytest.raises(PluginError, match=f"noise source 'giving': .*{message}"):
+        crops[ItemKey(0, 0, 0)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_errors_come_from_workers_as_they_were_raised(workers: int) -> None:
+    clips = example()
+    crops = crops_of(clips, noise=Giving(torch.zeros(1)))
+    batches = TrainingBatches(len(clips), batch_size=8, total_steps=2)
+    with pytest.raises(PluginError) as caught:
+        list(training_loader(crops, batches, workers=workers))
+    assert str(caught.value).startswith("noise source 'giving'") and "Traceback" not in str(caught.value)
 
 
 def test_workers_outlive_a_signal_to_the_whole_group() -> None:

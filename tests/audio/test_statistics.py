@@ -13,8 +13,8 @@ from m2dx.audio.logmel import LogMel
 from m2dx.audio.noise import ClipNoise, ColouredNoise
 from m2dx.audio.reading import read_wav
 from m2dx.audio.statistics import measure_noise, measure_statistics
-from m2dx.components import Clip
-from m2dx.errors import AudioError
+from m2dx.components import Clip, NoiseSource
+from m2dx.errors import AudioError, PluginError
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
 LOGMEL = LogMel(
@@ -97,7 +97,33 @@ def test_bad_files_are_named_once(tmp_path: Path, notes: ClipList) -> None:
 
 def test_silence_has_no_statistics(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(16_000), 16_000)
-    with pytest.raises(AudioError, match="are they silent"):
+    with pytest.raises(AudioError, match=r"of the data must vary.* are they silent"):
         measure_statistics(
             pack_clips([Clip(tmp_path / "silence.wav")]), logmel=LOGMEL, crop_samples=8000, seed=0, workers=0
         )
+
+
+class Constant(NoiseSource):
+    """One value, all along."""
+
+    name = "constant"
+
+    def __init__(self, value: float) -> None:
+        super().__init__(16_000)
+        self.value = value
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
+        return torch.full((num_samples,), self.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (0.0, AudioError, r"of the noise source 'constant' must vary.* are they silent"),
+        (np.nan, PluginError, r"noise source 'constant': its samples must be finite"),
+        (3e38, AudioError, r"of the noise source 'constant' must be finite"),  # its power is not
+    ],
+)
+def test_noise_without_statistics_is_named(value: float, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        measure_noise(Constant(value), logmel=LOGMEL, crop_samples=8000, seed=0, draws=4, workers=0)

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from m2dx.components import Clip
-from m2dx.errors import RecipeError, TrainingError
+from m2dx.errors import PluginError, RecipeError, TrainingError
 from m2dx.evaluation.tasks import EvaluationTask
 
 
@@ -57,6 +57,17 @@ def test_an_empty_task_says_what_is_missing(list_dataset):
     dataset.missing = lambda: ["download it from the moon"]
     with pytest.raises(RecipeError, match=r"'tones' has no clips\. download it from the moon"):
         EvaluationTask.from_dataset("tones", dataset)
+
+
+def test_a_data_set_that_fails_is_named(list_dataset):
+    class Failing(list_dataset):
+        def clips(self, split=None):
+            raise KeyError("of the plugin")
+
+    with pytest.raises(
+        PluginError, match=r"data set 'tones' \(component 'list'\): clips\(\) failed: KeyError"
+    ):
+        EvaluationTask.from_dataset("tones", Failing([]))
 
 
 def test_a_group_in_train_and_test_is_an_error_that_names_it(clips, list_dataset):

@@ -4,7 +4,7 @@ import weakref
 import pytest
 
 from m2dx.components import Evaluator, Score
-from m2dx.errors import CheckpointError
+from m2dx.errors import CheckpointError, RecipeError
 from m2dx.evaluation.knn import Knn
 from m2dx.evaluation.linear import Linear
 from m2dx.evaluation.runner import EncoderScore, evaluate, read_scores, write_scores
@@ -57,6 +57,19 @@ def test_random_networks_are_pooled_over_seeds_and_not_kept(task):
     assert entry.score.values == pytest.approx((0.11, 0.22, 0.33))
     assert entry.score.mean == pytest.approx(0.22)
     assert entry.score.ci95 == pytest.approx(4.3027 * 0.11 / 3**0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("lacking", ["tasks", "evaluators", "seeds"])
+def test_there_must_be_something_to_score(task, lacking):
+    request = {"tasks": [task], "evaluators": {"probe": Recorder()}, "seeds": (0,)}
+    request[lacking] = type(request[lacking])()
+    with pytest.raises(RecipeError, match=f"evaluation needs {lacking}, but .* under evaluation.{lacking}"):
+        evaluate({"mine": lambda seed: Numbered(0.5)}, **request)
+
+
+def test_seeds_must_differ(task):
+    with pytest.raises(RecipeError, match=r"evaluation\.seeds must differ, .* repeats 1, 3; list each once"):
+        evaluate({"a": lambda seed: Numbered(seed)}, [task], {"probe": Recorder()}, seeds=(3, 1, 2, 1, 3))
 
 
 def test_every_encoder_task_and_protocol_in_order_with_progress(task, spectrum_encoder):

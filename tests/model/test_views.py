@@ -8,7 +8,11 @@ import torch
 
 from m2dx.audio.crops import Batch
 from m2dx.audio.logmel import LogMel
-from m2dx.components import Views
+from m2dx.components import TaskShapes, Views
+from m2dx.model.losses import MSE
+from m2dx.model.mappers import LinearMapper
+from m2dx.model.multitask import Task
+from m2dx.model.offline_encoders import LogSpectrum
 from m2dx.model.views import DataStatistics, ViewMaker, at_rate
 
 FRAMES, HOP = 32, 160
@@ -78,6 +82,20 @@ def test_other_sampling_rates() -> None:
     tone = torch.sin(torch.arange(16_000) * (2 * math.pi * 440 / 16_000))[None]
     resampled = at_rate(Views(tone, 16_000, tone), 8_000).clean_wav
     assert torch.fft.rfft(resampled[0]).abs().argmax() == 440
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_offline_encoders_hear_the_same_at_any_precision(precision: torch.dtype) -> None:
+    wav = torch.randn(2, 32_000, generator=torch.Generator().manual_seed(1)) * 0.1
+    given = Views(wav, 32_000, wav)
+    task = Task(LogSpectrum(), LinearMapper(TaskShapes((5, 50), 8, 50, 257)), MSE(), weight=1.0)
+    expected = task.target(given)
+    with torch.autocast("cpu", precision):
+        resampled = at_rate(given, 16_000).clean_wav
+        target = task.target(given)
+    assert resampled.dtype == torch.float32
+    assert torch.equal(target, expected)
+    assert at_rate(Views(wav.to(precision), 32_000, wav), 16_000).clean_wav.dtype == torch.float32
 
 
 @pytest.mark.parametrize("std", [0.0, -1.0, float("nan")])

@@ -9,10 +9,11 @@ import pytest
 import torch
 from rich.console import Console
 
+from m2dx.pipeline import make_trainer as make_trainer_of
 from m2dx.plugins import PluginHost
 from m2dx.recipe.schema import Recipe
 from m2dx.training.distributed import Processes
-from m2dx.training.prepare import as_begun, open_run_folder, prepare, write_recipe
+from m2dx.training.run_folder import start_run_folder
 from m2dx.training.trainer import Trainer
 
 
@@ -21,11 +22,10 @@ def make_trainer(host: PluginHost, console: Console) -> Callable[..., Trainer]:
     """A trainer that is ready to go, as the command line makes it."""
 
     def make(recipe: Recipe, *, resume: bool = False, with_host: PluginHost | None = None) -> Trainer:
-        began = open_run_folder(recipe, resume=resume, overwrite=False)
-        recipe = recipe if began is None else as_begun(recipe, began)
-        run = prepare(recipe, with_host or host, Processes(0, 1, torch.device("cpu")), console)
-        write_recipe(run)
-        return Trainer(run, resume=resume, console=console)
+        processes = Processes(0, 1, torch.device("cpu"))
+        trainer = make_trainer_of(recipe, with_host or host, processes, console, resume=resume)
+        start_run_folder(trainer.recipe, resume=resume)
+        return trainer
 
     return make
 

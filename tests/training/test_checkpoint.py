@@ -5,14 +5,14 @@ import os
 import random
 import signal
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
 from m2dx.errors import CheckpointError
-from m2dx.training import checkpoint
-from m2dx.training.checkpoint import CheckpointFolder, read_checked, write_atomically
+from m2dx.training.checkpoint import CheckpointFolder, load_plain, read_checked, write_atomically
 
 
 def state(step: int, *, size: int = 100) -> dict[str, object]:
@@ -63,7 +63,7 @@ def test_truncated_files_are_told(tmp_path: Path, left: int, caplog: pytest.LogC
         folder.save(step, state(step), keep_last=2)
     folder.file(2).write_bytes(folder.file(2).read_bytes()[:left])
     found = folder.load_newest_whole()
-    assert found is not None and found[1] == folder.file(1) and is_whole(found[0])
+    assert found is not None and found.path == folder.file(1) and is_whole(found.state)
     assert f"{folder.file(2)}: not a whole checkpoint" in caplog.text
     folder.file(1).write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"(?s)no checkpoint can be read:.*00000002.*00000001"):
@@ -113,18 +113,31 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     write_atomically(path, state(1))
-
-    def full(*args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.torch, "save", full)
-        with pytest.raises(OSError, match="No space left"):
-            write_atomically(path, state(2))
+    partial = tmp_path / ".a.pt.partial"
+    partial.symlink_to("/dev/full")
+    with pytest.raises(CheckpointError, match=r"a\.pt could not be written: No space left.*before is whole"):
+        write_atomically(path, state(2, size=1_000_000))
     assert read_checked(path)["step"] == 1
+    assert not partial.is_symlink()  # what was written of it takes no space
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:.*TorchScript")
+@pytest.mark.parametrize("kind", ["zip", "old", "script"])
+def test_other_objects_are_refused_without_torch_s_advice(tmp_path: Path, kind: str) -> None:
+    """torch advises to set weights_only=False, which runs the code in the file."""
+    path = tmp_path / "a.pt"
+    value = {"when": time.struct_time(range(9))}
+    torch.save(value, path, _use_new_zipfile_serialization=kind != "old")
+    if kind == "script":
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("a/constants.pkl", b"")  # what TorchScript is told by
+    with pytest.raises(CheckpointError, match="other than tensors and plain data") as error:
+        load_plain(path)
+    assert "not loaded for safety" in str(error.value) and "weights_only" not in str(error.value)
+    assert error.value.__suppress_context__
 
 
 def test_a_file_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,8 +179,8 @@ def test_kill_9_during_a_save(tmp_path: Path) -> None:
         process.join()
         partial += len(list(tmp_path.glob(".step-*.partial")))
         found = folder.load_newest_whole()
-        assert found is not None and is_whole(found[0])
-        assert found[1] == folder.newest()  # not one of the files under a final name is damaged
+        assert found is not None and is_whole(found.state)
+        assert found.path == folder.newest()  # not one of the files under a final name is damaged
     assert partial > 0  # else nothing was interrupted
     folder.save(10_000, state(10_000), keep_last=1)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -181,5 +194,5 @@ def test_a_damaged_later_file_neither_counts_nor_pushes_out_whole_ones(tmp_path:
     folder.save(13, state(13), keep_last=1, keep_every=10)  # a run that went on from 10 was stopped at 13
     assert folder.steps() == [10, 13]
     found = folder.load_newest_whole()
-    assert found is not None and found[1] == folder.file(13)
+    assert found is not None and found.path == folder.file(13)
     assert (tmp_path / "step-00000020.pt.damaged").read_bytes() == b"damaged"

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from m2dx.recipe.schema import TrainSection
 from m2dx.training.distributed import Processes
 from m2dx.training.monitor import (
     CollapseAlarm,
@@ -25,7 +26,7 @@ from m2dx.training.monitor import (
 
 def record(step: int, loss: float, grad_norm: float = 1.0) -> StepRecord:
     losses = {"loss": torch.tensor(loss), "loss_m2d": torch.tensor(loss / 2)}
-    return StepRecord(step, losses, torch.tensor(grad_norm), (torch.tensor([step]),))
+    return StepRecord(step, losses, torch.tensor(grad_norm), (torch.tensor([step]),), torch.tensor(0.0))
 
 
 def with_singular_values(values: list[float], rows: int = 64) -> Tensor:
@@ -72,6 +73,7 @@ def test_the_collapse_alarm(caplog: pytest.LogCaptureFixture) -> None:
         assert caplog.text == "" and alarm.count == 0
         alarm.check(200, 1.2)
     assert "collapsing: RankMe is 1.20 at step 200" in caplog.text and alarm.count == 1
+    assert "a higher model.ema_decay.start" in caplog.text
 
 
 def test_means_since_the_last_line() -> None:
@@ -114,9 +116,24 @@ def test_a_gradient_that_is_not_finite_counts_but_not_with_a_scaler() -> None:
 
 
 def test_the_error_names_step_values_clips_and_remedies() -> None:
-    text = str(not_finite(record(7, float("nan")), ["a.wav", "b.wav"]))
+    text = str(not_finite(record(7, float("nan")), ["a.wav", "b.wav"], TrainSection()))
     for part in ("step 7", "loss nan", "grad_norm 1", "  a.wav\n  b.wav", "base_lr"):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("precision", "clip_norm", "advice"),
+    [
+        ("fp32", None, "warmup_epochs, a train.clip_norm;"),
+        ("bf16", 3.0, "a train.clip_norm below 3, train.precision fp32;"),
+        ("fp16", 3.0, "a train.clip_norm below 3, train.precision bf16 or fp32;"),
+    ],
+)
+def test_the_remedies_are_not_what_is_so_already(
+    precision: str, clip_norm: float | None, advice: str
+) -> None:
+    train = TrainSection(precision=precision, clip_norm=clip_norm)
+    assert advice in str(not_finite(record(7, float("nan")), [], train))
 
 
 def test_metrics_file(tmp_path: Path) -> None:
@@ -127,7 +144,9 @@ def test_metrics_file(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text() + "\n" + '{"step": 4, "lo')
     writer = MetricsWriter(tmp_path, 2)
+    assert writer.last == {"step": 2, "loss": 0.5, "time": 5.0}
     writer.write({"step": 3, "loss": 9.0})
+    assert writer.last == {"step": 3, "loss": 9.0, "time": 5.0}
     writer.close()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 0.5), (3, 9.0)]
@@ -135,8 +154,10 @@ def test_metrics_file(tmp_path: Path) -> None:
 
 
 def test_one_process_keeps_its_losses() -> None:
-    means = mean_losses({"loss": torch.tensor(2.0)}, Processes(0, 1, torch.device("cpu")))
-    assert means["loss"].item() == 2.0
+    alone = Processes(0, 1, torch.device("cpu"))
+    for stop in (False, True):
+        means, vote = mean_losses({"loss": torch.tensor(2.0)}, alone, stop=stop)
+        assert means == {"loss": torch.tensor(2.0)} and vote.item() == float(stop)
 
 
 def test_progress_without_a_terminal_is_a_line_at_times(console: Console) -> None:

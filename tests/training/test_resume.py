@@ -16,7 +16,8 @@ import m2dx
 from m2dx.errors import CheckpointError, RecipeError
 from m2dx.model.mappers import PoolLinearMapper
 from m2dx.plugins import PluginHost
-from m2dx.training.prepare import open_run_folder
+from m2dx.training import checkpoint
+from m2dx.training.run_folder import open_run_folder, start_run_folder
 from m2dx.training.trainer import Trainer
 
 STEPS = 12  # 5 per epoch
@@ -192,7 +193,87 @@ def test_nothing_to_resume_and_nothing_to_overwrite(tiny_recipe: Any, make_train
     with pytest.raises(RecipeError, match=r"checkpoint of step 3: go on with --resume.*--overwrite"):
         make_trainer(recipe)
     assert open_run_folder(recipe, resume=False, overwrite=True) is None
-    assert trainer.checkpoints.steps() == [] and not (trainer.run.folder / "metrics.jsonl").exists()
+    assert trainer.checkpoints.steps() == [3]  # nothing goes before the new run is ready
+    for name in ("encoder/config.json", "encoder/model.safetensors", "scores.json", "summary.json"):
+        (trainer.run.folder / name).parent.mkdir(exist_ok=True)
+        (trainer.run.folder / name).touch()
+    for step in trainer.checkpoints.steps():
+        trainer.checkpoints.file(step).unlink()
+    with pytest.raises(RecipeError, match=r"holds a run with an encoder: start anew with --overwrite"):
+        make_trainer(recipe)
+
+
+def test_a_fresh_start_removes_what_a_run_wrote_and_nothing_else(tiny_recipe: Any, make_trainer: Any) -> None:
+    recipe = tiny_recipe("train.epochs=0.6")
+    folder = make_trainer(recipe).run.folder
+    files = ["metrics.jsonl", "summary.json", "scores.json", "report.html", "bad_files.tsv"]
+    files += [
+        "encoder/config.json",
+        "encoder/model.safetensors",
+        "tensorboard/events.out.tfevents.1.host.2.0",
+    ]
+    files += ["checkpoints/step-00000003.pt.damaged", "checkpoints/.step-00000003.pt.partial"]
+    own = ["notes.txt", "encoder/README.md", "evaluation/scores.json", "checkpoints/best.pt"]
+    for name in (*files, *own):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("old")
+    start_run_folder(recipe, resume=True)
+    assert all((folder / name).exists() for name in (*files, *own))
+    start_run_folder(recipe, resume=False)
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert left == {*own, "recipe.yaml"} and not (folder / "tensorboard").exists()
+
+
+def test_the_summary_is_of_the_whole_run(
+    tiny_recipe: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it was resumed from: the middle, or its last step."""
+    options = ["train.epochs=0.8", "train.log_every=2", "train.rankme_every=3"]
+    monkeypatch.setattr("m2dx.training.trainer.rankme", lambda rows: 2.0)  # each one an alarm
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3, signal.SIGTERM)  # between two lines of metrics, with a RankMe for the second
+        first = make_trainer(tiny_recipe(*options)).fit()
+    assert (first.steps, first.clips, first.collapse_warnings) == (3, 12, 1)
+    whole = make_trainer(tiny_recipe(*options), resume=True).fit()
+    assert (whole.steps, whole.clips, whole.collapse_warnings) == (4, 16, 2)
+    assert whole.seconds > first.seconds
+    assert whole.last_metrics["step"] == 4 and whole.last_metrics["rankme"] == 2.0
+    again = make_trainer(tiny_recipe(*options), resume=True).fit()
+    assert again.seconds >= whole.seconds - 0.5  # the last save is not in what it saved
+    ignored = {"seconds": 0.0}
+    assert {**vars(again), **ignored} == {**vars(whole), **ignored}
+
+
+def test_a_rankme_between_two_lines_survives_a_resume(
+    tiny_recipe: Any, make_trainer: Any, read_metrics: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe("train.epochs=0.8", "train.log_every=4", "train.rankme_every=2")
+    with monkeypatch.context() as patch:
+        patch.setattr("m2dx.training.trainer.rankme", lambda rows: 50.0)
+        stop_after(patch, 3, signal.SIGTERM)
+        make_trainer(recipe).fit()
+    trainer = make_trainer(recipe, resume=True)
+    assert trainer.watch.rankme == 50.0
+    trainer.fit()
+    assert read_metrics(trainer.run.folder)[-1]["rankme"] != 50.0  # step 4 has its own
+
+
+def test_a_run_that_is_past_its_end(tiny_recipe: Any, make_trainer: Any) -> None:
+    make_trainer(tiny_recipe("train.epochs=0.8")).fit()
+    with pytest.raises(RecipeError, match=r"checkpoint is of step 4, and train.epochs 0.6 ends at step 3"):
+        make_trainer(tiny_recipe("train.epochs=0.6"), resume=True)
+
+
+def test_a_checkpoint_is_read_once(
+    tiny_recipe: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe("train.epochs=0.6")
+    make_trainer(recipe).fit()
+    reads: list[Path] = []
+    read = checkpoint.read_checked
+    monkeypatch.setattr(checkpoint, "read_checked", lambda path: (reads.append(path), read(path))[1])
+    make_trainer(recipe, resume=True)
+    assert len(reads) == 1
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(

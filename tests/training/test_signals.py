@@ -1,11 +1,13 @@
 """Ctrl-C and SIGTERM ask to stop; a second Ctrl-C insists."""
 
 import signal
+import threading
 
 import pytest
+import torch
 
 from m2dx.training import signals
-from m2dx.training.signals import StopRequests
+from m2dx.training.signals import StopRequests, StopVotes
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -30,3 +32,28 @@ def test_a_second_ctrl_c_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
         now = 102.0
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_other_threads_cannot_catch_signals_but_may_train() -> None:
+    before, entered = signal.getsignal(signal.SIGTERM), []
+
+    def train() -> None:
+        with StopRequests() as requests:
+            entered.append(requests.received)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert entered == [None] and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_vote_on_the_cpu_counts_at_once() -> None:
+    votes = StopVotes()
+    assert [votes.count(torch.tensor(vote)) for vote in (0.0, 0.5, 0.0)] == [False, True, False]
+
+
+@pytest.mark.gpu
+def test_a_vote_on_a_gpu_counts_a_step_later() -> None:
+    votes = StopVotes()
+    counted = [votes.count(torch.tensor(vote, device="cuda")) for vote in (0.0, 0.5, 0.0, 0.0)]
+    assert counted == [False, False, True, False]

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from m2dx.audio.bad_files import BadFiles
+import m2dx
+from m2dx.audio.datasets import CsvDataset
 from m2dx.errors import RecipeError, TrainingError
 from m2dx.model.m2d import M2D
+from m2dx.plugins import PluginHost
 from m2dx.training import monitor
 from m2dx.training.trainer import Trainer
 
@@ -58,7 +61,7 @@ def test_a_line_of_metrics(tiny_recipe: Any, make_trainer: Any) -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["model.method=msm_mae"],
+        ["model.method=msm_mae", "model.ema_decay=null"],
         ["model.target_input=all", "model.target_init=online", "model.loss=mse"],
         ["model.patch_size=[80, 2]", "train.clip_norm=null"],
         ["train.precision=bf16"],
@@ -172,6 +175,38 @@ def test_the_collapse_alarm_is_raised_and_counted(
     assert healthy.checkpoints.steps() == [4] and monitor.LEAST_RANKME > 1
 
 
+def test_rankme_looks_at_every_micro_batch(
+    tiny_recipe: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 clips of 4 visible patches each, in 1 or 4 backward passes, and no more rows than wanted."""
+    seen: list[Tensor] = []
+    monkeypatch.setattr("m2dx.training.trainer.rankme", lambda rows: seen.append(rows) or 9.0)
+    options = ["train.epochs=0.6", "train.rankme_every=2"]
+    for accumulate in (1, 4):
+        make_trainer(tiny_recipe(*options, f"train.accumulate={accumulate}", f"name=by{accumulate}")).fit()
+    assert [tuple(rows.shape) for rows in seen] == [(16, 192)] * 4  # at step 2 and the last one, 3
+    torch.testing.assert_close(seen[2], seen[0], rtol=0, atol=1e-5)
+    monkeypatch.setattr("m2dx.training.trainer.RANKME_ROWS", 8)
+    make_trainer(tiny_recipe(*options, "train.accumulate=4", "name=few")).fit()
+    assert seen[-1].shape == (8, 192)
+
+
+def test_the_noise_s_missing_lines_are_told(tiny_recipe: Any, make_trainer: Any, sounds: Path) -> None:
+    class Lacking(CsvDataset):
+        name = "lacking"
+
+        def missing(self) -> list[str]:
+            return ["half of it"]
+
+    with_lacking = PluginHost.discover()
+    with_lacking.register("lacking", SimpleNamespace(datasets=m2dx.hookimpl(lambda: [Lacking])))
+    recipe = tiny_recipe(
+        f"noise={{ratio: 0.2, mean: -6.0, dataset: {{name: lacking, path: {sounds / 'noise.csv'}}}}}",
+        with_host=with_lacking,
+    )
+    assert make_trainer(recipe, with_host=with_lacking).run.missing == ("noise: half of it",)
+
+
 @pytest.fixture
 def with_bad_files(tmp_path: Path, make_wav: Any) -> str:
     """Overrides the data with a folder of which 3 of 10 files are bad."""
@@ -222,7 +257,7 @@ def test_known_bad_files_are_not_reported_again_after_a_resume(
     make_trainer(tiny_recipe(*short)).fit()
     caplog.clear()
     again = make_trainer(tiny_recipe(*short[:2], "train.epochs=3"), resume=True)
-    assert isinstance(again.bad_files, BadFiles) and len(again.bad_files) == 3
+    assert len(again.bad_files.ledger) == 3
     assert again.fit().bad_files == 3
     assert "cannot use" not in caplog.text
 

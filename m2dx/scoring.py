@@ -1,0 +1,111 @@
+"""Scores an encoder and its baselines as a recipe's evaluation section says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from rich.console import Console
+
+from m2dx.components import Dataset, Evaluator
+from m2dx.encoder import AudioEncoder, random_like
+from m2dx.errors import RecipeError
+from m2dx.evaluation.baselines import MeanLogMel
+from m2dx.evaluation.features import ClipEncoder
+from m2dx.evaluation.runner import EncoderScore, check_request, evaluate, write_scores
+from m2dx.evaluation.table import score_table
+from m2dx.evaluation.tasks import EvaluationTask, check_dataset
+from m2dx.plugins import PluginHost
+from m2dx.recipe.schema import Recipe
+from m2dx.training.distributed import pick_device
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A recipe's evaluation whose lists and settings are known to be usable; no file has been read yet."""
+
+    recipe: Recipe
+    datasets: Mapping[str, Dataset]
+    evaluators: Mapping[str, Evaluator]
+
+    @classmethod
+    def of(cls, recipe: Recipe, host: PluginHost) -> Scoring:
+        """Builds data sets and evaluators; RecipeError, with the problems of every task, where a list is unusable."""
+        section = recipe.evaluation
+        datasets = {name: host.build("dataset", task.dataset) for name, task in section.tasks.items()}
+        evaluators = {name: host.build("evaluator", spec) for name, spec in section.evaluators.items()}
+        check_request(datasets, evaluators, section.seeds)
+        problems = []
+        for name, dataset in datasets.items():
+            try:
+                check_dataset(name, dataset)
+            except RecipeError as error:
+                problems.append(str(error))
+        if problems:
+            raise RecipeError("\n".join(problems))
+        return cls(recipe, datasets, evaluators)
+
+    def run(self, encoder: AudioEncoder, console: Console, folder: Path) -> list[EncoderScore]:
+        """Scores an encoder and its baselines; prints the table and writes scores.json into the folder."""
+        recipe, section = self.recipe, self.recipe.evaluation
+        tasks = [
+            EvaluationTask.from_dataset(
+                name,
+                dataset,
+                unit_seconds=section.tasks[name].unit_seconds,
+                short_clips=section.tasks[name].short_clips,
+                max_bad_fraction=recipe.data.max_bad_fraction,
+            )
+            for name, dataset in self.datasets.items()
+        ]
+        with console.status("evaluating") as status:
+            scores = evaluate(
+                encoders_to_compare(recipe, encoder),
+                tasks,
+                self.evaluators,
+                seeds=section.seeds,
+                progress=lambda done, total, what: status.update(f"evaluating {done}/{total}: {what}"),
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_scores(scores, folder / "scores.json")
+        console.print(score_table(scores))
+        return scores
+
+
+def encoders_to_compare(recipe: Recipe, encoder: AudioEncoder) -> dict[str, Callable[[int], ClipEncoder]]:
+    """The encoder and the recipe's baselines, each as a function of the seed, on the recipe's device.
+
+    The random weights are those of the encoder's own architecture, whatever the recipe's model is.
+    """
+    device = pick_device(recipe.train.device)
+    encoder = encoder.to(device)
+    mean_logmel = MeanLogMel(recipe.audio).to(device)
+    makers: dict[str, Callable[[int], ClipEncoder]] = {
+        "random_weights": lambda seed: random_like(encoder, seed=seed).to(device),
+        "mean_logmel": lambda seed: mean_logmel,
+    }
+    return {
+        "pretrained": lambda seed: encoder,
+        **{name: makers[name] for name in recipe.evaluation.baselines},
+    }
+
+
+def folder_of_encoder(base: Path, encoder: Path) -> Path:
+    """Where the scores of an encoder go: `base/<its name>`, numbered where that is another's; encoder.txt says whose.
+
+    An export inside a run's folder (`encoder/`) has the run's name.
+    """
+    path = encoder.resolve()
+    if path.name == "encoder":
+        path = path.parent
+    for number in count(1):
+        folder = base / (path.stem if path.is_file() else path.name)
+        folder = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        note = folder / "encoder.txt"
+        if not note.exists() or note.read_text(encoding="utf-8").strip() == str(encoder.resolve()):
+            break
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(f"{encoder.resolve()}\n", encoding="utf-8", errors="surrogateescape")
+    return folder

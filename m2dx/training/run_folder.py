@@ -1,0 +1,97 @@
+"""The folder of a run: opened to go on, or cleared to start anew."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from m2dx.errors import RecipeError
+from m2dx.recipe.loading import recipe_to_mapping, recipe_to_yaml
+from m2dx.recipe.schema import Recipe
+from m2dx.training.checkpoint import Checkpoint, CheckpointFolder, replace_file
+
+logger = logging.getLogger(__name__)
+
+_WRITTEN = (
+    "recipe.yaml",
+    "metrics.jsonl",
+    "summary.json",
+    "bad_files*.tsv",
+    "scores.json",
+    "report.html",
+    "tensorboard/events.out.tfevents.*",
+    "checkpoints/step-*.pt",
+    "checkpoints/step-*.pt.damaged",
+    "checkpoints/.step-*.partial",
+    "encoder/model.safetensors",
+    "encoder/config.json",
+)
+"""What training, export and evaluation write into a run's folder."""
+
+
+def open_run_folder(recipe: Recipe, *, resume: bool, overwrite: bool) -> Checkpoint | None:
+    """On resume, the newest whole checkpoint of the run; else None, once nothing is in the way. Changes nothing.
+
+    RecipeError where there is nothing to resume, or a run that would be overwritten; CheckpointError where no
+    checkpoint can be read.
+    """
+    folder = recipe.output / recipe.name
+    if resume:
+        found = CheckpointFolder(folder / "checkpoints").load_newest_whole()
+        if found is None:
+            raise RecipeError(f"{folder} has no checkpoint to resume from; train without --resume")
+        began = found.state["recipe"]
+        changed = sorted(_differences(began, recipe_to_mapping(as_begun(recipe, began))))
+        if changed:
+            logger.warning("the recipe has changed since this run began: %s", ", ".join(changed))
+        return found
+    steps = CheckpointFolder(folder / "checkpoints").steps()
+    if (steps or (folder / "encoder" / "config.json").exists()) and not overwrite:
+        what = f"a checkpoint of step {steps[-1]}: go on with --resume," if steps else "an encoder:"
+        raise RecipeError(
+            f"{folder} holds a run with {what} start anew with --overwrite, or give this run another name (name=...)"
+        )
+    return None
+
+
+def start_run_folder(recipe: Recipe, *, resume: bool) -> Path:
+    """Makes the folder of a run that is ready to train, and writes its resolved recipe (with the measured statistics).
+
+    Unless it goes on, what an earlier run wrote is removed; files that m2dx does not know stay.
+    """
+    folder = recipe.output / recipe.name
+    folder.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        for pattern in _WRITTEN:
+            for path in folder.glob(pattern):
+                path.unlink()
+        for name in ("tensorboard", "checkpoints", "encoder"):
+            with contextlib.suppress(OSError):  # not there, or with files of someone else
+                (folder / name).rmdir()
+    replace_file(folder / "recipe.yaml", lambda file: file.write(recipe_to_yaml(recipe).encode()))
+    return folder
+
+
+def as_begun(recipe: Recipe, began: Mapping[str, Any]) -> Recipe:
+    """The recipe with the statistics that the run began with, where it leaves them open."""
+    update: dict[str, Any] = {}
+    if recipe.data.mean is None:
+        update["data"] = recipe.data.model_copy(update={key: began["data"][key] for key in ("mean", "std")})
+    if recipe.noise is not None and recipe.noise.mean is None and began["noise"] is not None:
+        update["noise"] = recipe.noise.model_copy(update={"mean": began["noise"]["mean"]})
+    return recipe.model_copy(update=update)
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
+    """Fields whose values differ, as `key.path (before -> now)`."""
+    found = []
+    for key in before.keys() | now.keys():
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += _differences(old, new, f"{path}{key}.")
+        elif old != new:
+            found.append(f"{path}{key} ({old} -> {new})")
+    return found
