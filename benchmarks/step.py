@@ -1,7 +1,7 @@
 """Speed of the training step: clips per second by ViT size, patch size and precision, where the time goes, and FLOPs.
 
 Real runs of recipes/quickstart.yaml (M2D, the labels task, background noise, recordings from the disk), with the
-published sizes of encoder and predictor. See benchmarks/README.md.
+published sizes of encoder and predictor, mask ratio 0.7. See benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ def recipe_of(setting: Setting, options: argparse.Namespace, host: PluginHost, f
         "model.depth": "null",
         "model.patch_size": f"[{setting.patch.replace('x', ', ')}]",
         "model.predictor": "{embed_dim: 512, depth: 8, num_heads: 16}",
+        "model.mask_ratio": 0.7,
         "train.batch_size": options.batch,
         "train.precision": setting.precision,
         "train.threads": options.threads or "null",
