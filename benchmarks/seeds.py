@@ -12,6 +12,7 @@ import argparse
 import json
 import logging
 import platform
+import sys
 from collections import defaultdict
 from dataclasses import replace
 from datetime import date
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+import m2dx
 from m2dx.components import Score
 from m2dx.evaluation.metrics import half_width_95
 from m2dx.evaluation.runner import EncoderScore, read_scores, write_scores
@@ -61,7 +63,7 @@ def machine() -> str:
     packages = ", ".join(
         f"{name} {version(name)}" for name in ("m2dx", "torch", "torchaudio", "timm", "numpy")
     )
-    return f"{date.today()}, {cpu}, Python {platform.python_version()}, {packages}"
+    return f"{date.today()}, {cpu}, Python {platform.python_version()}, m2dx {m2dx.__version__}, {packages}"
 
 
 def main() -> None:
@@ -78,7 +80,10 @@ def main() -> None:
             args.recipe, [*args.overrides, f"seed={seed}", f"evaluation.seeds=[{seed}]"], host=host
         )
         recipe = recipe.model_copy(update={"name": f"{recipe.name}-seed{seed}"})
-        seconds.append(run_recipe(recipe, host, console, overwrite=True).seconds)
+        summary = run_recipe(recipe, host, console, overwrite=True)
+        if summary.stopped_by is not None:
+            sys.exit(f"seed {seed} was stopped by {summary.stopped_by} after step {summary.steps}: no scores")
+        seconds.append(summary.seconds)
         runs.append(read_scores(recipe.output / recipe.name / "scores.json"))
     pooled = pool(runs)
     print(f"\n{args.recipe.stem}, seeds {args.seeds}; {machine()}")
