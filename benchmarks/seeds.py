@@ -1,9 +1,10 @@
 """Trains a recipe with several seeds, pools its scores, and prints them with their 95 % confidence intervals.
 
-    python benchmarks/seeds.py RECIPE --seeds 0 1 2 [--json OUT] [KEY.PATH=VALUE ...]
+    python benchmarks/seeds.py RECIPE --seeds 0 1 2 [--classifiers 5] [--scores-only] [--json OUT] [KEY.PATH=VALUE ...]
 
-Each seed trains its own network; its classifiers and its random-weights baseline take the same seed. The table and
-the JSON name the machine and the versions; docs/results.md keeps what was run.
+Each seed trains its own network. Its score is the mean over `--classifiers` classifiers with seeds of their own (and,
+for random weights, as many random networks), so that the interval over the seeds is that of the pre-training and not
+of the classifier. The table and the JSON name the machine and the versions; docs/results.md keeps what was run.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from rich.console import Console
 
 import m2dx
 from m2dx.components import Score
+from m2dx.encoder import load_encoder
 from m2dx.evaluation.metrics import half_width_95
 from m2dx.evaluation.runner import EncoderScore, read_scores, write_scores
 from m2dx.evaluation.table import markdown_table
 from m2dx.pipeline import run_recipe
 from m2dx.plugins import PluginHost
 from m2dx.recipe.loading import load_recipe
+from m2dx.scoring import Scoring
 
 
 def pool(runs: list[list[EncoderScore]]) -> list[EncoderScore]:
@@ -71,23 +74,31 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("overrides", nargs="*", help="changes to the recipe, KEY.PATH=VALUE")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--classifiers", type=int, default=5, help="classifiers per network")
+    parser.add_argument("--scores-only", action="store_true", help="score networks that are trained already")
     parser.add_argument("--json", type=Path, help="where the pooled scores are written")
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     host, console, runs, seconds = PluginHost.discover(), Console(), [], []
     for seed in args.seeds:
-        recipe = load_recipe(
-            args.recipe, [*args.overrides, f"seed={seed}", f"evaluation.seeds=[{seed}]"], host=host
-        )
+        classifiers = [seed * args.classifiers + number for number in range(args.classifiers)]
+        overrides = [*args.overrides, f"seed={seed}", f"evaluation.seeds={classifiers}"]
+        recipe = load_recipe(args.recipe, overrides, host=host)
         recipe = recipe.model_copy(update={"name": f"{recipe.name}-seed{seed}"})
+        folder = recipe.output / recipe.name
+        if args.scores_only:
+            runs.append(Scoring.of(recipe, host).run(load_encoder(folder / "encoder"), console, folder))
+            continue
         summary = run_recipe(recipe, host, console, overwrite=True)
         if summary.stopped_by is not None:
             sys.exit(f"seed {seed} was stopped by {summary.stopped_by} after step {summary.steps}: no scores")
         seconds.append(summary.seconds)
-        runs.append(read_scores(recipe.output / recipe.name / "scores.json"))
+        runs.append(read_scores(folder / "scores.json"))
     pooled = pool(runs)
     print(f"\n{args.recipe.stem}, seeds {args.seeds}; {machine()}")
-    print(f"training took {', '.join(f'{s / 60:.1f}' for s in seconds)} min\n")
+    if seconds:
+        print(f"training took {', '.join(f'{s / 60:.1f}' for s in seconds)} min")
+    print()
     print(markdown_table(pooled))
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)

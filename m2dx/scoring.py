@@ -40,7 +40,7 @@ class Scoring:
         problems = []
         for name, dataset in datasets.items():
             try:
-                check_dataset(name, dataset)
+                check_dataset(name, dataset, shared_groups=section.tasks[name].shared_groups)
             except RecipeError as error:
                 problems.append(str(error))
         if problems:
@@ -57,6 +57,7 @@ class Scoring:
                 unit_seconds=section.tasks[name].unit_seconds,
                 short_clips=section.tasks[name].short_clips,
                 max_bad_fraction=recipe.data.max_bad_fraction,
+                shared_groups=section.tasks[name].shared_groups,
             )
             for name, dataset in self.datasets.items()
         ]

@@ -330,6 +330,8 @@ class EvaluationTaskSection(Section):
     """Length that each clip is cropped or padded to, s; default the mean length of the clips."""
     short_clips: ShortClips = "pad"
     """What to do with clips shorter than that."""
+    shared_groups: Literal["error", "warn"] = "error"
+    """What follows from a group on both sides of a split; "warn" is for official splits that have such groups."""
 
 
 class EvaluationSection(Section):
