@@ -63,9 +63,7 @@ def machine() -> str:
             line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
         ]
         cpu = f"{names[0]} x {len(names)}" if names else cpu
-    packages = ", ".join(
-        f"{name} {version(name)}" for name in ("m2dx", "torch", "torchaudio", "timm", "numpy")
-    )
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchaudio", "timm", "numpy"))
     return f"{date.today()}, {cpu}, Python {platform.python_version()}, m2dx {m2dx.__version__}, {packages}"
 
 
