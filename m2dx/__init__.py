@@ -64,29 +64,16 @@ __all__ = [
 ]
 
 _MODULES = {
-    "m2dx.components": (
-        *(
-            "Clip",
-            "DataInfo",
-            "Dataset",
-            "Evaluator",
-            "Loss",
-            "NoiseSource",
-            "OfflineEncoder",
-            "OnlineMapper",
-        ),
-        *("Score", "TaskShapes", "Views"),
-    ),
-    "m2dx.encoder": ("AudioEncoder", "load_encoder"),
-    "m2dx.errors": (
-        *("AudioError", "CheckpointError", "M2dxError", "PluginError", "RecipeError", "TrainingError"),
-    ),
-    "m2dx.evaluation.tasks": ("EvaluationTask",),
-    "m2dx.hookspecs": ("hookimpl",),
-    "m2dx.plugins": ("PluginHost",),
-    "m2dx.recipe.loading": ("load_recipe",),
+    "m2dx.components": "Clip DataInfo Dataset Evaluator Loss NoiseSource OfflineEncoder OnlineMapper Score "
+    "TaskShapes Views",
+    "m2dx.encoder": "AudioEncoder load_encoder",
+    "m2dx.errors": "AudioError CheckpointError M2dxError PluginError RecipeError TrainingError",
+    "m2dx.evaluation.tasks": "EvaluationTask",
+    "m2dx.hookspecs": "hookimpl",
+    "m2dx.plugins": "PluginHost",
+    "m2dx.recipe.loading": "load_recipe",
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:
