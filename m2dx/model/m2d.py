@@ -59,8 +59,7 @@ class M2D(nn.Module):
         """Loss and features of a batch: logmel (B, 1, M, L), standardised (and noisy, where noise is mixed in)."""
         with record_function("m2dx::encoder"):
             tokens = self.online.embed(logmel)  # (B, F*T, D)
-            visible = self.online.with_class_token(gather_tokens(tokens, mask.visible))
-            latent = self.online.trunk(visible)  # (B, 1 + V, D)
+            latent = self.online.encode(tokens, mask.visible)  # (B, 1 + V, D)
         with record_function("m2dx::target"):
             target = self.encode_target(tokens, mask)  # (B, P - V, D)
         with record_function("m2dx::predictor"):

@@ -40,9 +40,7 @@ class MSMMAE(nn.Module):
     def forward(self, logmel: Tensor, mask: Mask, *, with_tokens: bool = True) -> MaskedModelOutput:
         """Loss and features of a batch: logmel (B, 1, M, L), standardised."""
         with record_function("m2dx::encoder"):
-            tokens = self.online.embed(logmel)  # (B, F*T, D)
-            visible = self.online.with_class_token(gather_tokens(tokens, mask.visible))
-            latent = self.online.trunk(visible)  # (B, 1 + V, D)
+            latent = self.online.encode(self.online.embed(logmel), mask.visible)  # (B, 1 + V, D)
         with record_function("m2dx::predictor"):
             features = self.predictor.features(latent, mask.restore)  # (B, P, width of the decoder)
             prediction = self.predictor.pred(features)  # (B, P, patch values)

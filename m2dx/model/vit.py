@@ -118,6 +118,10 @@ class Encoder(nn.Module):
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
         return torch.cat([cls, tokens], dim=1)
 
+    def encode(self, tokens: Tensor, ids: Tensor) -> Tensor:
+        """The patches at the indices (B, V) encoded, class token first: (B, P, D) -> (B, 1 + V, D)."""
+        return self.trunk(self.with_class_token(gather_tokens(tokens, ids)))  # type: ignore[no-any-return]
+
     def forward(self, logmel: Tensor) -> Tensor:
         """All patches encoded, class token first: (B, 1, M, L) -> (B, 1 + F*T, D)."""
         return self.trunk(self.with_class_token(self.embed(logmel)))  # type: ignore[no-any-return]
