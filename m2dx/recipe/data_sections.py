@@ -1,0 +1,125 @@
+"""The sections `audio`, `data` and `noise` of a recipe: what goes into the model."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from m2dx.recipe.section import DatasetSpec, Fraction, Identifier, NoiseSourceSpec, Section, ShortClips
+
+
+class AudioSection(Section):
+    """Log-mel settings. The defaults are the published ones for the sampling rate (M2D-X, IV-A)."""
+
+    sample_rate: PositiveInt = 16_000
+    """Sampling rate that all audio is converted to, Hz."""
+    n_fft: PositiveInt = 400
+    """FFT length, samples; default 25 ms (400 at 16 kHz, 800 at 32 kHz)."""
+    win_length: PositiveInt = 400
+    """Window length (periodic Hann), samples; default 25 ms."""
+    hop_length: PositiveInt = 160
+    """Step between frames, samples; default 10 ms."""
+    n_mels: PositiveInt = 80
+    """Mel bands."""
+    f_min: NonNegativeFloat = 50.0
+    """Lowest frequency of the mel bands, Hz."""
+    f_max: PositiveFloat = 8000.0
+    """Highest frequency of the mel bands, Hz; default half the sampling rate."""
+    crop_seconds: PositiveFloat = 6.08
+    """Length of one training crop, s; its frames, one per hop_length, must be a multiple of the patch's time size."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_settings(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        try:
+            rate = int(values.get("sample_rate", 16_000))
+        except (TypeError, ValueError):
+            return values  # the field's own error says it better
+        length = rate // 40
+        published = {"n_fft": length, "win_length": length, "hop_length": rate // 100, "f_max": rate / 2}
+        return {**published, **values}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "AudioSection":
+        if self.win_length > self.n_fft:
+            raise ValueError(f"win_length must be at most n_fft ({self.n_fft}), but is {self.win_length}")
+        if not self.f_min < self.f_max <= self.sample_rate / 2:
+            raise ValueError(
+                f"f_min < f_max <= sample_rate / 2 must hold, but f_min is {self.f_min}, f_max {self.f_max} "
+                f"and sample_rate {self.sample_rate}"
+            )
+        return self
+
+    @property
+    def crop_frames(self) -> int:
+        """L, frames of one crop."""
+        return round(self.crop_seconds * self.sample_rate / self.hop_length)
+
+    @property
+    def crop_samples(self) -> int:
+        """N, samples of one crop."""
+        return self.crop_frames * self.hop_length
+
+
+class DataSetSection(Section):
+    """One data set of the pre-training data."""
+
+    dataset: DatasetSpec
+    """Where the clips come from."""
+    split: str | None = None
+    """Only clips of this split; default all."""
+    repeat: PositiveInt = 1
+    """Times that each clip counts in an epoch, to give a small set its weight beside a large one."""
+
+
+class DataSection(Section):
+    """The pre-training data: one or more data sets, joined. A clip listed in several of them counts once."""
+
+    sets: Annotated[dict[Identifier, DataSetSection], Field(min_length=1)]
+    """Data sets by name; `labels` tasks refer to the name."""
+    short_clips: ShortClips = "pad"
+    """What to do with clips shorter than the crop: pad with zeros at the end, or repeat."""
+    epoch_size: PositiveInt | None = None
+    """Clips per epoch; default the size of the data. A larger number replicates the list (M2D-X, IV-E: 10,000)."""
+    sampling: Literal["uniform", "weighted"] = "uniform"
+    """Clips that an epoch takes: all alike, or by the weights that the data sets give them, without replacement."""
+    workers: NonNegativeInt | None = None
+    """DataLoader processes per training process; default one per core, at most 16. Results do not depend on it."""
+    max_bad_fraction: Fraction = 0.05
+    """Share of unusable files above which the run stops."""
+    stats_clips: PositiveInt = 10_000
+    """Clips, at most, that mean and standard deviation are measured over."""
+    mean: float | None = None
+    """Mean of the log-mel spectrograms; measured when not given (AudioSet: -7.1)."""
+    std: PositiveFloat | None = None
+    """Standard deviation of the log-mel spectrograms; measured when not given (AudioSet: 4.2)."""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> "DataSection":
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std must be given together, or both be left out to be measured")
+        return self
+
+
+class NoiseSection(Section):
+    """Background noise (M2D-X, III-B2, eq. 5). M2D sees the noisy view, offline encoders the clean one."""
+
+    ratio: Fraction
+    """Noise ratio eta: the noise's share of the mixed power (paper: 0.2 speech, 0.3 ICBHI, 0.01 SPRSound)."""
+    source: NoiseSourceSpec | None = None
+    """A noise source; give this or `dataset`."""
+    dataset: DatasetSpec | None = None
+    """A data set whose random crops are the noise; give this or `source`."""
+    split: str | None = None
+    """Only clips of this split of `dataset`; default all."""
+    mean: float | None = None
+    """Mean of the noise's log-mel spectrograms; measured when not given."""
+
+    @model_validator(mode="after")
+    def _one_of(self) -> "NoiseSection":
+        if (self.source is None) == (self.dataset is None):
+            raise ValueError("exactly one of source and dataset must be given")
+        if self.split is not None and self.dataset is None:
+            raise ValueError("split needs dataset")
+        return self

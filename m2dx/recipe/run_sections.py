@@ -1,0 +1,104 @@
+"""The sections `train` and `evaluation` of a recipe: how it is trained, and what is measured."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from m2dx.recipe.section import DatasetSpec, EvaluatorSpec, Identifier, OpenFraction, Section, ShortClips
+
+
+class TrainSection(Section):
+    """Optimisation. The defaults are the published ones (M2D-X, IV-A)."""
+
+    epochs: PositiveFloat = 300.0
+    """Passes over the data (or over `data.epoch_size` clips)."""
+    batch_size: PositiveInt = 2048
+    """Effective batch: clips per optimizer step, over all processes and accumulation steps."""
+    accumulate: PositiveInt = 1
+    """Backward passes per optimizer step; each takes batch_size / (accumulate x processes) clips."""
+    base_lr: PositiveFloat = 3e-4
+    """Base learning rate; the peak is base_lr x batch_size / 256."""
+    min_lr: NonNegativeFloat = 0.0
+    """Learning rate that the cosine ends at."""
+    warmup_epochs: NonNegativeFloat = 20.0
+    """Epochs of linear warm-up."""
+    betas: tuple[OpenFraction, OpenFraction] = (0.9, 0.95)
+    """AdamW's betas."""
+    weight_decay: NonNegativeFloat = 0.05
+    """AdamW's weight decay; on matrices and the class and mask tokens, not on biases and norms."""
+    clip_norm: PositiveFloat | None = 3.0
+    """Gradient norm that gradients are clipped at; null: not clipped."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward pass (autocast); fp16 needs a GPU and scales the loss."""
+    compile: bool = False
+    """Compile the model with torch.compile."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """auto (a GPU where there is one), cpu, cuda or cuda:N."""
+    threads: PositiveInt | None = None
+    """CPU threads of each training process; default torch's choice."""
+    log_every: PositiveInt = 10
+    """Steps between lines of metrics.jsonl."""
+    rankme_every: PositiveInt = 100
+    """Steps between RankMe measurements of the features (the collapse alarm)."""
+    checkpoint_every: PositiveInt = 1000
+    """Steps between checkpoints."""
+    keep_last: PositiveInt = 2
+    """Checkpoints kept: the last ones."""
+    keep_every: PositiveInt | None = None
+    """Steps between checkpoints that are kept for good; a multiple of checkpoint_every."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainSection":
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs must be less than epochs ({self.epochs:g}), but is {self.warmup_epochs:g}"
+            )
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size must be a multiple of accumulate ({self.accumulate}), but is {self.batch_size}"
+            )
+        if self.keep_every is not None and self.keep_every % self.checkpoint_every:
+            raise ValueError(
+                f"keep_every must be a multiple of checkpoint_every ({self.checkpoint_every}), "
+                f"but is {self.keep_every}"
+            )
+        return self
+
+
+class EvaluationTaskSection(Section):
+    """A labelled task; its clips carry `split` (train, valid, test) or a fold in `split`."""
+
+    dataset: DatasetSpec
+    """Where the labelled clips come from."""
+    unit_seconds: PositiveFloat | None = None
+    """Length that each clip is cropped or padded to, s; default a published task's own, or the clips' mean length."""
+    short_clips: ShortClips = "pad"
+    """What to do with clips shorter than that."""
+    shared_groups: Literal["error", "warn"] = "error"
+    """What follows from a group on both sides of a split; "warn" is for official splits that have such groups."""
+    evaluators: Annotated[tuple[Identifier, ...], Field(min_length=1)] | None = None
+    """Protocols that score this task, by their names in `evaluation.evaluators`; default all."""
+
+
+class EvaluationSection(Section):
+    """What is measured after pre-training."""
+
+    tasks: dict[Identifier, EvaluationTaskSection] = {}
+    """Labelled tasks by name."""
+    evaluators: dict[Identifier, EvaluatorSpec] = {}
+    """Protocols by name; each runs on each task that does not name others."""
+    baselines: tuple[Literal["random_weights", "mean_logmel"], ...] = ("random_weights", "mean_logmel")
+    """What the encoder is compared with: the same network before training, and log-mel mean and std over time."""
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
+    """Seeds of the evaluators (and of the random weights)."""
+
+    @model_validator(mode="after")
+    def _known_evaluators(self) -> "EvaluationSection":
+        for name, task in self.tasks.items():
+            unknown = [other for other in task.evaluators or () if other not in self.evaluators]
+            if unknown:
+                raise ValueError(
+                    f"tasks.{name}.evaluators must be among evaluation.evaluators "
+                    f"({', '.join(self.evaluators) or 'none'}), but has {', '.join(unknown)}"
+                )
+        return self
