@@ -17,7 +17,7 @@ from m2dx.training.monitor import TrainingSummary
 WITHOUT_TORCH = """
 import sys
 from typer.testing import CliRunner
-from m2dx.cli import app
+from m2dx.cli import app, components
 
 for arguments, code in (
     (["--help"], 0),
@@ -115,7 +115,7 @@ def test_show_in_a_pipe_is_a_line_per_field() -> None:
 def test_show_cuts_no_name_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     monkeypatch.setattr(
-        cli, "_console", lambda: Console(file=file, width=80, force_terminal=True, color_system=None)
+        components, "terminal", lambda: Console(file=file, width=80, force_terminal=True, color_system=None)
     )
     assert CliRunner().invoke(cli.app, ["show", "evaluation"]).exit_code == 0
     assert "…" not in file.getvalue() and "evaluation" in file.getvalue()

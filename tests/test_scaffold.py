@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import m2dx
 from m2dx import cli, scaffold
+from m2dx.cli import components
 from m2dx.scaffold import PluginNames, check_not_installed, render, write_plugin
 
 ROOT = Path(__file__).parents[1]
@@ -185,7 +186,7 @@ def test_the_plugin_in_the_repository_is_what_the_template_gives(tmp_path: Path)
 
 def test_the_command_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = io.StringIO()
-    monkeypatch.setattr(cli, "_console", lambda: Console(file=output, width=200, markup=False))
+    monkeypatch.setattr(components, "terminal", lambda: Console(file=output, width=200, markup=False))
     result = CliRunner().invoke(cli.app, ["new-plugin", "whale-song", "--folder", str(tmp_path / "new")])
     assert result.exit_code == 0, result.output
     package = tmp_path / "new" / "m2dx-whale-song"

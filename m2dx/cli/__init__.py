@@ -1,0 +1,42 @@
+"""The command line: arguments only. What takes time to import is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import typer
+
+from m2dx.cli import components, encoders, training
+from m2dx.cli.shared import print_error
+from m2dx.errors import M2dxError, PluginError, RecipeError
+
+app = typer.Typer(
+    name="m2dx",
+    help="Pre-train audio encoders with Masked Modeling Duo and any extra tasks, from one recipe file.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (training, encoders, components):
+    app.add_typer(module.commands)
+
+
+def main() -> None:
+    """Runs the command line; errors that are the user's to mend are printed without a traceback.
+
+    Of torchrun's processes, the first one of each machine speaks for all about the recipe and the plugins, which all
+    read alike; other errors may be of one process alone, and name it.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    try:
+        app()
+    except (RecipeError, PluginError) as error:
+        if alone or os.environ.get("LOCAL_RANK", "0") == "0":
+            print_error(str(error))
+        sys.exit(1)
+    except M2dxError as error:
+        print_error(str(error) if alone else f"process {os.environ.get('RANK')}: {error}")
+        sys.exit(1)

@@ -1,0 +1,76 @@
+"""Commands for plugins and for the fields of recipes: plugins, new-plugin, show, schema."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m2dx.cli.shared import plugin_host, terminal
+
+commands = typer.Typer()
+
+
+@commands.command()
+def plugins() -> None:
+    """List the installed plugins, their components, and why a plugin failed to load."""
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    table = Table(*(Column(title, overflow="fold") for title in ("plugin", "package", "components")))
+    for record in plugin_host().records:
+        lines = [Text(f"{kind}: {', '.join(names)}") for kind, names in record.components.items() if names]
+        if record.error is not None:
+            lines.append(Text(f"failed: {record.error}", style="red"))
+        package = f"{record.distribution or '-'} {record.version or ''}".strip()
+        table.add_row(record.name, package, Text("\n").join(lines))
+    terminal().print(table)
+
+
+@commands.command()
+def new_plugin(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as whale-song.", show_default=False)],
+    folder: Annotated[Path, typer.Option("--folder", help="Folder to write m2dx-NAME into.")] = Path("."),
+) -> None:
+    """Write m2dx-NAME: a plugin that works, with tests, a recipe and a CI file, to start from."""
+    from m2dx.scaffold import PluginNames, check_not_installed, write_plugin
+
+    PluginNames(name)  # a name that cannot be is told before torch and plugins are imported
+    check_not_installed(name, plugin_host())
+    package = write_plugin(name, folder)
+    steps = f"pip install -e {shlex.quote(str(package))}, then see {package / 'README.md'}"
+    terminal().print(f"plugin: {package}\n{steps}", soft_wrap=True)
+
+
+@commands.command()
+def show(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Only fields that start with this path.")] = "",
+) -> None:
+    """Print every recipe field, or those under a path, with type, default and meaning; in a pipe, tab-separated."""
+    from rich.table import Column, Table
+
+    from m2dx.recipe.model import field_lines
+
+    lines = [line for line in field_lines(plugin_host()) if line.path.startswith(path)]
+    if not lines:
+        raise typer.BadParameter(f"no recipe field starts with {path!r}; `m2dx show` lists all")
+    console = terminal()
+    if not console.is_terminal:
+        for line in lines:
+            typer.echo("\t".join(" ".join(part.split()) for part in line))
+        return
+    table = Table(*(Column(title, overflow="fold") for title in ("field", "type", "default", "meaning")))
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)
+
+
+@commands.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    from m2dx.recipe.model import json_schema
+
+    typer.echo(json.dumps(json_schema(plugin_host()), indent=2))

@@ -1,0 +1,156 @@
+"""Commands for a pre-trained encoder: evaluate, tasks, results, export, encode."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from m2dx.cli.shared import (
+    EncoderPath,
+    Overrides,
+    RecipeFile,
+    load_with_plugins,
+    plugin_host,
+    print_error,
+    terminal,
+)
+
+commands = typer.Typer()
+
+
+class LongClips(Enum):
+    """What to do with audio that is longer than the model's input."""
+
+    SPLIT = "split"
+    INTERPOLATE = "interpolate"
+
+
+class TableFormat(Enum):
+    """How a table is written."""
+
+    RICH = "rich"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+    CSV = "csv"
+
+
+@commands.command()
+def evaluate(encoder: EncoderPath, recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Score an encoder, and the recipe's baselines, with the recipe's evaluation section."""
+    host, loaded = load_with_plugins(recipe, overrides)
+    from m2dx.encoder import load_encoder
+    from m2dx.scoring import Scoring, folder_of_encoder
+
+    scoring = Scoring.of(loaded, host)
+    network = load_encoder(encoder)
+    folder = folder_of_encoder(loaded.output / loaded.name / "evaluation", encoder)
+    scoring.run(network, terminal(), folder)
+    terminal().print(f"scores: {folder / 'scores.json'}", soft_wrap=True)
+
+
+@commands.command()
+def tasks(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One of them, in detail.", show_default=False)
+    ] = None,
+) -> None:
+    """List the published tasks with what of them is on this machine, or say how to lay one of them out."""
+    from m2dx.evaluation.listing import task_page, task_table
+
+    if name is None:
+        terminal().print(task_table(plugin_host()))
+    else:
+        terminal().print(task_page(plugin_host(), name), highlight=False, soft_wrap=True)
+
+
+@commands.command()
+def results(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILES",
+            help="Files of results, or folders of runs; default runs/results.jsonl.",
+            show_default=False,
+        ),
+    ] = None,
+    table: Annotated[
+        str | None, typer.Option(help="Published table, such as m2d-x-iii, or list.", show_default=False)
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Older records of a score, too.")] = False,
+    form: Annotated[
+        TableFormat | None,
+        typer.Option("--format", help="Default: by OUTPUT's suffix; rich on a terminal.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write over.", show_default=False)
+    ] = None,
+) -> None:
+    """Print the scores of all evaluations, or set them beside a published table; marks say what is not comparable."""
+    from m2dx.results.command import SUFFIXES, WRITERS, results_table, table_lines
+    from m2dx.results.formats import terminal as terminal_parts
+
+    if table == "list":
+        typer.echo("\n".join(table_lines()))
+        return
+    if output is not None and form is TableFormat.RICH:
+        raise typer.BadParameter("--format rich is for the terminal; a file is markdown, latex or csv")
+    shown, warnings = results_table(files or [], key=table, every=every)
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if form is None and output is None and terminal().is_terminal:
+        form = TableFormat.RICH
+    if form is TableFormat.RICH:
+        for part in terminal_parts(shown):
+            terminal().print(part)
+        return
+    suffix = "" if output is None else output.suffix
+    text = WRITERS[form.value if form is not None else SUFFIXES.get(suffix, "markdown")](shown)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
+        terminal().print(f"table: {output}", soft_wrap=True)
+
+
+@commands.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint, or a run's folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.")],
+) -> None:
+    """Write a checkpoint's encoder as model.safetensors and a self-describing config.json."""
+    from m2dx.export import export_encoder
+
+    terminal().print(f"encoder: {export_encoder(checkpoint, folder)}")
+
+
+@commands.command()
+def encode(
+    encoder: EncoderPath,
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Audio files.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for .npy files, or a .parquet file.")
+    ] = Path("features"),
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Features by time frame instead of by clip.")
+    ] = False,
+    long_clips: Annotated[
+        LongClips, typer.Option(help="split, or interpolate positions, where audio is long.")
+    ] = LongClips.SPLIT,
+) -> None:
+    """Write the features of audio files as .npy files or a Parquet table."""
+    from m2dx.encode import encode_files, write_npy, write_parquet
+    from m2dx.encoder import load_encoder
+
+    bad: list[tuple[Path, str]] = []
+    chosen: Literal["split", "interpolate"] = "split" if long_clips is LongClips.SPLIT else "interpolate"
+    network = load_encoder(encoder, long_clips=chosen)
+    encoded = encode_files(network, files, frames=frames, bad=bad)
+    count = write_parquet(encoded, output) if output.suffix == ".parquet" else write_npy(encoded, output)
+    terminal().print(f"{count} files encoded to {output}")
+    for path, reason in bad:
+        print_error(f"{path}: {reason}")
+    if bad:
+        raise typer.Exit(1)

@@ -1,0 +1,71 @@
+"""What the commands share: arguments, the installed plugins, and where they print."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from m2dx.plugins import PluginHost
+    from m2dx.recipe.schema import Recipe
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY.PATH=VALUE", help="Changes to the recipe, in YAML.", show_default=False),
+]
+EncoderPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="ENCODER", help="Run folder, export, checkpoint, or published checkpoint.", show_default=False
+    ),
+]
+
+
+def plugin_host() -> PluginHost:
+    """The installed plugins."""
+    from m2dx.plugins import PluginHost
+
+    return PluginHost.discover()
+
+
+def load_with_plugins(recipe: Path, overrides: list[str] | None) -> tuple[PluginHost, Recipe]:
+    """The installed plugins and the recipe, validated with them."""
+    from m2dx.recipe.files import read_recipe
+    from m2dx.recipe.loading import load_recipe
+
+    # a file that cannot be read is told before torch and plugins are imported
+    read_recipe(recipe, problems=[])
+    host = plugin_host()
+    return host, load_recipe(recipe, overrides or [], host=host)
+
+
+def launcher() -> list[str]:
+    """The command that started this process, up to the name of m2dx's own."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    machines = os.environ.get("GROUP_WORLD_SIZE", "1")
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return ["m2dx"]
+    several = [] if machines == "1" else ["--nnodes", machines]
+    return ["torchrun", *several, "--nproc-per-node", processes, "-m", "m2dx"]
+
+
+def terminal() -> Console:
+    """Where commands print."""
+    from rich.console import Console
+
+    return Console(markup=False)  # paths and types have brackets
+
+
+def print_error(text: str) -> None:
+    """Prints an error to stderr."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    console.print("error:", style="red", end=" ")
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,94 @@
+"""Commands around pre-training: train, check, plan, report."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m2dx.cli.shared import Overrides, RecipeFile, launcher, load_with_plugins, plugin_host, terminal
+
+commands = typer.Typer()
+
+
+@commands.command()
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start anew where a run of that name is.")
+    ] = False,
+) -> None:
+    """Pre-train as the recipe says, export the encoder, evaluate it, and write report.html.
+
+    With several processes: torchrun --nproc-per-node N -m m2dx train RECIPE.
+    """
+    import signal
+
+    if resume and overwrite:
+        raise typer.BadParameter("--resume and --overwrite exclude each other")
+    host, loaded = load_with_plugins(recipe, overrides)
+    from m2dx.pipeline import run_recipe
+
+    summary = run_recipe(loaded, host, terminal(), resume=resume, overwrite=overwrite)
+    if summary.stopped_by is not None:
+        if os.environ.get("RANK", "0") == "0":
+            again = shlex.join([*launcher(), "train", str(recipe), *(overrides or []), "--resume"])
+            stopped = f"stopped by {summary.stopped_by} after step {summary.steps}, saved"
+            terminal().print(f"{stopped}. Go on with:\n  {again}", soft_wrap=True)
+        number = getattr(signal, summary.stopped_by, signal.SIGTERM)
+        raise typer.Exit(128 + int(number))
+
+
+@commands.command()
+def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Print the resolved recipe, its shapes and parameter counts, and the losses of one step; train nothing."""
+    host, loaded = load_with_plugins(recipe, overrides)
+    from m2dx.check import check_recipe
+
+    check_recipe(loaded, host, terminal())
+
+
+@commands.command()
+def plan(
+    clips: Annotated[int, typer.Option(min=1, help="Recordings for pre-training.", show_default=False)],
+    gpu_memory: Annotated[
+        float, typer.Option(min=0, help="Memory of each GPU, GB; 0: no GPU.", show_default=False)
+    ],
+    clip_seconds: Annotated[
+        float | None, typer.Option(help="Length of the clips, s, if they are short.", show_default=False)
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="GPUs.")] = 1,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Encoder to go on from, instead of the published one.", show_default=False),
+    ] = None,
+    labels: Annotated[bool, typer.Option("--labels", help="There are labels, too.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Recipe file to write.", show_default=False)
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write over a recipe that is there.")
+    ] = False,
+) -> None:
+    """Propose how to train on data of a given size, from the settings known to work, and write it as a recipe."""
+    from m2dx.plan import Request, propose
+    from m2dx.plan_recipe import plan_table, write_recipe
+
+    proposal = propose(Request(clips, gpu_memory, clip_seconds, processes, weights, labels))
+    terminal().print(plan_table(proposal))
+    if output is not None:
+        write_recipe(proposal, output, overwrite=overwrite)
+        terminal().print(f"recipe: {output}; its first lines say what to set", soft_wrap=True)
+
+
+@commands.command()
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]) -> None:
+    """Write a run's report.html anew from what is in its folder."""
+    from m2dx.pipeline import report_of_run
+
+    terminal().print(f"report: {report_of_run(run, plugin_host(), terminal())}")
