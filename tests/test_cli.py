@@ -11,13 +11,14 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from m2dx import cli, pipeline
+from m2dx.cli import components
 from m2dx.errors import PluginError, RecipeError, TrainingError
 from m2dx.training.monitor import TrainingSummary
 
 WITHOUT_TORCH = """
 import sys
 from typer.testing import CliRunner
-from m2dx.cli import app, components
+from m2dx.cli import app
 
 for arguments, code in (
     (["--help"], 0),
