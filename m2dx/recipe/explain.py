@@ -75,6 +75,8 @@ def _fault(details: ErrorDetails, location: Location, root: Entry, host: PluginH
             return _Fault(f"must be {context['expected']}", f", but is {_shown(value)}{hint}")
         case "value_error":
             return _Fault(str(context["error"]), "" if isinstance(value, dict) else f" (in {_shown(value)})")
+        case "model_type" | "dict_type" | "dataclass_type" if value is None:
+            return _Fault("must be a mapping of keys to values", _nothing_removed(root, location.path))
         case "model_type" | "dict_type" | "dataclass_type":
             return _Fault("must be a mapping of keys to values", f", but is {_shown(value)}")
         case "string_type" if not isinstance(value, dict | list):
@@ -115,6 +117,16 @@ def _misspelt_entry(root: Entry, path: Sequence[str | int]) -> str:
     beside = nearest(root, path[:-2]).value
     return (
         _near(str(path[-2]), [key for key in beside if key != path[-2]]) if isinstance(beside, dict) else ""
+    )
+
+
+def _nothing_removed(root: Entry, path: Sequence[str | int]) -> str:
+    """What is said of a null that was to remove a section, and perhaps which one was meant."""
+    beside = nearest(root, path[:-1]).value
+    others = [key for key in beside if key != path[-1]] if isinstance(beside, dict) else []
+    return (
+        ", but is null (null removes what an extended recipe has, and none has this)"
+        f"{_near(str(path[-1]), others) or '; leave it out'}"
     )
 
 

@@ -118,7 +118,8 @@ BAD = {
     ),
     "empty task": (
         DATA + "tasks:\n  tags:\n",
-        "recipe.yaml:3: tasks.tags: must be a mapping of keys to values, but is None",
+        "recipe.yaml:3: tasks.tags: must be a mapping of keys to values, but is null "
+        "(null removes what an extended recipe has, and none has this); leave it out",
     ),
     "fields that do not fit": (
         DATA + "train:\n  epochs: 10\n  warmup_epochs: 10\n",

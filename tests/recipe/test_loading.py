@@ -148,6 +148,17 @@ def test_null_removes_a_task(host, write):
     assert recipe.train.clip_norm is None
 
 
+def test_null_for_a_task_that_is_not_there_is_told(host, write):
+    write(BASE, "base.yaml")
+    write("seed: 1\ntasks: {tag: null}\n", "part.yaml")
+    with pytest.raises(m2dx.RecipeError) as raised:
+        load_recipe(write("extends: [base.yaml, part.yaml]\n"), host=host)
+    assert str(raised.value) == (
+        "part.yaml:2: tasks.tag: must be a mapping of keys to values, but is null (null removes what an extended "
+        "recipe has, and none has this); did you mean 'tags'?"
+    )
+
+
 def test_errors_point_to_the_file_that_a_value_came_from(host, write):
     write(BASE.replace("weight: 0.5", "weight: -1"), "base.yaml")
     with pytest.raises(m2dx.RecipeError) as raised:
