@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from m2dx_hubert import architectures
+from m2dx_hubert import HuBERT, architectures
 from m2dx_hubert.sample import speech
 from torch import Tensor
 
@@ -45,3 +46,19 @@ def views() -> Callable[..., m2dx.Views]:
         return m2dx.Views(wav, 16_000, torch.zeros(len(wav), 1, 80, 100), crops=crops or None)
 
     return make
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def make(tiny: None, cache: Path) -> Callable[..., HuBERT]:
+    """Encoders with a cache, and with the same random weights each time."""
+
+    def build(seed: int = 0, **options: Any) -> HuBERT:
+        torch.manual_seed(seed)
+        return HuBERT(**{"layer": 2, "weights": "random", "cache": cache, **options}).eval()
+
+    return build

@@ -1,39 +1,30 @@
-"""The evaluator `icbhi`: units, scores and training, each against what it is said to do."""
+"""Training of classifiers: loss, order, masks, schedule and tests, each against what it is said to do."""
 
 import copy
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
-import m2dx_respiratory.evaluator
-import numpy as np
 import pytest
 import torch
-from m2dx_respiratory import IcbhiDataset, IcbhiEvaluator
-from m2dx_respiratory.confusion import RespiratoryScores, confusion_matrix
+from m2dx_respiratory.confusion import RespiratoryScores
 from m2dx_respiratory.finetuning import (
     EpochResult,
     FinetunedClassifier,
     FitData,
     FitSettings,
     LinearClassifier,
-    Precision,
     Schedule,
     best_epoch,
     fit,
     mask_stripes,
 )
-from m2dx_respiratory.sample import write_icbhi
-from m2dx_respiratory.units import circular, logmel_units, unit_batches
+from m2dx_respiratory.units import logmel_units
 from torch import Tensor, nn
 
 import m2dx
-from m2dx.testing import check_evaluator
 
-WIDTH, HEADS = 32, 2
 SETTINGS = FitSettings(
     epochs=2,
     batch_size=6,
@@ -45,52 +36,6 @@ SETTINGS = FitSettings(
 )
 
 
-def published_weights(seed: int) -> dict[str, Tensor]:
-    """A one-block encoder for 80 x 64 log-mels in patches of 16 x 16, under the published names."""
-    random = torch.Generator().manual_seed(seed)
-    shapes = {
-        "cls_token": (1, 1, WIDTH),
-        "pos_embed": (1, 1 + 5 * 4, WIDTH),
-        "patch_embed.proj.weight": (WIDTH, 1, 16, 16),
-        "patch_embed.proj.bias": (WIDTH,),
-    }
-    for name, (rows, columns) in {
-        "attn.qkv": (3 * WIDTH, WIDTH),
-        "attn.proj": (WIDTH, WIDTH),
-        "mlp.fc1": (4 * WIDTH, WIDTH),
-        "mlp.fc2": (WIDTH, 4 * WIDTH),
-    }.items():
-        shapes |= {f"blocks.0.{name}.weight": (rows, columns), f"blocks.0.{name}.bias": (rows,)}
-    weights = {name: 0.1 * torch.randn(shape, generator=random) for name, shape in shapes.items()}
-    for norm in ("blocks.0.norm1", "blocks.0.norm2", "norm"):
-        weights |= {f"{norm}.weight": torch.ones(WIDTH), f"{norm}.bias": torch.zeros(WIDTH)}
-    return weights
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> m2dx.AudioEncoder:
-    path = tmp_path_factory.mktemp("weights") / "checkpoint.pth"
-    torch.save({"model": published_weights(0)}, path)
-    return m2dx.load_encoder(path, num_heads=HEADS)
-
-
-class LevelEncoder:
-    """An encoder that has clip features only, and no weights."""
-
-    sample_rate, embed_dim = 16_000, 3
-
-    def clip(self, wav: Tensor) -> Tensor:
-        level = wav.square().mean(1).add(1e-6).log()
-        return torch.stack([level, wav.abs().amax(1), torch.ones_like(level)], 1)
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> m2dx.EvaluationTask:
-    folder = write_icbhi(tmp_path_factory.mktemp("icbhi"), clips=12)
-    dataset = IcbhiDataset(path=folder, unit="cycles")
-    return m2dx.EvaluationTask.from_dataset("lungs", dataset, unit_seconds=0.6, shared_groups="warn")
-
-
 def small_data(**changes: object) -> FitData:
     """Data on which the classes of 12 "features" (n, 4) can be told apart; the last four rows are the test."""
     y = torch.arange(12) % 4
@@ -99,68 +44,6 @@ def small_data(**changes: object) -> FitData:
     )
     data = FitData(inputs, y, torch.arange(8), torch.arange(8, 12), num_classes=4, normal=0)
     return replace(data, **changes)  # type: ignore[arg-type]
-
-
-# --- units
-
-
-def test_a_long_cycle_is_cut_and_fades_at_both_ends() -> None:
-    unit = circular(np.ones(12, np.float32), 8, fade_samples=2)
-    np.testing.assert_allclose(unit, [0, 0.5, 1, 1, 1, 1, 0.5, 0])
-
-
-def test_a_short_cycle_is_repeated_with_fades_at_joints_and_end() -> None:
-    unit = circular(np.full(4, 2.0, np.float32), 11, fade_samples=2)
-    np.testing.assert_allclose(unit, [0, 1, 1, 0, 0, 1, 1, 0, 0, 0.5, 0])
-
-
-def test_without_fades_copies_are_exact() -> None:
-    wav = np.arange(1, 4, dtype=np.float32)
-    np.testing.assert_array_equal(circular(wav, 8, fade_samples=0), [1, 2, 3, 1, 2, 3, 1, 2])
-    np.testing.assert_array_equal(circular(wav, 3, fade_samples=0), wav)
-    np.testing.assert_array_equal(circular(wav, 2, fade_samples=0), [1, 2])
-
-
-def test_a_cycle_shorter_than_its_fades_keeps_half_for_each() -> None:
-    unit = circular(np.ones(4, np.float32), 4, fade_samples=100)
-    np.testing.assert_allclose(unit, [0, 0.5, 0.5, 0])
-    assert circular(np.ones(1, np.float32), 3, fade_samples=100).tolist() == [1, 1, 0]
-
-
-def test_units_follow_the_clips_and_their_length(task: m2dx.EvaluationTask) -> None:
-    units = torch.cat(list(unit_batches(task, sample_rate=4000, fade_seconds=0.0)))
-    assert units.shape == (48, 2400)  # 0.6 s
-    clip = task.clips[5]
-    wav = m2dx.read_wav(clip.path, start=clip.start, duration=0.6, sample_rate=4000)
-    np.testing.assert_array_equal(units[5].numpy(), wav)
-
-
-def test_half_precision_logmels_are_near_enough(
-    encoder: m2dx.AudioEncoder, task: m2dx.EvaluationTask
-) -> None:
-    logmels = logmel_units(encoder, task, fade_seconds=0.05)
-    assert logmels.shape == (48, 1, 80, 60) and logmels.dtype == torch.float16
-    wav = next(unit_batches(task, sample_rate=16_000, fade_seconds=0.05))
-    exact = encoder.standard_logmel(wav)
-    assert (logmels[: len(wav)].float() - exact).abs().max() < 2e-3
-
-
-# --- scores
-
-
-def test_scores_are_those_of_hand_counted_cycles() -> None:
-    confusion = torch.tensor([[6, 1, 1, 2], [2, 5, 0, 1], [1, 0, 2, 1], [0, 1, 1, 1]])
-    scores = RespiratoryScores.of(confusion, normal=0)
-    assert scores.specificity == 6 / 10
-    assert scores.sensitivity == (5 + 2 + 1) / 15  # crackles called "both" are not found
-    assert scores.score == (6 / 10 + 8 / 15) / 2
-    last = RespiratoryScores.of(confusion, normal=3)
-    assert (last.specificity, last.sensitivity) == (1 / 3, 13 / 22)
-
-
-def test_confusion_has_a_row_for_each_true_class() -> None:
-    confusion = confusion_matrix(torch.tensor([0, 0, 1, 2, 2]), torch.tensor([0, 2, 1, 1, 1]), 3)
-    assert confusion.tolist() == [[1, 0, 1], [0, 1, 0], [0, 2, 0]]
 
 
 def test_weights_are_inverse_to_the_training_cycles_of_a_class() -> None:
@@ -175,9 +58,6 @@ def test_the_first_of_equally_good_epochs_is_the_best_one() -> None:
         EpochResult(matrix, RespiratoryScores.of(matrix, normal=0)) for matrix in map(torch.tensor, matrices)
     ]
     assert best_epoch(results) == 1
-
-
-# --- training
 
 
 def trained(
@@ -395,150 +275,3 @@ def test_masks_hide_by_the_lowest_value_of_each_logmel() -> None:
     changed = masked != logmel
     assert changed.flatten(1).any(1).sum() > 15
     assert torch.equal(masked[changed], lowest[changed])
-
-
-# --- the evaluator
-
-
-def test_it_keeps_the_contract() -> None:
-    check_evaluator(IcbhiEvaluator, epochs=1, batch_size=8, normal="LOW")
-    check_evaluator(
-        IcbhiEvaluator, epochs=2, batch_size=8, accumulate=2, normal="high", mel_mask=8, precision="bf16"
-    )
-
-
-def test_scores_of_the_last_and_the_best_epoch(
-    encoder: m2dx.AudioEncoder, task: m2dx.EvaluationTask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Scripted runs: three epochs, two seeds; rows of the confusions are normal and one other class."""
-    scripts = {
-        0: [[[2, 2], [2, 2]], [[4, 0], [0, 4]], [[3, 1], [2, 2]]],
-        1: [[[4, 0], [2, 2]], [[0, 4], [4, 0]], [[2, 2], [4, 0]]],
-    }
-    seen: list[FitData] = []
-
-    def scripted(
-        build: object, data: FitData, settings: object, *, seed: int, **given: object
-    ) -> list[EpochResult]:
-        seen.append(data)
-        matrices = map(torch.tensor, scripts[seed])
-        return [EpochResult(matrix, RespiratoryScores.of(matrix, normal=0)) for matrix in matrices]
-
-    monkeypatch.setattr(m2dx_respiratory.evaluator, "fit", scripted)
-    scores = IcbhiEvaluator().evaluate(encoder, task, seeds=(0, 1))
-    values = {score.metric: score.values for score in scores}
-    best = "(best epoch on test, optimistic)"
-    assert values == {
-        "specificity": (0.75, 0.5),
-        "sensitivity": (0.5, 0.0),
-        "score": (0.625, 0.25),
-        f"specificity {best}": (1.0, 1.0),
-        f"sensitivity {best}": (1.0, 0.5),
-        f"score {best}": (1.0, 0.75),
-    }
-    score, optimistic = (next(s for s in scores if s.metric == name) for name in ("score", f"score {best}"))
-    assert score.mean == pytest.approx(0.4375) and score.ci95 == m2dx.half_width_95(score.values)
-    assert score.details["confusion"] == [[5, 3], [6, 2]]
-    assert optimistic.details["best_epochs"] == [[2, 1]]
-    fold = task.folds[0]
-    assert len(fold.valid) and sorted(seen[0].train.tolist()) == sorted([*fold.train, *fold.valid])
-    assert seen[0].test.tolist() == fold.test.tolist()
-
-
-def test_the_whole_network_or_the_linear_layer_is_trained(
-    encoder: m2dx.AudioEncoder, task: m2dx.EvaluationTask, caplog: pytest.LogCaptureFixture
-) -> None:
-    evaluator = IcbhiEvaluator(epochs=2, batch_size=16)
-    with caplog.at_level(logging.INFO):
-        whole = evaluator.evaluate(encoder, task, seeds=(0,))
-    assert {score.details["trained"] for score in whole} == {"whole network"}
-    best = "(best epoch on test, optimistic)"
-    names = ("specificity", "sensitivity", "score")
-    assert [score.metric for score in whole] == [*names, *(f"{name} {best}" for name in names)]
-    assert all(score.ci95 is None and len(score.values) == 1 for score in whole)
-    told = [message for message in caplog.messages if message.startswith("icbhi, lungs, test, seed 0")]
-    assert len(told) == 2 and "epoch 2/2: loss" in told[1] and "Score" in told[1]
-    alone = evaluator.evaluate(LevelEncoder(), task, seeds=(0,))
-    assert {score.details["trained"] for score in alone} == {"linear layer"}
-    assert [score.metric for score in alone] == [f"{name} (linear layer only)" for name in names]
-    assert np.asarray(alone[0].details["confusion"]).sum() == len(task.folds[0].test)
-
-
-def test_a_network_learns_what_is_heard(encoder: m2dx.AudioEncoder, task: m2dx.EvaluationTask) -> None:
-    evaluator = IcbhiEvaluator(epochs=15, batch_size=16, learning_rate=2e-3)
-    scores = {score.metric: score.mean for score in evaluator.evaluate(encoder, task, seeds=(0,))}
-    assert scores["score"] > 0.7  # 0.5 for one class only, or by chance
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_it_runs_on_the_encoders_device(
-    encoder: m2dx.AudioEncoder, task: m2dx.EvaluationTask, precision: Precision
-) -> None:
-    evaluator = IcbhiEvaluator(
-        epochs=2, batch_size=16, accumulate=2, mel_mask=8, learning_rate=1e-3, precision=precision
-    )
-    scores = evaluator.evaluate(copy.deepcopy(encoder).cuda(), task, seeds=(0, 1))
-    assert all(0 <= value <= 1 for score in scores for value in score.values)
-
-
-def test_folds_are_averaged_by_seed(task: m2dx.EvaluationTask) -> None:
-    clips = tuple(replace(clip, split=str(number % 3)) for number, clip in enumerate(task.clips))
-    fold = task.folds[0]
-    folds = tuple(replace(fold, name=str(n), test=fold.test[n::3]) for n in range(3))
-    folded = replace(task, clips=clips, folds=folds)
-    evaluator = IcbhiEvaluator(epochs=1)
-    assert [len(s.values) for s in evaluator.evaluate(LevelEncoder(), folded, seeds=(0, 1))] == [2] * 3
-    assert [len(s.values) for s in evaluator.evaluate(LevelEncoder(), folded, seeds=(0,))] == [3] * 3
-
-
-@pytest.mark.parametrize(("seconds", "warned"), [(0.6, True), (8.0, False)])
-def test_another_length_than_the_published_one_is_warned_of(
-    task: m2dx.EvaluationTask, caplog: pytest.LogCaptureFixture, seconds: float, warned: bool
-) -> None:
-    changed = replace(task, unit_seconds=seconds, warnings=("of the task",))
-    scores = IcbhiEvaluator(epochs=1).evaluate(LevelEncoder(), changed, seeds=(0,))
-    text = "units have 0.6 s, but those of the paper 8 s: "
-    assert any(f"'lungs': {text}" in message for message in caplog.messages) == warned
-    for score in scores:
-        first, *others = score.details["warnings"]  # type: ignore[misc]
-        assert first == "of the task"
-        assert [other.startswith(text) for other in others] == [True] * warned
-
-
-def test_class_weights_and_masks_are_among_the_settings() -> None:
-    evaluator = IcbhiEvaluator(class_weights=False, mel_mask=1, time_mask=2, accumulate=3)
-    settings = evaluator.settings
-    assert not settings.class_weights and IcbhiEvaluator().settings.class_weights
-    assert (settings.mel_mask, settings.time_mask, settings.accumulate) == (1, 2, 3)
-
-
-def test_wrong_tasks_are_refused_before_training() -> None:
-    clips = [m2dx.Clip(Path("a.wav"), labels=("Normal",)), m2dx.Clip(Path("b.wav"), labels=("Wheeze",))]
-    names = ("Normal", "Wheeze")
-    IcbhiEvaluator().check("lungs", names, clips)
-    with pytest.raises(m2dx.RecipeError, match=r"`normal` .* 'lungs' \(Normal, Wheeze\), but is 'healthy'"):
-        IcbhiEvaluator(normal="healthy").check("lungs", names, clips)
-    several = [*clips, m2dx.Clip(Path("c.wav"), labels=names)]
-    with pytest.raises(m2dx.RecipeError, match="'lungs' must have one label per clip, but some have several"):
-        IcbhiEvaluator().check("lungs", names, several)
-
-
-def test_tasks_that_have_no_score_are_refused(task: m2dx.EvaluationTask) -> None:
-    def refused(text: str, task: m2dx.EvaluationTask, **options: str) -> None:
-        with pytest.raises(m2dx.RecipeError, match=text):
-            IcbhiEvaluator(**options).evaluate(LevelEncoder(), task, seeds=(0,))  # type: ignore[arg-type]
-
-    refused(
-        r"`normal` must be a class of .*'lungs' \(normal, crackle, wheeze, both\), but is 'ill'",
-        task,
-        normal="ill",
-    )
-    both = (replace(task.clips[0], labels=("normal", "wheeze")), *task.clips[1:])
-    refused("must have one label per clip", replace(task, clips=both))
-    ill = tuple(replace(clip, labels=("wheeze",)) for clip in task.clips)
-    refused(
-        r"'test' of .*'lungs' must have clips of 'normal' and of other classes, but has 0 and 16",
-        replace(task, clips=ill),
-    )
