@@ -1,0 +1,69 @@
+"""Pictures of what a model does, as matplotlib figures: reconstructions, attention maps, embeddings, curves.
+
+    model = load_reconstructor("runs/sounds")                      # an MSM-MAE run, or a checkpoint of it
+    sound = read_sound("bird.wav", model.sample_rate)              # Sound(name, wav): wav (N,) at the model's rate
+    figure = reconstruction_figure(model, [sound], [PatchMask("random", ratio=0.75)])
+    save_figure(figure, Path("bird.png"))                          # .png or .svg
+
+    encoder = m2dx.load_encoder("runs/sounds")
+    figure = attention_figure(encoder, [read_sound("bird.wav", encoder.sample_rate)], points=[(2, 7)])
+
+`Reconstructor.reconstruct(sound, mask, title=...)` gives a `Reconstruction` (arrays and errors) without drawing it, and
+`draw_reconstructions(rows)` draws any number of them, one row of reconstructions for each sound: the same sound at
+several checkpoints, for instance. `Reconstructor.of(model, short_clips=...)` takes a model that is in training.
+`attention_map(encoder, sound, point)` and `draw_attention(rows)` are the same for attention.
+
+Each name is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from m2dx.pictures.attention import AttentionMap, attention_map, attention_weights
+    from m2dx.pictures.attention_panels import attention_figure, draw_attention
+    from m2dx.pictures.masks import PatchMask
+    from m2dx.pictures.reconstruction import Reconstruction, Reconstructor, load_reconstructor
+    from m2dx.pictures.reconstruction_panels import draw_reconstructions, reconstruction_figure
+    from m2dx.pictures.saving import save_figure
+    from m2dx.pictures.sounds import Sound, read_sound
+
+_MODULES = {
+    "m2dx.pictures.attention": "AttentionMap attention_map attention_weights",
+    "m2dx.pictures.attention_panels": "attention_figure draw_attention",
+    "m2dx.pictures.masks": "PatchMask",
+    "m2dx.pictures.reconstruction": "Reconstruction Reconstructor load_reconstructor",
+    "m2dx.pictures.reconstruction_panels": "draw_reconstructions reconstruction_figure",
+    "m2dx.pictures.saving": "save_figure",
+    "m2dx.pictures.sounds": "Sound read_sound",
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+__all__ = [
+    "AttentionMap",
+    "PatchMask",
+    "Reconstruction",
+    "Reconstructor",
+    "Sound",
+    "attention_figure",
+    "attention_map",
+    "attention_weights",
+    "draw_attention",
+    "draw_reconstructions",
+    "load_reconstructor",
+    "read_sound",
+    "reconstruction_figure",
+    "save_figure",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'm2dx.pictures' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,54 @@
+"""Masks for pictures: which patches a reconstruction starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from m2dx.model.masking import num_visible_patches, random_mask
+
+PATTERNS = ("random", "vertical", "horizontal", "chessboard")
+
+
+@dataclass(frozen=True)
+class PatchMask:
+    """A mask by name: random at a ratio, or a pattern that masks every other patch (MSM-MAE, 4.5).
+
+    vertical: visible and masked columns take turns along time; horizontal: rows, along frequency; chessboard: both, so
+    that the four neighbours of a masked patch are visible. `seed` draws the random mask; for the patterns an odd one
+    swaps visible and masked patches. At least one patch stays visible, and one masked.
+    """
+
+    pattern: str = "random"
+    ratio: float = 0.75  # share of masked patches, of the random mask only
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.pattern not in PATTERNS:
+            raise ValueError(f"the pattern must be one of {', '.join(PATTERNS)}, but is {self.pattern!r}")
+        if not 0.0 < self.ratio < 1.0:
+            raise ValueError(f"the mask ratio must be in (0, 1), but is {self.ratio:g}")
+
+    def title(self, grid: tuple[int, int]) -> str:
+        """What it is called in a picture; where few patches are visible, with their number."""
+        if self.pattern != "random":
+            return self.pattern
+        visible = int((~self.is_masked(grid)).sum())
+        return f"mask ratio {self.ratio:g}" + (f", {visible} visible" if visible <= 10 else "")
+
+    def is_masked(self, grid: tuple[int, int]) -> NDArray[np.bool_]:
+        """(F, T), true where masked."""
+        if self.pattern == "random":
+            patches = grid[0] * grid[1]
+            visible = min(max(num_visible_patches(patches, self.ratio), 1), patches - 1)
+            order = random_mask(patches, torch.Generator().manual_seed(self.seed))
+            masked = np.ones(patches, dtype=np.bool_)
+            masked[order[:visible].numpy()] = False
+            return masked.reshape(grid)
+        f, t = np.indices(grid)
+        line = {"vertical": t, "horizontal": f, "chessboard": f + t}[self.pattern]
+        flags: NDArray[np.bool_] = (line + self.seed) % 2 == 1
+        return flags

@@ -1,0 +1,192 @@
+"""What MSM-MAE makes of a spectrogram of which it sees some patches (MSM-MAE, 4.5.1 to 4.5.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from m2dx.audio.crops import fit_length
+from m2dx.audio.logmel import LogMel
+from m2dx.errors import CheckpointError
+from m2dx.model.build import build_logmel, build_masked_model
+from m2dx.model.mae import MSMMAE
+from m2dx.model.masking import Mask
+from m2dx.model.multitask import MultiTask
+from m2dx.model.patches import patchify
+from m2dx.pictures.masks import PatchMask
+from m2dx.pictures.sounds import Sound
+from m2dx.recipe.schema import AudioSection, ModelSection
+from m2dx.training.checkpoint import read_checked
+from m2dx.weights import CHECKPOINT_FORMAT, newest_checkpoint
+
+_PREFIX = "masked_model."
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """A spectrogram beside what the model made of its visible patches.
+
+    Log-mels are standardised with the statistics of the model's training data, so that errors are in units of its
+    standard deviation, as its loss is.
+    """
+
+    name: str  # of the sound
+    title: str  # of the mask, attempt or checkpoint
+    logmel: NDArray[np.float32]  # (M, L), the input
+    result: NDArray[np.float32]  # (M, L): visible patches as they are, masked ones as predicted
+    is_masked: NDArray[np.bool_]  # (F, T)
+    seconds: float
+    own_scale: bool = (
+        False  # the model leaves out each patch's mean and spread: the input's own were put back
+    )
+
+    @property
+    def error(self) -> NDArray[np.float32]:
+        """(M, L), the absolute difference of input and result (the RMS of a single value)."""
+        difference: NDArray[np.float32] = np.abs(self.result - self.logmel)
+        return difference
+
+    @property
+    def mse(self) -> float:
+        """Mean squared error over the whole spectrogram, visible patches included (as in MSM-MAE, figure 4)."""
+        return float(np.square(self.error, dtype=np.float64).mean())
+
+    @property
+    def masked_mse(self) -> float:
+        """Mean squared error over the masked patches: the model's loss."""
+        patch = (
+            self.logmel.shape[0] // self.is_masked.shape[0],
+            self.logmel.shape[1] // self.is_masked.shape[1],
+        )
+        masked = np.kron(self.is_masked, np.ones(patch, dtype=np.bool_))
+        return float(np.square(self.error[masked], dtype=np.float64).mean())
+
+
+class Reconstructor(nn.Module):
+    """An MSM-MAE with its decoder, its log-mel transform and statistics: from sounds to reconstructions.
+
+    Attributes: `sample_rate` (Hz, of the audio it wants), `num_samples` (length of its input), `grid` (F, T).
+    """
+
+    def __init__(
+        self,
+        model: MSMMAE,
+        logmel: LogMel,
+        *,
+        mean: float,
+        std: float,
+        short_clips: Literal["pad", "repeat"] = "pad",
+    ) -> None:
+        """`short_clips`: sounds that are shorter than the input are filled up with silence, or repeated."""
+        super().__init__()
+        self.model, self.logmel, self.mean, self.std = model, logmel, mean, std
+        self.short_clips = short_clips
+        self.sample_rate = logmel.sample_rate
+        self.num_samples = model.grid.input_size[1] * logmel.hop_length
+        self.grid = model.grid.shape
+
+    @classmethod
+    def of(cls, model: MultiTask, *, short_clips: Literal["pad", "repeat"] = "pad") -> Reconstructor | None:
+        """That of a model in training, which it shares; None: the model is an M2D, which has no decoder."""
+        if not isinstance(model.masked_model, MSMMAE):
+            return None
+        views = model.views
+        mean, std = views.statistics.mean, views.statistics.std
+        return cls(model.masked_model, views.logmel, mean=mean, std=std, short_clips=short_clips)
+
+    @torch.no_grad()
+    def reconstruct(self, sound: Sound, mask: PatchMask, *, title: str | None = None) -> Reconstruction:
+        """The beginning of a sound, reconstructed from the patches that the mask leaves visible.
+
+        A model with `standardise_target` predicts patches without their mean and spread. They are taken from the input,
+        as MAE's pictures do, so that the picture shows less error than the model would make alone (`own_scale`).
+        """
+        wav = fit_length(sound.wav.cpu().float().numpy(), self.num_samples, short_clips=self.short_clips)
+        device = next(self.model.parameters()).device
+        logmel = self.logmel.crop(torch.from_numpy(wav)[None].to(device))  # (1, 1, M, L)
+        logmel = (logmel - self.mean) / self.std
+        is_masked = mask.is_masked(self.grid)
+        result = self._predict(logmel, torch.from_numpy(is_masked).flatten().to(device))
+        return Reconstruction(
+            sound.name,
+            mask.title(self.grid) if title is None else title,
+            logmel[0, 0].cpu().numpy(),
+            result.cpu().numpy(),
+            is_masked,
+            self.num_samples / self.sample_rate,
+            own_scale=self.model.standardise_target,
+        )
+
+    def _predict(self, logmel: Tensor, masked: Tensor) -> Tensor:
+        """(M, L) from the standardised log-mel (1, 1, M, L) and flags (P,); the model is left in its mode."""
+        ids = masked.to(torch.uint8).argsort(stable=True)[None]  # visible ones first
+        training = self.model.training
+        self.model.eval()
+        try:
+            output = self.model(logmel, Mask(ids, int((~masked).sum())), with_tokens=False)
+        finally:
+            self.model.train(training)
+        patch = self.model.grid.patch_size
+        values = patchify(logmel, patch)[0].float()  # (P, patch values)
+        predicted = output.prediction[0].float()
+        if self.model.standardise_target:
+            scale = (values.var(dim=-1, keepdim=True) + 1e-6).sqrt()  # undoes m2dx.model.losses.standardise
+            predicted = predicted * scale + values.mean(dim=-1, keepdim=True)
+        return unpatchify(torch.where(masked[:, None], predicted, values), self.grid, patch)
+
+
+def unpatchify(values: Tensor, grid: tuple[int, int], patch_size: tuple[int, int]) -> Tensor:
+    """The spectrogram (M, L) of patches (F*T, mels*frames): the inverse of `patchify` for one channel."""
+    placed: Tensor = values.reshape(*grid, *patch_size)  # (F, T, mels, frames)
+    return placed.transpose(1, 2).reshape(grid[0] * patch_size[0], grid[1] * patch_size[1])
+
+
+def load_reconstructor(path: str | Path) -> Reconstructor:
+    """The MSM-MAE of a run's folder (its newest checkpoint) or of a checkpoint, in eval mode, on the CPU.
+
+    CheckpointError where the path is missing, damaged, an export (which has no decoder), or of another method.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file or folder")
+    if (path / "config.json").is_file() or path.suffix == ".safetensors":
+        raise CheckpointError(
+            f"{path} is an exported encoder, but a reconstruction needs the decoder, which only checkpoints have; "
+            "give the run's folder, or a checkpoint of it"
+        )
+    path = newest_checkpoint(path) if path.is_dir() else path
+    state = read_checked(path)
+    if state.get("format") != CHECKPOINT_FORMAT:
+        raise CheckpointError(f"{path}: only checkpoints of m2dx can be drawn")
+    recipe = state["recipe"]
+    audio, section = AudioSection(**recipe["audio"]), ModelSection(**recipe["model"])
+    if section.method != "msm_mae":
+        raise CheckpointError(
+            f"{path}: model.method must be msm_mae, but is {section.method}, which predicts features and has no "
+            "decoder to the spectrogram; draw its attention or embedding instead"
+        )
+    model = build_masked_model(audio, section, with_tokens=False)
+    assert isinstance(model, MSMMAE)
+    weights = {
+        key.removeprefix(_PREFIX): value
+        for key, value in state["model"].items()
+        if key.startswith(_PREFIX) and not key.startswith(f"{_PREFIX}to_latent.")  # for tasks only
+    }
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: the weights do not fit: {error}") from error
+    stats = state["statistics"]
+    return Reconstructor(
+        model.eval(),
+        build_logmel(audio),
+        mean=stats["mean"],
+        std=stats["std"],
+        short_clips=recipe["data"]["short_clips"],
+    ).eval()
