@@ -8,18 +8,20 @@ import sys
 
 import typer
 
-from m2dx.cli import components, encoders, training
+from m2dx.cli import components, encoders, sweep, training
+from m2dx.cli.plugin_commands import CommandGroup
 from m2dx.cli.shared import print_error
 from m2dx.errors import M2dxError, PluginError, RecipeError
 
 app = typer.Typer(
     name="m2dx",
+    cls=CommandGroup,
     help="Pre-train audio encoders with Masked Modeling Duo and any extra tasks, from one recipe file.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (training, encoders, components):
+for module in (training, sweep, encoders, components):
     app.add_typer(module.commands)
 
 

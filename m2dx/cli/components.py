@@ -9,14 +9,15 @@ from typing import Annotated
 
 import typer
 
+from m2dx.cli.plugin_commands import core_commands, plugin_commands
 from m2dx.cli.shared import plugin_host, terminal
 
 commands = typer.Typer()
 
 
 @commands.command()
-def plugins() -> None:
-    """List the installed plugins, their components, and why a plugin failed to load."""
+def plugins(context: typer.Context) -> None:
+    """List the installed plugins, their components and commands, and why a plugin failed to load."""
     from rich.table import Column, Table
     from rich.text import Text
 
@@ -27,6 +28,12 @@ def plugins() -> None:
             lines.append(Text(f"failed: {record.error}", style="red"))
         package = f"{record.distribution or '-'} {record.version or ''}".strip()
         table.add_row(record.name, package, Text("\n").join(lines))
+    for added in plugin_commands():
+        lines = [Text(f"command: {added.name}")]
+        problem = added.problem(core=core_commands(context))
+        if problem is not None:
+            lines.append(Text(f"failed: {problem}", style="red"))
+        table.add_row("", "\n".join(added.packages), Text("\n").join(lines))
     terminal().print(table)
 
 

@@ -1,0 +1,121 @@
+"""Commands that plugins add, from the entry-point group `m2dx.commands`: found by name, imported when asked for."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from m2dx.errors import PluginError
+
+COMMAND_GROUP = "m2dx.commands"
+"""Entry points of this group are named as the command, and point to a `typer.Typer`."""
+
+
+@dataclass(frozen=True)
+class PluginCommand:
+    """A command of an installed package."""
+
+    name: str
+    entry_points: tuple[EntryPoint, ...]  # one, unless packages clash
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The packages that it is from, each with its version."""
+        return tuple(
+            f"{point.dist.name} {point.dist.version}" if point.dist else "-" for point in self.entry_points
+        )
+
+    def load(self) -> Any:
+        """The command. Raises PluginError where it cannot be imported, is no typer app, or clashes."""
+        where = f"the command {self.name!r} of {' and '.join(self.packages)}"
+        if len(self.entry_points) > 1:
+            raise PluginError(f"{where} must be in one package; uninstall all but one")
+        try:
+            app = self.entry_points[0].load()
+        except (Exception, SystemExit) as error:  # whatever a plugin raises is its own error
+            text = " ".join(f"{where} could not be imported: {type(error).__name__}: {error}".split())
+            raise PluginError(text) from error
+        if not isinstance(app, typer.Typer):
+            raise PluginError(
+                f"{where} must be a typer.Typer, but {self.entry_points[0].value} is {app!r}; "
+                "see the section on commands in docs/plugins.md"
+            )
+        try:
+            command = typer.main.get_command(app)
+        except Exception as error:  # typer evaluates the plugin's annotations here
+            raise PluginError.failed(f"building {where}", error) from error
+        command.name = self.name
+        return command
+
+    def problem(self, *, core: Collection[str]) -> str | None:
+        """Why it cannot be used, or None; `core`: names of the core's commands."""
+        if self.name in core:
+            return f"the name {self.name!r} is taken by m2dx itself"
+        try:
+            self.load()
+        except PluginError as error:
+            return str(error)
+        return None
+
+
+def plugin_commands() -> Iterator[PluginCommand]:
+    """Every command of the installed packages, by name; nothing is imported."""
+    found: dict[str, list[EntryPoint]] = {}
+    for point in importlib.metadata.entry_points(group=COMMAND_GROUP):
+        found.setdefault(point.name, []).append(point)
+    for name in sorted(found):
+        yield PluginCommand(name, tuple(found[name]))
+
+
+def core_commands(context: typer.Context) -> Collection[str]:
+    """Names of the core's own commands."""
+    group = context.find_root().command
+    return group.commands if isinstance(group, CommandGroup) else ()
+
+
+class CommandGroup(TyperGroup):
+    """The core's commands, then those of plugins; a name that the core has is the core's.
+
+    Of the plugins, only the one is imported whose command is typed, or all for the list of commands. One that cannot
+    be loaded says why in that list, and stops nothing else.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the commands, those of plugins last."""
+        core = super().list_commands(ctx)
+        return [*core, *(command.name for command in plugin_commands() if command.name not in core)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name, or None."""
+        core = super().get_command(ctx, cmd_name)
+        if core is not None:
+            return core
+        for command in plugin_commands():
+            if command.name == cmd_name:
+                try:
+                    return command.load()
+                except PluginError as error:
+                    return _broken(cmd_name, error)
+        return None
+
+
+def _broken(name: str, error: PluginError) -> Any:
+    """A command that takes anything and raises the error."""
+    app = typer.Typer(add_completion=False)
+
+    @app.command(
+        name,
+        help=f"(cannot be used: {error})",
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
+    def fail(context: typer.Context) -> None:
+        raise error
+
+    return typer.main.get_command(app)
