@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Dataset,
         Evaluator,
         Loss,
+        Masking,
         NoiseSource,
         OfflineEncoder,
         OnlineMapper,
@@ -57,6 +58,7 @@ __all__ = [
     "Evaluator",
     "Loss",
     "M2dxError",
+    "Masking",
     "NoiseSource",
     "OfflineEncoder",
     "OnlineMapper",
@@ -83,8 +85,8 @@ _MODULES = {
     "m2dx.audio.files": "AudioFiles list_audio",
     "m2dx.audio.reading": "audio_seconds read_wav",
     "m2dx.audio.tables": "read_table",
-    "m2dx.components": "Clip Crop DataInfo Dataset Evaluator Loss NoiseSource OfflineEncoder OnlineMapper Score "
-    "TaskInfo TaskShapes Views",
+    "m2dx.components": "Clip Crop DataInfo Dataset Evaluator Loss Masking NoiseSource OfflineEncoder OnlineMapper "
+    "Score TaskInfo TaskShapes Views",
     "m2dx.encoder": "AudioEncoder load_encoder",
     "m2dx.errors": "AudioError CheckpointError M2dxError PluginError RecipeError TrainingError",
     "m2dx.evaluation.features": "ClipEncoder",

@@ -194,6 +194,26 @@ class Dataset(abc.ABC):
         return []
 
 
+class Masking(abc.ABC):
+    """Chooses the patches of each clip that are visible; the others are masked.
+
+    What the engine offers to `__init__`: `grid` (F, T), patches; `num_visible`, V, which follows from the recipe's mask
+    ratio; `patch_seconds`, the length of a patch in time (None: the input has no time, as images).
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, grid: tuple[int, int], num_visible: int) -> None:
+        self.grid, self.num_visible = grid, num_visible
+
+    @abc.abstractmethod
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """A permutation (F*T,) int64 of the patches, the first V of which are visible; patch (f, t) is f*T + t.
+
+        All randomness comes from the generator, which is the clip's own, so that runs repeat and go on exactly.
+        """
+
+
 class Evaluator(abc.ABC):
     """A protocol that scores an encoder on a labelled task. The engine offers nothing."""
 
@@ -216,6 +236,7 @@ KINDS: dict[str, type] = {
     "online_mapper": OnlineMapper,
     "loss": Loss,
     "noise_source": NoiseSource,
+    "masking": Masking,
     "dataset": Dataset,
     "evaluator": Evaluator,
 }
@@ -226,6 +247,7 @@ OFFERED: dict[str, frozenset[str]] = {
     "online_mapper": frozenset({"shapes"}),
     "loss": frozenset(),
     "noise_source": frozenset({"sample_rate"}),
+    "masking": frozenset({"grid", "num_visible", "patch_seconds"}),
     "dataset": frozenset(),
     "evaluator": frozenset(),
 }

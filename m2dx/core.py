@@ -8,6 +8,14 @@ from m2dx.evaluation.linear import Linear
 from m2dx.hookspecs import hookimpl
 from m2dx.model.losses import BCE, MSE, CrossEntropy, NormMSE
 from m2dx.model.mappers import LinearMapper, PoolLinearMapper
+from m2dx.model.maskings import (
+    ChessboardMasking,
+    HorizontalMasking,
+    RandomMasking,
+    StructuredMasking,
+    TimeRunsMasking,
+    VerticalMasking,
+)
 from m2dx.model.offline_encoders import Labels, LogSpectrum
 
 
@@ -29,6 +37,18 @@ def losses() -> list[type]:
 @hookimpl
 def noise_sources() -> list[type]:
     return [FileListNoise, ColouredNoise]
+
+
+@hookimpl
+def maskings() -> list[type]:
+    return [
+        RandomMasking,
+        StructuredMasking,
+        TimeRunsMasking,
+        VerticalMasking,
+        HorizontalMasking,
+        ChessboardMasking,
+    ]
 
 
 @hookimpl

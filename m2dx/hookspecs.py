@@ -38,5 +38,10 @@ def datasets() -> list[type]:  # type: ignore[empty-body]
 
 
 @hookspec
+def maskings() -> list[type]:  # type: ignore[empty-body]
+    """Subclasses of `Masking`: which patches of each clip are masked."""
+
+
+@hookspec
 def evaluators() -> list[type]:  # type: ignore[empty-body]
     """Subclasses of `Evaluator`: protocols that score a pre-trained encoder."""

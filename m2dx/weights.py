@@ -128,7 +128,10 @@ def _of_export(folder: Path) -> Weights:
 
 
 def _of_checkpoint(path: Path, state: Mapping[str, Any]) -> Weights:
-    audio, model = AudioSection(**state["recipe"]["audio"]), ModelSection(**state["recipe"]["model"])
+    recipe = state["recipe"]
+    # Without the masking, whose options only its plugin knows; an encoder does not need it.
+    settings = {key: value for key, value in recipe["model"].items() if key != "masking"}
+    audio, model = AudioSection(**recipe["audio"]), ModelSection(**settings)
     shapes, stats = model_shapes(audio, model), state["statistics"]
     tensors = {
         key[len(_CHECKPOINT_PREFIX) :]: value

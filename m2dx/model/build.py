@@ -14,11 +14,13 @@ from m2dx.errors import RecipeError
 from m2dx.model.contract import Part, check_declaration, declared_frames, try_task
 from m2dx.model.m2d import M2D
 from m2dx.model.mae import MSMMAE
-from m2dx.model.masking import num_visible_patches
+from m2dx.model.masking import MaskDraw, num_visible_patches
+from m2dx.model.maskings import RandomMasking
 from m2dx.model.multitask import MultiTask, Task
 from m2dx.model.patches import PatchGrid
 from m2dx.model.views import DataStatistics, ViewMaker
 from m2dx.model.vit import VIT_SIZES, ViTSize
+from m2dx.plugins import CORE
 
 if TYPE_CHECKING:
     from m2dx.plugins import PluginHost
@@ -59,6 +61,28 @@ def model_shapes(audio: AudioSection, model: ModelSection) -> ModelShapes:
             f"{grid.num_patches} patches leaves {visible} visible"
         )
     return ModelShapes(grid, size, visible)
+
+
+def build_masking(recipe: Recipe, host: PluginHost) -> MaskDraw:
+    """What draws the mask of each clip, after one trial draw.
+
+    RecipeError where the masking does not fit the recipe, PluginError where it fails or gives no permutation.
+    """
+    audio, model = recipe.audio, recipe.model
+    shapes = model_shapes(audio, model)
+    if model.masking is None:
+        return MaskDraw(RandomMasking(shapes.grid.shape, shapes.num_visible), shapes.grid.num_patches)
+    masking = host.build(
+        "masking",
+        model.masking,
+        grid=shapes.grid.shape,
+        num_visible=shapes.num_visible,
+        patch_seconds=model.patch_size[1] * audio.hop_length / audio.sample_rate,
+    )
+    plugin = host.plugin_of("masking", model.masking.name)
+    draw = MaskDraw(masking, shapes.grid.num_patches, None if plugin == CORE else plugin)
+    draw(torch.Generator().manual_seed(0))
+    return draw
 
 
 def build_logmel(audio: AudioSection) -> LogMel:

@@ -1,4 +1,4 @@
-"""Which patches are visible and which are masked."""
+"""Which patches are visible and which are masked: the mask of a batch, and the draw of a clip's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from m2dx.components import Masking
+from m2dx.errors import M2dxError, PluginError
 
 
 def num_visible_patches(num_patches: int, mask_ratio: float) -> int:
@@ -16,6 +19,39 @@ def num_visible_patches(num_patches: int, mask_ratio: float) -> int:
 def random_mask(num_patches: int, generator: torch.Generator) -> Tensor:
     """A permutation (P,) of the patches; the first V of it are visible, the rest masked (M2D-X, III-A1)."""
     return torch.randperm(num_patches, generator=generator)
+
+
+@dataclass(frozen=True)
+class MaskDraw:
+    """Draws the mask of one clip, a permutation (P,) of the patches whose first V are visible, from its generator.
+
+    PluginError, naming the masking, where that fails or gives something else.
+    """
+
+    masking: Masking
+    num_patches: int  # P
+    plugin: str | None = None  # that it is from; None: the core, or not known
+
+    def __call__(self, generator: torch.Generator) -> Tensor:
+        origin = "" if self.plugin is None else f" of plugin {self.plugin!r}"
+        label, patches = f"masking {self.masking.name!r}{origin}", self.num_patches
+        try:
+            ids = self.masking.draw(generator)
+        except M2dxError:
+            raise
+        except Exception as error:
+            raise PluginError.failed(f"{label}: draw(generator)", error) from error
+        found = f"{tuple(ids.shape)} {ids.dtype}" if isinstance(ids, Tensor) else type(ids).__name__
+        if found != f"({patches},) {torch.int64}":
+            raise PluginError(
+                f"{label}: draw must give a permutation ({patches},) {torch.int64} of the patches, but gave {found}"
+            )
+        if not torch.equal(ids.sort().values, torch.arange(patches)):
+            raise PluginError(
+                f"{label}: draw must give each of the {patches} patches once, but {len(ids.unique())} different ones "
+                f"between {int(ids.min())} and {int(ids.max())} came"
+            )
+        return ids
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pydantic import NonNegativeFloat, PositiveInt, model_validator
 from m2dx.recipe.section import (
     Fraction,
     LossSpec,
+    MaskingSpec,
     OfflineEncoderSpec,
     OnlineMapperSpec,
     OpenFraction,
@@ -47,6 +48,8 @@ class ModelSection(Section):
     """Patch size (mels, frames)."""
     mask_ratio: OpenFraction = 0.7
     """Share of the patches that is masked."""
+    masking: MaskingSpec | None = None
+    """Which of the patches are masked; default `random`, as in the papers."""
     predictor: PredictorSection = PredictorSection()
     """The predictor; by default the published one of the method (MSM-MAE: 384 wide, 4 blocks, 6 heads)."""
     ema_decay: EmaSection = EmaSection()

@@ -39,6 +39,7 @@ OfflineEncoderSpec = Annotated[ComponentSpec, Kind("offline_encoder")]
 OnlineMapperSpec = Annotated[ComponentSpec, Kind("online_mapper")]
 LossSpec = Annotated[ComponentSpec, Kind("loss")]
 NoiseSourceSpec = Annotated[ComponentSpec, Kind("noise_source")]
+MaskingSpec = Annotated[ComponentSpec, Kind("masking")]
 DatasetSpec = Annotated[ComponentSpec, Kind("dataset")]
 EvaluatorSpec = Annotated[ComponentSpec, Kind("evaluator")]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from m2dx.components import KINDS
 from m2dx.testing.evaluators import check_evaluator
+from m2dx.testing.maskings import check_masking
 from m2dx.testing.modules import check_loss, check_offline_encoder, check_online_mapper
 from m2dx.testing.rules import ComponentCheckError
 from m2dx.testing.sources import check_dataset, check_noise_source
@@ -21,6 +22,7 @@ __all__ = [
     "check_dataset",
     "check_evaluator",
     "check_loss",
+    "check_masking",
     "check_noise_source",
     "check_offline_encoder",
     "check_online_mapper",
@@ -31,6 +33,7 @@ _CHECKS: Mapping[str, Callable[..., None]] = {
     "online_mapper": check_online_mapper,
     "loss": check_loss,
     "noise_source": check_noise_source,
+    "masking": check_masking,
     "dataset": check_dataset,
     "evaluator": check_evaluator,
 }

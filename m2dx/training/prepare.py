@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,8 @@ from m2dx.audio.noise import ClipNoise
 from m2dx.audio.statistics import Statistics, measure_noise, measure_statistics
 from m2dx.components import DataInfo, Dataset, NoiseSource
 from m2dx.errors import CheckpointError, RecipeError
-from m2dx.model.build import build_logmel, build_model, model_shapes
+from m2dx.model.build import build_logmel, build_masking, build_model
 from m2dx.model.initial_weights import initial_weights_table, load_initial_weights
-from m2dx.model.masking import random_mask
 from m2dx.model.multitask import MultiTask
 from m2dx.model.views import DataStatistics
 from m2dx.plugins import PluginHost
@@ -105,6 +103,7 @@ def prepare(
     noise = build_noise(recipe, host, noise_dataset)
     data = data_info(recipe, clips)
     # The model first, its statistics later: what cannot fit should not cost a pass over the data.
+    draw_mask = build_masking(recipe, host)
     model = build_model(recipe, data, DataStatistics(0.0, 1.0), host)
     if initialise and recipe.init_from is not None:
         _start_from(recipe.init_from, model, recipe, processes, console)
@@ -113,13 +112,12 @@ def prepare(
     )
     recipe, bad = with_statistics(recipe, *found), tuple(b for part in found if part for b in part.bad)
     model.views.statistics = statistics = recorded_statistics(recipe)
-    shapes = model_shapes(recipe.audio, recipe.model)
     crops = TrainingCrops(
         clips,
         crop_samples=recipe.audio.crop_samples,
         sample_rate=recipe.audio.sample_rate,
         seed=recipe.seed,
-        draw_mask=partial(random_mask, shapes.grid.num_patches),
+        draw_mask=draw_mask,
         short_clips=recipe.data.short_clips,
         noise=noise,
         with_crops=model.wants_crops,

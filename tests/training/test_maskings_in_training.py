@@ -1,0 +1,51 @@
+"""A recipe's masking reaches the batches; the run goes on with the masks that it would have had, and is exported."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from m2dx.encoder import load_encoder
+from m2dx.export import export_encoder
+from m2dx.training.trainer import Trainer
+
+MASKING = [
+    "audio.crop_seconds=0.64",
+    "model.masking={name: time_runs, run_patches: 2}",
+    "train.rankme_every=2",
+]
+
+
+def test_masks_of_training_are_those_of_the_recipe(tiny_recipe: Any, make_trainer: Any) -> None:
+    trainer = make_trainer(tiny_recipe(*MASKING))
+    keys = next(iter(trainer.run.batches()))
+    for key in keys:
+        ids = trainer.run.crops[key].ids_shuffle
+        flags = torch.ones(20, dtype=torch.bool)
+        flags[ids[: trainer.model.num_visible]] = False
+        columns = flags.view(5, 4).sum(
+            dim=0
+        )  # 12 of 20 patches are masked: two whole columns, and part of one
+        assert sorted(columns.tolist()) == [0, 2, 5, 5]
+    drawn = {tuple(trainer.run.crops[key].ids_shuffle.tolist()) for key in keys}
+    assert len(drawn) == len(keys)
+
+
+def test_a_run_with_a_masking_goes_on_exactly_and_is_exported(
+    tiny_recipe: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def train(name: str, epochs: float, *, resume: bool = False) -> Trainer:
+        trainer: Trainer = make_trainer(tiny_recipe(*MASKING, f"name={name}"), resume=resume)
+        trainer.total_steps = round(epochs * 5)
+        trainer.fit()
+        return trainer
+
+    whole = train("whole", 0.8)
+    train("parts", 0.4)
+    parts = train("parts", 0.8, resume=True)
+    assert parts.step == whole.step == 4
+    weights = parts.model.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in whole.model.state_dict().items())
+    encoder = load_encoder(export_encoder(parts.run.folder, tmp_path / "encoder"))
+    assert encoder.clip(torch.zeros(1, 10_240)).shape == (1, 5 * 192)
