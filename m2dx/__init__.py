@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         RecipeError,
         TrainingError,
     )
-    from m2dx.evaluation.features import ClipEncoder
+    from m2dx.evaluation.features import ClipEncoder, Standardiser
     from m2dx.evaluation.metrics import half_width_95
     from m2dx.evaluation.tasks import EvaluationTask
     from m2dx.hookspecs import hookimpl
@@ -66,6 +66,7 @@ __all__ = [
     "PluginHost",
     "RecipeError",
     "Score",
+    "Standardiser",
     "TaskInfo",
     "TaskShapes",
     "TrainingError",
@@ -89,7 +90,7 @@ _MODULES = {
     "Score TaskInfo TaskShapes Views",
     "m2dx.encoder": "AudioEncoder load_encoder",
     "m2dx.errors": "AudioError CheckpointError M2dxError PluginError RecipeError TrainingError",
-    "m2dx.evaluation.features": "ClipEncoder",
+    "m2dx.evaluation.features": "ClipEncoder Standardiser",
     "m2dx.evaluation.metrics": "half_width_95",
     "m2dx.evaluation.tasks": "EvaluationTask",
     "m2dx.hookspecs": "hookimpl",

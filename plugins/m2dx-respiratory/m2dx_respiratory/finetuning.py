@@ -91,14 +91,13 @@ class LinearClassifier(nn.Module):
 
     def __init__(self, training_features: Tensor, num_classes: int) -> None:
         super().__init__()
-        std, mean = torch.std_mean(training_features, dim=0, correction=0)
-        constant = std <= 1e-6 * mean.abs().clamp_min(1e-6)  # below what float32 sums can tell from zero
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std.masked_fill(constant, 1.0))
+        statistics = m2dx.Standardiser.fit(training_features)
+        self.register_buffer("mean", statistics.mean)
+        self.register_buffer("std", statistics.std)
         self.linear = nn.Linear(training_features.shape[1], num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.linear((features - self.mean) / self.std)
+        logits: Tensor = self.linear(m2dx.Standardiser(self.mean, self.std)(features))
         return logits
 
 

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import m2dx
-from m2dx_respiratory.extents import HEADER_THREADS, UNREADABLE, end_within, seconds_or_reason
 from m2dx_respiratory.findings import Findings
 from m2dx_respiratory.icbhi_files import (
     LABELS,
     SPLIT_FILE,
-    Cycle,
     match_names,
     name_parts,
     normal_form,
     read_annotation,
     read_split,
 )
+from m2dx_respiratory.listing import Recording, RespiratoryDataset, refuse_nothing, stretch_clips
 
 FOLDER = "ICBHI_final_database"
 OFFICIAL_COUNTS = {
@@ -33,22 +28,7 @@ OFFICIAL_COUNTS = {
 """Clips of the official split (M2D-X, IV-E)."""
 
 
-@dataclass(frozen=True)
-class Recording:
-    """A recording that the split file lists."""
-
-    path: Path
-    patient: str
-    split: str
-
-
-@dataclass(frozen=True)
-class _Content:
-    clips: tuple[m2dx.Clip, ...]
-    findings: Findings
-
-
-class IcbhiDataset(m2dx.Dataset):
+class IcbhiDataset(RespiratoryDataset):
     """ICBHI 2017: respiratory sounds of 126 patients, whole recordings or the annotated respiratory cycles.
 
     Splits are the official train and test, the group is the patient. Two patients (156, 218) are in both official
@@ -77,35 +57,24 @@ class IcbhiDataset(m2dx.Dataset):
     ) -> None:
         self.path, self.unit, self.split_file = path, unit, split_file
 
-    def clips(self, split: str | None = None) -> list[m2dx.Clip]:
-        """Clips of one split, or all of them, sorted by file and in the order of the annotation."""
-        return [clip for clip in self._content.clips if split is None or clip.split == split]
-
     def label_names(self) -> tuple[str, ...]:
         """The four classes of cycles; none for recordings."""
         return LABELS if self.unit == "cycles" else ()
 
-    def missing(self) -> list[str]:
-        """What was left out or does not fit, one line for each kind."""
-        return list(self._content.findings.lines())
-
-    @cached_property
-    def _content(self) -> _Content:
+    def search(self, findings: Findings) -> list[m2dx.Clip]:
+        """Clips by recording, those of a recording in the order of its annotation."""
         folder, files = self._recording_files()
-        findings = Findings()
-        recordings = _listed(files, self._split_path(folder), findings)
+        annotations = _annotations(folder)
+        recordings = _listed(files, self._split_path(folder), annotations, findings)
         if self.unit == "cycles":
-            annotations = _annotations(folder)
-            clips = _cycle_clips(recordings, annotations, findings)
+            lacking = "recordings without annotation (.txt beside the .wav), left out"
+            clips = stretch_clips(recordings, read_annotation, findings, stretches="cycles", lacking=lacking)
             _report_stray_annotations(annotations, files, findings)
         else:
-            clips = [m2dx.Clip(one.path, split=one.split, group=one.patient) for one in recordings]
-        if not clips:
-            problems = "\n".join(f"  {line}" for line in findings.lines())
-            raise m2dx.AudioError(f"no {self.unit} of ICBHI 2017 can be used in {folder}:\n{problems}")
+            clips = [recording.whole() for recording in recordings]
+        refuse_nothing(clips, f"{self.unit} of ICBHI 2017", folder, findings)
         _compare_with_official(clips, self.unit, findings)
-        findings.warn(f"{self.name} ({self.path})")
-        return _Content(tuple(clips), findings)
+        return clips
 
     def _recording_files(self) -> tuple[Path, tuple[Path, ...]]:
         """The folder with the recordings, and these."""
@@ -132,7 +101,9 @@ class IcbhiDataset(m2dx.Dataset):
         )
 
 
-def _listed(files: tuple[Path, ...], split_path: Path, findings: Findings) -> list[Recording]:
+def _listed(
+    files: tuple[Path, ...], split_path: Path, annotations: Mapping[str, Path], findings: Findings
+) -> list[Recording]:
     split = read_split(split_path)
     stems: dict[str, Path] = {}
     for file in files:
@@ -155,7 +126,7 @@ def _listed(files: tuple[Path, ...], split_path: Path, findings: Findings) -> li
                 "recordings matched with the split file by the first four parts of their name",
                 f"{file.name} (listed as {listed})",
             )
-        recordings.append(Recording(file, stem.split("_")[0], split[listed]))
+        recordings.append(Recording(file, annotations.get(stem), stem.split("_")[0], split[listed]))
     for name in sorted(split.keys() - set(matched.values())):
         findings.add(f"recordings in the split file {split_path} without a .wav file", name)
     return recordings
@@ -165,42 +136,6 @@ def _annotations(folder: Path) -> dict[str, Path]:
     """The texts that are named as recordings, by name; the folder's others (its description) are not."""
     texts = ((normal_form(path.stem), path) for path in sorted(folder.glob("*.txt"), reverse=True))
     return {stem: path for stem, path in texts if name_parts(stem) is not None}  # the first of one name stays
-
-
-def _cycle_clips(
-    recordings: list[Recording], annotations: Mapping[str, Path], findings: Findings
-) -> list[m2dx.Clip]:
-    with ThreadPoolExecutor(HEADER_THREADS) as pool:
-        lengths = pool.map(seconds_or_reason, [recording.path for recording in recordings])
-    clips: list[m2dx.Clip] = []
-    for recording, length in zip(recordings, lengths, strict=True):
-        annotation = annotations.get(normal_form(recording.path.stem))
-        if annotation is None:
-            findings.add("recordings without annotation (.txt beside the .wav), left out", recording.path)
-            continue
-        found = read_annotation(annotation)
-        for problem in found.problems:
-            findings.add("problems in annotation files, all cycles of which are left out", problem)
-        if isinstance(length, str):
-            findings.add(UNREADABLE, f"{recording.path}: {length}")
-            length = math.inf
-        for cycle in found.cycles:
-            where = f"{annotation}:{cycle.line}"
-            end = end_within(cycle.begin, cycle.end, length, where, findings)
-            if end is not None:
-                clips.append(_clip(recording, cycle, end))
-    return clips
-
-
-def _clip(recording: Recording, cycle: Cycle, end: float) -> m2dx.Clip:
-    return m2dx.Clip(
-        recording.path,
-        start=cycle.begin,
-        duration=end - cycle.begin,
-        labels=(cycle.label,),
-        split=recording.split,
-        group=recording.patient,
-    )
 
 
 def _report_stray_annotations(

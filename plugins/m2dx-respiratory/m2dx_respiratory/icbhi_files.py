@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import m2dx
+from m2dx_respiratory.annotations import Annotation, Stretch, parse_entries, read_text, seconds
 
 LABELS = ("normal", "crackle", "wheeze", "both")
 NAME_PARTS = ("patient", "index", "location", "mode", "device")
@@ -27,66 +26,30 @@ def normal_form(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-@dataclass(frozen=True)
-class Cycle:
-    """One respiratory cycle of an annotation file."""
-
-    line: int  # in the file, from 1
-    begin: float  # seconds
-    end: float  # seconds
-    label: str  # one of LABELS
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """The cycles of one recording, or what is wrong with its file."""
-
-    cycles: tuple[Cycle, ...]
-    problems: tuple[str, ...]  # each with file and line
-
-
 def read_annotation(path: Path) -> Annotation:
     """The cycles of a file of lines `begin<TAB>end<TAB>crackle<TAB>wheeze`; with any problem there are none."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        return Annotation((), (f"{path}: cannot be read: {error.strerror}",))
-    except UnicodeDecodeError as error:
-        return Annotation((), (f"{path}: must be UTF-8 text, but is not ({error.reason})",))
-    cycles, problems = [], []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            cycles.append(_cycle(number, line.rstrip().split("\t")))
-        except ValueError as error:
-            problems.append(f"{path}:{number}: {error}")
-    if not cycles and not problems:
-        problems.append(f"{path}: there must be a line for each cycle, but there is none")
-    return Annotation(() if problems else tuple(cycles), tuple(problems))
+        text = read_text(path)
+    except ValueError as error:
+        return Annotation((), (str(error),))
+    lines = [(f"{path}:{n}", line) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    if not lines:
+        return Annotation((), (f"{path}: there must be a line for each cycle, but there is none",))
+    return parse_entries(lines, _cycle)
 
 
-def _cycle(number: int, fields: list[str]) -> Cycle:
+def _cycle(where: str, line: str) -> Stretch:
+    fields = line.rstrip().split("\t")
     if len(fields) != 4:
         raise ValueError(
             "there must be 4 columns separated by tabs (begin, end, crackle, wheeze), "
             f"but there are {len(fields)}"
         )
-    begin, end = _seconds("begin", fields[0]), _seconds("end", fields[1])
+    begin, end = seconds("begin", fields[0]), seconds("end", fields[1])
     if end <= begin:
         raise ValueError(f"`end` must be after `begin` ({begin:g} s), but is {end:g} s")
     crackle, wheeze = _flag("crackle", fields[2]), _flag("wheeze", fields[3])
-    return Cycle(number, begin, end, LABELS[crackle + 2 * wheeze])
-
-
-def _seconds(column: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"`{column}` must be a number of seconds, 0 or more, but is {text!r}")
-    return value
+    return Stretch(where, begin, end, LABELS[crackle + 2 * wheeze])
 
 
 def _flag(column: str, text: str) -> int:

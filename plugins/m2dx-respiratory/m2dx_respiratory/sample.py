@@ -179,7 +179,7 @@ def write_icbhi_audio(annotations: Path, folder: Path, *, sample_rate: int = 400
     for name, content in _official_texts(annotations):
         path = inner / name
         path.write_bytes(content)
-        last = max(cycle.end for cycle in read_annotation(path).cycles)
+        last = max(cycle.end for cycle in read_annotation(path).stretches)
         noise = 0.1 * random.standard_normal(math.ceil(last * sample_rate))
         soundfile.write(path.with_suffix(".wav"), noise, sample_rate, subtype="PCM_16")
     shutil.copyfile(annotations / SPLIT_FILE, folder / SPLIT_FILE)

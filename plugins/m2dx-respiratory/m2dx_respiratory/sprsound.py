@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import m2dx
-from m2dx_respiratory.extents import HEADER_THREADS, UNREADABLE, end_within, seconds_or_reason
+from m2dx_respiratory.annotations import Annotation
 from m2dx_respiratory.findings import Findings
+from m2dx_respiratory.listing import Recording, RespiratoryDataset, refuse_nothing, stretch_clips
 from m2dx_respiratory.sprsound_files import (
     BINARY,
     FOLDER,
@@ -25,21 +23,7 @@ from m2dx_respiratory.sprsound_files import (
 )
 
 
-@dataclass(frozen=True)
-class _Recording:
-    path: Path
-    annotation: Path  # where it should be
-    patient: str
-    split: str
-
-
-@dataclass(frozen=True)
-class _Content:
-    clips: tuple[m2dx.Clip, ...]
-    findings: Findings
-
-
-class SprSoundDataset(m2dx.Dataset):
+class SprSoundDataset(RespiratoryDataset):
     """SPRSound, BioCAS 2022 part: respiratory sounds of 292 children, whole recordings or the annotated events.
 
     Splits are the official train and test; the group is the patient. The test part has two official halves: patients
@@ -70,35 +54,25 @@ class SprSoundDataset(m2dx.Dataset):
     ) -> None:
         self.path, self.unit, self.test, self.labels = path, unit, test, labels
 
-    def clips(self, split: str | None = None) -> list[m2dx.Clip]:
-        """Clips of one split, or all of them: training part first, sorted by file, in the order of the annotation."""
-        return [clip for clip in self._content.clips if split is None or clip.split == split]
-
     def label_names(self) -> tuple[str, ...]:
         """The classes of events; none for recordings."""
         if self.unit == "recordings":
             return ()
         return TYPES if self.labels == "types" else BINARY
 
-    def missing(self) -> list[str]:
-        """What was left out or does not fit, one line for each kind."""
-        return list(self._content.findings.lines())
-
-    @cached_property
-    def _content(self) -> _Content:
-        findings = Findings()
+    def search(self, findings: Findings) -> list[m2dx.Clip]:
+        """Clips by recording, the training part first; those of a recording in the order of its annotation."""
         recordings = [*self._training_part(findings), *self._test_part(findings)]
         if self.unit == "events":
-            clips = self._event_clips(recordings, findings)
+            folder = self._required("train annotations")  # test recordings are found by their annotations
+            lacking = f"recordings without annotation ({folder}/*.json), left out"
+            clips = stretch_clips(recordings, self._read, findings, stretches="events", lacking=lacking)
         else:
-            clips = [m2dx.Clip(one.path, split=one.split, group=one.patient) for one in recordings]
-        if not clips:
-            problems = "\n".join(f"  {line}" for line in findings.lines())
-            raise m2dx.AudioError(f"no {self.unit} of SPRSound can be used in {self.path}:\n{problems}")
-        findings.warn(f"{self.name} ({self.path})")
-        return _Content(tuple(clips), findings)
+            clips = [recording.whole() for recording in recordings]
+        refuse_nothing(clips, f"{self.unit} of SPRSound", self.path, findings)
+        return clips
 
-    def _training_part(self, findings: Findings) -> Iterator[_Recording]:
+    def _training_part(self, findings: Findings) -> Iterator[Recording]:
         audio = self._required("train audio")
         annotations = self._required("train annotations") if self.unit == "events" else audio
         files = m2dx.list_audio(audio, extensions=("wav",), recursive=False).readable
@@ -107,13 +81,14 @@ class SprSoundDataset(m2dx.Dataset):
         for file in files:
             patient = _patient(file, findings)
             if patient is not None:
-                yield _Recording(file, annotations / f"{file.stem}.json", patient, "train")
+                annotation = annotations / f"{file.stem}.json"
+                yield Recording(file, annotation if annotation.is_file() else None, patient, "train")
         stems = {file.stem for file in files}
         for annotation in list_annotations(annotations):
             if annotation.stem not in stems:
                 _no_recording(annotation, audio, findings)
 
-    def _test_part(self, findings: Findings) -> Iterator[_Recording]:
+    def _test_part(self, findings: Findings) -> Iterator[Recording]:
         """The recordings that the halves' annotations name: the audio of both is in one folder."""
         audio = part_folder(self.path, "test audio")
         folders = {half: part_folder(self.path, f"{half} annotations") for half in ("inter", "intra")}
@@ -130,7 +105,7 @@ class SprSoundDataset(m2dx.Dataset):
                 file = audio / f"{annotation.stem}.wav"
                 patient = _patient(file, findings) if file.is_file() else None
                 if patient is not None:
-                    yield _Recording(file, annotation, patient, "test")
+                    yield Recording(file, annotation, patient, "test")
                 elif not file.is_file():
                     _no_recording(annotation, audio, findings)
         if audio is not None:
@@ -149,40 +124,13 @@ class SprSoundDataset(m2dx.Dataset):
             )
         return folder
 
-    def _event_clips(self, recordings: list[_Recording], findings: Findings) -> list[m2dx.Clip]:
-        with ThreadPoolExecutor(HEADER_THREADS) as pool:
-            lengths = pool.map(seconds_or_reason, [recording.path for recording in recordings])
-        clips: list[m2dx.Clip] = []
-        for recording, length in zip(recordings, lengths, strict=True):
-            if not recording.annotation.is_file():
-                findings.add(
-                    f"recordings without annotation ({recording.annotation.parent}/*.json), left out",
-                    recording.path,
-                )
-                continue
-            found = read_annotation(recording.annotation)
-            for problem in found.problems:
-                findings.add("problems in annotation files, all events of which are left out", problem)
-            if isinstance(length, str):
-                findings.add(UNREADABLE, f"{recording.path}: {length}")
-                length = math.inf
-            for event in found.events:
-                where = f"{recording.annotation}: event_annotation[{event.number}]"
-                end = end_within(event.begin, event.end, length, where, findings)
-                if end is not None:
-                    clips.append(self._clip(recording, event.begin, end, event.type))
-        return clips
-
-    def _clip(self, recording: _Recording, begin: float, end: float, kind: str) -> m2dx.Clip:
-        label = kind if self.labels == "types" else BINARY[kind != "Normal"]
-        return m2dx.Clip(
-            recording.path,
-            start=begin,
-            duration=end - begin,
-            labels=(label,),
-            split=recording.split,
-            group=recording.patient,
-        )
+    def _read(self, annotation: Path) -> Annotation:
+        """The events of a recording, with the labels of this data set."""
+        found = read_annotation(annotation)
+        if self.labels == "types":
+            return found
+        joined = (replace(event, label=BINARY[event.label != "Normal"]) for event in found.stretches)
+        return replace(found, stretches=tuple(joined))
 
 
 def _patient(file: Path, findings: Findings) -> str | None:

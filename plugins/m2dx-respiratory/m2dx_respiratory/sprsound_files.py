@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import math
-from dataclasses import dataclass
 from pathlib import Path
+
+from m2dx_respiratory.annotations import Annotation, Stretch, parse_entries, read_text, seconds
 
 TYPES = ("Normal", "Rhonchi", "Wheeze", "Stridor", "Coarse Crackle", "Fine Crackle", "Wheeze+Crackle")
 BINARY = ("Normal", "Adventitious")
@@ -41,66 +40,29 @@ def patient_of(stem: str) -> str | None:
     return parts[0] if len(parts) == 5 and all(parts) and parts[0].isdecimal() else None
 
 
-@dataclass(frozen=True)
-class Event:
-    """One respiratory event of an annotation file."""
-
-    number: int  # in the file, from 0
-    begin: float  # seconds
-    end: float  # seconds
-    type: str  # one of TYPES
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """The events of one recording, or what is wrong with its file."""
-
-    events: tuple[Event, ...]
-    problems: tuple[str, ...]  # each with the file, and the line or the place in the JSON
-
-
 def read_annotation(path: Path) -> Annotation:
     """The events of a JSON file (none in recordings of poor quality); with any problem there are none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        return Annotation((), (f"{path}: cannot be read: {error.strerror}",))
-    except UnicodeDecodeError as error:
-        return Annotation((), (f"{path}: must be UTF-8 text, but is not ({error.reason})",))
+        content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         return Annotation((), (f"{path}:{error.lineno}: not valid JSON: {error.msg}",))
+    except ValueError as error:
+        return Annotation((), (str(error),))
     listed = content.get("event_annotation") if isinstance(content, dict) else None
     if not isinstance(listed, list):
         return Annotation((), (f"{path}: there must be a list `event_annotation`, but there is none",))
-    events, problems = [], []
-    for number, entry in enumerate(listed):
-        try:
-            events.append(_event(number, entry))
-        except ValueError as error:
-            problems.append(f"{path}: event_annotation[{number}]: {error}")
-    return Annotation(() if problems else tuple(events), tuple(problems))
+    entries = ((f"{path}: event_annotation[{number}]", entry) for number, entry in enumerate(listed))
+    return parse_entries(entries, _event)
 
 
-def _event(number: int, entry: object) -> Event:
+def _event(where: str, entry: object) -> Stretch:
     if not isinstance(entry, dict):
         raise ValueError(f"must be an object with start, end and type, but is {entry!r}")
-    begin, end = _seconds("start", entry.get("start")), _seconds("end", entry.get("end"))
+    start, stop = entry.get("start"), entry.get("end")
+    begin, end = seconds("start", start, unit="milliseconds"), seconds("end", stop, unit="milliseconds")
     if end <= begin:
-        raise ValueError(
-            f"`end` must be after `start` ({entry.get('start')} ms), but is {entry.get('end')} ms"
-        )
+        raise ValueError(f"`end` must be after `start` ({start} ms), but is {stop} ms")
     kind = entry.get("type")
     if kind not in TYPES:
         raise ValueError(f"`type` must be one of {', '.join(TYPES)}, but is {kind!r}")
-    return Event(number, begin, end, kind)
-
-
-def _seconds(field: str, value: object) -> float:
-    """Seconds of a time in milliseconds, which the files give as text and their description as number."""
-    milliseconds = math.nan
-    if isinstance(value, str | int | float) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError, OverflowError):
-            milliseconds = float(value)
-    if not (math.isfinite(milliseconds) and milliseconds >= 0):
-        raise ValueError(f"`{field}` must be a number of milliseconds, 0 or more, but is {value!r}")
-    return milliseconds / 1000
+    return Stretch(where, begin, end, kind)

@@ -11,6 +11,7 @@ from typing import Literal
 
 import pytest
 import soundfile
+from findings_lines import line_with
 from m2dx_respiratory import IcbhiDataset
 from m2dx_respiratory.icbhi_files import SPLIT_FILE, match_names
 from m2dx_respiratory.sample import write_icbhi, write_icbhi_audio
@@ -39,12 +40,6 @@ def recordings(folder: Path) -> Path:
 
 def cycles(folder: Path) -> IcbhiDataset:
     return IcbhiDataset(path=folder, unit="cycles")
-
-
-def line_with(text: str, dataset: m2dx.Dataset) -> str:
-    """The one line of `missing()` that has the text."""
-    (line,) = [line for line in dataset.missing() if text in line]
-    return line
 
 
 def of_first(dataset: m2dx.Dataset) -> list[m2dx.Clip]:

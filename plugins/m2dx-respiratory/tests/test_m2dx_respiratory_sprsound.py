@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from findings_lines import line_with
 from m2dx_respiratory import SprSoundDataset
 from m2dx_respiratory.sample import write_sprsound
 
@@ -39,12 +40,6 @@ def annotation(folder: Path) -> Path:
 
 def audio(folder: Path) -> Path:
     return folder / "BioCAS2022" / "train2022_wav" / f"{FIRST}.wav"
-
-
-def line_with(text: str, dataset: m2dx.Dataset) -> str:
-    """The one line of `missing()` that has the text."""
-    (line,) = [line for line in dataset.missing() if text in line]
-    return line
 
 
 def of_first(dataset: m2dx.Dataset) -> list[m2dx.Clip]:
