@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 from m2dx.report import MaskedExample, write_report
 from m2dx.scoring import Scoring
+from m2dx.training.background_scoring import BackgroundScoring, discard_waiting
 from m2dx.training.checkpoint import Checkpoint
 from m2dx.training.distributed import Processes, join_processes, pick_device
 from m2dx.training.monitor import TrainingSummary
@@ -50,27 +52,45 @@ def run_recipe(
         check_precision(recipe.train.precision, processes.device)
         scoring = None
         if processes.is_main and recipe.evaluation.tasks:
+            pick_device(recipe.evaluation.device, field="evaluation.device")
             scoring = Scoring.of(recipe, host)
         trainer = make_trainer(recipe, host, processes, console, resume=resume, overwrite=overwrite)
         run = trainer.run
-        if processes.is_main:
-            start_run_folder(run.recipe, resume=resume)
-            describe_run(run, console)
-        summary = trainer.fit()
+        if not processes.is_main:
+            return trainer.fit()
+        start_run_folder(run.recipe, resume=resume)
+        describe_run(run, console)
+        with background_scoring(trainer, console) as trainer.scoring:
+            summary = trainer.fit()
+            processes.close()  # the others need not wait for scores
+            if trainer.scoring is not None and summary.stopped_by is None:
+                stopped = trainer.scoring.finish()
+                summary = replace(summary, stopped_by=None if stopped is None else stopped.name)
     finally:
         processes.close()
-    if not processes.is_main:
-        return summary
-    write_summary(run, summary, console)
+    write_summary(trainer, summary, console)
     try:
         if summary.stopped_by is None:
             folder = export_encoder(run.folder, run.folder / "encoder")
             console.print(f"encoder: {folder}")
             if scoring is not None:
-                scoring.run(load_encoder(folder), console, run.folder)
+                scoring.run(load_encoder(folder), console, run.folder, step=trainer.step)
     finally:
         console.print(f"report: {write_page(run)}")
     return summary
+
+
+def background_scoring(
+    trainer: Trainer, console: Console
+) -> contextlib.AbstractContextManager[BackgroundScoring | None]:
+    """What scores the checkpoints on the way, if the recipe asks for it, with what an earlier process left to do."""
+    run, section = trainer.run, trainer.recipe.evaluation
+    if section.every is None:
+        discard_waiting(run.folder)
+        return contextlib.nullcontext()
+    scoring = BackgroundScoring(run.folder, section, console)
+    scoring.recover(trainer.step, total_steps=trainer.total_steps)
+    return scoring
 
 
 def make_trainer(
@@ -105,8 +125,9 @@ def describe_run(run: PreparedRun, console: Console) -> None:
         console.print(f"missing: {line}", style="yellow")
 
 
-def write_summary(run: PreparedRun, summary: TrainingSummary, console: Console) -> None:
+def write_summary(trainer: Trainer, summary: TrainingSummary, console: Console) -> None:
     """Writes summary.json and says in a line what the run did."""
+    run = trainer.run
     content: dict[str, object] = {
         **asdict(summary),
         "data_clips": len(run.clips),
@@ -117,6 +138,8 @@ def write_summary(run: PreparedRun, summary: TrainingSummary, console: Console) 
             **{name: version(name) for name in ("torch", "torchaudio", "timm", "numpy")},
         },
     }
+    if trainer.scoring is not None:
+        content["failed_evaluations"] = trainer.scoring.failed
     if np.isfinite(run.clips.durations).all():
         content["hours_of_data"] = round(float(run.clips.durations.sum()) / 3600, 3)
     (run.folder / "summary.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
@@ -14,15 +14,20 @@ from m2dx.components import Dataset, Evaluator
 from m2dx.encoder import AudioEncoder, random_like
 from m2dx.errors import RecipeError
 from m2dx.evaluation.baselines import MeanLogMel
+from m2dx.evaluation.by_step import write_step_scores
 from m2dx.evaluation.features import ClipEncoder
-from m2dx.evaluation.runner import EncoderScore, check_request, evaluate, write_scores
+from m2dx.evaluation.runner import EncoderScore, Progress, check_request, evaluate, write_scores
 from m2dx.evaluation.table import score_table
 from m2dx.evaluation.tasks import EvaluationTask, check_dataset
 from m2dx.plugins import PluginHost
 from m2dx.recipe.schema import Recipe
 from m2dx.results.recording import Source, plugin_versions, records_of
 from m2dx.results.records import RESULTS_FILE, append_records
+from m2dx.training.checkpoint import CheckpointFolder
 from m2dx.training.distributed import pick_device
+
+PRETRAINED = "pretrained"
+"""Name of the encoder itself among the baselines."""
 
 
 @dataclass(frozen=True)
@@ -75,26 +80,59 @@ class Scoring:
             for name, dataset in self.datasets.items()
         ]
 
-    def run(self, encoder: AudioEncoder, console: Console, folder: Path) -> list[EncoderScore]:
+    def run(
+        self, encoder: AudioEncoder, console: Console, folder: Path, *, step: int | None = None
+    ) -> list[EncoderScore]:
         """Scores an encoder and its baselines; prints the table and writes scores.json into the folder.
 
         A record of each score goes into results.jsonl in the folder of runs. The encoder is known there by the name of
-        `folder`, which is its run's folder or the one that `folder_of_encoder` gave.
+        `folder`, which is its run's folder or the one that `folder_of_encoder` gave. With the run's last `step`, the
+        encoder's scores end scores_by_step.jsonl, if the recipe wants such scores.
         """
-        recipe, section, tasks = self.recipe, self.recipe.evaluation, self.tasks()
         with console.status("evaluating") as status:
-            scores = evaluate(
-                encoders_to_compare(recipe, encoder),
-                tasks,
-                self.evaluators,
-                seeds=section.seeds,
-                protocols=self.protocols(),
+            scores = self._score(
+                encoder,
+                source_of(folder),
                 progress=lambda done, total, what: status.update(f"evaluating {done}/{total}: {what}"),
             )
         folder.mkdir(parents=True, exist_ok=True)
         write_scores(scores, folder / "scores.json")
+        if step is not None and self.recipe.evaluation.every is not None:
+            own = [entry.score for entry in scores if entry.encoder == PRETRAINED]
+            write_step_scores(folder, step, own)
         console.print(score_table(scores))
-        records = records_of(scores, tasks, encoder, source_of(folder), recipe, plugins=self.plugins)
+        return scores
+
+    def run_step(self, encoder: AudioEncoder, step: int, folder: Path) -> list[EncoderScore]:
+        """Scores the encoder that a run had after a step, without baselines, which are scored once, at its end.
+
+        Writes scores_by_step.jsonl in the run's folder, and a record of each score as `run` does.
+        """
+        section = self.recipe.evaluation.model_copy(update={"baselines": ()})
+        alone = replace(self, recipe=self.recipe.model_copy(update={"evaluation": section}))
+        checkpoint = CheckpointFolder(folder / "checkpoints").file(step)
+        scores = alone._score(encoder, Source(f"{folder.name} step {step}", checkpoint), step=step)
+        write_step_scores(folder, step, [entry.score for entry in scores])
+        return scores
+
+    def _score(
+        self,
+        encoder: AudioEncoder,
+        source: Source,
+        *,
+        step: int | None = None,
+        progress: Progress | None = None,
+    ) -> list[EncoderScore]:
+        recipe, tasks = self.recipe, self.tasks()
+        scores = evaluate(
+            encoders_to_compare(recipe, encoder),
+            tasks,
+            self.evaluators,
+            seeds=recipe.evaluation.seeds,
+            protocols=self.protocols(),
+            progress=progress,
+        )
+        records = records_of(scores, tasks, encoder, source, recipe, plugins=self.plugins, step=step)
         append_records(recipe.output / RESULTS_FILE, records)
         return scores
 
@@ -112,7 +150,7 @@ def encoders_to_compare(recipe: Recipe, encoder: AudioEncoder) -> dict[str, Call
         "mean_logmel": lambda seed: mean_logmel,
     }
     return {
-        "pretrained": lambda seed: encoder,
+        PRETRAINED: lambda seed: encoder,
         **{name: makers[name] for name in recipe.evaluation.baselines},
     }
 

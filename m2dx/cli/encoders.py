@@ -51,6 +51,9 @@ def evaluate(encoder: EncoderPath, recipe: RecipeFile, overrides: Overrides = No
     terminal().print(f"scores: {folder / 'scores.json'}", soft_wrap=True)
 
 
+commands.command("eval", help="The same as evaluate.")(evaluate)
+
+
 @commands.command()
 def tasks(
     name: Annotated[

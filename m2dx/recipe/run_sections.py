@@ -6,6 +6,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from m2dx.recipe.section import DatasetSpec, EvaluatorSpec, Identifier, OpenFraction, Section, ShortClips
 
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+
 
 class TrainSection(Section):
     """Optimisation. The defaults are the published ones (M2D-X, IV-A)."""
@@ -32,7 +34,7 @@ class TrainSection(Section):
     """Arithmetic of the forward pass (autocast); fp16 needs a GPU and scales the loss."""
     compile: bool = False
     """Compile the model with torch.compile."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Device = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
     threads: PositiveInt | None = None
     """CPU threads of each training process; default torch's choice."""
@@ -81,7 +83,7 @@ class EvaluationTaskSection(Section):
 
 
 class EvaluationSection(Section):
-    """What is measured after pre-training."""
+    """What is measured after pre-training, and during it."""
 
     tasks: dict[Identifier, EvaluationTaskSection] = {}
     """Labelled tasks by name."""
@@ -91,6 +93,21 @@ class EvaluationSection(Section):
     """What the encoder is compared with: the same network before training, and log-mel mean and std over time."""
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
     """Seeds of the evaluators (and of the random weights)."""
+    every: PositiveInt | None = None
+    """Steps between evaluations during training, in a process of their own; a multiple of train.checkpoint_every."""
+    device: Device = "cpu"
+    """Device of the evaluations during training; by default no GPU, since its memory is the training's."""
+    threads: PositiveInt | None = None
+    """CPU threads of the evaluations during training; default a quarter of the processors."""
+
+    @model_validator(mode="after")
+    def _something_to_score(self) -> "EvaluationSection":
+        if self.every is not None and not self.tasks:
+            raise ValueError(
+                f"every is {self.every}, so there must be tasks to score, but there are none; add one under tasks, or "
+                "leave every out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _known_evaluators(self) -> "EvaluationSection":

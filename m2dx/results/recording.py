@@ -41,8 +41,12 @@ def records_of(
     recipe: Recipe,
     *,
     plugins: Mapping[str, str],
+    step: int | None = None,
 ) -> list[ResultRecord]:
-    """A record per score of a recipe's evaluation; `plugins` are versions of the plugins' packages that took part."""
+    """A record per score of a recipe's evaluation; `plugins` are versions of the plugins' packages that took part.
+
+    `step` is that of an encoder whose training went on after it.
+    """
     section, by_name = recipe.evaluation, {task.name: task for task in tasks}
     now, device = datetime.now(UTC).replace(microsecond=0), device_kind(encoder)
     versions = {**package_versions(), **plugins}
@@ -62,6 +66,7 @@ def records_of(
                 ci95=score.ci95,
                 values=score.values,
                 seeds=section.seeds,
+                step=step,
                 recipe=recipe.name,
                 dataset=section.tasks[task.name].dataset.name,
                 division=_division(task),

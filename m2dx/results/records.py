@@ -59,6 +59,7 @@ class ResultRecord:
     ci95: FiniteFloat | None  # half width of the 95 % confidence interval; None: one value only
     values: tuple[FiniteFloat, ...]
     seeds: tuple[int, ...] = ()
+    step: int | None = None  # of the encoder's training, which went on after it
     recipe: str | None = None  # its name
     dataset: str | None = None  # name of the component
     division: Division | None = None

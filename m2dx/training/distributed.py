@@ -64,15 +64,15 @@ class Processes:
             dist.destroy_process_group()
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of a recipe's `train.device`; RecipeError where a GPU is asked for and there is none."""
+def pick_device(name: str, *, field: str = "train.device") -> torch.device:
+    """The device that a field of a recipe names; RecipeError where a GPU is asked for and there is none."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise RecipeError(f"train.device is {name}, but torch sees no GPU; set train.device=auto or cpu")
+        raise RecipeError(f"{field} is {name}, but torch sees no GPU; set {field}=auto or cpu")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise RecipeError(f"train.device is {name}, but torch sees {torch.cuda.device_count()} GPU(s)")
+        raise RecipeError(f"{field} is {name}, but torch sees {torch.cuda.device_count()} GPU(s)")
     return device
 
 

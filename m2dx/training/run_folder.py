@@ -21,6 +21,9 @@ _WRITTEN = (
     "summary.json",
     "bad_files*.tsv",
     "scores.json",
+    "scores_by_step.jsonl",
+    "scores_by_step/step-*",
+    "scores_by_step/.step-*.partial",
     "report.html",
     "tensorboard/events.out.tfevents.*",
     "checkpoints/step-*.pt",
@@ -73,7 +76,7 @@ def start_run_folder(recipe: Recipe, *, resume: bool) -> Path:
         for pattern in _WRITTEN:
             for path in folder.glob(pattern):
                 path.unlink()
-        for name in ("tensorboard", "checkpoints", "encoder"):
+        for name in ("tensorboard", "checkpoints", "encoder", "scores_by_step"):
             with contextlib.suppress(OSError):  # not there, or with files of someone else
                 (folder / name).rmdir()
     replace_file(folder / "recipe.yaml", lambda file: file.write(recipe_to_yaml(recipe).encode()))

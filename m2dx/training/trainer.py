@@ -23,6 +23,7 @@ from m2dx.errors import CheckpointError, RecipeError
 from m2dx.model.m2d import M2D
 from m2dx.model.multitask import StepLosses
 from m2dx.recipe.loading import recipe_to_mapping
+from m2dx.training.background_scoring import BackgroundScoring
 from m2dx.training.bad_files import SharedBadFiles
 from m2dx.training.checkpoint import Checkpoint, CheckpointFolder
 from m2dx.training.monitor import (
@@ -74,6 +75,9 @@ class Trainer:
         self.checkpoints = CheckpointFolder(run.folder / "checkpoints")
         self.watch, self.alarm = LossWatch(check_grad_norm=not self.scaler.is_enabled()), CollapseAlarm()
         self.requests, self.votes = StopRequests(), StopVotes()
+        self.scoring: BackgroundScoring | None = (
+            None  # may be set, in the main process; gets all checkpoints but the last
+        )
         self.step = self.clips = 0
         self.seconds, self._started = 0.0, time.perf_counter()  # of the run before this process; its start
         if resume:
@@ -136,14 +140,19 @@ class Trainer:
                 now = time.perf_counter()
                 speed = (self.step - window_step) * train.batch_size / (now - window_start)
                 line = self._line(watch.drain_means(), speed)
+                if self.scoring is not None and self.scoring.failed:
+                    line["failed_evaluations"] = self.scoring.failed
                 window_start, window_step = now, self.step
                 if metrics is not None:
                     metrics.write(line)
             progress.update(self.step, metrics.last if due and metrics is not None else None)
-            if save or stop:
-                self.save()
+            path = self.save() if save or stop else None
+            if self.scoring is not None and path is not None and self.step < self.total_steps:
+                self.scoring.take(self.step, path)
             if stop and self.step < self.total_steps:
                 return True
+            if self.scoring is not None:
+                self.scoring.poll()
         return False
 
     def _seconds(self) -> float:
