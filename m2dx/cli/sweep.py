@@ -1,0 +1,135 @@
+"""Commands for sweeps: sweep, sweep-table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m2dx.cli.encoders import TableFormat
+from m2dx.cli.shared import plugin_host, terminal
+
+commands = typer.Typer()
+
+
+@commands.command()
+def sweep(
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE", help="Recipe file, or the folder of a sweep to go on with.", show_default=False
+        ),
+    ],
+    grid: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY.PATH=A,B,...",
+            help="Changes to the recipe; those with several values make the grid.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is not finished.")] = False,
+    processes: Annotated[int, typer.Option(min=1, help="Processes (GPUs) of each run, under torchrun.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Runs side by side; default 1, with --slurm as many as Slurm allows.",
+            show_default=False,
+        ),
+    ] = None,
+    point: Annotated[
+        list[str] | None, typer.Option(help="Only this point, by its name (repeatable).", show_default=False)
+    ] = None,
+    slurm: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run nothing; write a Slurm script with an array task for each point.", show_default=False
+        ),
+    ] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Options of sbatch for that script, such as --time=24:00:00 (repeatable).",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print points and commands; write nothing.")
+    ] = False,
+) -> None:
+    """Train a recipe at every point of a grid of overrides, then print the scores as a table.
+
+    Such as: m2dx sweep recipe.yaml model.mask_ratio=0.6,0.7,0.8 seed=0,1,2
+    """
+    from m2dx.recipe.files import read_recipe
+    from m2dx.sweep.grid import parse_grid
+
+    if sbatch and slurm is None:
+        raise typer.BadParameter("--sbatch is for the script that --slurm writes")
+    parsed = None
+    if not recipe.is_dir():
+        parsed = parse_grid(grid or [])
+        read_recipe(recipe, problems=[])  # a file that cannot be read is told before torch is imported
+    elif grid:
+        raise typer.BadParameter(
+            f"{recipe} is the folder of a sweep, which has its grid; give the recipe to change it"
+        )
+    host = plugin_host()
+    from m2dx.sweep.command import Options, run_sweep
+
+    options = Options(resume, processes, jobs, tuple(point or ()), slurm, tuple(sbatch or ()), dry_run)
+    code = run_sweep(recipe, parsed, options, host=host, console=terminal())
+    if code:
+        raise typer.Exit(code)
+
+
+@commands.command()
+def sweep_table(
+    folder: Annotated[Path, typer.Argument(metavar="SWEEP", help="A sweep's folder.", show_default=False)],
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Score (task/protocol/metric, its end may be left out; average: mean of the tasks; * for any text) "
+            "or metric of the training (loss, rankme); repeatable. Default: all scores.",
+            show_default=False,
+        ),
+    ] = None,
+    encoder: Annotated[str, typer.Option(help="Or a baseline: random_weights, mean_logmel.")] = "pretrained",
+    across: Annotated[
+        str | None,
+        typer.Option(
+            help="Key whose values become columns; default the second of two; none for a row per point.",
+            show_default=False,
+        ),
+    ] = None,
+    form: Annotated[
+        TableFormat | None,
+        typer.Option("--format", help="Default: by OUTPUT's suffix; rich on a terminal.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write over.", show_default=False)
+    ] = None,
+) -> None:
+    """Print the scores of a sweep's finished runs, those of all seeds pooled; what is missing is told."""
+    from m2dx.results.command import SUFFIXES, WRITERS
+    from m2dx.results.formats import terminal as terminal_parts
+    from m2dx.sweep.command import make_table
+
+    if output is not None and form is TableFormat.RICH:
+        raise typer.BadParameter("--format rich is for the terminal; a file is markdown, latex or csv")
+    shown = make_table(folder, columns=column or (), encoder=encoder, across=across)
+    if form is None and output is None and terminal().is_terminal:
+        form = TableFormat.RICH
+    if form is TableFormat.RICH:
+        for part in terminal_parts(shown):
+            terminal().print(part)
+        return
+    suffix = "" if output is None else output.suffix
+    text = WRITERS[form.value if form is not None else SUFFIXES.get(suffix, "markdown")](shown)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
+        terminal().print(f"table: {output}", soft_wrap=True)

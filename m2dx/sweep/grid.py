@@ -1,0 +1,179 @@
+"""The grid of a sweep, from `key.path=a,b,c` arguments."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from m2dx.errors import RecipeError
+from m2dx.recipe.document import Place, Problem, report
+from m2dx.recipe.yaml_text import read_yaml
+
+KEEP = "keep"
+"""In place of a value: as it is in the recipe."""
+SEED = "seed"
+"""The key whose values are pooled in tables."""
+
+_OPENING, _CLOSING = "[{", "]}"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One argument: a key with its values, or several keys whose values change together."""
+
+    keys: tuple[str, ...]
+    values: tuple[tuple[str, ...], ...]  # of each choice, a YAML text (or `keep`) per key
+
+    @property
+    def title(self) -> str:
+        """As it is typed before `=`."""
+        return "+".join(self.keys)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All arguments in the order in which they were typed; those with a single value are the same in every point."""
+
+    arguments: tuple[Axis, ...]
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The arguments with several values."""
+        return tuple(axis for axis in self.arguments if len(axis.values) > 1)
+
+    @property
+    def name(self) -> str | None:
+        """What `name=` says; None: it is not given."""
+        return next((axis.values[0][0] for axis in self.arguments if axis.keys == ("name",)), None)
+
+    def choices(self) -> Iterator[dict[str, str]]:
+        """Key -> value of each point, in the order of the arguments; the last one changes fastest."""
+        for chosen in itertools.product(*(axis.values for axis in self.arguments)):
+            yield {
+                key: value
+                for axis, values in zip(self.arguments, chosen, strict=True)
+                for key, value in zip(axis.keys, values, strict=True)
+            }
+
+
+def parse_grid(arguments: Sequence[str]) -> Grid:
+    """The grid of `key.path=a,b,c` arguments; each value is YAML, as in an override.
+
+    Commas divide values, unless they are in brackets, braces or quotes. `a+b=[1, x],[2, y]` changes two keys together.
+    RecipeError with a line for every argument that is wrong.
+    """
+    problems: list[Problem] = []
+    parsed = []
+    for number, text in enumerate(arguments, start=1):
+        place = Place(f"argument {number}: {text}", None, Path())
+        try:
+            parsed.append(_axis(text, place))
+        except ValueError as error:
+            problems.append(Problem(place, str(error)))
+        except RecipeError as error:
+            problems += [Problem(place, line.removeprefix(f"{place}: ")) for line in str(error).splitlines()]
+    grid = Grid(tuple(parsed))
+    keys = Counter(key for axis in grid.arguments for key in axis.keys)
+    command = Place("m2dx sweep", None, Path())
+    problems += [
+        Problem(
+            command,
+            f"a key must be given once, but {key} is given {count} times; give all its values at once",
+        )
+        for key, count in keys.items()
+        if count > 1
+    ]
+    if not problems and not grid.axes:
+        problems.append(
+            Problem(
+                command,
+                "must have a key with several values, such as model.mask_ratio=0.6,0.7, but has none; "
+                "a single run is trained with `m2dx train`",
+            )
+        )
+    if problems:
+        raise RecipeError(report(problems))
+    return grid
+
+
+def _axis(text: str, place: Place) -> Axis:
+    left, equals, right = text.partition("=")
+    if not equals:
+        raise ValueError("must be key.path=value,value,..., but has no `=`")
+    keys = tuple(left.split("+"))
+    for key in keys:
+        if not all(key.split(".")) or key != "".join(key.split()):
+            raise ValueError(f"must have keys between dots, but the path is {key!r}")
+    items = split_values(right)
+    if "" in items:
+        raise ValueError(
+            "must have a value before and after each comma; write null for none, or keep for the recipe's"
+        )
+    rows = [(item,) if len(keys) == 1 else _together(item, keys) for item in items]
+    for value in itertools.chain(*rows):
+        problems: list[Problem] = []
+        read_yaml(value, place=place, problems=problems)
+        if problems:
+            raise RecipeError(report(problems))
+    _check_own_keys(keys, rows)
+    return Axis(keys, tuple(rows))
+
+
+def _check_own_keys(keys: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """The keys that a sweep has a use of its own for."""
+    for key in ("name", "output"):
+        if key in keys and (len(keys) > 1 or len(rows) > 1):
+            raise ValueError(
+                f"{key} must have one value alone, which is that of the sweep; its runs are named by their values"
+            )
+    if SEED in keys and len(keys) > 1:
+        raise ValueError("seed must stand alone, since the runs of all seeds are pooled")
+
+
+def _together(item: str, keys: tuple[str, ...]) -> tuple[str, ...]:
+    values = split_values(item[1:-1]) if item.startswith("[") and item.endswith("]") else []
+    if len(values) != len(keys) or "" in values:
+        raise ValueError(
+            f"each value must be a list of {len(keys)}, a value for each key, such as "
+            f"[{', '.join(map(str, range(1, len(keys) + 1)))}], but is {item!r}"
+        )
+    return tuple(values)
+
+
+def split_values(text: str) -> list[str]:
+    """The parts between commas that are not in brackets, braces or quotes, without the spaces around them.
+
+    ValueError where a bracket or a quote is not closed, or closes nothing.
+    """
+    parts, nesting, quote, start = [], [], "", 0
+    before = ","  # the last sign that is no space, outside of quotes: a quote opens only where a value begins
+    position = 0
+    while position < len(text):
+        sign = text[position]
+        if quote:
+            if (quote == '"' and sign == "\\") or text[position : position + 2] == "''" == quote * 2:
+                position += 1
+            elif sign == quote:
+                quote, before = "", sign
+        elif sign in "\"'" and before in ",[{:":
+            quote = sign
+        elif sign in _OPENING:
+            nesting.append(_CLOSING[_OPENING.index(sign)])
+        elif sign in _CLOSING and (not nesting or nesting.pop() != sign):
+            raise ValueError(
+                f"must have brackets and braces in pairs, but this {sign!r} closes none; write text in quotes"
+            )
+        elif sign == "," and not nesting:
+            parts.append(text[start:position].strip())
+            start = position + 1
+        if not quote and not sign.isspace():
+            before = sign
+        position += 1
+    if quote or nesting:
+        raise ValueError(
+            f"must close its brackets and quotes, but lacks {quote or nesting[-1]!r}; write text in quotes"
+        )
+    return [*parts, text[start:].strip()]
