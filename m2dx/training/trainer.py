@@ -75,9 +75,8 @@ class Trainer:
         self.checkpoints = CheckpointFolder(run.folder / "checkpoints")
         self.watch, self.alarm = LossWatch(check_grad_norm=not self.scaler.is_enabled()), CollapseAlarm()
         self.requests, self.votes = StopRequests(), StopVotes()
-        self.scoring: BackgroundScoring | None = (
-            None  # may be set, in the main process; gets all checkpoints but the last
-        )
+        self.scoring: BackgroundScoring | None = None
+        """May be set before `fit`, in the main process; it is given all checkpoints but the last."""
         self.step = self.clips = 0
         self.seconds, self._started = 0.0, time.perf_counter()  # of the run before this process; its start
         if resume:
