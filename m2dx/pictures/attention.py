@@ -13,6 +13,7 @@ from timm.layers.attention import Attention
 from torch import Tensor, nn
 
 from m2dx.encoder import AudioEncoder
+from m2dx.errors import M2dxError
 from m2dx.model.vit import Encoder
 from m2dx.pictures.sounds import Sound
 
@@ -75,7 +76,7 @@ def attention_maps(
     """Maps of several points from one pass; None: of the two points of `loud_points`.
 
     The sound's beginning is taken, as much as the model's input holds (an encoder that interpolates positions: all of
-    it). Raises ValueError for a point outside the patches of the sound.
+    it). Raises M2dxError for a point outside the patches of the sound.
     """
     grid = encoder.encoder.grid
     with evaluating(encoder), torch.no_grad():
@@ -92,7 +93,7 @@ def attention_maps(
     maps = []
     for point in loud_points(values, shape) if points is None else points:
         if not (0 <= point[0] < shape[0] and 0 <= point[1] < shape[1]):
-            raise ValueError(
+            raise M2dxError(
                 f"a point must be in the {shape[0]} x {shape[1]} patches (frequency, time) of {sound.name}, "
                 f"from (0, 0) to ({shape[0] - 1}, {shape[1] - 1}), but is {point}"
             )

@@ -29,7 +29,8 @@ def attention_figure(
 
 
 def draw_attention(blocks: Sequence[Sequence[AttentionMap]]) -> Figure:
-    """A figure of attention maps, a row for each sound. Each map has a scale of its own, from 0 to its strongest patch.
+    """A figure of attention maps, a row for each sound. Each map has a scale of its own, from 0 to its strongest patch,
+    whose weight the title says, with that of the class token.
 
     Raises ValueError without maps.
     """
@@ -62,4 +63,4 @@ def _draw_map(axes: Axes, item: AttentionMap) -> None:
     point = np.zeros(item.weights.shape, dtype=np.bool_)
     point[item.point] = True
     outline_patches(axes, point, seconds=item.seconds, mels=mels, colour=POINT, width=1.6)
-    set_title(axes, f"{item.title}, class token {item.to_class_token:.1%}")
+    set_title(axes, f"{item.title}: up to {strongest:.1%}, class token {item.to_class_token:.1%}")

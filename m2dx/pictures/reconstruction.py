@@ -71,7 +71,8 @@ class Reconstruction:
 class Reconstructor(nn.Module):
     """An MSM-MAE with its decoder, its log-mel transform and statistics: from sounds to reconstructions.
 
-    Attributes: `sample_rate` (Hz, of the audio it wants), `num_samples` (length of its input), `grid` (F, T).
+    Attributes: `sample_rate` (Hz, of the audio it wants), `num_samples` (length of its input), `grid` (F, T),
+    `mask_ratio` (of its training).
     """
 
     def __init__(
@@ -81,12 +82,13 @@ class Reconstructor(nn.Module):
         *,
         mean: float,
         std: float,
+        mask_ratio: float = 0.75,
         short_clips: Literal["pad", "repeat"] = "pad",
     ) -> None:
-        """`short_clips`: sounds that are shorter than the input are filled up with silence, or repeated."""
+        """`mask_ratio`: that of the training; `short_clips`: shorter sounds are filled up with silence, or repeated."""
         super().__init__()
         self.model, self.logmel, self.mean, self.std = model, logmel, mean, std
-        self.short_clips = short_clips
+        self.mask_ratio, self.short_clips = mask_ratio, short_clips
         self.sample_rate = logmel.sample_rate
         self.num_samples = model.grid.input_size[1] * logmel.hop_length
         self.grid = model.grid.shape
@@ -98,7 +100,10 @@ class Reconstructor(nn.Module):
             return None
         views = model.views
         mean, std = views.statistics.mean, views.statistics.std
-        return cls(model.masked_model, views.logmel, mean=mean, std=std, short_clips=short_clips)
+        ratio = 1 - model.num_visible / model.masked_model.grid.num_patches
+        return cls(
+            model.masked_model, views.logmel, mean=mean, std=std, mask_ratio=ratio, short_clips=short_clips
+        )
 
     @torch.no_grad()
     def reconstruct(self, sound: Sound, mask: PatchMask, *, title: str | None = None) -> Reconstruction:
@@ -165,7 +170,10 @@ def load_reconstructor(path: str | Path) -> Reconstructor:
     if state.get("format") != CHECKPOINT_FORMAT:
         raise CheckpointError(f"{path}: only checkpoints of m2dx can be drawn")
     recipe = state["recipe"]
-    audio, section = AudioSection(**recipe["audio"]), ModelSection(**recipe["model"])
+    settings = {
+        key: value for key, value in recipe["model"].items() if key != "masking"
+    }  # may be of a plugin
+    audio, section = AudioSection(**recipe["audio"]), ModelSection(**settings)
     if section.method != "msm_mae":
         raise CheckpointError(
             f"{path}: model.method must be msm_mae, but is {section.method}, which predicts features and has no "
@@ -188,5 +196,6 @@ def load_reconstructor(path: str | Path) -> Reconstructor:
         build_logmel(audio),
         mean=stats["mean"],
         std=stats["std"],
+        mask_ratio=section.mask_ratio,
         short_clips=recipe["data"]["short_clips"],
     ).eval()

@@ -39,14 +39,18 @@ def reconstruction_figure(
 
     Masks of the same pattern and ratio are numbered as attempts. `outline`: visible patches are outlined in white.
     """
+    return draw_reconstructions(reconstructions(model, sounds, masks), outline=outline)
+
+
+def reconstructions(
+    model: Reconstructor, sounds: Sequence[Sound], masks: Sequence[PatchMask]
+) -> list[list[Reconstruction]]:
+    """Each sound under each mask, with titles for a picture."""
     titles = mask_titles(masks, model.grid)
-    return draw_reconstructions(
-        [
-            [model.reconstruct(sound, mask, title=title) for mask, title in zip(masks, titles, strict=True)]
-            for sound in sounds
-        ],
-        outline=outline,
-    )
+    return [
+        [model.reconstruct(sound, mask, title=title) for mask, title in zip(masks, titles, strict=True)]
+        for sound in sounds
+    ]
 
 
 def mask_titles(masks: Sequence[PatchMask], grid: tuple[int, int]) -> list[str]:

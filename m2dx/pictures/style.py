@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 INK = "#1f2933"
 LOGMEL_COLOURS = "magma"
 TITLE_SIZE, LABEL_SIZE = 9, 8
-LONGEST_TITLE = 41  # characters
+LONGEST_TITLE = 43  # characters
 TICKS = (1, 2, 5, 10)
 
 

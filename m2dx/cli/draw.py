@@ -1,0 +1,181 @@
+"""Pictures: m2dx draw reconstruction, attention, embedding, curves."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m2dx.cli.shared import EncoderPath, load_with_plugins, plugin_host, terminal
+
+commands = typer.Typer()
+draw = typer.Typer(no_args_is_help=True)
+commands.add_typer(draw, name="draw", help="Draw what a model does, as PNG or SVG.")
+
+SoundFiles = Annotated[list[Path], typer.Argument(metavar="FILES", help="Audio files.", show_default=False)]
+Start = Annotated[float, typer.Option(min=0, help="Where in the files to begin, s.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of what is drawn at random.")]
+
+
+class Projection(Enum):
+    """How features become points."""
+
+    TSNE = "tsne"
+    PCA = "pca"
+
+
+PICTURE = typer.Option("--output", "-o", help="Picture to write, .png or .svg.")
+
+
+@draw.command()
+def reconstruction(
+    model: Annotated[
+        Path, typer.Argument(metavar="RUN", help="MSM-MAE run, or a checkpoint of it.", show_default=False)
+    ],
+    files: SoundFiles,
+    output: Annotated[Path, PICTURE] = Path("reconstruction.png"),
+    ratio: Annotated[
+        str | None, typer.Option(help="Mask ratios, such as 0.5,0.75,0.99; default the model's own.")
+    ] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help="Among random,vertical,horizontal,chessboard; default random.")
+    ] = None,
+    attempts: Annotated[int, typer.Option(min=1, help="Random masks of each ratio.")] = 1,
+    seed: Seed = 0,
+    start: Start = 0.0,
+    outline: Annotated[bool, typer.Option(help="Outline visible patches.")] = True,
+    audio: Annotated[
+        bool, typer.Option("--audio", help="Write the reconstructions as WAV files, too.")
+    ] = False,
+) -> None:
+    """Draw input, reconstruction and error of sounds whose patches are partly masked."""
+    from m2dx.pictures.suffixes import check_picture_path
+
+    check_picture_path(output)
+    from m2dx.pictures.commands import draw_reconstruction
+
+    written = draw_reconstruction(
+        model,
+        files,
+        output,
+        ratios=_ratios(ratio),
+        patterns=_names(pattern),
+        attempts=attempts,
+        seed=seed,
+        start=start,
+        outline=outline,
+        audio=audio,
+    )
+    for path in written:
+        terminal().print(f"written: {path}", soft_wrap=True)
+
+
+@draw.command()
+def attention(
+    encoder: EncoderPath,
+    files: SoundFiles,
+    output: Annotated[Path, PICTURE] = Path("attention.png"),
+    point: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="F,T",
+            help="Patch that attends (frequency from below, time), from 0; several times for several. Default: the "
+            "loudest of each half.",
+            show_default=False,
+        ),
+    ] = None,
+    start: Start = 0.0,
+) -> None:
+    """Draw what single patches attend to in the encoder's last layer."""
+    from m2dx.pictures.suffixes import check_picture_path
+
+    check_picture_path(output)
+    from m2dx.pictures.commands import draw_attention_maps
+
+    points = None if point is None else [_point(text) for text in point]
+    terminal().print(
+        f"written: {draw_attention_maps(encoder, files, points, output, start=start)}", soft_wrap=True
+    )
+
+
+@draw.command()
+def embedding(
+    encoder: EncoderPath,
+    labelled: Annotated[
+        Path, typer.Argument(metavar="RECIPE|CSV", help="Where the labelled clips are.", show_default=False)
+    ],
+    output: Annotated[Path, PICTURE] = Path("embedding.png"),
+    task: Annotated[
+        str | None,
+        typer.Option(help="Task of the recipe's evaluation; default the only one.", show_default=False),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Clips of this split or fold only.", show_default=False)
+    ] = None,
+    method: Annotated[Projection, typer.Option(help="How features become points.")] = Projection.TSNE,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="The same network before training, beside it.")
+    ] = False,
+    most: Annotated[int, typer.Option(min=3, help="Clips drawn, at most.")] = 2000,
+    seed: Seed = 0,
+) -> None:
+    """Draw the clips of a labelled set as points, by their features, coloured by class."""
+    from m2dx.pictures.suffixes import check_picture_path
+
+    check_picture_path(output)
+    if labelled.suffix in (".yaml", ".yml"):
+        host, recipe = load_with_plugins(labelled, None)
+    else:
+        host, recipe = plugin_host(), None
+    from m2dx.pictures.commands import draw_embedding, labelled_set
+
+    clips = labelled_set(labelled, recipe, host, task=task, split=split, most=most, seed=seed)
+    path = draw_embedding(
+        encoder, clips, output, method=method.value, random_weights=random_weights, seed=seed
+    )
+    terminal().print(f"written: {path}", soft_wrap=True)
+
+
+@draw.command()
+def curves(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS", help="Folders of runs.", show_default=False)],
+    output: Annotated[Path, PICTURE] = Path("curves.png"),
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="Such as loss,lr,rankme, or scores; default all that are worth a look.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Draw losses, learning rate, EMA decay, RankMe, and scores by checkpoint, of one or several runs."""
+    from m2dx.pictures.suffixes import check_picture_path
+
+    check_picture_path(output)
+    from m2dx.pictures.curves import read_curves, runs_figure
+    from m2dx.pictures.saving import save_figure
+
+    figure = runs_figure([read_curves(run) for run in runs], _names(metric))
+    terminal().print(f"written: {save_figure(figure, output)}", soft_wrap=True)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def _ratios(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"--ratio must be numbers such as 0.5,0.9, but is {text!r}") from None
+
+
+def _point(text: str) -> tuple[int, int]:
+    try:
+        f, t = (int(number) for number in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"--point must be two numbers such as 2,7, but is {text!r}") from None
+    return f, t
