@@ -111,14 +111,17 @@ def fit(
         [parameter for run in runs for parameter in (run.weight, run.bias)],
         lr=settings.lr,
         weight_decay=settings.weight_decay,
+        fused=True,
     )
-    active = runs
+    stack = _Stack(runs, settings.batch_size)
     for epoch in range(1, settings.epochs + 1):
-        _train_epoch(active, x, y, optimizer, settings.batch_size)
-        _validate(active, epoch, settings.early_stopping)
-        active = [run for run in active if epoch - run.best_epoch < settings.patience]
+        stack.train_epoch(optimizer)
+        stack.validate(epoch, settings.early_stopping)
+        active = [run for run in stack.runs if epoch - run.best_epoch < settings.patience]
         if not active:
             break
+        if len(active) < len(stack.runs):
+            stack = _Stack(active, settings.batch_size)
     done = [run.finish() for run in runs]
     return [done[first : first + len(seeds)] for first in range(0, len(done), len(seeds))]
 
@@ -127,29 +130,30 @@ def fit(
 class _Part:
     """The data of one fold."""
 
+    x: Tensor  # (n, D), all clips, standardised by the training ones
+    y: Tensor  # (n,) or (n, C)
     train: Tensor  # rows
-    standardise: Standardiser
     valid_x: Tensor
     valid_y: Tensor
-    test_x: Tensor
+    test: Tensor  # rows
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor, fold: Fold) -> _Part:
         train, valid, test = (
             torch.from_numpy(rows).to(x.device) for rows in (fold.train, fold.valid, fold.test)
         )
-        standardise = Standardiser.fit(x[train])
-        return cls(train, standardise, standardise(x[valid]), y[valid], standardise(x[test]))
+        standard = Standardiser.fit(x[train])(x)
+        return cls(standard, y, train, standard[valid], y[valid], test)
 
 
 @dataclass(eq=False)
 class _Run:
-    """One linear layer in training; its own generator makes it independent of the others in the batch."""
+    """One linear layer in training; its own generator makes it independent of the others in the stack."""
 
     part: _Part
     generator: torch.Generator
-    weight: nn.Parameter
-    bias: nn.Parameter
+    weight: nn.Parameter  # (C, D)
+    bias: nn.Parameter  # (C,)
     best_epoch: int = 0
     best: tuple[float, float] = (float("-inf"), float("-inf"))
     best_score: float = float("nan")
@@ -158,11 +162,11 @@ class _Run:
     @classmethod
     def start(cls, part: _Part, seed: int, num_classes: int) -> _Run:
         generator = torch.Generator().manual_seed(seed)
-        width = part.valid_x.shape[1]
+        width = part.x.shape[1]
         bound = width**-0.5  # as nn.Linear
         drawn = (torch.rand(width + 1, num_classes, generator=generator) * 2 - 1) * bound
-        drawn = drawn.to(part.valid_x.device)
-        return cls(part, generator, nn.Parameter(drawn[:-1].clone()), nn.Parameter(drawn[-1].clone()))
+        drawn = drawn.to(part.x.device)
+        return cls(part, generator, nn.Parameter(drawn[:-1].mT.clone()), nn.Parameter(drawn[-1].clone()))
 
     def order(self) -> Tensor:
         """Training rows in a new random order."""
@@ -175,51 +179,71 @@ class _Run:
             self.kept = (self.weight.detach().clone(), self.bias.detach().clone())
 
     def finish(self) -> LinearRun:
-        weight, bias = self.kept
-        return LinearRun(weight, bias, self.best_epoch, self.best_score, self.part.test_x @ weight + bias)
+        weight, bias = self.kept[0].mT, self.kept[1]
+        logits = self.part.x[self.part.test] @ weight + bias
+        return LinearRun(weight, bias, self.best_epoch, self.best_score, logits)
 
 
-def _train_epoch(
-    active: list[_Run], x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer, batch_size: int
-) -> None:
-    orders = [(run, run.order()) for run in active]
-    for first in range(0, max(len(order) for _, order in orders), batch_size):
-        # a run whose epoch is over has no gradient, so the optimizer leaves it as it is
-        batch = [(run, order[first : first + batch_size]) for run, order in orders if first < len(order)]
-        runs = [run for run, _ in batch]
-        rows = pad_sequence([rows for _, rows in batch], batch_first=True)  # (R, B)
+class _Stack:
+    """The runs still in training, their weights in one tensor, so that a step is two batched products.
+
+    The products write into buffers that are made once: a step of a task's size moves more memory than it computes.
+    """
+
+    def __init__(self, runs: list[_Run], batch_size: int) -> None:
+        self.runs, self.batch_size = runs, batch_size
+        self.weight = torch.stack([run.weight.detach() for run in runs])  # (R, C, D)
+        self.bias = torch.stack([run.bias.detach() for run in runs])  # (R, C)
+        self.weight_grad, self.bias_grad = torch.empty_like(self.weight), torch.empty_like(self.bias)
+        self.inputs = self.weight.new_empty(len(runs), batch_size, self.weight.shape[2])  # (R, B, D)
+        for run, weight, bias in zip(runs, self.weight, self.bias, strict=True):
+            run.weight.data, run.bias.data = weight, bias  # the optimizer's parameters are slices of the stack
+
+    def train_epoch(self, optimizer: torch.optim.Optimizer) -> None:
+        """One pass of each run over its training clips, in its own order."""
+        orders = [run.order() for run in self.runs]
+        for first in range(0, max(map(len, orders)), self.batch_size):
+            self._step([order[first : first + self.batch_size] for order in orders], optimizer)
+
+    def _step(self, batches: list[Tensor], optimizer: torch.optim.Optimizer) -> None:
+        """One step on the rows of each run's batch; a run without rows has ended its epoch and is left as it is."""
+        rows = pad_sequence(batches, batch_first=True)  # (R, b), b at most B
+        inputs = self.inputs[:, : rows.shape[1]]
+        for run, row, out in zip(self.runs, rows, inputs, strict=True):
+            torch.index_select(run.part.x, 0, row, out=out)
         counted = pad_sequence(
-            [torch.full_like(rows, 1 / len(rows), dtype=x.dtype) for _, rows in batch], batch_first=True
+            [self.bias.new_full((len(batch),), 1 / max(len(batch), 1)) for batch in batches], batch_first=True
         )
-        mean = torch.stack([run.part.standardise.mean for run in runs])[:, None]
-        std = torch.stack([run.part.standardise.std for run in runs])[:, None]
-        logits = _logits(runs, (x[rows] - mean) / std)  # (R, B, D) -> (R, B, C)
-        optimizer.zero_grad()
-        (_losses(logits, y[rows]) * counted).sum().backward()
+        logits = torch.baddbmm(self.bias[:, None], inputs, self.weight.mT).requires_grad_()  # (R, b, C)
+        (_losses(logits, self.runs[0].part.y[rows]) * counted).sum().backward()
+        assert logits.grad is not None
+        torch.bmm(logits.grad.mT, inputs, out=self.weight_grad)
+        torch.sum(logits.grad, dim=1, out=self.bias_grad)
+        for number, (run, batch) in enumerate(zip(self.runs, batches, strict=True)):
+            trained = len(batch) > 0
+            run.weight.grad = self.weight_grad[number] if trained else None
+            run.bias.grad = self.bias_grad[number] if trained else None
         optimizer.step()
 
-
-@torch.no_grad()
-def _validate(active: list[_Run], epoch: int, early_stopping: EarlyStopping) -> None:
-    for part, members in groupby(active, key=lambda run: run.part):
-        runs = list(members)
-        logits = _logits(runs, part.valid_x.expand(len(runs), -1, -1))
-        losses = _losses(logits, part.valid_y.expand(len(runs), *part.valid_y.shape)).mean(1)
-        for run, score, loss in zip(
-            runs, batched_score(logits, part.valid_y).tolist(), losses.tolist(), strict=True
-        ):
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"linear: the loss must be finite, but is {loss} (epoch {epoch}); lower `lr`"
-                )
-            run.observe(epoch, (score, -loss) if early_stopping == "score" else (-loss, score), score)
-
-
-def _logits(runs: list[_Run], inputs: Tensor) -> Tensor:
-    """(R, B, D) -> (R, B, C)"""
-    weight = torch.stack([run.weight for run in runs])
-    bias = torch.stack([run.bias for run in runs])[:, None]
-    return torch.baddbmm(bias, inputs, weight)
+    @torch.no_grad()
+    def validate(self, epoch: int, early_stopping: EarlyStopping) -> None:
+        """Scores each run on its validation part, and lets it keep its weights where that is its best epoch."""
+        first = 0
+        for part, members in groupby(self.runs, key=lambda run: run.part):
+            runs = list(members)
+            chosen = slice(first, first + len(runs))
+            first += len(runs)
+            logits = part.valid_x @ self.weight[chosen].flatten(0, 1).mT  # (v, R * C)
+            logits = logits.unflatten(1, (len(runs), -1)).transpose(0, 1) + self.bias[chosen, None]
+            losses = _losses(logits, part.valid_y.expand(len(runs), *part.valid_y.shape)).mean(1)
+            for run, score, loss in zip(
+                runs, batched_score(logits, part.valid_y).tolist(), losses.tolist(), strict=True
+            ):
+                if not math.isfinite(loss):
+                    raise TrainingError(
+                        f"linear: the loss must be finite, but is {loss} (epoch {epoch}); lower `lr`"
+                    )
+                run.observe(epoch, (score, -loss) if early_stopping == "score" else (-loss, score), score)
 
 
 def _losses(logits: Tensor, y: Tensor) -> Tensor:
