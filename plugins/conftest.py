@@ -1,7 +1,10 @@
-"""What the tests of several plugins share: their host, and the command line."""
+"""What the tests of several plugins share: their host, the command line, and what a run leaves behind."""
 
+import json
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -36,3 +39,14 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         return result.output
 
     return run
+
+
+@pytest.fixture(scope="session")
+def metrics() -> Callable[[Path], list[dict[str, Any]]]:
+    """Reads the metrics of a run's folder, without what depends on the clock."""
+
+    def read(folder: Path) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in line.items() if k not in ("time", "clips_per_second")} for line in lines]
+
+    return read

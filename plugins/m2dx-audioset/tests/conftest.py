@@ -1,9 +1,8 @@
 """Folders in the layouts of AudioSet and FSD50K, written line by line."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import m2dx_audioset
 import numpy as np
 import pytest
 import soundfile
@@ -93,9 +92,5 @@ def fsd50k(tmp_path: Path) -> FSD50KFolder:
 
 
 @pytest.fixture(scope="session")
-def host() -> m2dx.PluginHost:
-    """The installed components, and this plugin's where it is not installed."""
-    host = m2dx.PluginHost.discover()
-    if "audioset" not in [record.name for record in host.records]:
-        host.register("audioset", m2dx_audioset)
-    return host
+def host(make_host: Callable[[str], m2dx.PluginHost]) -> m2dx.PluginHost:
+    return make_host("audioset")

@@ -3,14 +3,13 @@
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from m2dx_audioset.sample import write_sample
-from typer.testing import CliRunner
 
 import m2dx
-from m2dx.cli import app
 
 RECIPE = """
 output: runs
@@ -42,22 +41,16 @@ evaluation:
 
 
 @pytest.fixture
-def run(tmp_path: Path, host: m2dx.PluginHost, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def run(
+    tmp_path: Path, host: m2dx.PluginHost, command: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
     """Runs a command of m2dx in a folder with recipe.yaml, and gives what it prints."""
     data = write_sample(tmp_path / "data", clips=24)
     monkeypatch.setenv("AUDIOSET", str(data / "audioset"))
     monkeypatch.setenv("FSD50K", str(data / "fsd50k"))
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(m2dx.PluginHost, "discover", lambda: host)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-
-    def run(*arguments: str) -> str:
-        result = CliRunner().invoke(app, arguments, catch_exceptions=False)
-        assert result.exit_code == 0, result.output
-        return result.output
-
-    return run
+    return partial(command, host=host)
 
 
 def test_train_resume_export_evaluate(run: Callable[..., str], tmp_path: Path) -> None:

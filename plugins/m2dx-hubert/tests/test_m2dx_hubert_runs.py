@@ -1,21 +1,18 @@
 """Runs on a small LibriSpeech with HuBERT as offline task, with and without the cache."""
 
-import io
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import m2dx_hubert
 import pytest
 import torch
 from m2dx_hubert import HuBERT
 from m2dx_hubert.sample import write_sample
-from rich.console import Console
 from safetensors.torch import load_file
 
 import m2dx
-from m2dx.pipeline import run_recipe
 
+Metrics = Callable[[Path], list[dict[str, Any]]]
 RECIPE = """
 output: runs
 data:
@@ -68,26 +65,25 @@ def folder(tiny: None, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, recipe_file: str, *overrides: str, resume: bool = False) -> Path:
-    """The folder of a run of a recipe, two steps long."""
-    host = m2dx.PluginHost.discover()
-    if "hubert" not in [record.name for record in host.records]:
-        host.register("hubert", m2dx_hubert)
-    given = [f"output={folder / 'runs'}", "train.checkpoint_every=1", *overrides]
-    recipe = m2dx.load_recipe(folder / recipe_file, given, host=host)
-    summary = run_recipe(recipe, host, Console(file=io.StringIO()), resume=resume)
-    assert summary.stopped_by is None and summary.steps == 2
-    return folder / "runs" / recipe.name
+@pytest.fixture
+def run(
+    folder: Path, command: Callable[..., str], make_host: Callable[[str], m2dx.PluginHost]
+) -> Callable[..., Path]:
+    """Trains with a recipe of the folder, and gives the folder of the run."""
+
+    def run(recipe_file: str, *arguments: str, name: str | None = None) -> Path:
+        name = name or Path(recipe_file).stem
+        given = [f"output={folder / 'runs'}", f"name={name}", "train.checkpoint_every=1", *arguments]
+        command("train", str(folder / recipe_file), *given, host=make_host("hubert"))
+        return folder / "runs" / name
+
+    return run
 
 
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    """What does not depend on the clock."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("time", "clips_per_second")} for line in lines]
-
-
-def test_train_resume_export_and_evaluate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = run(folder, "evaluated.yaml")
+def test_train_resume_export_and_evaluate(
+    folder: Path, run: Callable[..., Path], metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run("evaluated.yaml")
     whole = metrics(first)
     assert [line["step"] for line in whole] == [1, 2] and all(0 < line["loss_hubert"] < 4 for line in whole)
     cached = {path: path.stat().st_mtime_ns for path in (folder / "features").rglob("*.npy")}
@@ -106,7 +102,7 @@ def test_train_resume_export_and_evaluate(folder: Path, monkeypatch: pytest.Monk
         return encode(self, wav)
 
     monkeypatch.setattr(HuBERT, "encode", counted)
-    run(folder, "evaluated.yaml", resume=True)
+    run("evaluated.yaml", "--resume")
     assert metrics(first) == whole
     assert calls == [(2, 20_480)]  # the trial before training
     assert {path: path.stat().st_mtime_ns for path in (folder / "features").rglob("*.npy")} == cached
@@ -117,10 +113,13 @@ def test_train_resume_export_and_evaluate(folder: Path, monkeypatch: pytest.Monk
     assert '"speaker"' in (first / "scores.json").read_text()
 
 
-def test_a_filled_cache_gives_the_same_run_as_an_empty_one_and_nearly_the_one_without(folder: Path) -> None:
-    cold = metrics(run(folder, "cached.yaml", "name=cold"))
-    warm = metrics(run(folder, "cached.yaml", "name=warm", "data.workers=2"))
-    without = metrics(run(folder, "plain.yaml"))
+def test_a_filled_cache_gives_the_same_run_as_an_empty_one_and_nearly_the_one_without(
+    run: Callable[..., Path], metrics: Metrics
+) -> None:
+    cold = metrics(run("cached.yaml", name="cold"))
+    warm = metrics(run("cached.yaml", "data.workers=2", name="warm"))
+    without = metrics(run("plain.yaml"))
+    assert [line["step"] for line in cold] == [1, 2]
     assert cold == warm
     assert without[0]["loss_m2d"] == cold[0]["loss_m2d"]
     assert without[0]["loss_hubert"] == pytest.approx(cold[0]["loss_hubert"], abs=0.1)
