@@ -45,9 +45,9 @@ class Grid:
         return tuple(axis for axis in self.arguments if len(axis.values) > 1)
 
     @property
-    def name(self) -> str | None:
-        """What `name=` says; None: it is not given."""
-        return next((axis.values[0][0] for axis in self.arguments if axis.keys == ("name",)), None)
+    def is_named(self) -> bool:
+        """Whether `name=` gives the sweep a name."""
+        return any(axis.keys == ("name",) for axis in self.arguments)
 
     def choices(self) -> Iterator[dict[str, str]]:
         """Key -> value of each point, in the order of the arguments; the last one changes fastest."""

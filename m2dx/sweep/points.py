@@ -66,7 +66,8 @@ def plan_sweep(path: Path, grid: Grid, *, host: PluginHost, processes: int = 1) 
             problems.append((name, str(error)))
     if problems:
         raise _not_valid(problems, len(choices))
-    folder = recipes[0].output / (grid.name or sweep_name(recipes[0].name, _naming(swept)))
+    base = recipes[0]
+    folder = base.output / (base.name if grid.is_named else sweep_name(base.name, _naming(swept)))
     points = tuple(
         Point(
             name,

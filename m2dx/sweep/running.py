@@ -172,9 +172,8 @@ class Runner:
             running.child.stop()
         if self._running:
             names = ", ".join(running.point.name for running in self._running)
-            self.console.print(
-                f"stopping: {names} saves after the step at hand; Ctrl-C again ends it at once"
-            )
+            text = f"stopping: {names} saves after the step at hand; Ctrl-C again ends it at once"
+            self.console.print(text, soft_wrap=True)
 
     def _status(self) -> Text:
         parts = []
