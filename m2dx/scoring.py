@@ -15,6 +15,7 @@ from m2dx.encoder import AudioEncoder, random_like
 from m2dx.errors import RecipeError
 from m2dx.evaluation.baselines import MeanLogMel
 from m2dx.evaluation.by_step import write_step_scores
+from m2dx.evaluation.feature_cache import CACHE_FOLDER, FeatureCache
 from m2dx.evaluation.features import ClipEncoder
 from m2dx.evaluation.runner import EncoderScore, Progress, check_request, evaluate, write_scores
 from m2dx.evaluation.table import score_table
@@ -68,6 +69,7 @@ class Scoring:
     def tasks(self) -> list[EvaluationTask]:
         """The tasks, their clips found and checked."""
         section, bad = self.recipe.evaluation.tasks, self.recipe.data.max_bad_fraction
+        cache = FeatureCache(self.recipe.output / CACHE_FOLDER) if self.recipe.evaluation.cache else None
         return [
             EvaluationTask.from_dataset(
                 name,
@@ -76,6 +78,7 @@ class Scoring:
                 short_clips=section[name].short_clips,
                 max_bad_fraction=bad,
                 shared_groups=section[name].shared_groups,
+                cache=cache,
             )
             for name, dataset in self.datasets.items()
         ]
@@ -108,7 +111,7 @@ class Scoring:
 
         Writes scores_by_step.jsonl in the run's folder, and a record of each score as `run` does.
         """
-        section = self.recipe.evaluation.model_copy(update={"baselines": ()})
+        section = self.recipe.evaluation.model_copy(update={"baselines": (), "cache": False})
         alone = replace(self, recipe=self.recipe.model_copy(update={"evaluation": section}))
         checkpoint = CheckpointFolder(folder / "checkpoints").file(step)
         scores = alone._score(encoder, Source(f"{folder.name} step {step}", checkpoint), step=step)

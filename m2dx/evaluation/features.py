@@ -93,8 +93,13 @@ def extract(encoder: ClipEncoder, task: EvaluationTask, *, batch_size: int) -> F
             f"features of evaluation task {task.name!r} must be finite, but are not for {len(broken)} clips, "
             f"the first one {task.clips[int(broken[0])].path}"
         )
+    return Features(x, targets_of(task))
+
+
+def targets_of(task: EvaluationTask) -> Tensor:
+    """Class numbers (n,) of the task's clips, or multi-hot targets (n, C) of a multi-label task."""
     targets = torch.from_numpy(task.targets())
-    return Features(x, targets if task.multi_label else targets.argmax(1))
+    return targets if task.multi_label else targets.argmax(1)
 
 
 def _batches(task: EvaluationTask, sample_rate: int, batch_size: int) -> Iterator[Tensor]:

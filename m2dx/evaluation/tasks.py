@@ -18,6 +18,7 @@ from m2dx.audio.clips import list_clips, missing_of, names_of
 from m2dx.audio.reading import probe, read_wav
 from m2dx.components import Clip, Dataset
 from m2dx.errors import AudioError, RecipeError, TrainingError
+from m2dx.evaluation.feature_cache import FeatureCache
 from m2dx.evaluation.features import ClipEncoder, Features, extract
 from m2dx.evaluation.splits import SPLITS, Fold, divide, shared_groups
 
@@ -48,6 +49,7 @@ class EvaluationTask:
     short_clips: Literal["pad", "repeat"]
     bad: tuple[BadClip, ...] = ()
     warnings: tuple[str, ...] = ()
+    cache: FeatureCache | None = None  # where features are kept beyond this process
     _features: WeakKeyDictionary[ClipEncoder, Features] = field(default_factory=WeakKeyDictionary, repr=False)
 
     @classmethod
@@ -60,6 +62,7 @@ class EvaluationTask:
         short_clips: Literal["pad", "repeat"] = "pad",
         max_bad_fraction: float = 0.05,
         shared_groups: Literal["error", "warn"] = "error",
+        cache: FeatureCache | None = None,
     ) -> EvaluationTask:
         """The task of a data set, after reading each clip once to find unusable files.
 
@@ -86,7 +89,9 @@ class EvaluationTask:
         warnings += _unlike_published(name, dataset, clips, label_names)
         for warning in warnings:
             logger.warning("evaluation task %r: %s", name, warning)
-        return cls(name, tuple(clips), label_names, folds, seconds, short_clips, tuple(bad), tuple(warnings))
+        return cls(
+            name, tuple(clips), label_names, folds, seconds, short_clips, tuple(bad), tuple(warnings), cache
+        )
 
     @property
     def multi_label(self) -> bool:
@@ -103,10 +108,14 @@ class EvaluationTask:
         return multi_hot(self.clips, self.label_names)
 
     def features(self, encoder: ClipEncoder, *, batch_size: int = 32) -> Features:
-        """Frozen clip features of an encoder; computed once per encoder object, whose weights must not change."""
+        """Frozen clip features of an encoder; computed once per encoder object, whose weights must not change.
+
+        With a cache, they are kept on disk too.
+        """
         found = self._features.get(encoder)
         if found is None:
-            found = self._features[encoder] = extract(encoder, self, batch_size=batch_size)
+            compute = extract if self.cache is None else self.cache.features
+            found = self._features[encoder] = compute(encoder, self, batch_size=batch_size)
         return found
 
 

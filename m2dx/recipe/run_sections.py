@@ -93,6 +93,8 @@ class EvaluationSection(Section):
     """What the encoder is compared with: the same network before training, and log-mel mean and std over time."""
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
     """Seeds of the evaluators (and of the random weights)."""
+    cache: bool = True
+    """Keep clip features in `output`/features, by weights, task and settings; not those of evaluations in training."""
     every: PositiveInt | None = None
     """Steps between evaluations during training, in a process of their own; a multiple of train.checkpoint_every."""
     device: Device = "cpu"
