@@ -67,7 +67,7 @@ def folder(tiny: None, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(
-    folder: Path, command: Callable[..., str], make_host: Callable[[str], m2dx.PluginHost]
+    folder: Path, command: Callable[..., str], make_host: Callable[[str], m2dx.PluginHost], no_page: None
 ) -> Callable[..., Path]:
     """Trains with a recipe of the folder, and gives the folder of the run."""
 

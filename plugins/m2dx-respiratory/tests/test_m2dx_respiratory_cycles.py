@@ -185,6 +185,7 @@ def test_training_crops_are_of_training_cycles_and_have_their_labels_whatever_ca
     broken: list[Ramp],
     make_host: Callable[[str], m2dx.PluginHost],
     command: Callable[..., str],
+    no_page: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

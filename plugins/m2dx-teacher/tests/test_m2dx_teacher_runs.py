@@ -38,7 +38,11 @@ def sample(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(
-    sample: Path, command: Callable[..., str], make_host: Callable[[str], m2dx.PluginHost], metrics: Metrics
+    sample: Path,
+    command: Callable[..., str],
+    make_host: Callable[[str], m2dx.PluginHost],
+    metrics: Metrics,
+    no_page: None,
 ) -> Callable[..., Path]:
     """Trains six steps with the sample's recipe, and gives the folder of the run."""
 
