@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from m2dx.encoder import AudioEncoder
 from m2dx.errors import M2dxError
 from m2dx.model.vit import Encoder
+from m2dx.pictures.modes import evaluating
 from m2dx.pictures.sounds import Sound
 
 
@@ -116,14 +115,3 @@ def loud_points(logmel: NDArray[np.float32], grid: tuple[int, int]) -> list[tupl
             f, t = np.unravel_index(int(level[:, half].argmax()), (freq, len(half)))
             points.append((int(f), half.start + int(t)))
     return points
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """In eval mode, and back in the mode before it."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)

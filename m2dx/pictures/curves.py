@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
@@ -103,7 +103,7 @@ def runs_figure(runs: Sequence[RunCurves], names: Sequence[str] | None = None) -
     if not runs:
         raise ValueError("a figure needs at least one run")
     panels = _panels(runs, curve_names(runs) if names is None else names)
-    columns = min(len(panels), 3)
+    columns = 2 if len(panels) in (2, 4) else min(len(panels), 3)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.3), layout="constrained")
     titles = run_titles(runs)
@@ -111,10 +111,11 @@ def runs_figure(runs: Sequence[RunCurves], names: Sequence[str] | None = None) -
         axes = figure.add_subplot(rows, columns, number)
         for position, run in enumerate(runs):
             draw = _draw_scores if is_score else _draw_metric
-            draw(axes, run, name, colour=_colour(position), label=titles[position])
+            width = 1.4 + 1.2 * (len(runs) - 1 - position) / len(runs)  # equal curves show each other's edges
+            draw(axes, run, name, colour=_colour(position), width=width)
         _dress(axes, name if is_score else title_of(name))
     if len(runs) > 1:
-        lines = [matplotlib.lines.Line2D([], [], color=_colour(i)) for i in range(len(runs))]
+        lines = [Line2D([], [], color=_colour(i)) for i in range(len(runs))]
         figure.legend(
             lines, titles, loc="outside upper left", ncols=min(len(runs), 2 * columns), frameon=False,
             fontsize=LABEL_SIZE, labelcolor=INK,
@@ -149,28 +150,28 @@ def _panels(runs: Sequence[RunCurves], names: Sequence[str]) -> list[tuple[str, 
     return panels
 
 
-def _colour(position: int) -> object:
-    return matplotlib.colormaps["tab10"].colors[position % 10]  # type: ignore[attr-defined]
+def _colour(position: int) -> str:
+    return f"C{position % 10}"
 
 
-def _draw_metric(axes: Axes, run: RunCurves, name: str, *, colour: object, label: str) -> None:
+def _draw_metric(axes: Axes, run: RunCurves, name: str, *, colour: str, width: float) -> None:
     steps, values = curve(run.metrics, name)
     thin = slice(None, None, max(-(-len(steps) // MOST_POINTS), 1))
     if name not in _RAW and len(values) >= SMOOTHED_FROM:
         axes.plot(steps[thin], values[thin], color=colour, alpha=0.2, linewidth=0.6)
         values = smooth(values)
     axes.plot(
-        steps[thin], values[thin], color=colour, linewidth=1.4, label=label,
+        steps[thin], values[thin], color=colour, linewidth=width,
         marker="o" if len(steps) <= FEW_POINTS else "", markersize=2.5,
     )  # fmt: skip
 
 
-def _draw_scores(axes: Axes, run: RunCurves, what: str, *, colour: object, label: str) -> None:
+def _draw_scores(axes: Axes, run: RunCurves, what: str, *, colour: str, width: float) -> None:
     for score in run.scores:
         if score.what == what:
             axes.errorbar(
-                score.steps, score.means, yerr=np.nan_to_num(score.ci95), color=colour, label=label,
-                linewidth=1.4, marker="o", markersize=3, elinewidth=0.8, capsize=2,
+                score.steps, score.means, yerr=np.nan_to_num(score.ci95), color=colour,
+                linewidth=width, marker="o", markersize=3, elinewidth=0.8, capsize=2,
             )  # fmt: skip
 
 

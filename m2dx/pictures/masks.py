@@ -55,7 +55,7 @@ class PatchMask:
         if not axes:
             return min(max(self.ratio, 1 / patches), 1 - 1 / patches)
         lines = patches if len(axes) == 2 else grid[axes[0]]
-        return (lines // 2) / lines
+        return (lines // 2) / lines if lines > 1 else 0.5  # which is refused
 
 
 def masks_of(

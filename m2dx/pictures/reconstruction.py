@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,8 +19,10 @@ from m2dx.model.build import build_logmel, build_masked_model
 from m2dx.model.mae import MSMMAE
 from m2dx.model.masking import Mask
 from m2dx.model.multitask import MultiTask
-from m2dx.model.patches import patchify
+from m2dx.model.patches import PatchGrid, patchify
+from m2dx.model.views import ViewMaker
 from m2dx.pictures.masks import PatchMask
+from m2dx.pictures.modes import evaluating
 from m2dx.pictures.sounds import Sound
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.training.checkpoint import read_checked
@@ -95,61 +98,63 @@ class Reconstructor(nn.Module):
 
     @classmethod
     def of(cls, model: MultiTask, *, short_clips: Literal["pad", "repeat"] = "pad") -> Reconstructor | None:
-        """That of a model in training, which it shares; None: the model is an M2D, which has no decoder."""
-        if not isinstance(model.masked_model, MSMMAE):
-            return None
+        """That of a model in training, which it shares; None: it is an M2D, without decoder, or works on images."""
         views = model.views
+        if not isinstance(model.masked_model, MSMMAE) or not isinstance(views, ViewMaker):
+            return None
         mean, std = views.statistics.mean, views.statistics.std
         ratio = 1 - model.num_visible / model.masked_model.grid.num_patches
         return cls(
             model.masked_model, views.logmel, mean=mean, std=std, mask_ratio=ratio, short_clips=short_clips
         )
 
+    def standard_logmel(self, sounds: Sequence[Sound]) -> Tensor:
+        """The standardised log-mels (B, 1, M, L) of the beginnings of sounds, filled up where they are shorter."""
+        wavs = [
+            fit_length(sound.wav.cpu().float().numpy(), self.num_samples, short_clips=self.short_clips)
+            for sound in sounds
+        ]
+        device = next(self.model.parameters()).device
+        logmel: Tensor = self.logmel.crop(torch.from_numpy(np.stack(wavs)).to(device))
+        return (logmel - self.mean) / self.std
+
     @torch.no_grad()
-    def reconstruct(self, sound: Sound, mask: PatchMask, *, title: str | None = None) -> Reconstruction:
-        """The beginning of a sound, reconstructed from the patches that the mask leaves visible.
+    def predict(self, logmel: Tensor, is_masked: NDArray[np.bool_]) -> Tensor:
+        """Standardised log-mels (B, 1, M, L) with the masked patches as predicted, and the visible ones as they are.
 
         A model with `standardise_target` predicts patches without their mean and spread. They are taken from the input,
-        as MAE's pictures do, so that the picture shows less error than the model would make alone (`own_scale`).
+        as MAE's pictures do, so that there is less error than the model would make alone.
         """
-        wav = fit_length(sound.wav.cpu().float().numpy(), self.num_samples, short_clips=self.short_clips)
-        device = next(self.model.parameters()).device
-        logmel = self.logmel.crop(torch.from_numpy(wav)[None].to(device))  # (1, 1, M, L)
-        logmel = (logmel - self.mean) / self.std
-        is_masked = mask.is_masked(self.grid)
-        result = self._predict(logmel, torch.from_numpy(is_masked).flatten().to(device))
+        masked = torch.from_numpy(is_masked).flatten().to(logmel.device)  # (P,)
+        ids = masked.to(torch.uint8).argsort(stable=True).expand(len(logmel), -1)  # visible ones first
+        with evaluating(self.model):
+            output = self.model(logmel, Mask(ids, int((~masked).sum())), with_tokens=False)
+        grid = self.model.grid
+        values = patchify(logmel, grid.patch_size).float()  # (B, P, patch values)
+        predicted = output.prediction.float()
+        if self.model.standardise_target:
+            scale = (values.var(dim=-1, keepdim=True) + 1e-6).sqrt()  # undoes m2dx.model.losses.standardise
+            predicted = predicted * scale + values.mean(dim=-1, keepdim=True)
+        return unpatchify(torch.where(masked[:, None], predicted, values), grid)
+
+    def reconstruct(self, sound: Sound, mask: PatchMask, *, title: str | None = None) -> Reconstruction:
+        """The beginning of a sound, reconstructed from the patches that the mask leaves visible; see `predict`."""
+        logmel, is_masked = self.standard_logmel([sound]), mask.is_masked(self.grid)
         return Reconstruction(
             sound.name,
             mask.title(self.grid) if title is None else title,
             logmel[0, 0].cpu().numpy(),
-            result.cpu().numpy(),
+            self.predict(logmel, is_masked)[0, 0].cpu().numpy(),
             is_masked,
             self.num_samples / self.sample_rate,
             own_scale=self.model.standardise_target,
         )
 
-    def _predict(self, logmel: Tensor, masked: Tensor) -> Tensor:
-        """(M, L) from the standardised log-mel (1, 1, M, L) and flags (P,); the model is left in its mode."""
-        ids = masked.to(torch.uint8).argsort(stable=True)[None]  # visible ones first
-        training = self.model.training
-        self.model.eval()
-        try:
-            output = self.model(logmel, Mask(ids, int((~masked).sum())), with_tokens=False)
-        finally:
-            self.model.train(training)
-        patch = self.model.grid.patch_size
-        values = patchify(logmel, patch)[0].float()  # (P, patch values)
-        predicted = output.prediction[0].float()
-        if self.model.standardise_target:
-            scale = (values.var(dim=-1, keepdim=True) + 1e-6).sqrt()  # undoes m2dx.model.losses.standardise
-            predicted = predicted * scale + values.mean(dim=-1, keepdim=True)
-        return unpatchify(torch.where(masked[:, None], predicted, values), self.grid, patch)
 
-
-def unpatchify(values: Tensor, grid: tuple[int, int], patch_size: tuple[int, int]) -> Tensor:
-    """The spectrogram (M, L) of patches (F*T, mels*frames): the inverse of `patchify` for one channel."""
-    placed: Tensor = values.reshape(*grid, *patch_size)  # (F, T, mels, frames)
-    return placed.transpose(1, 2).reshape(grid[0] * patch_size[0], grid[1] * patch_size[1])
+def unpatchify(values: Tensor, grid: PatchGrid) -> Tensor:
+    """The spectrograms (B, 1, M, L) of patches (B, F*T, mels*frames): the inverse of `patchify` for one channel."""
+    placed: Tensor = values.reshape(-1, *grid.shape, *grid.patch_size)  # (B, F, T, mels, frames)
+    return placed.transpose(2, 3).reshape(-1, 1, *grid.input_size)
 
 
 def load_reconstructor(path: str | Path) -> Reconstructor:
@@ -157,7 +162,40 @@ def load_reconstructor(path: str | Path) -> Reconstructor:
 
     CheckpointError where the path is missing, damaged, an export (which has no decoder), or of another method.
     """
-    path = Path(path)
+    path = _checkpoint_of(Path(path))
+    state = read_checked(path)
+    if state.get("format") != CHECKPOINT_FORMAT:
+        raise CheckpointError(f"{path}: only checkpoints of m2dx can be drawn")
+    recipe, stats = state["recipe"], state["statistics"]
+    if recipe.get("image") is not None:
+        raise CheckpointError(
+            f"{path}: it must be a model of sounds to draw their spectrograms, but is of images"
+        )
+    # a masking may be of a plugin that is not there, and is not needed
+    section = ModelSection(**{key: value for key, value in recipe["model"].items() if key != "masking"})
+    if section.method != "msm_mae":
+        raise CheckpointError(
+            f"{path}: model.method must be msm_mae, but is {section.method}, which predicts features and has no "
+            "decoder to the spectrogram; draw its attention or embedding instead"
+        )
+    audio = AudioSection(**recipe["audio"])
+    model = build_masked_model(audio, section, with_tokens=False)
+    assert isinstance(model, MSMMAE)
+    try:
+        model.load_state_dict(_weights_of(state["model"]))
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: the weights do not fit: {error}") from error
+    return Reconstructor(
+        model,
+        build_logmel(audio),
+        mean=stats["mean"],
+        std=stats["std"],
+        mask_ratio=section.mask_ratio,
+        short_clips=recipe["data"]["short_clips"],
+    ).eval()
+
+
+def _checkpoint_of(path: Path) -> Path:
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or folder")
     if (path / "config.json").is_file() or path.suffix == ".safetensors":
@@ -165,37 +203,13 @@ def load_reconstructor(path: str | Path) -> Reconstructor:
             f"{path} is an exported encoder, but a reconstruction needs the decoder, which only checkpoints have; "
             "give the run's folder, or a checkpoint of it"
         )
-    path = newest_checkpoint(path) if path.is_dir() else path
-    state = read_checked(path)
-    if state.get("format") != CHECKPOINT_FORMAT:
-        raise CheckpointError(f"{path}: only checkpoints of m2dx can be drawn")
-    recipe = state["recipe"]
-    settings = {
-        key: value for key, value in recipe["model"].items() if key != "masking"
-    }  # may be of a plugin
-    audio, section = AudioSection(**recipe["audio"]), ModelSection(**settings)
-    if section.method != "msm_mae":
-        raise CheckpointError(
-            f"{path}: model.method must be msm_mae, but is {section.method}, which predicts features and has no "
-            "decoder to the spectrogram; draw its attention or embedding instead"
-        )
-    model = build_masked_model(audio, section, with_tokens=False)
-    assert isinstance(model, MSMMAE)
-    weights = {
+    return newest_checkpoint(path) if path.is_dir() else path
+
+
+def _weights_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The masked model's own weights among those of a checkpoint, without the layer that serves tasks only."""
+    return {
         key.removeprefix(_PREFIX): value
-        for key, value in state["model"].items()
-        if key.startswith(_PREFIX) and not key.startswith(f"{_PREFIX}to_latent.")  # for tasks only
+        for key, value in state.items()
+        if key.startswith(_PREFIX) and not key.startswith(f"{_PREFIX}to_latent.")
     }
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: the weights do not fit: {error}") from error
-    stats = state["statistics"]
-    return Reconstructor(
-        model.eval(),
-        build_logmel(audio),
-        mean=stats["mean"],
-        std=stats["std"],
-        mask_ratio=section.mask_ratio,
-        short_clips=recipe["data"]["short_clips"],
-    ).eval()

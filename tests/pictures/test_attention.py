@@ -1,0 +1,104 @@
+"""Attention maps: the weights are those that the block itself uses."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.collections import LineCollection
+
+from m2dx.encoder import load_encoder
+from m2dx.errors import M2dxError
+from m2dx.pictures import Sound, attention_figure, attention_map
+from m2dx.pictures.attention import (
+    attention_maps,
+    attention_weights,
+    last_attention,
+    loud_points,
+    queries_keys_values,
+)
+
+
+@pytest.fixture
+def encoder(runs):
+    return load_encoder(runs / "m2d" / "encoder")
+
+
+@torch.no_grad()
+def test_the_blocks_output_follows_from_the_weights(encoder):
+    attention = encoder.encoder.trunk.blocks[-1].attn
+    assert attention.fused_attn  # else there would be nothing to recompute
+    tokens = torch.randn(2, 21, 192, generator=torch.Generator().manual_seed(0))
+    weights = attention_weights(attention, tokens)
+    assert weights.shape == (2, 3, 21, 21)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 21))
+    values = queries_keys_values(attention, tokens)[2]
+    output = attention.proj((weights @ values).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(output, attention(tokens), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_they_are_the_weights_that_the_last_block_computes_without_the_fused_kernel(encoder, sound):
+    logmel, seen = encoder.standard_logmel(sound.wav)[..., :64], []
+    attention = encoder.encoder.trunk.blocks[-1].attn
+    attention.fused_attn = False
+    handle = attention.attn_drop.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    encoder.encoder(logmel)
+    handle.remove()
+    torch.testing.assert_close(last_attention(encoder.encoder, logmel), seen[0])
+
+
+def test_a_map_is_the_row_of_its_patch_averaged_over_heads(encoder, sound):
+    found = attention_map(encoder, sound, (3, 1), title="here")
+    logmel = encoder.standard_logmel(sound.wav)[..., :64]
+    row = last_attention(encoder.encoder, logmel)[0, :, 1 + 3 * 4 + 1].mean(0).numpy()
+    np.testing.assert_allclose(found.weights.ravel(), row[1:], rtol=1e-5)
+    assert found.weights.shape == (5, 4) and found.to_class_token == pytest.approx(row[0], rel=1e-5)
+    assert found.weights.sum() + found.to_class_token == pytest.approx(1.0, abs=1e-5)
+    assert (found.title, found.name, found.seconds) == ("here", "rising", 0.64)
+
+
+def test_short_sounds_have_fewer_columns_and_long_ones_are_cut_unless_positions_are_interpolated(runs, sound):
+    encoder = load_encoder(runs / "m2d" / "encoder")
+    short = attention_maps(encoder, Sound("short", sound.wav[:5000]), [(0, 1)])[0]
+    assert short.weights.shape == (5, 2) and short.seconds == pytest.approx(
+        0.32
+    )  # 31 frames, filled up to 32
+    long = Sound("long", sound.wav.repeat(3))
+    assert attention_maps(encoder, long, [(0, 1)])[0].weights.shape == (5, 4)
+    whole = load_encoder(runs / "m2d" / "encoder", long_clips="interpolate")
+    assert attention_maps(whole, long, [(0, 11)])[0].weights.shape == (5, 12)
+
+
+def test_without_points_the_loudest_patch_of_each_half_attends():
+    logmel = np.zeros((10, 12), dtype=np.float32)
+    logmel[4:6, 2:4] = 1.0  # patch (2, 1) of (5, 6)
+    logmel[8:10, 10:12] = 0.5  # patch (4, 5)
+    assert loud_points(logmel, (5, 6)) == [(2, 1), (4, 5)]
+    assert loud_points(logmel[:, 2:4], (5, 1)) == [(2, 0)]
+
+
+def test_points_outside_are_refused(encoder, sound):
+    for point in ((5, 0), (0, 4), (-1, 0)):
+        with pytest.raises(M2dxError, match=r"5 x 4 patches .* of rising, from \(0, 0\) to \(4, 3\)"):
+            attention_maps(encoder, sound, [point])
+
+
+def test_the_figure_shows_spectrogram_and_maps_with_the_point_in_red(encoder, sound):
+    figure = attention_figure(encoder, [sound], [(2, 3), (0, 1)])
+    logmel, first, second = figure.axes
+    maps = attention_maps(encoder, sound, [(2, 3), (0, 1)])
+    np.testing.assert_array_equal(np.asarray(logmel.images[0].get_array()), maps[0].logmel)
+    for axes, item in zip((first, second), maps, strict=True):
+        np.testing.assert_array_equal(np.asarray(axes.images[0].get_array()), item.weights)
+        assert axes.get_title(loc="left") == (
+            f"patch {item.point}: up to {item.weights.max():.1%}, class token {item.to_class_token:.1%}"
+        )
+    (square,) = [c for c in first.collections if isinstance(c, LineCollection)]
+    corner, red = square.get_paths()[0].vertices[0], square.get_colors()[0]
+    np.testing.assert_allclose(corner, (3 * 0.16, 2 * 16))  # seconds, mel bands
+    assert red[0] > 0.9 and max(red[1:3]) < 0.3
+
+
+def test_an_encoder_in_training_is_left_in_its_mode(encoder, sound):
+    encoder.train()
+    attention_maps(encoder, sound)
+    assert encoder.training
