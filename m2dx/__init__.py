@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from m2dx.audio.files import AudioFiles, list_audio
     from m2dx.audio.reading import audio_seconds, read_wav
     from m2dx.audio.tables import read_table
+    from m2dx.classifier import AudioClassifier, load_classifier
     from m2dx.components import (
         Clip,
         Crop,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AudioClassifier",
     "AudioEncoder",
     "AudioError",
     "AudioFiles",
@@ -76,6 +78,7 @@ __all__ = [
     "half_width_95",
     "hookimpl",
     "list_audio",
+    "load_classifier",
     "load_encoder",
     "load_recipe",
     "read_table",
@@ -86,6 +89,7 @@ _MODULES = {
     "m2dx.audio.files": "AudioFiles list_audio",
     "m2dx.audio.reading": "audio_seconds read_wav",
     "m2dx.audio.tables": "read_table",
+    "m2dx.classifier": "AudioClassifier load_classifier",
     "m2dx.components": "Clip Crop DataInfo Dataset Evaluator Loss Masking NoiseSource OfflineEncoder OnlineMapper "
     "Score TaskInfo TaskShapes Views",
     "m2dx.encoder": "AudioEncoder load_encoder",

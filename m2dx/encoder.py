@@ -79,11 +79,14 @@ class AudioEncoder(nn.Module):
 
     def encode_logmel(self, logmel: Tensor, *, all_layers: bool = False) -> list[Tensor]:
         """Frame features (B, T, F*D) of standardised log-mels (B, 1, M, L): the last layer, or every layer."""
+        encoded = [self._encode_chunk(chunk, all_layers) for chunk in self.chunks(logmel)]
+        return [torch.cat(parts, dim=1) for parts in zip(*encoded, strict=True)]  # chunks of (B, T, F*D)
+
+    def chunks(self, logmel: Tensor) -> tuple[Tensor, ...]:
+        """What goes into the network at a time of (B, 1, M, L): whole patches, all or the input's length of them."""
         length, patch = self.encoder.grid.input_size[1], self.encoder.grid.patch_size[1]
         logmel = F.pad(logmel, (0, -logmel.shape[-1] % patch))
-        chunks = logmel.split(length, dim=-1) if self.long_clips == "split" else (logmel,)
-        encoded = [self._encode_chunk(chunk, all_layers) for chunk in chunks]
-        return [torch.cat(parts, dim=1) for parts in zip(*encoded, strict=True)]  # chunks of (B, T, F*D)
+        return logmel.split(length, dim=-1) if self.long_clips == "split" else (logmel,)
 
     def _encode_chunk(self, logmel: Tensor, all_layers: bool) -> list[Tensor]:
         tokens = self.encoder.with_class_token(self.encoder.embed(logmel))

@@ -31,7 +31,7 @@ class LogMel(nn.Module):
     ) -> None:
         super().__init__()
         self.n_fft, self.win_length, self.hop_length, self.n_mels = n_fft, win_length, hop_length, n_mels
-        self.sample_rate = sample_rate
+        self.sample_rate, self.f_min, self.f_max = sample_rate, f_min, f_max
         filters = torchaudio.functional.melscale_fbanks(
             n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm="slaney", mel_scale="slaney"
         )  # (n_fft/2+1, M)

@@ -1,4 +1,4 @@
-"""Commands for a pre-trained encoder: evaluate, tasks, results, export, encode."""
+"""Commands for a pre-trained encoder: evaluate, tasks, results, export, encode, classify."""
 
 from __future__ import annotations
 
@@ -153,6 +153,43 @@ def encode(
     encoded = encode_files(network, files, frames=frames, bad=bad)
     count = write_parquet(encoded, output) if output.suffix == ".parquet" else write_npy(encoded, output)
     terminal().print(f"{count} files encoded to {output}")
+    for path, reason in bad:
+        print_error(f"{path}: {reason}")
+    if bad:
+        raise typer.Exit(1)
+
+
+@commands.command()
+def classify(
+    network: Annotated[
+        Path,
+        typer.Argument(metavar="NETWORK", help="Folder of a fine-tuned network.", show_default=False),
+    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Audio files.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="CSV file to write over; default the terminal.", show_default=False
+        ),
+    ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="All of each file, a row per stretch, instead of its beginning.")
+    ] = False,
+) -> None:
+    """Write the probability of each label in audio files as a CSV table."""
+    import sys
+
+    from m2dx.classifier import classify_files, load_classifier, write_table
+
+    bad: list[tuple[Path, str]] = []
+    classifier = load_classifier(network)
+    found = classify_files(classifier, files, whole=whole, bad=bad)
+    if output is None:
+        write_table(found, classifier.label_names, sys.stdout)
+    else:
+        with output.open("w", encoding="utf-8", newline="") as file:
+            count = write_table(found, classifier.label_names, file)
+        terminal().print(f"{count} files classified in {output}", soft_wrap=True)
     for path, reason in bad:
         print_error(f"{path}: {reason}")
     if bad:

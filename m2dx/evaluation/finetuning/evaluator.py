@@ -22,6 +22,7 @@ from m2dx.evaluation.features import ClipEncoder, device_of
 from m2dx.evaluation.finetuning.examples import AudioExamples, Augmentation, Examples, FeatureExamples
 from m2dx.evaluation.finetuning.network import FinetunedNetwork, Head
 from m2dx.evaluation.finetuning.optimisation import WEIGHT_DECAY, OptimizerName
+from m2dx.evaluation.finetuning.saving import NetworkFolder
 from m2dx.evaluation.finetuning.training import Division, Outcome, Precision, Run, TrainingSettings
 from m2dx.evaluation.metrics import summarise
 from m2dx.evaluation.splits import Fold
@@ -73,6 +74,8 @@ class Finetune(Evaluator):
         cache_gb: memory for waveforms that are the same in each epoch, GB; changes no result.
         checkpoint_dir: folder for the state of each run after each epoch (several times the network's size), from which
             the same evaluation goes on after a stop; default none.
+        save_dir: folder for the fine-tuned networks, one folder per fold and seed, which `m2dx classify` and
+            `m2dx.load_classifier` use; default none.
     """
 
     name = "finetune"
@@ -98,6 +101,7 @@ class Finetune(Evaluator):
         precision: Precision = "fp32",
         cache_gb: NonNegativeFloat = 2.0,
         checkpoint_dir: Path | None = None,
+        save_dir: Path | None = None,
     ) -> None:
         """RecipeError where two options do not fit."""
         if warmup_epochs >= epochs:
@@ -123,7 +127,7 @@ class Finetune(Evaluator):
         self.augmentation = Augmentation(mixup, random_resize_crop, freq_mask, time_mask)
         self.patchout, self.adjust_positions = patchout, adjust_positions
         self.freeze_patch_embed = freeze_patch_embed
-        self.cache_gb, self.checkpoint_dir = cache_gb, checkpoint_dir
+        self.cache_gb, self.checkpoint_dir, self.save_dir = cache_gb, checkpoint_dir, save_dir
 
     def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
         """One score, over folds and seeds.
@@ -135,7 +139,8 @@ class Finetune(Evaluator):
             examples = AudioExamples(encoder, task, self.augmentation, cache_gb=self.cache_gb)
         else:
             examples = FeatureExamples(encoder, task)
-        identity = None if self.checkpoint_dir is None else self._identity(encoder, task)
+        wanted = self.checkpoint_dir is not None or self.save_dir is not None
+        identity = self._identity(encoder, task) if wanted else ""
         outcomes = [
             [self._run(encoder, task, examples, fold, seed, identity) for seed in seeds]
             for fold in task.folds
@@ -149,6 +154,12 @@ class Finetune(Evaluator):
                 "trained": "whole network" if isinstance(encoder, AudioEncoder) else "linear layer",
                 "tested_epoch": "best on validation" if _has_valid(task) else "last",
                 "tested_epochs": [[outcome.epoch for outcome in row] for row in outcomes],
+                "validation_scores": [[outcome.valid for outcome in row] for row in outcomes],
+                **(
+                    {"saved": [[outcome.saved for outcome in row] for row in outcomes]}
+                    if self.save_dir
+                    else {}
+                ),
             },
         )
         if not isinstance(encoder, AudioEncoder):
@@ -162,7 +173,7 @@ class Finetune(Evaluator):
         examples: Examples,
         fold: Fold,
         seed: int,
-        identity: str | None,
+        identity: str,
     ) -> Outcome:
         def build() -> nn.Module:
             if not isinstance(encoder, AudioEncoder):
@@ -185,10 +196,12 @@ class Finetune(Evaluator):
             seed=seed,
             what=what,
         )
-        if self.checkpoint_dir is None or identity is None:
-            return run.finish()
-        name = re.sub(r"[^\w.-]+", "_", f"{task.name}-{fold.name}-seed{seed}-{identity[:16]}.pt")
-        return run.finish(self.checkpoint_dir / name)
+        name = re.sub(r"[^\w.-]+", "_", f"{task.name}-{fold.name}-seed{seed}-{identity[:16]}")
+        checkpoint = None if self.checkpoint_dir is None else self.checkpoint_dir / f"{name}.pt"
+        if self.save_dir is None or not isinstance(encoder, AudioEncoder):
+            return run.finish(checkpoint)
+        about = {"fold": fold.name, "seed": seed, "settings": self._settings()}
+        return run.finish(checkpoint, NetworkFolder(self.save_dir / name, task, about))
 
     def _settings(self) -> dict[str, object]:
         return {

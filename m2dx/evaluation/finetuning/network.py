@@ -7,7 +7,6 @@ import copy
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from m2dx.encoder import AudioEncoder
 from m2dx.evaluation.finetuning.augmentation import structured_patchout
@@ -71,14 +70,11 @@ class FinetunedNetwork(nn.Module):
     def patch_mean(self, logmel: Tensor, *, random: np.random.Generator | None = None) -> Tensor:
         """Mean output (B, D) of the patches that are left of those of (B, 1, M, L); without `random` of all."""
         vit = self.encoder.encoder
-        length, patch = vit.grid.input_size[1], vit.grid.patch_size[1]
-        logmel = F.pad(logmel, (0, -logmel.shape[-1] % patch))
-        chunks = logmel.split(length, dim=-1) if self.encoder.long_clips == "split" else (logmel,)
         outputs = []
-        for chunk in chunks:
+        for chunk in self.encoder.chunks(logmel):
             tokens = vit.embed(chunk)  # (B, F*T, D)
             if random is not None:
-                grid = vit.grid.shape[0], chunk.shape[-1] // patch
+                grid = vit.grid.shape[0], chunk.shape[-1] // vit.grid.patch_size[1]
                 kept = structured_patchout(grid, self.patchout, len(tokens), random=random)
                 tokens = gather_tokens(tokens, kept.to(tokens.device))  # (B, F*T, D) -> (B, V, D)
             outputs.append(vit.trunk(vit.with_class_token(tokens))[:, 1:])

@@ -19,20 +19,19 @@ WEIGHT_DECAY: dict[OptimizerName, float] = {"sgd": 0.0, "lars": 0.0, "adamw": 1e
 
 
 def make_optimizer(
-    name: OptimizerName, parameters: Iterable[nn.Parameter], *, weight_decay: float | None
+    name: OptimizerName, parameters: Iterable[nn.Parameter], *, weight_decay: float
 ) -> torch.optim.Optimizer:
     """SGD and LARS with momentum 0.9, AdamW with betas 0.9 and 0.95 and AMSGrad, for the parameters with gradients.
 
-    `weight_decay` None: the published code's. timm's LARS scales the step of a tensor (You et al., 2017) only where
+    timm's LARS scales the step of a tensor (You et al., 2017) only where
     there is weight decay; without it, as published, it is SGD with momentum.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    decay = WEIGHT_DECAY[name] if weight_decay is None else weight_decay
     if name == "sgd":
-        return torch.optim.SGD(trained, lr=0.0, momentum=MOMENTUM, weight_decay=decay)
+        return torch.optim.SGD(trained, lr=0.0, momentum=MOMENTUM, weight_decay=weight_decay)
     if name == "lars":
-        return Lars(trained, lr=0.0, momentum=MOMENTUM, weight_decay=decay)
-    return torch.optim.AdamW(trained, lr=0.0, betas=BETAS, weight_decay=decay, amsgrad=True)
+        return Lars(trained, lr=0.0, momentum=MOMENTUM, weight_decay=weight_decay)
+    return torch.optim.AdamW(trained, lr=0.0, betas=BETAS, weight_decay=weight_decay, amsgrad=True)
 
 
 def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:

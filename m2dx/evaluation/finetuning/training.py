@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +19,14 @@ from m2dx.audio.batches import epoch_order
 from m2dx.errors import CheckpointError, TrainingError
 from m2dx.evaluation.finetuning.augmentation import StepRandom
 from m2dx.evaluation.finetuning.examples import Examples
+from m2dx.evaluation.finetuning.network import FinetunedNetwork
 from m2dx.evaluation.finetuning.optimisation import (
     OptimizerName,
     classification_loss,
     learning_rate,
     make_optimizer,
 )
+from m2dx.evaluation.finetuning.saving import NetworkFolder
 from m2dx.evaluation.metrics import score_of
 from m2dx.training.checkpoint import read_checked, write_atomically
 from m2dx.training.precision import autocast
@@ -42,7 +44,7 @@ class TrainingSettings:
     batch_size: int
     accumulate: int
     optimizer: OptimizerName
-    weight_decay: float | None
+    weight_decay: float
     epochs: int
     warmup_epochs: int
     epoch_size: int | None
@@ -71,6 +73,8 @@ class Outcome:
 
     score: float
     epoch: int  # that was tested, from 1
+    valid: float | None = None  # its score on the validation part; None: there is none
+    saved: str | None = None  # folder of the network; None: it was not kept
 
 
 class Run:
@@ -102,26 +106,37 @@ class Run:
         self.batch_size = min(settings.batch_size, self.epoch_size)
         self.steps_per_epoch = self.epoch_size // self.batch_size
 
-    def finish(self, checkpoint: Path | None = None) -> Outcome:
+    def finish(self, checkpoint: Path | None = None, folder: NetworkFolder | None = None) -> Outcome:
         """Trains what is left and tests; goes on from the checkpoint where there is one, and writes it each epoch.
 
-        Raises TrainingError for a loss that is not finite, CheckpointError for a file that cannot be read or written.
+        The network that was tested goes into `folder`; a run that ended without it is trained once more. Raises
+        TrainingError for a loss that is not finite, CheckpointError for a file that cannot be read or written.
         """
         if checkpoint is not None and checkpoint.exists():
             state = _read(checkpoint)
-            if "outcome" in state:
+            if "outcome" not in state:
+                self.load_state(state)
+                logger.info("%s goes on after epoch %d of %s", self.what, self.epoch, checkpoint)
+            elif folder is None or folder.is_whole:
                 return Outcome(**state["outcome"])
-            self.load_state(state)
-            logger.info("%s goes on after epoch %d of %s", self.what, self.epoch, checkpoint)
+            else:
+                logger.warning(
+                    "%s has ended, but %s is not there: training once more", self.what, folder.path
+                )
         while self.epoch < self.settings.epochs:
             self.train_epoch()
             if checkpoint is not None:
                 write_atomically(checkpoint, self.state())
         if self.best is not None:
             self.network.load_state_dict(self.best[2])
-        outcome = Outcome(self.score(self.division.test), self.epoch if self.best is None else self.best[1])
+        valid, epoch = (None, self.epoch) if self.best is None else self.best[:2]
+        outcome = Outcome(self.score(self.division.test), epoch, valid)
+        if folder is not None:
+            assert isinstance(self.network, FinetunedNetwork)
+            folder.write(self.network, {"score": outcome.score, "epoch": epoch})
+            outcome = replace(outcome, saved=str(folder.path))
         if checkpoint is not None:
-            write_atomically(checkpoint, {"outcome": {"score": outcome.score, "epoch": outcome.epoch}})
+            write_atomically(checkpoint, {"outcome": asdict(outcome)})
         return outcome
 
     def train_epoch(self) -> None:
