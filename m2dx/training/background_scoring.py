@@ -143,7 +143,9 @@ class BackgroundScoring:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env=environment,
-                    start_new_session=True,  # Ctrl-C is for the training, which ends this one in order
+                    # Ctrl-C is for the training, which ends this one in order. A group, not a session: Linux may give
+                    # each session an equal share of the processors, whatever the niceness of its processes.
+                    process_group=0,
                 )
         except OSError as error:
             self.waiting.popleft()
