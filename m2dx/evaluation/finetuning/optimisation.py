@@ -23,8 +23,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """SGD and LARS with momentum 0.9, AdamW with betas 0.9 and 0.95 and AMSGrad, for the parameters with gradients.
 
-    timm's LARS scales the step of a tensor (You et al., 2017) only where
-    there is weight decay; without it, as published, it is SGD with momentum.
+    timm's LARS scales the step of a tensor (You et al., 2017) only where there is weight decay; without it, as
+    published, it is SGD with momentum.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if name == "sgd":
