@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +25,8 @@ from m2dx.plugins import PluginHost
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 
-SOUNDS = Path(__file__).parents[1] / "examples" / "sounds"
+ROOT = Path(__file__).parents[1]
+SOUNDS = ROOT / "examples" / "sounds"
 PARITY = Path(__file__).parent / "data" / "parity"
 
 TINY = f"""
@@ -59,6 +63,11 @@ LABELS = (
     "tasks={labels: {offline_encoder: {name: labels}, online_mapper: {name: pool_linear}, "
     "loss: {name: cross_entropy}, weight: 0.5}}"
 )
+TWO_STEPS = """
+data.epoch_size=8 data.workers=0 data.mean=-7 data.std=4 noise.mean=-7 audio.crop_seconds=0.64 model.depth=1
+model.predictor.embed_dim=24 model.predictor.depth=1 model.predictor.num_heads=2 train.epochs=1 train.warmup_epochs=0
+train.batch_size=4 train.device=cpu train.threads=1 train.log_every=1
+"""
 NOISE = f"noise={{ratio: 0.2, mean: -6.0, dataset: {{name: csv, path: {SOUNDS / 'noise.csv'}}}}}"
 
 
@@ -153,3 +162,51 @@ def parity(request: pytest.FixtureRequest) -> ParityCase:
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def two_steps() -> list[str]:
+    """Overrides that make two steps of a tiny model of any recipe."""
+    return TWO_STEPS.split()
+
+
+@pytest.fixture(scope="session")
+def run_apart() -> Callable[..., str]:
+    """Runs a command in a folder and gives what it prints; it knows nothing of the settings of this process."""
+
+    def run(command: list[str], folder: Path, **environment: str) -> str:
+        settings = ("M2DX_", "PYTEST", "PYTHON", "VIRTUAL_ENV")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(settings)}
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"} | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def install(
+    run_apart: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path], Callable[..., str]]:
+    """Installs a package in a folder of its own, and gives what runs Python with it."""
+
+    def installed(package: Path) -> Callable[..., str]:
+        site = tmp_path_factory.mktemp("site")
+        options = "--quiet --no-deps --no-index --no-build-isolation --target".split()
+        pip = [sys.executable, "-m", "pip", "install", *options, str(site), str(package)]
+        subprocess.run(pip, check=True, capture_output=True)
+        paths = f"{site}{os.pathsep}{ROOT}"
+
+        def python(*arguments: str, folder: Path, **environment: str) -> str:
+            return run_apart([sys.executable, *arguments], folder, PYTHONPATH=paths, **environment)
+
+        return python
+
+    return installed

@@ -1,9 +1,6 @@
 """The example plugin, installed by pip as any package: listed, trained with, and its own tests."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,45 +8,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = ROOT / "examples" / "m2dx-spectral"
-TINY = """
-data.epoch_size=8 data.workers=0 data.mean=-7 data.std=4 noise.mean=-7 audio.crop_seconds=0.64 model.depth=1
-model.predictor.embed_dim=24 model.predictor.depth=1 model.predictor.num_heads=2 train.epochs=1 train.warmup_epochs=0
-train.batch_size=4 train.device=cpu train.threads=1 train.log_every=1
-""".split()
-"""Two steps of a tiny model."""
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Runs Python with the plugin installed in a folder of its own, and gives what it prints."""
-    site = tmp_path_factory.mktemp("site")
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--no-build-isolation",
-    ]
-    subprocess.run([*pip, "--target", str(site), str(PLUGIN)], check=True, capture_output=True)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("M2DX_", "PYTEST"))}
-    environment |= {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
-
-    def run(*arguments: str, folder: Path) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    return run
+def run(install: Callable[[Path], Callable[..., str]]) -> Callable[..., str]:
+    """Runs Python with the plugin installed, and gives what it prints."""
+    return install(PLUGIN)
 
 
 def test_it_is_listed_with_its_package_and_components(run: Callable[..., str], tmp_path: Path) -> None:
@@ -61,8 +25,8 @@ def test_it_is_listed_with_its_package_and_components(run: Callable[..., str], t
     assert "failed" not in listed
 
 
-def test_its_recipe_trains(run: Callable[..., str], tmp_path: Path) -> None:
-    run("-m", "m2dx", "train", str(PLUGIN / "recipe.yaml"), *TINY, folder=tmp_path)
+def test_its_recipe_trains(run: Callable[..., str], two_steps: list[str], tmp_path: Path) -> None:
+    run("-m", "m2dx", "train", str(PLUGIN / "recipe.yaml"), *two_steps, folder=tmp_path)
     lines = (tmp_path / "runs" / "recipe" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
     assert all(0 < json.loads(line)["loss_timbre"] < 4 for line in lines)

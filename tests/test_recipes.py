@@ -509,6 +509,12 @@ def test_the_page_says_of_each_recipe_what_its_first_lines_say(name: str) -> Non
     assert len(written_scores(score)) == (0 if name.startswith("sprsound") else len(numbers))
 
 
+def each_published(*, at_once: tuple[str, ...]) -> pytest.MarkDecorator:
+    """A test for each published recipe; those that are not to run at once are slow tests."""
+    names = [pytest.param(name, marks=[] if name in at_once else pytest.mark.slow) for name in PUBLISHED]
+    return pytest.mark.parametrize("name", names)
+
+
 def checked(recipe: Recipe, host: PluginHost, monkeypatch: pytest.MonkeyPatch) -> str:
     """What `m2dx check` prints of a recipe, from "shapes" on."""
     monkeypatch.setattr(check, "MOST_CLIPS", 2)
@@ -548,10 +554,7 @@ def test_each_recipe_passes_m2dx_check(
         assert "46800 (78 per epoch)" in text
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in FULL_SIZE else pytest.mark.slow) for name in PUBLISHED],
-)
+@each_published(at_once=FULL_SIZE)
 def test_a_published_recipe_passes_m2dx_check_at_full_size(
     name: str,
     environment: Callable[..., None],
@@ -589,10 +592,7 @@ FSD50K_TASK = (
 )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in TRAINED else pytest.mark.slow) for name in PUBLISHED],
-)
+@each_published(at_once=TRAINED)
 def test_a_recipe_for_the_cpu_is_trained_resumed_exported_and_evaluated(
     name: str,
     environment: Callable[..., None],

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -25,12 +24,6 @@ from m2dx.scaffold import PluginNames, check_not_installed, render, write_plugin
 ROOT = Path(__file__).parents[1]
 ENVELOPE = ROOT / "plugins" / "m2dx-envelope"
 LONGEST = "a" * 40
-TINY = """
-data.epoch_size=8 data.workers=0 data.mean=-7 data.std=4 noise.mean=-7 audio.crop_seconds=0.64 model.depth=1
-model.predictor.embed_dim=24 model.predictor.depth=1 model.predictor.num_heads=2 train.epochs=1 train.warmup_epochs=0
-train.batch_size=4 train.device=cpu train.threads=1 train.log_every=1
-""".split()
-"""Two steps of a tiny model."""
 
 
 def files_of(package: Path) -> dict[str, str]:
@@ -209,23 +202,6 @@ def test_a_wrong_name_is_told_before_torch_is_imported(tmp_path: Path) -> None:
 # The package at work
 
 
-def run(command: list[str], folder: Path, **environment: str) -> str:
-    """What a command prints; it knows nothing of the settings of this process."""
-    kept = {
-        k: v for k, v in os.environ.items() if not k.startswith(("M2DX_", "PYTEST", "PYTHON", "VIRTUAL_ENV"))
-    }
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def assert_trained(folder: Path, *, steps: int) -> None:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, steps + 1))
@@ -239,26 +215,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def python(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Runs Python with the package installed in a folder of its own."""
-    site = tmp_path_factory.mktemp("site")
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--no-build-isolation",
-    ]
-    subprocess.run([*pip, "--target", str(site), str(package)], check=True, capture_output=True)
-    paths = f"{site}{os.pathsep}{ROOT}"
-
-    def python(*arguments: str, folder: Path, **environment: str) -> str:
-        return run([sys.executable, *arguments], folder, PYTHONPATH=paths, **environment)
-
-    return python
+def python(package: Path, install: Callable[[Path], Callable[..., str]]) -> Callable[..., str]:
+    """Runs Python with the package installed."""
+    return install(package)
 
 
 def test_its_own_tests_pass(python: Callable[..., str], package: Path, tmp_path: Path) -> None:
@@ -269,33 +228,39 @@ def test_its_own_tests_pass(python: Callable[..., str], package: Path, tmp_path:
     assert "8 passed" in passed
 
 
-def test_its_recipe_trains_on_its_sample(python: Callable[..., str], package: Path, tmp_path: Path) -> None:
+def test_its_recipe_trains_on_its_sample(
+    python: Callable[..., str], package: Path, two_steps: list[str], tmp_path: Path
+) -> None:
     python("-m", "m2dx_whale_song.sample", "sounds", "--clips", "8", folder=tmp_path)
     recipe, sounds = str(package / "recipe.yaml"), str(tmp_path / "sounds")
-    python("-m", "m2dx", "train", recipe, *TINY, folder=tmp_path, SOUNDS=sounds)
+    python("-m", "m2dx", "train", recipe, *two_steps, folder=tmp_path, SOUNDS=sounds)
     assert_trained(tmp_path / "runs" / "recipe", steps=2)
 
 
 @pytest.fixture
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def fresh(run_apart: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """bin/ of a new environment with m2dx from this checkout; packages come from the index that pip is set to."""
     environment = tmp_path_factory.mktemp("fresh") / "venv"
     try:
         subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
         pins = str(ROOT / "constraints.txt")
-        run([str(environment / "bin" / "pip"), "install", "--quiet", "-c", pins, str(ROOT)], environment)
+        run_apart(
+            [str(environment / "bin" / "pip"), "install", "--quiet", "-c", pins, str(ROOT)], environment
+        )
         yield environment / "bin"
     finally:
         shutil.rmtree(environment, ignore_errors=True)  # 5 GB, and pytest keeps the folders of three sessions
 
 
 @pytest.mark.slow
-def test_it_works_in_a_fresh_environment(fresh: Path, tmp_path: Path) -> None:
+def test_it_works_in_a_fresh_environment(
+    fresh: Path, run_apart: Callable[..., str], two_steps: list[str], tmp_path: Path
+) -> None:
     """As its author has it: written by the installed command, installed, tested, checked, trained with."""
 
     def command(line: str, folder: Path, **environment: str) -> str:
         name, *arguments = line.split()
-        return run([str(fresh / name), *arguments], folder, **environment)
+        return run_apart([str(fresh / name), *arguments], folder, **environment)
 
     command("m2dx new-plugin whale-song", tmp_path)
     package = tmp_path / "m2dx-whale-song"
@@ -307,5 +272,5 @@ def test_it_works_in_a_fresh_environment(fresh: Path, tmp_path: Path) -> None:
     assert "8 passed" in command("pytest -q", package)
     command("python -m m2dx_whale_song.sample sounds", package)
     assert "whale_song_bands" in command("m2dx check recipe.yaml", package, SOUNDS=str(package / "sounds"))
-    command("m2dx train recipe.yaml " + " ".join(TINY), package, SOUNDS=str(package / "sounds"))
+    command("m2dx train recipe.yaml " + " ".join(two_steps), package, SOUNDS=str(package / "sounds"))
     assert_trained(package / "runs" / "recipe", steps=2)
