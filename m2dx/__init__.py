@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from m2dx.errors import (
         AudioError,
         CheckpointError,
+        ImageError,
         M2dxError,
         PluginError,
         RecipeError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from m2dx.evaluation.metrics import half_width_95
     from m2dx.evaluation.tasks import EvaluationTask
     from m2dx.hookspecs import hookimpl
+    from m2dx.images.encoder import ImageEncoder, load_image_encoder
     from m2dx.plugins import PluginHost
     from m2dx.recipe.loading import load_recipe
 
@@ -58,6 +60,8 @@ __all__ = [
     "Dataset",
     "EvaluationTask",
     "Evaluator",
+    "ImageEncoder",
+    "ImageError",
     "Loss",
     "M2dxError",
     "Masking",
@@ -80,6 +84,7 @@ __all__ = [
     "list_audio",
     "load_classifier",
     "load_encoder",
+    "load_image_encoder",
     "load_recipe",
     "read_table",
     "read_wav",
@@ -93,11 +98,12 @@ _MODULES = {
     "m2dx.components": "Clip Crop DataInfo Dataset Evaluator Loss Masking NoiseSource OfflineEncoder OnlineMapper "
     "Score TaskInfo TaskShapes Views",
     "m2dx.encoder": "AudioEncoder load_encoder",
-    "m2dx.errors": "AudioError CheckpointError M2dxError PluginError RecipeError TrainingError",
+    "m2dx.errors": "AudioError CheckpointError ImageError M2dxError PluginError RecipeError TrainingError",
     "m2dx.evaluation.features": "ClipEncoder Standardiser",
     "m2dx.evaluation.metrics": "half_width_95",
     "m2dx.evaluation.tasks": "EvaluationTask",
     "m2dx.hookspecs": "hookimpl",
+    "m2dx.images.encoder": "ImageEncoder load_image_encoder",
     "m2dx.plugins": "PluginHost",
     "m2dx.recipe.loading": "load_recipe",
 }

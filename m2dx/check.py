@@ -62,18 +62,30 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _shapes_table(run: PreparedRun) -> Table:
-    recipe, shapes = run.recipe, model_shapes(run.recipe.audio, run.recipe.model)
+    recipe, shapes = run.recipe, model_shapes(run.recipe.input, run.recipe.model)
     batches = run.batches()
     freq, time = shapes.grid.shape
     table = _table("shapes", "what", "value")
-    rows = {
-        "clips": f"{len(run.clips)}",
+    size = "{} x {}".format(*shapes.grid.input_size)
+    grid = f"{freq} x {time} = {shapes.grid.num_patches}"
+    visible = {"visible, masked patches": f"{shapes.num_visible}, {shapes.num_masked}"}
+    of_audio = {
         "crop": f"{recipe.audio.crop_seconds:g} s, {recipe.audio.crop_samples} samples",
-        "log-mel (mels x frames)": "{} x {}".format(*shapes.grid.input_size),
-        "patch grid (frequency x time)": f"{freq} x {time} = {shapes.grid.num_patches}",
-        "visible, masked patches": f"{shapes.num_visible}, {shapes.num_masked}",
+        "log-mel (mels x frames)": size,
+        "patch grid (frequency x time)": grid,
+        **visible,
         "features per frame": f"{freq * shapes.size.embed_dim}",
         "frames per second": f"{time / recipe.audio.crop_seconds:.3f}",
+    }
+    of_images = {
+        "image (height x width), channels": f"{size}, {shapes.grid.in_chans}",
+        "patch grid (height x width)": grid,
+        **visible,
+        "features per image": f"{shapes.size.embed_dim}",
+    }
+    rows = {
+        "clips": f"{len(run.clips)}",
+        **(of_audio if recipe.image is None else of_images),
         "steps": f"{max(round(recipe.train.epochs * batches.steps_per_epoch), 1)} "
         f"({batches.steps_per_epoch} per epoch)",
         "clips per backward pass": f"{batches.micro_batch_size}",

@@ -25,7 +25,7 @@ LABEL_SEPARATOR = ";"
 
 @dataclass(frozen=True, slots=True)  # of which there are millions
 class Clip:
-    """A stretch of one audio file, with what is known about it."""
+    """A stretch of one audio file (or an image), with what is known about it."""
 
     path: Path
     start: float = 0.0  # seconds
@@ -51,9 +51,9 @@ class Views:
     Paper: M2D-X, III-B. The published code feeds them the other way round in one of its loops; m2dx follows the paper.
     """
 
-    clean_wav: Tensor  # (B, N) float32 whatever the precision of training, at `sample_rate`
-    sample_rate: int  # Hz; the rate that the encoder asked for
-    clean_logmel: Tensor  # (B, 1, M, L), standardised with the statistics of the pre-training data
+    clean_wav: Tensor  # (B, N) float32 whatever the precision of training, at `sample_rate`; of images (B, 0)
+    sample_rate: int  # Hz; the rate that the encoder asked for; of images 0
+    clean_logmel: Tensor  # (B, 1, M, L), standardised by the pre-training data; the images, (B, C, H, W)
     labels: Mapping[str, Tensor] = field(default_factory=dict)
     """Per data set of the recipe: multi-hot (B, C) in the order of `DataInfo.label_names`; NaN rows: not labelled."""
     crops: tuple[Crop, ...] | None = None
@@ -64,8 +64,8 @@ class Views:
 class DataInfo:
     """What is known about the data before the first batch."""
 
-    sample_rate: int  # Hz
-    crop_samples: int  # N, samples of one training crop
+    sample_rate: int  # Hz; 0: images
+    crop_samples: int  # N, samples of one training crop; 0: images
     label_names: Mapping[str, tuple[str, ...]]  # per data set of the recipe
 
 
@@ -118,6 +118,7 @@ class OfflineEncoder(nn.Module, abc.ABC):
     frame_rate: float | None = None  # Hz of its output; None: one vector per clip
     embed_dim: int  # C
     wants_crops: bool = False  # whether `views.crops` is to say where the audio is from
+    needs_wav: ClassVar[bool] = True  # False: it works on images, too, where `clean_wav` is empty
 
     def num_frames(self, num_samples: int) -> int | None:
         """Frames S that `forward` gives for N samples at its rate; None: one vector per clip."""
@@ -180,6 +181,7 @@ class Dataset(abc.ABC):
 
     name: ClassVar[str]
     task: TaskInfo | None = None  # of a published task; `m2dx tasks` lists these
+    media: Literal["audio", "image"] | None = "audio"  # what its files are; None: as the recipe's input
 
     @abc.abstractmethod
     def clips(self, split: str | None = None) -> list[Clip]:

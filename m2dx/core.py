@@ -6,6 +6,7 @@ from m2dx.evaluation.finetuning.evaluator import Finetune
 from m2dx.evaluation.knn import Knn
 from m2dx.evaluation.linear import Linear
 from m2dx.hookspecs import hookimpl
+from m2dx.images.datasets import ImageFolder
 from m2dx.model.losses import BCE, MSE, CrossEntropy, NormMSE
 from m2dx.model.mappers import LinearMapper, PoolLinearMapper
 from m2dx.model.maskings import (
@@ -53,7 +54,7 @@ def maskings() -> list[type]:
 
 @hookimpl
 def datasets() -> list[type]:
-    return [FolderDataset, CsvDataset]
+    return [FolderDataset, CsvDataset, ImageFolder]
 
 
 @hookimpl

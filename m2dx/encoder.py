@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, get_args, overload
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from m2dx.audio.logmel import LogMel
 from m2dx.errors import CheckpointError
+from m2dx.images.encoder import ImageEncoder, image_encoder_of
 from m2dx.model.build import build_logmel, model_shapes
 from m2dx.model.patches import PatchGrid, time_frames
 from m2dx.model.vit import Encoder, ViTSize
@@ -106,14 +107,12 @@ def load_encoder(
 
     `sample_rate` (Hz) and `num_heads` are for published files only, whose tensors cannot tell them; by default the
     folder's name is asked for the rate (16 kHz where it says nothing), and heads are 64 wide.
-    Raises CheckpointError where the path is missing, corrupt or something else.
+    Raises CheckpointError where the path is missing, corrupt or something else, such as an encoder of images.
     """
     weights = read_weights(path, sample_rate=sample_rate, num_heads=num_heads)
-    encoder = Encoder(weights.grid, weights.size)
-    try:
-        encoder.load_state_dict(weights.part("online"))
-    except RuntimeError as error:
-        raise CheckpointError(f"{weights.path}: the weights do not fit: {error}") from error
+    if weights.image is not None:
+        raise CheckpointError(f"{weights.path}: an encoder of images; m2dx.load_image_encoder loads it")
+    encoder = weights.encoder()
     if weights.unused and weights.source.startswith("published"):
         logger.warning("not used by the encoder: %s", ", ".join(weights.unused))
     return AudioEncoder(
@@ -124,6 +123,12 @@ def load_encoder(
         long_clips=long_clips,
         head=_published_head(weights),
     ).eval()
+
+
+def load_any_encoder(path: str | Path) -> AudioEncoder | ImageEncoder:
+    """What `load_encoder` or `m2dx.load_image_encoder` gives, by what the path holds."""
+    weights = read_weights(path)
+    return load_encoder(path) if weights.image is None else image_encoder_of(weights)
 
 
 def _published_head(weights: Weights) -> nn.Module | None:
@@ -148,9 +153,15 @@ def random_encoder(
     return AudioEncoder(network, build_logmel(audio), mean=mean, std=std).eval()
 
 
-def random_like(encoder: AudioEncoder, *, seed: int) -> AudioEncoder:
+@overload
+def random_like(encoder: AudioEncoder, *, seed: int) -> AudioEncoder: ...
+@overload
+def random_like(encoder: ImageEncoder, *, seed: int) -> ImageEncoder: ...
+def random_like(encoder: AudioEncoder | ImageEncoder, *, seed: int) -> AudioEncoder | ImageEncoder:
     """The same encoder with random weights and no head: the baseline that training has to beat. On the CPU."""
     network = _random_network(encoder.encoder.grid, encoder.encoder.size, seed)
+    if isinstance(encoder, ImageEncoder):
+        return ImageEncoder(network, encoder.section).eval()
     return AudioEncoder(
         network,
         copy.deepcopy(encoder.logmel).cpu(),

@@ -24,6 +24,10 @@ class AudioError(M2dxError):
     """Audio that cannot be used; for a single file, its text is the reason without the path."""
 
 
+class ImageError(M2dxError):
+    """An image that cannot be used; for a single file, its text is the reason without the path."""
+
+
 class CheckpointError(M2dxError):
     """A checkpoint or an export that is missing, corrupt, or does not fit the recipe."""
 

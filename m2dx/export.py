@@ -10,8 +10,9 @@ from typing import Any
 from safetensors.torch import save_file
 
 import m2dx
-from m2dx.encoder import load_encoder
+from m2dx.encoder import AudioEncoder, load_any_encoder
 from m2dx.errors import CheckpointError
+from m2dx.images.encoder import ImageEncoder
 from m2dx.model.published import published_names
 from m2dx.training.checkpoint import read_checked
 from m2dx.weights import CHECKPOINT_FORMAT, EXPORT_FORMAT, EXPORT_WEIGHTS, newest_checkpoint
@@ -21,7 +22,7 @@ def export_encoder(checkpoint: Path, folder: Path) -> Path:
     """Writes the online encoder of a checkpoint (or of a run's newest one) to a folder, and returns the folder.
 
     model.safetensors has the published parameter names; config.json holds sizes, log-mel settings, mean and std, and
-    the whole recipe. `load_encoder(folder)` reads it back.
+    the whole recipe. `load_encoder(folder)` (or `load_image_encoder`) reads it back.
     """
     if not checkpoint.exists():
         raise CheckpointError(f"{checkpoint}: no such checkpoint or run")
@@ -29,22 +30,19 @@ def export_encoder(checkpoint: Path, folder: Path) -> Path:
     state = read_checked(path)
     if state.get("format") != CHECKPOINT_FORMAT:
         raise CheckpointError(f"{path}: only m2dx checkpoints can be exported")
-    encoder = load_encoder(path)
+    encoder = load_any_encoder(path)
     grid, recipe = encoder.encoder.grid, state["recipe"]
     config: dict[str, Any] = {
         "format": EXPORT_FORMAT,
         "version": 1,
         "m2dx_version": m2dx.__version__,
         "step": state["step"],
-        "sample_rate": encoder.sample_rate,
         "embed_dim": encoder.embed_dim,
-        "frame_rate": encoder.frame_rate,
         "input_size": list(grid.input_size),
         "patch_size": list(grid.patch_size),
         "vit": asdict(encoder.encoder.size),
         "audio": recipe["audio"],
-        "mean": encoder.mean,
-        "std": encoder.std,
+        **_input_settings(encoder),
         "label_names": state["label_names"],
         "recipe": recipe,
     }
@@ -55,3 +53,14 @@ def export_encoder(checkpoint: Path, folder: Path) -> Path:
     save_file(weights, folder / EXPORT_WEIGHTS, metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return folder
+
+
+def _input_settings(encoder: AudioEncoder | ImageEncoder) -> dict[str, Any]:
+    if isinstance(encoder, ImageEncoder):
+        return {"image": encoder.section.model_dump(mode="json")}
+    return {
+        "sample_rate": encoder.sample_rate,
+        "frame_rate": encoder.frame_rate,
+        "mean": encoder.mean,
+        "std": encoder.std,
+    }

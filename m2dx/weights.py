@@ -19,8 +19,8 @@ from m2dx.errors import CheckpointError
 from m2dx.model import published
 from m2dx.model.build import model_shapes
 from m2dx.model.patches import PatchGrid
-from m2dx.model.vit import ViTSize
-from m2dx.recipe.schema import AudioSection, ModelSection
+from m2dx.model.vit import Encoder, ViTSize
+from m2dx.recipe.schema import AudioSection, ImageSection, ModelSection
 from m2dx.training.checkpoint import CheckpointFolder, check_records, load_plain
 
 CHECKPOINT_FORMAT = "m2dx-checkpoint"
@@ -45,6 +45,18 @@ class Weights:
     predictor_heads: int | None = None  # None: the file does not tell
     head: Mapping[str, Tensor] = field(default_factory=dict)  # of a published fine-tuned file
     unused: tuple[str, ...] = ()  # what else the file holds
+    image: ImageSection | None = (
+        None  # of encoders of images, with mean and std; then audio, mean and std say nothing
+    )
+
+    def encoder(self) -> Encoder:
+        """The online encoder; CheckpointError where the tensors do not fit."""
+        encoder = Encoder(self.grid, self.size)
+        try:
+            encoder.load_state_dict(self.part("online"))
+        except RuntimeError as error:
+            raise CheckpointError(f"{self.path}: the weights do not fit: {error}") from error
+        return encoder
 
     def part(self, name: str) -> dict[str, Tensor]:
         """The tensors of `online`, `target` or `predictor`, without that prefix; empty where the file has none."""
@@ -118,13 +130,15 @@ def _of_export(folder: Path) -> Weights:
             raise CheckpointError(
                 f"{folder}/config.json: format must be {EXPORT_FORMAT}, but is {config.get('format')}"
             )
-        grid = PatchGrid(tuple(config["input_size"]), tuple(config["patch_size"]))
+        image = None if config.get("image") is None else ImageSection(**config["image"])
+        channels = 1 if image is None else image.channels
+        grid = PatchGrid(tuple(config["input_size"]), tuple(config["patch_size"]), channels)
         size, audio = ViTSize(**config["vit"]), AudioSection(**config["audio"])
-        mean, std = float(config["mean"]), float(config["std"])
+        mean, std = (float(config["mean"]), float(config["std"])) if image is None else (0.0, 1.0)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}/config.json: not an m2dx export: {error!r}") from error
     tensors = published.rename(read_tensors(folder / EXPORT_WEIGHTS), published.MODEL_NAMES)
-    return Weights("export", folder, tensors, grid, size, audio, mean, std)
+    return Weights("export", folder, tensors, grid, size, audio, mean, std, image=image)
 
 
 def _of_checkpoint(path: Path, state: Mapping[str, Any]) -> Weights:
@@ -132,7 +146,9 @@ def _of_checkpoint(path: Path, state: Mapping[str, Any]) -> Weights:
     # Without the masking, whose options only its plugin knows; an encoder does not need it.
     settings = {key: value for key, value in recipe["model"].items() if key != "masking"}
     audio, model = AudioSection(**recipe["audio"]), ModelSection(**settings)
-    shapes, stats = model_shapes(audio, model), state["statistics"]
+    image = None if recipe.get("image") is None else ImageSection(**recipe["image"])
+    shapes = model_shapes(image or audio, model)
+    stats = state["statistics"] if image is None else {"mean": 0.0, "std": 1.0}
     tensors = {
         key[len(_CHECKPOINT_PREFIX) :]: value
         for key, value in state["model"].items()
@@ -149,6 +165,7 @@ def _of_checkpoint(path: Path, state: Mapping[str, Any]) -> Weights:
         stats["std"],
         predictor_heads=model.predictor.num_heads,
         unused=tuple(sorted({key.rpartition(".")[0] for key in state["model"] if key.startswith("tasks.")})),
+        image=image,
     )
 
 

@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import sklearn.datasets
 import soundfile
 import torch
 from torch import nn
@@ -26,6 +27,7 @@ SOUNDS = pathlib.Path(__file__).parents[1] / "examples" / "sounds"
 OPTIONS = {
     ("dataset", "csv"): {"path": SOUNDS / "instrument.csv"},
     ("dataset", "folder"): {"path": SOUNDS / "sounds" / "instrument", "label_from_folder": True},
+    ("dataset", "image_folder"): {"path": pathlib.Path(sklearn.datasets.__file__).parent / "images"},
     ("noise_source", "files"): {"path": SOUNDS / "noise.csv"},
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ MaskDraw = Callable[[torch.Generator], Tensor]
 
 _MOST_TRIES = 100
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class CropItem:
@@ -38,6 +40,7 @@ class CropItem:
     clip_id: int
     crop: Crop | None
     bad: tuple[BadFile, ...]
+    image: Tensor | None = None  # (C, H, W) uint8; then the wav is empty
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Batch:
     clip_ids: Tensor  # (B,) int64; of the clips that were read, after replacement of bad ones
     bad: tuple[BadFile, ...]  # found while loading this batch; a file may come again in a later one
     crops: tuple[Crop, ...] | None = None  # where the audio is from, if that is wanted
+    images: Tensor | None = None  # (B, C, H, W) uint8; then wav is (B, 0)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device; from pinned memory without waiting for the copy."""
@@ -69,6 +73,7 @@ class Batch:
             clip_ids=change(self.clip_ids),
             bad=self.bad,
             crops=self.crops,
+            images=None if self.images is None else change(self.images),
         )
 
 
@@ -76,6 +81,7 @@ def collate(items: Sequence[CropItem]) -> Batch:
     """One batch of items."""
     noise = [item.noise_wav for item in items if item.noise_wav is not None]
     crops = tuple(item.crop for item in items if item.crop is not None)
+    images = [item.image for item in items if item.image is not None]
     return Batch(
         wav=torch.stack([item.wav for item in items]),
         noise_wav=torch.stack(noise) if noise else None,
@@ -84,6 +90,7 @@ def collate(items: Sequence[CropItem]) -> Batch:
         clip_ids=torch.tensor([item.clip_id for item in items]),
         bad=tuple(dict.fromkeys(bad for item in items for bad in item.bad)),
         crops=crops or None,
+        images=torch.stack(images) if images else None,
     )
 
 
@@ -175,24 +182,42 @@ def read_any_crop(
 
     Raises `AudioError` when 100 clips in a row cannot be read.
     """
+
+    def read(clip: Clip) -> tuple[float, NDArray[np.float32]]:
+        return read_crop(
+            clip,
+            crop_samples=crop_samples,
+            sample_rate=sample_rate,
+            short_clips=short_clips,
+            position=float(torch.rand((), generator=generator, dtype=torch.float64)),
+        )
+
+    clip_id, (start, wav), bad = read_any(clips, clip_id, read, refusal=AudioError, generator=generator)
+    return clip_id, start, wav, bad
+
+
+def read_any(
+    clips: Sequence[Clip] | ClipList,
+    clip_id: int,
+    read: Callable[[Clip], T],
+    *,
+    refusal: type[M2dxError],
+    generator: torch.Generator,
+) -> tuple[int, T, list[BadFile]]:
+    """What `read` gives for the clip, or for another, drawn at random, where it refuses the clip; the bad files.
+
+    The first is the id of the clip that was read. Raises the refusal when 100 clips in a row are refused.
+    """
     bad: list[BadFile] = []
     for _ in range(_MOST_TRIES):
         clip = clips[clip_id]
         try:
-            start, wav = read_crop(
-                clip,
-                crop_samples=crop_samples,
-                sample_rate=sample_rate,
-                short_clips=short_clips,
-                position=float(torch.rand((), generator=generator, dtype=torch.float64)),
-            )
-        except AudioError as error:
+            return clip_id, read(clip), bad
+        except refusal as error:
             bad.append((str(clip.path), str(error)))
             clip_id = int(torch.randint(len(clips), (), generator=generator))
-        else:
-            return clip_id, start, wav, bad
     path, reason = bad[-1]
-    raise AudioError(f"none of {_MOST_TRIES} clips in a row could be read; the last: {path}: {reason}")
+    raise refusal(f"none of {_MOST_TRIES} clips in a row could be read; the last: {path}: {reason}")
 
 
 def read_crop(

@@ -78,6 +78,7 @@ class CsvDataset(Dataset):
     """
 
     name = "csv"
+    media = None
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The DataLoader of the training crops."""
+"""The DataLoader of the training crops, of audio or of images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from m2dx.audio.batches import ItemKey
-from m2dx.audio.crops import TrainingCrops, collate
+from m2dx.audio.crops import CropItem, collate
 from m2dx.errors import M2dxError
 
 _MOST_WORKERS = 16
@@ -28,7 +28,7 @@ def default_workers(*, processes: int = 1) -> int:
 
 
 def training_loader(
-    crops: TrainingCrops,
+    crops: Dataset[CropItem],
     batches: Sampler[list[ItemKey]],
     *,
     workers: int | None = None,

@@ -11,6 +11,7 @@ from torch import nn
 from m2dx.audio.logmel import LogMel
 from m2dx.components import DataInfo, TaskShapes, Views
 from m2dx.errors import RecipeError
+from m2dx.images.views import ImageStatistics, ImageViews
 from m2dx.model.contract import Part, check_declaration, declared_frames, try_task
 from m2dx.model.m2d import M2D
 from m2dx.model.mae import MSMMAE
@@ -21,10 +22,17 @@ from m2dx.model.patches import PatchGrid
 from m2dx.model.views import DataStatistics, ViewMaker
 from m2dx.model.vit import VIT_SIZES, ViTSize
 from m2dx.plugins import CORE
+from m2dx.recipe.schema import AudioSection
 
 if TYPE_CHECKING:
     from m2dx.plugins import PluginHost
-    from m2dx.recipe.schema import AudioSection, ComponentSpec, ModelSection, Recipe, TaskSection
+    from m2dx.recipe.schema import (
+        ComponentSpec,
+        ImageSection,
+        ModelSection,
+        Recipe,
+        TaskSection,
+    )
 
 
 @dataclass(frozen=True)
@@ -41,16 +49,16 @@ class ModelShapes:
         return self.grid.num_patches - self.num_visible
 
 
-def model_shapes(audio: AudioSection, model: ModelSection) -> ModelShapes:
-    """Grid, width and mask counts of a recipe; RecipeError where nothing would be visible or masked."""
+def model_shapes(source: AudioSection | ImageSection, model: ModelSection) -> ModelShapes:
+    """Grid, width and mask counts for an input; RecipeError where nothing would be visible or masked."""
     least = model.patch_size[1]
-    if audio.crop_frames < least:
+    if isinstance(source, AudioSection) and source.crop_frames < least:
         raise RecipeError(
-            f"audio.crop_seconds must give one patch of {least} frames or more, but the crop of {audio.crop_seconds:g} "
-            f"s is shorter than a patch ({audio.crop_frames} frames); set it to "
-            f"{least * audio.hop_length / audio.sample_rate:g} or more"
+            f"audio.crop_seconds must give one patch of {least} frames or more, but the crop of "
+            f"{source.crop_seconds:g} s is shorter than a patch ({source.crop_frames} frames); set it to "
+            f"{least * source.hop_length / source.sample_rate:g} or more"
         )
-    grid = PatchGrid((audio.n_mels, audio.crop_frames), model.patch_size)
+    grid = PatchGrid(source.input_size, model.patch_size, source.in_chans)
     size = VIT_SIZES[model.size]
     if model.depth is not None:
         size = replace(size, depth=model.depth)
@@ -69,7 +77,7 @@ def build_masking(recipe: Recipe, host: PluginHost) -> MaskDraw:
     RecipeError where the masking does not fit the recipe, PluginError where it fails or gives no permutation.
     """
     audio, model = recipe.audio, recipe.model
-    shapes = model_shapes(audio, model)
+    shapes = model_shapes(recipe.input, model)
     if model.masking is None:
         return MaskDraw(RandomMasking(shapes.grid.shape, shapes.num_visible), shapes.grid.num_patches)
     masking = host.build(
@@ -77,7 +85,9 @@ def build_masking(recipe: Recipe, host: PluginHost) -> MaskDraw:
         model.masking,
         grid=shapes.grid.shape,
         num_visible=shapes.num_visible,
-        patch_seconds=model.patch_size[1] * audio.hop_length / audio.sample_rate,
+        patch_seconds=None
+        if recipe.image is not None
+        else model.patch_size[1] * audio.hop_length / audio.sample_rate,
     )
     plugin = host.plugin_of("masking", model.masking.name)
     draw = MaskDraw(masking, shapes.grid.num_patches, None if plugin == CORE else plugin)
@@ -90,9 +100,11 @@ def build_logmel(audio: AudioSection) -> LogMel:
     return LogMel(**audio.model_dump(exclude={"crop_seconds"}))
 
 
-def build_masked_model(audio: AudioSection, model: ModelSection, *, with_tokens: bool) -> M2D | MSMMAE:
+def build_masked_model(
+    source: AudioSection | ImageSection, model: ModelSection, *, with_tokens: bool
+) -> M2D | MSMMAE:
     """M2D or MSM-MAE with fresh weights from torch's global generator; `with_tokens`: h-hat for tasks is wanted."""
-    shapes = model_shapes(audio, model)
+    shapes = model_shapes(source, model)
     predictor = ViTSize(**model.predictor.model_dump())
     for name, size in (("model.size", shapes.size), ("model.predictor", predictor)):
         if size.embed_dim % size.num_heads or size.embed_dim % 4:
@@ -132,11 +144,17 @@ def build_task(
         with Part.of(name, kind, spec.name, host=host).attempt("__init__"):
             return host.build(kind, spec, **offered)
 
+    if not data.crop_samples and host.component("offline_encoder", section.offline_encoder.name).needs_wav:
+        raise RecipeError(
+            f"tasks.{name}: the offline encoder {section.offline_encoder.name} needs waveforms, but the recipe's input "
+            "is images; take one that does not, such as labels"
+        )
     encoder = build("offline_encoder", section.offline_encoder, data=data)
     part = Part.of(name, "offline_encoder", encoder.name, host=host)
     check_declaration(part, encoder)
     rate = encoder.sample_rate or data.sample_rate
-    num_samples = -(-data.crop_samples * rate // data.sample_rate)  # as torchaudio's resample rounds
+    # As torchaudio's resample rounds; of images there are none.
+    num_samples = -(-data.crop_samples * rate // data.sample_rate) if data.sample_rate else 0
     frames, token_frames = declared_frames(part, encoder, num_samples), None
     if section.target_frames == "tokens":
         if frames is None:
@@ -159,21 +177,26 @@ def check_task_names(recipe: Recipe) -> None:
             raise RecipeError(f"tasks.{name}: {name!r} is a reserved name; give the task another one")
 
 
-def build_model(recipe: Recipe, data: DataInfo, statistics: DataStatistics, host: PluginHost) -> MultiTask:
+def build_views(recipe: Recipe, statistics: DataStatistics | ImageStatistics) -> ViewMaker | ImageViews:
+    """What makes the views of a recipe's batches."""
+    if isinstance(statistics, ImageStatistics):
+        return ImageViews(statistics)
+    noise_ratio = recipe.noise.ratio if recipe.noise else 0.0
+    return ViewMaker(build_logmel(recipe.audio), statistics, noise_ratio=noise_ratio)
+
+
+def build_model(
+    recipe: Recipe, data: DataInfo, statistics: DataStatistics | ImageStatistics, host: PluginHost
+) -> MultiTask:
     """The whole model with weights from the recipe's seed, its shapes checked by one small forward pass."""
     check_task_names(recipe)
-    shapes = model_shapes(recipe.audio, recipe.model)
+    shapes = model_shapes(recipe.input, recipe.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        masked_model = build_masked_model(recipe.audio, recipe.model, with_tokens=bool(recipe.tasks))
+        masked_model = build_masked_model(recipe.input, recipe.model, with_tokens=bool(recipe.tasks))
         tasks = {name: build_task(name, task, shapes, data, host) for name, task in recipe.tasks.items()}
-    views = ViewMaker(
-        build_logmel(recipe.audio),
-        statistics,
-        noise_ratio=recipe.noise.ratio if recipe.noise else 0.0,
-    )
     model = MultiTask(
-        views,
+        build_views(recipe, statistics),
         masked_model,
         tasks,
         method=recipe.model.method,
@@ -195,7 +218,7 @@ def check_tasks(
     views = Views(
         clean_wav=torch.randn(2, data.crop_samples, generator=generator) * 1e-3,
         sample_rate=data.sample_rate,
-        clean_logmel=torch.zeros(2, 1, *shapes.grid.input_size),
+        clean_logmel=torch.zeros(2, shapes.grid.in_chans, *shapes.grid.input_size),
         labels={name: torch.eye(1, len(labels)).repeat(2, 1) for name, labels in data.label_names.items()},
     )
     tokens = torch.zeros(2, shapes.grid.num_patches, shapes.size.embed_dim)

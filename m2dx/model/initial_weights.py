@@ -16,9 +16,9 @@ from m2dx.model.m2d import M2D
 from m2dx.model.mae import MSMMAE
 from m2dx.model.patches import PatchGrid, sincos_positions
 from m2dx.model.vit import Predictor
+from m2dx.recipe.schema import AudioSection, ImageSection
 
 if TYPE_CHECKING:
-    from m2dx.recipe.schema import AudioSection
     from m2dx.weights import Weights
 
 _POSITIONS = "pos_embed"
@@ -35,16 +35,19 @@ class InitialPart:
 
 
 @torch.no_grad()
-def load_initial_weights(model: M2D | MSMMAE, weights: Weights, audio: AudioSection) -> list[InitialPart]:
+def load_initial_weights(
+    model: M2D | MSMMAE, weights: Weights, source: AudioSection | ImageSection
+) -> list[InitialPart]:
     """Starts the online encoder, and target and predictor where the file has them, from pre-trained weights.
 
     Where the file has no target network, the target starts as a copy of the online one: next to a trained encoder, a
     random target would undo what it knows. A predictor of another size keeps its random start. Positions of another
     grid are computed anew if the file's are the fixed sine-cosine ones, and resampled otherwise.
-    Raises `RecipeError`, with every difference, where the online encoder is of another size, patch or mel count;
+    Raises `RecipeError`, with every difference, where the online encoder is of another size, patch or mel count, or of
+    another number of channels;
     `CheckpointError` where tensors are missing.
     """
-    _check_sizes(model, weights, audio)
+    _check_sizes(model, weights, source)
     parts = [_load_part("online encoder", model.online, weights.part("online"), weights.grid)]
     if isinstance(model, M2D):
         target = weights.part("target")
@@ -60,7 +63,9 @@ def load_initial_weights(model: M2D | MSMMAE, weights: Weights, audio: AudioSect
     return parts
 
 
-def initial_weights_table(weights: Weights, parts: list[InitialPart], audio: AudioSection) -> Table:
+def initial_weights_table(
+    weights: Weights, parts: list[InitialPart], source: AudioSection | ImageSection
+) -> Table:
     """What was loaded, missing and resized, and how the file's audio settings differ from the recipe's."""
     table = Table(title=f"initial weights: {weights.source} {weights.path}", title_justify="left")
     for column in ("part", "loaded", "missing", "note"):
@@ -70,13 +75,15 @@ def initial_weights_table(weights: Weights, parts: list[InitialPart], audio: Aud
     others = sorted({*weights.unused, *(["head"] if weights.head else [])})
     if others:
         table.add_row("not used", "", "", ", ".join(others))
+    if weights.image is not None or isinstance(source, ImageSection):
+        return table
     for name, value in weights.audio.model_dump(exclude={"crop_seconds"}).items():
-        if value != getattr(audio, name):
+        if value != getattr(source, name):
             table.add_row(
                 f"audio.{name}",
                 "",
                 "",
-                f"the file's encoder had {value}, the recipe has {getattr(audio, name)}",
+                f"the file's encoder had {value}, the recipe has {getattr(source, name)}",
             )
     table.add_row(
         "log-mel mean, std", "", "", f"the file's encoder had {weights.mean:.3f}, {weights.std:.3f}"
@@ -84,11 +91,16 @@ def initial_weights_table(weights: Weights, parts: list[InitialPart], audio: Aud
     return table
 
 
-def _check_sizes(model: M2D | MSMMAE, weights: Weights, audio: AudioSection) -> None:
+def _check_sizes(model: M2D | MSMMAE, weights: Weights, source: AudioSection | ImageSection) -> None:
     encoder = model.online
     have = {
         "model.patch_size": (encoder.grid.patch_size, weights.grid.patch_size),
-        "audio.n_mels": (audio.n_mels, weights.grid.input_size[0]),
+        "channels of the input": (encoder.grid.in_chans, weights.grid.in_chans),
+        **(
+            {"audio.n_mels": (source.n_mels, weights.grid.input_size[0])}
+            if isinstance(source, AudioSection)
+            else {}
+        ),
         "width of model.size": (encoder.size.embed_dim, weights.size.embed_dim),
         "model.depth": (encoder.size.depth, weights.size.depth),
         "attention heads of model.size": (encoder.size.num_heads, weights.size.num_heads),

@@ -31,8 +31,7 @@ class MSMMAE(nn.Module):
         super().__init__()
         self.grid, self.standardise_target = grid, standardise_target
         self.online = Encoder(grid, size)
-        values = grid.patch_size[0] * grid.patch_size[1]
-        self.predictor = Predictor(grid, decoder, input_dim=size.embed_dim, output_dim=values)
+        self.predictor = Predictor(grid, decoder, input_dim=size.embed_dim, output_dim=grid.patch_values)
         self.to_latent = nn.Linear(decoder.embed_dim, size.embed_dim) if with_tokens else None
         if self.to_latent is not None:
             init_linear(self.to_latent)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from m2dx.components import Loss, OfflineEncoder, OnlineMapper, Views
+from m2dx.images.views import ImageViews
 from m2dx.model.m2d import M2D
 from m2dx.model.mae import MSMMAE
 from m2dx.model.masking import Mask
@@ -85,11 +86,11 @@ class Task(nn.Module):
 
 
 class MultiTask(nn.Module):
-    """M2D-X (or MSM-MAE with tasks): from a batch of waveforms to the weighted sum of losses (eq. 6)."""
+    """M2D-X (or MSM-MAE with tasks): from a batch of waveforms (or images) to the weighted sum of losses (eq. 6)."""
 
     def __init__(
         self,
-        views: ViewMaker,
+        views: ViewMaker | ImageViews,
         masked_model: M2D | MSMMAE,
         tasks: Mapping[str, Task],
         *,

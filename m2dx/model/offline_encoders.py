@@ -17,6 +17,7 @@ class Labels(OfflineEncoder):
     """
 
     name = "labels"
+    needs_wav = False
 
     def __init__(self, data: DataInfo, *, dataset: str | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The grid of patches over a log-mel spectrogram, its positions, and features by time frame."""
+"""The grid of patches over a log-mel spectrogram (or an image), its positions, and features by time frame."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PatchGrid:
-    """Patches over an input of M mels and L frames."""
+    """Patches over an input of M mels and L frames, or of an image's rows and columns."""
 
     input_size: tuple[int, int]  # (M, L)
     patch_size: tuple[int, int]  # (mels, frames)
+    in_chans: int = 1  # channels of the input; 3 of images in colour
 
     def __post_init__(self) -> None:
         for size, patch in zip(self.input_size, self.patch_size, strict=True):
@@ -32,6 +33,11 @@ class PatchGrid:
         """P = F x T."""
         freq, time = self.shape
         return freq * time
+
+    @property
+    def patch_values(self) -> int:
+        """Values of one patch, over all channels."""
+        return self.patch_size[0] * self.patch_size[1] * self.in_chans
 
 
 def sincos_positions(shape: tuple[int, int], dim: int, *, class_token: bool = True) -> Tensor:

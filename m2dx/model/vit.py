@@ -73,13 +73,13 @@ class Encoder(nn.Module):
 
     pos_embed: Tensor
 
-    def __init__(self, grid: PatchGrid, size: ViTSize, *, in_chans: int = 1) -> None:
+    def __init__(self, grid: PatchGrid, size: ViTSize) -> None:
         super().__init__()
         self.grid, self.size = grid, size
         self.patch_embed = PatchEmbed(
             img_size=None,
             patch_size=grid.patch_size,  # type: ignore[arg-type]  # timm takes pairs as well
-            in_chans=in_chans,
+            in_chans=grid.in_chans,
             embed_dim=size.embed_dim,
         )
         self.cls_token = nn.Parameter(torch.empty(1, 1, size.embed_dim))
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         nn.init.normal_(self.cls_token, std=0.02)
 
     def embed(self, logmel: Tensor) -> Tensor:
-        """Embedded patches with their positions: (B, 1, M, L) -> (B, F*T, D).
+        """Embedded patches with their positions: (B, 1, M, L) -> (B, F*T, D); of images (B, C, H, W).
 
         An input shorter than the grid takes the first positions in time, a longer one interpolated positions
         (M2D-X, III-A2).

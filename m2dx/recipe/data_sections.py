@@ -1,10 +1,18 @@
-"""The sections `audio`, `data` and `noise` of a recipe: what goes into the model."""
+"""The sections `audio`, `image`, `data` and `noise` of a recipe: what goes into the model."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from m2dx.recipe.section import DatasetSpec, Fraction, Identifier, NoiseSourceSpec, Section, ShortClips
+from m2dx.recipe.section import (
+    DatasetSpec,
+    Fraction,
+    Identifier,
+    NoiseSourceSpec,
+    PositiveFraction,
+    Section,
+    ShortClips,
+)
 
 
 class AudioSection(Section):
@@ -60,6 +68,58 @@ class AudioSection(Section):
     def crop_samples(self) -> int:
         """N, samples of one crop."""
         return self.crop_frames * self.hop_length
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(M, L), the log-mel spectrogram of one crop."""
+        return self.n_mels, self.crop_frames
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the input."""
+        return 1
+
+
+class ImageSection(Section):
+    """Images as input, instead of audio (M2D-X, appendix A). The defaults are those of MAE, which the paper takes."""
+
+    size: tuple[PositiveInt, PositiveInt] = (224, 224)
+    """Height and width of the input, pixels; multiples of the patch size."""
+    channels: Literal[1, 3] = 3
+    """Channels: 3, images are brought to RGB, or 1, to grey."""
+    crop_scale: tuple[PositiveFraction, PositiveFraction] = (0.2, 1.0)
+    """Least and largest share of the image's area that a random crop takes, before it is resized to the size."""
+    flip: bool = True
+    """Flip half of the crops left to right."""
+    mean: tuple[float, ...] | None = None
+    """Mean of each channel, of values in [0, 1]; measured when not given (ImageNet: 0.485, 0.456, 0.406)."""
+    std: tuple[PositiveFloat, ...] | None = None
+    """Standard deviation of each channel; measured when not given (ImageNet: 0.229, 0.224, 0.225)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ImageSection":
+        if self.crop_scale[0] > self.crop_scale[1]:
+            raise ValueError(
+                f"crop_scale must be the least and the largest share, but is {list(self.crop_scale)}"
+            )
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std must be given together, or both be left out to be measured")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) != self.channels:
+                raise ValueError(
+                    f"{name} must have a value for each of the {self.channels} channels, but has {len(values)}"
+                )
+        return self
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width), pixels."""
+        return self.size
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the input."""
+        return self.channels
 
 
 class DataSetSection(Section):

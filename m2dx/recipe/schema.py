@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import NonNegativeInt, model_validator
 
-from m2dx.recipe.data_sections import AudioSection, DataSection, DataSetSection, NoiseSection
+from m2dx.recipe.data_sections import AudioSection, DataSection, DataSetSection, ImageSection, NoiseSection
 from m2dx.recipe.model_sections import EmaSection, ModelSection, PredictorSection, TaskSection
 from m2dx.recipe.paths import RecipePath, RunPath
 from m2dx.recipe.run_sections import EvaluationSection, EvaluationTaskSection, TrainSection
@@ -21,6 +21,7 @@ __all__ = [
     "EmaSection",
     "EvaluationSection",
     "EvaluationTaskSection",
+    "ImageSection",
     "Kind",
     "ModelSection",
     "NoiseSection",
@@ -44,6 +45,8 @@ class Recipe(Section):
     """Seed of weights, crops, masks and noise."""
     audio: AudioSection = AudioSection()
     """Log-mel settings."""
+    image: ImageSection | None = None
+    """Images as input, instead of audio; default none."""
     data: DataSection
     """Pre-training data."""
     noise: NoiseSection | None = None
@@ -59,9 +62,36 @@ class Recipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
     """Evaluation after pre-training, and during it."""
 
+    @property
+    def input(self) -> AudioSection | ImageSection:
+        """What goes into the model."""
+        return self.audio if self.image is None else self.image
+
+    @model_validator(mode="after")
+    def _audio_or_images(self) -> "Recipe":
+        if self.image is None:
+            return self
+        if self.audio != AudioSection():
+            raise ValueError("audio must be left out where image is given; the input is one of the two")
+        if self.noise is not None:
+            raise ValueError("noise must be left out with image: background noise is mixed into audio only")
+        if self.data.mean is not None:
+            raise ValueError(
+                "data.mean and data.std are those of log-mel spectrograms and must be left out with image; give "
+                "image.mean and image.std"
+            )
+        return self
+
     @model_validator(mode="after")
     def _whole_patches(self) -> "Recipe":
         mels, frames = self.model.patch_size
+        if self.image is not None:
+            if self.image.size[0] % mels or self.image.size[1] % frames:
+                raise ValueError(
+                    f"image.size must be a multiple of model.patch_size ({mels} x {frames}), but is "
+                    f"{self.image.size[0]} x {self.image.size[1]}"
+                )
+            return self
         if self.audio.n_mels % mels:
             raise ValueError(
                 f"audio.n_mels must be a multiple of the patch's {mels} mels (model.patch_size), "

@@ -45,5 +45,6 @@ EvaluatorSpec = Annotated[ComponentSpec, Kind("evaluator")]
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveFraction = Annotated[float, Field(gt=0.0, le=1.0)]
 OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 ShortClips = Literal["pad", "repeat"]

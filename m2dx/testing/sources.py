@@ -13,7 +13,8 @@ from torch import Tensor
 
 from m2dx.audio.crops import read_crop
 from m2dx.components import Clip, Dataset, NoiseSource
-from m2dx.errors import AudioError
+from m2dx.errors import AudioError, ImageError
+from m2dx.images.reading import read_image
 from m2dx.testing.rules import Subject
 
 NUM_SAMPLES = (400, 15_360, 33_333)
@@ -141,6 +142,11 @@ def _check_files(subject: Subject, dataset: Dataset, clips: list[Clip]) -> None:
     )
     for clip in there[:CLIPS_READ]:
         try:
+            if dataset.media == "image":
+                read_image(clip.path, channels=3)
+                continue
             read_crop(clip, crop_samples=16_000, sample_rate=16_000, short_clips="pad", position=0.5)
-        except AudioError as error:
-            subject.fail(f"its clips must be readable with soundfile, but {clip.path} is not: {error}")
+        except (AudioError, ImageError) as error:
+            subject.fail(
+                f"its clips must be readable with soundfile (images with Pillow), but {clip.path} is not: {error}"
+            )

@@ -20,12 +20,15 @@ from m2dx.audio.noise import ClipNoise
 from m2dx.audio.statistics import Statistics, measure_noise, measure_statistics
 from m2dx.components import DataInfo, Dataset, NoiseSource
 from m2dx.errors import CheckpointError, RecipeError
+from m2dx.images.crops import TrainingImages
+from m2dx.images.statistics import MeasuredImages, measure_images
+from m2dx.images.views import ImageStatistics
 from m2dx.model.build import build_logmel, build_masking, build_model
 from m2dx.model.initial_weights import initial_weights_table, load_initial_weights
 from m2dx.model.multitask import MultiTask
 from m2dx.model.views import DataStatistics
 from m2dx.plugins import PluginHost
-from m2dx.recipe.schema import Recipe
+from m2dx.recipe.schema import ImageSection, Recipe
 from m2dx.training.distributed import Processes
 from m2dx.weights import read_weights
 
@@ -38,9 +41,9 @@ class PreparedRun:
     folder: Path
     processes: Processes
     clips: ClipList
-    crops: TrainingCrops
+    crops: TrainingCrops | TrainingImages
     model: MultiTask
-    statistics: DataStatistics
+    statistics: DataStatistics | ImageStatistics
     missing: tuple[str, ...]  # what the data sets lack on this machine; empty but in the main process
     bad: tuple[BadFile, ...]  # files found unusable while measuring
     host: PluginHost
@@ -91,6 +94,7 @@ def prepare(
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
     datasets = {name: host.build("dataset", section.dataset) for name, section in recipe.data.sets.items()}
+    check_media(recipe, datasets, "data.sets")
     noise_dataset = build_noise_dataset(recipe, host)
     asked = {**datasets, **({} if noise_dataset is None else {"noise": noise_dataset})}
     missing = missing_lines(asked) if processes.is_main else ()
@@ -104,26 +108,40 @@ def prepare(
     data = data_info(recipe, clips)
     # The model first, its statistics later: what cannot fit should not cost a pass over the data.
     draw_mask = build_masking(recipe, host)
-    model = build_model(recipe, data, DataStatistics(0.0, 1.0), host)
+    model = build_model(recipe, data, _no_statistics(recipe), host)
     if initialise and recipe.init_from is not None:
         _start_from(recipe.init_from, model, recipe, processes, console)
     found = processes.from_main(
         _measure(recipe, clips, noise, processes, console) if processes.is_main else None
     )
     recipe, bad = with_statistics(recipe, *found), tuple(b for part in found if part for b in part.bad)
-    model.views.statistics = statistics = recorded_statistics(recipe)
-    crops = TrainingCrops(
-        clips,
-        crop_samples=recipe.audio.crop_samples,
-        sample_rate=recipe.audio.sample_rate,
-        seed=recipe.seed,
-        draw_mask=draw_mask,
-        short_clips=recipe.data.short_clips,
-        noise=noise,
-        with_crops=model.wants_crops,
-    )
+    statistics: DataStatistics | ImageStatistics
+    crops: TrainingCrops | TrainingImages
+    if recipe.image is None:
+        statistics = recorded_statistics(recipe)
+        crops = TrainingCrops(
+            clips,
+            crop_samples=recipe.audio.crop_samples,
+            sample_rate=recipe.audio.sample_rate,
+            seed=recipe.seed,
+            draw_mask=draw_mask,
+            short_clips=recipe.data.short_clips,
+            noise=noise,
+            with_crops=model.wants_crops,
+        )
+    else:
+        statistics = ImageStatistics.of(recipe.image)
+        crops = TrainingImages(clips, recipe.image, recipe.seed, draw_mask)
+    model.views.statistics = statistics
     folder = recipe.output / recipe.name
     return PreparedRun(recipe, folder, processes, clips, crops, model, statistics, missing, bad, host)
+
+
+def _no_statistics(recipe: Recipe) -> DataStatistics | ImageStatistics:
+    """Statistics that change nothing, until the data's are known."""
+    if recipe.image is None:
+        return DataStatistics(0.0, 1.0)
+    return ImageStatistics((0.0,) * recipe.image.channels, (1.0,) * recipe.image.channels)
 
 
 def _check_sampling(recipe: Recipe, clips: ClipList) -> None:
@@ -146,16 +164,32 @@ def _check_sampling(recipe: Recipe, clips: ClipList) -> None:
 def _start_from(path: Path, model: MultiTask, recipe: Recipe, processes: Processes, console: Console) -> None:
     weights = read_weights(path)
     try:
-        parts = load_initial_weights(model.masked_model, weights, recipe.audio)
+        parts = load_initial_weights(model.masked_model, weights, recipe.input)
     except CheckpointError as error:
         raise CheckpointError(f"{weights.path}: {error}") from error
     if processes.is_main:
-        console.print(initial_weights_table(weights, parts, recipe.audio))
+        console.print(initial_weights_table(weights, parts, recipe.input))
 
 
 def data_info(recipe: Recipe, clips: ClipList) -> DataInfo:
     """What components may know about the data."""
+    if recipe.image is not None:
+        return DataInfo(0, 0, clips.label_names)
     return DataInfo(recipe.audio.sample_rate, recipe.audio.crop_samples, clips.label_names)
+
+
+def check_media(recipe: Recipe, datasets: Mapping[str, Dataset], place: str) -> None:
+    """RecipeError where data sets list audio for a recipe on images, or the other way round; `place`: in the recipe."""
+    wanted = "audio" if recipe.image is None else "image"
+    what = {"audio": "audio", "image": "images"}
+    lines = [
+        f"{place}.{name}: the input of the recipe is {what[wanted]}, but the data set {dataset.name} lists "
+        f"{what[dataset.media]}; {'add' if wanted == 'audio' else 'leave out'} `image:`, or take another data set"
+        for name, dataset in datasets.items()
+        if dataset.media not in (None, wanted)
+    ]
+    if lines:
+        raise RecipeError("\n".join(lines))
 
 
 def missing_lines(datasets: Mapping[str, Dataset]) -> tuple[str, ...]:
@@ -189,8 +223,10 @@ def build_noise(recipe: Recipe, host: PluginHost, dataset: Dataset | None) -> No
 
 def _measure(
     recipe: Recipe, clips: ClipList, noise: NoiseSource | None, processes: Processes, console: Console
-) -> tuple[Statistics | None, Statistics | None]:
+) -> tuple[Statistics | MeasuredImages | None, Statistics | None]:
     """Statistics of the data and of the noise, each only where the recipe does not give them."""
+    if recipe.image is not None:
+        return _measure_images(recipe, recipe.image, clips, console), None
     logmel = build_logmel(recipe.audio).to(processes.device)
     measure: dict[str, Any] = {
         "logmel": logmel,
@@ -211,10 +247,27 @@ def _measure(
     return of_data, of_noise
 
 
-def with_statistics(recipe: Recipe, data: Statistics | None, noise: Statistics | None) -> Recipe:
+def _measure_images(
+    recipe: Recipe, section: ImageSection, clips: ClipList, console: Console
+) -> MeasuredImages | None:
+    if section.mean is not None:
+        return None
+    found = measure_images(
+        clips, section, seed=recipe.seed, max_clips=recipe.data.stats_clips, workers=recipe.data.workers
+    )
+    mean, std = (", ".join(f"{value:.3f}" for value in values) for values in (found.mean, found.std))
+    console.print(f"mean {mean}, std {std} by channel over {found.clips} images")
+    return found
+
+
+def with_statistics(
+    recipe: Recipe, data: Statistics | MeasuredImages | None, noise: Statistics | None
+) -> Recipe:
     """The recipe with the measured mean and std filled in."""
     update: dict[str, Any] = {}
-    if data is not None:
+    if isinstance(data, MeasuredImages) and recipe.image is not None:
+        update["image"] = recipe.image.model_copy(update={"mean": data.mean, "std": data.std})
+    elif data is not None:
         update["data"] = recipe.data.model_copy(update={"mean": data.mean, "std": data.std})
     if noise is not None and recipe.noise is not None:
         update["noise"] = recipe.noise.model_copy(update={"mean": noise.mean})
@@ -222,7 +275,7 @@ def with_statistics(recipe: Recipe, data: Statistics | None, noise: Statistics |
 
 
 def recorded_statistics(recipe: Recipe) -> DataStatistics:
-    """The statistics of a resolved recipe."""
+    """The statistics of a resolved recipe on audio."""
     assert recipe.data.mean is not None and recipe.data.std is not None
     noise_mean = recipe.noise.mean if recipe.noise is not None else None
     return DataStatistics(recipe.data.mean, recipe.data.std, noise_mean or 0.0)

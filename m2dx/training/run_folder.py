@@ -88,6 +88,11 @@ def as_begun(recipe: Recipe, began: Mapping[str, Any]) -> Recipe:
     update: dict[str, Any] = {}
     if recipe.data.mean is None:
         update["data"] = recipe.data.model_copy(update={key: began["data"][key] for key in ("mean", "std")})
+    image = began.get("image")
+    if recipe.image is not None and recipe.image.mean is None and image is not None:
+        update["image"] = recipe.image.model_copy(
+            update={key: image[key] and tuple(image[key]) for key in ("mean", "std")}
+        )
     if recipe.noise is not None and recipe.noise.mean is None and began["noise"] is not None:
         update["noise"] = recipe.noise.model_copy(update={"mean": began["noise"]["mean"]})
     return recipe.model_copy(update=update)
