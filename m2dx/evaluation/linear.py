@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Literal
@@ -21,6 +23,7 @@ from m2dx.evaluation.splits import Fold
 from m2dx.evaluation.tasks import EvaluationTask
 
 EarlyStopping = Literal["score", "loss"]
+Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class LinearSettings:
     batch_size: int = 64
     weight_decay: float = 0.0
     early_stopping: EarlyStopping = "score"
+    precision: Precision = "bf16"
 
 
 class Linear(Evaluator):
@@ -51,6 +55,8 @@ class Linear(Evaluator):
         weight_decay: L2 penalty.
         early_stopping: what is better on the validation part: a higher score (accuracy or mAP; the lower loss where it
             is equal), or a lower loss, which is less noisy where that part has few clips.
+        precision: arithmetic of the products in training; sums, weights and the test are fp32. bf16 (on GPUs TF32)
+            takes effect where the processor has it and the products are large.
     """
 
     name = "linear"
@@ -64,8 +70,11 @@ class Linear(Evaluator):
         batch_size: PositiveInt = 64,
         weight_decay: NonNegativeFloat = 0.0,
         early_stopping: EarlyStopping = "score",
+        precision: Precision = "bf16",
     ) -> None:
-        self.settings = LinearSettings(lr, epochs, patience, batch_size, weight_decay, early_stopping)
+        self.settings = LinearSettings(
+            lr, epochs, patience, batch_size, weight_decay, early_stopping, precision
+        )
 
     def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
         """One score, over folds and seeds."""
@@ -114,16 +123,28 @@ def fit(
         fused=True,
     )
     stack = _Stack(runs, settings.batch_size)
-    for epoch in range(1, settings.epochs + 1):
-        stack.train_epoch(optimizer)
-        stack.validate(epoch, settings.early_stopping)
-        active = [run for run in stack.runs if epoch - run.best_epoch < settings.patience]
-        if not active:
-            break
-        if len(active) < len(stack.runs):
-            stack = _Stack(active, settings.batch_size)
+    with _products_in(settings.precision):
+        for epoch in range(1, settings.epochs + 1):
+            stack.train_epoch(optimizer)
+            stack.validate(epoch, settings.early_stopping)
+            active = [run for run in stack.runs if epoch - run.best_epoch < settings.patience]
+            if not active:
+                break
+            if len(active) < len(stack.runs):
+                stack = _Stack(active, settings.batch_size)
     done = [run.finish() for run in runs]
     return [done[first : first + len(seeds)] for first in range(0, len(done), len(seeds))]
+
+
+@contextmanager
+def _products_in(precision: Precision) -> Iterator[None]:
+    """Products of float32 matrices in that arithmetic; after it, in the one of before."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if precision == "bf16" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +218,10 @@ class _Stack:
         self.weight_grad, self.bias_grad = torch.empty_like(self.weight), torch.empty_like(self.bias)
         self.inputs = self.weight.new_empty(len(runs), batch_size, self.weight.shape[2])  # (R, B, D)
         for run, weight, bias in zip(runs, self.weight, self.bias, strict=True):
-            run.weight.data, run.bias.data = weight, bias  # the optimizer's parameters are slices of the stack
+            run.weight.data, run.bias.data = (
+                weight,
+                bias,
+            )  # the optimizer's parameters are slices of the stack
 
     def train_epoch(self, optimizer: torch.optim.Optimizer) -> None:
         """One pass of each run over its training clips, in its own order."""
@@ -214,11 +238,11 @@ class _Stack:
         counted = pad_sequence(
             [self.bias.new_full((len(batch),), 1 / max(len(batch), 1)) for batch in batches], batch_first=True
         )
-        logits = torch.baddbmm(self.bias[:, None], inputs, self.weight.mT).requires_grad_()  # (R, b, C)
-        (_losses(logits, self.runs[0].part.y[rows]) * counted).sum().backward()
+        logits = torch.baddbmm(self.bias[..., None], self.weight, inputs.mT).requires_grad_()  # (R, C, b)
+        (_losses(logits.mT, self.runs[0].part.y[rows]) * counted).sum().backward()
         assert logits.grad is not None
-        torch.bmm(logits.grad.mT, inputs, out=self.weight_grad)
-        torch.sum(logits.grad, dim=1, out=self.bias_grad)
+        torch.bmm(logits.grad, inputs, out=self.weight_grad)
+        torch.sum(logits.grad, dim=2, out=self.bias_grad)
         for number, (run, batch) in enumerate(zip(self.runs, batches, strict=True)):
             trained = len(batch) > 0
             run.weight.grad = self.weight_grad[number] if trained else None
