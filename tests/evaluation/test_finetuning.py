@@ -18,7 +18,12 @@ from m2dx.evaluation.finetuning.augmentation import (
     structured_patchout,
 )
 from m2dx.evaluation.finetuning.network import FinetunedNetwork, Head
-from m2dx.evaluation.finetuning.optimisation import classification_loss, learning_rate, make_optimizer
+from m2dx.evaluation.finetuning.optimisation import (
+    WEIGHT_DECAY,
+    classification_loss,
+    learning_rate,
+    make_optimizer,
+)
 from m2dx.recipe.schema import AudioSection, ModelSection
 
 
@@ -200,7 +205,7 @@ def test_longer_audio_is_split_or_has_interpolated_positions(encoder, patchout):
 def test_a_frozen_patch_embedding_stays_while_the_rest_is_trained(encoder):
     network = FinetunedNetwork(encoder, 3, freeze_patch_embed=True).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    optimizer = make_optimizer("adamw", network.parameters(), weight_decay=None)
+    optimizer = make_optimizer("adamw", network.parameters(), weight_decay=0.0)
     for group in optimizer.param_groups:
         group["lr"] = 1e-2
     for seed in range(2):  # the second step has gradients before the head, whose weights begin near 0
@@ -250,7 +255,7 @@ def first_steps(name, weight_decay, *, lr=0.5, steps=2):
 
 @pytest.mark.parametrize("name", ["sgd", "lars"])
 def test_sgd_and_lars_as_published_take_the_gradient_with_momentum(name):
-    assert first_steps(name, None) == [
+    assert first_steps(name, WEIGHT_DECAY[name]) == [
         pytest.approx([2.5, 3.0]),  # - 0.5 g
         pytest.approx([1.55, 1.1]),  # - 0.5 (0.9 g + g)
     ]
@@ -268,7 +273,7 @@ def test_lars_with_weight_decay_scales_the_step_by_the_ratio_of_norms():
 def test_adamw_takes_a_step_of_the_learning_rate_and_decays_weights_apart():
     (after,) = first_steps("adamw", 0.1, lr=0.01, steps=1)
     assert after == pytest.approx([3.0 * 0.999 - 0.01, 4.0 * 0.999 - 0.01], rel=1e-6)
-    (published,) = first_steps("adamw", None, lr=0.01, steps=1)
+    (published,) = first_steps("adamw", WEIGHT_DECAY["adamw"], lr=0.01, steps=1)
     assert published == pytest.approx([3.0 * (1 - 1e-6) - 0.01, 4.0 * (1 - 1e-6) - 0.01], rel=1e-7)
 
 
