@@ -5,25 +5,28 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-import m2dx
-from m2dx.audio.batches import ItemKey
-from m2dx.audio.crops import collate
-from m2dx.encoder import load_encoder
+from m2dx.encoder import load_any_encoder
 from m2dx.errors import M2dxError
 from m2dx.export import export_encoder
-from m2dx.model.masking import Mask
 from m2dx.plugins import PluginHost
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
-from m2dx.report import MaskedExample, write_report
+from m2dx.report import (
+    RunPictures,
+    describe_data,
+    describe_software,
+    describe_start,
+    draw_run,
+    write_report,
+)
 from m2dx.scoring import Scoring
 from m2dx.training.background_scoring import BackgroundScoring, discard_waiting
 from m2dx.training.checkpoint import Checkpoint
@@ -35,8 +38,6 @@ from m2dx.training.run_folder import as_begun, open_run_folder, start_run_folder
 from m2dx.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
-
-EXAMPLES_SHOWN = 4
 
 
 def run_recipe(
@@ -74,7 +75,7 @@ def run_recipe(
             folder = export_encoder(run.folder, run.folder / "encoder")
             console.print(f"encoder: {folder}")
             if scoring is not None:
-                scoring.run(load_encoder(folder), console, run.folder, step=trainer.step)
+                scoring.run(load_any_encoder(folder), console, run.folder, step=trainer.step)
     finally:
         console.print(f"report: {write_page(run)}")
     return summary
@@ -133,10 +134,9 @@ def write_summary(trainer: Trainer, summary: TrainingSummary, console: Console) 
         "data_clips": len(run.clips),
         "missing": list(run.missing),
         "device": f"{run.processes.device} x {run.processes.world_size}",
-        "versions": {
-            "m2dx": m2dx.__version__,
-            **{name: version(name) for name in ("torch", "torchaudio", "timm", "numpy")},
-        },
+        **describe_start(),
+        **describe_software(run.host),
+        "data": describe_data(run.recipe, run.host),
     }
     if trainer.scoring is not None:
         content["failed_evaluations"] = trainer.scoring.failed
@@ -149,43 +149,18 @@ def write_summary(trainer: Trainer, summary: TrainingSummary, console: Console) 
     )
 
 
-def write_page(run: PreparedRun) -> Path:
-    """Writes report.html; without pictures of masked clips where they cannot be read."""
-    examples: Sequence[MaskedExample] = ()
-    try:
-        examples = masked_examples(run)
-    except M2dxError as error:
-        logger.warning("without pictures of clips: %s", error)
-    return write_report(run.folder, examples)
-
-
-def masked_examples(run: PreparedRun) -> Sequence[MaskedExample]:
-    """What M2D sees of a few clips: clean and noisy log-mel, and which patches are masked."""
-    count = min(EXAMPLES_SHOWN, len(run.clips))
-    ids = [i * len(run.clips) // count for i in range(count)]
-    batch = collate([run.crops[ItemKey(0, position, clip_id)] for position, clip_id in enumerate(ids)])
-    model = run.model.to("cpu")
-    noisy, views = model.views(batch)
-    grid = model.masked_model.online.grid.shape
-    masked = Mask(batch.ids_shuffle, model.num_visible).is_masked.unflatten(1, grid)
-    return [
-        MaskedExample(
-            name=run.clips[int(batch.clip_ids[i])].path.name,
-            clean=views.clean_logmel[i, 0].numpy(),
-            noisy=noisy[i, 0].numpy(),
-            is_masked=masked[i].numpy(),
-            seconds=run.recipe.audio.crop_seconds,
-        )
-        for i in range(count)
-    ]
+def write_page(run: PreparedRun, *, data: Mapping[str, Any] | None = None) -> Path:
+    """Writes report.html, with pictures of clips as far as they can be drawn; `data`: what the lists hold now."""
+    return write_report(run.folder, draw_run(run), data=data)
 
 
 def report_of_run(folder: Path, host: PluginHost, console: Console) -> Path:
-    """Writes a run's page anew; without pictures of masked clips where its data cannot be read any more."""
+    """Writes a run's page anew; without pictures of clips where its data cannot be read any more."""
     try:
         recipe = load_recipe(folder / "recipe.yaml", host=host)
         run = prepare(recipe, host, Processes(0, 1, pick_device("cpu")), console, initialise=False)
     except M2dxError as error:
         logger.warning("without pictures of clips: %s", error)
-        return write_report(folder)
-    return write_page(replace(run, folder=folder))  # which may have been moved
+        return write_report(folder, RunPictures(notes=(f"Clips cannot be shown: {error}",)))
+    run = replace(run, folder=folder)  # which may have been moved
+    return write_page(run, data=describe_data(recipe, host))

@@ -28,11 +28,15 @@ VIEWS: tuple[View, ...] = ("clean", "noisy", "visible")
 INK = "#1f2933"
 ACCENT = "#2f81c4"  # readable on white and on black
 MASKED = "#8b9096"
-PANEL_INCHES = (3.5, 2.1)
+PANEL_INCHES = (3.2, 2.15)
+"""Of a panel; it is shown about as wide as the screen of a phone, where its text should be as large as the page's."""
+TITLE_SIZE, LABEL_SIZE = 11.5, 10.5
+MOST_LETTERS = 32
+"""Of a panel's title; more would not fit."""
 MOST_POINTS = 1500
 """Points that a curve is drawn with, at most: more can't be seen, and would make the page heavy."""
 
-_TICKS = (1, 2, 5, 10)
+TICKS = (1, 2, 5, 10)
 _SMOOTHED = ("loss", "grad_norm", "clips_per_second")
 _TITLES = {
     "loss": "Total loss",
@@ -41,14 +45,14 @@ _TITLES = {
     "lr": "Learning rate",
     "ema_decay": "EMA decay of the target",
     "grad_norm": "Gradient norm",
-    "rankme": "RankMe (effective rank of the features)",
+    "rankme": "RankMe (effective rank)",
     "clips_per_second": "Clips per second",
 }
 
 
 @dataclass(frozen=True)
 class MaskedExample:
-    """One clip as M2D sees it. Raises ValueError where the shapes do not fit each other."""
+    """One clip as the model sees it. Raises ValueError where the shapes do not fit each other."""
 
     name: str
     clean: NDArray[np.floating]  # (M, L) log-mel
@@ -129,18 +133,26 @@ def _draw_curve(axes: Axes, metrics: Metrics, name: str) -> None:
         axes.plot(steps[thin], values[thin], color=ACCENT, alpha=0.28, linewidth=0.7)
         values = smooth(values)
     axes.plot(steps[thin], values[thin], color=ACCENT, linewidth=1.5, marker=marker, markersize=2.5)
-    _dress(axes, title_of(name), "step")
-    axes.grid(axis="y", color=INK, alpha=0.13, linewidth=0.6)
-    axes.spines[["left", "top", "right"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=_TICKS))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=_TICKS))
+    dress(axes, title_of(name), "step")
+    thin_frame(axes, steps)
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=TICKS))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
 
 
+def thin_frame(axes: Axes, steps: Sequence[float] | NDArray[np.float64]) -> None:
+    """Lines at the ticks of the values instead of a frame; whole steps at the bottom, each once."""
+    axes.grid(axis="y", color=INK, alpha=0.13, linewidth=0.6)
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    if len(set(steps)) == 1:
+        axes.set_xticks([float(steps[0])])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=TICKS))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
 def example_figure(example: MaskedExample, views: Sequence[View] = VIEWS) -> Figure:
-    """A row of log-mels on one colour scale: the clean clip, the noisy one that M2D sees, and its visible patches."""
+    """A row of log-mels on one colour scale: the clip, with noise as the model is given it, and its visible patches."""
     figure = Figure(figsize=(PANEL_INCHES[0] * len(views), PANEL_INCHES[1]), layout="constrained")
     both = np.concatenate([example.clean.ravel(), example.noisy.ravel()])
     low, high = np.nanpercentile(both, [1.0, 99.7])
@@ -154,10 +166,10 @@ def example_figure(example: MaskedExample, views: Sequence[View] = VIEWS) -> Fig
         )  # fmt: skip
         if view == "visible":
             _draw_mask(axes, example, extent)
-        _dress(axes, view_title(example, view), "seconds")
-        axes.set_ylabel("mel band", fontsize=8, color=INK)
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=_TICKS))
-        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=_TICKS))
+        dress(axes, view_title(example, view), "seconds")
+        axes.set_ylabel("mel band", fontsize=LABEL_SIZE, color=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=TICKS))
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=TICKS))
         axes.spines[:].set_visible(False)
     return figure
 
@@ -167,7 +179,7 @@ def view_title(example: MaskedExample, view: View) -> str:
     if view == "clean":
         return "Clean"
     if view == "noisy":
-        return "With noise: M2D's view" if example.has_noise else "M2D's view (no noise added)"
+        return "With noise: what is given" if example.has_noise else "What is given (no noise)"
     return f"Visible patches ({np.mean(~example.is_masked):.0%} of {example.is_masked.size})"
 
 
@@ -185,10 +197,13 @@ def _draw_mask(axes: Axes, example: MaskedExample, extent: tuple[float, float, f
     axes.set(xlim=extent[:2], ylim=extent[2:])
 
 
-def _dress(axes: Axes, title: str, x_label: str) -> None:
-    axes.set_title(title, loc="left", fontsize=9, fontweight="bold", color=INK, parse_math=False)
-    axes.set_xlabel(x_label, fontsize=8, color=INK)
-    axes.tick_params(labelsize=8, colors=INK)
+def dress(axes: Axes, title: str, x_label: str) -> None:
+    """Title, label and colours of a panel."""
+    if len(title) > MOST_LETTERS:  # a name of someone else's; the text for those who can't see has all of it
+        title = f"{title[: MOST_LETTERS - 1]}…"
+    axes.set_title(title, loc="left", fontsize=TITLE_SIZE, fontweight="bold", color=INK, parse_math=False)
+    axes.set_xlabel(x_label, fontsize=LABEL_SIZE, color=INK)
+    axes.tick_params(labelsize=LABEL_SIZE, colors=INK)
     axes.spines[:].set_color(INK)
     axes.patch.set_alpha(0.0)
 

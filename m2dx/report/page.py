@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-import m2dx
+from m2dx.report.data_table import data_table
 from m2dx.report.figures import (
     VIEWS,
     MaskedExample,
@@ -24,128 +22,79 @@ from m2dx.report.figures import (
     title_of,
     view_title,
 )
-from m2dx.report.run_folder import RunFolder, read_run
+from m2dx.report.pictures import RunPictures
+from m2dx.report.recipe_facts import read_recipe_text, recipe_facts
+from m2dx.report.reproduce import reproduction
+from m2dx.report.run_folder import read_run
 from m2dx.report.scores import arrange_scores, verdict
+from m2dx.report.scores_by_step import StepScore, by_column, step_figure, step_table
+from m2dx.report.summary_facts import date_of, summary_facts, warnings
 
 MOST_BAD_FILES = 50
 _OTHER_CURVES = ("lr", "ema_decay", "grad_norm", "rankme", "clips_per_second")
-_SUMMARY_TITLES = {
-    "data_clips": "Clips in the data",
-    "hours_of_data": "Hours of data",
-    "collapse_warnings": "Collapse warnings",
-    "bad_files": "Bad files",
+_TITLES = {
+    "summary": "Summary",
+    "scores": "Scores",
+    "by-step": "Scores by step",
+    "losses": "Losses",
+    "course": "Course of the training",
+    "data": "Data",
+    "examples": "What the model sees in training",
+    "checkpoints": "Clips at each checkpoint",
+    "recipe": "Recipe",
+    "reproduce": "How to reproduce",
 }
-_SHOWN_ELSEWHERE = (
-    "steps",
-    "total_steps",
-    "clips",
-    "seconds",
-    "stopped_by",
-    "last_metrics",
-    "versions",
-    "missing",
-)
+"""The sections of the page; each has a template of its name in the folder `sections`."""
 
 
-def write_report(folder: Path, examples: Sequence[MaskedExample] = ()) -> Path:
+def write_report(
+    folder: Path, pictures: RunPictures | None = None, *, data: Mapping[str, Any] | None = None
+) -> Path:
     """Writes `report.html` into a run's folder, from what the folder holds, and gives its path.
 
-    The page is self-contained: no script, and nothing is loaded from elsewhere. A file that is missing is named in its
-    section. Raises CheckpointError where the folder has no recipe.yaml.
+    `data` is what `describe_data` gives of the run's lists now; the page takes it where the run has not recorded its
+    own, and else says which lists have changed. The page is self-contained: no script, and nothing is loaded from
+    elsewhere. A file that is missing is named in its section. Raises CheckpointError where the folder has no
+    recipe.yaml.
     """
     run = read_run(folder)
+    recipe = read_recipe_text(run.recipe)
     environment = Environment(
-        loader=PackageLoader("m2dx.report", "."),
+        loader=PackageLoader("m2dx.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    pictures = pictures or RunPictures()
+    other_plots = _plots(run.metrics, _OTHER_CURVES)
+    left_out = {
+        "by-step": not run.step_scores and "scores_by_step.jsonl" not in run.notes,
+        "course": not other_plots,
+    }
     page = environment.get_template("page.html").render(
+        sections={name: title for name, title in _TITLES.items() if not left_out.get(name)},
         run=run,
-        dates=_dates(run.metrics),
-        versions=_versions(run.summary),
-        facts=_facts(run),
-        warnings=_warnings(run),
+        date=date_of(run.metrics),
+        facts=summary_facts(run),
+        warnings=warnings(run),
         table=arrange_scores(run.scores),
         verdict=verdict(run.scores),
+        step_table=step_table(run.step_scores),
+        step_plots=_step_plots(run.step_scores),
         loss_plots=_plots(run.metrics, loss_names(run.metrics)),
-        other_plots=_plots(run.metrics, _OTHER_CURVES),
-        examples=[{"name": example.name, "pictures": _pictures(example)} for example in examples],
+        other_plots=other_plots,
+        data=data_table(run, recipe, data),
         most_bad_files=MOST_BAD_FILES,
+        examples=[{"name": example.name, "pictures": _pictures(example)} for example in pictures.examples],
+        checkpoints=pictures.checkpoints,
+        picture_notes=pictures.notes,
+        recipe_facts=recipe_facts(recipe),
+        reproduction=reproduction(run, recipe),
     )
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8", errors="replace")  # file names may hold bytes that are not text
     return path
-
-
-def _dates(metrics: Metrics) -> str:
-    times = [line["time"] for line in metrics if "time" in line]
-    if not times:
-        return "date not known"
-    return f"{datetime.fromtimestamp(times[-1], tz=UTC):%d %B %Y, %H:%M} UTC".lstrip("0")
-
-
-def _versions(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Versions that the run's summary names, else those that this page is written with."""
-    named = summary.get("versions")
-    if isinstance(named, dict):
-        return {str(package): str(number) for package, number in named.items()}
-    return {"m2dx": m2dx.__version__, "torch": version("torch")}
-
-
-def _facts(run: RunFolder) -> list[tuple[str, str]]:
-    """Title and value of each number of the summary; what the page has no title for keeps its own name."""
-    summary = run.summary
-    facts = []
-    if "steps" in summary:
-        total = summary.get("total_steps", summary["steps"])
-        of_total = "" if total == summary["steps"] else f" of {_number(total)}"
-        facts.append(("Steps", _number(summary["steps"]) + of_total))
-    if "clips" in summary:
-        facts.append(("Clips trained on", _number(summary["clips"])))
-    if isinstance(summary.get("seconds"), int | float):
-        facts.append(("Training time", _duration(summary["seconds"])))
-    for key in dict.fromkeys([*_SUMMARY_TITLES, *summary]):
-        value = summary.get(key)
-        if key not in _SHOWN_ELSEWHERE and isinstance(value, int | float | str):
-            facts.append((_SUMMARY_TITLES.get(key, key.replace("_", " ").capitalize()), _number(value)))
-    if "bad_files" not in summary and "bad_files.tsv" not in run.notes:
-        facts.append(("Bad files", _number(len(run.bad_files))))
-    return facts
-
-
-def _warnings(run: RunFolder) -> list[str]:
-    warnings = []
-    if run.summary.get("collapse_warnings"):
-        warnings.append(
-            f"The features came close to collapse: {_number(run.summary['collapse_warnings'])} RankMe measurements "
-            "were below the alarm. Look at the RankMe curve before trusting any score."
-        )
-    if run.summary.get("stopped_by"):
-        warnings.append(f"The run was stopped by {run.summary['stopped_by']} before its last step.")
-    missing = run.summary.get("missing")
-    if isinstance(missing, list):
-        warnings += [f"Missing from the data: {line}" for line in missing]
-    return warnings
-
-
-def _number(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
 
 
 def _plots(metrics: Metrics, names: Sequence[str]) -> list[Markup]:
@@ -162,7 +111,21 @@ def _plots(metrics: Metrics, names: Sequence[str]) -> list[Markup]:
     return plots
 
 
+def _step_plots(scores: Sequence[StepScore]) -> list[Markup]:
+    """An SVG per task, protocol and metric."""
+    plots = []
+    for column, found in by_column(scores).items():
+        first, last, best = found[0], found[-1], max(found, key=lambda score: score.mean)
+        label = (
+            f"{column[2]} of {column[0]}, {column[1]}, against the step: {first.text} % at step {first.step:,}, "
+            f"{last.text} % at step {last.step:,}; best {best.text} % at step {best.step:,}."
+        )
+        plots.append(Markup(figure_svg(step_figure(column, found), label=label)))
+    return plots
+
+
 def _pictures(example: MaskedExample) -> list[Markup]:
+    views = [view for view in VIEWS if view != "noisy" or example.has_noise]
     return [
         Markup(
             figure_svg(
@@ -170,5 +133,5 @@ def _pictures(example: MaskedExample) -> list[Markup]:
                 label=f"Log-mel of {example.name}. {view_title(example, view)}.",
             )
         )
-        for view in VIEWS
+        for view in views
     ]

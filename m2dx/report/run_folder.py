@@ -11,6 +11,7 @@ from typing import Any
 
 from m2dx.errors import CheckpointError
 from m2dx.evaluation.runner import EncoderScore, read_scores
+from m2dx.report.scores_by_step import STEP_SCORES, StepScore, read_step_scores
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class RunFolder:
     metrics: tuple[dict[str, float], ...]
     summary: dict[str, Any]
     scores: tuple[EncoderScore, ...]
+    step_scores: tuple[StepScore, ...]
     bad_files: tuple[tuple[str, str], ...]  # path, reason
     notes: Mapping[str, str]  # by file name: why it is not shown, or not all of it
 
@@ -35,13 +37,15 @@ def read_run(folder: Path) -> RunFolder:
             f"{folder} must be the folder of a run, with its recipe.yaml, but that cannot be read: {error}"
         ) from error
     notes: dict[str, str] = {}
+    summary = _summary(folder / "summary.json", notes)
     return RunFolder(
         name=folder.resolve().name,
         recipe=recipe,
         metrics=_metrics(folder / "metrics.jsonl", notes),
-        summary=_summary(folder / "summary.json", notes),
+        summary=summary,
         scores=_scores(folder / "scores.json", notes),
-        bad_files=_bad_files(folder, notes),
+        step_scores=read_step_scores(folder / STEP_SCORES, notes),
+        bad_files=_bad_files(folder, summary.get("bad_files", 0), notes),
         notes=notes,
     )
 
@@ -93,11 +97,11 @@ def _scores(path: Path, notes: dict[str, str]) -> tuple[EncoderScore, ...]:
     return scores
 
 
-def _bad_files(folder: Path, notes: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    """Bad files of all processes (each writes its own table), every file once."""
+def _bad_files(folder: Path, counted: object, notes: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """Bad files of all processes (each writes its own table), every file once; without a table there are none."""
     paths = sorted(folder.glob("bad_files*.tsv"))
-    if not paths:
-        notes["bad_files.tsv"] = "bad_files.tsv is missing: no list of unusable files was written."
+    if not paths and counted:
+        notes["bad_files.tsv"] = f"bad_files.tsv is missing: the summary counts {counted} unusable files."
     found: dict[str, str] = {}
     for path in paths:
         with path.open(encoding="utf-8", errors="replace", newline="") as file:

@@ -1,0 +1,143 @@
+"""What a run was trained on: clips, files, hours and a fingerprint of each data set, recorded with the run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from m2dx.audio.clips import list_clips, missing_of, names_of
+from m2dx.audio.reading import audio_seconds
+from m2dx.components import Clip
+from m2dx.errors import M2dxError
+from m2dx.plugins import PluginHost
+from m2dx.recipe.schema import ComponentSpec, Recipe
+
+HEADERS = 500
+"""Files whose header is asked for their length, at most, where a list does not say it."""
+
+
+@dataclass(frozen=True)
+class SetFacts:
+    """One data set of a recipe, as it was listed."""
+
+    name: str
+    dataset: str  # the component
+    split: str | None
+    clips: int
+    files: int
+    hours: float | None  # None: not known
+    hours_from: int | None  # clips that the hours are an estimate from; None: they are all counted
+    labelled: int  # clips with a label
+    classes: int
+    missing: tuple[str, ...]  # what it lacks on this machine
+    fingerprint: str
+
+
+def describe_data(recipe: Recipe, host: PluginHost) -> dict[str, Any]:
+    """Facts of each data set of the recipe and of its noise, as plain data for summary.json.
+
+    The lists are read anew. One that cannot be read has `error` in the place of its facts.
+    """
+    sets = {
+        name: _describe(name, section.dataset, section.split, host) | {"repeat": section.repeat}
+        for name, section in recipe.data.sets.items()
+    }
+    noise = recipe.noise
+    if noise is None or noise.ratio == 0.0:
+        return {"sets": sets}
+    if noise.dataset is None:
+        assert noise.source is not None
+        return {"sets": sets, "noise": {"source": noise.source.name}}
+    return {"sets": sets, "noise": _describe("noise", noise.dataset, noise.split, host)}
+
+
+def _describe(name: str, spec: ComponentSpec, split: str | None, host: PluginHost) -> dict[str, Any]:
+    try:
+        dataset = host.build("dataset", spec)
+        clips = list_clips(name, dataset, split)
+        labelled = sum(bool(clip.labels) for clip in clips)
+        hours, counted = hours_of(clips)
+        facts = SetFacts(
+            name=name,
+            dataset=spec.name,
+            split=split,
+            clips=len(clips),
+            files=len({clip.path for clip in clips}),
+            hours=hours,
+            hours_from=None if counted == len(clips) else counted,
+            labelled=labelled,
+            classes=len(names_of(name, dataset)) if labelled else 0,
+            missing=tuple(missing_of(name, dataset)),
+            fingerprint=fingerprint(clips),
+        )
+        return asdict(facts)
+    except M2dxError as error:
+        return {"name": name, "dataset": spec.name, "error": str(error)}
+
+
+def hours_of(clips: Sequence[Clip]) -> tuple[float | None, int]:
+    """Hours of all clips, and the number of clips that this was counted over.
+
+    Where a list does not give a clip's duration, headers are asked, `HEADERS` of them at most, evenly spread; their
+    mean stands for the rest. None: no length is known.
+    """
+    open_ended = [clip for clip in clips if clip.duration is None]
+    listed = sum(clip.duration for clip in clips if clip.duration is not None)
+    count = min(len(open_ended), HEADERS)
+    lengths = [_seconds(open_ended[i * len(open_ended) // count]) for i in range(count)]
+    found = [seconds for seconds in lengths if seconds is not None]
+    counted = len(clips) - len(open_ended) + len(found)
+    if not counted:
+        return None, 0
+    rest = sum(found) / len(found) * len(open_ended) if found else 0.0
+    return (listed + rest) / 3600, counted
+
+
+def _seconds(clip: Clip) -> float | None:
+    try:
+        return max(audio_seconds(clip.path) - clip.start, 0.0)
+    except M2dxError:
+        return None  # the training names it among the bad files
+
+
+def fingerprint(clips: Sequence[Clip]) -> str:
+    """12 hexadecimal digits of a SHA-256 over a list of clips: paths, starts, durations, labels; not their order.
+
+    Paths count from the folder that all files share, so that data may move; what is in the files does not count.
+    """
+    if not clips:
+        return hashlib.sha256().hexdigest()[:12]
+    paths = [os.path.abspath(clip.path) for clip in clips]
+    shared = os.path.commonpath({os.path.dirname(path) for path in paths})
+    lines = sorted(
+        "\t".join([Path(os.path.relpath(path, shared)).as_posix(), _place(clip), *sorted(clip.labels)])
+        for path, clip in zip(paths, clips, strict=True)
+    )
+    return hashlib.sha256("\n".join(lines).encode("utf-8", errors="surrogateescape")).hexdigest()[:12]
+
+
+def _place(clip: Clip) -> str:
+    return f"{clip.start:.3f}\t{'' if clip.duration is None else f'{clip.duration:.3f}'}"
+
+
+def changed_sets(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of the data sets whose lists are others than those that were recorded."""
+    before, after = by_name(recorded), by_name(now)
+    return [
+        name
+        for name, facts in before.items()
+        if "fingerprint" in facts and facts["fingerprint"] != after.get(name, facts).get("fingerprint")
+    ]
+
+
+def by_name(data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The facts of `describe_data` by name, the noise last; what is not of that form is left out."""
+    sets = data.get("sets")
+    found = dict(sets) if isinstance(sets, dict) else {}
+    if isinstance(data.get("noise"), dict):
+        found["noise"] = data["noise"]
+    return {str(name): facts for name, facts in found.items() if isinstance(facts, dict)}

@@ -1,0 +1,177 @@
+"""What the tests of the page share: a parser, a run's folder, and what is put on it."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+
+from m2dx.components import Score
+from m2dx.evaluation.runner import EncoderScore, write_scores
+from m2dx.report import MaskedExample, RunPictures, write_report
+from m2dx.report.checkpoints import CheckpointPictures
+from m2dx.report.clip_pictures import ClipPictures, Strip
+from m2dx.report.images import coloured, picture
+
+VOID = {"meta", "br", "link", "img", "wbr"}
+_REFERENCE = re.compile(r"url\(#([^)]+)\)")
+
+
+class Page(HTMLParser):
+    """Text, elements and attributes of a page; fails on tags that do not match."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.elements, self.text, self.bold, self.sections = [], [], "", [], []
+        self.html = html
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag == "section":
+            self.sections.append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+        if "strong" in self.open:
+            self.bold.append(data)
+        if "section" in self.open and "h2" not in self.open:
+            self.sections[-1] += data.strip()
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+    @property
+    def addresses(self):
+        """What elements point to: URLs of all kinds, and #ids."""
+        keys = ("href", "src", "xlink:href", "srcset", "action", "poster", "data")
+        return [value for _, attrs in self.elements for key, value in attrs.items() if key in keys]
+
+    @property
+    def referenced_ids(self):
+        """Ids that links, labels and drawings point to."""
+        found = [address[1:] for address in self.addresses if address.startswith("#")]
+        for _, attrs in self.elements:
+            for key, value in attrs.items():
+                if key in ("aria-labelledby", "aria-describedby", "for", "headers"):
+                    found += value.split()
+                found += _REFERENCE.findall(value or "")
+        return found
+
+
+def masked_example(name="a clip", *, noise=1.0):
+    rng = np.random.default_rng(0)
+    clean = rng.normal(size=(8, 12))
+    is_masked = np.array([[True, False, True], [True, True, False]])
+    return MaskedExample(name, clean, clean + noise * rng.normal(size=clean.shape), is_masked, 0.12)
+
+
+def some_pictures(name="a clip", *, states=("Start", "Step 1,000")):
+    """A picture for each state, as those of checkpoints."""
+    values = np.random.default_rng(1).normal(size=(80, 208))
+    made = tuple(
+        picture(coloured(values, limits=(-2.0, 2.0)), caption=state, alt=f"{state}: {name}.")
+        for state in states
+    )
+    clip = ClipPictures(
+        name, inputs=made[:1], strips=(Strip("Features as colours", made), Strip("Attention", made))
+    )
+    return RunPictures([masked_example(name)], CheckpointPictures("m2d", (clip, clip), ("2 checkpoints.",)))
+
+
+def entry(encoder, mean, *, ci95=0.01, task="instrument", protocol="linear"):
+    return EncoderScore(encoder, Score(task, "accuracy", mean, ci95, (mean,), protocol))
+
+
+RECIPE = """name: small-run
+# a < b & c
+seed: 7
+audio: {n_mels: 80, crop_seconds: 2.08, sample_rate: 16000}
+data:
+  sets: {pool: {dataset: {name: csv, path: /data/pool.csv}, split: train, repeat: 2}}
+  mean: -7.25
+  std: 4.5
+noise: {ratio: 0.2, mean: -6.5, dataset: {name: folder, path: /data/noise}, split: null}
+model: {method: m2d, size: tiny, patch_size: [16, 16], mask_ratio: 0.6}
+tasks:
+  labels: {offline_encoder: {name: labels}, online_mapper: {name: pool_linear}, loss: {name: cross_entropy}}
+train: {epochs: 4, warmup_epochs: 1, batch_size: 64, base_lr: 0.004}
+evaluation: {seeds: [0, 1], tasks: {instrument: {}}}
+"""
+
+SUMMARY = {
+    "steps": 60,
+    "total_steps": 80,
+    "seconds": 75.0,
+    "clips": 3840,
+    "bad_files": 1,
+    "data_clips": 500,
+    "hours_of_data": 1.25,
+    "collapse_warnings": 2,
+    "stopped_by": "SIGTERM",
+    "missing": ["<drums> is not there"],
+    "device": "cuda:0 x 2",
+    "command": "m2dx train small.yaml train.epochs=4",
+    "folder": "/home/me",
+    "machine": "Linux x86_64, a processor, 8 cores",
+    "versions": {"m2dx": "0.1.0", "python": "3.11.7", "torch": "2.11.0", "m2dx-tasks": "0.3.0"},
+    "commits": {"m2dx": "0123456789ab with changes"},
+    "data": {
+        "sets": {
+            "pool": {
+                "name": "pool", "dataset": "csv", "split": "train", "clips": 480, "files": 240, "hours": 1.25,
+                "hours_from": None, "labelled": 100, "classes": 11, "missing": [], "fingerprint": "aaaabbbbcccc",
+            }
+        },
+        "noise": {
+            "name": "noise", "dataset": "folder", "split": None, "clips": 20, "files": 20, "hours": 123.4,
+            "hours_from": 10, "labelled": 0, "classes": 0, "missing": [], "fingerprint": "ddddeeeeffff",
+        },
+    },
+}  # fmt: skip
+
+
+def write_run(folder):
+    """A folder with all that a run leaves."""
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(RECIPE)
+    lines = [
+        {"step": s, "loss": 3 / s, "loss_m2d": 2 / s, "loss_labels": 1 / s, "lr": 1e-3, "time": 1.7e9 + s}
+        for s in range(1, 61)
+    ]
+    lines[-1]["rankme"] = 41.5
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "summary.json").write_text(json.dumps(SUMMARY))
+    (folder / "bad_files.tsv").write_text("path\treason\nsounds/<b>.wav\tempty & short\n")
+    scores = [entry("pretrained", 0.8), entry("random_weights", 0.7), entry("mean_logmel", 0.75)]
+    write_scores(scores, folder / "scores.json")
+    steps = [
+        {
+            "step": step,
+            "task": "instrument",
+            "protocol": "knn",
+            "metric": "accuracy",
+            "mean": mean,
+            "ci95": 0.02,
+        }
+        for step, mean in ((20, 0.4), (40, 0.625), (60, 0.6))
+    ]
+    (folder / "scores_by_step.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps))
+    return folder
+
+
+def page_of(folder, pictures=None, **options):
+    path = write_report(folder, pictures, **options)
+    assert path == folder / "report.html"
+    return Page(path.read_text(encoding="utf-8"))

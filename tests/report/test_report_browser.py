@@ -1,0 +1,103 @@
+"""The page of a run in a real browser: nothing missing, no errors, readable on a phone and in the dark."""
+
+import pytest
+from headless import Browser, find_browser
+from report_pages import page_of, some_pictures
+
+PROGRAM = find_browser()
+pytestmark = pytest.mark.skipif(
+    PROGRAM is None, reason="no Chromium here (Debian: apt-get install chromium; or name one in M2DX_BROWSER)"
+)
+SCREENS = {
+    "desktop": {"width": 1280, "height": 900},
+    "phone": {"width": 390, "height": 844, "phone": True},
+    "narrow": {"width": 320, "height": 640, "phone": True},
+}
+
+# Every element with text of its own that can be seen, outside of drawings.
+TEXTS = """[...document.querySelectorAll('body *')].filter(e => !e.closest('svg') && e.checkVisibility() &&
+[...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()))"""
+
+# Contrast by WCAG 2.2 of each such element with the colour behind it.
+CONTRAST = """(() => {
+const numbers = c => c.match(/[\\d.]+/g).map(Number);
+const light = c => numbers(c).slice(0, 3).map(v => v / 255)
+  .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+const behind = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+  const n = numbers(c); if (n.length < 4 || n[3] > 0) return c; } return 'rgb(255, 255, 255)'; };
+return TEXTS.map(e => { const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => y - x);
+  return [(a + 0.05) / (b + 0.05), e.tagName + ' ' + e.textContent.slice(0, 40)]; }).filter(([c]) => c < 4.5);
+})()""".replace("TEXTS", TEXTS)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser(PROGRAM) as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(run):
+    long_name = "a-recording-with-a-name-that-no-phone-can-show-in-one-line-" * 3
+    (run / "bad_files.tsv").write_text(f"path\treason\n/data/{long_name}.wav\tmissing: no such file\n")
+    states = ("Start", *(f"Step {number},000" for number in range(1, 6)))
+    page_of(run, some_pictures(f"{long_name}.wav", states=states))
+    return run / "report.html"
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_the_page_loads_whole_and_fits(browser, page, screen):
+    browser.open(page, **SCREENS[screen])
+    assert browser.told("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown") == []
+    urls = [told["request"]["url"] for told in browser.told("Network.requestWillBeSent")]
+    assert urls[0] == page.as_uri()
+    assert [url for url in urls[1:] if not url.startswith("data:")] == []
+    images = browser.value("[...document.images].map(i => i.complete && i.naturalWidth)")
+    assert len(images) == 26 and all(images)
+    assert browser.value("document.documentElement.scrollWidth <= window.innerWidth")
+    assert browser.value("window.innerWidth") == SCREENS[screen]["width"]
+    for box in browser.value(
+        "[...document.querySelectorAll('table, pre, img, svg')].filter(e => e.checkVisibility())"
+        ".map(e => [e.tagName, (e.closest('.scroll') || e).getBoundingClientRect().right])"
+    ):
+        assert box[1] <= SCREENS[screen]["width"], box
+    for name, height in browser.value(
+        "[...document.querySelectorAll('section')].map(e => [e.innerText, e.getBoundingClientRect().height])"
+    ):
+        assert height > 60, name
+
+
+def test_text_is_large_enough_on_a_phone(browser, page):
+    browser.open(page, **SCREENS["phone"])
+    browser.value("document.querySelectorAll('details').forEach(e => e.open = true)")
+    sizes = browser.value(f"{TEXTS}.map(e => [parseFloat(getComputedStyle(e).fontSize), e.tagName])")
+    assert len(sizes) > 100
+    assert [size for size in sizes if size[0] < 16] == []
+    drawn = browser.value(
+        "[...document.querySelectorAll('svg text')].map(e => e.getBoundingClientRect().height)"
+    )
+    assert len(drawn) > 50
+    assert min(drawn) >= 16  # of a line, which is a little higher than its letters
+    assert browser.value("document.documentElement.scrollWidth") == 390
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_stands_out_by_day_and_by_night(browser, page, dark):
+    browser.open(page, **SCREENS["desktop"], dark=dark)
+    browser.value("document.querySelectorAll('details').forEach(e => e.open = true)")
+    assert browser.value(CONTRAST) == []
+    background = browser.value("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(255, 255, 255)") != dark
+
+
+def test_the_contents_lead_to_the_sections(browser, page):
+    browser.open(page, **SCREENS["phone"])
+    links = browser.value("[...document.querySelectorAll('nav a')].map(e => e.textContent)")
+    for number, title in enumerate(links):
+        top = browser.value(
+            f"document.querySelectorAll('nav a')[{number}].click(), document.querySelector(':target').innerText + '|' +"
+            "document.querySelector(':target').getBoundingClientRect().top"
+        )
+        assert top.split("|")[0] == title
+        assert -1 <= float(top.split("|")[1]) < 844, title

@@ -1,0 +1,199 @@
+"""Clips at each checkpoint: which checkpoints, what is drawn of each method, and what is said of those not read."""
+
+import numpy as np
+import pytest
+import torch
+
+from m2dx.encoder import load_encoder
+from m2dx.errors import CheckpointError
+from m2dx.pictures import Sound
+from m2dx.report.checkpoints import checkpoint_pictures, first_encoder, first_reconstructor, spread
+from m2dx.report.clip_pictures import encoder_views
+from m2dx.report.feature_colours import components, feature_colours
+from m2dx.report.images import MOST_COLUMNS, as_patches, coloured, marked, picture
+from m2dx.report.pictures import draw_run
+from m2dx.training.checkpoint import CheckpointFolder
+from m2dx.training.distributed import Processes
+from m2dx.training.prepare import prepare
+from m2dx.training.trainer import Trainer
+
+
+@pytest.fixture
+def trained(tiny_recipe, host, console):
+    """Trains a tiny model with a checkpoint at every step, and gives the run."""
+
+    def train(*overrides):
+        recipe = tiny_recipe(
+            "train.checkpoint_every=1", "train.keep_every=1", "train.warmup_epochs=0", *overrides
+        )
+        run = prepare(recipe, host, Processes(0, 1, torch.device("cpu")), console)
+        run.folder.mkdir(parents=True)
+        Trainer(run, console=console).fit()
+        return run
+
+    return train
+
+
+def sounds(run):
+    generator = torch.Generator().manual_seed(0)
+    return [Sound(name, 0.1 * torch.randn(5120, generator=generator)) for name in ("first.wav", "second.wav")]
+
+
+def test_checkpoints_are_evenly_spread_with_both_ends():
+    assert spread([], 5) == [] and spread([3, 9], 5) == [3, 9]
+    assert spread(list(range(10, 110, 10)), 4) == [10, 40, 70, 100]
+    assert spread(list(range(101)), 5) == [0, 25, 50, 75, 100]
+
+
+def test_m2d_is_shown_from_its_start_to_its_last_step(trained):
+    run = trained("train.epochs=1.4")
+    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run))
+    assert shown.method == "m2d" and [clip.name for clip in shown.clips] == ["first.wav", "second.wav"]
+    for clip in shown.clips:
+        assert [strip.title[:8] for strip in clip.strips] == ["Features", "Attentio"]
+        for strip in clip.strips:
+            captions = [made.caption.split(":")[0] for made in strip.pictures]
+            assert captions == ["Start", "Step 1", "Step 3", "Step 4", "Step 5", "Step 7"]
+    (note,) = shown.notes
+    assert note.startswith("Checkpoints in the run's folder: 7, of which 5 are shown.")
+    assert "keeps the last 2 and those at multiples of step 1;" in note
+
+
+def test_the_start_is_the_model_that_the_run_began_with(trained, host, console, tiny_recipe):
+    run = trained("train.epochs=0.6")
+    recipe = tiny_recipe("name=again")
+    fresh = prepare(recipe, host, Processes(0, 1, torch.device("cpu")), console).model.masked_model.online
+    first = first_encoder(run.recipe)
+    assert all(torch.equal(a, b) for a, b in zip(first.encoder.parameters(), fresh.parameters(), strict=True))
+
+
+def test_a_run_from_other_weights_starts_from_these(trained):
+    before = trained("train.epochs=0.6")
+    weights = CheckpointFolder(before.folder / "checkpoints").newest()
+    run = trained("name=next", "train.epochs=0.6", f"init_from={weights}")
+    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run))
+    old = checkpoint_pictures(before.folder, before.recipe, sounds(before))
+    start = shown.clips[0].strips[1].pictures[0]
+    assert start.source == old.clips[0].strips[1].pictures[-1].source
+    weights.unlink()
+    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run))
+    assert any(note.startswith("The start is not shown") for note in shown.notes)
+    assert shown.clips[0].strips[0].pictures[0].caption == "Step 1"
+
+
+def test_msm_mae_is_shown_with_its_errors(trained):
+    run = trained("model.method=msm_mae", "train.epochs=0.4", "train.base_lr=0.3")
+    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run))
+    assert shown.method == "msm_mae"
+    for clip in shown.clips:
+        assert [made.caption for made in clip.inputs] == ["Log-mel", "Visible: 40%"]
+        reconstruction, error = clip.strips
+        assert [made.caption for made in reconstruction.pictures] == ["Start", "Step 1", "Step 2"]
+        values = [float(made.caption.split("MSE ")[1]) for made in error.pictures]
+        assert values[2] < values[0]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_others_shown(trained):
+    run = trained("train.epochs=0.6")
+    path = CheckpointFolder(run.folder / "checkpoints").file(2)
+    path.write_bytes(path.read_bytes()[:2000])
+    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run))
+    (note,) = [note for note in shown.notes if "not shown" in note]
+    assert note.startswith("Step 2 is not shown") and str(path) in note
+    captions = [made.caption for made in shown.clips[0].strips[0].pictures]
+    assert captions == ["Start", "Step 1", "Step 3"]
+
+
+def test_a_run_shows_the_same_clips_each_time_and_without_checkpoints_its_start(tiny_recipe, host, console):
+    def drawn():
+        run = prepare(tiny_recipe(noise=True), host, Processes(0, 1, torch.device("cpu")), console)
+        return draw_run(run)
+
+    first, second = drawn(), drawn()
+    assert len(first.examples) == 4 and len(first.checkpoints.clips) == 3
+    assert [clip.name for clip in first.checkpoints.clips] == [example.name for example in first.examples[:3]]
+    assert [example.name for example in first.examples] == [example.name for example in second.examples]
+    assert all(np.array_equal(a.noisy, b.noisy) for a, b in zip(first.examples, second.examples, strict=True))
+    assert first.checkpoints == second.checkpoints
+    assert first.checkpoints.notes == ("The run's folder has no checkpoints.",)
+    assert [made.caption for made in first.checkpoints.clips[0].strips[0].pictures] == ["Start"]
+
+
+def test_clips_that_cannot_be_read_are_told(tiny_recipe, host, console, make_wav, tmp_path):
+    for number in range(3):
+        make_wav(f"data/{number}.wav", seed=number)
+    (tmp_path / "data" / "0.wav").write_text("not audio")
+    data = f"data.sets.notes={{split: null, dataset: {{name: folder, path: {tmp_path / 'data'}}}}}"
+    run = prepare(tiny_recipe(data), host, Processes(0, 1, torch.device("cpu")), console)
+    drawn = draw_run(run)
+    assert len(drawn.examples) == 3
+    assert any("another clip is shown" in note and "0.wav" in note for note in drawn.notes)
+    for number in range(3):
+        (tmp_path / "data" / f"{number}.wav").unlink()
+    drawn = draw_run(run)
+    assert drawn.examples == () and drawn.notes[0].startswith("Clips cannot be shown: ")
+
+
+def test_no_bug_of_a_picture_ends_a_training(tiny_recipe, host, console, monkeypatch, caplog):
+    def fail(*arguments, **options):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("m2dx.report.pictures.checkpoint_pictures", fail)
+    run = prepare(tiny_recipe(), host, Processes(0, 1, torch.device("cpu")), console)
+    drawn = draw_run(run)
+    assert len(drawn.examples) == 4 and drawn.notes == ["Clips cannot be shown: ZeroDivisionError: a bug"]
+    assert "without pictures" in caplog.text
+
+
+def test_an_encoder_sees_all_patches(trained):
+    run = trained("train.epochs=0.2")
+    encoder = load_encoder(run.folder)
+    (view, _) = encoder_views(encoder, sounds(run))
+    assert view.features.shape == (10, 192) and view.attention.weights.shape == (5, 2)
+    expected = encoder(sounds(run)[0].wav)[0].detach().numpy()  # (T, F*D)
+    np.testing.assert_allclose(
+        view.features.reshape(5, 2, 192)[:, 0].ravel(), expected[0], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_like_features_have_like_colours_also_where_axes_have_turned():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(40, 3)) * (3.0, 2.0, 1.0)
+    features[1] = features[0]
+    turn = np.linalg.qr(rng.normal(size=(5, 5)))[0][:3]
+    before, after = feature_colours([features @ turn, -features])
+    np.testing.assert_allclose(before, after, atol=1e-9)
+    np.testing.assert_allclose(after[0], after[1])
+    assert after.min() >= 0.0 and after.max() <= 1.0 and after.std() > 0.1
+
+
+def test_components_have_variance_one_and_those_not_there_are_zero():
+    line = np.outer(np.arange(6.0), [1.0, 2.0, 0.0, 1.0])
+    scores = components(line)
+    np.testing.assert_allclose(scores.var(axis=0), [1, 0, 0], atol=1e-12)
+    assert np.all(components(np.ones((6, 4))) == 0.0)
+
+
+def test_pictures_have_low_frequencies_at_the_bottom_and_grey_where_there_is_no_value():
+    values = np.array([[0.0, 1.0], [np.nan, 0.5]])
+    pixels = coloured(values, limits=(0.0, 1.0), colours="gray")
+    assert pixels[:, :, 0].tolist() == [[139, 128], [0, 255]]
+    blocks = as_patches(pixels, (8, 20))
+    assert blocks.shape == (8, 20, 3) and (blocks[4:, 10:] == 255).all()
+    framed = marked(blocks, (0, 1), (2, 2))
+    assert framed[4, 10].tolist() == [255, 45, 45] and framed[6, 14].tolist() == [255, 255, 255]
+    assert (framed[:4] == blocks[:4]).all() and (framed[:, :10] == blocks[:, :10]).all()
+
+
+def test_long_and_large_pictures_stay_small():
+    values = np.random.default_rng(0).normal(size=(80, 3000))
+    pixels = coloured(values, limits=(-2.0, 2.0))
+    assert pixels.shape[1] <= MOST_COLUMNS
+    made = picture(pixels, caption="a", alt="b")
+    assert made.source.startswith("data:image/jpeg") and len(made.source) < 60_000
+    assert picture(pixels[:, :200], caption="a", alt="b").source.startswith("data:image/png")
+
+
+def test_a_start_of_another_method_is_refused(tiny_recipe):
+    with pytest.raises(CheckpointError, match="must be msm_mae, but is m2d"):
+        first_reconstructor(tiny_recipe())

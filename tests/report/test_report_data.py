@@ -1,0 +1,90 @@
+"""Data on the page: what is recorded of each set, and what the page tells of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from report_pages import SUMMARY, page_of
+
+from m2dx.components import Clip
+from m2dx.report.data_facts import HEADERS, changed_sets, describe_data, fingerprint, hours_of
+
+
+def test_each_set_and_the_noise_are_counted(tiny_recipe, host, sounds):
+    recipe = tiny_recipe(
+        f"data.sets.all={{dataset: {{name: csv, path: {sounds / 'drums.csv'}}}}}", noise=True
+    )
+    data = describe_data(recipe, host)
+    lines = (sounds / "instrument.csv").read_text().splitlines()
+    notes = data["sets"]["notes"]
+    assert notes["clips"] == notes["labelled"] == sum(",train," in line for line in lines)
+    assert notes["classes"] == 11 and notes["split"] == "train" and notes["missing"] == ()
+    assert data["sets"]["all"]["split"] is None
+    assert data["noise"]["dataset"] == "csv" and data["noise"]["hours_from"] is None
+    assert json.loads(json.dumps(data))["sets"]["notes"]["hours"] == pytest.approx(notes["hours"])
+
+
+def test_a_noise_source_and_a_list_that_is_gone_are_told(tiny_recipe, host, tmp_path):
+    recipe = tiny_recipe("noise={ratio: 0.1, source: {name: coloured}}")
+    assert describe_data(recipe, host)["noise"] == {"source": "coloured"}
+    folder = tmp_path / "gone"
+    recipe = tiny_recipe(f"data.sets.notes={{dataset: {{name: folder, path: {folder}}}, split: null}}")
+    facts = describe_data(recipe, host)["sets"]["notes"]
+    assert str(folder) in facts["error"] and "clips" not in facts
+
+
+def test_hours_are_counted_or_estimated_from_headers(make_wav):
+    files = [make_wav(f"{number}.wav", seconds=1.0 + number) for number in range(2)]
+    listed = [Clip(Path("not asked.wav"), duration=1800.0)]
+    assert hours_of(listed) == (0.5, 1)
+    hours, counted = hours_of([Clip(path) for path in files])
+    assert hours == pytest.approx(3.0 / 3600) and counted == 2
+    hours, counted = hours_of([Clip(files[1], start=0.5), *listed])
+    assert hours == pytest.approx(1801.5 / 3600) and counted == 2
+    assert hours_of([Clip(Path("gone.wav"))]) == (None, 0)
+    many = [Clip(files[0])] * (2 * HEADERS)
+    hours, counted = hours_of(many)
+    assert hours == pytest.approx(2 * HEADERS / 3600) and counted == HEADERS
+
+
+def test_a_fingerprint_is_of_names_places_and_labels_wherever_the_data_are():
+    def clips(root="/a", **change):
+        first = {"path": Path(root) / "x" / "1.wav", "labels": ("b", "a"), **change}
+        return [Clip(**first), Clip(Path(root) / "y" / "2.wav", start=0.5, duration=1.0)]
+
+    same = fingerprint(clips())
+    assert len(same) == 12 and int(same, 16) >= 0
+    assert fingerprint(clips("/somewhere/else")) == same
+    assert fingerprint(clips()[::-1]) == same
+    assert fingerprint(clips(split="train", weight=2.0, labels=("a", "b"))) == same
+    changed = [clips(path=Path("/a/x/3.wav")), clips(start=0.1), clips(duration=2.0), clips(labels=("a",))]
+    assert len({same, *(fingerprint(other) for other in changed)}) == 5
+    assert fingerprint([]) != same
+
+
+def test_the_page_tells_the_recorded_data(run):
+    page = page_of(run)
+    for text in ("aaaabbbbcccc", "100 clips, 11 classes", "csv: /data/pool.csv", "2 x", "1.25", "about 123"):
+        assert text in page.text, text
+    for text in ("-7.25", "4.5", "-6.5", "2.08 s", "16,000 Hz", "0.38% of the 260 files"):
+        assert text in page.text, text
+    assert "not recorded with the run" not in page.text.lower()
+
+
+def test_lists_that_have_changed_since_are_named(run):
+    now = json.loads(json.dumps(SUMMARY["data"]))
+    assert changed_sets(SUMMARY["data"], now) == []
+    assert "changed since" not in page_of(run, data=now).text
+    now["noise"]["fingerprint"] = "0" * 12
+    assert "Lists that have changed since the training: noise." in page_of(run, data=now).text
+    del now["noise"]
+    assert changed_sets(SUMMARY["data"], now) == []  # not listed now, so nothing is known
+
+
+def test_the_lists_of_now_stand_in_where_none_were_recorded(run):
+    (run / "summary.json").unlink()
+    page = page_of(run, data={"sets": {"pool": {"error": "no such <file>"}}})
+    assert "Not recorded with the run" in page.text
+    assert "pool could not be listed: no such <file>" in page.text
+    page = page_of(run)
+    assert "csv: /data/pool.csv" in page.text and "folder: /data/noise" in page.text

@@ -1,0 +1,86 @@
+"""Scores on the page: the table with the baselines, what may be said of it, and scores on the way."""
+
+import json
+
+import numpy as np
+import pytest
+from report_pages import entry, page_of
+
+from m2dx.report.scores import arrange_scores, verdict
+from m2dx.report.scores_by_step import StepScore, read_step_scores, step_figure, step_table
+
+
+def test_scores_stand_by_task_and_the_best_is_marked():
+    scores = [
+        entry("pretrained", 0.8),
+        entry("pretrained", 0.5, task="drums", ci95=None),
+        entry("pretrained", 0.7, protocol="knn"),
+        entry("mean_logmel", 0.6),
+        entry("mean_logmel", 0.55, task="drums", ci95=None),
+    ]
+    table = arrange_scores(scores)
+    assert table.tasks == (("instrument", 2), ("drums", 1))
+    assert [column[:2] for column in table.columns] == [
+        ("instrument", "linear"),
+        ("instrument", "knn"),
+        ("drums", "linear"),
+    ]
+    cells = {row.encoder: [(cell.text, cell.is_best) for cell in row.cells] for row in table.rows}
+    assert cells["Pre-trained"] == [("80.0 ± 1.0", True), ("70.0 ± 1.0", True), ("50.0", False)]
+    assert cells["Mean log-mel"] == [("60.0 ± 1.0", False), ("not measured", False), ("55.0", True)]
+
+
+@pytest.mark.parametrize(
+    ("own", "rivals", "ci95", "told"),
+    [
+        (0.8, (0.7, 0.75), 0.01, "in 1 of 1 columns, in 1 of them with intervals that do not overlap"),
+        (0.8, (0.7, 0.79), 0.01, "in 1 of 1 columns, in 0 of them"),
+        (0.8, (0.7, 0.81), 0.01, "in 0 of 1 columns."),
+        (0.8, (0.7,), None, "leaves chance open"),
+        (0.8, (), 0.01, "No baseline was measured"),
+    ],
+)
+def test_verdict_says_what_the_baselines_allow(own, rivals, ci95, told):
+    scores = [entry("pretrained", own, ci95=ci95)]
+    scores += [entry(f"rival{number}", mean, ci95=ci95) for number, mean in enumerate(rivals)]
+    assert told in verdict(scores)
+
+
+def by_step(step, mean, *, ci95=None, protocol="linear"):
+    return StepScore(step, ("drums", protocol, "accuracy"), mean, ci95)
+
+
+def test_scores_on_the_way_are_drawn_with_their_interval():
+    scores = [by_step(10, 0.5, ci95=0.1), by_step(20, 0.7, ci95=0.05)]
+    (axes,) = step_figure(scores[0].column, scores).axes
+    assert axes.get_title(loc="left") == "drums, linear: accuracy (%)"
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [(10, 50), (20, 70)])
+    corners = axes.collections[0].get_paths()[0].vertices
+    assert corners[:, 1].min() == pytest.approx(40) and corners[:, 1].max() == pytest.approx(75)
+
+
+def test_scores_on_the_way_are_a_table_of_steps():
+    table = step_table([by_step(10, 0.5), by_step(10, 0.4, protocol="knn"), by_step(20, 0.7, ci95=0.05)])
+    assert [column[1] for column in table.columns] == ["linear", "knn"]
+    assert table.rows == ((10, ("50.0", "40.0")), (20, ("70.0 ± 5.0", "not measured")))
+
+
+def test_lines_that_are_no_score_of_a_step_are_counted(tmp_path):
+    good = {"step": 5, "task": "drums", "protocol": "knn", "metric": "accuracy", "mean": 0.5, "ci95": None}
+    bad = [{**good, "mean": "high"}, {**good, "step": None}, {**good, "mean": float("nan")}, {"step": 5}, [1]]
+    again = {**good, "mean": 0.75, "values": [0.75], "details": {}}
+    path = tmp_path / "scores_by_step.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in [good, *bad, again]) + '{"step": 6, "ta')
+    notes = {}
+    (score,) = read_step_scores(path, notes)
+    assert (score.step, score.mean, score.ci95) == (5, 0.75, None)
+    assert notes == {path.name: "Lines of scores_by_step.jsonl that cannot be read, and are not shown: 6."}
+
+
+def test_the_page_shows_scores_on_the_way_where_there_are_some(run):
+    page = page_of(run)
+    assert page.text.count("Scores by step") == 2  # heading and contents
+    (label,) = [svg["aria-label"] for svg in page.all("svg") if "instrument" in svg["aria-label"]]
+    assert "40.0 ± 2.0 % at step 20" in label and "best 62.5 ± 2.0 % at step 40" in label
+    (run / "scores_by_step.jsonl").unlink()
+    assert "Scores by step" not in page_of(run).text
