@@ -1,4 +1,4 @@
-"""Scores as a table: encoders by task and protocol."""
+"""Scores as a table: a row for each task and protocol, a column for each encoder."""
 
 from __future__ import annotations
 
@@ -10,63 +10,56 @@ from rich.text import Text
 from m2dx.components import Score
 from m2dx.evaluation.runner import EncoderScore
 
-Column = tuple[str, str, str]  # task, protocol, metric
+Row = tuple[str, str, str]  # task, protocol, metric
 
 
 def score_table(scores: Sequence[EncoderScore], *, title: str | None = None) -> Table:
-    """A rich table in percent with 95 % intervals; the best mean of each column is bold."""
-    columns, rows = _arrange(scores)
-    best = {column: max(row[column].mean for row in rows.values() if column in row) for column in columns}
+    """A rich table in percent with 95 % intervals; the best mean of each row is bold."""
+    encoders, rows = _arrange(scores)
     table = Table(title=title)
-    table.add_column("encoder", no_wrap=True)
-    for column in columns:
-        table.add_column(Text("\n".join(column)), justify="right")  # three lines, to be narrow
-    for encoder, row in rows.items():
+    table.add_column("task")
+    table.add_column("protocol")
+    for encoder in encoders:
+        table.add_column(Text(encoder), justify="right")
+    for (task, protocol, metric), found in rows.items():
+        best = max(score.mean for score in found.values())
         cells = [
             Text(
-                _cell(row.get(column)),
-                style="bold" if column in row and row[column].mean == best[column] else "",
+                _cell(found.get(encoder)),
+                style="bold" if encoder in found and found[encoder].mean == best else "",
             )
-            for column in columns
+            for encoder in encoders
         ]
-        table.add_row(Text(encoder), *cells)
+        table.add_row(Text(task), Text(f"{protocol} ({metric})"), *cells)
     return table
 
 
 def markdown_table(scores: Sequence[EncoderScore]) -> str:
     """The same table as Markdown, which is also its plain-text form."""
-    columns, rows = _arrange(scores)
-    cells = [["encoder", *map(_heading, columns)]]
-    cells += [[encoder, *(_cell(row.get(column)) for column in columns)] for encoder, row in rows.items()]
+    encoders, rows = _arrange(scores)
+    cells = [["task, protocol", *encoders]]
+    for (task, protocol, metric), found in rows.items():
+        cells.append([f"{task}, {protocol} ({metric})", *(_cell(found.get(encoder)) for encoder in encoders)])
     widths = [max(len(line[number]) for line in cells) for number in range(len(cells[0]))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    head = [
-        cells[0][0].ljust(widths[0]),
-        *(text.rjust(width) for text, width in zip(cells[0][1:], widths[1:], strict=True)),
-    ]
-    body = [
+    lines = [
         [
             line[0].ljust(widths[0]),
             *(text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)),
         ]
-        for line in cells[1:]
+        for line in cells
     ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *body]) + "\n"
+    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]]) + "\n"
 
 
-def _arrange(scores: Sequence[EncoderScore]) -> tuple[list[Column], dict[str, dict[Column, Score]]]:
-    rows: dict[str, dict[Column, Score]] = {}
-    columns: dict[Column, None] = {}
+def _arrange(scores: Sequence[EncoderScore]) -> tuple[list[str], dict[Row, dict[str, Score]]]:
+    """The encoders, and each row's scores by encoder, both in the order in which they come."""
+    encoders = list(dict.fromkeys(entry.encoder for entry in scores))
+    rows: dict[Row, dict[str, Score]] = {}
     for entry in scores:
-        column = (entry.score.task, entry.score.protocol, entry.score.metric)
-        columns[column] = None
-        rows.setdefault(entry.encoder, {})[column] = entry.score
-    return list(columns), rows
-
-
-def _heading(column: Column) -> str:
-    task, protocol, metric = column
-    return f"{task}, {protocol} ({metric})"
+        row = (entry.score.task, entry.score.protocol, entry.score.metric)
+        rows.setdefault(row, {})[entry.encoder] = entry.score
+    return encoders, rows
 
 
 def _cell(score: Score | None) -> str:

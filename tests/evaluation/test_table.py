@@ -14,24 +14,40 @@ SCORES = [
 ]
 
 
-def test_markdown_has_encoders_by_task_and_protocol():
-    assert markdown_table(SCORES) == (
-        "| encoder    | drums, linear (accuracy) | chords, knn (mAP) |\n"
-        "| ---------- | -----------------------: | ----------------: |\n"
-        "| m2dx       |               50.0 ± 1.2 |              25.0 |\n"
-        "| random [0] |                     45.7 |                 - |\n"
-    )
-
-
-def test_the_rich_table_marks_the_best():
+def shown(scores: list[EncoderScore], *, width: int, **style: object) -> str:
     out = io.StringIO()
-    Console(file=out, width=100, force_terminal=True, color_system="standard", markup=False).print(
-        score_table(SCORES, title="Run")
+    Console(file=out, width=width, markup=False, **style).print(score_table(scores, title="Run"))
+    return out.getvalue()
+
+
+def test_markdown_has_tasks_and_protocols_by_encoder():
+    assert markdown_table(SCORES) == (
+        "| task, protocol           |       m2dx | random [0] |\n"
+        "| ------------------------ | ---------: | ---------: |\n"
+        "| drums, linear (accuracy) | 50.0 ± 1.2 |       45.7 |\n"
+        "| chords, knn (mAP)        |       25.0 |          - |\n"
     )
-    text = out.getvalue()
-    rows = {row.split("│")[1].strip(): row.split("│")[2:4] for row in text.splitlines() if "│" in row}
+
+
+def test_the_rich_table_marks_the_best_of_each_row():
+    text = shown(SCORES, width=100, force_terminal=True, color_system="standard")
+    rows = {row.split("│")[1].strip(): row.split("│")[2:] for row in text.splitlines() if "│" in row}
     bold = re.compile(r"\s*\x1b\[1m\s*([^\s\x1b][^\x1b]*)\x1b\[0m\s*")  # all that can be seen of a cell
-    assert [bold.fullmatch(cell)[1].strip() for cell in rows["m2dx"]] == ["50.0 ± 1.2", "25.0"]
-    assert [cell.strip() for cell in rows["random [0]"]] == ["45.7", "-"]  # no escape: not bold
+    protocol, best, other, _ = rows["drums"]
+    assert protocol.strip() == "linear (accuracy)" and bold.fullmatch(best)[1].strip() == "50.0 ± 1.2"
+    assert other.strip() == "45.7"  # no escape: not bold
+    assert bold.fullmatch(rows["chords"][1])[1].strip() == "25.0" and rows["chords"][2].strip() == "-"
     assert "random [0]" in text and "Run" in text
-    assert all(word in text for word in ("drums", "linear", "accuracy", "chords", "knn", "mAP"))
+
+
+def test_many_tasks_fit_on_a_narrow_terminal():
+    names = ["pretrained", "random_weights", "mean_logmel"]
+    scores = [
+        EncoderScore(name, Score(f"task{number}", "accuracy", number / 10, 0.012, (0.1,), protocol))
+        for name in names
+        for number in range(8)
+        for protocol in ("knn", "linear")
+    ]
+    text = shown(scores, width=80)
+    assert "…" not in text and all(name in text for name in names)
+    assert all(text.count(f"{10 * number:.1f} ± 1.2") == 6 for number in range(1, 8))
