@@ -64,7 +64,8 @@ class AudioClassifier(nn.Module):
     def probabilities(self, wav: Tensor) -> Tensor:
         """Probabilities (B, C) of the labels, as `forward`: of each by itself if `multi_label`, else they sum to 1."""
         logits = self(wav)
-        return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
+        found: Tensor = logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
+        return found
 
 
 def load_classifier(path: str | Path) -> AudioClassifier:
