@@ -113,12 +113,12 @@ def sweep_table(
     ] = None,
 ) -> None:
     """Print the scores of a sweep's finished runs, those of all seeds pooled; what is missing is told."""
+    if output is not None and form is TableFormat.RICH:
+        raise typer.BadParameter("--format rich is for the terminal; a file is markdown, latex or csv")
     from m2dx.results.command import SUFFIXES, WRITERS
     from m2dx.results.formats import terminal as terminal_parts
     from m2dx.sweep.command import make_table
 
-    if output is not None and form is TableFormat.RICH:
-        raise typer.BadParameter("--format rich is for the terminal; a file is markdown, latex or csv")
     shown = make_table(folder, columns=column or (), encoder=encoder, across=across)
     if form is None and output is None and terminal().is_terminal:
         form = TableFormat.RICH

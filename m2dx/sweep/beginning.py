@@ -12,7 +12,6 @@ from m2dx.errors import M2dxError, RecipeError
 from m2dx.recipe.loading import load_recipe, recipe_to_mapping, recipe_to_yaml
 from m2dx.sweep.folder import Manifest, ManifestPoint, State, SweepFolder
 from m2dx.sweep.points import Plan, Point, differences
-from m2dx.training.checkpoint import replace_file
 from m2dx.training.run_folder import as_begun
 
 if TYPE_CHECKING:
@@ -54,9 +53,11 @@ def check_beginning(plan: Plan, *, resume: bool, host: PluginHost) -> Sweep:
 def write_beginning(plan: Plan, source: Path) -> None:
     """Writes the recipes of a plan's points, and then its manifest."""
     folder = SweepFolder(plan.folder)
+    folder.recipe("any").parent.mkdir(parents=True, exist_ok=True)
     for point in plan.points:
-        text = recipe_to_yaml(point.recipe).encode()
-        replace_file(folder.recipe(point.name), lambda file, text=text: file.write(text))  # type: ignore[misc]
+        file, text = folder.recipe(point.name), recipe_to_yaml(point.recipe)
+        if not file.exists() or file.read_text(encoding="utf-8") != text:  # a task of Slurm may be reading it
+            file.write_text(text, encoding="utf-8")
     points = tuple(ManifestPoint(point.name, point.values) for point in plan.points)
     (folder.path / "logs").mkdir(exist_ok=True)
     folder.write_manifest(Manifest(source.stem, str(source.absolute()), plan.keys, points))

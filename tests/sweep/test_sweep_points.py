@@ -13,22 +13,9 @@ from m2dx.plugins import PluginHost
 from m2dx.recipe.loading import load_recipe, recipe_to_mapping, recipe_to_yaml
 from m2dx.sweep.beginning import check_beginning, reopen, write_beginning
 from m2dx.sweep.folder import State, SweepFolder
-from m2dx.sweep.grid import parse_grid
-from m2dx.sweep.points import Plan, plan_sweep
+from m2dx.sweep.points import Plan
 
 Planner = Callable[..., Plan]
-
-
-@pytest.fixture
-def plan(tiny_recipe: Any, tmp_path: Path, host: PluginHost) -> Planner:
-    """Plans a sweep of the tiny recipe, with runs in `tmp_path / "runs"`."""
-    tiny_recipe()  # writes tiny.yaml
-
-    def make(*arguments: str, processes: int = 1) -> Plan:
-        grid = parse_grid([f"output={tmp_path / 'runs'}", *arguments])
-        return plan_sweep(tmp_path / "tiny.yaml", grid, host=host, processes=processes)
-
-    return make
 
 
 def begin(plan: Plan) -> SweepFolder:

@@ -1,0 +1,229 @@
+"""The table of a sweep: pooled values, averages, what lies across, and what is missing."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import m2dx
+from m2dx import cli
+from m2dx.components import Score
+from m2dx.errors import CheckpointError, M2dxError
+from m2dx.evaluation.runner import EncoderScore, write_scores
+from m2dx.results.formats import comma_separated, markdown
+from m2dx.results.table import ResultTable
+from m2dx.sweep.command import make_table
+from m2dx.sweep.folder import Manifest, ManifestPoint, SweepFolder
+
+RATIOS, SEEDS = ("0.6", "0.8"), ("0", "1", "2")
+
+
+def scores_of(
+    esc: float, drums: float | None, *, knn: float | None = None, encoder: str = "pretrained"
+) -> list[EncoderScore]:
+    values = {("esc", "linear"): esc, ("drums", "linear"): drums, ("esc", "knn"): knn}
+    return [
+        EncoderScore(encoder, Score(task, "accuracy", value, 0.01, (value,), protocol))
+        for (task, protocol), value in values.items()
+        if value is not None
+    ]
+
+
+def finish(folder: SweepFolder, name: str, scores: list[EncoderScore], *, loss: float = 0.5) -> None:
+    run = folder.run(name)
+    (run / "encoder").mkdir(parents=True)
+    (run / "encoder" / "config.json").touch()
+    (run / "summary.json").write_text('{"stopped_by": null}')
+    if scores:
+        write_scores(scores, run / "scores.json")
+    lines = [{"step": 1, "loss": 9.0, "rankme": 7.0, "time": 1.0}, {"step": 2, "loss": loss, "time": 2.0}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "lo')
+
+
+def begin(
+    folder: SweepFolder, keys: tuple[tuple[str, ...], ...], points: Mapping[str, dict[str, str]]
+) -> None:
+    (folder.path / "recipes").mkdir(parents=True)
+    for name in points:
+        folder.recipe(name).write_text("evaluation: {tasks: {}}")
+    entries = tuple(ManifestPoint(name, values) for name, values in points.items())
+    folder.write_manifest(Manifest("lungs", "lungs.yaml", keys, entries))
+
+
+@pytest.fixture
+def seeded(tmp_path: Path) -> SweepFolder:
+    """Two mask ratios with three seeds; of the second ratio, one has failed and one is not started."""
+    folder = SweepFolder(tmp_path / "seeded")
+    points = {
+        f"r{ratio}-s{seed}": {"model.mask_ratio": ratio, "seed": seed} for ratio in RATIOS for seed in SEEDS
+    }
+    begin(folder, (("model.mask_ratio",), ("seed",)), points)
+    for seed, esc, drums in (("0", 0.50, 0.60), ("1", 0.54, 0.70), ("2", 0.55, 0.50)):
+        baseline = scores_of(0.1, 0.2, encoder="random_weights")
+        finish(folder, f"r0.6-s{seed}", [*scores_of(esc, drums), *baseline], loss=0.5 + int(seed))
+    finish(folder, "r0.8-s0", scores_of(0.7, 0.8))
+    failed = {"outcome": "failed", "code": 1, "seconds": 1.0, "ended": "", "host": "", "command": []}
+    folder.attempt_file("r0.8-s1").parent.mkdir()
+    folder.attempt_file("r0.8-s1").write_text(json.dumps(failed))
+    return folder
+
+
+def rows(table: ResultTable) -> dict[tuple[str, str, str], tuple[float, float | None, str]]:
+    """(group, row, column) -> mean, interval, marks."""
+    lines = csv.DictReader(io.StringIO(comma_separated(table)))
+    return {
+        (line["group"], line[table.heading], line["column"]): (
+            float(line["mean"]),
+            float(line["ci95"]) if line["ci95"] else None,
+            line["marks"],
+        )
+        for line in lines
+    }
+
+
+def test_seeds_are_pooled_to_mean_and_interval(seeded: SweepFolder) -> None:
+    table = make_table(seeded.path)
+    found = rows(table)
+    mean, ci95, marks = found["", "0.6", "esc"]
+    half_width = m2dx.half_width_95([50.0, 54.0, 55.0])
+    assert (mean, ci95) == (pytest.approx(53.0), pytest.approx(half_width)) and marks == ""
+    assert half_width == pytest.approx(4.302653 * 2.645751 / 3**0.5, rel=1e-5)  # t of 2 degrees, s
+    assert found["", "0.6", "average"][0] == pytest.approx((55 + 62 + 52.5) / 3)
+    assert found["", "0.8", "esc"] == (pytest.approx(70.0), None, "1 of 3 seeds")
+    assert table.title == "lungs: linear, accuracy"
+    assert table.columns == ("average", "esc", "drums")
+
+
+def test_what_is_missing_is_told(seeded: SweepFolder) -> None:
+    text = markdown(make_table(seeded.path))
+    assert "| 0.6 | 3 of 3 |" in text and "| 0.8 | 1 of 3 |" in text
+    assert "- Failed: r0.8-s1." in text and "- Not started: r0.8-s2." in text
+    assert "- a: 1 of 3 seeds" in text
+
+
+def test_columns_are_chosen(seeded: SweepFolder) -> None:
+    table = make_table(seeded.path, columns=["loss", "average", "*/linear", "rankme"])
+    assert table.columns == ("loss", "average", "esc", "drums", "rankme")
+    found = rows(table)
+    assert found["", "0.6", "loss"][0] == pytest.approx(1.5)  # the last whole lines: 0.5, 1.5, 2.5
+    assert found["", "0.6", "rankme"] == (7.0, 0.0, "")
+    assert rows(make_table(seeded.path, encoder="random_weights"))["", "0.6", "drums"][0] == pytest.approx(20)
+    with pytest.raises(
+        M2dxError, match="--column must be a score or a metric of these runs, but is 'los'; did you mean"
+    ):
+        make_table(seeded.path, columns=["los"])
+    with pytest.raises(
+        M2dxError, match="--encoder must be one of those that were scored, but is 'pretraind'; did"
+    ):
+        make_table(seeded.path, encoder="pretraind")
+
+
+def test_protocols_are_told_apart_where_they_differ(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "two")
+    begin(folder, (("noise",),), {"a": {"noise": "keep"}, "b": {"noise": "null"}})
+    finish(folder, "a", scores_of(0.5, 0.6, knn=0.4))
+    finish(folder, "b", scores_of(0.5, None))
+    table = make_table(folder.path)
+    assert table.columns == ("average (linear)", "esc (linear)", "drums (linear)", "esc (knn)")
+    found = rows(table)
+    assert found["", "keep", "average (linear)"] == (pytest.approx(55.0), None, "")
+    assert ("", "null", "average (linear)") not in found  # a mean of other tasks would mislead
+    assert found["", "null", "esc (linear)"] == (50.0, 1.0, "")  # the evaluation's own interval
+
+
+def test_without_scores_the_losses_are_shown(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "losses")
+    begin(folder, (("seed",),), {"s0": {"seed": "0"}, "s1": {"seed": "1"}})
+    finish(folder, "s0", [], loss=1.0)
+    finish(folder, "s1", [], loss=2.0)
+    table = make_table(folder.path)
+    assert (table.heading, table.columns) == ("recipe", ("loss", "rankme"))
+    assert rows(table)["", "lungs", "loss"][:2] == (1.5, pytest.approx(m2dx.half_width_95([1.0, 2.0])))
+
+
+@pytest.fixture
+def crossed(tmp_path: Path) -> SweepFolder:
+    """Three keys, two of which go together; one point is not finished."""
+    folder = SweepFolder(tmp_path / "crossed")
+    keys = (("audio.crop_seconds", "train.accumulate"), ("noise.ratio",))
+    points = {
+        f"{crop}-{noise}": {"audio.crop_seconds": crop, "train.accumulate": steps, "noise.ratio": noise}
+        for crop, steps in (("2", "1"), ("6", "4"))
+        for noise in ("0.1", "0.2")
+    }
+    begin(folder, keys, points)
+    for name, score in {"2-0.1": 0.21, "2-0.2": 0.22, "6-0.1": 0.61}.items():
+        finish(folder, name, scores_of(score, score / 2))
+    return folder
+
+
+def test_the_second_of_two_keys_goes_across(crossed: SweepFolder) -> None:
+    table = make_table(crossed.path, columns=["esc", "drums"])
+    assert (table.heading, table.columns) == ("crop_seconds, accumulate", ("ratio 0.1", "ratio 0.2"))
+    assert {key: value[0] for key, value in rows(table).items()} == pytest.approx(
+        {
+            ("esc", "2, 1", "ratio 0.1"): 21.0,
+            ("esc", "2, 1", "ratio 0.2"): 22.0,
+            ("esc", "6, 4", "ratio 0.1"): 61.0,
+            ("drums", "2, 1", "ratio 0.1"): 10.5,
+            ("drums", "2, 1", "ratio 0.2"): 11.0,
+            ("drums", "6, 4", "ratio 0.1"): 30.5,
+        }
+    )
+    assert "| 6, 4 | 61.0 ± 1.0 | - |" in markdown(table)
+
+
+def test_another_key_goes_across_or_none(crossed: SweepFolder) -> None:
+    across = make_table(crossed.path, columns=["esc"], across="train.accumulate")
+    assert across.columns == ("crop_seconds, accumulate 2, 1", "crop_seconds, accumulate 6, 4")
+    assert rows(across)["esc", "0.1", "crop_seconds, accumulate 6, 4"][0] == 61.0
+    flat = make_table(crossed.path, columns=["esc"], across="none")
+    assert flat.info == ("ratio", "runs") and "| 6, 4 | 0.2 | not started | - |" in markdown(flat)
+    with pytest.raises(
+        M2dxError, match=r"must be a key of this sweep \(.*, noise.ratio\) or none, but is 'seed'"
+    ):
+        make_table(crossed.path, across="seed")
+
+
+def test_across_leaves_a_key_for_the_rows(seeded: SweepFolder) -> None:
+    with pytest.raises(
+        M2dxError, match=r"must leave a key for the rows, but model.mask_ratio is the only one"
+    ):
+        make_table(seeded.path, across="mask_ratio")
+
+
+def test_a_table_needs_something_that_is_finished(tmp_path: Path, seeded: SweepFolder) -> None:
+    folder = SweepFolder(tmp_path / "new")
+    begin(folder, (("seed",),), {"s0": {"seed": "0"}})
+    with pytest.raises(
+        M2dxError, match=r"a table needs a finished run, but .* 0 of 1 points finished, 1 not started"
+    ):
+        make_table(folder.path)
+    (seeded.run("r0.6-s0") / "scores.json").write_text("[1]")
+    with pytest.raises(CheckpointError, match="must be scores written by m2dx"):
+        make_table(seeded.path)
+
+
+def test_the_command_writes_every_format(seeded: SweepFolder, tmp_path: Path) -> None:
+    def sweep_table(*arguments: str) -> str:
+        result = CliRunner().invoke(cli.app, ["sweep-table", str(seeded.path), *arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert sweep_table("--column", "esc").startswith(
+        "**lungs: linear, accuracy**\n\n| mask\\_ratio | runs | esc |"
+    )
+    assert sweep_table("--format", "csv").startswith("group,mask_ratio,runs,column,mean,ci95,marks\n")
+    assert "lungs: linear, accuracy" in sweep_table("--format", "rich")
+    for suffix, begins in ((".tex", "% needs"), (".csv", "group,"), (".md", "**lungs")):
+        file = tmp_path / f"table{suffix}"
+        sweep_table("-o", str(file))
+        assert file.read_text().startswith(begins)
+    wrong = CliRunner().invoke(cli.app, ["sweep-table", "x", "--format", "rich", "-o", "y"])
+    assert wrong.exit_code == 2
+    assert asdict(seeded.read_manifest())["recipe"] == "lungs"
