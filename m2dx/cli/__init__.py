@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (training, sweep, encoders, components, draw):
+for module in (training, sweep, encoders, draw, components):
     app.add_typer(module.commands)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from m2dx.cli.shared import EncoderPath, load_with_plugins, plugin_host, terminal
+from m2dx.cli.shared import EncoderPath, load_with_plugins, terminal
 
 commands = typer.Typer()
 draw = typer.Typer(no_args_is_help=True)
@@ -125,13 +125,10 @@ def embedding(
     from m2dx.pictures.suffixes import check_picture_path
 
     check_picture_path(output)
-    if labelled.suffix in (".yaml", ".yml"):
-        host, recipe = load_with_plugins(labelled, None)
-    else:
-        host, recipe = plugin_host(), None
+    recipe = load_with_plugins(labelled, None) if labelled.suffix in (".yaml", ".yml") else None
     from m2dx.pictures.commands import draw_embedding, labelled_set
 
-    clips = labelled_set(labelled, recipe, host, task=task, split=split, most=most, seed=seed)
+    clips = labelled_set(labelled, recipe, task=task, split=split, most=most, seed=seed)
     path = draw_embedding(
         encoder, clips, output, method=method.value, random_weights=random_weights, seed=seed
     )

@@ -79,15 +79,14 @@ def draw_attention_maps(
 
 def labelled_set(
     path: Path,
-    recipe: Recipe | None,
-    host: PluginHost,
+    recipe: tuple[PluginHost, Recipe] | None,
     *,
     task: str | None = None,
     split: str | None = None,
     most: int | None = None,
     seed: int = 0,
 ) -> EvaluationTask:
-    """The labelled clips of a recipe's evaluation task, or (without a recipe) of a CSV file.
+    """The labelled clips of a recipe's evaluation task, or (without a recipe) of a CSV file at `path`.
 
     RecipeError where the recipe has no such task, or several and none is named.
     """
@@ -95,7 +94,7 @@ def labelled_set(
         if task is not None:
             raise RecipeError(f"--task names a task of a recipe, but {path} is a list of clips; leave it out")
         return labelled_clips(path.name, CsvDataset(path=path), split=split, most=most, seed=seed)
-    tasks = recipe.evaluation.tasks
+    host, tasks = recipe[0], recipe[1].evaluation.tasks
     if task is None and len(tasks) == 1:
         task = next(iter(tasks))
     if task not in tasks:

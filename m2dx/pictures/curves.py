@@ -26,7 +26,8 @@ PANEL_INCHES = (3.6, 2.2)
 FEW_POINTS = 30  # fewer are drawn with markers
 SMOOTHED_FROM = 40  # points; a running mean of fewer says nothing
 _OTHERS = ("lr", "ema_decay", "rankme")
-_RAW = ("lr", "ema_decay", "rankme")  # drawn as they are: no noise from step to step
+_SCHEDULES = ("lr", "ema_decay")
+_RAW = (*_SCHEDULES, "rankme")  # drawn as they are: no noise from step to step
 _SHARED = {"loss_m2d": "loss", "loss_msm_mae": "loss"}  # the same as the total where there is no task
 
 
@@ -111,7 +112,8 @@ def runs_figure(runs: Sequence[RunCurves], names: Sequence[str] | None = None) -
         axes = figure.add_subplot(rows, columns, number)
         for position, run in enumerate(runs):
             draw = _draw_scores if is_score else _draw_metric
-            width = 1.4 + 1.2 * (len(runs) - 1 - position) / len(runs)  # equal curves show each other's edges
+            behind = (len(runs) - 1 - position) / len(runs) if name in _SCHEDULES else 0.0
+            width = 1.3 + 2.4 * behind  # equal ones show at the edges
             draw(axes, run, name, colour=_colour(position), width=width)
         _dress(axes, name if is_score else title_of(name))
     if len(runs) > 1:

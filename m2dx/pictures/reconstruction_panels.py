@@ -93,7 +93,7 @@ def draw_reconstructions(blocks: Sequence[Sequence[Reconstruction]], *, outline:
             drawn += [result_axes, error_axes]
         row += 1 if longest == 1 else 2 * -(-len(block) // MOST_IN_A_ROW)
     _label_edges(drawn)
-    _key(figure, errors, drawn, own_scale=any(item.own_scale for item in chain(*blocks)))
+    _key(figure, errors, drawn, rows=rows, own_scale=any(item.own_scale for item in chain(*blocks)))
     return figure
 
 
@@ -142,12 +142,18 @@ def _label_edges(drawn: Sequence[Axes]) -> None:
         label_axes(axes, left=place.colspan.start == 0, bottom=place.rowspan.start == last)
 
 
-def _key(figure: Figure, errors: AxesImage, drawn: Sequence[Axes], *, own_scale: bool) -> None:
+def _key(figure: Figure, errors: AxesImage, drawn: Sequence[Axes], *, rows: int, own_scale: bool) -> None:
     """The scale of errors, and what a reader has to know of the reconstructions."""
     bar = figure.colorbar(
-        errors, ax=list(drawn), location="right", shrink=0.6, aspect=30, pad=0.01, extend="max"
+        errors,
+        ax=list(drawn),
+        location="right",
+        shrink=0.9 if rows == 1 else 0.6,
+        aspect=12 * rows,
+        pad=0.01,
+        extend="max",
     )
-    bar.set_label("error (standard deviations of the log-mel)", fontsize=LABEL_SIZE, color=INK)
+    bar.set_label("error (std of log-mels)", fontsize=LABEL_SIZE, color=INK)
     bar.ax.tick_params(labelsize=LABEL_SIZE, colors=INK)
     bar.outline.set_visible(False)
     if own_scale:

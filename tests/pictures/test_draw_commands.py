@@ -1,5 +1,6 @@
 """m2dx draw: the files that it writes, and what it refuses."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 from m2dx import cli
 from m2dx.errors import M2dxError
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
 WITHOUT_TORCH = """
 import sys
 from typer.testing import CliRunner
@@ -149,7 +150,7 @@ def test_what_cannot_be_drawn_is_refused_clearly(runs, wav, tmp_path):
 
 
 def test_each_option_is_explained():
-    text = (DOCS / "cli.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     section = text.split("## m2dx draw\n", 1)[1].split("\n## ", 1)[0]
     group = typer.main.get_command(cli.app).commands["draw"]
     assert list(group.commands) == ["reconstruction", "attention", "embedding", "curves"]
@@ -159,3 +160,11 @@ def test_each_option_is_explained():
             o for p in command.params if p.param_type_name == "option" for o in (*p.opts, *p.secondary_opts)
         ]
         assert [option for option in options if f"`{option}`" not in section] == []
+
+
+def test_the_example_in_python_runs(runs, wav, tmp_path):
+    spec = importlib.util.spec_from_file_location("pictures_example", ROOT / "examples" / "pictures.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    example.draw(runs / "msm_mae", wav, tmp_path)
+    assert {"reconstruction.png", "attention.png"} <= {path.name for path in tmp_path.iterdir()}
