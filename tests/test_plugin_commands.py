@@ -33,6 +33,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Installs a package with one command, as pip would leave it."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("M2DX_PLUGINS", "")
 
     def install(package: str, code: str, *, command: str = "song") -> None:
         module = f"command_under_test_{package}"
@@ -60,6 +61,13 @@ def test_a_plugins_command_is_listed_explained_and_run(install: Install) -> None
     assert "--verses" in output("song", "--help")
     assert output("song", "blue", "--verses", "2") == "blue blue \n"
     assert "command: song" in output("plugins")
+    assert "completion" not in output("song", "--help")
+
+
+def test_an_app_with_several_commands_is_a_group(install: Install) -> None:
+    install("whale", SONG + "    commands.command('hum')(lambda: typer.echo('hm'))\n")
+    assert output("song", "hum") == "hm\n"
+    assert output("song", "song", "blue") == "blue \n"
 
 
 def test_wrong_arguments_of_a_plugins_command_are_refused(install: Install) -> None:
@@ -83,7 +91,10 @@ def test_only_the_command_that_is_typed_is_imported(install: Install) -> None:
         ("import whales_that_are_not_installed", "ModuleNotFoundError: No module named 'whales_that_are"),
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("commands = print", "must be a typer.Typer, but command_under_test_whale:commands is <built-in"),
-        ("import typer\ncommands = typer.Typer()", "building the command 'song' of m2dx-whale 1.2 failed"),
+        (
+            SONG.replace("verses: Annotated[int", "verses: Annotated[dict[str, int]"),
+            "building the command 'song' of",
+        ),
     ],
 )
 def test_a_broken_command_is_blamed_and_stops_no_other(install: Install, code: str, reason: str) -> None:

@@ -47,11 +47,9 @@ class PluginCommand:
                 "see the section on commands in docs/plugins.md"
             )
         try:
-            command = typer.main.get_command(app)
+            return _command(app, self.name)
         except Exception as error:  # typer evaluates the plugin's annotations here
             raise PluginError.failed(f"building {where}", error) from error
-        command.name = self.name
-        return command
 
     def problem(self, *, core: Collection[str]) -> str | None:
         """Why it cannot be used, or None; `core`: names of the core's commands."""
@@ -103,6 +101,16 @@ class CommandGroup(TyperGroup):
                 except PluginError as error:
                     return _broken(cmd_name, error)
         return None
+
+
+def _command(app: typer.Typer, name: str) -> Any:
+    """The app as one command, without options of its own for shell completion; with several commands, as a group."""
+    single = len(app.registered_commands) == 1 and not (app.registered_groups or app.registered_callback)
+    parent = typer.Typer(add_completion=False)
+    parent.add_typer(app, name=None if single else name)
+    (command,) = typer.main.get_command(parent).commands.values()  # type: ignore[attr-defined]
+    command.name = name
+    return command
 
 
 def _broken(name: str, error: PluginError) -> Any:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from m2dx import M2dxError
 from m2dx_superb.jobs import Job, Outcome
-from m2dx_superb.lists import TRIALS
+from m2dx_superb.lists import DIVISION, TRIALS
 from m2dx_superb.problems import report
 from m2dx_superb.statistics import Statistics, measured
 from m2dx_superb.tasks import TASKS, SuperbTask
@@ -93,8 +93,8 @@ def _data_overrides(job: Job, task: SuperbTask) -> list[str]:
             f"{datarc}.test_fold='fold{job.fold}'",
         ]
     found = [f"{datarc}.file_path={str(data)!r}"]
-    if task.name == "sid":
-        found.append(f"{datarc}.meta_data={str(data / 'iden_split.txt')!r}")
+    if task.name == "sid" and (data / DIVISION).is_file():
+        found.append(f"{datarc}.meta_data={str(data / DIVISION)!r}")
     for name in TRIALS if task.name == "asv" else ():
         if (data / name).is_file():
             found.append(f"{datarc}.test_meta_data={str(data / name)!r}")

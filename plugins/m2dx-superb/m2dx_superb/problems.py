@@ -142,13 +142,21 @@ def _train(job: Job, train: Any, taken: list[Statistics], *arguments: Any, **opt
         encoder,
         Path(job.cache),
         clips=len(dataset),
-        what=f"problem {job.task} {job.fold}",
+        what=_data_of(job),
     )
     report(job, statistics)
     taken.append(statistics)
     source = join_source(job.encoder, statistics.mean, statistics.std)
     bound.arguments["build_model_all_args"]["build_upstream"]["path_or_url"] = source
     return train(*bound.args, **bound.kwargs)
+
+
+def _data_of(job: Job) -> str:
+    """What the statistics depend on, beside the folder of the data."""
+    names = job.arguments[::2]
+    pairs = zip(names, job.arguments[1::2], strict=True)
+    own = [pair for pair in pairs if pair[0].startswith(("--prepare_data.", "--build_dataset."))]
+    return f"problem {job.task} {job.fold} {own}"
 
 
 def report(job: Job, statistics: Statistics) -> None:

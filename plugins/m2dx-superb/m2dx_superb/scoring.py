@@ -178,15 +178,19 @@ def _record(
         seeds=(seed,) if isinstance(seed, int) else (),
         dataset=f"superb_{task.name}",
         division=Division(len(jobs)) if len(jobs) > 1 else None,
-        warnings=_warnings(jobs),
+        warnings=_warnings(jobs, settings),
         details={"folds": values, "statistics": statistics},
         device=device,
         versions={**package_versions(), "s3prl": _version("s3prl"), "m2dx-superb": _version("m2dx-superb")},
     )
 
 
-def _warnings(jobs: list[Job]) -> tuple[str, ...]:
-    job, found = jobs[0], []
+def _warnings(jobs: list[Job], settings: dict[str, object]) -> tuple[str, ...]:
+    job, task = jobs[0], TASKS[jobs[0].task]
+    found = []
+    for name, published in (("total_steps", task.total_steps), ("lr", task.lr)):
+        if name in settings and settings[name] != published:
+            found.append(f"{name} {settings[name]}, in the published scripts {published}")
     if job.checkout is None and job.task in DIFFERENCES:
         found.append(f"s3prl.problem: {DIFFERENCES[job.task]}")
     if job.task == "asv":

@@ -113,4 +113,4 @@ def _run(wav: Tensor, rate: int, effects: Effects) -> tuple[Tensor, int]:
     channels = next((int(effect[1]) for effect in effects if effect[0] == "channels"), wav.shape[0])
     rate = next((int(effect[-1]) for effect in effects if effect[0] == "rate"), rate)
     samples = np.frombuffer(done.stdout, dtype="<f4").reshape(-1, channels)
-    return torch.from_numpy(np.ascontiguousarray(samples.T)), rate  # (N, C) -> (C, N)
+    return torch.from_numpy(samples.T.copy()), rate  # (N, C) -> (C, N); what is read cannot be written to

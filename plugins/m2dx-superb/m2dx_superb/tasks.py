@@ -25,9 +25,10 @@ class SuperbTask:
     metric: str  # of the record
     result: str  # name of the score in s3prl.problem's result.yaml
     lr: float  # of the published scripts; the paper gives none
+    total_steps: int  # of SUPERB
 
 
-_VOXCELEB = ("dev/wav", "test/wav", "iden_split.txt")
+_VOXCELEB = ("dev/wav", "test/wav")
 
 TASKS = {
     task.name: task
@@ -43,6 +44,7 @@ TASKS = {
             "per",
             "per",
             1e-3,
+            100_000,
         ),
         SuperbTask(
             "ks",
@@ -55,6 +57,7 @@ TASKS = {
             "accuracy",
             "accuracy",
             1e-4,
+            200_000,
         ),
         SuperbTask(
             "ic",
@@ -67,6 +70,7 @@ TASKS = {
             "accuracy",
             "accuracy",
             1e-3,
+            200_000,
         ),
         SuperbTask(
             "sid",
@@ -79,6 +83,7 @@ TASKS = {
             "accuracy",
             "accuracy",
             1e-3,
+            200_000,
         ),
         SuperbTask(
             "er",
@@ -91,6 +96,7 @@ TASKS = {
             "accuracy",
             "accuracy",
             1e-5,
+            30_000,
         ),
         SuperbTask(
             "asv",
@@ -103,6 +109,7 @@ TASKS = {
             "eer",
             "EER",
             5e-5,
+            200_000,
         ),
     )
 }
