@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -20,12 +21,15 @@ from m2dx.evaluation.features import ClipEncoder
 from m2dx.evaluation.runner import EncoderScore, Progress, check_request, evaluate, write_scores
 from m2dx.evaluation.table import score_table
 from m2dx.evaluation.tasks import EvaluationTask, check_dataset
+from m2dx.images.encoder import ImageEncoder
+from m2dx.images.tasks import ImageTask
 from m2dx.plugins import PluginHost
 from m2dx.recipe.schema import Recipe
 from m2dx.results.recording import Source, plugin_versions, records_of
 from m2dx.results.records import RESULTS_FILE, append_records
 from m2dx.training.checkpoint import CheckpointFolder
 from m2dx.training.distributed import pick_device
+from m2dx.training.prepare import check_media
 
 PRETRAINED = "pretrained"
 """Name of the encoder itself among the baselines."""
@@ -48,7 +52,13 @@ class Scoring:
         datasets = {name: host.build("dataset", task.dataset) for name, task in section.tasks.items()}
         evaluators = {name: host.build("evaluator", spec) for name, spec in section.evaluators.items()}
         check_request(datasets, evaluators, section.seeds)
-        problems = []
+        check_media(recipe, datasets, "evaluation.tasks")
+        problems = [
+            f"evaluation.evaluators.{name}: {spec.name} needs audio, but the recipe's input is images; take knn or "
+            "linear"
+            for name, spec in section.evaluators.items()
+            if recipe.image is not None and evaluators[name].needs_wav
+        ]
         for name, dataset in datasets.items():
             task = section.tasks[name]
             try:
@@ -70,8 +80,9 @@ class Scoring:
         """The tasks, their clips found and checked."""
         section, bad = self.recipe.evaluation.tasks, self.recipe.data.max_bad_fraction
         cache = FeatureCache(self.recipe.output / CACHE_FOLDER) if self.recipe.evaluation.cache else None
+        kind = EvaluationTask if self.recipe.image is None else ImageTask
         return [
-            EvaluationTask.from_dataset(
+            kind.from_dataset(
                 name,
                 dataset,
                 unit_seconds=section[name].unit_seconds,
@@ -84,7 +95,7 @@ class Scoring:
         ]
 
     def run(
-        self, encoder: AudioEncoder, console: Console, folder: Path, *, step: int | None = None
+        self, encoder: AudioEncoder | ImageEncoder, console: Console, folder: Path, *, step: int | None = None
     ) -> list[EncoderScore]:
         """Scores an encoder and its baselines; prints the table and writes scores.json into the folder.
 
@@ -106,7 +117,7 @@ class Scoring:
         console.print(score_table(scores))
         return scores
 
-    def run_step(self, encoder: AudioEncoder, step: int, folder: Path) -> list[EncoderScore]:
+    def run_step(self, encoder: AudioEncoder | ImageEncoder, step: int, folder: Path) -> list[EncoderScore]:
         """Scores the encoder that a run had after a step, without baselines, which are scored once, at its end.
 
         Writes scores_by_step.jsonl in the run's folder, and a record of each score as `run` does.
@@ -120,12 +131,16 @@ class Scoring:
 
     def _score(
         self,
-        encoder: AudioEncoder,
+        encoder: AudioEncoder | ImageEncoder,
         source: Source,
         *,
         step: int | None = None,
         progress: Progress | None = None,
     ) -> list[EncoderScore]:
+        if isinstance(encoder, ImageEncoder) != (self.recipe.image is not None):
+            raise RecipeError(
+                "encoder and recipe must both be of images, or both of audio, but one is and one is not"
+            )
         recipe, tasks = self.recipe, self.tasks()
         scores = evaluate(
             encoders_to_compare(recipe, encoder),
@@ -140,13 +155,23 @@ class Scoring:
         return scores
 
 
-def encoders_to_compare(recipe: Recipe, encoder: AudioEncoder) -> dict[str, Callable[[int], ClipEncoder]]:
+def encoders_to_compare(
+    recipe: Recipe, encoder: AudioEncoder | ImageEncoder
+) -> dict[str, Callable[[int], ClipEncoder]]:
     """The encoder and the recipe's baselines, each as a function of the seed, on the recipe's device.
 
-    The random weights are those of the encoder's own architecture, whatever the recipe's model is.
+    The random weights are those of the encoder's own architecture, whatever the recipe's model is. Images have
+    no mean log-mel.
     """
     device = pick_device(recipe.train.device)
     encoder = encoder.to(device)
+    if isinstance(encoder, ImageEncoder):
+        wanted = {PRETRAINED, *recipe.evaluation.baselines}
+        of_images: dict[str, Callable[[int], Any]] = {
+            PRETRAINED: lambda seed: encoder,
+            "random_weights": lambda seed: random_like(encoder, seed=seed).to(device),
+        }
+        return {name: make for name, make in of_images.items() if name in wanted}
     mean_logmel = MeanLogMel(recipe.audio).to(device)
     makers: dict[str, Callable[[int], ClipEncoder]] = {
         "random_weights": lambda seed: random_like(encoder, seed=seed).to(device),

@@ -12,6 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -20,10 +21,11 @@ from m2dx_hubert.sample import write_sample as write_librispeech
 from m2dx_hubert.sample import write_weights as write_hubert
 from m2dx_respiratory.evaluator import BEST
 from m2dx_respiratory.sample import write_icbhi, write_sprsound
+from PIL import Image
 from rich.console import Console
 
 from m2dx import check
-from m2dx.encoder import load_encoder
+from m2dx.encoder import load_any_encoder
 from m2dx.export import export_encoder
 from m2dx.model.patches import PatchGrid
 from m2dx.model.published import published_names
@@ -196,6 +198,26 @@ LABELS = {
     "tasks.labels.weight": 1.0,
 }
 NO_TASK: dict[str, Any] = {"tasks": {}}
+IMAGENET: dict[str, Any] = {
+    **{path: value for path, value in BASICS.items() if path.startswith(("model.", "train."))},
+    "image.size": (224, 224),
+    "image.channels": 3,
+    "image.crop_scale": (0.2, 1.0),
+    "image.flip": True,
+    "data.sets.imagenet.dataset.name": "image_folder",
+    "data.sets.imagenet.split": "train",
+    "data.epoch_size": None,
+    "model.patch_size": (16, 16),
+    "model.mask_ratio": 0.75,
+    "noise": None,
+    "train.epochs": 300,
+    "train.warmup_epochs": 40,
+    "train.batch_size": 2048,
+    "train.accumulate": 1,
+    "train.base_lr": 1.5e-4,
+    "train.clip_norm": None,
+}
+"""Appendix A, and MAE (He et al., 2022, table 8)."""
 NO_NOISE: dict[str, Any] = {"noise": None}
 
 PAPER: dict[str, dict[str, Any]] = {
@@ -226,7 +248,10 @@ PAPER: dict[str, dict[str, Any]] = {
     "icbhi_m2d_x_no_noise": {**ICBHI, **TEACHER, **NO_NOISE},
     "sprsound_m2d": {**SPRSOUND, **NO_TASK},
     "sprsound_m2d_x": {**SPRSOUND, **TEACHER},
+    "m2d_imagenet": {**IMAGENET, **NO_TASK},
 }
+IMAGES = "m2d_imagenet"
+"""The recipe whose input is images."""
 CLIPS_PER_GPU = {
     "m2d_audioset": (4, 512),
     "m2d_audioset_06": (4, 512),
@@ -264,6 +289,20 @@ def write_base(path: Path, size: str, *, depth: int | None = None) -> Path:
     return path
 
 
+def write_images(folder: Path, *, images: int) -> Path:
+    """Noise in two classes, as train and val; most of the training images are links."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", images), ("val", 4)):
+        for number in range(count):
+            path = folder / split / f"class{number % 2}" / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if number < 8:
+                Image.fromarray(random.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(path)
+            else:
+                path.symlink_to(f"{number % 8}.jpg")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def plugin_host() -> PluginHost:
     """The core and the plugins of this repository, installed or not."""
@@ -292,6 +331,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "LIBRISPEECH": write_librispeech(folder, clips=688, subsets=subsets),
         "ICBHI": write_icbhi(folder / "icbhi", clips=6),
         "SPRSOUND": write_sprsound(folder / "sprsound", clips=8),
+        "IMAGENET": write_images(folder / "imagenet", images=2064),
         "HUBERT": write_hubert(folder / "hubert.pt", layer=1),
         "M2D_16X4": write_base(folder / "shallow" / "checkpoint.pth", "base", depth=1),
     }
@@ -397,10 +437,10 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_first_lines_say_where_it_is_published_and_what_it_took(name: str) -> None:
     head = first_lines(name)
-    assert re.search(r"M2D-X paper, IV-[B-E]", head)
+    assert re.search(r"M2D-X paper, (IV-[B-E]|appendix A)", head)
     assert re.search(r"[Tt]ables? [IVX]+|Fig\. \d", head)
     assert re.search(r"\d\d\.\d", head), "the published scores"
-    assert re.search(r"A100 80 GB|24 GB GPU", head)
+    assert re.search(r"A100 80 GB|24 GB GPU|the paper names no GPUs", head)
     assert re.search(r"\d+ h\b|Table XV has no row", head)
 
 
@@ -591,6 +631,12 @@ FSD50K_TASK = (
     "evaluation.baselines=[]",
 )
 
+IMAGES_TASK = (
+    "evaluation.tasks={images: {dataset: {name: image_folder, path: '${IMAGENET}', valid_is_test: true}}}",
+    "evaluation.evaluators={knn: {name: knn}}",
+    "evaluation.baselines=[]",
+)
+
 
 @each_published(at_once=TRAINED)
 def test_a_recipe_for_the_cpu_is_trained_resumed_exported_and_evaluated(
@@ -607,6 +653,8 @@ def test_a_recipe_for_the_cpu_is_trained_resumed_exported_and_evaluated(
         start = load("small/cpu/m2d_audioset_16x4", *QUICK, "train.epochs=0.5")
         run_recipe(start, plugin_host, console, resume=False, overwrite=False)
         environment(M2D_16X4=start.output / start.name)
+    elif name == IMAGES:
+        overrides += IMAGES_TASK
     else:
         overrides += FSD50K_TASK
         if "hubert" in load(name).tasks:
@@ -620,10 +668,15 @@ def test_a_recipe_for_the_cpu_is_trained_resumed_exported_and_evaluated(
     run = recipe.output / recipe.name
     assert (run / "scores.json").is_file() and (run / "report.html").is_file()
 
-    encoder = load_encoder(export_encoder(run, tmp_path / "exported"))
-    features = encoder(torch.randn(1, recipe.audio.crop_samples, generator=torch.Generator().manual_seed(0)))
-    patches = recipe.audio.n_mels // recipe.model.patch_size[0]
-    assert features.shape == (1, recipe.audio.crop_frames // recipe.model.patch_size[1], patches * 192)
+    encoder = load_any_encoder(export_encoder(run, tmp_path / "exported"))
+    generator = torch.Generator().manual_seed(0)
+    if name == IMAGES:
+        features = encoder(torch.rand(1, 3, 224, 224, generator=generator))
+        assert features.shape == (1, 14, 14, 192)
+    else:
+        features = encoder(torch.randn(1, recipe.audio.crop_samples, generator=generator))
+        patches = recipe.audio.n_mels // recipe.model.patch_size[0]
+        assert features.shape == (1, recipe.audio.crop_frames // recipe.model.patch_size[1], patches * 192)
     assert features.isfinite().all()
     scores = Scoring.of(recipe, plugin_host).run(encoder, console, tmp_path / "scores")
     assert {score.score.task for score in scores} == set(recipe.evaluation.tasks)

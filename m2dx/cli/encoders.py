@@ -41,11 +41,11 @@ class TableFormat(Enum):
 def evaluate(encoder: EncoderPath, recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Score an encoder, and the recipe's baselines, with the recipe's evaluation section."""
     host, loaded = load_with_plugins(recipe, overrides)
-    from m2dx.encoder import load_encoder
+    from m2dx.encoder import load_any_encoder
     from m2dx.scoring import Scoring, folder_of_encoder
 
     scoring = Scoring.of(loaded, host)
-    network = load_encoder(encoder)
+    network = load_any_encoder(encoder)
     folder = folder_of_encoder(loaded.output / loaded.name / "evaluation", encoder)
     scoring.run(network, terminal(), folder)
     terminal().print(f"scores: {folder / 'scores.json'}", soft_wrap=True)

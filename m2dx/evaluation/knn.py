@@ -25,6 +25,7 @@ class Knn(Evaluator):
     """
 
     name = "knn"
+    needs_wav = False
 
     def __init__(self, *, k: PositiveInt = 5) -> None:
         self.k = k

@@ -60,6 +60,7 @@ class Linear(Evaluator):
     """
 
     name = "linear"
+    needs_wav = False
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from m2dx.audio.clips import list_clips, missing_of, names_of
 from m2dx.audio.reading import probe, read_wav
 from m2dx.components import Clip, Dataset
-from m2dx.errors import AudioError, RecipeError, TrainingError
+from m2dx.errors import AudioError, ImageError, RecipeError, TrainingError
 from m2dx.evaluation.feature_cache import FeatureCache
 from m2dx.evaluation.features import ClipEncoder, Features, extract
 from m2dx.evaluation.splits import SPLITS, Fold, divide, shared_groups
@@ -75,12 +75,7 @@ class EvaluationTask:
         data set fails.
         """
         clips, label_names = _checked_lists(name, dataset)
-        clips, bad = _partition(clips, _with_duration)
-        published = None if dataset.task is None else dataset.task.unit_seconds
-        mean = float(np.mean([clip.duration for clip in clips])) if clips else 0.0
-        seconds = unit_seconds or published or mean
-        clips, unreadable = _partition(clips, lambda clip: _readable(clip, seconds))
-        bad += unreadable
+        clips, bad, seconds = cls._usable(clips, dataset, unit_seconds)
         _report_bad(name, bad, total=len(clips) + len(bad), max_bad_fraction=max_bad_fraction)
         warnings = _leaks(name, clips, strict=shared_groups == "error")
         targets = multi_hot(clips, label_names)
@@ -92,6 +87,18 @@ class EvaluationTask:
         return cls(
             name, tuple(clips), label_names, folds, seconds, short_clips, tuple(bad), tuple(warnings), cache
         )
+
+    @classmethod
+    def _usable(
+        cls, clips: list[Clip], dataset: Dataset, unit_seconds: float | None
+    ) -> tuple[list[Clip], list[BadClip], float]:
+        """The clips that can be read, with their durations, those that cannot, and the length of a unit (s)."""
+        clips, bad = partition(clips, _with_duration)
+        published = None if dataset.task is None else dataset.task.unit_seconds
+        mean = float(np.mean([clip.duration for clip in clips])) if clips else 0.0
+        seconds = unit_seconds or published or mean
+        clips, unreadable = partition(clips, lambda clip: _readable(clip, seconds))
+        return clips, bad + unreadable, seconds
 
     @property
     def multi_label(self) -> bool:
@@ -175,13 +182,13 @@ def _examples(names: Iterable[str]) -> str:
     return ", ".join(listed[:SHOWN]) + (f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else "")
 
 
-def _partition(clips: list[Clip], check: Callable[[Clip], Clip]) -> tuple[list[Clip], list[BadClip]]:
-    """Clips that `check` accepts, as it returns them, and those that it refuses with an AudioError."""
+def partition(clips: list[Clip], check: Callable[[Clip], Clip]) -> tuple[list[Clip], list[BadClip]]:
+    """Clips that `check` accepts, as it returns them, and those that it refuses with an AudioError or ImageError."""
 
     def attempt(clip: Clip) -> Clip | BadClip:
         try:
             return check(clip)
-        except AudioError as error:
+        except (AudioError, ImageError) as error:
             return BadClip(clip.path, str(error))
 
     with ThreadPoolExecutor(READING_THREADS) as pool:

@@ -18,6 +18,7 @@ import m2dx
 from m2dx.encoder import AudioEncoder
 from m2dx.evaluation.runner import EncoderScore
 from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.images.encoder import ImageEncoder
 from m2dx.plugins import PluginHost
 from m2dx.recipe.schema import EvaluationSection, Recipe
 from m2dx.results.records import Division, Protocol, ResultRecord, ScoredEncoder
@@ -36,7 +37,7 @@ class Source:
 def records_of(
     scores: Sequence[EncoderScore],
     tasks: Sequence[EvaluationTask],
-    encoder: AudioEncoder,
+    encoder: AudioEncoder | ImageEncoder,
     source: Source,
     recipe: Recipe,
     *,
@@ -107,12 +108,15 @@ def device_kind(module: nn.Module) -> str:
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
 
-def fingerprint(encoder: AudioEncoder, *, values: bool = True) -> str:
+def fingerprint(encoder: AudioEncoder | ImageEncoder, *, values: bool = True) -> str:
     """SHA-256 of an encoder's weights and of the settings of its input; without `values`, of the shapes alone."""
-    logmel = encoder.logmel
     digest = hashlib.sha256()
-    settings = [logmel.sample_rate, logmel.n_fft, logmel.win_length, logmel.hop_length, logmel.n_mels]
-    _update(digest, [*settings, encoder.mean, encoder.std, encoder.long_clips])
+    if isinstance(encoder, AudioEncoder):
+        logmel = encoder.logmel
+        settings = [logmel.sample_rate, logmel.n_fft, logmel.win_length, logmel.hop_length, logmel.n_mels]
+        _update(digest, [*settings, encoder.mean, encoder.std, encoder.long_clips])
+    else:
+        _update(digest, encoder.section.model_dump(mode="json"))
     for name, tensor in sorted(encoder.state_dict().items()):
         _update(digest, [name, str(tensor.dtype), list(tensor.shape)])
         if values:
@@ -120,7 +124,9 @@ def fingerprint(encoder: AudioEncoder, *, values: bool = True) -> str:
     return digest.hexdigest()
 
 
-def _scored_encoder(name: str, encoder: AudioEncoder, source: Source, recipe: Recipe) -> ScoredEncoder:
+def _scored_encoder(
+    name: str, encoder: AudioEncoder | ImageEncoder, source: Source, recipe: Recipe
+) -> ScoredEncoder:
     parameters = sum(parameter.numel() for parameter in encoder.encoder.parameters())
     if name == "pretrained":
         path = None if source.path is None else str(source.path)

@@ -48,7 +48,7 @@ def score_checkpoint(step: int, checkpoint: Path, run: Path, *, device: str, thr
     """Scores a checkpoint with the recipe in the run's folder."""
     import torch
 
-    from m2dx.encoder import load_encoder
+    from m2dx.encoder import load_any_encoder
     from m2dx.plugins import PluginHost
     from m2dx.recipe.loading import load_recipe
     from m2dx.scoring import Scoring
@@ -56,7 +56,7 @@ def score_checkpoint(step: int, checkpoint: Path, run: Path, *, device: str, thr
     torch.set_num_threads(threads)
     host = PluginHost.discover()
     recipe = load_recipe(run / "recipe.yaml", [f"train.device={device}"], host=host)
-    Scoring.of(recipe, host).run_step(load_encoder(checkpoint), step, run)
+    Scoring.of(recipe, host).run_step(load_any_encoder(checkpoint), step, run)
 
 
 def main() -> None:
