@@ -29,7 +29,7 @@ class SetFacts:
     split: str | None
     clips: int
     files: int
-    hours: float | None  # None: not known
+    hours: float | None  # None: not known, or not audio
     hours_from: int | None  # clips that the hours are an estimate from; None: they are all counted
     labelled: int  # clips with a label
     classes: int
@@ -43,7 +43,7 @@ def describe_data(recipe: Recipe, host: PluginHost) -> dict[str, Any]:
     The lists are read anew. One that cannot be read has `error` in the place of its facts.
     """
     sets = {
-        name: _describe(name, section.dataset, section.split, host) | {"repeat": section.repeat}
+        name: describe_set(name, section.dataset, section.split, host) | {"repeat": section.repeat}
         for name, section in recipe.data.sets.items()
     }
     noise = recipe.noise
@@ -52,15 +52,16 @@ def describe_data(recipe: Recipe, host: PluginHost) -> dict[str, Any]:
     if noise.dataset is None:
         assert noise.source is not None
         return {"sets": sets, "noise": {"source": noise.source.name}}
-    return {"sets": sets, "noise": _describe("noise", noise.dataset, noise.split, host)}
+    return {"sets": sets, "noise": describe_set("noise", noise.dataset, noise.split, host)}
 
 
-def _describe(name: str, spec: ComponentSpec, split: str | None, host: PluginHost) -> dict[str, Any]:
+def describe_set(name: str, spec: ComponentSpec, split: str | None, host: PluginHost) -> dict[str, Any]:
+    """The facts of one set, or its `error`."""
     try:
         dataset = host.build("dataset", spec)
         clips = list_clips(name, dataset, split)
         labelled = sum(bool(clip.labels) for clip in clips)
-        hours, counted = hours_of(clips)
+        hours, counted = hours_of(clips) if dataset.media != "image" else (None, len(clips))
         facts = SetFacts(
             name=name,
             dataset=spec.name,

@@ -77,7 +77,7 @@ def _count(facts: Mapping[str, Any], key: str) -> str:
 def _hours(facts: Mapping[str, Any]) -> str:
     hours = facts.get("hours")
     if not isinstance(hours, int | float):
-        return "not known" if "hours" in facts else ""
+        return "" if facts.get("hours_from") is None else "not known"
     return hours_text(hours) if facts.get("hours_from") is None else f"about {hours_text(hours)}"
 
 
@@ -98,6 +98,10 @@ def _facts(run: RunFolder, recipe: Mapping[str, Any]) -> tuple[Fact, ...]:
         facts.append(("Hours, each clip once", hours_text(summary["hours_of_data"])))
     if data.get("epoch_size"):
         facts.append(("Clips an epoch", number(data["epoch_size"])))
+    image = section(recipe, "image")
+    if image:
+        facts += [(f"Images: {key}", _sizes(image[key])) for key in ("size", "mean", "std") if image.get(key)]
+        audio, data = {}, {}  # defaults that play no part
     for title, part, key, unit in (
         ("Sampling rate", audio, "sample_rate", " Hz"),
         ("Crop", audio, "crop_seconds", " s"),
@@ -109,6 +113,10 @@ def _facts(run: RunFolder, recipe: Mapping[str, Any]) -> tuple[Fact, ...]:
         if part.get(key) is not None:
             facts.append((title, f"{number(part[key])}{unit}"))
     return tuple(facts)
+
+
+def _sizes(values: object) -> str:
+    return ", ".join(map(number, values)) if isinstance(values, list) else number(values)
 
 
 def _bad_share(run: RunFolder, facts: Mapping[str, Mapping[str, Any]]) -> str:

@@ -36,6 +36,8 @@ def draw_run(run: PreparedRun) -> RunPictures:
     """
     if run.recipe.image is not None:
         return RunPictures(notes=("The input of this run is images, of which no pictures are drawn yet.",))
+    if run.recipe.image is not None:
+        return RunPictures(notes=("Pictures are drawn of audio only; this run was trained on images.",))
     notes: list[str] = []
     examples: Sequence[MaskedExample] = ()
     checkpoints = CheckpointPictures()

@@ -24,11 +24,11 @@ def read_recipe_text(text: str) -> dict[str, Any]:
 
 def recipe_facts(recipe: Mapping[str, Any]) -> list[Fact]:
     """Model, training and tasks in a few lines each; what a recipe of an older version lacks is left out."""
-    model, train, audio = (section(recipe, name) for name in ("model", "train", "audio"))
+    model, train = section(recipe, "model"), section(recipe, "train")
     facts = [
         ("Method", _METHODS.get(str(model.get("method")), _text(model.get("method")))),
         ("Encoder", _encoder(model)),
-        ("Patches", _patches(model, audio)),
+        ("Patches", _patches(model, section(recipe, "audio"), section(recipe, "image"))),
         ("Masked", _masked(model)),
         ("Predictor", _predictor(model)),
         ("EMA decay", _range(model)),
@@ -58,9 +58,13 @@ def _encoder(model: Mapping[str, Any]) -> str:
     return f"ViT {_text(model.get('size'))}" + ("" if depth is None else f", {_text(depth)} blocks")
 
 
-def _patches(model: Mapping[str, Any], audio: Mapping[str, Any]) -> str:
+def _patches(model: Mapping[str, Any], audio: Mapping[str, Any], image: Mapping[str, Any]) -> str:
     patch, seconds, mels = model.get("patch_size"), audio.get("crop_seconds"), audio.get("n_mels")
-    if not isinstance(patch, list) or len(patch) != 2 or seconds is None:
+    if not isinstance(patch, list) or len(patch) != 2:
+        return ""
+    if isinstance(image.get("size"), list):
+        return f"{patch[0]} x {patch[1]} pixels, of {' x '.join(map(_text, image['size']))}"
+    if seconds is None:
         return ""
     return f"{patch[0]} mels x {patch[1]} frames, of {_text(mels)} mels and {_text(seconds)} s"
 

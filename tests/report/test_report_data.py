@@ -7,7 +7,7 @@ import pytest
 from report_pages import SUMMARY, page_of
 
 from m2dx.components import Clip
-from m2dx.report.data_facts import HEADERS, changed_sets, describe_data, fingerprint, hours_of
+from m2dx.report.data_facts import HEADERS, changed_sets, describe_data, describe_set, fingerprint, hours_of
 
 
 def test_each_set_and_the_noise_are_counted(tiny_recipe, host, sounds):
@@ -22,6 +22,17 @@ def test_each_set_and_the_noise_are_counted(tiny_recipe, host, sounds):
     assert data["sets"]["all"]["split"] is None
     assert data["noise"]["dataset"] == "csv" and data["noise"]["hours_from"] is None
     assert json.loads(json.dumps(data))["sets"]["notes"]["hours"] == pytest.approx(notes["hours"])
+
+
+def test_images_have_no_hours(host, tmp_path):
+    image_module = pytest.importorskip("PIL.Image")
+    for number in range(3):
+        path = tmp_path / "images" / "a" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image_module.new("RGB", (8, 8)).save(path)
+    dataset = host.option_model("dataset", "image_folder")(name="image_folder", path=tmp_path / "images")
+    facts = describe_set("pictures", dataset, None, host)
+    assert facts["clips"] == 3 and facts["hours"] is None and facts["hours_from"] is None
 
 
 def test_a_noise_source_and_a_list_that_is_gone_are_told(tiny_recipe, host, tmp_path):

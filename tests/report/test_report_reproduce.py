@@ -140,6 +140,15 @@ def test_the_recipe_is_told_in_short():
     assert facts["Starts from"] == "random weights"
 
 
+def test_patches_of_images_are_told_in_pixels(run):
+    image = "image: {size: [224, 224], mean: [0.5, 0.25, 0.125], std: [1, 1, 1]}\n"
+    (run / "recipe.yaml").write_text(RECIPE + image)
+    facts = dict(recipe_facts(read_recipe_text(RECIPE + image)))
+    assert facts["Patches"] == "16 x 16 pixels, of 224 x 224"
+    text = page_of(run).text
+    assert "0.5, 0.25, 0.125" in text and "224, 224" in text and "16,000 Hz" not in text
+
+
 @pytest.mark.parametrize("text", ["", "3", "[1, 2]", "a: [", "model: 3\ntrain: []\ntasks: 1"])
 def test_a_recipe_of_another_form_is_told_as_far_as_it_goes(text):
     assert recipe_facts(read_recipe_text(text)) == []
