@@ -11,7 +11,7 @@ from m2dx.sweep.grid import parse_grid
 from m2dx.sweep.points import Plan, plan_sweep
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8").replace("\\\n", " ")
 COMMANDS = [
     [word for word in shlex.split(line, comments=True)[2:] if "=" in word or word.endswith(".yaml")]
     for line in re.findall(r"^m2dx sweep .*=.*$", PAGE, re.MULTILINE)
