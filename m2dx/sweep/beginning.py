@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2dx.errors import M2dxError, RecipeError
 from m2dx.recipe.loading import load_recipe, recipe_to_mapping, recipe_to_yaml
+from m2dx.recipe.suggestions import suggestion
 from m2dx.sweep.folder import Manifest, ManifestPoint, State, SweepFolder
 from m2dx.sweep.points import Plan, Point, differences
 from m2dx.training.run_folder import as_begun
@@ -63,16 +64,19 @@ def write_beginning(plan: Plan, source: Path) -> None:
     folder.write_manifest(Manifest(source.stem, str(source.absolute()), plan.keys, points))
 
 
-def reopen(path: Path, *, host: PluginHost) -> Sweep:
-    """The sweep in a folder, with its recipes as they were when it was begun.
+def reopen(path: Path, *, host: PluginHost, names: Collection[str] = ()) -> Sweep:
+    """The sweep in a folder, with its recipes as they were when it was begun; only the named points, if any are.
 
-    RecipeError where a recipe is missing or not valid any more, where the folder was moved, and where a run was trained
-    with another recipe.
+    RecipeError where a name is not known, where a recipe is missing or not valid any more, where the folder was moved,
+    and where a run was trained with another recipe.
     """
     folder = SweepFolder(path.absolute())
-    manifest = folder.read_manifest()
+    entries = folder.read_manifest().points
+    check_names(names, [entry.name for entry in entries])
     points, problems = [], []
-    for entry in manifest.points:
+    for entry in entries:
+        if names and entry.name not in names:
+            continue
         try:
             recipe = load_recipe(folder.recipe(entry.name), host=host)
         except M2dxError as error:
@@ -81,13 +85,22 @@ def reopen(path: Path, *, host: PluginHost) -> Sweep:
         if recipe.output.resolve() != folder.path.resolve():
             raise RecipeError(
                 f"a sweep must go on in the folder that it was begun in, {recipe.output}, but is in {folder.path}; "
-                "move it back (tables can be made where it is)"
+                "move it back, or give recipe and grid again, with --resume and output=..."
             )
         points.append(Point(entry.name, entry.values, recipe))
     if problems:
         raise RecipeError("\n".join(problems))
     check_runs(folder, points, host)
     return Sweep(folder, tuple(points))
+
+
+def check_names(names: Collection[str], known: Sequence[str]) -> None:
+    """RecipeError where a name is not that of a point."""
+    for name in names:
+        if name not in known:
+            raise RecipeError(
+                f"--point must be a point of the sweep, but is {name!r}; {suggestion(name, known)}"
+            )
 
 
 def check_runs(folder: SweepFolder, points: Sequence[Point], host: PluginHost) -> None:

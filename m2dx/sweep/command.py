@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from m2dx.errors import M2dxError, RecipeError
-from m2dx.recipe.suggestions import suggestion
 from m2dx.results.formats import terminal as terminal_parts
 from m2dx.results.table import ResultTable
-from m2dx.sweep.beginning import check_beginning, count_states, reopen, write_beginning
+from m2dx.sweep.beginning import check_beginning, check_names, count_states, reopen, write_beginning
 from m2dx.sweep.folder import State, SweepFolder
 from m2dx.sweep.grid import Grid
 from m2dx.sweep.layout import sweep_table
@@ -55,11 +54,12 @@ def run_sweep(path: Path, grid: Grid | None, options: Options, *, host: PluginHo
         )
     plan: Plan | None = None
     if grid is None:
-        sweep = reopen(path, host=host)
+        sweep = reopen(path, host=host, names=options.points)
     else:
         plan = plan_sweep(path, grid, host=host, processes=options.processes)
         sweep = check_beginning(plan, resume=options.resume, host=host)
-    chosen = _chosen(sweep.points, options.points)
+        check_names(options.points, [point.name for point in sweep.points])
+    chosen = [point for point in sweep.points if not options.points or point.name in options.points]
     if options.dry_run:
         _print_points(sweep.folder, chosen, options, console)
         return 0
@@ -101,16 +101,6 @@ def print_table(folder: SweepFolder, console: Console) -> None:
     if any(folder.state(point.name) is State.FINISHED for point in folder.read_manifest().points):
         for part in terminal_parts(make_table(folder.path)):
             console.print(part)
-
-
-def _chosen(points: Sequence[Point], names: Sequence[str]) -> list[Point]:
-    known = [point.name for point in points]
-    for name in names:
-        if name not in known:
-            raise RecipeError(
-                f"--point must be a point of the sweep, but is {name!r}; {suggestion(name, known)}"
-            )
-    return [point for point in points if not names or point.name in names]
 
 
 def _print_points(folder: SweepFolder, points: Sequence[Point], options: Options, console: Console) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MOST_NAMED = 4
 """Points that an error names one by one."""
 HOW_IT_RUNS = (
+    "output",
     "data.workers",
     "train.device",
     "train.threads",
@@ -27,7 +28,7 @@ HOW_IT_RUNS = (
     "train.keep_last",
     "train.keep_every",
 )
-"""Fields that may change while a sweep goes on, since they change no result."""
+"""Fields that may change while a sweep goes on, since they change no result (its folder may have been moved)."""
 
 
 @dataclass(frozen=True)

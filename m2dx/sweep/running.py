@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.status import Status
 from rich.text import Text
 
 from m2dx.sweep.beginning import Sweep
@@ -71,28 +72,34 @@ class Runner:
         """Runs those that are not finished; a first stop signal has them save and end, a second one kills them."""
         waiting, outcome = deque(points), self._outcome
         self._count = len(points)
-        shown = 0.0
         with StopSignals() as signals, self.console.status("") as status:
-            told = False
-            while self._running or (waiting and signals.first is None):
-                while waiting and self._free and signals.first is None:
-                    self._start(waiting.popleft())
-                if signals.first is not None and not told:
-                    self._stop()
-                    told = True
-                if signals.again:
-                    for running in self._running:
-                        running.child.kill()
-                for running in [entry for entry in self._running if entry.child.process.poll() is not None]:
-                    self._end(running, stopped=signals.first is not None)
-                if time.monotonic() > shown + STATUS_SECONDS:
-                    shown = time.monotonic()
-                    status.update(self._status())
-                time.sleep(POLL_SECONDS)
+            try:
+                self._loop(waiting, signals, status)
+            except BaseException:
+                self._stop()
+                raise
         outcome.stopped_by = signals.first
         for point in waiting:
             outcome.states[point.name] = self.folder.state(point.name)
         return outcome
+
+    def _loop(self, waiting: deque[Point], signals: StopSignals, status: Status) -> None:
+        shown, told = 0.0, False
+        while self._running or (waiting and signals.first is None):
+            while waiting and self._free and signals.first is None:
+                self._start(waiting.popleft())
+            if signals.first is not None and not told:
+                self._stop()
+                told = True
+            if signals.again:
+                for running in self._running:
+                    running.child.kill()
+            for running in [entry for entry in self._running if entry.child.process.poll() is not None]:
+                self._end(running, stopped=signals.first is not None)
+            if time.monotonic() > shown + STATUS_SECONDS:
+                shown = time.monotonic()
+                status.update(self._status())
+            time.sleep(POLL_SECONDS)
 
     def _start(self, point: Point) -> None:
         name = point.name

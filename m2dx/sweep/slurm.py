@@ -31,11 +31,11 @@ sweep=$!
 
 # Before the time limit Slurm sends USR1, as asked for above: the run saves, and its task goes back into the queue.
 requeue=no
-trap 'requeue=yes; kill -TERM "$sweep" 2>/dev/null' USR1
-trap 'kill -TERM "$sweep" 2>/dev/null' TERM INT
-wait "$sweep"
-code=$?
-while kill -0 "$sweep" 2>/dev/null; do  # a signal ends `wait` early
+interrupted=yes
+trap 'interrupted=yes; requeue=yes; kill -TERM "$sweep" 2>/dev/null' USR1
+trap 'interrupted=yes; kill -TERM "$sweep" 2>/dev/null' TERM INT
+while [ "$interrupted" = yes ]; do  # a signal ends `wait` early
+  interrupted=no
   wait "$sweep"
   code=$?
 done
