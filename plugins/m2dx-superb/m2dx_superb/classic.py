@@ -6,6 +6,7 @@ process: caches are kept by data set, and outside the checkout.
 
 from __future__ import annotations
 
+import builtins
 import copy
 import logging
 import os
@@ -160,10 +161,11 @@ def _main(*arguments: str) -> None:
     from s3prl import run_downstream
 
     given, sys.argv = sys.argv, ["run_downstream.py", *arguments]
+    check = builtins.isinstance  # each call of main wraps it once more
     try:
         run_downstream.main()
     finally:
-        sys.argv = given
+        sys.argv, builtins.isinstance = given, check
 
 
 @contextmanager

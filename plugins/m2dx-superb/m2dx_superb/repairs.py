@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import multiprocessing
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -54,7 +55,7 @@ def apply_repairs() -> None:
     _repair_hub()
     _repair_pandas()
     _repair_checkpoints()
-    _repair_joblib()
+    _repair_processes()
     for name, names in UNUSED.items():
         if _is_missing(name):
             module = sys.modules[name] = _stub(name, names)
@@ -130,11 +131,13 @@ def _repair_checkpoints() -> None:
     torch.serialization.add_safe_globals([argparse.Namespace])
 
 
-def _repair_joblib() -> None:
-    """Processes that joblib starts would lack these repairs, and take long to import s3prl: threads do as well."""
+def _repair_processes() -> None:
+    """Other processes must have these repairs: loaders as copies of this one; threads for joblib, which copies none."""
     import joblib
 
     joblib.parallel_config(backend="threading")
+    if "fork" in multiprocessing.get_all_start_methods():
+        multiprocessing.set_start_method("fork", force=True)
 
 
 def _is_missing(name: str) -> bool:

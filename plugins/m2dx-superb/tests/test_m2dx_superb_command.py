@@ -75,7 +75,7 @@ def test_the_five_sessions_of_er_are_averaged(superb: Superb, tmp_path: Path) ->
     assert record.division is not None and record.division.folds == 5
     superb("er", "--fold", "2", "-o", str(tmp_path / "one"))
     (record,) = read_records([tmp_path / "one"]).records
-    assert record.warnings == ("of 1 of 5 sessions",)
+    assert record.warnings == ("lr 0.0001, in the published scripts 1e-05", "of 1 of 5 sessions")
 
 
 def test_the_control_needs_no_file(superb: Superb, tmp_path: Path) -> None:
