@@ -86,7 +86,7 @@ def test_flops_are_the_matrix_products_by_hand(measured, patch):
         block(visible + 1, width)
         + block(patches + 1, predictor)
         + 2 * (visible + 1) * width * predictor
-        + 2 * patches * predictor * width
+        + 2 * masked * predictor * width  # the last layer, of masked patches only
     )
     target = block(masked + 1, width)
     mel = 2 * 2 * 201 * mels * (frames + 1)  # of clip and noise

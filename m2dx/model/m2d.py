@@ -63,7 +63,8 @@ class M2D(nn.Module):
         with record_function("m2dx::target"):
             target = self.encode_target(tokens, mask)  # (B, P - V, D)
         with record_function("m2dx::predictor"):
-            prediction = gather_tokens(self.predictor(latent, mask.restore), mask.masked)  # (B, P - V, D)
+            features = self.predictor.features(latent, mask.restore)  # (B, P, width of the predictor)
+            prediction = self.predictor.pred(gather_tokens(features, mask.masked))  # (B, P - V, D)
         return MaskedModelOutput(
             loss=self.loss(prediction, target),
             latent=latent,

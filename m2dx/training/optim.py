@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-from torch.optim import Optimizer
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 
 from m2dx.recipe.schema import Recipe
 
@@ -27,14 +28,43 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: fl
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
+def fused_adamw(
+    named: Iterable[tuple[str, nn.Parameter]],
+    *,
+    weight_decay: float,
+    learning_rate: float,
+    betas: tuple[float, float],
+) -> AdamW:
+    """AdamW of all trained parameters in one pass over the memory, by torch's fused kernel where the device has one."""
+    groups = parameter_groups(named, weight_decay)
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
+    return AdamW(groups, lr=learning_rate, betas=betas, fused=devices <= {"cpu", "cuda"})
+
+
 def load_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Loads an optimizer's state, but keeps its own options, such as a weight decay that the recipe has changed."""
-    options = [
-        {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
-    ]
+    """Loads an optimizer's state, but keeps its own options, such as a weight decay that the recipe has changed.
+
+    The own options are there while it loads: on a GPU the fused kernel wants the count of steps on the device, also
+    from a checkpoint of an optimizer that was not fused.
+    """
+    saved, own = state["param_groups"], optimizer.param_groups
+    if len(saved) == len(own):
+        groups = [{**group, "params": old["params"]} for group, old in zip(own, saved, strict=True)]
+        state = {**state, "param_groups": groups}
     optimizer.load_state_dict(state)
-    for group, own in zip(optimizer.param_groups, options, strict=True):
-        group.update(own)
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Sequence[nn.Parameter], clip_norm: float | None) -> Tensor:
+    """The norm of all gradients, before they are scaled down to `clip_norm` where it is above that; None: never.
+
+    A CPU reads the norm and leaves gradients as they are where there is nothing to scale; a GPU, which would have to
+    be waited for, multiplies by 1.
+    """
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if clip_norm is not None and not (norm.device.type == "cpu" and norm.item() + 1e-6 <= clip_norm):
+        nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+    return norm
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
 from m2dx.errors import RecipeError
 from m2dx.model.m2d import M2D
 from m2dx.model.mae import MSMMAE
+from m2dx.training.cpu_kernels import CPUKernels
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -18,10 +22,19 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise RecipeError(f"train.precision fp16 needs a GPU, but the device is {device}; take bf16 or fp32")
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The context of a forward pass in a recipe's `train.precision`; it does nothing for fp32."""
+@contextmanager
+def autocast(precision: str, device: torch.device, *, compiled: bool = False) -> Iterator[None]:
+    """The context of a forward pass in a recipe's `train.precision`, on a CPU with the faster kernels.
+
+    `compiled`: torch.compile chooses the kernels.
+    """
     dtype = _DTYPES.get(precision)
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        if device.type == "cpu" and not compiled:
+            with CPUKernels():
+                yield
+        else:
+            yield
 
 
 def compile_parts(masked_model: M2D | MSMMAE) -> None:

@@ -39,7 +39,7 @@ from m2dx.training.monitor import (
     rankme,
     spaced_rows,
 )
-from m2dx.training.optim import Schedule, load_moments, parameter_groups
+from m2dx.training.optim import Schedule, clip_gradients, fused_adamw, load_moments
 from m2dx.training.precision import autocast, check_precision, compile_parts
 from m2dx.training.prepare import PreparedRun
 from m2dx.training.signals import StopRequests, StopVotes
@@ -64,9 +64,10 @@ class Trainer:
         self.model = run.model.to(device).train()
         if train.compile:
             compile_parts(self.model.masked_model)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model.named_parameters(), train.weight_decay),
-            lr=self.schedule.learning_rate(0),
+        self.optimizer = fused_adamw(
+            self.model.named_parameters(),
+            weight_decay=train.weight_decay,
+            learning_rate=self.schedule.learning_rate(0),
             betas=train.betas,
         )
         self.scaler = GradScaler(device.type, enabled=train.precision == "fp16")
@@ -204,8 +205,9 @@ class Trainer:
 
     def _backward(self, batch: Batch, accumulate: int, *, sync: bool) -> StepLosses:
         no_sync = isinstance(self.wrapped, DistributedDataParallel) and not sync
+        train = self.recipe.train
         with self.wrapped.no_sync() if no_sync else contextlib.nullcontext():  # type: ignore[operator]
-            with autocast(self.recipe.train.precision, self.processes.device):
+            with autocast(train.precision, self.processes.device, compiled=train.compile):
                 losses: StepLosses = self.wrapped(batch)
             with record_function("m2dx::backward"):
                 self.scaler.scale(losses.total / accumulate).backward()
@@ -214,8 +216,7 @@ class Trainer:
     def _optimizer_step(self) -> Tensor:
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        clip_norm = self.recipe.train.clip_norm
-        grad_norm = nn.utils.clip_grad_norm_(parameters, clip_norm if clip_norm is not None else float("inf"))
+        grad_norm = clip_gradients(parameters, self.recipe.train.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

@@ -11,7 +11,7 @@ from torch import nn
 from m2dx.model.m2d import M2D
 from m2dx.model.patches import PatchGrid
 from m2dx.model.vit import ViTSize
-from m2dx.training.optim import Schedule, load_moments, parameter_groups
+from m2dx.training.optim import Schedule, clip_gradients, fused_adamw, load_moments, parameter_groups
 
 
 def make_schedule(**options: float) -> Schedule:
@@ -94,3 +94,60 @@ def test_moments_of_other_parameters_are_refused() -> None:
     make: Callable[[], None] = lambda: load_moments(make_optimizer(0.0), other.state_dict())  # noqa: E731
     with pytest.raises(ValueError, match="different number of parameter groups"):
         make()
+
+
+def test_moments_of_an_optimizer_that_was_not_fused_go_on_fused() -> None:
+    before, layer = make_optimizer(0.05), nn.Linear(2, 2)
+    before.step()
+    after = fused_adamw(layer.named_parameters(), weight_decay=0.05, learning_rate=0.1, betas=(0.9, 0.95))
+    seen: list[list[bool]] = []
+    # What it loads tells torch where to keep the count of steps, so the option must be in there already.
+    after.register_load_state_dict_pre_hook(
+        lambda _, state: seen.append([group["fused"] for group in state["param_groups"]])
+    )
+    load_moments(after, before.state_dict())
+    assert seen == [[True, True]]
+    layer(torch.ones(1, 2)).sum().backward()
+    after.step()
+    assert [group["lr"] for group in after.param_groups] == [0.1, 0.1]
+    assert [s["step"].item() for s in after.state.values()] == [2.0, 2.0]
+
+
+def test_one_pass_computes_what_the_loop_does() -> None:
+    """The same weights after ten steps, to rounding."""
+    layers, generator = [nn.Linear(30, 40) for _ in range(2)], torch.Generator().manual_seed(0)
+    layers[1].load_state_dict(layers[0].state_dict())
+    fused = fused_adamw(
+        layers[0].named_parameters(), weight_decay=0.05, learning_rate=1e-3, betas=(0.9, 0.95)
+    )
+    assert fused.param_groups[0]["fused"]
+    loop = torch.optim.AdamW(
+        parameter_groups(layers[1].named_parameters(), 0.05), lr=1e-3, betas=(0.9, 0.95), foreach=False
+    )
+    for _ in range(10):
+        inputs = torch.randn(8, 30, generator=generator)
+        for layer, optimizer in zip(layers, (fused, loop), strict=True):
+            optimizer.zero_grad()
+            layer(inputs).square().mean().backward()
+            optimizer.step()
+    torch.testing.assert_close(layers[0].weight, layers[1].weight, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 2.0, 5.0, 10.0])
+def test_gradients_are_clipped_as_torch_clips_them(clip_norm: float | None) -> None:
+    def parameters() -> list[nn.Parameter]:
+        made = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
+        made[0].grad, made[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])  # the third has none
+        return made
+
+    own, torchs = parameters(), parameters()
+    assert clip_gradients(own, clip_norm) == 5.0
+    nn.utils.clip_grad_norm_(torchs, float("inf") if clip_norm is None else clip_norm)
+    for mine, its in zip(own[:2], torchs[:2], strict=True):
+        assert torch.equal(mine.grad, its.grad)  # type: ignore[arg-type]
+
+
+def test_a_gradient_that_is_not_finite_is_told_by_its_norm() -> None:
+    parameter = nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([1.0, float("nan")])
+    assert clip_gradients([parameter], 3.0).isnan()

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from m2dx.model.m2d import M2D
 from m2dx.model.masking import Mask
 from m2dx.model.published import MODEL_NAMES, rename
-from m2dx.training.optim import Schedule, parameter_groups
+from m2dx.training.optim import Schedule, clip_gradients, fused_adamw
 
 STEPS, STEPS_PER_EPOCH = 18, 6
 
@@ -26,7 +26,7 @@ def train(parity: Any, expected: dict[str, Tensor]) -> tuple[M2D, list[float], l
         ema_start=float(expected["ema_decay"][0]),
         ema_end=float(expected["ema_decay"][-1]),
     )
-    optimizer = torch.optim.AdamW(parameter_groups(model.named_parameters(), 0.05), lr=0.0, betas=(0.9, 0.95))
+    optimizer = fused_adamw(model.named_parameters(), weight_decay=0.05, learning_rate=0.0, betas=(0.9, 0.95))
     losses, norms = [], []
     for step in range(STEPS):
         for group in optimizer.param_groups:
@@ -35,7 +35,7 @@ def train(parity: Any, expected: dict[str, Tensor]) -> tuple[M2D, list[float], l
         loss = model(expected["data"][step % STEPS_PER_EPOCH], mask).loss
         loss.backward()
         trained = [p for group in optimizer.param_groups for p in group["params"]]
-        norms.append(nn.utils.clip_grad_norm_(trained, 3.0).item())
+        norms.append(clip_gradients(trained, 3.0).item())
         optimizer.step()
         optimizer.zero_grad()
         model.update_target(schedule.ema_decay(step))
