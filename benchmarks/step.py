@@ -199,9 +199,16 @@ def surroundings(
     names = ("crop_seconds", "batch", "steps", "warmup", "repeats", "workers", "overrides")
     return {
         "benchmark": "training step",
-        "date": datetime.now(UTC).date().isoformat(),
         "recipe": RECIPE,
         "options": {**{name: getattr(options, name) for name in names}, "seed": seed, "matrix": matrix},
+        **machine_and_versions(device),
+    }
+
+
+def machine_and_versions(device: torch.device) -> dict[str, Any]:
+    """Where it was measured, and when."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
         "machine": {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
             "cpu": cpu_name(),
