@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SECONDS = 60  # for one answer
+SECONDS = 120  # for one answer, also where many processes share the cores
 
 _OPTIONS = (
     "--headless", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
