@@ -3,7 +3,8 @@
     python benchmarks/finetune.py CSV --pretrained m2d=runs/m2d-seed{seed} [NAME=RUN ...] [--seeds 0 1 2]
                                   [--lrs 5e-4 2e-3] [--epochs 10 30] [--unit-seconds S] [--work DIR] [--json OUT]
 
-The CSV must have training, validation and test parts. A seed is that of the pre-training ({seed} in RUN), of the
+The CSV must have training, validation and test parts, or folds: then each fold is the test part once, the next one the
+validation part, and scores are means over these. A seed is that of the pre-training ({seed} in RUN), of the
 random weights, and of the fine-tuning. For each of the encoders and for random weights alike, learning rate and epochs
 are those with the best score on the validation part, with the first seed; the epoch is that too, for each seed. The
 test part is scored once per run. What DIR holds already is not made again.
@@ -17,7 +18,7 @@ import itertools
 import json
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 from seeds import machine
 
-from m2dx import half_width_95, load_encoder
+from m2dx import Clip, Dataset, half_width_95, load_encoder
 from m2dx.audio.datasets import CsvDataset
 from m2dx.encoder import AudioEncoder, random_like
 from m2dx.evaluation.finetuning.evaluator import Finetune
@@ -51,8 +52,36 @@ class Tuned:
     setting: Setting
     test: float
     valid: float
-    epoch: int  # that was tested
+    epochs: list[int]  # that were tested, by fold
     cpu_seconds: float
+
+
+class Rotated(Dataset):
+    """A data set of folds as one of training, validation and test parts."""
+
+    name = "rotated"
+
+    def __init__(self, dataset: Dataset, *, test: str, valid: str) -> None:
+        self.dataset, self.parts = dataset, {test: "test", valid: "valid"}
+
+    def clips(self, split: str | None = None) -> list[Clip]:
+        """Clips with the names of the parts."""
+        found = [
+            replace(clip, split=self.parts.get(clip.split or "", "train")) for clip in self.dataset.clips()
+        ]
+        return [clip for clip in found if split in (None, clip.split)]
+
+
+def tasks_of(path: Path, unit_seconds: float) -> list[EvaluationTask]:
+    """One task, or one per fold."""
+    dataset: Dataset = CsvDataset(path=path.absolute())
+    names = sorted({clip.split or "" for clip in dataset.clips()})
+    datasets = [dataset]
+    if "test" not in names:
+        datasets = [
+            Rotated(dataset, test=name, valid=names[(i + 1) % len(names)]) for i, name in enumerate(names)
+        ]
+    return [EvaluationTask.from_dataset(path.stem, each, unit_seconds=unit_seconds) for each in datasets]
 
 
 def encoder_of(name: str, paths: dict[str, str], seed: int) -> AudioEncoder:
@@ -62,10 +91,12 @@ def encoder_of(name: str, paths: dict[str, str], seed: int) -> AudioEncoder:
     return random_like(load_encoder(next(iter(paths.values())).format(seed=seed)), seed=seed)
 
 
-def tune(name: str, seed: int, setting: Setting, task: EvaluationTask, args: argparse.Namespace) -> Tuned:
-    """Fine-tunes once, or reads what was found before."""
+def tune(
+    name: str, seed: int, setting: Setting, tasks: list[EvaluationTask], args: argparse.Namespace
+) -> Tuned:
+    """Fine-tunes once (on each fold), or reads what was found before."""
     options = {"batch_size": args.batch_size, "optimizer": "adamw", "precision": args.precision}
-    facts = [name, seed, asdict(setting), options, str(args.csv), task.unit_seconds, args.pretrained]
+    facts = [name, seed, asdict(setting), options, str(args.csv), args.unit_seconds, args.pretrained]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     kept = args.work / f"{key}.json"
     if kept.exists():
@@ -79,22 +110,22 @@ def tune(name: str, seed: int, setting: Setting, task: EvaluationTask, args: arg
         batch_size=args.batch_size,
         precision=args.precision,
     )
-    (score,) = evaluator.evaluate(encoder, task, seeds=(seed,))
-    details: Any = score.details
+    scores = [evaluator.evaluate(encoder, task, seeds=(seed,))[0] for task in tasks]
+    details: list[Any] = [score.details for score in scores]
     tuned = Tuned(
         name,
         seed,
         setting,
-        score.mean,
-        details["validation_scores"][0][0],
-        details["tested_epochs"][0][0],
+        float(np.mean([score.mean for score in scores])),
+        float(np.mean([each["validation_scores"][0][0] for each in details])),
+        [each["tested_epochs"][0][0] for each in details],
         time.process_time() - begin,
     )
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(asdict(tuned)))
     print(
         f"{name}, seed {seed}, lr {setting.lr:g}, {setting.epochs} epochs: validation {100 * tuned.valid:.1f} "
-        f"(epoch {tuned.epoch}), test {100 * tuned.test:.1f}, {tuned.cpu_seconds:.0f} s",
+        f"(epoch {', '.join(map(str, tuned.epochs))}), test {100 * tuned.test:.1f}, {tuned.cpu_seconds:.0f} s",
         flush=True,
     )
     return tuned
@@ -129,7 +160,7 @@ def tables(grid: list[Tuned], finals: dict[str, list[Tuned]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fine-tune pre-trained encoders and random weights.")
-    parser.add_argument("csv", type=Path, help="list with the splits train, valid and test")
+    parser.add_argument("csv", type=Path, help="list with the splits train, valid and test, or with folds")
     parser.add_argument("--pretrained", nargs="+", required=True, metavar="NAME=RUN", help="{seed} in RUN")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--lrs", type=float, nargs="+", default=[5e-4, 2e-3])
@@ -143,15 +174,14 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(1)
     args.paths = dict(entry.split("=", 1) for entry in args.pretrained)
-    dataset = CsvDataset(path=args.csv.absolute())
-    task = EvaluationTask.from_dataset(args.csv.stem, dataset, unit_seconds=args.unit_seconds)
+    tasks = tasks_of(args.csv, args.unit_seconds)
     settings = [Setting(lr, epochs) for epochs, lr in itertools.product(args.epochs, args.lrs)]
     grid: list[Tuned] = []
     finals: dict[str, list[Tuned]] = {}
     for name in (*args.paths, RANDOM):
-        tried = [tune(name, args.seeds[0], setting, task, args) for setting in settings]
+        tried = [tune(name, args.seeds[0], setting, tasks, args) for setting in settings]
         best = max(tried, key=lambda tuned: tuned.valid).setting
-        finals[name] = [tune(name, seed, best, task, args) for seed in args.seeds]
+        finals[name] = [tune(name, seed, best, tasks, args) for seed in args.seeds]
         grid += tried
     print(f"\nfine-tuning on {args.csv.stem}, seeds {args.seeds}; {machine()}\n\n{tables(grid, finals)}")
     if args.json is not None:
