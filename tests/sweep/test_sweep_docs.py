@@ -4,8 +4,11 @@ import re
 import shlex
 from pathlib import Path
 
+import m2dx_audioset
+import m2dx_hubert
 import pytest
 
+from m2dx import core
 from m2dx.plugins import PluginHost
 from m2dx.sweep.grid import parse_grid
 from m2dx.sweep.points import Plan, plan_sweep
@@ -17,6 +20,12 @@ COMMANDS = [
     for line in re.findall(r"^m2dx sweep .*=.*$", PAGE, re.MULTILINE)
 ]
 OF_PAPERS = [command for command in COMMANDS if command[0].startswith("recipes/")]
+
+
+@pytest.fixture(scope="module")
+def host() -> PluginHost:
+    """The core and the plugins whose data sets and offline encoders the recipes name, installed or not."""
+    return PluginHost({"m2dx": core, "audioset": m2dx_audioset, "hubert": m2dx_hubert})
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +54,7 @@ def test_examples_of_the_syntax_parse(text: str) -> None:
     parse_grid([*shlex.split(text), "other=1,2"])
 
 
-@pytest.mark.parametrize(("command", "count"), zip(OF_PAPERS, (5, 7, 7, 5, 5), strict=True), ids=str)
+@pytest.mark.parametrize(("command", "count"), list(zip(OF_PAPERS, (5, 7, 7, 5, 5), strict=True)), ids=str)
 def test_sweeps_of_the_paper_are_valid(command: list[str], count: int, host: PluginHost) -> None:
     assert len(plan(command, host).points) == count
 
