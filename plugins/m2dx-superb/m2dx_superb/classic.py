@@ -135,14 +135,18 @@ def _redirect_caches(job: Job) -> None:
 
 
 def _checkpoints(job: Job) -> list[Path]:
+    """Of verification every checkpoint, of others the best on the validation part; the last, where none was above 0."""
     folder = Path(job.folder)
-    found = sorted(folder.glob("states-*.ckpt")) if job.task == "asv" else [folder / "dev-best.ckpt"]
-    if not found or not found[0].is_file():
+    best = folder / "dev-best.ckpt"
+    if best.is_file():
+        return [best]
+    found = sorted(folder.glob("states-*.ckpt"), key=lambda path: int(path.stem.partition("-")[2]))
+    if not found:
         raise M2dxError(
-            f"the training must leave a checkpoint in {folder}, but left none: the steps between evaluations, and "
-            "between checkpoints, must not be more than all steps"
+            f"the training must leave a checkpoint in {folder}, but left none: the steps between checkpoints must not "
+            "be more than all steps"
         )
-    return found
+    return found if job.task == "asv" else found[-1:]
 
 
 def _evaluate(job: Job, run: _Run, checkpoint: Path) -> float:
