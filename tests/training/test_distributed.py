@@ -113,7 +113,9 @@ def test_two_processes_equal_one(
     assert (folder / "bad_files.tsv").read_text().count("bad.wav") == 1
     state = read_checked(CheckpointFolder(folder / "checkpoints").file(STEPS))
     for name, value in one.model.training_state().items():
-        torch.testing.assert_close(state["model"][name], value, rtol=0, atol=1e-4)
+        # The bias of the keys has no gradient but rounding, which Adam makes steps of.
+        atol = {"qkv.bias": 1e-3}.get(name[-8:], 1e-4)
+        torch.testing.assert_close(state["model"][name], value, rtol=0, atol=atol, msg=name)
     assert len(state["rng"]) == 2 and not torch.equal(*state["rng"])  # each process has its own dropout
 
 
