@@ -35,8 +35,6 @@ def draw_run(run: PreparedRun) -> RunPictures:
     Nothing is raised: a picture that cannot be drawn must not cost the end of a training. It is logged, and noted.
     """
     if run.recipe.image is not None:
-        return RunPictures(notes=("The input of this run is images, of which no pictures are drawn yet.",))
-    if run.recipe.image is not None:
         return RunPictures(notes=("Pictures are drawn of audio only; this run was trained on images.",))
     notes: list[str] = []
     examples: Sequence[MaskedExample] = ()

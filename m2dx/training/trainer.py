@@ -223,12 +223,17 @@ class Trainer:
         return grad_norm
 
     def _line(self, values: dict[str, float], clips_per_second: float) -> dict[str, float]:
+        decay = (
+            {"ema_decay": self.schedule.ema_decay(self.step - 1)}
+            if isinstance(self.model.masked_model, M2D)
+            else {}
+        )
         return {
             "step": self.step,
             "epoch": self.step / self.batches.steps_per_epoch,
             **values,
             "lr": self.schedule.learning_rate(self.step - 1),
-            "ema_decay": self.schedule.ema_decay(self.step - 1),
+            **decay,
             "clips_per_second": clips_per_second,
             "time": time.time(),
         }

@@ -73,6 +73,8 @@ def test_variants_train(tiny_recipe: Any, make_trainer: Any, overrides: list[str
     losses = losses_of(trainer)
     assert losses[-1] < losses[0]
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+    text = (trainer.run.folder / "metrics.jsonl").read_text()
+    assert ("ema_decay" in text) == ("model.method=msm_mae" not in overrides)  # which has no target network
 
 
 def test_bf16_is_used_and_stays_close(tiny_recipe: Any, make_trainer: Any) -> None:
