@@ -60,7 +60,7 @@ def read_curves(folder: Path) -> RunCurves:
 
 
 def _own(line: Mapping[str, float]) -> Mapping[str, float]:
-    """A line of metrics without the decay that MSM-MAE's runs write, too, though they have no target network."""
+    """A line of metrics without the decay that older runs of MSM-MAE wrote, though they have no target network."""
     return {name: value for name, value in line.items() if name != "ema_decay" or "loss_msm_mae" not in line}
 
 
