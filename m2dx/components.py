@@ -220,7 +220,7 @@ class Evaluator(abc.ABC):
     """A protocol that scores an encoder on a labelled task. The engine offers nothing."""
 
     name: ClassVar[str]
-    needs_wav: ClassVar[bool] = True  # False: it uses the task's features alone, so that it works on images, too
+    needs_wav: ClassVar[bool] = True  # False: it uses the task's features alone, so that images will do
 
     def check(self, task: str, label_names: tuple[str, ...], clips: list[Clip]) -> None:  # noqa: B027
         """Raises RecipeError where the protocol cannot score the task; called before anything is trained."""

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import m2dx
 from m2dx import cli, core
+from m2dx.cli import encoders
 from m2dx.errors import RecipeError
 from m2dx.evaluation.listing import on_this_machine, published_tasks, recipe_part, task_page, task_table
 from m2dx.recipe.loading import load_recipe
@@ -163,7 +164,7 @@ def test_what_is_no_task_is_refused(host):
 
 
 def test_the_command_prints_table_and_page(host, monkeypatch):
-    monkeypatch.setattr(cli, "_host", lambda: host)
+    monkeypatch.setattr(encoders, "plugin_host", lambda: host)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("MOON", raising=False)
     table = CliRunner().invoke(cli.app, ["tasks"], catch_exceptions=False).output
