@@ -70,8 +70,13 @@ class Runner:
 
     def run(self, points: Sequence[Point]) -> Outcome:
         """Runs those that are not finished; a first stop signal has them save and end, a second one kills them."""
-        waiting, outcome = deque(points), self._outcome
-        self._count = len(points)
+        outcome, self._count = self._outcome, len(points)
+        waiting: deque[Point] = deque()
+        for point in points:
+            if self.folder.state(point.name) is State.FINISHED:
+                self._tell(point.name, State.FINISHED, "finished before")
+            else:
+                waiting.append(point)
         with StopSignals() as signals, self.console.status("") as status:
             try:
                 self._loop(waiting, signals, status)
@@ -104,7 +109,7 @@ class Runner:
     def _start(self, point: Point) -> None:
         name = point.name
         if self.folder.state(name) is State.FINISHED:
-            self._tell(name, State.FINISHED, "finished before")
+            self._tell(name, State.FINISHED, "finished by another process")
             return
         lock = self.folder.lock(name)
         if lock is None:
