@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -72,15 +72,13 @@ def device_of(encoder: ClipEncoder) -> torch.device:
 def extract(encoder: ClipEncoder, task: EvaluationTask, *, batch_size: int) -> Features:
     """Features of all clips of the task.
 
-    Each clip is brought to `unit_seconds`: longer ones are cut to their beginning, shorter ones are filled at the end.
-    (The paper crops longer ones at random, M2D-X, IV-B; a fixed crop keeps features frozen and runs repeatable.)
-    Raises TrainingError where features are not finite, AudioError where a file became unreadable.
+    Raises TrainingError where features are not finite, and what `task.batches` raises.
     """
     device = device_of(encoder)
     rows = []
     with torch.inference_mode():
-        for wav in _batches(task, encoder.sample_rate, batch_size):
-            rows.append(encoder.clip(wav.to(device)).float().cpu())
+        for batch in task.batches(encoder, batch_size):
+            rows.append(encoder.clip(batch.to(device)).float().cpu())
     x = torch.cat(rows).clone()  # (n, D); the clone leaves inference mode, so that autograd may use it
     if x.shape != (len(task.clips), encoder.embed_dim):
         raise TrainingError(
@@ -102,24 +100,33 @@ def targets_of(task: EvaluationTask) -> Tensor:
     return targets if task.multi_label else targets.argmax(1)
 
 
-def _batches(task: EvaluationTask, sample_rate: int, batch_size: int) -> Iterator[Tensor]:
-    """Batches (B, N) in order; the next one is read while the caller works on the last."""
+def audio_batches(task: EvaluationTask, sample_rate: int, batch_size: int) -> Iterator[Tensor]:
+    """Batches (B, N) of a task's clips in order, each brought to its `unit_seconds`.
+
+    Longer clips are cut to their beginning, shorter ones are filled at the end. (The paper crops longer ones at random,
+    M2D-X, IV-B; a fixed crop keeps features frozen and runs repeatable.) Raises AudioError where a file became
+    unreadable.
+    """
     num_samples = max(1, round(task.unit_seconds * sample_rate))
 
-    def read(clip: Clip) -> NDArray[np.float32]:
-        return fit_length(
-            _read_unit(clip, task.unit_seconds, sample_rate), num_samples, short_clips=task.short_clips
-        )
+    def read(clip: Clip) -> Tensor:
+        wav = _read_unit(clip, task.unit_seconds, sample_rate)
+        return torch.from_numpy(fit_length(wav, num_samples, short_clips=task.short_clips))
 
+    return read_ahead(task.clips, read, batch_size)
+
+
+def read_ahead(clips: Sequence[Clip], read: Callable[[Clip], Tensor], batch_size: int) -> Iterator[Tensor]:
+    """Stacks (B, ...) of what `read` gives for the clips, in order; the next is read while the caller works."""
     with ThreadPoolExecutor(READING_THREADS) as pool:
 
-        def start(clips: Sequence[Clip]) -> list[Future[NDArray[np.float32]]]:
+        def start(clips: Sequence[Clip]) -> list[Future[Tensor]]:
             return [pool.submit(read, clip) for clip in clips]
 
-        following = start(task.clips[:batch_size])
-        for first in range(0, len(task.clips), batch_size):
-            current, following = following, start(task.clips[first + batch_size : first + 2 * batch_size])
-            yield torch.from_numpy(np.stack([future.result() for future in current]))
+        following = start(clips[:batch_size])
+        for first in range(0, len(clips), batch_size):
+            current, following = following, start(clips[first + batch_size : first + 2 * batch_size])
+            yield torch.stack([future.result() for future in current])
 
 
 def _read_unit(clip: Clip, unit_seconds: float, sample_rate: int) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,18 +13,18 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from m2dx.audio.clips import list_clips, missing_of, names_of
 from m2dx.audio.reading import probe, read_wav
 from m2dx.components import Clip, Dataset
 from m2dx.errors import AudioError, ImageError, RecipeError, TrainingError
 from m2dx.evaluation.feature_cache import FeatureCache
-from m2dx.evaluation.features import ClipEncoder, Features, extract
+from m2dx.evaluation.features import READING_THREADS, ClipEncoder, Features, audio_batches, extract
 from m2dx.evaluation.splits import SPLITS, Fold, divide, shared_groups
 
 logger = logging.getLogger(__name__)
 
-READING_THREADS = 4
 SHOWN = 5
 """Examples that an error or a warning lists, at most."""
 
@@ -124,6 +124,10 @@ class EvaluationTask:
             compute = extract if self.cache is None else self.cache.features
             found = self._features[encoder] = compute(encoder, self, batch_size=batch_size)
         return found
+
+    def batches(self, encoder: ClipEncoder, batch_size: int) -> Iterator[Tensor]:
+        """The clips in order as the encoder wants them, batches (B, N), each of `unit_seconds`: see `audio_batches`."""
+        return audio_batches(self, encoder.sample_rate, batch_size)
 
 
 def check_dataset(name: str, dataset: Dataset, *, shared_groups: Literal["error", "warn"] = "error") -> None:

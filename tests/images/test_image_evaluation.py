@@ -1,6 +1,7 @@
 """Evaluation on labelled images."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from m2dx.encoder import random_encoder, random_like
 from m2dx.errors import RecipeError, TrainingError
+from m2dx.evaluation.feature_cache import FeatureCache
 from m2dx.images.datasets import ImageFolder
 from m2dx.images.encoder import ImageEncoder
 from m2dx.images.tasks import ImageTask
@@ -66,6 +68,21 @@ def test_features_are_those_of_the_middle_of_each_image(encoder: ImageEncoder, p
     assert task.features(encoder) is found
     (fold,) = task.folds
     assert (len(fold.train), len(fold.valid), len(fold.test)) == (32, 8, 16)
+
+
+def test_features_of_images_are_kept_until_a_setting_of_the_encoder_changes(
+    encoder: ImageEncoder, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def task() -> ImageTask:
+        return ImageTask.from_dataset("photos", ImageFolder(path=photos), cache=FeatureCache(tmp_path / "kept"))
+
+    found = task().features(encoder)
+    with monkeypatch.context() as context:
+        context.setattr(ImageEncoder, "load", lambda self, path: pytest.fail(f"{path} was read again"))
+        assert torch.equal(task().features(encoder).x, found.x)
+    encoder.statistics = replace(encoder.statistics, mean=tuple(m + 0.1 for m in encoder.statistics.mean))
+    assert not torch.allclose(task().features(encoder).x, found.x)
+    assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
 def test_images_that_cannot_be_read_are_left_out_up_to_a_limit(photos: Path, tmp_path: Path) -> None:
