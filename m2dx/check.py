@@ -35,10 +35,12 @@ def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
     check_precision(recipe.train.precision, processes.device)
     if recipe.evaluation.tasks:
         Scoring.of(recipe, host)
-    run = prepare(recipe.model_copy(update={"data": brief}), host, processes, console)
+    found_later = recipe.train.accumulate == "auto"
+    train = recipe.train.model_copy(update={"accumulate": 1}) if found_later else recipe.train
+    run = prepare(recipe.model_copy(update={"data": brief, "train": train}), host, processes, console)
     for line in run.missing:
         console.print(f"missing: {line}", style="yellow")
-    console.print(_shapes_table(run))
+    console.print(_shapes_table(run, found_later=found_later))
     console.print(_parameters_table(run))
     keys = next(iter(run.batches()))[:MOST_CLIPS]
     batch = collate([run.crops[key] for key in keys])
@@ -61,7 +63,7 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _shapes_table(run: PreparedRun) -> Table:
+def _shapes_table(run: PreparedRun, *, found_later: bool) -> Table:
     recipe, shapes = run.recipe, model_shapes(run.recipe.input, run.recipe.model)
     batches = run.batches()
     freq, time = shapes.grid.shape
@@ -88,7 +90,9 @@ def _shapes_table(run: PreparedRun) -> Table:
         **(of_audio if recipe.image is None else of_images),
         "steps": f"{max(round(recipe.train.epochs * batches.steps_per_epoch), 1)} "
         f"({batches.steps_per_epoch} per epoch)",
-        "clips per backward pass": f"{batches.micro_batch_size}",
+        "clips per backward pass": "auto: as many as fit, found when the training starts"
+        if found_later
+        else f"{batches.micro_batch_size}",
         "peak learning rate": f"{recipe.train.base_lr * recipe.train.batch_size / 256:.3g}",
     }
     for name, value in rows.items():

@@ -1,11 +1,15 @@
 """The sections `train` and `evaluation` of a recipe: how it is trained, and what is measured."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from m2dx.recipe.section import DatasetSpec, EvaluatorSpec, Identifier, OpenFraction, Section, ShortClips
 
+if TYPE_CHECKING:
+    BatchSize = int  # "auto" is gone once a recipe is read
+else:
+    BatchSize = PositiveInt | Literal["auto"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 
 
@@ -14,10 +18,10 @@ class TrainSection(Section):
 
     epochs: PositiveFloat = 300.0
     """Passes over the data (or over `data.epoch_size` clips)."""
-    batch_size: PositiveInt = 2048
-    """Effective batch: clips per optimizer step, over all processes and accumulation steps."""
-    accumulate: PositiveInt = 1
-    """Backward passes per optimizer step; each takes batch_size / (accumulate x processes) clips."""
+    batch_size: BatchSize = 2048
+    """Effective batch: clips per optimizer step, over processes and accumulation; auto: as extended, accumulate auto."""
+    accumulate: PositiveInt | Literal["auto"] = 1
+    """Backward passes per optimizer step, each of batch_size / (accumulate x processes) clips; auto: fewest that fit."""
     base_lr: PositiveFloat = 3e-4
     """Base learning rate; the peak is base_lr x batch_size / 256."""
     min_lr: NonNegativeFloat = 0.0
@@ -49,13 +53,32 @@ class TrainSection(Section):
     keep_every: PositiveInt | None = None
     """Steps between checkpoints that are kept for good; a multiple of checkpoint_every."""
 
+    @property
+    def backward_passes(self) -> int:
+        """`accumulate`, once m2dx.memory.choice has put a number in the place of auto."""
+        assert self.accumulate != "auto"
+        return self.accumulate
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto_batch(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("batch_size") != "auto":
+            return values
+        if values.get("accumulate", "auto") != "auto":
+            raise ValueError(
+                "batch_size is auto, so accumulate must be left out, or auto, but is "
+                f"{values['accumulate']}; give batch_size a number to set accumulate"
+            )
+        rest = {key: value for key, value in values.items() if key != "batch_size"}
+        return {**rest, "accumulate": "auto"}
+
     @model_validator(mode="after")
     def _consistent(self) -> "TrainSection":
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"warmup_epochs must be less than epochs ({self.epochs:g}), but is {self.warmup_epochs:g}"
             )
-        if self.batch_size % self.accumulate:
+        if self.accumulate != "auto" and self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size must be a multiple of accumulate ({self.accumulate}), but is {self.batch_size}"
             )

@@ -127,11 +127,12 @@ def _check_together(points: Sequence[Point], host: PluginHost, processes: int) -
                     f"points must differ, but this is the same recipe as {same[text]}; leave one out",
                 )
             )
-        if train.batch_size % (train.accumulate * processes):
+        accumulate = 1 if train.accumulate == "auto" else train.accumulate
+        if train.batch_size % (accumulate * processes):
             problems.append(
                 (
                     point.name,
-                    f"train.batch_size must be a multiple of train.accumulate x processes ({train.accumulate} x "
+                    f"train.batch_size must be a multiple of train.accumulate x processes ({accumulate} x "
                     f"{processes}), but is {train.batch_size}",
                 )
             )

@@ -70,7 +70,7 @@ class PreparedRun:
             weights=self.clips.draw_weights if recipe.data.sampling == "weighted" else None,
             batch_size=recipe.train.batch_size,
             epoch_size=recipe.data.epoch_size,
-            accumulate=recipe.train.accumulate,
+            accumulate=recipe.train.backward_passes,
             rank=self.processes.rank,
             world_size=self.processes.world_size,
             seed=recipe.seed,

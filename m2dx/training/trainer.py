@@ -172,7 +172,7 @@ class Trainer:
 
     def train_step(self, batches: Iterator[Batch]) -> tuple[StepRecord, Tensor | None]:
         """One optimizer step over its accumulation steps: its losses; where RankMe is due, features (n, D) of all."""
-        accumulate = self.recipe.train.accumulate
+        accumulate = self.recipe.train.backward_passes
         sums: dict[str, Tensor] = {}
         clip_ids, features = [], []
         measures = self._is_time(self.recipe.train.rankme_every, done=1)
