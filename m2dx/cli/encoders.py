@@ -17,6 +17,7 @@ from m2dx.cli.shared import (
     print_error,
     terminal,
 )
+from m2dx.cli.tables import FormOption, OutputOption, check_table_options, print_table
 
 commands = typer.Typer()
 
@@ -26,15 +27,6 @@ class LongClips(Enum):
 
     SPLIT = "split"
     INTERPOLATE = "interpolate"
-
-
-class TableFormat(Enum):
-    """How a table is written."""
-
-    RICH = "rich"
-    MARKDOWN = "markdown"
-    LATEX = "latex"
-    CSV = "csv"
 
 
 @commands.command()
@@ -83,39 +75,20 @@ def results(
         str | None, typer.Option(help="Published table, such as m2d-x-iii, or list.", show_default=False)
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Older records of a score, too.")] = False,
-    form: Annotated[
-        TableFormat | None,
-        typer.Option("--format", help="Default: by OUTPUT's suffix; rich on a terminal.", show_default=False),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write over.", show_default=False)
-    ] = None,
+    form: FormOption = None,
+    output: OutputOption = None,
 ) -> None:
     """Print the scores of all evaluations, or set them beside a published table; marks say what is not comparable."""
-    from m2dx.results.command import SUFFIXES, WRITERS, results_table, table_lines
-    from m2dx.results.formats import terminal as terminal_parts
+    from m2dx.results.command import results_table, table_lines
 
     if table == "list":
         typer.echo("\n".join(table_lines()))
         return
-    if output is not None and form is TableFormat.RICH:
-        raise typer.BadParameter("--format rich is for the terminal; a file is markdown, latex or csv")
+    check_table_options(form, output)
     shown, warnings = results_table(files or [], key=table, every=every)
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
-    if form is None and output is None and terminal().is_terminal:
-        form = TableFormat.RICH
-    if form is TableFormat.RICH:
-        for part in terminal_parts(shown):
-            terminal().print(part)
-        return
-    suffix = "" if output is None else output.suffix
-    text = WRITERS[form.value if form is not None else SUFFIXES.get(suffix, "markdown")](shown)
-    if output is None:
-        typer.echo(text, nl=False)
-    else:
-        output.write_text(text, encoding="utf-8")
-        terminal().print(f"table: {output}", soft_wrap=True)
+    print_table(shown, form, output)
 
 
 @commands.command()

@@ -7,54 +7,62 @@ from typing import Annotated
 
 import typer
 
-from m2dx.cli.encoders import TableFormat
-from m2dx.cli.shared import plugin_host, terminal
+from m2dx.cli.shared import (
+    plugin_host,
+    terminal,
+)
+from m2dx.cli.tables import FormOption, OutputOption, check_table_options, print_table
 
 commands = typer.Typer()
+
+RecipeOrSweep = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RECIPE", help="Recipe file, or the folder of a sweep to go on with.", show_default=False
+    ),
+]
+Grid = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY.PATH=A,B,...",
+        help="Changes to the recipe; those with several values make the grid.",
+        show_default=False,
+    ),
+]
+ProcessesOption = Annotated[int, typer.Option(min=1, help="Processes (GPUs) of each run, under torchrun.")]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Runs side by side; default 1, with --slurm as many as Slurm allows.", show_default=False
+    ),
+]
+PointOption = Annotated[
+    list[str] | None, typer.Option(help="Only this point, by its name (repeatable).", show_default=False)
+]
+SlurmOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Run nothing; write a Slurm script with an array task for each point.", show_default=False
+    ),
+]
+SbatchOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Options of sbatch for that script, such as --time=24:00:00 (repeatable).", show_default=False
+    ),
+]
 
 
 @commands.command()
 def sweep(
-    recipe: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RECIPE", help="Recipe file, or the folder of a sweep to go on with.", show_default=False
-        ),
-    ],
-    grid: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="KEY.PATH=A,B,...",
-            help="Changes to the recipe; those with several values make the grid.",
-            show_default=False,
-        ),
-    ] = None,
+    recipe: RecipeOrSweep,
+    grid: Grid = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is not finished.")] = False,
-    processes: Annotated[int, typer.Option(min=1, help="Processes (GPUs) of each run, under torchrun.")] = 1,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Runs side by side; default 1, with --slurm as many as Slurm allows.",
-            show_default=False,
-        ),
-    ] = None,
-    point: Annotated[
-        list[str] | None, typer.Option(help="Only this point, by its name (repeatable).", show_default=False)
-    ] = None,
-    slurm: Annotated[
-        Path | None,
-        typer.Option(
-            help="Run nothing; write a Slurm script with an array task for each point.", show_default=False
-        ),
-    ] = None,
-    sbatch: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Options of sbatch for that script, such as --time=24:00:00 (repeatable).",
-            show_default=False,
-        ),
-    ] = None,
+    processes: ProcessesOption = 1,
+    jobs: JobsOption = None,
+    point: PointOption = None,
+    slurm: SlurmOption = None,
+    sbatch: SbatchOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print points and commands; write nothing.")
     ] = False,
@@ -104,32 +112,12 @@ def sweep_table(
             show_default=False,
         ),
     ] = None,
-    form: Annotated[
-        TableFormat | None,
-        typer.Option("--format", help="Default: by OUTPUT's suffix; rich on a terminal.", show_default=False),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write over.", show_default=False)
-    ] = None,
+    form: FormOption = None,
+    output: OutputOption = None,
 ) -> None:
     """Print the scores of a sweep's finished runs, those of all seeds pooled; what is missing is told."""
-    if output is not None and form is TableFormat.RICH:
-        raise typer.BadParameter("--format rich is for the terminal; a file is markdown, latex or csv")
-    from m2dx.results.command import SUFFIXES, WRITERS
-    from m2dx.results.formats import terminal as terminal_parts
+    check_table_options(form, output)
     from m2dx.sweep.command import make_table
 
     shown = make_table(folder, columns=column or (), encoder=encoder, across=across)
-    if form is None and output is None and terminal().is_terminal:
-        form = TableFormat.RICH
-    if form is TableFormat.RICH:
-        for part in terminal_parts(shown):
-            terminal().print(part)
-        return
-    suffix = "" if output is None else output.suffix
-    text = WRITERS[form.value if form is not None else SUFFIXES.get(suffix, "markdown")](shown)
-    if output is None:
-        typer.echo(text, nl=False)
-    else:
-        output.write_text(text, encoding="utf-8")
-        terminal().print(f"table: {output}", soft_wrap=True)
+    print_table(shown, form, output)

@@ -22,57 +22,66 @@ class TaskName(Enum):
     ASV = "asv"
 
 
+TaskArgument = Annotated[
+    TaskName,
+    typer.Argument(
+        metavar="TASK",
+        help="pr (phonemes), ks (keywords), ic (intents), sid (speakers), er (emotions), asv (verification).",
+        show_default=False,
+    ),
+]
+EncoderOption = Annotated[
+    str,
+    typer.Option(
+        metavar="PATH",
+        help="Run folder, export, checkpoint or published checkpoint; zeros: the control.",
+        show_default=False,
+    ),
+]
+DataOption = Annotated[
+    Path, typer.Option(metavar="DIR", help="The corpus in its official layout.", show_default=False)
+]
+S3prlArguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[-- ARGUMENTS]",
+        help="For s3prl, such as: -- --train.total_steps 1000 --num_workers 4",
+        show_default=False,
+    ),
+]
+OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of runs and results.jsonl.")
+]
+CheckoutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--s3prl",
+        metavar="DIR",
+        help="Checkout of s3prl's repository: score with run_downstream, as the published tables.",
+        show_default=False,
+    ),
+]
+FoldOption = Annotated[
+    int | None, typer.Option(min=1, max=5, help="Of er: this session only.", show_default=False)
+]
+DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch lists of the task that DIR lacks.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Start anew where the task was scored with other arguments.")
+]
+
+
 @commands.command()
 def superb(
-    task: Annotated[
-        TaskName,
-        typer.Argument(
-            metavar="TASK",
-            help="pr (phonemes), ks (keywords), ic (intents), sid (speakers), er (emotions), asv (verification).",
-            show_default=False,
-        ),
-    ],
-    encoder: Annotated[
-        str,
-        typer.Option(
-            metavar="PATH",
-            help="Run folder, export, checkpoint or published checkpoint; zeros: the control.",
-            show_default=False,
-        ),
-    ],
-    data: Annotated[
-        Path, typer.Option(metavar="DIR", help="The corpus in its official layout.", show_default=False)
-    ],
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[-- ARGUMENTS]",
-            help="For s3prl, such as: -- --train.total_steps 1000 --num_workers 4",
-            show_default=False,
-        ),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of runs and results.jsonl.")
-    ] = Path("runs"),
-    s3prl: Annotated[
-        Path | None,
-        typer.Option(
-            "--s3prl",
-            metavar="DIR",
-            help="Checkout of s3prl's repository: score with run_downstream, as the published tables.",
-            show_default=False,
-        ),
-    ] = None,
-    fold: Annotated[
-        int | None, typer.Option(min=1, max=5, help="Of er: this session only.", show_default=False)
-    ] = None,
+    task: TaskArgument,
+    encoder: EncoderOption,
+    data: DataOption,
+    arguments: S3prlArguments = None,
+    output: OutputOption = Path("runs"),
+    s3prl: CheckoutOption = None,
+    fold: FoldOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch lists of the task that DIR lacks.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew where the task was scored with other arguments.")
-    ] = False,
+    download: DownloadOption = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Score an encoder on a task of SUPERB: s3prl trains on its frozen features; the score is recorded."""
     if fold is not None and task is not TaskName.ER:

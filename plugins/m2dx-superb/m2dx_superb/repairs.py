@@ -46,7 +46,7 @@ class Unavailable:
     """Stands for something that s3prl imports but does not need here; it cannot be used."""
 
     def __init__(self, *arguments: object, **options: object) -> None:
-        raise NotImplementedError(f"{type(self).__name__} is not available under m2dx superb")
+        raise RuntimeError(f"{type(self).__name__} is not available under m2dx superb")
 
 
 def apply_repairs() -> None:

@@ -1,0 +1,58 @@
+"""What the commands that print a table share: its options, and its output in the form that they ask for."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from m2dx.cli.shared import terminal
+
+if TYPE_CHECKING:
+    from m2dx.results.table import ResultTable
+
+
+class TableFormat(Enum):
+    """How a table is written."""
+
+    RICH = "rich"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+    CSV = "csv"
+
+
+FormOption = Annotated[
+    TableFormat | None,
+    typer.Option("--format", help="Default: by OUTPUT's suffix; rich on a terminal.", show_default=False),
+]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", "-o", help="File to write over.", show_default=False)
+]
+
+
+def check_table_options(form: TableFormat | None, output: Path | None) -> None:
+    """A usage error where a file is wanted in the terminal's form."""
+    if output is not None and form is TableFormat.RICH:
+        raise typer.BadParameter("--format rich is for the terminal; a file is markdown, latex or csv")
+
+
+def print_table(shown: ResultTable, form: TableFormat | None, output: Path | None) -> None:
+    """Prints a table, or writes it to a file, in the form that the options ask for."""
+    from m2dx.results.command import SUFFIXES, WRITERS
+    from m2dx.results.formats import terminal as terminal_parts
+
+    if form is None and output is None and terminal().is_terminal:
+        form = TableFormat.RICH
+    if form is TableFormat.RICH:
+        for part in terminal_parts(shown):
+            terminal().print(part)
+        return
+    suffix = "" if output is None else output.suffix
+    text = WRITERS[form.value if form is not None else SUFFIXES.get(suffix, "markdown")](shown)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
+        terminal().print(f"table: {output}", soft_wrap=True)
