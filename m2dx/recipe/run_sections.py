@@ -19,9 +19,9 @@ class TrainSection(Section):
     epochs: PositiveFloat = 300.0
     """Passes over the data (or over `data.epoch_size` clips)."""
     batch_size: BatchSize = 2048
-    """Effective batch: clips per optimizer step, over processes and accumulation; auto: as extended, accumulate auto."""
+    """Effective batch: clips per optimizer step, over processes and accumulation; auto: kept, with accumulate auto."""
     accumulate: PositiveInt | Literal["auto"] = 1
-    """Backward passes per optimizer step, each of batch_size / (accumulate x processes) clips; auto: fewest that fit."""
+    """Backward passes per optimizer step of batch_size / (accumulate x processes) clips; auto: the fewest that fit."""
     base_lr: PositiveFloat = 3e-4
     """Base learning rate; the peak is base_lr x batch_size / 256."""
     min_lr: NonNegativeFloat = 0.0
