@@ -4,6 +4,7 @@ import sys
 import pytest
 
 import m2dx
+from m2dx import results
 
 
 def test_each_public_name_is_there():
@@ -14,10 +15,17 @@ def test_each_public_name_is_there():
         _ = m2dx.load_recipes
 
 
+def test_each_public_name_of_results_is_there():
+    for name in results.__all__:
+        assert getattr(results, name) is not None
+    with pytest.raises(AttributeError, match="read_record'"):
+        _ = results.read_record
+
+
 def test_names_and_schema_need_no_torch():
     code = (
         "import sys, m2dx; m2dx.hookimpl, m2dx.RecipeError, m2dx.__version__, m2dx.load_recipe\n"
-        "import m2dx.recipe.schema, m2dx.recipe.model\n"
+        "import m2dx.recipe.schema, m2dx.recipe.model, m2dx.results\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

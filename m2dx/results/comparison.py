@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from m2dx.results.measured import Measured, measured_rows, record_cell
-from m2dx.results.published import PaperRow, PaperTable
+from m2dx.results.published import PaperProtocol, PaperRow, PaperTable
 from m2dx.results.records import ResultRecord
 from m2dx.results.selection import encoder_key, encoder_labels, newest
 from m2dx.results.table import Cell, Group, Marks, ResultTable, Row, counted
@@ -32,9 +32,8 @@ def paper_table(table: PaperTable, records: Sequence[ResultRecord], *, every: bo
     notes = [f"Published rows: {table.source}. {PERCENT}"]
     notes += [f"{sign} {text}" for sign, text in table.footnotes.items()]
     notes += [f"Left out of the published rows: {text}." for text in table.left_out]
-    if own.rows:
-        protocols = {column.protocol.title: column.protocol for column in table.columns}
-        notes += [f"All scores of m2dx: {text}." for p in protocols.values() for text in p.differences]
+    for protocol in _protocols(table, own.rows):
+        notes += [f"All scores of m2dx, {protocol.title}: {text}." for text in protocol.differences]
     return ResultTable(
         title=table.title,
         heading="model",
@@ -75,6 +74,16 @@ def record_table(records: Sequence[ResultRecord], *, every: bool = False) -> Res
         marks=marks.meanings(),
         notes=(PERCENT, *_older(records, shown)),
     )
+
+
+def _protocols(table: PaperTable, rows: Sequence[Row]) -> list[PaperProtocol]:
+    """The protocols of the columns that the rows fill, in order."""
+    filled = [
+        column.protocol
+        for number, column in enumerate(table.columns)
+        if any(row.cells[number] is not None for row in rows)
+    ]
+    return list({protocol.title: protocol for protocol in filled}.values())
 
 
 def _paper_row(table: PaperTable, row: PaperRow) -> Row:

@@ -14,14 +14,15 @@ from pathlib import Path
 import torch
 
 import m2dx
-from m2dx.results.recording import fingerprint, package_versions
-from m2dx.results.records import (
+from m2dx.results import (
     RESULTS_FILE,
     Division,
     Protocol,
     ResultRecord,
     ScoredEncoder,
     append_records,
+    fingerprint,
+    package_versions,
 )
 from m2dx_superb.jobs import JOB, OUTCOME, Job, Outcome, read_job, read_outcome, write_job
 from m2dx_superb.tasks import FOLDS, TASKS

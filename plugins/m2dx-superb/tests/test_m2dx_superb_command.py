@@ -14,9 +14,9 @@ from m2dx_superb.statistics import Statistics
 from typer.testing import CliRunner
 
 import m2dx
+from m2dx.results import read_records
 from m2dx.results.command import results_table
 from m2dx.results.formats import markdown
-from m2dx.results.records import read_records
 
 Superb = Callable[..., Any]
 
@@ -65,6 +65,7 @@ def test_a_score_is_recorded_and_stands_beside_table_x(superb: Superb, sample: P
     assert record.encoder.path == str(sample / "encoder")
     table, warnings = results_table([tmp_path / "runs"], key="m2d-x-x", every=False)
     assert not warnings and "75.00" in markdown(table)
+    assert not any("cuts longer clips" in note for note in table.notes)  # that is of linear evaluation
 
 
 def test_the_five_sessions_of_er_are_averaged(superb: Superb, tmp_path: Path) -> None:
