@@ -34,21 +34,22 @@ from m2dx.training.distributed import Processes, join_processes, pick_device
 from m2dx.training.monitor import TrainingSummary
 from m2dx.training.precision import check_precision
 from m2dx.training.prepare import PreparedRun, prepare
-from m2dx.training.run_folder import as_begun, open_run_folder, start_run_folder
+from m2dx.training.run_folder import Resume, as_begun, open_run_folder, start_run_folder
 from m2dx.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
 
 def run_recipe(
-    recipe: Recipe, host: PluginHost, console: Console, *, resume: bool = False, overwrite: bool = False
+    recipe: Recipe, host: PluginHost, console: Console, *, resume: Resume = False, overwrite: bool = False
 ) -> TrainingSummary:
     """Trains; then, unless a signal stopped it, exports, evaluates and writes report.html (in the main process).
 
+    `resume` "or_begin" goes on where there is a checkpoint, and begins where there is none.
     The evaluation's lists and settings are checked before anything is trained. Where export or evaluation fail, the
     page is written all the same.
     """
-    processes = join_processes(recipe.train.device)
+    processes = join_processes(recipe.train.device, timeout_minutes=recipe.train.timeout_minutes)
     try:
         check_precision(recipe.train.precision, processes.device)
         scoring = None
@@ -59,7 +60,7 @@ def run_recipe(
         run = trainer.run
         if not processes.is_main:
             return trainer.fit()
-        start_run_folder(run.recipe, resume=resume)
+        start_run_folder(run.recipe, resume=trainer.resumed)
         describe_run(run, console)
         with background_scoring(trainer, console) as trainer.scoring:
             summary = trainer.fit()
@@ -100,18 +101,21 @@ def make_trainer(
     processes: Processes,
     console: Console,
     *,
-    resume: bool = False,
+    resume: Resume = False,
     overwrite: bool = False,
 ) -> Trainer:
     """A trainer at the run's first step, or at its newest checkpoint, which each process reads once; writes nothing."""
-    checkpoint = open_run_folder(recipe, resume=resume, overwrite=overwrite) if processes.is_main else None
-    path = processes.from_main(None if checkpoint is None else checkpoint.path)
-    if path is not None and checkpoint is None:
-        checkpoint = Checkpoint.read(path)
-    if checkpoint is not None:
-        recipe = as_begun(recipe, checkpoint.state["recipe"])
-    run = prepare(recipe, host, processes, console, initialise=checkpoint is None)
-    return Trainer(run, resume=checkpoint, console=console)
+    with processes.depending_on_each_other():
+        checkpoint = (
+            open_run_folder(recipe, resume=resume, overwrite=overwrite) if processes.is_main else None
+        )
+        path = processes.from_main(None if checkpoint is None else checkpoint.path)
+        if path is not None and checkpoint is None:
+            checkpoint = Checkpoint.read(path)
+        if checkpoint is not None:
+            recipe = as_begun(recipe, checkpoint.state["recipe"])
+        run = prepare(recipe, host, processes, console, initialise=checkpoint is None)
+        return Trainer(run, resume=checkpoint, console=console)
 
 
 def describe_run(run: PreparedRun, console: Console) -> None:

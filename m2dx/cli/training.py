@@ -22,6 +22,13 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start anew where a run of that name is.")
     ] = False,
+    resume_or_begin: Annotated[
+        bool,
+        typer.Option(
+            "--resume-or-begin",
+            help="Go on where there is a checkpoint, else begin: for restarts by a machine.",
+        ),
+    ] = False,
 ) -> None:
     """Pre-train as the recipe says, export the encoder, evaluate it, and write report.html.
 
@@ -29,12 +36,14 @@ def train(
     """
     import signal
 
-    if resume and overwrite:
-        raise typer.BadParameter("--resume and --overwrite exclude each other")
+    if resume + overwrite + resume_or_begin > 1:
+        raise typer.BadParameter("--resume, --resume-or-begin and --overwrite exclude each other")
     host, loaded = load_with_plugins(recipe, overrides)
     from m2dx.pipeline import run_recipe
 
-    summary = run_recipe(loaded, host, terminal(), resume=resume, overwrite=overwrite)
+    summary = run_recipe(
+        loaded, host, terminal(), resume="or_begin" if resume_or_begin else resume, overwrite=overwrite
+    )
     if summary.stopped_by is not None:
         if os.environ.get("RANK", "0") == "0":
             again = shlex.join([*launcher(), "train", str(recipe), *(overrides or []), "--resume"])

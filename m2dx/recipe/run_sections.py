@@ -38,6 +38,10 @@ class TrainSection(Section):
     """Arithmetic of the forward pass (autocast); fp16 needs a GPU and scales the loss."""
     compile: bool = False
     """Compile the model with torch.compile."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """How several processes share the model: none (a copy each, DDP), fsdp (weights, gradients, moments in shards)."""
+    timeout_minutes: PositiveFloat = 30.0
+    """Minutes that a process waits for the others before it ends with an error."""
     device: Device = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
     threads: PositiveInt | None = None

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from m2dx.errors import RecipeError
+from m2dx.errors import RecipeError, TrainingError
+
+_LOST = re.compile(
+    r"closed by peer|reset by peer|broken pipe|socket closed|timed out|timeout|failed to recv", re.IGNORECASE
+)
+"""What gloo says where another process has ended, or answers no more."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,24 @@ class Processes:
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
+    @contextlib.contextmanager
+    def depending_on_each_other(self) -> Iterator[None]:
+        """Inside, the end of another process is a TrainingError that says so.
+
+        NCCL has no error for it: torch ends a process that has waited for `train.timeout_minutes`, and torchrun ends
+        those of its machine at once.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.world_size == 1 or not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
+                raise
+            raise TrainingError(
+                f"the {self.world_size} processes must go on together, but another has ended or does not answer "
+                f"(its last lines say why; here: {str(error).splitlines()[0]}). Go on from the last checkpoint with "
+                "--resume; torchrun --max-restarts N with --resume-or-begin does so by itself"
+            ) from error
+
     def close(self) -> None:
         """Leaves the process group."""
         if dist.is_initialized():
@@ -76,9 +103,10 @@ def pick_device(name: str, *, field: str = "train.device") -> torch.device:
     return device
 
 
-def join_processes(device_name: str) -> Processes:
+def join_processes(device_name: str, *, timeout_minutes: float = 30.0) -> Processes:
     """Joins the processes that torchrun started (gloo on the CPU, NCCL on GPUs), or is alone without it.
 
+    `timeout_minutes` is how long one waits for the others, such as for the main one while that measures the data.
     RecipeError where the recipe names one GPU for several processes, each of which needs its own.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -94,5 +122,6 @@ def join_processes(device_name: str) -> Processes:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
     return Processes(dist.get_rank(), world_size, device)

@@ -23,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from m2dx.errors import TrainingError
 from m2dx.recipe.schema import TrainSection
+from m2dx.training.checkpoint import replace_file
 from m2dx.training.distributed import Processes
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class MetricsWriter:
                 for line in path.read_text(encoding="utf-8").splitlines()
                 if _step_of(line) <= self.start_step
             ]
-            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            replace_file(path, lambda file: file.write("".join(f"{line}\n" for line in kept).encode()))
             for line in kept:
                 self.last |= json.loads(line)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  closed with the run

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 from m2dx.recipe.schema import Recipe
@@ -62,6 +63,8 @@ def clip_gradients(parameters: Sequence[nn.Parameter], clip_norm: float | None) 
     be waited for, multiplies by 1.
     """
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if isinstance(norm, DTensor):  # each process knows that of its shards
+        norm = norm.full_tensor()
     if clip_norm is not None and not (norm.device.type == "cpu" and norm.item() + 1e-6 <= clip_norm):
         nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
     return norm

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from m2dx.errors import RecipeError
 from m2dx.recipe.loading import recipe_to_mapping, recipe_to_yaml
@@ -14,6 +14,9 @@ from m2dx.recipe.schema import Recipe
 from m2dx.training.checkpoint import Checkpoint, CheckpointFolder, replace_file
 
 logger = logging.getLogger(__name__)
+
+Resume = bool | Literal["or_begin"]
+"""Whether to go on from a run's newest checkpoint; "or_begin": where there is one."""
 
 _WRITTEN = (
     "recipe.yaml",
@@ -35,7 +38,7 @@ _WRITTEN = (
 """What training, export and evaluation write into a run's folder."""
 
 
-def open_run_folder(recipe: Recipe, *, resume: bool, overwrite: bool) -> Checkpoint | None:
+def open_run_folder(recipe: Recipe, *, resume: Resume, overwrite: bool) -> Checkpoint | None:
     """On resume, the newest whole checkpoint of the run; else None, once nothing is in the way. Changes nothing.
 
     RecipeError where there is nothing to resume, or a run that would be overwritten; CheckpointError where no
@@ -44,13 +47,14 @@ def open_run_folder(recipe: Recipe, *, resume: bool, overwrite: bool) -> Checkpo
     folder = recipe.output / recipe.name
     if resume:
         found = CheckpointFolder(folder / "checkpoints").load_newest_whole()
-        if found is None:
+        if found is None and resume != "or_begin":
             raise RecipeError(f"{folder} has no checkpoint to resume from; train without --resume")
-        began = found.state["recipe"]
-        changed = sorted(_differences(began, recipe_to_mapping(as_begun(recipe, began))))
-        if changed:
-            logger.warning("the recipe has changed since this run began: %s", ", ".join(changed))
-        return found
+        if found is not None:
+            began = found.state["recipe"]
+            changed = sorted(_differences(began, recipe_to_mapping(as_begun(recipe, began))))
+            if changed:
+                logger.warning("the recipe has changed since this run began: %s", ", ".join(changed))
+            return found
     if recipe.init_from is not None and recipe.init_from.resolve().is_relative_to(folder.resolve()):
         raise RecipeError(
             f"init_from ({recipe.init_from}) is in the folder of this run, which would be overwritten; give this run "

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
-from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import record_function
 
-import m2dx
 from m2dx.audio.bad_files import BadFiles
 from m2dx.audio.crops import Batch
 from m2dx.audio.loader import training_loader
-from m2dx.errors import CheckpointError, RecipeError
 from m2dx.model.m2d import M2D
 from m2dx.model.multitask import StepLosses
-from m2dx.recipe.loading import recipe_to_mapping
 from m2dx.training.background_scoring import BackgroundScoring
 from m2dx.training.bad_files import SharedBadFiles
 from m2dx.training.checkpoint import Checkpoint, CheckpointFolder
@@ -39,13 +33,12 @@ from m2dx.training.monitor import (
     rankme,
     spaced_rows,
 )
-from m2dx.training.optim import Schedule, clip_gradients, fused_adamw, load_moments
-from m2dx.training.precision import autocast, check_precision, compile_parts
+from m2dx.training.optim import Schedule, clip_gradients, fused_adamw
+from m2dx.training.parallel import share_model
+from m2dx.training.precision import autocast, check_precision
 from m2dx.training.prepare import PreparedRun
+from m2dx.training.run_state import load_run_state, load_weights, run_state
 from m2dx.training.signals import StopRequests, StopVotes
-from m2dx.weights import CHECKPOINT_FORMAT
-
-logger = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -62,8 +55,11 @@ class Trainer:
             self.recipe, total_steps=self.total_steps, steps_per_epoch=self.batches.steps_per_epoch
         )
         self.model = run.model.to(device).train()
-        if train.compile:
-            compile_parts(self.model.masked_model)
+        self.step = self.clips = 0
+        self.resumed = resume is not None
+        if resume:
+            load_weights(self, resume)
+        self.parallel = share_model(self.model, train, self.processes)
         self.optimizer = fused_adamw(
             self.model.named_parameters(),
             weight_decay=train.weight_decay,
@@ -78,15 +74,14 @@ class Trainer:
         self.requests, self.votes = StopRequests(), StopVotes()
         self.scoring: BackgroundScoring | None = None
         """May be set before `fit`, in the main process; it is given all checkpoints but the last."""
-        self.step = self.clips = 0
-        self.seconds, self._started = 0.0, time.perf_counter()  # of the run before this process; its start
+        self.seconds_before, self._started = (
+            0.0,
+            time.perf_counter(),
+        )  # of the run before this process; its start
         if resume:
-            self._resume(resume)
+            load_run_state(self, resume)
         else:
             torch.manual_seed(self.recipe.seed + self.processes.rank)  # of dropout in a mapper and the like
-        self.wrapped: nn.Module = self.model
-        if self.processes.world_size > 1:
-            self.wrapped = DistributedDataParallel(self.model, broadcast_buffers=False)
 
     def fit(self) -> TrainingSummary:
         """Trains to the last step, or until a signal asks to stop; either way the last step is saved."""
@@ -101,7 +96,7 @@ class Trainer:
         progress = ProgressLine(self.console, self.total_steps, self.step, enabled=self.processes.is_main)
         self._started = time.perf_counter()
         try:
-            with self.requests:
+            with self.requests, self.processes.depending_on_each_other():
                 stopped = self._loop(iter(loader), metrics, progress)
         finally:
             progress.close()
@@ -111,7 +106,7 @@ class Trainer:
         return TrainingSummary(
             steps=self.step,
             total_steps=self.total_steps,
-            seconds=self._seconds(),
+            seconds=self.seconds,
             clips=self.clips,
             bad_files=len(self.bad_files.ledger),
             collapse_warnings=self.alarm.count,
@@ -155,8 +150,10 @@ class Trainer:
                 self.scoring.poll()
         return False
 
-    def _seconds(self) -> float:
-        return self.seconds + time.perf_counter() - self._started
+    @property
+    def seconds(self) -> float:
+        """Time in the loop since the run's first step, also before it was resumed."""
+        return self.seconds_before + time.perf_counter() - self._started
 
     def _is_time(self, every: int, *, done: int = 0) -> bool:
         """Whether something is due after this step (or, with `done` 1, after the next one)."""
@@ -185,7 +182,7 @@ class Trainer:
             self.bad_files.note(batch.bad)
             clip_ids.append(batch.clip_ids)
             last = micro == accumulate - 1
-            losses = self._backward(batch.to(self.processes.device), accumulate, sync=last)
+            losses = self._backward(batch.to(self.processes.device), accumulate, last=last)
             parts = {"loss": losses.total, **{f"loss_{name}": part for name, part in losses.parts.items()}}
             for name, value in parts.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / accumulate
@@ -203,12 +200,11 @@ class Trainer:
         record = StepRecord(self.step, means, grad_norm, tuple(clip_ids), vote)
         return record, self.processes.concat(torch.cat(features)) if measures else None
 
-    def _backward(self, batch: Batch, accumulate: int, *, sync: bool) -> StepLosses:
-        no_sync = isinstance(self.wrapped, DistributedDataParallel) and not sync
+    def _backward(self, batch: Batch, accumulate: int, *, last: bool) -> StepLosses:
         train = self.recipe.train
-        with self.wrapped.no_sync() if no_sync else contextlib.nullcontext():  # type: ignore[operator]
+        with self.parallel.accumulation(last=last):
             with autocast(train.precision, self.processes.device, compiled=train.compile):
-                losses: StepLosses = self.wrapped(batch)
+                losses: StepLosses = self.parallel.forward(batch)
             with record_function("m2dx::backward"):
                 self.scaler.scale(losses.total / accumulate).backward()
         return losses
@@ -239,65 +235,8 @@ class Trainer:
         }
 
     def save(self) -> Path | None:
-        """Writes a checkpoint of this step (main process only)."""
-        rng = self.processes.gather(torch.get_rng_state())
+        """Writes a checkpoint of this step (main process only); every process has to call it."""
+        state, train = run_state(self), self.recipe.train
         if not self.processes.is_main:
             return None
-        state = {
-            "format": CHECKPOINT_FORMAT,
-            "version": 1,
-            "m2dx_version": m2dx.__version__,
-            "step": self.step,
-            "recipe": recipe_to_mapping(self.recipe),
-            "statistics": vars(self.run.statistics),
-            "label_names": {name: list(labels) for name, labels in self.run.clips.label_names.items()},
-            "model": self.model.training_state(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "pending": self.watch.pending(),
-            "rankme": self.watch.rankme,
-            "totals": {
-                "clips": self.clips,
-                "seconds": self._seconds(),
-                "collapse_warnings": self.alarm.count,
-            },
-            "rng": rng,
-            "bad_files": self.bad_files.ledger.state_dict(),
-        }
-        train = self.recipe.train
         return self.checkpoints.save(self.step, state, keep_last=train.keep_last, keep_every=train.keep_every)
-
-    def _resume(self, checkpoint: Checkpoint) -> None:
-        state, train = checkpoint.state, self.recipe.train
-        try:
-            self.step = int(state["step"])
-            if self.step > self.total_steps:
-                raise RecipeError(
-                    f"the run must not be past its end, but its checkpoint is of step {self.step}, and train.epochs "
-                    f"{train.epochs:g} ends at step {self.total_steps}; set train.epochs to at least "
-                    f"{self.step / self.batches.steps_per_epoch:g}"
-                )
-            self.model.load_training_state(state["model"])
-            load_moments(self.optimizer, state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            if state["recipe"]["tasks"].keys() == self.recipe.tasks.keys():
-                self.watch.restore(state["pending"], step=self.step, device=self.processes.device)
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{checkpoint.path}: does not fit the recipe: {error}") from error
-        self.watch.rankme = state.get("rankme")
-        totals = state.get("totals", {})  # older checkpoints have none
-        self.clips = totals.get("clips", self.step * train.batch_size)
-        self.seconds = totals.get("seconds", 0.0)
-        self.alarm = CollapseAlarm(totals.get("collapse_warnings", 0))
-        rank, world_size = self.processes.rank, self.processes.world_size
-        if len(state["rng"]) == world_size:
-            torch.set_rng_state(state["rng"][rank])
-        elif self.processes.is_main:
-            logger.warning(
-                "%d processes now, %d before: torch's own random state starts anew",
-                world_size,
-                len(state["rng"]),
-            )
-        self.bad_files.ledger.load_state_dict(state["bad_files"])
-        if self.processes.is_main:
-            self.console.print(f"resuming from step {self.step} ({checkpoint.path})")

@@ -1,0 +1,162 @@
+"""How the processes of a run share its model: a copy for each (DDP), or shards (FSDP2); one process has it whole."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map_only
+
+from m2dx.errors import RecipeError
+from m2dx.model.m2d import M2D
+from m2dx.model.multitask import MultiTask, Task
+from m2dx.recipe.schema import TrainSection
+from m2dx.training.distributed import Processes
+from m2dx.training.precision import compile_parts
+
+
+class Parallel:
+    """The model of one process alone, and what is asked of the ways in which several share one."""
+
+    def __init__(self, model: MultiTask) -> None:
+        self.model = model
+        self.forward: nn.Module = model
+        """What the batch goes through, so that gradients meet in the backward pass."""
+
+    def accumulation(self, *, last: bool) -> AbstractContextManager[None]:
+        """Around forward and backward pass of an accumulation step: only the last one's gradients meet."""
+        return contextlib.nullcontext()
+
+    def whole(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A state for a checkpoint, in which every tensor is whole; every process has to ask for it."""
+        return state
+
+    def of_own(self, state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+        """What this process has of an optimizer's state that `whole` gave."""
+        return state
+
+
+class Copies(Parallel):
+    """A copy of the model for each process; gradients are averaged (DDP)."""
+
+    def __init__(self, model: MultiTask) -> None:
+        super().__init__(model)
+        self.forward = self._ddp = DistributedDataParallel(model, broadcast_buffers=False)
+
+    def accumulation(self, *, last: bool) -> AbstractContextManager[None]:
+        return contextlib.nullcontext() if last else self._ddp.no_sync()
+
+
+class Shards(Parallel):
+    """Each process keeps a part of every trained weight, its gradient and moments, and of the target network (FSDP2).
+
+    A transformer block's weights are gathered when it computes, and freed afterwards; what is outside of the blocks
+    stays together through forward and backward pass. Frozen offline encoders are whole in each process: they may
+    compute anywhere, and have neither gradients nor moments. Weights and gradients travel in float32, so that autocast
+    computes the same as with a copy of the model for each process.
+    """
+
+    def __init__(self, model: MultiTask, processes: Processes) -> None:
+        super().__init__(model)
+        self.is_main = processes.is_main
+        frozen = _offline_parameters(model)
+        _refuse_scalars(model, frozen)
+        for tensor in (*model.parameters(), *model.buffers()):
+            dist.broadcast(tensor.detach(), src=0)
+        mesh = init_device_mesh(processes.device.type, (processes.world_size,))
+        for block in _blocks(model):
+            fully_shard(block, mesh=mesh)
+        self._sharded = fully_shard(model, mesh=mesh, ignored_params=frozen)
+        _prefetch(model)
+
+    def accumulation(self, *, last: bool) -> AbstractContextManager[None]:
+        self._sharded.set_requires_gradient_sync(last)
+        return contextlib.nullcontext()
+
+    def whole(self, state: dict[str, Any]) -> dict[str, Any]:
+        """On the CPU of the main process; the others take part, and get tensors without values."""
+
+        def gathered(shard: Tensor) -> Tensor:
+            assert isinstance(shard, DTensor)
+            full = shard.full_tensor()
+            return full.cpu() if self.is_main else full.to("meta")
+
+        gathered_state: dict[str, Any] = tree_map_only(DTensor, gathered, state)
+        return gathered_state
+
+    def of_own(self, state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if any(number >= len(parameters) for number in state["state"]):
+            raise ValueError("the checkpoint has moments of more weights than are trained")
+        moments = {
+            number: {name: _shard_like(value, parameters[number]) for name, value in values.items()}
+            for number, values in state["state"].items()
+        }
+        return {**state, "state": moments}
+
+
+def share_model(model: MultiTask, train: TrainSection, processes: Processes) -> Parallel:
+    """The model, on its device, as the recipe has the processes share it, and compiled if it says so.
+
+    One process has nothing to share, whatever `train.sharding` is.
+    """
+    sharded = train.sharding == "fsdp" and processes.world_size > 1
+    if train.compile and sharded:
+        for block in _blocks(
+            model
+        ):  # what gathers and frees a block's weights stays outside of what is compiled
+            block.compile()
+    elif train.compile:
+        compile_parts(model.masked_model)
+    if sharded:
+        return Shards(model, processes)
+    return Copies(model) if processes.world_size > 1 else Parallel(model)
+
+
+def _blocks(model: MultiTask) -> list[nn.Module]:
+    """Every transformer block, in the order of the forward pass."""
+    masked_model = model.masked_model
+    trunks = [masked_model.online.trunk, masked_model.predictor.trunk]
+    if isinstance(masked_model, M2D):
+        trunks.insert(1, masked_model.target)
+    return [block for trunk in trunks for block in trunk.blocks]
+
+
+def _offline_parameters(model: MultiTask) -> set[nn.Parameter]:
+    tasks = [task for task in model.tasks.values() if isinstance(task, Task)]
+    return {parameter for task in tasks for parameter in task.offline_encoder.parameters()}
+
+
+def _refuse_scalars(model: MultiTask, frozen: set[nn.Parameter]) -> None:
+    names = [name for name, value in model.named_parameters() if value.ndim == 0 and value not in frozen]
+    if names:
+        raise RecipeError(
+            f"train.sharding fsdp needs weights of at least one dimension, but {', '.join(names)} has none; make it of "
+            "the shape (1,), or set train.sharding=none"
+        )
+
+
+def _prefetch(model: MultiTask) -> None:
+    """Has the backward pass go on from the predictor's first block to the encoder's last one.
+
+    By itself FSDP gathers what computed before: the target's last block, which has no backward pass.
+    """
+    masked_model = model.masked_model
+    first, last = masked_model.predictor.trunk.blocks[0], masked_model.online.trunk.blocks[-1]
+    first.set_modules_to_backward_prefetch([last])  # type: ignore[operator]
+
+
+def _shard_like(value: Any, like: Tensor) -> Any:
+    """The own part of a whole tensor, where it has the shape of a parameter; anything else as it is."""
+    if not isinstance(value, Tensor) or not isinstance(like, DTensor) or value.shape != like.shape:
+        return value
+    on_device = value.to(like.device)
+    return distribute_tensor(on_device, like.device_mesh, like.placements, src_data_rank=None)
