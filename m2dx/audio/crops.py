@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from m2dx.audio.batches import ItemKey, Stream, seeded_generator
 from m2dx.audio.clips import ClipList
+from m2dx.audio.pcm import StoredSamples, float_samples, float_tensor, stack_samples
 from m2dx.audio.reading import AudioFile
 from m2dx.components import Clip, Crop, NoiseSource
 from m2dx.errors import AudioError, M2dxError, PluginError
@@ -33,8 +34,8 @@ T = TypeVar("T")
 class CropItem:
     """One item of a batch."""
 
-    wav: Tensor  # (N,)
-    noise_wav: Tensor | None  # (N,)
+    wav: Tensor  # (N,) float32, or int16: 16-bit PCM as it is stored
+    noise_wav: Tensor | None  # (N,) alike
     labels: dict[str, Tensor]  # (C,) each
     ids_shuffle: Tensor  # (P,)
     clip_id: int
@@ -47,8 +48,8 @@ class CropItem:
 class Batch:
     """What the workers give to one micro-batch."""
 
-    wav: Tensor  # (B, N) float32
-    noise_wav: Tensor | None  # (B, N) float32
+    wav: Tensor  # (B, N) float32; from the loader, before `to`, also int16: 16-bit PCM as it is stored
+    noise_wav: Tensor | None  # (B, N) alike
     labels: dict[str, Tensor]  # by set: (B, C) multi-hot float32; NaN rows: not labelled
     ids_shuffle: Tensor  # (B, P) int64
     clip_ids: Tensor  # (B,) int64; of the clips that were read, after replacement of bad ones
@@ -57,8 +58,13 @@ class Batch:
     images: Tensor | None = None  # (B, C, H, W) uint8; then wav is (B, 0)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on a device; from pinned memory without waiting for the copy."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        """The batch on a device, with float32 samples; from pinned memory without waiting for the copy.
+
+        Samples stored as int16 travel as such, and become float32 there: half the bytes, and the same bit for bit.
+        """
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        noise = None if moved.noise_wav is None else float_tensor(moved.noise_wav)
+        return replace(moved, wav=float_tensor(moved.wav), noise_wav=noise)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; called by DataLoader."""
@@ -78,13 +84,18 @@ class Batch:
 
 
 def collate(items: Sequence[CropItem]) -> Batch:
-    """One batch of items."""
+    """One batch of items, as the model takes it."""
+    return collate_stored(items).to("cpu")
+
+
+def collate_stored(items: Sequence[CropItem]) -> Batch:
+    """One batch of items as it travels to a device, by `Batch.to`: with int16 samples where all items have them."""
     noise = [item.noise_wav for item in items if item.noise_wav is not None]
     crops = tuple(item.crop for item in items if item.crop is not None)
     images = [item.image for item in items if item.image is not None]
     return Batch(
-        wav=torch.stack([item.wav for item in items]),
-        noise_wav=torch.stack(noise) if noise else None,
+        wav=stack_samples([item.wav for item in items]),
+        noise_wav=stack_samples(noise) if noise else None,
         labels={name: torch.stack([item.labels[name] for item in items]) for name in items[0].labels},
         ids_shuffle=torch.stack([item.ids_shuffle for item in items]),
         clip_ids=torch.tensor([item.clip_id for item in items]),
@@ -135,7 +146,8 @@ class TrainingCrops(Dataset[CropItem]):
         )
         noise_wav = None
         if self.noise is not None:
-            noise_wav = draw_noise(self.noise, self.crop_samples, seeded_generator(Stream.NOISE, **where))
+            generator = seeded_generator(Stream.NOISE, **where)
+            noise_wav = draw_noise(self.noise, self.crop_samples, generator, stored=True)
             bad += self.noise.drain_bad()
         return CropItem(
             wav=torch.from_numpy(wav),
@@ -148,15 +160,23 @@ class TrainingCrops(Dataset[CropItem]):
         )
 
 
-def draw_noise(source: NoiseSource, num_samples: int, generator: torch.Generator) -> Tensor:
-    """`source.draw`; `PluginError` that names the source where it fails or breaks its contract."""
+def draw_noise(
+    source: NoiseSource, num_samples: int, generator: torch.Generator, *, stored: bool = False
+) -> Tensor:
+    """`source.draw`; `PluginError` that names the source where it fails or breaks its contract.
+
+    `stored`: int16 of a source that can (`ClipNoise.draw_stored`), where its samples are 16-bit PCM.
+    """
     label = f"noise source {source.name!r}"
+    draw = getattr(source, "draw_stored", source.draw) if stored else source.draw
     try:
-        wav = source.draw(num_samples, generator)
+        wav = draw(num_samples, generator)
     except M2dxError:
         raise
     except Exception as error:
         raise PluginError.failed(f"{label}: draw({num_samples}, generator)", error) from error
+    if stored and isinstance(wav, Tensor) and wav.dtype == torch.int16 and wav.shape == (num_samples,):
+        return wav
     found = f"{tuple(wav.shape)} {wav.dtype}" if isinstance(wav, Tensor) else type(wav).__name__
     if found != f"({num_samples},) {torch.float32}":
         raise PluginError(
@@ -175,16 +195,17 @@ def read_any_crop(
     sample_rate: int,
     short_clips: ShortClips,
     generator: torch.Generator,
-) -> tuple[int, float, NDArray[np.float32], list[BadFile]]:
+) -> tuple[int, float, StoredSamples, list[BadFile]]:
     """A random crop of the clip, or of another where it cannot be read.
 
-    Gives the clip's id, where in the file the crop begins (s), its samples (N,), and the bad files.
+    Gives the clip's id, where in the file the crop begins (s), its samples (N,) as `read_stored_crop` does, and the
+    bad files.
 
     Raises `AudioError` when 100 clips in a row cannot be read.
     """
 
-    def read(clip: Clip) -> tuple[float, NDArray[np.float32]]:
-        return read_crop(
+    def read(clip: Clip) -> tuple[float, StoredSamples]:
+        return read_stored_crop(
             clip,
             crop_samples=crop_samples,
             sample_rate=sample_rate,
@@ -227,20 +248,30 @@ def read_crop(
 
     Only the crop is read. Shorter clips are padded with zeros at the end, or repeated. Raises `AudioError`.
     """
+    start, samples = read_stored_crop(
+        clip, crop_samples=crop_samples, sample_rate=sample_rate, short_clips=short_clips, position=position
+    )
+    return start, float_samples(samples)
+
+
+def read_stored_crop(
+    clip: Clip, *, crop_samples: int, sample_rate: int, short_clips: ShortClips, position: float
+) -> tuple[float, StoredSamples]:
+    """As `read_crop`; int16 where the file is mono 16-bit PCM at `sample_rate`, which is half the bytes."""
     with AudioFile(clip.path) as file:
         first, available = file.extent(clip.start, clip.duration)
         # Rounded up, so that resampling never gives a sample too few.
         needed = min(available, -(-crop_samples * file.info.sample_rate // sample_rate))
         first += int(position * (available - needed + 1))
-        wav = file.read(first, needed, sample_rate=sample_rate)[:crop_samples]
+        samples = file.read_stored(first, needed, sample_rate=sample_rate)[:crop_samples]
         start = first / file.info.sample_rate
-    return start, fit_length(wav, crop_samples, short_clips=short_clips)
+    return start, fit_length(samples, crop_samples, short_clips=short_clips)
 
 
-def fit_length(wav: NDArray[np.float32], num_samples: int, *, short_clips: ShortClips) -> NDArray[np.float32]:
-    """(num_samples,) from a wav that is as long or shorter: padded with zeros at the end, or repeated."""
-    if len(wav) >= num_samples:
-        return wav[:num_samples]
+def fit_length(samples: StoredSamples, num_samples: int, *, short_clips: ShortClips) -> StoredSamples:
+    """(num_samples,) from samples that are as many or fewer: padded with zeros at the end, or repeated."""
+    if len(samples) >= num_samples:
+        return samples[:num_samples]
     if short_clips == "repeat":
-        return np.resize(wav, num_samples)  # repeats
-    return np.pad(wav, (0, num_samples - len(wav)))
+        return np.resize(samples, num_samples)  # repeats
+    return np.pad(samples, (0, num_samples - len(samples)))

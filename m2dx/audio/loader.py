@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from m2dx.audio.batches import ItemKey
-from m2dx.audio.crops import CropItem, collate
+from m2dx.audio.crops import CropItem, collate_stored
 from m2dx.errors import M2dxError
 
 _MOST_WORKERS = 16
@@ -35,12 +35,12 @@ def training_loader(
     prefetch: int = 4,
     pin_memory: bool = False,
 ) -> DataLoader[Any]:
-    """Gives a `Batch` for each micro-batch of keys, in their order. 0 workers: loaded in this process.
+    """Gives a `Batch` for each micro-batch of keys, in their order, for `Batch.to`. 0 workers: loaded in this process.
 
     `workers` None takes `default_workers()`; `prefetch` is in batches per worker. The batches depend on neither.
     """
     return worker_loader(
-        crops, batches, collate=collate, workers=workers, prefetch=prefetch, pin_memory=pin_memory
+        crops, batches, collate=collate_stored, workers=workers, prefetch=prefetch, pin_memory=pin_memory
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from m2dx.audio.clips import ClipList, pack_clips
 from m2dx.audio.crops import BadFile, ShortClips, read_any_crop
 from m2dx.audio.datasets import CsvDataset, FolderDataset
+from m2dx.audio.pcm import float_tensor
 from m2dx.components import Clip, Dataset, NoiseSource
 from m2dx.errors import AudioError
 
@@ -52,6 +53,15 @@ class ClipNoise(NoiseSource):
 
     def draw(self, num_samples: int, generator: torch.Generator) -> Tensor:
         """(N,) samples; every clip is equally likely, whatever its length."""
+        return float_tensor(self._draw(num_samples, generator))
+
+    def draw_stored(self, num_samples: int, generator: torch.Generator) -> Tensor:
+        """As `draw`; int16 where the clip is mono 16-bit PCM at the rate."""
+        if type(self).draw is not ClipNoise.draw:
+            return self.draw(num_samples, generator)  # a subclass that makes something else of the clips
+        return self._draw(num_samples, generator)
+
+    def _draw(self, num_samples: int, generator: torch.Generator) -> Tensor:
         _, _, wav, bad = read_any_crop(
             self.clips,
             int(torch.randint(len(self.clips), (), generator=generator)),

@@ -4,39 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from m2dx.audio.decoding import TOLERANCE_SECONDS, Decoder, reason_of
+from m2dx.audio.pcm import AudioInfo, PlainWav, StoredSamples, float_samples, plain_wav
 from m2dx.errors import AudioError
 
-TOLERANCE_SECONDS = 0.1
-"""A listed duration may exceed the file by this much: lists round, and lossy codecs pad or cut a frame."""
-_LARGEST_SAMPLE = 1e9  # beyond this, the power spectrum of float32 overflows; no audio is that loud
-_UNKNOWN_FRAMES = 2**62  # libsndfile says "unknown" with the largest integer
-_STREAMED_BYTES = 0x7FF00000  # writers that cannot seek back leave such a placeholder as the size of the data
-_OGG_PAGE_BYTES = 65_307  # the largest page of the format
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """What the header of an audio file says."""
-
-    sample_rate: int  # Hz
-    frames: int  # samples per channel; for MP3 without a length tag this may be an estimate
-    channels: int
-
-    @property
-    def seconds(self) -> float:
-        """Length of the file."""
-        return self.frames / self.sample_rate
+__all__ = ["AudioFile", "AudioInfo", "audio_seconds", "probe", "read_wav"]
 
 
 class AudioFile:
@@ -49,23 +29,20 @@ class AudioFile:
     """
 
     def __init__(self, path: Path | str) -> None:
-        path = Path(path)
+        path = os.fspath(path)
+        self._descriptor: int | None = None
         size = _regular_file_bytes(path)
+        self._source: PlainWav | Decoder | None = None
         try:
-            self._file = soundfile.SoundFile(os.fspath(path))
-        except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-            raise AudioError(_reason(error, "cannot be opened")) from error
-        try:
-            frames = self._file.frames
-            if frames >= _UNKNOWN_FRAMES:
-                frames = self._count_frames()
-            self.info = AudioInfo(self._file.samplerate, frames, self._file.channels)
-            self._refuse_truncated(path, size)
-            if frames <= 0:
-                raise AudioError("empty: no samples")
+            if path.lower().endswith(".wav"):
+                self._descriptor = _open(path)
+                self._source = plain_wav(self._descriptor, 0, size)
+            if self._source is None:
+                self._source = Decoder(path, size)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
+        self.info = self._source.info
 
     def __enter__(self) -> AudioFile:
         return self
@@ -73,7 +50,15 @@ class AudioFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self.close()
+
+    def close(self) -> None:
+        """Ends the reading."""
+        if isinstance(self._source, Decoder):
+            self._source.close()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def extent(self, start: float, duration: float | None) -> tuple[int, int]:
         """First frame and number of frames of a stretch given in seconds.
@@ -100,47 +85,26 @@ class AudioFile:
 
         Raises `AudioError` for samples that cannot be decoded, end too early, or are NaN or infinite.
         """
+        return float_samples(self.read_stored(first, frames, sample_rate=sample_rate))
+
+    def read_stored(self, first: int, frames: int, *, sample_rate: int) -> StoredSamples:
+        """As `read`; int16 where the file is mono 16-bit PCM at `sample_rate`."""
+        assert self._source is not None
         try:
-            self._file.seek(first)
-            samples = self._file.read(frames, dtype="float32", always_2d=True)
-        except (soundfile.SoundFileError, OSError, ValueError) as error:
-            raise AudioError(_reason(error, "truncated or corrupt")) from error
+            samples = self._source.read(first, frames)
+        except OSError as error:
+            raise AudioError(reason_of(error, "truncated or corrupt")) from error
         if frames - len(samples) > TOLERANCE_SECONDS * self.info.sample_rate or not len(samples):
             have = (first + len(samples)) / self.info.sample_rate
             raise AudioError(
                 f"truncated: {self.info.seconds:.3f} s promised, but decoding ends at {have:.3f} s"
             )
-        peak = np.abs(samples).max()  # NaN if any sample is
-        if not np.isfinite(peak):
-            raise AudioError("NaN or infinite samples")
-        if peak > _LARGEST_SAMPLE:
-            raise AudioError(f"samples up to {peak:g}, which is not audio (full scale is 1)")
-        mono = samples.mean(axis=1, dtype=np.float32)  # (N, channels) -> (N,)
-        if self.info.sample_rate != sample_rate:
-            mono = soxr.resample(mono, self.info.sample_rate, sample_rate)
+        if self.info.sample_rate == sample_rate:
+            return np.ascontiguousarray(samples)
+        mono = soxr.resample(float_samples(samples), self.info.sample_rate, sample_rate)
         if not len(mono):
             raise AudioError(f"too short: {len(samples)} samples give none at {sample_rate} Hz")
         return np.ascontiguousarray(mono, dtype=np.float32)
-
-    def _count_frames(self) -> int:
-        if not self._file.seekable():
-            raise AudioError("its length is unknown and it cannot be searched; convert it to WAV or FLAC")
-        try:
-            return sum(len(block) for block in self._file.blocks(65_536))
-        except soundfile.SoundFileError as error:
-            raise AudioError(_reason(error, "truncated or corrupt")) from error
-
-    def _refuse_truncated(self, path: Path, size: int) -> None:
-        if self._file.format == "OGG":
-            if _ends_within_ogg_page(path, size):
-                raise AudioError("truncated: the file ends in the middle of a page")
-            return
-        promised = _promised_frames(self._file.extra_info, self.info.frames)
-        if promised is not None and promised - self.info.frames > TOLERANCE_SECONDS * self.info.sample_rate:
-            raise AudioError(
-                f"truncated: the header promises {promised / self.info.sample_rate:.3f} s, "
-                f"but there are {self.info.seconds:.3f} s"
-            )
 
 
 def probe(path: Path | str) -> AudioInfo:
@@ -166,14 +130,14 @@ def audio_seconds(path: Path | str) -> float:
     return probe(path).seconds
 
 
-def _regular_file_bytes(path: Path) -> int:
-    """Size of the file; refuses what cannot be audio before libsndfile sees it (a FIFO would block)."""
+def _regular_file_bytes(path: str) -> int:
+    """Size of the file; refuses what cannot be audio before it is opened (a FIFO would block)."""
     try:
-        status = path.stat()
+        status = os.stat(path)
     except FileNotFoundError:
         raise AudioError("missing: no such file") from None
     except (OSError, ValueError) as error:
-        raise AudioError(_reason(error, "cannot be opened")) from error
+        raise AudioError(reason_of(error, "cannot be opened")) from error
     if stat.S_ISDIR(status.st_mode):
         raise AudioError("a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
@@ -185,40 +149,8 @@ def _regular_file_bytes(path: Path) -> int:
     return status.st_size
 
 
-def _reason(error: Exception, fallback: str) -> str:
-    if isinstance(error, soundfile.LibsndfileError):
-        text = error.error_string
-    elif isinstance(error, OSError):
-        text = error.strerror or ""
-    else:
-        text = str(error)
-    text = text.strip().rstrip(".")
-    return f"{fallback}: {text}" if text else fallback
-
-
-def _promised_frames(log: str, frames: int) -> int | None:
-    """Frames that the header promises, from libsndfile's log; None where it says nothing to the contrary.
-
-    libsndfile shortens a cut WAV, W64, AIFF or AU file to what is there, and mentions it in its log only.
-    """
-    sizes = re.search(r"^ *(?:data|SSND|Data Size|riff) *: *(\d+) \(should be (\d+)\)", log, re.MULTILINE)
-    if sizes is not None:
-        promised, present = int(sizes[1]), int(sizes[2])
-        return round(frames * promised / present) if 0 < present < promised < _STREAMED_BYTES else None
-    counts = re.search(r"frame count \d+ does not match value from 'ds64' chunk of (\d+)", log)  # RF64
-    return int(counts[1]) if counts is not None else None
-
-
-def _ends_within_ogg_page(path: Path, size: int) -> bool:
-    """Whether the last page of an Ogg file is cut; libsndfile reads such a file as a shorter or empty one."""
-    with path.open("rb") as file:
-        file.seek(max(0, size - _OGG_PAGE_BYTES))
-        tail = file.read()
-    page = tail.rfind(b"OggS")
-    if page < 0:
-        return False  # trailing tags longer than a page
-    segments = page + 26  # the header's last byte: how many sizes of segments follow
-    if segments >= len(tail):
-        return True
-    table = tail[segments + 1 : segments + 1 + tail[segments]]
-    return len(table) < tail[segments] or segments + 1 + len(table) + sum(table) > len(tail)
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        raise AudioError(reason_of(error, "cannot be opened")) from error

@@ -15,6 +15,7 @@ from m2dx.audio.clips import ClipList
 from m2dx.audio.crops import BadFile, ShortClips, draw_noise, read_any_crop
 from m2dx.audio.loader import worker_loader
 from m2dx.audio.logmel import LogMel
+from m2dx.audio.pcm import float_samples
 from m2dx.components import NoiseSource
 from m2dx.errors import AudioError
 
@@ -100,7 +101,7 @@ class _ClipCrops(Dataset[_Item]):
             short_clips=self.short_clips,
             generator=seeded_generator(Stream.STATISTICS_CROP, seed=self.seed, position=position),
         )
-        return torch.from_numpy(wav), bad
+        return torch.from_numpy(float_samples(wav)), bad
 
 
 class _NoiseDraws(Dataset[_Item]):
