@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from m2dx.audio.reading import read_wav
 from m2dx.encoder import AudioEncoder
 from m2dx.errors import AudioError
+from m2dx.training.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def encode_files(
         except AudioError as error:
             bad.append((path, str(error)))
             continue
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast("fp32", device):
             features = encoder(wav)[0] if frames else encoder.clip(wav)[0]
         yield EncodedFile(path, features.float().cpu().numpy())
 

@@ -17,6 +17,7 @@ from m2dx.audio.crops import fit_length
 from m2dx.audio.reading import read_wav
 from m2dx.components import Clip
 from m2dx.errors import AudioError, TrainingError
+from m2dx.training.precision import autocast
 
 if TYPE_CHECKING:
     from m2dx.evaluation.tasks import EvaluationTask
@@ -76,7 +77,7 @@ def extract(encoder: ClipEncoder, task: EvaluationTask, *, batch_size: int) -> F
     """
     device = device_of(encoder)
     rows = []
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast("fp32", device):
         for batch in task.batches(encoder, batch_size):
             rows.append(encoder.clip(batch.to(device)).float().cpu())
     x = torch.cat(rows).clone()  # (n, D); the clone leaves inference mode, so that autograd may use it
