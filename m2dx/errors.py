@@ -34,3 +34,7 @@ class CheckpointError(M2dxError):
 
 class TrainingError(M2dxError):
     """A run that had to stop: a loss that is not finite, or too many bad files."""
+
+
+class MemoryShortageError(M2dxError):
+    """Memory of the device or the machine that ran out, or would; its text says what to set."""
