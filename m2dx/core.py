@@ -2,6 +2,7 @@
 
 from m2dx.audio.datasets import CsvDataset, FolderDataset
 from m2dx.audio.noise import ColouredNoise, FileListNoise
+from m2dx.audio.packed import PackedDataset
 from m2dx.evaluation.finetuning.evaluator import Finetune
 from m2dx.evaluation.knn import Knn
 from m2dx.evaluation.linear import Linear
@@ -54,7 +55,7 @@ def maskings() -> list[type]:
 
 @hookimpl
 def datasets() -> list[type]:
-    return [FolderDataset, CsvDataset, ImageFolder]
+    return [FolderDataset, CsvDataset, PackedDataset, ImageFolder]
 
 
 @hookimpl

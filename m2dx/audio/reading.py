@@ -13,6 +13,7 @@ import soxr
 from numpy.typing import NDArray
 
 from m2dx.audio.decoding import TOLERANCE_SECONDS, Decoder, reason_of
+from m2dx.audio.packs import Member, find_member
 from m2dx.audio.pcm import AudioInfo, PlainWav, StoredSamples, float_samples, plain_wav
 from m2dx.errors import AudioError
 
@@ -20,7 +21,7 @@ __all__ = ["AudioFile", "AudioInfo", "audio_seconds", "probe", "read_wav"]
 
 
 class AudioFile:
-    """An open audio file. Use it in a `with` statement.
+    """An open audio file, also one within a shard of a pack. Use it in a `with` statement.
 
     Raises `AudioError`, with the reason only (the caller knows the path), for a file that is missing, unreadable,
     of unknown format, empty, or truncated. The length of FLAC and MP3 files cannot be checked without decoding
@@ -31,18 +32,22 @@ class AudioFile:
     def __init__(self, path: Path | str) -> None:
         path = os.fspath(path)
         self._descriptor: int | None = None
-        size = _regular_file_bytes(path)
         self._source: PlainWav | Decoder | None = None
+        member = find_member(path)
         try:
-            if path.lower().endswith(".wav"):
-                self._descriptor = _open(path)
-                self._source = plain_wav(self._descriptor, 0, size)
-            if self._source is None:
-                self._source = Decoder(path, size)
+            self._source = self._open_file(path) if member is None else _open_member(path, member)
         except BaseException:
             self.close()
             raise
         self.info = self._source.info
+
+    def _open_file(self, path: str) -> PlainWav | Decoder:
+        size = _regular_file_bytes(path)
+        plain = None
+        if path.lower().endswith(".wav"):
+            self._descriptor = _open(path)
+            plain = plain_wav(self._descriptor, 0, size)
+        return Decoder(path, size) if plain is None else plain
 
     def __enter__(self) -> AudioFile:
         return self
@@ -128,6 +133,11 @@ def read_wav(
 def audio_seconds(path: Path | str) -> float:
     """Length of an audio file, from its header; raises `AudioError` as `AudioFile` does."""
     return probe(path).seconds
+
+
+def _open_member(path: str, member: Member) -> PlainWav | Decoder:
+    plain = plain_wav(member.descriptor, member.begin, member.size) if path.endswith(".wav") else None
+    return Decoder(member.open(), member.size) if plain is None else plain
 
 
 def _regular_file_bytes(path: str) -> int:

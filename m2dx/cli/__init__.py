@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from m2dx.cli import components, draw, encoders, sweep, training
+from m2dx.cli import components, draw, encoders, packing, sweep, training
 from m2dx.cli.plugin_commands import CommandGroup
 from m2dx.cli.shared import print_error
 from m2dx.errors import M2dxError, PluginError, RecipeError
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (training, sweep, encoders, draw, components):
+for module in (training, packing, sweep, encoders, draw, components):
     app.add_typer(module.commands)
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import m2dx
+from m2dx.audio.packs import disk_path
 from m2dx.evaluation.features import ClipEncoder, Features, extract, targets_of
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _task_parts(task: EvaluationTask) -> Iterator[bytes]:
     for clip in task.clips:
         path = Path(clip.path)
         try:
-            found = path.stat()
+            found = disk_path(path).stat()
             state = [found.st_size, found.st_mtime_ns]
         except OSError:  # reading the clip will say it
             state = []

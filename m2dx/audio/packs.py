@@ -1,0 +1,191 @@
+"""Packs: audio in a few large tar files (shards), which are read at any place without being unpacked.
+
+A path into a shard, `PACK/shard-00003.tar/00003-000012.flac`, stands wherever the path of an audio file may.
+docs/feeding.md has the layout; `m2dx pack` writes it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2dx.errors import AudioError
+
+MANIFEST = "pack.json"
+MEMBERS = "members.npy"
+VERSION = 1
+_INSIDE = ".tar" + os.sep
+_MOST_OPEN = 64  # shards of one process
+_MOST_IN_MEMORY = 4 * 2**20  # bytes; of a larger member only what is asked for is read
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar file of a pack."""
+
+    name: str
+    bytes: int
+    sha256: str
+    first: int  # its first row of the pack's members
+    members: int
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where an audio file lies in an open shard."""
+
+    descriptor: int  # of the shard, which stays open
+    begin: int  # bytes
+    size: int
+
+    def open(self) -> BinaryIO:
+        """Its content, as a binary file."""
+        if self.size <= _MOST_IN_MEMORY:
+            return io.BytesIO(os.pread(self.descriptor, self.size, self.begin))
+        return io.BufferedReader(_Part(self), buffer_size=65_536)
+
+
+class Pack:
+    """An open pack. Raises `AudioError` for one that is not there, unfinished, or of another version."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.manifest = read_manifest(folder)
+        self.shards = _shards(self.manifest)
+        try:
+            self._members: NDArray[np.int64] = np.load(os.path.join(folder, MEMBERS), mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise AudioError(f"the pack {folder} cannot be read: {MEMBERS}: {error}") from error
+        if self._members.shape != (sum(shard.members for shard in self.shards.values()), 2):
+            raise AudioError(
+                f"the pack {folder} is damaged: {MEMBERS} does not fit {MANIFEST}; copy both again"
+            )
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def member(self, shard_name: str, name: str) -> Member:
+        """A member by its name, such as `00003-000012.flac`. Raises `AudioError`, without the path."""
+        shard = self.shards.get(shard_name)
+        row = _row(name)
+        if shard is None or row is None or row >= shard.members:
+            raise AudioError(f"missing: the pack has no member {shard_name}/{name}")
+        begin, size = self._members[shard.first + row].tolist()
+        return Member(self._descriptor(shard), begin, size)
+
+    def _descriptor(self, shard: Shard) -> int:
+        descriptor = self._open.get(shard.name)
+        if descriptor is not None:
+            self._open.move_to_end(shard.name)
+            return descriptor
+        descriptor = open_whole(os.path.join(self.folder, shard.name), shard)
+        self._open[shard.name] = descriptor
+        if len(self._open) > _MOST_OPEN:
+            os.close(self._open.popitem(last=False)[1])
+        return descriptor
+
+
+def find_member(path: str) -> Member | None:
+    """The member that a path into a shard names; None for any other path. Raises `AudioError`, without the path."""
+    place = path.rfind(_INSIDE)
+    if place < 0:
+        return None
+    shard, name = path[: place + 4], path[place + 5 :]
+    folder, shard_name = os.path.split(shard)
+    if not os.path.exists(os.path.join(folder, MANIFEST)):
+        if os.path.isfile(shard):
+            raise AudioError(f"missing: {shard_name} has no {MANIFEST} beside it, as `m2dx pack` writes")
+        return None  # a folder whose name ends like a tar file's
+    return _pack(folder).member(shard_name, name)
+
+
+def disk_path(path: Path) -> Path:
+    """The file on the disk that a path is of: the shard, of a path into one."""
+    text = os.fspath(path)
+    place = text.rfind(_INSIDE)
+    return path if place < 0 or os.path.isdir(text[: place + 4]) else Path(text[: place + 4])
+
+
+def read_manifest(folder: str) -> dict[str, Any]:
+    """What `pack.json` says; `AudioError` where it is no finished pack of this version."""
+    path = os.path.join(folder, MANIFEST)
+    try:
+        with open(path, encoding="utf-8") as file:
+            manifest: dict[str, Any] = json.load(file)
+    except FileNotFoundError:
+        raise AudioError(
+            f"{folder} must be a finished pack, but has no {MANIFEST}; `m2dx pack DATASET {folder}` makes one"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise AudioError(f"the pack {folder} cannot be read: {MANIFEST}: {error}") from error
+    if manifest.get("m2dx_pack") != VERSION:
+        raise AudioError(
+            f"{path} must be of a pack of version {VERSION}, but says {manifest.get('m2dx_pack')!r}; pack anew"
+        )
+    return manifest
+
+
+def open_whole(path: str, shard: Shard) -> int:
+    """A descriptor of a shard of the right size; `AudioError` where it is missing or has another."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        raise AudioError(f"missing: the shard {shard.name} cannot be opened: {error.strerror}") from error
+    size = os.fstat(descriptor).st_size
+    if size != shard.bytes:
+        os.close(descriptor)
+        raise AudioError(f"truncated: the shard {shard.name} must have {shard.bytes} bytes, but has {size}")
+    return descriptor
+
+
+def _shards(manifest: Mapping[str, Any]) -> dict[str, Shard]:
+    shards: dict[str, Shard] = {}
+    first = 0
+    for item in manifest["shardlist"]:
+        shards[item["url"]] = Shard(item["url"], item["filesize"], item["sha256"], first, item["nsamples"])
+        first += item["nsamples"]
+    return shards
+
+
+def _row(name: str) -> int | None:
+    number = name.partition(".")[0].rpartition("-")[2]
+    return int(number) if number.isdecimal() else None
+
+
+@lru_cache(maxsize=16)
+def _pack(folder: str) -> Pack:
+    return Pack(folder)
+
+
+class _Part(io.RawIOBase):
+    """A member as a file of its own, read on demand."""
+
+    def __init__(self, member: Member) -> None:
+        self._member, self._place = member, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._member.size}[whence]
+        self._place = max(0, start + offset)
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        count = max(0, min(len(buffer), self._member.size - self._place))
+        done = os.preadv(
+            self._member.descriptor, [memoryview(buffer)[:count]], self._member.begin + self._place
+        )
+        self._place += done
+        return done

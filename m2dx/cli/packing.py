@@ -1,0 +1,69 @@
+"""The command for packing data: pack."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m2dx.cli.shared import Overrides, plugin_host, terminal
+
+commands = typer.Typer()
+
+
+class StoredFormat(StrEnum):
+    """How `m2dx pack` stores audio."""
+
+    FLAC = "flac"
+    WAV = "wav"
+    KEEP = "keep"
+
+
+@commands.command()
+def pack(
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATASET", help="A folder of audio, a CSV list, or a recipe (YAML).", show_default=False
+        ),
+    ],
+    folder: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder to write the pack to.", show_default=False)
+    ],
+    overrides: Overrides = None,
+    form: Annotated[
+        StoredFormat,
+        typer.Option(
+            "--format", help="flac: half the size; wav: read 10 times as fast; keep: files as they are."
+        ),
+    ] = StoredFormat.FLAC,
+    sample_rate: Annotated[
+        int | None,
+        typer.Option(min=1, help="Hz; default a recipe's rate, or each file's own.", show_default=False),
+    ] = None,
+    shard_size: Annotated[int, typer.Option(min=1, help="Size of a shard, MB.")] = 512,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Loading processes; default one per core.", show_default=False)
+    ] = None,
+) -> None:
+    """Pack data sets into a few large tar files that load fast: data set `packed` of a recipe.
+
+    Such as: m2dx pack recordings/ packed/ --format wav
+    """
+    if form is StoredFormat.KEEP and sample_rate is not None:
+        raise typer.BadParameter("--sample-rate is for --format flac and wav; keep stores files as they are")
+    is_recipe = dataset.suffix.lower() in (".yaml", ".yml")
+    if overrides and not is_recipe:
+        raise typer.BadParameter(f"{' '.join(overrides)}: changes are for recipes, but {dataset} is none")
+    if is_recipe:
+        from m2dx.recipe.files import read_recipe
+
+        read_recipe(dataset, problems=[])  # a file that cannot be read is told before torch is imported
+    host = plugin_host()
+    from m2dx.packing.command import run_pack
+    from m2dx.packing.pack import PackOptions
+
+    options = PackOptions(form.value, sample_rate, shard_size * 10**6, workers)
+    run_pack(dataset, folder, overrides or [], options, host=host, console=terminal())

@@ -1,0 +1,264 @@
+"""The job of `m2dx pack`: it stores what a plan says in shards, goes on where it was interrupted, and lists it."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m2dx.audio.bad_files import BadFiles
+from m2dx.audio.loader import worker_loader
+from m2dx.audio.packs import MANIFEST, MEMBERS, VERSION
+from m2dx.components import Clip
+from m2dx.errors import AudioError
+from m2dx.packing.encoding import Encoded, Format, Members, gather
+from m2dx.packing.plan import ClipSet, Plan, fingerprint, make_plan
+from m2dx.packing.shards import ShardRecord, ShardWriter, write_whole
+
+BAD_FILES = "bad_files.tsv"
+_STARTED = ".started.json"  # whose packing a folder is
+_BATCH = 8  # stretches that a loading process encodes at a time
+
+Progress = Callable[[int, int], None]
+"""Called with the stretches done and the stretches in all."""
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """How the audio is stored."""
+
+    form: Format = "flac"
+    sample_rate: int | None = None  # Hz; None: each file's own
+    shard_bytes: int = 512 * 10**6  # of a shard, about
+    workers: int | None = None  # loading processes; None: one per core
+
+
+@dataclass(frozen=True)
+class PackSummary:
+    """What has been packed."""
+
+    clips: Mapping[str, int]  # of each list
+    bytes: int
+    shards: int
+    members: int
+    bad: int  # files that could not be used
+    left_out: int  # clips of them
+    rounded: int  # files that were not mono 16-bit PCM at the rate
+    clipped: int  # files with samples beyond full scale
+    kept_shards: int  # of an interrupted packing
+
+
+def pack(
+    sets: Mapping[str, ClipSet], folder: Path, options: PackOptions, *, progress: Progress | None = None
+) -> PackSummary:
+    """Stores the clips of the lists in `folder`, which is a pack when this returns.
+
+    What an interrupted packing of the same lists and options has finished is kept. Raises `AudioError` where the
+    folder holds anything else, no clip can be read, or the disk is full.
+    """
+    stored_as = {"form": options.form, "sample_rate": options.sample_rate, "shard_bytes": options.shard_bytes}
+    identity = fingerprint(sets, {**stored_as, "version": VERSION})
+    plan = make_plan(sets.values(), whole_files=options.form == "keep")
+    try:
+        done = _begin(folder, identity)
+        records = list(done)
+        for record in _write_shards(plan, sets, folder, options, done, progress):
+            records.append(record)
+        return _finish(sets, plan, folder, records, identity, stored_as, kept=len(done))
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "the disk is full" if full else f"{error.strerror or error}"
+        raise AudioError(
+            f"{folder}: cannot be written: {what}. {'Free some space' if full else 'Mend it'} and start the same "
+            "command again: it goes on with the shard that it was writing"
+        ) from error
+
+
+def _begin(folder: Path, identity: str) -> list[ShardRecord]:
+    """The shards that are done; AudioError where the folder is not for this packing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    there = {path.name for path in folder.iterdir()}
+    if MANIFEST in there:
+        raise AudioError(f"{folder} must not be a finished pack; remove it, or take another folder")
+    if not there:
+        write_whole(folder / _STARTED, json.dumps({"fingerprint": identity}).encode())
+        return []
+    try:
+        begun = json.loads((folder / _STARTED).read_text(encoding="utf-8"))["fingerprint"]
+    except FileNotFoundError:
+        raise AudioError(
+            f"{folder} must be empty or new, but has {sorted(there)[0]}; take another folder"
+        ) from None
+    if begun != identity:
+        raise AudioError(
+            f"{folder} must be of the same packing, but was begun with other clips or options; remove it, or take "
+            "another folder"
+        )
+    for partial in folder.glob(".*.partial"):
+        partial.unlink()
+    return list(_done(folder))
+
+
+def _done(folder: Path) -> Iterator[ShardRecord]:
+    """The shards from the first on, up to the one that is missing."""
+    end = 0
+    while True:
+        name = f"shard-{end:05}.tar"
+        shard, record = folder / name, folder / f"{name}.json"
+        if not (shard.exists() and record.exists()):
+            return
+        found = ShardRecord.read(record)
+        if shard.stat().st_size != found.bytes:
+            return
+        yield found
+        end += 1
+
+
+def _write_shards(
+    plan: Plan,
+    sets: Mapping[str, ClipSet],
+    folder: Path,
+    options: PackOptions,
+    done: Sequence[ShardRecord],
+    progress: Progress | None,
+) -> Iterator[ShardRecord]:
+    first, total = done[-1].end if done else 0, len(plan.stretches)
+    batches = [range(begin, min(begin + _BATCH, total)) for begin in range(first, total, _BATCH)]
+    members = Members(plan.stretches, form=options.form, sample_rate=options.sample_rate)
+    loader = worker_loader(members, batches, collate=gather, workers=options.workers)
+    about = _about(plan, sets)
+    number, writer = len(done), None
+    try:
+        for stretch, encoded in enumerate((item for batch in loader for item in batch), start=first):
+            if writer is None:
+                writer = ShardWriter(folder, number, stretch)
+            _add(writer, stretch, encoded, plan, about)
+            if writer.size >= options.shard_bytes:
+                yield writer.finish(stretch + 1)
+                number, writer = number + 1, None
+            if progress is not None:
+                progress(stretch + 1, total)
+        if writer is not None:
+            yield writer.finish(total)
+            writer = None
+    finally:
+        if writer is not None:
+            writer.abandon()
+
+
+def _add(
+    writer: ShardWriter, number: int, encoded: Encoded, plan: Plan, about: Mapping[int, list[dict[str, Any]]]
+) -> None:
+    stretch, record = plan.stretches[number], writer.record
+    record.bad += [(stretch.path, *extent, reason) for extent, reason in encoded.bad]
+    if encoded.content:
+        source = {"source": stretch.path, "begin": stretch.begin, "clips": about[number]}
+        writer.add(number, encoded.content, encoded.suffix, source)
+        record.rounded += encoded.rounded
+        record.clipped += encoded.clipped > 0
+
+
+def _about(plan: Plan, sets: Mapping[str, ClipSet]) -> dict[int, list[dict[str, Any]]]:
+    """What is known of the clips of each stretch, for readers of the shards other than m2dx."""
+    found: dict[int, list[dict[str, Any]]] = {i: [] for i in range(len(plan.stretches))}
+    for name, clip_set in sets.items():
+        for clip in clip_set.clips:
+            number = plan.stretch_of(clip)
+            start = clip.start - plan.stretches[number].begin
+            found[number].append({"list": name, **_known(clip, start)})
+    return found
+
+
+def _known(clip: Clip, start: float) -> dict[str, Any]:
+    known = {
+        "start": start or None,
+        "duration": clip.duration,
+        "labels": clip.labels or None,
+        "split": clip.split,
+        "group": clip.group,
+        "weight": None if clip.weight == 1.0 else clip.weight,
+    }
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def _finish(
+    sets: Mapping[str, ClipSet],
+    plan: Plan,
+    folder: Path,
+    records: Sequence[ShardRecord],
+    identity: str,
+    stored_as: Mapping[str, object],
+    *,
+    kept: int,
+) -> PackSummary:
+    """Writes the lists and, last, the manifest."""
+    names = {
+        stretch: f"{record.name}/{record.name[6:11]}-{row:06}{'.' * bool(suffix)}{suffix}"
+        for record in records
+        for row, (stretch, suffix) in enumerate(zip(record.stretches, record.suffixes, strict=True))
+    }
+    bad = {(path, start, duration): why for record in records for path, start, duration, why in record.bad}
+    if not names:
+        path, why = next(((path, why) for (path, *_), why in bad.items()), ("", ""))
+        raise AudioError(f"there must be audio to pack, but no file can be read; the first: {path}: {why}")
+    counts = {
+        name: _write_list(folder / f"{name}.jsonl", clip_set, plan, names, bad)
+        for name, clip_set in sets.items()
+    }
+    ledger = BadFiles(len(plan.stretches), max_bad_fraction=1.0)
+    ledger.add((path, why) for (path, *_), why in bad.items())
+    ledger.write(folder / BAD_FILES)
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([place for record in records for place in record.places], dtype=np.int64))
+    write_whole(folder / MEMBERS, buffer.getvalue())
+    shards = [
+        {"url": r.name, "nsamples": len(r.places), "filesize": r.bytes, "sha256": r.sha256} for r in records
+    ]
+    manifest = {
+        "__kind__": "wids-shard-index-v1",
+        "wids_version": 1,
+        "m2dx_pack": VERSION,
+        "lists": counts,
+        "stored_as": stored_as,
+        "fingerprint": identity,
+        "shardlist": shards,
+    }
+    write_whole(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    for record in records:
+        (folder / f"{record.name}.json").unlink()
+    (folder / _STARTED).unlink()
+    return PackSummary(
+        clips=counts,
+        bytes=sum(record.bytes for record in records),
+        shards=len(records),
+        members=len(names),
+        bad=len(ledger),
+        left_out=sum(len(clip_set.clips) for clip_set in sets.values()) - sum(counts.values()),
+        rounded=sum(record.rounded for record in records),
+        clipped=sum(record.clipped for record in records),
+        kept_shards=kept,
+    )
+
+
+def _write_list(
+    path: Path,
+    clip_set: ClipSet,
+    plan: Plan,
+    names: Mapping[int, str],
+    bad: Mapping[tuple[str, float, float | None], str],
+) -> int:
+    """The clips that can be used, a line each, after one with the label names; how many they are."""
+    lines = [json.dumps({"label_names": clip_set.label_names})]
+    for clip in clip_set.clips:
+        number = plan.stretch_of(clip)
+        stretch = plan.stretches[number]
+        if number in names and (stretch.path, float(clip.start), clip.duration) not in bad:
+            lines.append(json.dumps({"path": names[number], **_known(clip, clip.start - stretch.begin)}))
+    write_whole(path, ("\n".join(lines) + "\n").encode())
+    return len(lines) - 1

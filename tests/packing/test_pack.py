@@ -1,0 +1,343 @@
+"""Packs: the same clips, samples and losses as the files they were made of."""
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from m2dx.audio.clips import join_sets
+from m2dx.audio.datasets import CsvDataset
+from m2dx.audio.packed import PackedDataset
+from m2dx.audio.packs import disk_path, find_member
+from m2dx.audio.reading import AudioFile, probe, read_wav
+from m2dx.components import Clip, Dataset
+from m2dx.errors import AudioError
+from m2dx.packing import pack as packing
+from m2dx.packing.pack import PackOptions, pack
+from m2dx.packing.plan import ClipSet, make_plan
+from m2dx.testing import check_dataset
+
+RATE = 16_000
+
+
+def hiss(seconds: float, *, seed: int = 0, rate: int = RATE) -> np.ndarray:
+    """16-bit noise."""
+    return (3000 * np.random.default_rng(seed).standard_normal(round(seconds * rate))).astype(np.int16)
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """Five recordings of several formats, and a list of clips in them."""
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for i, name in enumerate(("a.wav", "b.flac", "c.wav")):
+        soundfile.write(folder / name, hiss(3.0, seed=i), RATE)
+    soundfile.write(folder / "long.wav", hiss(60.0, seed=5), RATE)
+    soundfile.write(folder / "stereo.wav", np.stack([hiss(2.0), hiss(2.0, seed=9)], axis=1), 44_100)
+    lines = [
+        "path,start,duration,label,split,group,weight",
+        "a.wav,,,dog;cat,train,one,1",
+        "long.wav,50.25,2.5,cat,train,two,2",
+        "b.flac,0.5,2.0,bird,valid,one,1",
+        "long.wav,10.1,5,dog,train,two,0.5",
+        "long.wav,12.5,5.2501,,valid,,1",
+        "c.wav,,,,train,,1",
+        "stereo.wav,0.3,,dog,train,,1",
+    ]
+    (folder / "list.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def clip_set(dataset: Dataset) -> ClipSet:
+    return ClipSet(tuple(dataset.clips()), dataset.label_names())
+
+
+def pack_csv(folder: Path, out: Path, **options: object) -> PackedDataset:
+    source = clip_set(CsvDataset(path=folder / "list.csv"))
+    pack({"clips": source}, out, PackOptions(workers=0, **options))
+    return PackedDataset(path=out)
+
+
+def samples_of(clip: Clip, rate: int) -> np.ndarray:
+    return read_wav(clip.path, start=clip.start, duration=clip.duration, sample_rate=rate)
+
+
+@pytest.mark.parametrize("form", ["flac", "wav", "keep"])
+def test_a_pack_has_the_clips_and_their_samples(form: str, recordings: Path, tmp_path: Path) -> None:
+    packed = pack_csv(recordings, tmp_path / "out", form=form, shard_bytes=200_000)
+    source = CsvDataset(path=recordings / "list.csv")
+    assert packed.label_names() == source.label_names() == ("bird", "cat", "dog")
+    assert len(list((tmp_path / "out").glob("*.tar"))) > 1
+    for old, new in zip(source.clips(), packed.clips(), strict=True):
+        assert (new.labels, new.split, new.group, new.weight, new.duration) == (
+            old.labels, old.split, old.group, old.weight, old.duration
+        )  # fmt: skip
+        rate = probe(new.path).sample_rate
+        expected, got = samples_of(old, rate), samples_of(new, rate)
+        if old.path.name == "stereo.wav" and form != "keep":
+            np.testing.assert_allclose(got, expected, atol=2**-16)
+        else:
+            np.testing.assert_array_equal(got, expected)
+    assert packed.clips("valid") == [clip for clip in packed.clips() if clip.split == "valid"]
+    assert packed.missing() == []
+
+
+def test_a_packed_data_set_keeps_the_contract(recordings: Path, tmp_path: Path) -> None:
+    pack_csv(recordings, tmp_path / "out")
+    check_dataset(PackedDataset, path=tmp_path / "out")
+
+
+def test_only_the_listed_stretches_are_stored_and_once(recordings: Path, tmp_path: Path) -> None:
+    source = clip_set(CsvDataset(path=recordings / "list.csv"))
+    stretches = make_plan([source, source], whole_files=False).stretches
+    assert [(Path(s.path).name, s.begin, s.end) for s in stretches] == [
+        ("a.wav", 0, None),
+        ("long.wav", 50, 52.75),
+        ("b.flac", 0, 2.5),
+        ("long.wav", 10, 17.7501),
+        ("c.wav", 0, None),
+        ("stereo.wav", 0, None),
+    ]
+    packed = pack_csv(recordings, tmp_path / "out", form="wav")
+    lengths = {clip.path.name: probe(clip.path).seconds for clip in packed.clips()}
+    assert sum(lengths.values()) == pytest.approx(3 + 2.75 + 7.7501 + 2.5 + 3 + 32_000 / 44_100, abs=0.01)
+
+
+def test_sets_that_share_files_share_clips_in_the_pack_too(recordings: Path, tmp_path: Path) -> None:
+    all_clips = clip_set(CsvDataset(path=recordings / "list.csv"))
+    some = ClipSet(all_clips.clips[1:4], ("cat", "dog", "bird"))
+    pack({"all": all_clips, "some": some}, tmp_path / "out", PackOptions(workers=0))
+    parts = {name: (PackedDataset(path=tmp_path / "out", part=name), None) for name in ("some", "all")}
+    clips = join_sets(parts)
+    assert len(clips) == 7
+    assert clips.label_names == {"some": ("cat", "dog", "bird"), "all": ("bird", "cat", "dog")}
+    assert clips.labels(0)["some"].tolist() == [1, 0, 0]
+
+
+def test_a_rate_is_that_of_what_is_stored(recordings: Path, tmp_path: Path) -> None:
+    packed = pack_csv(recordings, tmp_path / "out", sample_rate=8000)
+    assert {probe(clip.path).sample_rate for clip in packed.clips()} == {8000}
+    old = CsvDataset(path=recordings / "list.csv").clips()[1]
+    expected, got = samples_of(old, 8000), samples_of(packed.clips()[1], 8000)
+    inner = slice(200, -200)  # resampling a cut sees other samples at its ends
+    np.testing.assert_allclose(got[inner], expected[inner], atol=2e-4)
+
+
+def test_a_wav_member_is_read_in_place_and_opens_the_shard_once(recordings: Path, tmp_path: Path) -> None:
+    clip = pack_csv(recordings, tmp_path / "out", form="wav").clips()[1]
+    with AudioFile(clip.path) as file:
+        assert file.read_stored(5000, 1000, sample_rate=RATE).dtype == np.int16
+    first, again = find_member(str(clip.path)), find_member(str(clip.path))
+    assert first is not None
+    assert first == again
+    assert disk_path(clip.path) == tmp_path / "out" / "shard-00000.tar"
+    assert disk_path(recordings / "a.wav") == recordings / "a.wav"
+
+
+def test_a_large_member_is_read_in_part(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m2dx.audio.packs._MOST_IN_MEMORY", 1000)
+    packed, source = pack_csv(recordings, tmp_path / "out"), CsvDataset(path=recordings / "list.csv")
+    np.testing.assert_array_equal(samples_of(packed.clips()[3], RATE), samples_of(source.clips()[3], RATE))
+
+
+def test_files_that_cannot_be_used_are_listed_and_left_out(recordings: Path, tmp_path: Path) -> None:
+    (recordings / "a.wav").write_bytes(b"no audio")
+    (recordings / "c.wav").unlink()
+    with (recordings / "list.csv").open("a") as file:
+        file.write("b.flac,1,20,dog,,,1\n")
+    source = clip_set(CsvDataset(path=recordings / "list.csv"))
+    summary = pack({"clips": source}, tmp_path / "out", PackOptions(workers=0))
+    assert (summary.bad, summary.left_out, summary.clips) == (3, 3, {"clips": 5})
+    table = (tmp_path / "out" / "bad_files.tsv").read_text().splitlines()
+    assert [Path(line.split("\t")[0]).name for line in table[1:]] == ["a.wav", "b.flac", "c.wav"]
+    assert "truncated: listed to 21.000 s" in table[2]
+    assert [clip.group for clip in PackedDataset(path=tmp_path / "out").clips()][:2] == ["two", "one"]
+
+
+def test_no_usable_file_at_all_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"no file can be read; the first: /none.wav: missing"):
+        pack({"clips": ClipSet((Clip(Path("/none.wav")),), ())}, tmp_path / "out", PackOptions(workers=0))
+
+
+class _Stop(Exception):
+    pass
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_an_interrupted_packing_goes_on(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"form": "wav", "shard_bytes": 100_000}
+    pack_csv(recordings, tmp_path / "whole", **options)
+    encode, seen = packing.Members.__getitem__, []
+
+    def stopping(self: packing.Members, number: int) -> object:
+        seen.append(number)
+        if number == 4:
+            raise _Stop
+        return encode(self, number)
+
+    monkeypatch.setattr(packing.Members, "__getitem__", stopping)
+    monkeypatch.setattr(packing, "_BATCH", 1)
+    with pytest.raises(_Stop):
+        pack_csv(recordings, tmp_path / "out", **options)
+    assert not (tmp_path / "out" / "pack.json").exists()
+    with pytest.raises(AudioError, match="finished pack"):
+        PackedDataset(path=tmp_path / "out").clips()
+    (tmp_path / "out" / ".shard-00009.tar.partial").write_bytes(b"cut")
+    monkeypatch.setattr(packing.Members, "__getitem__", encode)
+    source = clip_set(CsvDataset(path=recordings / "list.csv"))
+    summary = pack({"clips": source}, tmp_path / "out", PackOptions(workers=0, **options))
+    assert summary.kept_shards > 0
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+def test_a_folder_that_is_for_something_else_is_left_alone(recordings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pack_csv(recordings, out)
+    with pytest.raises(AudioError, match="must not be a finished pack"):
+        pack_csv(recordings, out)
+    with pytest.raises(AudioError, match=r"must be empty or new, but has a\.wav"):
+        pack_csv(recordings, recordings)
+    (out / "pack.json").unlink()
+    (out / ".started.json").write_text(json.dumps({"fingerprint": "another"}))
+    with pytest.raises(AudioError, match="begun with other clips or options"):
+        pack_csv(recordings, out)
+
+
+def test_a_full_disk_is_told_with_what_to_do(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: object, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("m2dx.packing.shards._Hashed.write", full)
+    with pytest.raises(
+        AudioError, match=r"the disk is full\. Free some space and start the same command again"
+    ):
+        pack_csv(recordings, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".started.json"]
+
+
+def cut_shard(out: Path) -> None:
+    os.truncate(out / "shard-00000.tar", 5000)
+
+
+def remove_shard(out: Path) -> None:
+    (out / "shard-00000.tar").unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [(cut_shard, "truncated: the shard shard-00000.tar"), (remove_shard, "missing: the shard")],
+)
+def test_a_shard_that_is_not_whole_is_told(harm, reason: str, recordings: Path, tmp_path: Path) -> None:
+    packed = pack_csv(recordings, tmp_path / "out")
+    harm(tmp_path / "out")
+    assert packed.missing()[0].startswith("1 of 1 shards")
+    with pytest.raises(AudioError, match=reason):
+        read_wav(packed.clips()[0].path)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("out/shard-00000.tar/00000-000099.flac", "no member shard-00000.tar/00000-000099.flac"),
+        ("out/shard-00007.tar/00007-000000.flac", "no member"),
+        ("out/shard-00000.tar/other.flac", "no member"),
+        ("alone.tar/00000-000000.flac", "alone.tar has no pack.json beside it"),
+        ("folder.tar/none.wav", "missing: no such file"),
+    ],
+)
+def test_a_path_into_a_shard_that_leads_nowhere(
+    path: str, reason: str, recordings: Path, tmp_path: Path
+) -> None:
+    pack_csv(recordings, tmp_path / "out")
+    (tmp_path / "alone.tar").write_bytes(b"x")
+    (tmp_path / "folder.tar").mkdir()
+    with pytest.raises(AudioError, match=reason):
+        read_wav(tmp_path / path)
+
+
+def test_audio_in_a_folder_named_like_a_shard_is_read(tmp_path: Path) -> None:
+    (tmp_path / "sounds.tar").mkdir()
+    soundfile.write(tmp_path / "sounds.tar" / "a.wav", hiss(1.0), RATE)
+    assert probe(tmp_path / "sounds.tar" / "a.wav").frames == RATE
+
+
+def change(name: str, old: str, new: str):
+    def harm(out: Path) -> None:
+        path = out / name
+        path.write_text(path.read_text().replace(old, new))
+
+    return harm
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (change("pack.json", '"m2dx_pack": 1', '"m2dx_pack": 9'), "version 1, but says 9"),
+        (change("pack.json", "{", "["), "cannot be read: pack.json"),
+        (change("pack.json", '"nsamples": 6', '"nsamples": 7'), "members.npy does not fit"),
+        (change("clips.jsonl", "{", "["), "cannot be read: clips.jsonl"),
+        (change("pack.json", '"clips": 7', '"clips": 8'), "must have 8 clips, but has 7"),
+        (lambda out: (out / "members.npy").unlink(), "members.npy"),
+        (lambda out: (out / "pack.json").unlink(), "must be a finished pack"),
+    ],
+)
+def test_a_damaged_pack_is_told(harm, reason: str, recordings: Path, tmp_path: Path) -> None:
+    pack_csv(recordings, tmp_path / "out")
+    harm(tmp_path / "out")
+    with pytest.raises(AudioError, match=reason):
+        PackedDataset(path=tmp_path / "out").clips()
+
+
+def test_a_pack_of_several_lists_wants_to_know_which(recordings: Path, tmp_path: Path) -> None:
+    source = clip_set(CsvDataset(path=recordings / "list.csv"))
+    pack({"one": source, "two": source}, tmp_path / "out", PackOptions(workers=0))
+    for part in (None, "three"):
+        with pytest.raises(AudioError, match=r"`part` must be one of the lists of .* \('one', 'two'\)"):
+            PackedDataset(path=tmp_path / "out", part=part).clips()
+
+
+def test_shards_are_plain_tar_files_of_samples(recordings: Path, tmp_path: Path) -> None:
+    pack_csv(recordings, tmp_path / "out")
+    with tarfile.open(tmp_path / "out" / "shard-00000.tar") as tar:
+        content = {member.name: tar.extractfile(member).read() for member in tar}
+    assert list(content)[:3] == ["00000-000000.flac", "00000-000000.json", "00000-000001.flac"]
+    about = json.loads(content["00000-000000.json"])
+    assert about["source"] == str(recordings / "a.wav")
+    assert about["clips"] == [{"list": "clips", "labels": ["dog", "cat"], "split": "train", "group": "one"}]
+    wav, rate = soundfile.read(io.BytesIO(content["00000-000000.flac"]), dtype="int16")
+    assert rate == RATE
+    np.testing.assert_array_equal(wav, hiss(3.0))
+
+
+def test_webdataset_reads_the_shards(recordings: Path, tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    packed = pack_csv(recordings, tmp_path / "out")
+    shards = sorted(str(path) for path in (tmp_path / "out").glob("*.tar"))
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == [f"00000-{i:06}" for i in range(6)]
+    expected = read_wav(packed.clips()[0].path)
+    wav, _ = soundfile.read(io.BytesIO(samples[0]["flac"]), dtype="float32")
+    np.testing.assert_array_equal(wav, expected)
+
+
+def test_a_loading_process_packs_the_same(recordings: Path, tmp_path: Path) -> None:
+    source = clip_set(CsvDataset(path=recordings / "list.csv"))
+    for workers in (0, 1):
+        pack({"clips": source}, tmp_path / str(workers), PackOptions(workers=workers))
+    assert content_of(tmp_path / "0") == content_of(tmp_path / "1")
+    assert torch.get_num_threads() >= 1
