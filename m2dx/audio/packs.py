@@ -19,11 +19,14 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from m2dx.audio.pcm import AudioInfo
 from m2dx.errors import AudioError
 
 MANIFEST = "pack.json"
 MEMBERS = "members.npy"
 VERSION = 1
+COLUMNS = ("begin", "bytes", "sample_rate", "frames", "channels")
+"""What `members.npy` says of each audio file: where it lies in its shard, and what its header says."""
 _INSIDE = ".tar" + os.sep
 _MOST_OPEN = 64  # shards of one process
 _MOST_IN_MEMORY = 4 * 2**20  # bytes; of a larger member only what is asked for is read
@@ -47,6 +50,7 @@ class Member:
     descriptor: int  # of the shard, which stays open
     begin: int  # bytes
     size: int
+    info: AudioInfo
 
     def open(self) -> BinaryIO:
         """Its content, as a binary file."""
@@ -66,7 +70,7 @@ class Pack:
             self._members: NDArray[np.int64] = np.load(os.path.join(folder, MEMBERS), mmap_mode="r")
         except (OSError, ValueError) as error:
             raise AudioError(f"the pack {folder} cannot be read: {MEMBERS}: {error}") from error
-        if self._members.shape != (sum(shard.members for shard in self.shards.values()), 2):
+        if self._members.shape != (sum(shard.members for shard in self.shards.values()), len(COLUMNS)):
             raise AudioError(
                 f"the pack {folder} is damaged: {MEMBERS} does not fit {MANIFEST}; copy both again"
             )
@@ -74,12 +78,20 @@ class Pack:
 
     def member(self, shard_name: str, name: str) -> Member:
         """A member by its name, such as `00003-000012.flac`. Raises `AudioError`, without the path."""
-        shard = self.shards.get(shard_name)
-        row = _row(name)
+        shard, (begin, size, *info) = self._row(shard_name, name)
+        return Member(self._descriptor(shard), begin, size, AudioInfo(*info))
+
+    def info(self, shard_name: str, name: str) -> AudioInfo:
+        """What a member's header says, without its shard. Raises `AudioError`, without the path."""
+        _, (_, _, *info) = self._row(shard_name, name)
+        return AudioInfo(*info)
+
+    def _row(self, shard_name: str, name: str) -> tuple[Shard, list[int]]:
+        shard, row = self.shards.get(shard_name), _row(name)
         if shard is None or row is None or row >= shard.members:
             raise AudioError(f"missing: the pack has no member {shard_name}/{name}")
-        begin, size = self._members[shard.first + row].tolist()
-        return Member(self._descriptor(shard), begin, size)
+        found: list[int] = self._members[shard.first + row].tolist()
+        return shard, found
 
     def _descriptor(self, shard: Shard) -> int:
         descriptor = self._open.get(shard.name)
@@ -95,6 +107,18 @@ class Pack:
 
 def find_member(path: str) -> Member | None:
     """The member that a path into a shard names; None for any other path. Raises `AudioError`, without the path."""
+    found = _find(path)
+    return None if found is None else found[0].member(*found[1:])
+
+
+def find_info(path: str) -> AudioInfo | None:
+    """What the header of a member says, without its shard; else as `find_member`."""
+    found = _find(path)
+    return None if found is None else found[0].info(*found[1:])
+
+
+def _find(path: str) -> tuple[Pack, str, str] | None:
+    """The pack, the shard and the member that a path names."""
     place = path.rfind(_INSIDE)
     if place < 0:
         return None
@@ -104,7 +128,7 @@ def find_member(path: str) -> Member | None:
         if os.path.isfile(shard):
             raise AudioError(f"missing: {shard_name} has no {MANIFEST} beside it, as `m2dx pack` writes")
         return None  # a folder whose name ends like a tar file's
-    return _pack(folder).member(shard_name, name)
+    return _pack(folder), shard_name, name
 
 
 def disk_path(path: Path) -> Path:

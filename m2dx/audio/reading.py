@@ -13,7 +13,7 @@ import soxr
 from numpy.typing import NDArray
 
 from m2dx.audio.decoding import TOLERANCE_SECONDS, Decoder, reason_of
-from m2dx.audio.packs import Member, find_member
+from m2dx.audio.packs import Member, find_info, find_member
 from m2dx.audio.pcm import AudioInfo, PlainWav, StoredSamples, float_samples, plain_wav
 from m2dx.errors import AudioError
 
@@ -114,6 +114,9 @@ class AudioFile:
 
 def probe(path: Path | str) -> AudioInfo:
     """Rate, length and channels of an audio file; raises `AudioError` as `AudioFile` does."""
+    info = find_info(os.fspath(path))
+    if info is not None:
+        return info
     with AudioFile(path) as file:
         return file.info
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from m2dx.audio.packs import find_member
-from m2dx.audio.pcm import STEP, StoredSamples
+from m2dx.audio.pcm import STEP, AudioInfo, StoredSamples
 from m2dx.audio.reading import AudioFile
 from m2dx.errors import AudioError
 from m2dx.packing.plan import Stretch
@@ -30,6 +30,7 @@ class Encoded:
 
     content: bytes  # empty: no clip of the stretch can be used
     suffix: str  # without the dot
+    info: AudioInfo | None = None  # of the member
     bad: tuple[
         tuple[tuple[float, float | None], str], ...
     ] = ()  # extents that cannot be used, and the reasons
@@ -57,16 +58,17 @@ def encode(stretch: Stretch, *, form: Format, sample_rate: int | None) -> Encode
         with AudioFile(stretch.path) as file:
             bad = _bad_extents(file, stretch)
             if len(bad) == len(stretch.extents):
-                return Encoded(b"", suffix, bad)
+                return Encoded(b"", suffix, bad=bad)
             if form == "keep":
-                return Encoded(_content(stretch.path), suffix, bad)
+                return Encoded(_content(stretch.path), suffix, file.info, bad)
             first, frames = _frames(file, stretch)
             rate = sample_rate or file.info.sample_rate
             samples = file.read_stored(first, frames, sample_rate=rate)
     except AudioError as error:
-        return Encoded(b"", suffix, tuple((extent, str(error)) for extent in stretch.extents))
+        return Encoded(b"", suffix, bad=tuple((extent, str(error)) for extent in stretch.extents))
     stored, clipped = _to_16_bit(samples)
-    return Encoded(_encoded(stored, rate, form), suffix, bad, samples.dtype != np.int16, clipped)
+    info = AudioInfo(rate, len(stored), 1)
+    return Encoded(_encoded(stored, rate, form), suffix, info, bad, samples.dtype != np.int16, clipped)
 
 
 def _bad_extents(file: AudioFile, stretch: Stretch) -> tuple[tuple[tuple[float, float | None], str], ...]:

@@ -159,7 +159,7 @@ def _add(
     record.bad += [(stretch.path, *extent, reason) for extent, reason in encoded.bad]
     if encoded.content:
         source = {"source": stretch.path, "begin": stretch.begin, "clips": about[number]}
-        writer.add(number, encoded.content, encoded.suffix, source)
+        writer.add(number, encoded, source)
         record.rounded += encoded.rounded
         record.clipped += encoded.clipped > 0
 
@@ -215,10 +215,10 @@ def _finish(
     ledger.add((path, why) for (path, *_), why in bad.items())
     ledger.write(folder / BAD_FILES)
     buffer = io.BytesIO()
-    np.save(buffer, np.array([place for record in records for place in record.places], dtype=np.int64))
+    np.save(buffer, np.array([row for record in records for row in record.rows], dtype=np.int64))
     write_whole(folder / MEMBERS, buffer.getvalue())
     shards = [
-        {"url": r.name, "nsamples": len(r.places), "filesize": r.bytes, "sha256": r.sha256} for r in records
+        {"url": r.name, "nsamples": len(r.rows), "filesize": r.bytes, "sha256": r.sha256} for r in records
     ]
     manifest = {
         "__kind__": "wids-shard-index-v1",

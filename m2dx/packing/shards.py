@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from m2dx.packing.encoding import Encoded
+
 _BLOCK = 512  # of tar
 
 
@@ -28,7 +30,9 @@ class ShardRecord:
         default_factory=list
     )  # those that have a member, in the order of the members
     suffixes: list[str] = field(default_factory=list)  # of each member
-    places: list[tuple[int, int]] = field(default_factory=list)  # of each member: first byte, and bytes
+    rows: list[tuple[int, ...]] = field(
+        default_factory=list
+    )  # of each member, as `m2dx.audio.packs.COLUMNS` says
     bad: list[tuple[str, float, float | None, str]] = field(
         default_factory=list
     )  # path, start, duration, reason
@@ -62,13 +66,16 @@ class ShardWriter:
         """Bytes so far."""
         return self._tar.offset
 
-    def add(self, stretch: int, content: bytes, suffix: str, about: Mapping[str, Any]) -> None:
+    def add(self, stretch: int, encoded: Encoded, about: Mapping[str, Any]) -> None:
         """A member: WebDataset's sample of the audio file and `about` as JSON."""
+        info, suffix = encoded.info, encoded.suffix
+        assert info is not None
         key = f"{self.number:05}-{len(self.record.stretches):06}"
-        self.record.places.append((self._tar.offset + _BLOCK, len(content)))
+        place = (self._tar.offset + _BLOCK, len(encoded.content))
+        self.record.rows.append((*place, info.sample_rate, info.frames, info.channels))
         self.record.stretches.append(stretch)
         self.record.suffixes.append(suffix)
-        self._add(f"{key}.{suffix}" if suffix else key, content)
+        self._add(f"{key}.{suffix}" if suffix else key, encoded.content)
         self._add(f"{key}.json", json.dumps(about).encode())
 
     def finish(self, end: int) -> ShardRecord:
