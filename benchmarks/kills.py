@@ -38,8 +38,7 @@ SETTINGS = {
     "train.log_every": 1,
     "train.rankme_every": 7,
     "train.checkpoint_every": 5,
-    "evaluation.tasks": "{}",
-    "evaluation.evaluators": "{}",
+    "evaluation": "null",
 }
 MOMENTS = {"starting": 1, "training": 2, "writing": 2}
 """What a run is killed at, and how often in relation to the others."""

@@ -13,7 +13,7 @@ from m2dx.pipeline import make_trainer as make_trainer_of
 from m2dx.plugins import PluginHost
 from m2dx.recipe.schema import Recipe
 from m2dx.training.distributed import Processes
-from m2dx.training.run_folder import start_run_folder
+from m2dx.training.run_folder import Resume, start_run_folder
 from m2dx.training.trainer import Trainer
 
 
@@ -21,10 +21,10 @@ from m2dx.training.trainer import Trainer
 def make_trainer(host: PluginHost, console: Console) -> Callable[..., Trainer]:
     """A trainer that is ready to go, as the command line makes it."""
 
-    def make(recipe: Recipe, *, resume: bool = False, with_host: PluginHost | None = None) -> Trainer:
+    def make(recipe: Recipe, *, resume: Resume = False, with_host: PluginHost | None = None) -> Trainer:
         processes = Processes(0, 1, torch.device("cpu"))
         trainer = make_trainer_of(recipe, with_host or host, processes, console, resume=resume)
-        start_run_folder(trainer.recipe, resume=resume)
+        start_run_folder(trainer.recipe, resume=trainer.resumed)
         return trainer
 
     return make

@@ -84,6 +84,7 @@ def run(job: dict[str, Any], processes: Processes) -> dict[str, Any]:
         "share of weights": own / whole,
         "steps": summary.steps,
         "stopped_by": summary.stopped_by,
+        "bad_files": summary.bad_files,
         **traffic.counts(trainer, summary.steps - start),
     }
 

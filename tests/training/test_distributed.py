@@ -1,126 +1,14 @@
-"""Two processes on gloo train as one with the same effective batch."""
+"""Processes find each other and their devices; test_shared_model.py trains in several."""
 
-import json
 import logging
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from m2dx.errors import RecipeError
-from m2dx.training.checkpoint import CheckpointFolder, read_checked
+from m2dx.errors import RecipeError, TrainingError
 from m2dx.training.distributed import Processes, join_processes, pick_device
-
-ROOT = Path(__file__).parents[2]
-STEPS, STOP = 6, 3
-
-TWO_PROCESSES = f"""
-import signal, sys
-from rich.console import Console
-from m2dx.plugins import PluginHost
-from m2dx.recipe.loading import load_recipe
-from m2dx.pipeline import make_trainer
-from m2dx.training.distributed import join_processes
-from m2dx.training.run_folder import start_run_folder
-from m2dx.training.trainer import Trainer
-
-host = PluginHost.discover()
-recipe = load_recipe(sys.argv[1], host=host)
-processes = join_processes("cpu")
-train_step = Trainer.train_step
-
-
-def stop_in_one(self, batches):
-    if self.step == {STOP} - 1 and processes.rank == 1 and not resume:
-        signal.raise_signal(signal.SIGTERM)
-    return train_step(self, batches)
-
-
-Trainer.train_step = stop_in_one
-for resume in (False, True):
-    trainer = make_trainer(recipe, host, processes, Console(quiet=True), resume=resume)
-    if processes.is_main:
-        start_run_folder(trainer.recipe, resume=resume)
-    summary = trainer.fit()
-    did = f"steps={{summary.steps}} by={{summary.stopped_by}} bad={{summary.bad_files}}"
-    print(f"rank={{processes.rank}} {{did}}", flush=True)
-processes.close()
-"""
-
-
-def test_two_processes_equal_one(
-    tiny_recipe: Any, make_trainer: Any, sounds: Path, tmp_path: Path, make_wav: Any
-) -> None:
-    """Labelled and unlabelled clips, noise, a bad file, accumulation; and a stop between two lines of metrics that only
-    one process is asked for."""
-    make_wav("more/good.wav", seconds=0.4)
-    (tmp_path / "more" / "bad.wav").write_text("not audio")
-    more = f"data.sets.more={{dataset: {{name: folder, path: {tmp_path / 'more'}}}}}"
-    short = tmp_path / "short.csv"
-    lines = (sounds / "instrument.csv").read_text().splitlines()
-    train = [line for line in lines[1:] if ",train," in line][:16]
-    short.write_text("\n".join([lines[0], *(f"{sounds}/{line}" for line in train)]) + "\n")
-    options = [
-        f"data.sets.notes.dataset.path={short}",
-        more,
-        "data.max_bad_fraction=0.5",
-        "data.epoch_size=18",
-        "train.batch_size=8",
-        "train.accumulate=2",
-        f"train.epochs={STEPS / 2}",
-        "train.log_every=4",
-        "train.rankme_every=4",
-    ]
-    recipe = tiny_recipe(*options, "name=one", labels=True, noise=True)
-    one = make_trainer(recipe)
-    summary = one.fit()
-    assert (summary.steps, summary.bad_files) == (STEPS, 1)
-
-    text = (one.run.folder / "recipe.yaml").read_text().replace("name: one", "name: two")
-    (tmp_path / "two.yaml").write_text(text)
-    (tmp_path / "two.py").write_text(TWO_PROCESSES)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "M2DX_PLUGINS": ""}
-    done = subprocess.run(
-        [*command, "two.py", "two.yaml"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    for rank in (0, 1):
-        by = "SIGTERM" if rank == 1 else "another process"
-        assert f"rank={rank} steps={STOP} by={by} bad=" in done.stdout
-        assert f"rank={rank} steps={STEPS} by=None bad=1" in done.stdout
-
-    folder = tmp_path / "runs" / "two"
-    ours, theirs = (
-        [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-        for path in (one.run.folder, folder)
-    )
-    assert [line["step"] for line in theirs] == [4, STEPS]
-    for name in ("loss", "loss_m2d", "loss_labels", "grad_norm", "lr", "ema_decay", "rankme"):
-        assert [line[name] for line in theirs] == pytest.approx(
-            [line[name] for line in ours], abs=1e-3 if name == "rankme" else 1e-5
-        ), name
-    assert (folder / "bad_files.tsv").read_text().count("bad.wav") == 1
-    state = read_checked(CheckpointFolder(folder / "checkpoints").file(STEPS))
-    for name, value in one.model.training_state().items():
-        parts = [(value, state["model"][name], 1e-4)]
-        if name.endswith("qkv.bias"):
-            # The bias of the keys has no gradient but rounding, which Adam makes steps of.
-            limits = (1e-4, 1e-3, 1e-4)  # of queries, keys and values
-            parts = list(zip(value.chunk(3), state["model"][name].chunk(3), limits, strict=True))
-        for alone, together, atol in parts:
-            torch.testing.assert_close(together, alone, rtol=0, atol=atol, msg=name)
-    assert len(state["rng"]) == 2 and not torch.equal(*state["rng"])  # each process has its own dropout
 
 
 def test_resuming_with_fewer_processes(
@@ -162,3 +50,35 @@ def test_a_gpu_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RecipeError, match=r"must be cuda or auto with 2 processes.*but is cuda:1"):
         join_processes("cuda:1")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(
+            "[gloo/transport/tcp/pair.cc:538] Read error [127.0.0.1]:2994: Connection reset by peer"
+        ),
+        RuntimeError("[gloo/transport/tcp/pair.cc:546] Connection closed by peer [127.0.0.1]:2994"),
+        RuntimeError(
+            "[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 6000ms for recv operation to complete"
+        ),
+        dist.DistNetworkError("Failed to recv, got 0 bytes"),
+    ],
+)
+def test_a_lost_process_is_an_error_that_says_so(error: Exception) -> None:
+    several = Processes(0, 2, torch.device("cpu"))
+    with (
+        pytest.raises(
+            TrainingError, match=r"2 processes must go on together, but another has ended.*--resume-or-begin"
+        ),
+        several.depending_on_each_other(),
+    ):
+        raise error
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    several, alone = Processes(0, 2, torch.device("cpu")), Processes(0, 1, torch.device("cpu"))
+    with pytest.raises(RuntimeError, match="shapes"), several.depending_on_each_other():
+        raise RuntimeError("shapes do not match")
+    with pytest.raises(RuntimeError, match="timed out"), alone.depending_on_each_other():
+        raise RuntimeError("a download timed out")

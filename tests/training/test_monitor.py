@@ -153,6 +153,22 @@ def test_metrics_file(tmp_path: Path) -> None:
     assert list((tmp_path / "tensorboard").iterdir())
 
 
+def test_a_kill_while_lines_are_dropped_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": {step}}}\n' for step in range(1, 6)))
+
+    def killed(*paths: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("os.replace", killed)
+        MetricsWriter(tmp_path, 3)
+    assert path.read_text().count("\n") == 5
+    MetricsWriter(tmp_path, 3).close()
+    assert path.read_text().count("\n") == 3
+    assert not list(tmp_path.glob(".*.partial"))
+
+
 def test_one_process_keeps_its_losses() -> None:
     alone = Processes(0, 1, torch.device("cpu"))
     for stop in (False, True):

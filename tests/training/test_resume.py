@@ -11,8 +11,10 @@ import pytest
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import m2dx
+from m2dx.cli import app
 from m2dx.errors import CheckpointError, RecipeError
 from m2dx.model.mappers import PoolLinearMapper
 from m2dx.plugins import PluginHost
@@ -201,6 +203,33 @@ def test_nothing_to_resume_and_nothing_to_overwrite(tiny_recipe: Any, make_train
         trainer.checkpoints.file(step).unlink()
     with pytest.raises(RecipeError, match=r"holds a run with an encoder: start anew with --overwrite"):
         make_trainer(recipe)
+
+
+def test_resume_or_begin_begins_and_goes_on(
+    tiny_recipe: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a machine starts again does not know whether there is a checkpoint yet."""
+    recipe = tiny_recipe("train.epochs=0.6", "train.checkpoint_every=2")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save", lambda self: None)
+        make_trainer(recipe, resume="or_begin").fit()  # it ended before its first checkpoint
+    trainer = make_trainer(recipe, resume="or_begin")
+    assert (trainer.step, trainer.resumed) == (0, False)
+    trainer.fit()
+    assert trainer.checkpoints.steps() == [2, 3]
+    again = make_trainer(recipe, resume="or_begin")
+    assert (again.step, again.resumed) == (3, True)
+    for step in again.checkpoints.steps():
+        again.checkpoints.file(step).write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="no checkpoint can be read"):  # not a reason to begin anew
+        make_trainer(recipe, resume="or_begin")
+
+
+@pytest.mark.parametrize("other", ["--resume", "--overwrite"])
+def test_one_way_to_begin_at_a_time(other: str) -> None:
+    result = CliRunner().invoke(app, ["train", "recipe.yaml", "--resume-or-begin", other])
+    assert result.exit_code == 2
+    assert "--overwrite exclude each other" in " ".join(result.output.replace("│", " ").split())
 
 
 def test_a_fresh_start_removes_what_a_run_wrote_and_nothing_else(tiny_recipe: Any, make_trainer: Any) -> None:

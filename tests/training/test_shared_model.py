@@ -11,7 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from rich.console import Console
 from torch import Tensor, nn
@@ -50,9 +52,16 @@ OPTIONS = [
     "train.device=cpu",
     "train.log_every=1",
     "train.rankme_every=4",
-    "evaluation.tasks={}",
-    "evaluation.evaluators={}",
+    "evaluation=null",
 ]
+BAD = [
+    "data.max_bad_fraction=0.5",
+    "data.epoch_size=12",
+    "train.epochs=2",
+    "train.accumulate=2",
+    "train.log_every=4",
+]
+"""With a file that cannot be read: 6 steps, and a line of metrics after 4."""
 METRICS = ("loss", "loss_m2d", "loss_labels", "grad_norm", "rankme")
 
 
@@ -82,7 +91,7 @@ def train(recipe: Recipe, *, resume: bool = False, stop: int | None = None) -> T
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[dict[str, Any]]], Any]:
-    """Runs jobs in two processes of one torchrun; what the first process reports."""
+    """Runs jobs in two processes of one torchrun; what each process reports of each."""
 
     def run(jobs: list[dict[str, Any]]) -> Any:
         folder = tmp_path_factory.mktemp("together")
@@ -103,7 +112,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[dict[st
             check=False,
         )
         assert done.returncode == 0, done.stderr[-4000:]
-        return json.loads((folder / "jobs.json.0").read_text())
+        return [json.loads((folder / f"jobs.json.{rank}").read_text()) for rank in (0, 1)]
 
     return run
 
@@ -115,17 +124,32 @@ def runs(tmp_path_factory: pytest.TempPathFactory, together: Any) -> SimpleNames
     fsdp, accumulate = "train.sharding=fsdp", f"train.accumulate={ACCUMULATE}"
     one = train(recipe_of(folder, "one"))
     train(recipe_of(folder, "handed"), stop=2)
-    found = together(
+    bad = [*BAD, f"data.sets.more={{dataset: {{name: folder, path: {bad_folder(folder)}}}, repeat: 500}}"]
+    alone = train(recipe_of(folder, "bad-alone", *bad))
+    reports = together(
         [
             {"recipe": recipe_of(folder, "copies", accumulate), "resume": False, "stop": None},
             {"recipe": recipe_of(folder, "shards", accumulate, fsdp), "resume": False, "stop": None},
             {"recipe": recipe_of(folder, "handed", fsdp), "resume": True, "stop": 4},
             {"recipe": recipe_of(folder, "handed", accumulate), "resume": True, "stop": 6},
+            {"recipe": recipe_of(folder, "bad", *bad), "resume": False, "stop": 3},
+            {"recipe": recipe_of(folder, "bad", *bad), "resume": True, "stop": None},
         ]
     )
     last = train(recipe_of(folder, "handed", "train.accumulate=4"), resume=True)
-    names = ("copies", "shards", "handed by shards", "handed by copies")
-    return SimpleNamespace(folder=folder, one=one, last=last, found=dict(zip(names, found, strict=True)))
+    names = ("copies", "shards", "handed by shards", "handed by copies", "stopped", "bad")
+    found, of_other = (dict(zip(names, report, strict=True)) for report in reports)
+    return SimpleNamespace(folder=folder, one=one, last=last, alone=alone, found=found, of_other=of_other)
+
+
+def bad_folder(folder: Path) -> Path:
+    """A folder with a file that can be read, and one that cannot."""
+    more = folder / "more"
+    more.mkdir()
+    wav = np.random.default_rng(0).normal(scale=0.1, size=6400)
+    soundfile.write(more / "good.wav", wav, 16_000)
+    (more / "bad.wav").write_text("not audio")
+    return more
 
 
 def state_of(runs: SimpleNamespace, name: str, step: int = STEPS) -> dict[str, Any]:
@@ -164,6 +188,28 @@ def test_losses_are_those_of_one_process(runs: SimpleNamespace, name: str) -> No
         ], key
 
 
+def test_a_stop_and_a_bad_file_are_known_to_both(runs: SimpleNamespace) -> None:
+    """One process is asked to stop, between two lines of metrics; files that cannot be read are told once."""
+    assert runs.found["stopped"]["stopped_by"] == "another process"
+    assert runs.of_other["stopped"]["stopped_by"] == "SIGTERM"
+    assert runs.found["stopped"]["steps"] == runs.of_other["stopped"]["steps"] == 3
+    for found in (runs.found["bad"], runs.of_other["bad"]):
+        assert (found["steps"], found["stopped_by"], found["bad_files"]) == (6, None, 1)
+    assert (runs.folder / "bad" / "bad_files.tsv").read_text().count("bad.wav") == 1
+    alone, together = metrics_of(runs, "bad-alone"), metrics_of(runs, "bad")
+    assert [line["step"] for line in together] == [4, 6]
+    for name in ("loss", "loss_m2d", "loss_labels", "grad_norm", "lr", "ema_decay"):
+        assert [line[name] for line in together] == pytest.approx([line[name] for line in alone], rel=1e-5), (
+            name
+        )
+    assert_close(state_of(runs, "bad-alone", 6)["model"], state_of(runs, "bad", 6)["model"])
+
+
+def test_each_process_has_its_own_dropout(runs: SimpleNamespace) -> None:
+    rng = state_of(runs, "copies")["rng"]
+    assert len(rng) == 2 and not torch.equal(*rng)
+
+
 @pytest.mark.parametrize("name", ["copies", "shards", "handed"])
 def test_weights_are_those_of_one_process(runs: SimpleNamespace, name: str) -> None:
     one, other = state_of(runs, "one"), state_of(runs, name)
@@ -178,10 +224,10 @@ def test_weights_are_those_of_one_process(runs: SimpleNamespace, name: str) -> N
 def test_the_run_changed_hands(runs: SimpleNamespace) -> None:
     """So that the equality above says something."""
     found = runs.found
-    assert [found[name]["sharded"] for name in found] == [False, True, True, False]
+    assert [found[name]["sharded"] for name in found] == [False, True, True, False, False, False]
     assert found["copies"]["share of weights"] == found["handed by copies"]["share of weights"] == 1.0
     assert 0.5 <= found["shards"]["share of weights"] < 0.51  # rows that two do not divide
-    assert [found[name]["steps"] for name in found] == [STEPS, STEPS, 4, 6]
+    assert [found[name]["steps"] for name in list(found)[:4]] == [STEPS, STEPS, 4, 6]
     assert found["handed by shards"]["stopped_by"] == "another process"
     assert runs.last.step == STEPS
 

@@ -36,8 +36,7 @@ OPTIONS = [
     "train.device=cpu",
     "train.log_every=1",
     "train.checkpoint_every=4",
-    "evaluation.tasks={}",
-    "evaluation.evaluators={}",
+    "evaluation=null",
 ]
 
 
