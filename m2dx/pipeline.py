@@ -16,6 +16,8 @@ from rich.console import Console
 from m2dx.encoder import load_any_encoder
 from m2dx.errors import M2dxError
 from m2dx.export import export_encoder
+from m2dx.memory.advice import memory_advice, training_advice
+from m2dx.memory.choice import choose_accumulation
 from m2dx.plugins import PluginHost
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
@@ -59,11 +61,11 @@ def run_recipe(
         trainer = make_trainer(recipe, host, processes, console, resume=resume, overwrite=overwrite)
         run = trainer.run
         if not processes.is_main:
-            return trainer.fit()
+            return _fit(trainer)
         start_run_folder(run.recipe, resume=trainer.resumed)
         describe_run(run, console)
         with background_scoring(trainer, console) as trainer.scoring:
-            summary = trainer.fit()
+            summary = _fit(trainer)
             processes.close()  # the others need not wait for scores
             if trainer.scoring is not None and summary.stopped_by is None:
                 stopped = trainer.scoring.finish()
@@ -80,6 +82,11 @@ def run_recipe(
     finally:
         console.print(f"report: {write_page(run)}")
     return summary
+
+
+def _fit(trainer: Trainer) -> TrainingSummary:
+    with memory_advice("training", lambda: training_advice(trainer.recipe, trainer.processes.world_size)):
+        return trainer.fit()
 
 
 def background_scoring(
@@ -113,9 +120,14 @@ def make_trainer(
         if path is not None and checkpoint is None:
             checkpoint = Checkpoint.read(path)
         if checkpoint is not None:
-            recipe = as_begun(recipe, checkpoint.state["recipe"])
+            as_many = len(checkpoint.state["rng"]) == processes.world_size
+            recipe = as_begun(recipe, checkpoint.state["recipe"], accumulation=as_many)
         run = prepare(recipe, host, processes, console, initialise=checkpoint is None)
-        return Trainer(run, resume=checkpoint, console=console)
+        run = choose_accumulation(run, console)
+        with memory_advice(
+            "the start of training", lambda: training_advice(run.recipe, processes.world_size)
+        ):
+            return Trainer(run, resume=checkpoint, console=console)
 
 
 def describe_run(run: PreparedRun, console: Console) -> None:

@@ -29,6 +29,20 @@ def train(
             help="Go on where there is a checkpoint, else begin: for restarts by a machine.",
         ),
     ] = False,
+    dry_run_memory: Annotated[
+        bool,
+        typer.Option("--dry-run-memory", help="Print what memory it takes, by clips a pass; train nothing."),
+    ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --dry-run-memory: processes (GPUs); default 1.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="With --dry-run-memory: JSON file to write over.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Pre-train as the recipe says, export the encoder, evaluate it, and write report.html.
 
@@ -38,6 +52,13 @@ def train(
 
     if resume + overwrite + resume_or_begin > 1:
         raise typer.BadParameter("--resume, --resume-or-begin and --overwrite exclude each other")
+    if dry_run_memory:
+        if resume + overwrite + resume_or_begin:
+            raise typer.BadParameter("--dry-run-memory trains nothing; leave the other options out")
+        _print_memory(recipe, overrides, processes or 1, output)
+        return
+    if processes is not None or output is not None:
+        raise typer.BadParameter("--processes and --output are for --dry-run-memory")
     host, loaded = load_with_plugins(recipe, overrides)
     from m2dx.pipeline import run_recipe
 
@@ -51,6 +72,21 @@ def train(
             terminal().print(f"{stopped}. Go on with:\n  {again}", soft_wrap=True)
         number = getattr(signal, summary.stopped_by, signal.SIGTERM)
         raise typer.Exit(128 + int(number))
+
+
+def _print_memory(recipe: Path, overrides: list[str] | None, processes: int, output: Path | None) -> None:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise typer.BadParameter("--dry-run-memory runs without torchrun; give the number of --processes")
+    host, loaded = load_with_plugins(recipe, overrides)
+    from m2dx.memory.dry_run import dry_run, write_json
+    from m2dx.memory.tables import print_dry_run
+
+    console = terminal()
+    with console.status("reading the lists") as status:
+        found = dry_run(loaded, host, processes=processes, say=status.update)
+    print_dry_run(found, console)
+    if output is not None:
+        write_json(found, output, console)
 
 
 @commands.command()

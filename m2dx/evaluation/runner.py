@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from m2dx.errors import CheckpointError, RecipeError
 from m2dx.evaluation.features import ClipEncoder
 from m2dx.evaluation.metrics import half_width_95
 from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.memory.advice import evaluation_advice, memory_advice
 
 Progress = Callable[[int, int, str], None]
 """Called with the units of work done, their total, and what comes next."""
@@ -59,7 +61,12 @@ def evaluate(
                 for protocol in chosen[task.name]:
                     if progress is not None:
                         progress(done, total, f"{name}: {task.name}, {protocol}")
-                    for score in evaluators[protocol].evaluate(encoder, task, seeds=its_seeds):
+                    with memory_advice(
+                        f"evaluation ({protocol} on {task.name})",
+                        partial(evaluation_advice, protocol, evaluators[protocol]),
+                    ):
+                        scores = evaluators[protocol].evaluate(encoder, task, seeds=its_seeds)
+                    for score in scores:
                         pooled[task.name, protocol, score.metric].append(replace(score, protocol=protocol))
                     done += len(its_seeds)
             del encoder  # before the next one is made: a large network may not fit beside two others

@@ -41,13 +41,13 @@ class Estimate:
     state: int  # the optimizer's
     batch: int  # one clip: samples, noise, labels, mask
     moments: tuple[Moment, ...]
-    buckets: int = 0  # gradients on their way between processes
+    between: int = 0  # what several processes add (gradients on their way), or save each other (shards)
     left_out: str | None = None  # what could not be counted
 
     @property
     def fixed(self) -> int:
         """What is there whatever the batch, between two steps."""
-        return self.weights + self.target + self.frozen + self.state + self.buckets
+        return self.weights + self.target + self.frozen + self.state + self.between
 
     @property
     def activations(self) -> int:
@@ -78,19 +78,28 @@ def estimate_memory(recipe: Recipe, labels: Labels, host: PluginHost, *, process
     masked = model.masked_model
     target = list(masked.target.parameters()) if isinstance(masked, M2D) else []
     frozen = [p for p in model.parameters() if not p.requires_grad] + list(model.buffers())
-    weights = storage_bytes(trained)
+    weights, of_target = storage_bytes(trained), storage_bytes(target)
     moments, left_out = _moments(model, made_up, recipe, mode)
     return Estimate(
         weights=weights,
-        target=storage_bytes(target),
-        frozen=storage_bytes(frozen) - storage_bytes(target),
+        target=of_target,
+        frozen=storage_bytes(frozen) - of_target,
         gradients=weights,
         state=2 * weights,
         batch=batch_bytes(made_up.batch(1)),
         moments=moments,
-        buckets=weights if processes > 1 else 0,
+        between=_between(recipe, weights, of_target, processes),
         left_out=left_out,
     )
+
+
+def _between(recipe: Recipe, weights: int, target: int, processes: int) -> int:
+    if processes == 1:
+        return 0
+    if recipe.train.sharding == "none":
+        return weights  # DDP's copy of the gradients
+    shared = 4 * weights + target  # weights, gradients and two moments
+    return shared // processes - shared
 
 
 def made_up_crops(recipe: Recipe, labels: Labels) -> MadeUpCrops:

@@ -27,7 +27,7 @@ class Memory:
 
 
 def device_memory(device: torch.device, *, processes: int = 1) -> Memory:
-    """The memory that one of `processes` on this machine may take; each has a GPU of its own, but all share the host."""
+    """The memory that one of `processes` here may take; each has a GPU of its own, but all share the host."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return Memory(total, free)

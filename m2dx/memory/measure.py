@@ -6,12 +6,11 @@ import contextlib
 import dataclasses
 import json
 import os
+import selectors
 import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +23,8 @@ from m2dx.memory.trial import Request
 from m2dx.recipe.loading import recipe_to_mapping
 from m2dx.recipe.schema import Recipe
 from m2dx.training.background_scoring import child_environment
-from m2dx.training.evaluation_process import end_with_parent
 
 _POLL_SECONDS = 0.02
-_PARENT = "M2DX_TRIAL_PARENT"
 
 
 @dataclass(frozen=True)
@@ -44,77 +41,100 @@ class Measurement:
     network: int = 0  # weights, target, frozen
     state: int = 0  # the optimizer's
     seconds: float = 0.0  # of the step
+    beside: int = 0  # of loading processes, and what other training processes add or save; not measured here
 
     @property
     def used(self) -> int:
         """What the device has less while the step runs."""
-        return self.reserved + self.context if self.reserved else self.peak
+        return (self.reserved + self.context if self.reserved else self.peak) + self.beside
 
 
-def measure(
-    recipe: Recipe, labels: Labels, clips: int, *, accumulate: bool, device: torch.device, limit: int
-) -> Measurement:
-    """The memory of a step of `clips` a pass on the device; a process that comes to hold `limit` bytes is ended.
+class Trials:
+    """Measures steps of a recipe on a device; a context, at whose end nothing is left running."""
 
-    Raises RecipeError where the recipe cannot be trained, TrainingError where the process fails otherwise.
-    """
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-    names = {name: list(values) for name, values in labels.items()}
-    request = Request(recipe_to_mapping(recipe), names, clips, accumulate, str(device), free)
-    with tempfile.TemporaryDirectory(prefix="m2dx-memory-") as folder:
-        result, log = Path(folder, "result.json"), Path(folder, "log")
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "m2dx.memory.trial", str(result)],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=_environment(recipe, gpu=device.type == "cuda"),
-            )
-            stopped = _wait(process, request, limit if device.type == "cpu" else None)
-        if stopped or process.returncode == -signal.SIGKILL:
-            what = (
-                "ended at the limit" if stopped else "killed by the system, as it does where memory runs out"
-            )
-            return Measurement(clips, accumulate, problem=what)
+    def __init__(self, recipe: Recipe, labels: Labels, device: torch.device) -> None:
+        self.recipe, self.labels, self.device = recipe, labels, device
+        self._folder = tempfile.TemporaryDirectory(prefix="m2dx-memory-")
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Trials:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            assert self._process.stdin is not None and self._process.stdout is not None
+            self._process.kill()  # the trials end with it
+            self._process.wait()
+            self._process.stdout.close()
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+            self._process = None
+        self._folder.cleanup()
+
+    def measure(self, clips: int, *, accumulate: bool, limit: int) -> Measurement:
+        """The memory of a step of `clips` a pass; on a CPU a process that comes to hold `limit` bytes is ended.
+
+        Raises RecipeError where the recipe cannot be trained, TrainingError where the trial fails otherwise.
+        """
+        result = Path(self._folder.name, "result.json")
+        result.unlink(missing_ok=True)
+        on_gpu = self.device.type == "cuda"
+        request = Request(
+            recipe_to_mapping(self.recipe),
+            {name: list(values) for name, values in self.labels.items()},
+            clips,
+            accumulate,
+            str(self.device),
+            str(result),
+            self.recipe.train.threads or torch.get_num_threads(),
+            torch.cuda.mem_get_info(self.device)[0] if on_gpu else 0,
+        )
+        code = self._run(request, None if on_gpu else limit)
         if not result.exists():
-            last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-            raise TrainingError(
-                f"memory must be measured by training two steps, but these failed (exit code {process.returncode}): "
-                f"{last}; `m2dx check` may tell more"
-            )
+            if code in (None, -signal.SIGKILL):
+                what = "ended at the limit" if code is None else "killed where memory ran out"
+                return Measurement(clips, accumulate, problem=what)
+            raise _failed(f"exit code {code}")
         found = json.loads(result.read_text(encoding="utf-8"))
-    if "refused" in found:
-        raise RecipeError(found["refused"])
-    return Measurement(clips, accumulate, **found)
+        if "refused" in found:
+            raise RecipeError(found["refused"])
+        if "failed" in found:
+            raise _failed(found["failed"])
+        return Measurement(clips, accumulate, **found)
+
+    def _run(self, request: Request, limit: int | None) -> int | None:
+        """The exit code of the trial's process; None: it was ended at the limit."""
+        process = self._started()
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            print(json.dumps(dataclasses.asdict(request)), file=process.stdin, flush=True)
+            pid = int(process.stdout.readline())
+            with selectors.DefaultSelector() as selector:
+                selector.register(process.stdout, selectors.EVENT_READ)
+                while not selector.select(_POLL_SECONDS):
+                    if limit is not None and resident_bytes(pid) > limit:
+                        os.kill(pid, signal.SIGKILL)
+                        process.stdout.readline()
+                        return None
+            return int(process.stdout.readline())
+        except (BrokenPipeError, ValueError) as error:  # it ended without an answer
+            raise _failed(f"the process that starts them ended with exit code {process.wait()}") from error
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "m2dx.memory.trial", str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=child_environment(
+                    os.environ, threads=torch.get_num_threads(), gpu=self.device.type == "cuda"
+                ),
+            )
+        return self._process
 
 
-def end_with_parent_if_asked(environment: Mapping[str, str]) -> None:
-    """Lets the process end when the one that started it does."""
-    if _PARENT in environment:
-        end_with_parent(int(environment[_PARENT]))
-
-
-def _environment(recipe: Recipe, *, gpu: bool) -> dict[str, str]:
-    threads = recipe.train.threads or torch.get_num_threads()
-    kept = child_environment(os.environ, threads=threads, gpu=gpu)
-    return {**kept, _PARENT: str(os.getpid())}
-
-
-def _wait(process: subprocess.Popen[bytes], request: Request, limit: int | None) -> bool:
-    """Waits for the process; whether it was ended at the limit."""
-    try:
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
-            stdin.write(json.dumps(dataclasses.asdict(request)).encode())
-        while process.poll() is None:
-            if limit is not None and resident_bytes(process.pid) > limit:
-                process.kill()
-                process.wait()
-                return True
-            time.sleep(_POLL_SECONDS)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-    return False
+def _failed(reason: str) -> TrainingError:
+    return TrainingError(
+        f"memory must be measured by training two steps, but these failed: {reason}; `m2dx check` may tell more"
+    )

@@ -1,8 +1,10 @@
-"""The process that trains for two steps on made-up clips, and tells what memory that took.
+"""Trains for two steps on made-up clips, and tells what memory that took: a process for each request.
 
-    python -m m2dx.memory.trial RESULT < REQUEST
+    python -m m2dx.memory.trial PARENT
 
-REQUEST is JSON (`Request`), RESULT the file to write. A process of its own: where memory runs out, this one ends.
+Each line on stdin is a request (JSON of `Request`), answered by two lines on stdout: the id of its process, and how
+that ended. What it found is in the request's file. The processes are forks of this one, which has imported all and
+computed nothing: where memory runs out, they end, and not this one.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from m2dx.errors import M2dxError
+from m2dx.training.evaluation_process import end_with_parent
 
 if TYPE_CHECKING:
     from m2dx.audio.crops import Batch
@@ -32,6 +37,8 @@ class Request:
     clips: int  # of one pass
     accumulate: bool  # whether gradients of earlier passes are there
     device: str
+    result: str  # file to write
+    threads: int = 1
     free: int = 0  # of a GPU before this process was there, bytes
 
 
@@ -115,24 +122,54 @@ def _trainer(recipe: Recipe, request: Request, host: PluginHost) -> tuple[Traine
     return Trainer(run, console=Console(quiet=True)), crops.batch(1), crops.batch(request.clips)
 
 
-def main() -> None:
-    """Answers the request on stdin."""
-    request = Request(**json.load(sys.stdin))
+def answer(request: Request, host: PluginHost, *, libraries: int) -> None:
+    """Writes the request's file; `libraries`: bytes of the process that this one is a fork of.
+
+    A fork begins without the pages of the libraries, which a process by itself has; they are put on top.
+    """
+    import torch
+
+    from m2dx.memory.limits import resident_bytes
+
     with contextlib.suppress(
         OSError
     ):  # where the machine's memory runs out all the same, this process is to go
         Path("/proc/self/oom_score_adj").write_text("1000")
-    from m2dx.memory.measure import end_with_parent_if_asked
-
-    end_with_parent_if_asked(os.environ)
-    from m2dx.errors import M2dxError
-    from m2dx.plugins import PluginHost
-
+    torch.set_num_threads(request.threads)
     try:
-        found = run_trial(request, PluginHost.discover())
+        before = resident_bytes()
+        found = run_trial(request, host)
+        if request.device == "cpu":
+            found["program"] += libraries - before
+            found["peak"] += libraries - before
     except M2dxError as error:
         found = {"refused": str(error)}
-    Path(sys.argv[1]).write_text(json.dumps(found), encoding="utf-8")
+    except Exception as error:  # of whatever kind: it is to be told, not this process's trace
+        found = {"failed": " ".join(f"{type(error).__name__}: {error}".split())}
+    Path(request.result).write_text(json.dumps(found), encoding="utf-8")
+
+
+def main() -> None:
+    """Answers requests until stdin ends."""
+    end_with_parent(int(sys.argv[1]))
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what plugins print is no reply
+    from m2dx.memory.limits import resident_bytes
+    from m2dx.plugins import PluginHost
+    from m2dx.training import trainer  # noqa: F401  # before the forks, which then need not import it
+
+    host = PluginHost.discover()
+    libraries = resident_bytes()
+    for line in sys.stdin:
+        pid = os.fork()
+        if not pid:
+            end_with_parent(os.getppid())
+            try:
+                answer(Request(**json.loads(line)), host, libraries=libraries)
+            finally:
+                os._exit(0)
+        print(pid, file=replies)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=replies)
 
 
 if __name__ == "__main__":

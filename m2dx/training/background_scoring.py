@@ -22,6 +22,7 @@ from types import TracebackType
 from rich.console import Console
 
 from m2dx.evaluation.by_step import drop_step_scores, read_step_scores
+from m2dx.memory.advice import killed_evaluation
 from m2dx.recipe.schema import EvaluationSection
 from m2dx.training.checkpoint import CheckpointFolder
 from m2dx.training.signals import StopRequests
@@ -167,7 +168,8 @@ class BackgroundScoring:
         how = "without scores" if code == 0 else f"with exit code {code}"
         if code < 0:
             how = f"by {signal.Signals(-code).name}"
-        self._fail(step, f"its process ended {how}{_last_line(self._log(step))}; see {self._log(step)}")
+        why = f"; {killed_evaluation()}" if code == -signal.SIGKILL else ""
+        self._fail(step, f"its process ended {how}{_last_line(self._log(step))}; see {self._log(step)}{why}")
 
     def _fail(self, step: int, reason: str) -> None:
         self.failed += 1

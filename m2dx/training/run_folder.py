@@ -87,10 +87,17 @@ def start_run_folder(recipe: Recipe, *, resume: bool) -> Path:
     return folder
 
 
-def as_begun(recipe: Recipe, began: Mapping[str, Any]) -> Recipe:
-    """The recipe with the statistics and the accumulation that the run began with, where it leaves them open."""
+def as_begun(recipe: Recipe, began: Mapping[str, Any], *, accumulation: bool = True) -> Recipe:
+    """The recipe with the statistics that the run began with, where it leaves them open.
+
+    `accumulation`: with its number for `train.accumulate: auto` too, which other processes may need to find anew.
+    """
     update: dict[str, Any] = {}
-    if recipe.train.accumulate == "auto" and recipe.train.batch_size == began["train"]["batch_size"]:
+    if (
+        accumulation
+        and recipe.train.accumulate == "auto"
+        and recipe.train.batch_size == began["train"]["batch_size"]
+    ):
         update["train"] = recipe.train.model_copy(update={"accumulate": began["train"]["accumulate"]})
     if recipe.data.mean is None:
         update["data"] = recipe.data.model_copy(update={key: began["data"][key] for key in ("mean", "std")})
