@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -61,13 +62,11 @@ class DryRun:
 
     @property
     def clip_measured(self) -> float | None:
-        """Bytes that each clip added, measured."""
-        if len(self.measurements) < 2:
-            return None
-        last, before = self.measurements[-1], self.measurements[-2]
-        if last.accumulate != before.accumulate:  # gradients of earlier passes are in one of them
-            return None
-        return (last.used - before.used) / (last.clips - before.clips)
+        """Bytes that each clip added to a pass, measured between the two largest sizes that can be compared."""
+        for before, last in reversed(list(itertools.pairwise(self.measurements))):
+            if last.accumulate == before.accumulate:  # else gradients of earlier passes are in one of them
+                return (last.used - last.beside - before.used + before.beside) / (last.clips - before.clips)
+        return None
 
     def as_json(self) -> dict[str, Any]:
         """Everything, as plain data; sizes in bytes."""

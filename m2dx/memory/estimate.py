@@ -73,7 +73,7 @@ def estimate_memory(recipe: Recipe, labels: Labels, host: PluginHost, *, process
     """
     made_up = made_up_crops(recipe, labels)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    model = _fake_model(recipe, made_up, host, mode)
+    model = fake_model(recipe, made_up, host, mode)
     trained = [p for p in model.parameters() if p.requires_grad]
     masked = model.masked_model
     target = list(masked.target.parameters()) if isinstance(masked, M2D) else []
@@ -107,7 +107,8 @@ def made_up_crops(recipe: Recipe, labels: Labels) -> MadeUpCrops:
     return MadeUpCrops(recipe, labels, model_shapes(recipe.input, recipe.model).grid.num_patches)
 
 
-def _fake_model(recipe: Recipe, made_up: MadeUpCrops, host: PluginHost, mode: FakeTensorMode) -> MultiTask:
+def fake_model(recipe: Recipe, made_up: MadeUpCrops, host: PluginHost, mode: FakeTensorMode) -> MultiTask:
+    """The recipe's model of tensors without values: shapes alone, which take no memory."""
     check_task_names(recipe)
     shapes = model_shapes(recipe.input, recipe.model)
     # Real ones, which may read files; they are small beside the network.

@@ -9,6 +9,9 @@ from m2dx.memory.dry_run import DryRun, Row
 from m2dx.memory.limits import KEPT_FREE
 from m2dx.memory.sizes import gigabytes
 
+_LEAST_SHOWN = 2**19
+"""Bytes of a part from which on it has a row."""
+
 
 def print_dry_run(found: DryRun, console: Console) -> None:
     """Prints the parts, the sizes, what fits, and notes."""
@@ -26,7 +29,7 @@ def _parts(found: DryRun) -> Table:
         table.add_column(name, justify="left" if name == "part" else "right")
 
     def add(name: str, estimated: float, measured: float | None = None) -> None:
-        if estimated or measured:
+        if max(estimated, measured or 0.0, -estimated) >= _LEAST_SHOWN:
             table.add_row(name, gigabytes(estimated), "" if measured is None else gigabytes(measured))
 
     if setting.program:
@@ -37,7 +40,7 @@ def _parts(found: DryRun) -> Table:
     add("weights, trained", estimate.weights)
     add("target network", estimate.target)
     add("frozen encoders, tables", estimate.frozen)
-    add("  together", whole, None if last is None else last.network)
+    add("  together, and libraries", whole, None if last is None else last.network)
     add("gradients", estimate.gradients)
     add("optimizer state", estimate.state, None if last is None else last.state)
     add("shared with other processes", estimate.between)
@@ -46,20 +49,20 @@ def _parts(found: DryRun) -> Table:
     if setting.loading.workers:
         loading = setting.loading
         table.add_row(
-            f"{loading.workers} loading processes", "", gigabytes(loading.workers * loading.private)
+            f"loading processes: {loading.workers}", "", gigabytes(loading.workers * loading.private)
         )
-        add(f"{loading.batches} waiting batches, each clip", loading.batches * estimate.batch)
+        add(f"batches waiting: {loading.batches}, each clip", loading.batches * estimate.batch)
     return table
 
 
 def _sizes(found: DryRun) -> Table:
     memory = found.setting.memory
     recipe = found.setting.recipe
-    title = (
-        f"{recipe.name}, {recipe.train.precision}, on {found.device}: {gigabytes(memory.total)}, "
-        f"{gigabytes(memory.available)} free, {gigabytes(memory.usable)} usable"
+    title = f"{recipe.name}, {recipe.train.precision}, on {found.device}"
+    caption = (
+        f"{gigabytes(memory.total)}, {gigabytes(memory.available)} free, {gigabytes(memory.usable)} usable"
     )
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for name in ("clips a pass", "accumulate", "estimated", "measured", "fits"):
         table.add_column(name, justify="left" if name == "fits" else "right")
     for row in found.rows:
