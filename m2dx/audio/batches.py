@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -43,19 +44,45 @@ def seeded_generator(stream: Stream, *, seed: int, epoch: int = 0, position: int
     return torch.Generator().manual_seed(int(state[0]))
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """Clips that lie together, such as in a shard, and how many of these an epoch takes side by side."""
+
+    numbers: Tensor  # (num_clips,) int64: the block of each, from 0 on; -1: in none
+    at_once: int
+
+    def permutation(self, generator: torch.Generator) -> Tensor:
+        """All clips, shuffled within groups of `at_once` random blocks; those in none are spread over the groups."""
+        count = max(int(self.numbers.max()) + 1, 1)
+        group_of_block = torch.randperm(count, generator=generator) // self.at_once
+        anywhere = torch.randint(count, (len(self.numbers),), generator=generator)
+        groups = group_of_block[torch.where(self.numbers < 0, anywhere, self.numbers)]
+        shuffled = torch.randperm(len(groups), generator=generator)
+        return shuffled[groups[shuffled].argsort(stable=True)]
+
+
 def epoch_order(
-    num_clips: int, epoch_size: int, *, seed: int, epoch: int, weights: Tensor | None = None
+    num_clips: int,
+    epoch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    weights: Tensor | None = None,
+    blocks: Blocks | None = None,
 ) -> Tensor:
     """(epoch_size,) clip ids of one epoch: as many fresh permutations as needed, cut to the size.
 
     With `epoch_size` above `num_clips` this replicates the list (M2D-X, IV-E); below it, each epoch takes other
     clips. With `weights` (num_clips,) the permutations are weighted draws without replacement, so that heavy clips come
-    first (M2D-X, IV-B, fine-tuning on AS2M: 200,000 of 2 M clips per epoch; its pre-training is not weighted).
+    first (M2D-X, IV-B, fine-tuning on AS2M: 200,000 of 2 M clips per epoch; its pre-training is not weighted). With
+    `blocks`, each permutation takes a few blocks after the other.
     """
     generator = seeded_generator(Stream.ORDER, seed=seed, epoch=epoch)
     rounds = -(-epoch_size // num_clips)
 
     def permutation() -> Tensor:
+        if blocks is not None:
+            return blocks.permutation(generator)
         if weights is None:
             return torch.randperm(num_clips, generator=generator)
         # The order of arrival of exponential clocks is a weighted draw without replacement (Efraimidis and Spirakis,
@@ -72,7 +99,8 @@ class TrainingBatches(Sampler[list[ItemKey]]):
     Step s takes the positions [k*B, (k+1)*B) of its epoch, k = s % steps_per_epoch; an epoch's rest of less than
     a batch is left out (the next epoch has another order). Micro-batch a of rank r is the slice a*world_size + r
     of them. `draws` are the clip ids of one pass over the data, where some count more than once, and `weights` their
-    chances, if they differ. Ends after `total_steps`, or never. Raises `TrainingError` for sizes that do not fit.
+    chances, if they differ; `blocks` says which of them lie together. Ends after `total_steps`, or never. Raises
+    `TrainingError` for sizes that do not fit.
     """
 
     def __init__(
@@ -82,6 +110,7 @@ class TrainingBatches(Sampler[list[ItemKey]]):
         batch_size: int,
         draws: Tensor | None = None,
         weights: Tensor | None = None,
+        blocks: Blocks | None = None,
         epoch_size: int | None = None,
         accumulate: int = 1,
         rank: int = 0,
@@ -96,7 +125,7 @@ class TrainingBatches(Sampler[list[ItemKey]]):
                 f"({accumulate} x {world_size}), but is {batch_size}"
             )
         self.draws = torch.arange(num_clips) if draws is None else draws
-        self.weights = weights
+        self.weights, self.blocks = weights, blocks
         self.epoch_size = len(self.draws) if epoch_size is None else epoch_size
         if self.epoch_size < batch_size:
             raise TrainingError(
@@ -128,7 +157,12 @@ class TrainingBatches(Sampler[list[ItemKey]]):
             if step // self.steps_per_epoch != epoch:
                 epoch = step // self.steps_per_epoch
                 drawn = epoch_order(
-                    len(self.draws), self.epoch_size, seed=self.seed, epoch=epoch, weights=self.weights
+                    len(self.draws),
+                    self.epoch_size,
+                    seed=self.seed,
+                    epoch=epoch,
+                    weights=self.weights,
+                    blocks=self.blocks,
                 )
                 order = self.draws[drawn]
             first = step % self.steps_per_epoch * self.batch_size

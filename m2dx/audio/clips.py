@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from m2dx.audio.packs import is_shard
 from m2dx.components import Clip, Dataset
 from m2dx.errors import AudioError, M2dxError, PluginError
 
@@ -72,6 +73,20 @@ class ClipList:
     def draw_weights(self) -> Tensor:
         """Chances of `draws` in weighted sampling."""
         return torch.from_numpy(np.repeat(self.weights, self.repeats))
+
+    @property
+    def draw_shards(self) -> Tensor:
+        """The shard of a pack that each of `draws` lies in, numbered from 0 on; -1: in none."""
+        numbers: dict[str, int] = {}  # by folder
+        found: list[int] = []
+        shards = 0
+        for folder in map(os.path.dirname, self.paths):
+            if folder not in numbers:
+                inside = is_shard(folder)
+                numbers[folder] = shards if inside else -1
+                shards += inside
+            found.append(numbers[folder])
+        return torch.from_numpy(np.repeat(np.array(found, dtype=np.int64), self.repeats))
 
     @property
     def label_names(self) -> dict[str, tuple[str, ...]]:

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from m2dx.audio.packs import Pack
+from m2dx.audio.packs import MANIFEST, MEMBERS, Pack
+from m2dx.audio.remote_packs import begin_copy, fetch
 from m2dx.components import Clip, Dataset
 from m2dx.errors import AudioError
 
@@ -24,12 +25,20 @@ class PackedDataset(Dataset):
     Options:
         path: folder that `m2dx pack` wrote
         part: which of its lists, where it has several: it is of a recipe, and has one for each of its data sets
+        url: address of the pack on an object store or another machine (fsspec: s3://, gs://, https://, ...); `path` is
+            then the folder into which its shards are fetched, each when it is first read
+        keep_gb: with `url`, shards beyond this are removed from `path`, those that were not used for longest; default
+            all are kept
     """
 
     name = "packed"
 
-    def __init__(self, *, path: Path, part: str | None = None) -> None:
-        self.path, self.part = path, part
+    def __init__(
+        self, *, path: Path, part: str | None = None, url: str | None = None, keep_gb: float | None = None
+    ) -> None:
+        if keep_gb is not None and (url is None or keep_gb <= 0):
+            raise AudioError(f"`keep_gb` must be above 0 and beside `url`, but is {keep_gb} (url: {url})")
+        self.path, self.part, self.url, self.keep_gb = path, part, url, keep_gb
 
     def clips(self, split: str | None = None) -> list[Clip]:
         """Clips of one split, or all of them."""
@@ -42,6 +51,8 @@ class PackedDataset(Dataset):
     def missing(self) -> list[str]:
         """One line where shards are missing or not whole: how many, and the first ones."""
         shards = self._pack.shards.values()
+        if self.url is not None:
+            return []
         absent = [shard.name for shard in shards if _size(self.path / shard.name) != shard.bytes]
         if not absent:
             return []
@@ -52,6 +63,9 @@ class PackedDataset(Dataset):
 
     @cached_property
     def _pack(self) -> Pack:
+        if self.url is not None:
+            keep = None if self.keep_gb is None else round(self.keep_gb * 1e9)
+            begin_copy(self.path, self.url, keep_bytes=keep, files=(MEMBERS, MANIFEST))
         return Pack(os.fspath(self.path))
 
     @cached_property
@@ -60,6 +74,8 @@ class PackedDataset(Dataset):
         lists = self._pack.manifest["lists"]
         part = self._part(tuple(lists))
         path = self.path / f"{part}.jsonl"
+        if self.url is not None and not path.exists():
+            fetch(self.url, self.path, path.name)
         try:
             with path.open(encoding="utf-8") as file:
                 head = json.loads(file.readline())

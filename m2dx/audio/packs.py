@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2dx.audio.pcm import AudioInfo
+from m2dx.audio.remote_packs import ensure_shard, is_copy
 from m2dx.errors import AudioError
 
 MANIFEST = "pack.json"
@@ -98,6 +99,7 @@ class Pack:
         if descriptor is not None:
             self._open.move_to_end(shard.name)
             return descriptor
+        ensure_shard(self.folder, shard)
         descriptor = open_whole(os.path.join(self.folder, shard.name), shard)
         self._open[shard.name] = descriptor
         if len(self._open) > _MOST_OPEN:
@@ -131,11 +133,34 @@ def _find(path: str) -> tuple[Pack, str, str] | None:
     return _pack(folder), shard_name, name
 
 
-def disk_path(path: Path) -> Path:
-    """The file on the disk that a path is of: the shard, of a path into one."""
-    text = os.fspath(path)
-    place = text.rfind(_INSIDE)
-    return path if place < 0 or os.path.isdir(text[: place + 4]) else Path(text[: place + 4])
+def is_shard(path: str) -> bool:
+    """Whether a path is that of a shard, which need not be on this machine yet."""
+    return path.endswith(".tar") and os.path.exists(os.path.join(os.path.dirname(path), MANIFEST))
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file is there, on the disk or in a pack."""
+    try:
+        found = _find(os.fspath(path))
+        if found is None:
+            return path.exists()
+        pack, shard_name, name = found
+        pack.info(shard_name, name)
+    except AudioError:
+        return False
+    return os.path.exists(os.path.join(pack.folder, shard_name)) or is_copy(pack.folder)
+
+
+def state_of(path: Path) -> list[object]:
+    """What changes when the content of a file does: its size and time; of one in a pack, the shard's checksum."""
+    try:
+        found = _find(os.fspath(path))
+        if found is None:
+            status = path.stat()
+            return [status.st_size, status.st_mtime_ns]
+        return [found[0].shards[found[1]].sha256]
+    except (AudioError, OSError, KeyError):  # reading it will say it
+        return []
 
 
 def read_manifest(folder: str) -> dict[str, Any]:

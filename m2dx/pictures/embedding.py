@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from m2dx.audio.clips import list_clips
-from m2dx.audio.packs import disk_path
+from m2dx.audio.packs import is_there
 from m2dx.audio.reading import probe
 from m2dx.components import Clip, Dataset
 from m2dx.errors import AudioError, RecipeError
@@ -77,7 +77,7 @@ def _with_durations(name: str, clips: Sequence[Clip]) -> list[Clip]:
         try:
             seconds = clip.duration or probe(clip.path).seconds - clip.start
             found.append(replace(clip, duration=seconds))
-            if not disk_path(clip.path).exists():
+            if not is_there(clip.path):
                 raise AudioError("missing: no such file")
         except AudioError as error:
             problems.append(f"{clip.path}: {error}")

@@ -144,6 +144,8 @@ class DataSection(Section):
     """Clips per epoch; default the size of the data. A larger number replicates the list (M2D-X, IV-E: 10,000)."""
     sampling: Literal["uniform", "weighted"] = "uniform"
     """Clips that an epoch takes: all alike, or by the weights that the data sets give them, without replacement."""
+    shards_at_once: PositiveInt | None = None
+    """Shards of packed data that an epoch mixes at a time before it goes on to others; default it mixes all clips."""
     workers: NonNegativeInt | None = None
     """DataLoader processes per training process; default one per core, at most 16. Results do not depend on it."""
     max_bad_fraction: Fraction = 0.05
@@ -159,6 +161,8 @@ class DataSection(Section):
     def _both_or_none(self) -> "DataSection":
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std must be given together, or both be left out to be measured")
+        if self.shards_at_once is not None and self.sampling == "weighted":
+            raise ValueError("shards_at_once must be left out with sampling: weighted, which mixes all clips")
         return self
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from m2dx.audio.crops import read_crop
-from m2dx.audio.packs import disk_path
+from m2dx.audio.packs import is_there
 from m2dx.components import Clip, Dataset, NoiseSource
 from m2dx.errors import AudioError, ImageError
 from m2dx.images.reading import read_image
@@ -136,7 +136,7 @@ def _check_files(subject: Subject, dataset: Dataset, clips: list[Clip]) -> None:
     missing = dataset.missing()
     listed = isinstance(missing, list) and all(isinstance(line, str) for line in missing)
     subject.must(listed, f"missing() must be a list of lines, but is {missing!r}")
-    there = [clip for clip in clips if disk_path(clip.path).exists()]
+    there = [clip for clip in clips if is_there(clip.path)]
     subject.must(
         len(there) == len(clips) or bool(missing),
         f"missing() must say what is not on this machine, but says nothing of {len(clips) - len(there)} clips",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from m2dx.audio.batches import TrainingBatches
+from m2dx.audio.batches import Blocks, TrainingBatches
 from m2dx.audio.clips import ClipList, join_sets
 from m2dx.audio.crops import BadFile, TrainingCrops
 from m2dx.audio.loader import default_workers
@@ -63,11 +63,12 @@ class PreparedRun:
 
     def batches(self, *, start_step: int = 0, total_steps: int | None = None) -> TrainingBatches:
         """The keys of this process's micro-batches from a step on."""
-        recipe = self.recipe
+        recipe, at_once = self.recipe, self.recipe.data.shards_at_once
         return TrainingBatches(
             len(self.clips),
             draws=self.clips.draws,
             weights=self.clips.draw_weights if recipe.data.sampling == "weighted" else None,
+            blocks=None if at_once is None else Blocks(self.clips.draw_shards, at_once),
             batch_size=recipe.train.batch_size,
             epoch_size=recipe.data.epoch_size,
             accumulate=recipe.train.backward_passes,
@@ -145,7 +146,12 @@ def _no_statistics(recipe: Recipe) -> DataStatistics | ImageStatistics:
 
 
 def _check_sampling(recipe: Recipe, clips: ClipList) -> None:
-    """RecipeError where weighted sampling would be as good as none."""
+    """RecipeError where weighted sampling would be as good as none, or shards are spoken of that are not there."""
+    if recipe.data.shards_at_once is not None and int(clips.draw_shards.max()) < 0:
+        raise RecipeError(
+            "data.shards_at_once needs packed data (dataset: {name: packed, ...}), but no clip lies in a shard; leave "
+            "it out, or pack the data with `m2dx pack`"
+        )
     if recipe.data.sampling != "weighted":
         return
     total, size = len(clips.draws), recipe.data.epoch_size

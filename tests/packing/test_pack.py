@@ -14,7 +14,7 @@ import torch
 from m2dx.audio.clips import join_sets
 from m2dx.audio.datasets import CsvDataset
 from m2dx.audio.packed import PackedDataset
-from m2dx.audio.packs import disk_path, find_member
+from m2dx.audio.packs import find_member, is_there, state_of
 from m2dx.audio.reading import AudioFile, probe, read_wav
 from m2dx.components import Clip, Dataset
 from m2dx.errors import AudioError
@@ -136,8 +136,18 @@ def test_a_wav_member_is_read_in_place_and_opens_the_shard_once(recordings: Path
     first, again = find_member(str(clip.path)), find_member(str(clip.path))
     assert first is not None
     assert first == again
-    assert disk_path(clip.path) == tmp_path / "out" / "shard-00000.tar"
-    assert disk_path(recordings / "a.wav") == recordings / "a.wav"
+
+
+def test_what_is_there_and_has_changed(recordings: Path, tmp_path: Path) -> None:
+    path = pack_csv(recordings, tmp_path / "out").clips()[0].path
+    assert is_there(path) and is_there(recordings / "a.wav")
+    assert not is_there(path.with_name("00000-000099.flac")) and not is_there(tmp_path / "none.wav")
+    shard = json.loads((tmp_path / "out" / "pack.json").read_text())["shardlist"][0]
+    assert state_of(path) == [shard["sha256"]]
+    assert state_of(recordings / "a.wav")[0] == (recordings / "a.wav").stat().st_size
+    assert state_of(tmp_path / "none.wav") == state_of(tmp_path / "out" / "x.tar" / "1.wav") == []
+    (tmp_path / "out" / "shard-00000.tar").unlink()
+    assert not is_there(path)
 
 
 def test_a_large_member_is_read_in_part(

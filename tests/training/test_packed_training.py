@@ -10,6 +10,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from m2dx.cli import app
+from m2dx.errors import RecipeError
 from m2dx.training.trainer import Trainer
 
 RATE = 16_000
@@ -57,7 +58,7 @@ def losses(trainer: Trainer) -> list[dict[str, float]]:
     return [{k: v for k, v in line.items() if k.startswith(("loss", "grad"))} for line in found]
 
 
-@pytest.mark.parametrize("form", ["flac", "wav", "keep"])
+@pytest.mark.parametrize("form", ["flac", "wav", pytest.param("keep", marks=pytest.mark.slow)])
 def test_losses_on_a_pack_of_16_bit_files_are_the_same_to_the_last_bit(
     form: str, tmp_path: Path, tiny_recipe: Any, make_trainer: Any
 ) -> None:
@@ -88,6 +89,7 @@ def test_losses_on_a_pack_of_rounded_files_are_close(
     assert got != expected
 
 
+@pytest.mark.slow
 def test_m2dx_check_takes_a_pack(tmp_path: Path, tiny_recipe: Any) -> None:
     write_sounds(tmp_path / "sounds", subtype="PCM_16", suffix="wav")
     tiny_recipe()
@@ -95,3 +97,27 @@ def test_m2dx_check_takes_a_pack(tmp_path: Path, tiny_recipe: Any) -> None:
     done = CliRunner().invoke(app, ["check", str(tmp_path / "tiny.yaml"), *use])
     assert done.exit_code == 0, done.output
     assert "m2d " in done.output
+
+
+def test_a_run_takes_a_few_shards_at_a_time_and_goes_on_exactly(
+    tmp_path: Path, tiny_recipe: Any, make_trainer: Any
+) -> None:
+    write_sounds(tmp_path / "sounds", subtype="PCM_16", suffix="wav")
+    tiny_recipe()
+    packing = ["--shard-size", "1", "--format", "wav"]
+    use = packed(tmp_path / "tiny.yaml", plain(tmp_path / "sounds")[:1], tmp_path / "out", *packing)
+    use = [*use, "data.shards_at_once=1", "train.checkpoint_every=3"]
+    expected = losses(make_trainer(tiny_recipe(*use, "name=whole")))
+    first = make_trainer(tiny_recipe(*use, "name=parts"))
+    first.total_steps = 3
+    first.fit()
+    again = make_trainer(tiny_recipe(*use, "name=parts"), resume=True)
+    assert again.step == 3
+    assert losses(again) == expected
+
+
+def test_shards_at_once_needs_shards(tiny_recipe: Any, make_trainer: Any) -> None:
+    with pytest.raises(RecipeError, match=r"data\.shards_at_once needs packed data"):
+        make_trainer(tiny_recipe("data.shards_at_once=4"))
+    with pytest.raises(RecipeError, match="shards_at_once must be left out with sampling: weighted"):
+        tiny_recipe("data.shards_at_once=4", "data.sampling=weighted")
