@@ -40,8 +40,8 @@ SETTINGS = {
     "train.checkpoint_every": 5,
     "evaluation": "null",
 }
-MOMENTS = {"starting": 1, "training": 2, "writing": 2}
-"""What a run is killed at, and how often in relation to the others."""
+MOMENTS = ("starting", "training", "writing", "training", "writing")
+"""What a run is killed at, in a random order, as often as they are here."""
 CLOCK = ("time", "clips_per_second")
 
 
@@ -140,9 +140,8 @@ def wait_for(moment: str, process: subprocess.Popen[bytes], run: Path) -> bool:
     return False
 
 
-def kill_once(command: list[str], run: Path, log: Path, draw: random.Random) -> Kill | None:
+def kill_once(command: list[str], run: Path, log: Path, moment: str, draw: random.Random) -> Kill | None:
     """Starts the run and kills it; None: it came to its end before."""
-    moment = draw.choices(list(MOMENTS), weights=list(MOMENTS.values()))[0]
     delay = draw.uniform(0.0, {"starting": 6.0, "training": 2.0, "writing": 0.03}[moment])
     group = draw.random() < 0.5
     process = launch(command, log)
@@ -212,8 +211,10 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     finish(command_of(options, folder, undisturbed.name), folder / "undisturbed.log")
     command, log = command_of(options, folder, killed.name), folder / "killed.log"
     kills: list[Kill] = []
-    while len(kills) < options.kills:
-        kill = kill_once(command, killed, log, draw)
+    moments = [MOMENTS[number % len(MOMENTS)] for number in range(options.kills)]
+    draw.shuffle(moments)
+    for moment in moments:
+        kill = kill_once(command, killed, log, moment, draw)
         if kill is None:
             raise SystemExit(f"the run ended after {len(kills)} kills; give it more --steps")
         kills.append(kill)

@@ -49,6 +49,12 @@ def test_commands_are_taken(command: list[str]) -> None:
     assert all("=" in override for override in given["overrides"])
 
 
+def test_processes_that_are_started_again_get_a_store_of_their_own() -> None:
+    assert "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in SLURM.read_text()
+    environment = {variable["name"]: variable["value"] for variable in container()["env"]}
+    assert environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
+
+
 def test_the_slurm_script_is_one_that_bash_takes() -> None:
     subprocess.run(["bash", "-n", str(SLURM)], check=True)
     options = re.findall(r"^#SBATCH (--[\w-]+)", SLURM.read_text(), re.MULTILINE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from m2dx.errors import RecipeError, TrainingError
+
+logger = logging.getLogger(__name__)
 
 _LOST = re.compile(
     r"closed by peer|reset by peer|broken pipe|socket closed|timed out|timeout|failed to recv", re.IGNORECASE
@@ -123,5 +126,33 @@ def join_processes(device_name: str, *, timeout_minutes: float = 30.0) -> Proces
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+        timeout = timedelta(minutes=timeout_minutes)
+        store = _store_of_this_start(timeout)
+        if store is None:
+            dist.init_process_group(backend, timeout=timeout)
+        else:
+            rank = int(os.environ["RANK"])
+            dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
     return Processes(dist.get_rank(), world_size, device)
+
+
+def _store_of_this_start(timeout: timedelta) -> dist.Store | None:
+    """Where processes that torchrun has started again find each other; None: where torch would look by itself.
+
+    By default torchrun's processes share a store with it (torch 2.11), in which those of the next start would find, and
+    try, the addresses of those that are dead. On one machine the number of the start keeps them apart. On several it
+    need not be the same, so the main process warns; there the variable below gives each start a store of its own.
+    """
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if not shared or os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") == "0":
+        return None
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
+        if os.environ["RANK"] == "0":
+            logger.warning(
+                "torchrun's --max-restarts on several machines needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the "
+                "environment of each torchrun; without it, processes that are started again may not find each other"
+            )
+        return None
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, int(os.environ["WORLD_SIZE"]), is_master=False, timeout=timeout)
+    return dist.PrefixStore(f"start-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)

@@ -1,6 +1,7 @@
 """Processes find each other and their devices; test_shared_model.py trains in several."""
 
 import logging
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from m2dx.errors import RecipeError, TrainingError
-from m2dx.training.distributed import Processes, join_processes, pick_device
+from m2dx.training.distributed import Processes, _store_of_this_start, join_processes, pick_device
 
 
 def test_resuming_with_fewer_processes(
@@ -82,3 +83,26 @@ def test_other_errors_stay_what_they_are() -> None:
         raise RuntimeError("shapes do not match")
     with pytest.raises(RuntimeError, match="timed out"), alone.depending_on_each_other():
         raise RuntimeError("a download timed out")
+
+
+def test_a_start_after_another_has_a_store_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In torchrun's store the addresses of the dead would be found; with several machines a variable is needed."""
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    own = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": server.port, "RANK": 0, "WORLD_SIZE": 2}
+    elastic = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_MAX_RESTARTS": 3, "GROUP_WORLD_SIZE": 1}
+    for key, value in (own | elastic).items():
+        monkeypatch.setenv(key, str(value))
+    seconds = timedelta(seconds=20)
+    for count in (0, 1):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(count))
+        store = _store_of_this_start(seconds)
+        assert store is not None and not store.check(["address"])
+        store.set("address", "of this start")
+    assert not caplog.text
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    assert _store_of_this_start(seconds) is None
+    assert "needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in caplog.text
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "0")
+    assert _store_of_this_start(seconds) is None
