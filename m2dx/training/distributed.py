@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore  # torch.distributed has them, untyped
 
 from m2dx.errors import RecipeError, TrainingError
 
@@ -136,7 +137,7 @@ def join_processes(device_name: str, *, timeout_minutes: float = 30.0) -> Proces
     return Processes(dist.get_rank(), world_size, device)
 
 
-def _store_of_this_start(timeout: timedelta) -> dist.Store | None:
+def _store_of_this_start(timeout: timedelta) -> Store | None:
     """Where processes that torchrun has started again find each other; None: where torch would look by itself.
 
     By default torchrun's processes share a store with it (torch 2.11), in which those of the next start would find, and
@@ -154,5 +155,5 @@ def _store_of_this_start(timeout: timedelta) -> dist.Store | None:
             )
         return None
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(address, port, int(os.environ["WORLD_SIZE"]), is_master=False, timeout=timeout)
-    return dist.PrefixStore(f"start-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    store = TCPStore(address, port, int(os.environ["WORLD_SIZE"]), is_master=False, timeout=timeout)
+    return PrefixStore(f"start-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
