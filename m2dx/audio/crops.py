@@ -70,6 +70,15 @@ class Batch:
         """The same batch in page-locked memory; called by DataLoader."""
         return self._map(lambda tensor: tensor.pin_memory())
 
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Keeps the memory of a batch on a GPU from being used anew before the stream's work on it is done."""
+
+        def note(tensor: Tensor) -> Tensor:
+            tensor.record_stream(stream)
+            return tensor
+
+        self._map(note)
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(
             wav=change(self.wav),

@@ -20,6 +20,7 @@ from m2dx.model.multitask import StepLosses
 from m2dx.training.background_scoring import BackgroundScoring
 from m2dx.training.bad_files import SharedBadFiles
 from m2dx.training.checkpoint import Checkpoint, CheckpointFolder
+from m2dx.training.device_copies import DeviceCopies
 from m2dx.training.monitor import (
     RANKME_ROWS,
     CollapseAlarm,
@@ -54,6 +55,7 @@ class Trainer:
         self.schedule = Schedule.of(
             self.recipe, total_steps=self.total_steps, steps_per_epoch=self.batches.steps_per_epoch
         )
+        self.to_device = DeviceCopies(device)
         self.model = run.model.to(device).train()
         self.step = self.clips = 0
         self.resumed = resume is not None
@@ -182,7 +184,7 @@ class Trainer:
             self.bad_files.note(batch.bad)
             clip_ids.append(batch.clip_ids)
             last = micro == accumulate - 1
-            losses = self._backward(batch.to(self.processes.device), accumulate, last=last)
+            losses = self._backward(self.to_device(batch), accumulate, last=last)
             parts = {"loss": losses.total, **{f"loss_{name}": part for name, part in losses.parts.items()}}
             for name, value in parts.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / accumulate
