@@ -1,7 +1,8 @@
 """Fine-tunes pre-trained encoders and the same networks with random weights on a task, over several seeds.
 
     python benchmarks/finetune.py CSV --pretrained m2d=runs/m2d-seed{seed} [NAME=RUN ...] [--seeds 0 1 2]
-                                  [--lrs 5e-4 2e-3] [--epochs 10 30] [--unit-seconds S] [--work DIR] [--json OUT]
+                                  [--lrs 5e-4 2e-3] [--epochs 10 30] [--unit-seconds S] [--split] [--work DIR]
+                                  [--json OUT]
 
 The CSV must have training, validation and test parts, or folds: then each fold is the test part once, the next one the
 validation part, and scores are means over these. A seed is that of the pre-training ({seed} in RUN), of the
@@ -95,7 +96,7 @@ def tune(
     name: str, seed: int, setting: Setting, tasks: list[EvaluationTask], args: argparse.Namespace
 ) -> Tuned:
     """Fine-tunes once (on each fold), or reads what was found before."""
-    options = {"batch_size": args.batch_size, "optimizer": "adamw", "precision": args.precision}
+    options = {"batch_size": args.batch_size, "precision": args.precision, "adjust_positions": not args.split}
     facts = [name, seed, asdict(setting), options, str(args.csv), args.unit_seconds, args.pretrained]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     kept = args.work / f"{key}.json"
@@ -107,8 +108,7 @@ def tune(
         lr=setting.lr,
         epochs=setting.epochs,
         warmup_epochs=max(setting.epochs // 10, 1),
-        batch_size=args.batch_size,
-        precision=args.precision,
+        **options,
     )
     scores = [evaluator.evaluate(encoder, task, seeds=(seed,))[0] for task in tasks]
     details: list[Any] = [score.details for score in scores]
@@ -168,6 +168,9 @@ def main() -> None:
     parser.add_argument("--unit-seconds", type=float, default=2.08)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument(
+        "--split", action="store_true", help="split longer clips, instead of interpolating positions"
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/finetune"), help="folder of single results")
     parser.add_argument("--json", type=Path, help="where all scores are written")
     args = parser.parse_args()

@@ -27,6 +27,7 @@ HOW_IT_RUNS = (
     "train.checkpoint_every",
     "train.keep_last",
     "train.keep_every",
+    "train.timeout_minutes",
 )
 """Fields that may change while a sweep goes on, since they change no result (its folder may have been moved)."""
 
