@@ -42,5 +42,10 @@ def _numbers(result: Mapping[str, Any], key: str, *, with_quartiles: bool) -> li
     if key not in result["seconds"]:
         return [gflop, "", ""]
     ms = {name: 1e3 * result["seconds"][key][name] for name in ("median", "q1", "q3")}
-    spread = f" ({ms['q1']:.3g} to {ms['q3']:.3g})" if with_quartiles else ""
-    return [gflop, f"{ms['median']:.3g}{spread}", f"{result['share_of_matrix_rate'][key]:.0%}"]
+    spread = f" ({_short(ms['q1'])} to {_short(ms['q3'])})" if with_quartiles else ""
+    return [gflop, f"{_short(ms['median'])}{spread}", f"{result['share_of_matrix_rate'][key]:.0%}"]
+
+
+def _short(value: float) -> str:
+    """Three digits, without an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
