@@ -19,7 +19,10 @@ from m2dx.memory.limits import Memory
 from m2dx.memory.shortage import is_killed_worker, is_shortage
 from m2dx.training.background_scoring import BackgroundScoring
 
-CUDA = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 23.65 GiB of which 1.21 GiB is free."
+CUDA = (
+    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 23.65 GiB of which 1.21 GiB is "
+    "free."
+)
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="of Linux alone")
 
 
