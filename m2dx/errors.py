@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class M2dxError(Exception):
     """Base of every error that is the user's to mend (a recipe, a file, a plugin), not a bug of m2dx."""
@@ -18,6 +21,17 @@ class PluginError(M2dxError):
     def failed(cls, what: str, error: Exception) -> PluginError:
         """The error that says in one line what failed with an error that is not m2dx's own."""
         return cls(" ".join(f"{what} failed: {type(error).__name__}: {error}".split()))
+
+    @classmethod
+    @contextmanager
+    def blaming(cls, what: str) -> Iterator[None]:
+        """Inside, an error that is not m2dx's own becomes this one, with `what` failed."""
+        try:
+            yield
+        except M2dxError:
+            raise
+        except Exception as error:
+            raise cls.failed(what, error) from error
 
 
 class AudioError(M2dxError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from m2dx.audio.packs import is_shard
 from m2dx.components import Clip, Dataset
-from m2dx.errors import AudioError, M2dxError, PluginError
+from m2dx.errors import AudioError, PluginError
 
 
 class PackedStrings(Sequence[str]):
@@ -179,7 +178,7 @@ def pack_clips(
 
 def list_clips(name: str, dataset: Dataset, split: str | None = None) -> list[Clip]:
     """`dataset.clips(split)`; `PluginError` that names the data set where it fails or gives something else."""
-    with _blaming(name, dataset, "clips()"):
+    with PluginError.blaming(f"{_label(name, dataset)}: clips()"):
         clips = list(dataset.clips(split))
         other = next((clip for clip in clips if not isinstance(clip, Clip)), None)
     if other is not None:
@@ -189,24 +188,14 @@ def list_clips(name: str, dataset: Dataset, split: str | None = None) -> list[Cl
 
 def names_of(name: str, dataset: Dataset) -> tuple[str, ...]:
     """`dataset.label_names()`; `PluginError` that names the data set where it fails."""
-    with _blaming(name, dataset, "label_names()"):
+    with PluginError.blaming(f"{_label(name, dataset)}: label_names()"):
         return tuple(dataset.label_names())
 
 
 def missing_of(name: str, dataset: Dataset) -> list[str]:
     """`dataset.missing()`; `PluginError` that names the data set where it fails."""
-    with _blaming(name, dataset, "missing()"):
+    with PluginError.blaming(f"{_label(name, dataset)}: missing()"):
         return list(dataset.missing())
-
-
-@contextmanager
-def _blaming(name: str, dataset: Dataset, call: str) -> Iterator[None]:
-    try:
-        yield
-    except M2dxError:
-        raise
-    except Exception as error:
-        raise PluginError.failed(f"{_label(name, dataset)}: {call}", error) from error
 
 
 def _label(name: str, dataset: Dataset) -> str:

@@ -178,12 +178,8 @@ def draw_noise(
     """
     label = f"noise source {source.name!r}"
     draw = getattr(source, "draw_stored", source.draw) if stored else source.draw
-    try:
+    with PluginError.blaming(f"{label}: draw({num_samples}, generator)"):
         wav = draw(num_samples, generator)
-    except M2dxError:
-        raise
-    except Exception as error:
-        raise PluginError.failed(f"{label}: draw({num_samples}, generator)", error) from error
     if stored and isinstance(wav, Tensor) and wav.dtype == torch.int16 and wav.shape == (num_samples,):
         return wav
     found = f"{tuple(wav.shape)} {wav.dtype}" if isinstance(wav, Tensor) else type(wav).__name__

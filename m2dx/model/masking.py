@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from m2dx.components import Masking
-from m2dx.errors import M2dxError, PluginError
+from m2dx.errors import PluginError
 
 
 def num_visible_patches(num_patches: int, mask_ratio: float) -> int:
@@ -35,12 +35,8 @@ class MaskDraw:
     def __call__(self, generator: torch.Generator) -> Tensor:
         origin = "" if self.plugin is None else f" of plugin {self.plugin!r}"
         label, patches = f"masking {self.masking.name!r}{origin}", self.num_patches
-        try:
+        with PluginError.blaming(f"{label}: draw(generator)"):
             ids = self.masking.draw(generator)
-        except M2dxError:
-            raise
-        except Exception as error:
-            raise PluginError.failed(f"{label}: draw(generator)", error) from error
         found = f"{tuple(ids.shape)} {ids.dtype}" if isinstance(ids, Tensor) else type(ids).__name__
         if found != f"({patches},) {torch.int64}":
             raise PluginError(

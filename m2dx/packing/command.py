@@ -13,6 +13,7 @@ from m2dx.packing.pack import BAD_FILES, PackOptions, PackSummary, Progress, pac
 from m2dx.packing.sources import Source, source_of_path, source_of_recipe
 from m2dx.plugins import PluginHost
 from m2dx.recipe.loading import load_recipe
+from m2dx.results.table import counted
 
 RECIPE_SUFFIXES = (".yaml", ".yml")
 
@@ -52,7 +53,8 @@ def _bar(console: Console) -> Iterator[Progress | None]:
 def _lines(summary: PackSummary, folder: Path) -> Iterator[str]:
     lists = ", ".join(f"{name} {count}" for name, count in summary.clips.items())
     yield (
-        f"packed: {folder}, clips: {lists}; {summary.members} pieces of audio in {summary.shards} shards, "
+        f"packed: {folder}, clips: {lists}; {counted(summary.members, 'piece')} of audio in "
+        f"{counted(summary.shards, 'shard')}, "
         f"{summary.bytes / 1e9:.3g} GB"
     )
     if summary.kept_shards:

@@ -33,7 +33,7 @@ def run(*arguments: object) -> str:
 def test_a_folder_is_packed_and_what_it_cost_is_said(folder: Path, tmp_path: Path) -> None:
     (folder / "bad.wav").write_bytes(b"no audio")
     said = run(folder, tmp_path / "out")
-    assert "clips: clips 3; 3 pieces of audio in 1 shards" in said
+    assert "clips: clips 3; 3 pieces of audio in 1 shard" in said
     assert "1 files could not be used, and 1 clips are left out" in said
     assert "3 pieces were not mono 16-bit PCM" in said
     assert "3 pieces have samples beyond full scale, which are clipped" in said
