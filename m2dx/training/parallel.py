@@ -35,6 +35,9 @@ class Parallel:
         """Around forward and backward pass of an accumulation step: only the last one's gradients meet."""
         return contextlib.nullcontext()
 
+    def end(self) -> None:
+        """Lets go of what holds the process group; there is no training after it."""
+
     def whole(self, state: dict[str, Any]) -> dict[str, Any]:
         """A state for a checkpoint, in which every tensor is whole; every process has to ask for it."""
         return state
@@ -53,6 +56,15 @@ class Copies(Parallel):
 
     def accumulation(self, *, last: bool) -> AbstractContextManager[None]:
         return contextlib.nullcontext() if last else self._ddp.no_sync()
+
+    def end(self) -> None:
+        """Where DDP is the last to hold a group of gloo, the process may hang when DDP goes.
+
+        It then waits, with Python's lock, for a thread of gloo that needs the lock to let go of its last tensors
+        (torch 2.11; pytorch issue 56297). The group's own handle, which goes after this, waits without the lock.
+        """
+        self.forward = self.model
+        del self._ddp
 
 
 class Shards(Parallel):
@@ -110,9 +122,8 @@ def share_model(model: MultiTask, train: TrainSection, processes: Processes) -> 
     """
     sharded = train.sharding == "fsdp" and processes.world_size > 1
     if train.compile and sharded:
-        for block in _blocks(
-            model
-        ):  # what gathers and frees a block's weights stays outside of what is compiled
+        # What gathers and frees a block's weights stays outside of what is compiled.
+        for block in _blocks(model):
             block.compile()
     elif train.compile:
         compile_parts(model.masked_model)

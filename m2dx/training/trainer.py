@@ -76,10 +76,8 @@ class Trainer:
         self.requests, self.votes = StopRequests(), StopVotes()
         self.scoring: BackgroundScoring | None = None
         """May be set before `fit`, in the main process; it is given all checkpoints but the last."""
-        self.seconds_before, self._started = (
-            0.0,
-            time.perf_counter(),
-        )  # of the run before this process; its start
+        self.seconds_before = 0.0  # of the run before this process
+        self._started = time.perf_counter()
         if resume:
             load_run_state(self, resume)
         else:
@@ -104,6 +102,7 @@ class Trainer:
             progress.close()
             if metrics is not None:
                 metrics.close()
+            self.parallel.end()
         received = self.requests.received
         return TrainingSummary(
             steps=self.step,

@@ -1,7 +1,9 @@
 """Processes find each other and their devices; test_shared_model.py trains in several."""
 
 import logging
+import weakref
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import torch.distributed as dist
 
 from m2dx.errors import RecipeError, TrainingError
 from m2dx.training.distributed import Processes, _store_of_this_start, join_processes, pick_device
+from m2dx.training.parallel import Copies
 
 
 def test_resuming_with_fewer_processes(
@@ -33,6 +36,19 @@ def test_one_process_is_the_plain_case() -> None:
     assert processes.concat(values) is values
     assert processes.gather("x") == ["x"] and processes.from_main("y") == "y"
     processes.close()
+
+
+def test_ddp_is_gone_when_the_processes_part(tiny_recipe: Any, make_trainer: Any, tmp_path: Path) -> None:
+    """Where it held the group longer than Python does, a process hung at its end now and then."""
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    try:
+        trainer = make_trainer(tiny_recipe("train.epochs=0.6"))
+        trainer.parallel = Copies(trainer.model)
+        ddp = weakref.ref(trainer.parallel.forward)
+        assert trainer.fit().steps == 3
+        assert ddp() is None
+    finally:
+        dist.destroy_process_group()
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
