@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from m2dx.errors import MemoryShortageError
 from m2dx.memory.limits import host_memory, shared_memory
-from m2dx.memory.shortage import is_killed_worker, is_shortage
+from m2dx.memory.shortage import is_shortage, killed_worker
 from m2dx.memory.sizes import gigabytes
 from m2dx.recipe.schema import Recipe
 
@@ -28,8 +28,9 @@ def memory_advice(during: str, advice: Advice) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError, OSError) as error:
-        if is_killed_worker(error):
-            raise MemoryShortageError(_killed_worker(error, during, advice)) from error
+        killed = killed_worker(error)
+        if killed is not None:
+            raise MemoryShortageError(_killed_worker(killed, during, advice)) from error
         if not is_shortage(error):
             raise
         asked = _asked(str(error))
@@ -100,8 +101,8 @@ def killed_evaluation() -> str:
     )
 
 
-def _killed_worker(error: BaseException, during: str, advice: Advice) -> str:
-    bus = "Bus error" in str(error)
+def _killed_worker(killed: str, during: str, advice: Advice) -> str:
+    bus = killed == "Bus error"
     room = shared_memory()
     if bus and room is not None:
         why = (

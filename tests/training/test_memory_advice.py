@@ -16,7 +16,7 @@ from m2dx.evaluation.runner import evaluate
 from m2dx.memory import limits
 from m2dx.memory.advice import evaluation_advice, memory_advice, next_accumulation, training_advice
 from m2dx.memory.limits import Memory
-from m2dx.memory.shortage import is_killed_worker, is_shortage
+from m2dx.memory.shortage import is_shortage, killed_worker
 from m2dx.training.background_scoring import BackgroundScoring
 
 CUDA = (
@@ -75,23 +75,51 @@ def test_advice_for_training_names_the_next_accumulation(tiny_recipe: Any) -> No
     assert least[0].startswith("a smaller model") and "train.sharding=fsdp" in least[1]
 
 
+def worker_error(cause: str | None, *, direct: bool = False) -> RuntimeError:
+    """torch's error for a loading process that is gone: one with a cause, or, where it comes later, the cause alone."""
+    known = None if cause is None else RuntimeError(f"DataLoader worker (pid 12) {cause}")
+    if direct:
+        assert known is not None
+        return known
+    error = RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly")
+    error.__cause__ = known
+    return error
+
+
+BUS_ERROR = (
+    "is killed by signal: Bus error. It is possible that dataloader's workers are out of shared memory."
+)
+
+
+@pytest.mark.parametrize("direct", [False, True])
 @pytest.mark.parametrize(
     ("cause", "expected"),
     [
         ("is killed by signal: Killed. ", "fewer loading processes (data.workers)"),
-        ("is killed by signal: Bus error. It is possible that dataloader's workers are out of shared memory.",
-         "--shm-size"),
-        ("exited unexpectedly", "fewer loading processes (data.workers)"),
+        (BUS_ERROR, "--shm-size"),
+        (None, "fewer loading processes (data.workers)"),
     ],
-)  # fmt: skip
-def test_a_killed_loading_process_is_explained(cause: str, expected: str) -> None:
-    prefix = (
-        "DataLoader worker (pid(s) 12, 13)" if cause.startswith("exited") else "DataLoader worker (pid 12)"
-    )
-    error = RuntimeError(f"{prefix} {cause}")
-    assert is_killed_worker(error) and not is_shortage(error)
+)
+def test_a_killed_loading_process_is_explained(cause: str | None, expected: str, direct: bool) -> None:
+    error = worker_error(cause, direct=direct and cause is not None)
+    assert killed_worker(error) and not is_shortage(error)
     text = text_of(error)
     assert "a loading process was killed during training" in text and expected in text
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        "is killed by signal: Segmentation fault. ",
+        "exited unexpectedly with exit code 1. Details are lost due to multiprocessing.",
+    ],
+)
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_loading_process_that_crashes_has_its_own_error(cause: str, direct: bool) -> None:
+    error = worker_error(cause, direct=direct)
+    with pytest.raises(RuntimeError, match="DataLoader worker") as raised, memory_advice("training", list):
+        raise error
+    assert raised.value is error
 
 
 def test_a_real_killed_loading_process_is_explained(
