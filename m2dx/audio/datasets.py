@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from m2dx.audio.files import AudioFiles, extension_of, list_audio
+from m2dx.audio.packs import is_there
 from m2dx.audio.tables import read_table
 from m2dx.components import LABEL_SEPARATOR, Clip, Dataset
 from m2dx.errors import AudioError
@@ -100,7 +101,7 @@ class CsvDataset(Dataset):
     def missing(self) -> list[str]:
         """One line where listed files do not exist: how many, and the first ones."""
         files = dict.fromkeys(clip.path for clip in self._clips)
-        absent = [str(file) for file in files if not file.exists()]
+        absent = [str(file) for file in files if not is_there(file)]
         if not absent:
             return []
         return [

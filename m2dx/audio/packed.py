@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from m2dx.audio.packs import MANIFEST, MEMBERS, Pack
-from m2dx.audio.remote_packs import begin_copy, fetch
+from m2dx.audio.remote_packs import begin_copy, ensure_file
 from m2dx.components import Clip, Dataset
 from m2dx.errors import AudioError
 
@@ -74,8 +74,8 @@ class PackedDataset(Dataset):
         lists = self._pack.manifest["lists"]
         part = self._part(tuple(lists))
         path = self.path / f"{part}.jsonl"
-        if self.url is not None and not path.exists():
-            fetch(self.url, self.path, path.name)
+        if self.url is not None:
+            ensure_file(self.url, self.path, path.name)
         try:
             with path.open(encoding="utf-8") as file:
                 head = json.loads(file.readline())

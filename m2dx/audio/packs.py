@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from m2dx.audio.pcm import AudioInfo
 from m2dx.audio.remote_packs import ensure_shard, is_copy
-from m2dx.errors import AudioError
+from m2dx.errors import AudioError, TrainingError
 
 MANIFEST = "pack.json"
 MEMBERS = "members.npy"
@@ -31,6 +31,7 @@ COLUMNS = ("begin", "bytes", "sample_rate", "frames", "channels")
 _INSIDE = ".tar" + os.sep
 _MOST_OPEN = 64  # shards of one process
 _MOST_IN_MEMORY = 4 * 2**20  # bytes; of a larger member only what is asked for is read
+_MOST_FETCHES = 10  # of a shard that other processes remove again before it is open
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,33 @@ class Shard:
     members: int
 
 
+class OpenShard:
+    """A shard that is open for as long as anything holds this object: other threads may read what the pack lets go."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether only open descriptors keep its bytes on the disk."""
+        return os.fstat(self.descriptor).st_nlink == 0
+
+
 @dataclass(frozen=True)
 class Member:
-    """Where an audio file lies in an open shard."""
+    """Where an audio file lies in an open shard. Hold it while you read."""
 
-    descriptor: int  # of the shard, which stays open
+    shard: OpenShard
     begin: int  # bytes
     size: int
-    info: AudioInfo
+
+    @property
+    def descriptor(self) -> int:
+        """Of the shard."""
+        return self.shard.descriptor
 
     def open(self) -> BinaryIO:
         """Its content, as a binary file."""
@@ -75,12 +95,12 @@ class Pack:
             raise AudioError(
                 f"the pack {folder} is damaged: {MEMBERS} does not fit {MANIFEST}; copy both again"
             )
-        self._open: OrderedDict[str, int] = OrderedDict()
+        self._open: OrderedDict[str, OpenShard] = OrderedDict()  # the last used last
 
     def member(self, shard_name: str, name: str) -> Member:
         """A member by its name, such as `00003-000012.flac`. Raises `AudioError`, without the path."""
-        shard, (begin, size, *info) = self._row(shard_name, name)
-        return Member(self._descriptor(shard), begin, size, AudioInfo(*info))
+        shard, (begin, size, *_) = self._row(shard_name, name)
+        return Member(self._shard(shard), begin, size)
 
     def info(self, shard_name: str, name: str) -> AudioInfo:
         """What a member's header says, without its shard. Raises `AudioError`, without the path."""
@@ -94,17 +114,33 @@ class Pack:
         found: list[int] = self._members[shard.first + row].tolist()
         return shard, found
 
-    def _descriptor(self, shard: Shard) -> int:
-        descriptor = self._open.get(shard.name)
-        if descriptor is not None:
-            self._open.move_to_end(shard.name)
-            return descriptor
-        ensure_shard(self.folder, shard)
-        descriptor = open_whole(os.path.join(self.folder, shard.name), shard)
-        self._open[shard.name] = descriptor
+    def _shard(self, shard: Shard) -> OpenShard:
+        # Each step is atomic, so that threads need no lock, which a forked process could inherit as taken.
+        opened = self._open.pop(shard.name, None)
+        if opened is None:
+            opened = self._opened(shard)
+            for name, other in list(self._open.items()):
+                if other.is_removed:
+                    self._open.pop(name, None)
+        self._open[shard.name] = opened
         if len(self._open) > _MOST_OPEN:
-            os.close(self._open.popitem(last=False)[1])
-        return descriptor
+            self._open.popitem(last=False)
+        return opened
+
+    def _opened(self, shard: Shard) -> OpenShard:
+        for _ in range(_MOST_FETCHES):
+            ensure_shard(self.folder, shard)
+            try:
+                return open_whole(os.path.join(self.folder, shard.name), shard)
+            except FileNotFoundError as error:
+                if not is_copy(self.folder):
+                    raise AudioError(
+                        f"missing: the shard {shard.name} cannot be opened: {error.strerror}"
+                    ) from error
+        raise TrainingError(
+            f"{self.folder} must have room for the shards that are read at a time, but other processes removed "
+            f"{shard.name} {_MOST_FETCHES} times before it was open; raise `keep_gb`"
+        )
 
 
 def find_member(path: str) -> Member | None:
@@ -126,11 +162,15 @@ def _find(path: str) -> tuple[Pack, str, str] | None:
         return None
     shard, name = path[: place + 4], path[place + 5 :]
     folder, shard_name = os.path.split(shard)
-    if not os.path.exists(os.path.join(folder, MANIFEST)):
+    try:
+        written = os.stat(os.path.join(folder, MANIFEST)).st_mtime_ns
+    except OSError:
         if os.path.isfile(shard):
-            raise AudioError(f"missing: {shard_name} has no {MANIFEST} beside it, as `m2dx pack` writes")
+            raise AudioError(
+                f"missing: {shard_name} has no {MANIFEST} beside it, as `m2dx pack` writes"
+            ) from None
         return None  # a folder whose name ends like a tar file's
-    return _pack(folder), shard_name, name
+    return _pack(folder, written), shard_name, name
 
 
 def is_shard(path: str) -> bool:
@@ -182,17 +222,18 @@ def read_manifest(folder: str) -> dict[str, Any]:
     return manifest
 
 
-def open_whole(path: str, shard: Shard) -> int:
-    """A descriptor of a shard of the right size; `AudioError` where it is missing or has another."""
+def open_whole(path: str, shard: Shard) -> OpenShard:
+    """A shard of the right size. Raises FileNotFoundError where it is missing, else `AudioError`."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        opened = OpenShard(os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)))
+    except FileNotFoundError:
+        raise
     except OSError as error:
-        raise AudioError(f"missing: the shard {shard.name} cannot be opened: {error.strerror}") from error
-    size = os.fstat(descriptor).st_size
+        raise AudioError(f"the shard {shard.name} cannot be opened: {error.strerror}") from error
+    size = os.fstat(opened.descriptor).st_size
     if size != shard.bytes:
-        os.close(descriptor)
         raise AudioError(f"truncated: the shard {shard.name} must have {shard.bytes} bytes, but has {size}")
-    return descriptor
+    return opened
 
 
 def _shards(manifest: Mapping[str, Any]) -> dict[str, Shard]:
@@ -210,7 +251,8 @@ def _row(name: str) -> int | None:
 
 
 @lru_cache(maxsize=16)
-def _pack(folder: str) -> Pack:
+def _pack(folder: str, written: int) -> Pack:
+    """The pack whose manifest was written at that time (ns): one that is packed anew is opened anew."""
     return Pack(folder)
 
 

@@ -33,9 +33,12 @@ class AudioFile:
         path = os.fspath(path)
         self._descriptor: int | None = None
         self._source: PlainWav | Decoder | None = None
-        member = find_member(path)
+        self._member = find_member(path)  # held: it keeps its shard open
         try:
-            self._source = self._open_file(path) if member is None else _open_member(path, member)
+            self._source = self._open_file(path) if self._member is None else _open_member(path, self._member)
+        except OSError as error:
+            self.close()
+            raise AudioError(reason_of(error, "cannot be opened")) from error
         except BaseException:
             self.close()
             raise
@@ -45,7 +48,7 @@ class AudioFile:
         size = _regular_file_bytes(path)
         plain = None
         if path.lower().endswith(".wav"):
-            self._descriptor = _open(path)
+            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
             plain = plain_wav(self._descriptor, 0, size)
         return Decoder(path, size) if plain is None else plain
 
@@ -160,10 +163,3 @@ def _regular_file_bytes(path: str) -> int:
     if status.st_size == 0:
         raise AudioError("empty: 0 bytes")
     return status.st_size
-
-
-def _open(path: str) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    except OSError as error:
-        raise AudioError(reason_of(error, "cannot be opened")) from error

@@ -41,9 +41,17 @@ def begin_copy(folder: Path, url: str, *, keep_bytes: int | None, files: Sequenc
             raise AudioError(f"{folder} must be empty or new to keep the pack of {url}; give another `path`")
         if known != settings:
             _write(source, json.dumps(settings).encode())
-        for name in files:
-            if not (folder / name).exists():
-                fetch(url, folder, name)
+    for name in files:
+        ensure_file(url, folder, name)
+
+
+def ensure_file(url: str, folder: Path, name: str) -> None:
+    """Fetches a file of a pack's index that is not in the folder; one process does it."""
+    if (folder / name).exists():
+        return
+    with _lock(folder / name):
+        if not (folder / name).exists():
+            fetch(url, folder, name)
 
 
 def is_copy(folder: str) -> bool:
@@ -115,14 +123,15 @@ def _copy(url: str, path: Path) -> str:
 
 def _remove_oldest(folder: Path, keep_bytes: int, *, but: str) -> None:
     """Removes shards that were not used for longest, until the others have at most `keep_bytes`."""
-    found = sorted((path.stat().st_mtime, path) for path in folder.glob("shard-*.tar"))
-    total = sum(path.stat().st_size for _, path in found)
-    for _, path in found:
-        if total <= keep_bytes:
-            return
-        if path.name != but:
-            total -= path.stat().st_size
-            path.unlink()  # who has it open reads on
+    with _lock(folder / "shards"):
+        found = [(path, path.stat()) for path in folder.glob("shard-*.tar")]
+        total = sum(status.st_size for _, status in found)
+        for path, status in sorted(found, key=lambda item: item[1].st_mtime_ns):
+            if total <= keep_bytes:
+                return
+            if path.name != but:
+                total -= status.st_size
+                path.unlink()  # who has it open reads on
 
 
 def _lock(path: Path) -> Any:

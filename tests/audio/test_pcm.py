@@ -169,3 +169,15 @@ def test_generators_are_those_of_a_plain_seed_sequence(seed: int, epoch: int, po
     expected = torch.Generator().manual_seed(int(state[0]))
     got = seeded_generator(Stream.CROP, seed=seed, epoch=epoch, position=position)
     assert torch.equal(torch.rand(4, generator=got), torch.rand(4, generator=expected))
+
+
+def test_a_disk_that_fails_at_the_header_is_told_as_a_bad_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    path = write(tmp_path / "a.wav")
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(AudioError, match="cannot be opened: Input/output error"):
+        probe(path)

@@ -1,6 +1,10 @@
 """Packs elsewhere: shards are fetched when they are read, whole and once, in an order that needs few of them."""
 
 import json
+import multiprocessing
+import time
+import weakref
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,7 @@ from m2dx.audio.crops import TrainingCrops
 from m2dx.audio.datasets import FolderDataset
 from m2dx.audio.loader import training_loader
 from m2dx.audio.packed import PackedDataset
+from m2dx.audio.packs import Shard, find_member
 from m2dx.audio.reading import probe, read_wav
 from m2dx.errors import AudioError, TrainingError
 from m2dx.packing.pack import PackOptions, pack
@@ -69,6 +74,73 @@ def test_shards_that_were_not_used_for_longest_make_room(remote: Path, tmp_path:
     for clip in clips:
         assert len(read_wav(clip.path)) == RATE
     assert shards_in(tmp_path / "copy") == ["shard-00004.tar", "shard-00005.tar"]
+
+
+def test_a_removed_shard_takes_no_room_when_the_next_is_open(remote: Path, tmp_path: Path) -> None:
+    clips = PackedDataset(path=tmp_path / "copy", url=URL, keep_gb=1e-9).clips()
+    kept = [find_member(str(clip.path)).shard for clip in clips[:2]]
+    assert kept[0] is kept[1]
+    shard = weakref.ref(kept.pop())
+    kept.clear()
+    assert shard() is not None
+    read_wav(clips[2].path)  # removes the first shard
+    assert shard() is None
+
+
+def test_a_shard_that_another_process_removes_too_soon_is_fetched_again(
+    remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = PackedDataset(path=tmp_path / "copy", url=URL, keep_gb=1.0).clips()
+    ensure, calls = remote_packs.ensure_shard, []
+
+    def removed(times: int):
+        def ensure_and_lose(folder: str, shard: Shard) -> None:
+            ensure(folder, shard)
+            calls.append(shard.name)
+            if len(calls) <= times:
+                (Path(folder) / shard.name).unlink()
+
+        return ensure_and_lose
+
+    monkeypatch.setattr("m2dx.audio.packs.ensure_shard", removed(2))
+    assert len(read_wav(clips[0].path)) == RATE
+    assert len(calls) == 3
+    monkeypatch.setattr("m2dx.audio.packs.ensure_shard", removed(1000))
+    with pytest.raises(TrainingError, match=r"removed shard-00005\.tar 10 times .* raise `keep_gb`"):
+        read_wav(clips[-1].path)
+
+
+def read_all(folder: Path, seed: int) -> list[bool]:
+    """Whether each of many clips, in an order of its own, has as many samples as it should."""
+    clips = PackedDataset(
+        path=folder / "copy", url=f"file://{folder / 'pack'}", keep_gb=150_000 / 1e9
+    ).clips()
+    order = np.random.default_rng(seed).integers(len(clips), size=60)
+    return [len(read_wav(clips[number].path)) == RATE for number in order]
+
+
+def test_processes_share_a_folder_with_little_room(
+    remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m2dx.audio.packs._MOST_OPEN", 1)
+    with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("fork")) as pool:
+        for found in pool.map(read_all, [tmp_path] * 3, range(3)):
+            assert all(found)
+
+
+def test_the_index_is_fetched_once(remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy, fetched = remote_packs._copy, []
+
+    def slow(url: str, path: Path) -> str:
+        fetched.append(path.name)
+        time.sleep(0.2)
+        return copy(url, path)
+
+    monkeypatch.setattr(remote_packs, "_copy", slow)
+    with ThreadPoolExecutor(3) as pool:
+        datasets = [PackedDataset(path=tmp_path / "copy", url=URL) for _ in range(3)]
+        assert [len(clips) for clips in pool.map(PackedDataset.clips, datasets)] == [12] * 3
+    assert fetched == [".members.npy.partial", ".pack.json.partial", ".clips.jsonl.partial"]
 
 
 def test_a_damaged_shard_stops_the_run_instead_of_counting_as_bad(remote: Path, tmp_path: Path) -> None:
