@@ -14,6 +14,7 @@ import soundfile
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from m2dx.audio.decoding import Decoder, reason_of
 from m2dx.audio.packs import find_member
 from m2dx.audio.pcm import STEP, AudioInfo, StoredSamples
 from m2dx.audio.reading import AudioFile
@@ -22,6 +23,7 @@ from m2dx.packing.plan import Stretch
 
 Format = Literal["flac", "wav", "keep"]
 _MARGIN = 2  # frames, for lists whose ends round differently
+_LONGEST_SUFFIX = 8  # characters; longer ones are no formats, and names in tar files are limited
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def encode(stretch: Stretch, *, form: Format, sample_rate: int | None) -> Encode
 
     What training would refuse of it is in `bad`; nothing is raised for audio that cannot be used.
     """
-    suffix = Path(stretch.path).suffix.lower().lstrip(".") if form == "keep" else form
+    suffix = _suffix(stretch.path) if form == "keep" else form
     try:
         with AudioFile(stretch.path) as file:
             bad = _bad_extents(file, stretch)
@@ -64,11 +66,17 @@ def encode(stretch: Stretch, *, form: Format, sample_rate: int | None) -> Encode
             first, frames = _frames(file, stretch)
             rate = sample_rate or file.info.sample_rate
             samples = file.read_stored(first, frames, sample_rate=rate)
+        stored, clipped = _to_16_bit(samples)
+        content = _encoded(stored, rate, form)
     except AudioError as error:
         return Encoded(b"", suffix, bad=tuple((extent, str(error)) for extent in stretch.extents))
-    stored, clipped = _to_16_bit(samples)
     info = AudioInfo(rate, len(stored), 1)
-    return Encoded(_encoded(stored, rate, form), suffix, info, bad, samples.dtype != np.int16, clipped)
+    return Encoded(content, suffix, info, bad, samples.dtype != np.int16, clipped)
+
+
+def _suffix(path: str) -> str:
+    suffix = Path(path).suffix.lower().lstrip(".")
+    return suffix if suffix.isalnum() and len(suffix) <= _LONGEST_SUFFIX else ""
 
 
 def _bad_extents(file: AudioFile, stretch: Stretch) -> tuple[tuple[tuple[float, float | None], str], ...]:
@@ -91,12 +99,17 @@ def _frames(file: AudioFile, stretch: Stretch) -> tuple[int, int]:
 
 def _content(path: str) -> bytes:
     member = find_member(path)
-    if member is not None:  # of another pack
-        return member.open().read()
     try:
-        return Path(path).read_bytes()
+        content = Path(path).read_bytes() if member is None else member.open().read()
     except OSError as error:
         raise AudioError(f"cannot be opened: {error.strerror}") from error
+    try:
+        Decoder(io.BytesIO(content), len(content)).close()
+    except AudioError as error:
+        raise AudioError(
+            f"cannot be kept, for it must be read without its name ({error}); --format flac or wav can store it"
+        ) from error
+    return content
 
 
 def _to_16_bit(samples: StoredSamples) -> tuple[NDArray[np.int16], int]:
@@ -111,7 +124,10 @@ def _to_16_bit(samples: StoredSamples) -> tuple[NDArray[np.int16], int]:
 
 def _encoded(samples: NDArray[np.int16], rate: int, form: str) -> bytes:
     buffer = io.BytesIO()
-    soundfile.write(buffer, samples, rate, format=form.upper(), subtype="PCM_16")
+    try:
+        soundfile.write(buffer, samples, rate, format=form.upper(), subtype="PCM_16")
+    except soundfile.SoundFileError as error:  # such as a rate beyond what FLAC has
+        raise AudioError(reason_of(error, f"cannot be stored as {form} at {rate} Hz")) from error
     return buffer.getvalue()
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,12 @@ from m2dx.audio.packs import MANIFEST, MEMBERS, VERSION
 from m2dx.components import Clip
 from m2dx.errors import AudioError
 from m2dx.packing.encoding import Encoded, Format, Members, gather
-from m2dx.packing.plan import ClipSet, Plan, fingerprint, make_plan
+from m2dx.packing.plan import ClipSet, Plan, fingerprint, key_of, make_plan
 from m2dx.packing.shards import ShardRecord, ShardWriter, write_whole
 
 BAD_FILES = "bad_files.tsv"
 _STARTED = ".started.json"  # whose packing a folder is
+_LOCK = ".lock"
 _BATCH = 8  # stretches that a loading process encodes at a time
 
 Progress = Callable[[int, int], None]
@@ -66,11 +69,12 @@ def pack(
     identity = fingerprint(sets, {**stored_as, "version": VERSION})
     plan = make_plan(sets.values(), whole_files=options.form == "keep")
     try:
-        done = _begin(folder, identity)
-        records = list(done)
-        for record in _write_shards(plan, sets, folder, options, done, progress):
-            records.append(record)
-        return _finish(sets, plan, folder, records, identity, stored_as, kept=len(done))
+        with _alone(folder):
+            done = _begin(folder, identity)
+            records = list(done)
+            for record in _write_shards(plan, sets, folder, options, done, progress):
+                records.append(record)
+            return _finish(sets, plan, folder, records, identity, stored_as, kept=len(done))
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "the disk is full" if full else f"{error.strerror or error}"
@@ -80,10 +84,28 @@ def pack(
         ) from error
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """AudioError where another process is packing into the folder, such as a job that was started again too early."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK, blocking=False)
+    try:
+        with lock:
+            try:
+                yield
+            finally:
+                (folder / _LOCK).unlink(missing_ok=True)
+    except Timeout:
+        raise AudioError(
+            f"only one process may pack into {folder}, but another is at it; wait for it"
+        ) from None
+
+
 def _begin(folder: Path, identity: str) -> list[ShardRecord]:
     """The shards that are done; AudioError where the folder is not for this packing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    there = {path.name for path in folder.iterdir()}
+    there = {path.name for path in folder.iterdir()} - {_LOCK}
     if MANIFEST in there:
         raise AudioError(f"{folder} must not be a finished pack; remove it, or take another folder")
     if not there:
@@ -134,6 +156,7 @@ def _write_shards(
     loader = worker_loader(members, batches, collate=gather, workers=options.workers)
     about = _about(plan, sets)
     number, writer = len(done), None
+    gc.freeze()  # or each loading process would copy millions of listed clips when it collects garbage
     try:
         for stretch, encoded in enumerate((item for batch in loader for item in batch), start=first):
             if writer is None:
@@ -148,6 +171,7 @@ def _write_shards(
             yield writer.finish(total)
             writer = None
     finally:
+        gc.unfreeze()
         if writer is not None:
             writer.abandon()
 
@@ -170,19 +194,20 @@ def _about(plan: Plan, sets: Mapping[str, ClipSet]) -> dict[int, list[dict[str, 
     for name, clip_set in sets.items():
         for clip in clip_set.clips:
             number = plan.stretch_of(clip)
-            start = clip.start - plan.stretches[number].begin
-            found[number].append({"list": name, **_known(clip, start)})
+            found[number].append({"list": name, **_known(clip, plan.stretches[number].begin)})
     return found
 
 
-def _known(clip: Clip, start: float) -> dict[str, Any]:
+def _known(clip: Clip, begin: int) -> dict[str, Any]:
+    """What is known of a clip in a stretch that begins there (s)."""
+    _, start, duration = key_of(clip)
     known = {
-        "start": start or None,
-        "duration": clip.duration,
+        "start": start - begin or None,
+        "duration": duration,
         "labels": clip.labels or None,
         "split": clip.split,
         "group": clip.group,
-        "weight": None if clip.weight == 1.0 else clip.weight,
+        "weight": None if clip.weight == 1.0 else float(clip.weight),
     }
     return {key: value for key, value in known.items() if value is not None}
 
@@ -205,6 +230,8 @@ def _finish(
     }
     bad = {(path, start, duration): why for record in records for path, start, duration, why in record.bad}
     if not names:
+        for record in records:  # the files may be back, or mended, when it is started again
+            record.remove(folder)
         path, why = next(((path, why) for (path, *_), why in bad.items()), ("", ""))
         raise AudioError(f"there must be audio to pack, but no file can be read; the first: {path}: {why}")
     counts = {
@@ -257,8 +284,7 @@ def _write_list(
     lines = [json.dumps({"label_names": clip_set.label_names})]
     for clip in clip_set.clips:
         number = plan.stretch_of(clip)
-        stretch = plan.stretches[number]
-        if number in names and (stretch.path, float(clip.start), clip.duration) not in bad:
-            lines.append(json.dumps({"path": names[number], **_known(clip, clip.start - stretch.begin)}))
+        if number in names and key_of(clip) not in bad:
+            lines.append(json.dumps({"path": names[number], **_known(clip, plan.stretches[number].begin)}))
     write_whole(path, ("\n".join(lines) + "\n").encode())
     return len(lines) - 1

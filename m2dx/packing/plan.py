@@ -39,7 +39,7 @@ class Plan:
 
     def stretch_of(self, clip: Clip) -> int:
         """The number of a clip's stretch."""
-        return self.place[_key(clip)]
+        return self.place[key_of(clip)]
 
 
 def make_plan(sets: Iterable[ClipSet], *, whole_files: bool) -> Plan:
@@ -50,7 +50,7 @@ def make_plan(sets: Iterable[ClipSet], *, whole_files: bool) -> Plan:
     listed: dict[tuple[str, float, float | None], int] = {}  # in which place
     by_path: dict[str, list[tuple[float, float | None]]] = {}
     for clip in (clip for clip_set in sets for clip in clip_set.clips):
-        path, start, duration = key = _key(clip)
+        path, start, duration = key = key_of(clip)
         if key not in listed:
             listed[key] = len(listed)
             by_path.setdefault(path, []).append((start, duration))
@@ -70,13 +70,15 @@ def fingerprint(sets: Mapping[str, ClipSet], options: Mapping[str, object]) -> s
     for name, clip_set in sets.items():
         digest.update(json.dumps([name, clip_set.label_names]).encode())
         for clip in clip_set.clips:
-            known = [*_key(clip), clip.labels, clip.split, clip.group, clip.weight]
+            known = [*key_of(clip), clip.labels, clip.split, clip.group, float(clip.weight)]
             digest.update(json.dumps(known).encode())
     return digest.hexdigest()
 
 
-def _key(clip: Clip) -> tuple[str, float, float | None]:
-    return os.path.abspath(clip.path), float(clip.start), clip.duration
+def key_of(clip: Clip) -> tuple[str, float, float | None]:
+    """Path, start and duration (s), as Python's own types: a list may have numpy's, which JSON does not know."""
+    duration = None if clip.duration is None else float(clip.duration)
+    return os.path.abspath(clip.path), float(clip.start), duration
 
 
 def _merged(path: str, extents: Sequence[tuple[float, float | None]]) -> list[Stretch]:

@@ -43,6 +43,11 @@ class ShardRecord:
         """Beside the shard, by which the shard counts as done."""
         write_whole(folder / f"{self.name}.json", json.dumps(asdict(self)).encode())
 
+    def remove(self, folder: Path) -> None:
+        """The shard with its record."""
+        for name in (f"{self.name}.json", self.name):
+            (folder / name).unlink(missing_ok=True)
+
     @classmethod
     def read(cls, path: Path) -> ShardRecord:
         """What `write` wrote."""

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from filelock import FileLock
 
 from m2dx.audio.clips import join_sets
 from m2dx.audio.datasets import CsvDataset
@@ -133,9 +135,7 @@ def test_a_wav_member_is_read_in_place_and_opens_the_shard_once(recordings: Path
     clip = pack_csv(recordings, tmp_path / "out", form="wav").clips()[1]
     with AudioFile(clip.path) as file:
         assert file.read_stored(5000, 1000, sample_rate=RATE).dtype == np.int16
-    first, again = find_member(str(clip.path)), find_member(str(clip.path))
-    assert first is not None
-    assert first == again
+    assert find_member(str(clip.path)) == find_member(str(clip.path)) is not None
 
 
 def test_what_is_there_and_has_changed(recordings: Path, tmp_path: Path) -> None:
@@ -148,6 +148,39 @@ def test_what_is_there_and_has_changed(recordings: Path, tmp_path: Path) -> None
     assert state_of(tmp_path / "none.wav") == state_of(tmp_path / "out" / "x.tar" / "1.wav") == []
     (tmp_path / "out" / "shard-00000.tar").unlink()
     assert not is_there(path)
+
+
+def test_a_list_may_name_what_is_in_a_pack(recordings: Path, tmp_path: Path) -> None:
+    path = pack_csv(recordings, tmp_path / "out").clips()[0].path
+    (tmp_path / "list.csv").write_text(f"path\n{path}\n{path.with_name('00000-000099.flac')}\n")
+    listed = CsvDataset(path=tmp_path / "list.csv")
+    assert listed.missing()[0].startswith("1 of 2 files")
+    np.testing.assert_array_equal(read_wav(listed.clips()[0].path), read_wav(recordings / "a.wav"))
+
+
+def test_a_folder_that_is_packed_anew_is_read_anew(recordings: Path, tmp_path: Path) -> None:
+    path = pack_csv(recordings, tmp_path / "out", form="wav").clips()[0].path
+    old = read_wav(path)
+    shutil.rmtree(tmp_path / "out")
+    soundfile.write(recordings / "a.wav", hiss(3.0, seed=77), RATE)
+    pack_csv(recordings, tmp_path / "out", form="wav")
+    assert not np.array_equal(read_wav(path), old)
+    np.testing.assert_array_equal(read_wav(path), read_wav(recordings / "a.wav"))
+
+
+@pytest.mark.parametrize("form", ["wav", "keep"])
+def test_an_open_file_can_be_read_when_its_pack_has_let_go_of_the_shard(
+    form: str, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m2dx.audio.packs._MOST_OPEN", 1)
+    monkeypatch.setattr("m2dx.audio.packs._MOST_IN_MEMORY", 1000)
+    first, *_, last = pack_csv(recordings, tmp_path / "out", form=form, shard_bytes=50_000).clips()
+    assert first.path.parent != last.path.parent
+    with AudioFile(first.path) as file:
+        read_wav(last.path)
+        np.testing.assert_array_equal(
+            file.read(0, 3 * RATE, sample_rate=RATE), read_wav(recordings / "a.wav")
+        )
 
 
 def test_a_large_member_is_read_in_part(
@@ -175,6 +208,15 @@ def test_files_that_cannot_be_used_are_listed_and_left_out(recordings: Path, tmp
 def test_no_usable_file_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"no file can be read; the first: /none.wav: missing"):
         pack({"clips": ClipSet((Clip(Path("/none.wav")),), ())}, tmp_path / "out", PackOptions(workers=0))
+
+
+def test_only_one_process_packs_into_a_folder(recordings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with FileLock(out / ".lock"), pytest.raises(AudioError, match="only one process may pack into"):
+        pack_csv(recordings, out)
+    pack_csv(recordings, out)
+    assert not (out / ".lock").exists()
 
 
 class _Stop(Exception):

@@ -1,0 +1,65 @@
+"""What is odd in a list: audio that a format cannot hold, names that end in no format, files that are not there yet."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from m2dx.audio.packed import PackedDataset
+from m2dx.audio.reading import probe, read_wav
+from m2dx.components import Clip
+from m2dx.errors import AudioError
+from m2dx.packing.pack import PackOptions, pack
+from m2dx.packing.plan import ClipSet
+
+RATE = 16_000
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """A folder with `a.wav`, 3 s of noise."""
+    (tmp_path / "sounds").mkdir()
+    wav = (3000 * np.random.default_rng(0).standard_normal(3 * RATE)).astype(np.int16)
+    soundfile.write(tmp_path / "sounds" / "a.wav", wav, RATE)
+    return tmp_path / "sounds"
+
+
+def test_audio_that_a_format_cannot_hold_is_left_out(recordings: Path, tmp_path: Path) -> None:
+    soundfile.write(recordings / "bats.wav", np.zeros(70_000, np.int16), 700_000)
+    soundfile.write(recordings / "b.mp3", np.zeros(RATE), RATE)
+    padded = bytes(100) + (recordings / "b.mp3").read_bytes()  # then only the name says that it is MP3
+    (recordings / "b.mp3").write_bytes(padded)
+    source = ClipSet(tuple(Clip(recordings / name) for name in ("a.wav", "bats.wav", "b.mp3")), ())
+    for form, reason in (
+        ("flac", "bats.wav\tcannot be stored as flac at 700000 Hz"),
+        ("keep", "b.mp3\tcannot be kept"),
+    ):
+        summary = pack({"clips": source}, tmp_path / form, PackOptions(form, workers=0))
+        assert (summary.bad, summary.members) == (1, 2)
+        assert reason in (tmp_path / form / "bad_files.tsv").read_text()
+        for clip in PackedDataset(path=tmp_path / form).clips():
+            assert len(read_wav(clip.path))
+
+
+def test_a_name_that_ends_in_no_format_is_kept_without_its_end(recordings: Path, tmp_path: Path) -> None:
+    odd = (recordings / "a.wav").rename(recordings / ("a.wav, the first of " + "many " * 30))
+    pack({"clips": ClipSet((Clip(odd),), ())}, tmp_path / "out", PackOptions("keep", workers=0))
+    (clip,) = PackedDataset(path=tmp_path / "out").clips()
+    assert clip.path.name == "00000-000000"
+    assert probe(clip.path).frames == 3 * RATE
+
+
+def test_numbers_of_numpy_in_a_list_are_packed(recordings: Path, tmp_path: Path) -> None:
+    clip = Clip(recordings / "a.wav", start=np.int64(1), duration=np.float32(0.5), weight=np.float32(2))
+    pack({"clips": ClipSet((clip,), ())}, tmp_path / "out", PackOptions(workers=0))
+    (packed,) = PackedDataset(path=tmp_path / "out").clips()
+    assert (packed.start, packed.duration, packed.weight) == (0.0, 0.5, 2.0)
+
+
+def test_a_packing_without_a_usable_file_can_be_started_again(recordings: Path, tmp_path: Path) -> None:
+    late = ClipSet((Clip(tmp_path / "mount" / "a.wav"),), ())
+    with pytest.raises(AudioError, match="no file can be read"):
+        pack({"clips": late}, tmp_path / "out", PackOptions(workers=0))
+    recordings.rename(tmp_path / "mount")
+    assert pack({"clips": late}, tmp_path / "out", PackOptions(workers=0)).members == 1
