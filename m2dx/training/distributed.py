@@ -21,9 +21,10 @@ from m2dx.errors import RecipeError, TrainingError
 logger = logging.getLogger(__name__)
 
 _LOST = re.compile(
-    r"closed by peer|reset by peer|broken pipe|socket closed|timed out|timeout|failed to recv", re.IGNORECASE
+    r"gloo/.*(closed by peer|reset by peer|broken pipe|socket closed|timed out|timeout)",
+    re.IGNORECASE | re.DOTALL,
 )
-"""What gloo says where another process has ended, or answers no more."""
+"""What gloo says where another process has ended, or answers no more; it begins with the place in gloo's code."""
 
 
 @dataclass(frozen=True)

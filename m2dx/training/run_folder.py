@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from m2dx.errors import RecipeError
 from m2dx.recipe.loading import recipe_to_mapping, recipe_to_yaml
 from m2dx.recipe.schema import Recipe
@@ -51,7 +53,8 @@ def open_run_folder(recipe: Recipe, *, resume: Resume, overwrite: bool) -> Check
             raise RecipeError(f"{folder} has no checkpoint to resume from; train without --resume")
         if found is not None:
             began = found.state["recipe"]
-            changed = sorted(_differences(began, recipe_to_mapping(as_begun(recipe, began))))
+            now = recipe_to_mapping(as_begun(recipe, began))
+            changed = sorted(_differences(_with_new_fields(began, recipe), now))
             if changed:
                 logger.warning("the recipe has changed since this run began: %s", ", ".join(changed))
             return found
@@ -109,6 +112,14 @@ def as_begun(recipe: Recipe, began: Mapping[str, Any], *, accumulation: bool = T
     if recipe.noise is not None and recipe.noise.mean is None and began["noise"] is not None:
         update["noise"] = recipe.noise.model_copy(update={"mean": began["noise"]["mean"]})
     return recipe.model_copy(update=update)
+
+
+def _with_new_fields(began: Mapping[str, Any], recipe: Recipe) -> Mapping[str, Any]:
+    """The recipe of a checkpoint with the defaults of fields that its m2dx did not have, where it is still valid."""
+    try:
+        return recipe_to_mapping(type(recipe).model_validate(began))
+    except ValidationError:
+        return began
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:

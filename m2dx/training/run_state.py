@@ -14,6 +14,7 @@ import torch
 
 import m2dx
 from m2dx.errors import CheckpointError, RecipeError
+from m2dx.memory.shortage import is_shortage
 from m2dx.recipe.loading import recipe_to_mapping
 from m2dx.training.checkpoint import Checkpoint
 from m2dx.training.monitor import CollapseAlarm
@@ -99,4 +100,6 @@ def _fitting(checkpoint: Checkpoint) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, KeyError, ValueError) as error:
+        if is_shortage(error):
+            raise
         raise CheckpointError(f"{checkpoint.path}: does not fit the recipe: {error}") from error

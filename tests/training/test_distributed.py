@@ -97,8 +97,9 @@ def test_other_errors_stay_what_they_are() -> None:
     several, alone = Processes(0, 2, torch.device("cpu")), Processes(0, 1, torch.device("cpu"))
     with pytest.raises(RuntimeError, match="shapes"), several.depending_on_each_other():
         raise RuntimeError("shapes do not match")
-    with pytest.raises(RuntimeError, match="timed out"), alone.depending_on_each_other():
-        raise RuntimeError("a download timed out")
+    for processes in (several, alone):
+        with pytest.raises(RuntimeError, match="timed out"), processes.depending_on_each_other():
+            raise RuntimeError("a download timed out")
 
 
 def test_a_start_after_another_has_a_store_of_its_own(

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import m2dx
 from m2dx.cli import app
-from m2dx.errors import CheckpointError, RecipeError
+from m2dx.errors import CheckpointError, MemoryShortageError, RecipeError
 from m2dx.model.mappers import PoolLinearMapper
 from m2dx.plugins import PluginHost
 from m2dx.training import checkpoint
@@ -178,6 +178,40 @@ def test_a_changed_recipe_is_told_and_followed(
     assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [0.5, 0.0]
     assert {group["betas"] for group in trainer.optimizer.param_groups} == {(0.5, 0.6)}
     assert trainer.fit().steps == 6
+
+
+def test_a_field_that_is_new_in_m2dx_is_no_change(
+    tiny_recipe: Any, make_trainer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run of a version that had no such field; one that is given now is told."""
+    recipe = tiny_recipe("train.epochs=0.6")
+    trainer = make_trainer(recipe)
+    trainer.fit()
+    path = trainer.checkpoints.newest()
+    state = checkpoint.read_checked(path)
+    for field in ("sharding", "timeout_minutes"):
+        del state["recipe"]["train"][field]
+    checkpoint.write_atomically(path, state)
+    open_run_folder(recipe, resume=True, overwrite=False)
+    assert "has changed" not in caplog.text
+    open_run_folder(tiny_recipe("train.epochs=0.6", "train.sharding=fsdp"), resume=True, overwrite=False)
+    assert caplog.text.rstrip().endswith("has changed since this run began: train.sharding (none -> fsdp)")
+
+
+def test_memory_that_runs_out_while_a_checkpoint_is_loaded_is_not_its_fault(
+    tiny_recipe: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe("train.epochs=0.6")
+    make_trainer(recipe).fit()
+
+    def short(*args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB.")
+
+    monkeypatch.setattr("m2dx.training.run_state.load_moments", short)
+    with pytest.raises(
+        MemoryShortageError, match=r"memory ran out during the start of training: 2\.50 GB more"
+    ):
+        make_trainer(recipe, resume=True)
 
 
 def test_another_model_does_not_fit(tiny_recipe: Any, make_trainer: Any) -> None:
