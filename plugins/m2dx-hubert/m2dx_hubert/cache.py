@@ -110,9 +110,10 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 def name_of_clip(clip: m2dx.Clip) -> str:
     """The cache's name for a whole clip; another one as soon as the file changes. Raises `OSError`."""
-    status = clip.path.stat()
-    stretch = [os.path.abspath(clip.path), clip.start, clip.duration]
-    return _digest(json.dumps([*stretch, status.st_size, status.st_mtime_ns]).encode())
+    state = m2dx.state_of(clip.path)
+    if not state:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return _digest(json.dumps([os.path.abspath(clip.path), clip.start, clip.duration, *state]).encode())
 
 
 def name_of_wav(wav: NDArray[np.float32]) -> str:

@@ -14,8 +14,10 @@ from m2dx_hubert import HuBERT, utterances
 from m2dx_hubert.cache import FeatureCache
 from m2dx_hubert.utterances import CropEncoder, pieces
 from torch import Tensor
+from typer.testing import CliRunner
 
 import m2dx
+from m2dx.cli import app
 
 
 def test_crops_are_wanted_with_a_cache_only(make: Callable[..., HuBERT]) -> None:
@@ -43,6 +45,19 @@ def test_crops_are_cut_from_the_features_of_their_utterances(
     other = make()
     monkeypatch.setattr(other, "encode", never)
     assert torch.equal(other(views(torch.stack(wavs), *crops)), given)
+
+
+def test_crops_of_packed_clips_are_cut_from_their_utterances_too(
+    make: Callable[..., HuBERT], wav_file: MakeWav, views: MakeViews, cache: Path, tmp_path: Path
+) -> None:
+    folder = wav_file("a.wav", 4.0).parent
+    packed = CliRunner().invoke(app, ["pack", str(folder), str(tmp_path / "pack"), "--workers", "0"])
+    assert packed.exit_code == 0
+    clip = m2dx.Clip(tmp_path / "pack" / "shard-00000.tar" / "00000-000000.flac")
+    hubert = make()
+    crop, wav = crop_of(clip, 1.0)
+    assert torch.equal(hubert(views(wav[None], crop))[0], whole(hubert, clip)[50 : 50 + 49])
+    assert len(files(cache)) == 1
 
 
 def test_crops_of_stretches_and_of_other_rates(
