@@ -22,9 +22,8 @@ class LiveMemory(TorchDispatchMode):
     def __init__(self, known: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = self.gradient_bytes = 0
-        self.timeline: list[
-            tuple[int, int]
-        ] = []  # bytes in use after each operation; those of gradients among them
+        self.timeline: list[tuple[int, int]] = []
+        """Bytes in use after each operation, and those of gradients among them."""
         self._alive: dict[int, weakref.ref[Any]] = {}
         for tensor in known:
             self._note(tensor, counts=False)

@@ -131,9 +131,8 @@ def answer(request: Request, host: PluginHost, *, libraries: int) -> None:
 
     from m2dx.memory.limits import resident_bytes
 
-    with contextlib.suppress(
-        OSError
-    ):  # where the machine's memory runs out all the same, this process is to go
+    # Where the machine's memory runs out all the same, this process is to go.
+    with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     torch.set_num_threads(request.threads)
     try:
