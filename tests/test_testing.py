@@ -11,6 +11,8 @@ from torch import nn
 
 import m2dx
 from m2dx.components import KINDS, DataInfo
+from m2dx.packing.pack import PackOptions, pack
+from m2dx.packing.sources import source_of_path
 from m2dx.plugins import PluginHost
 from m2dx.testing import (
     ComponentCheckError,
@@ -39,11 +41,19 @@ def core_components():
     return [(kind, host.component(kind, name)) for kind in KINDS for name in host.names(kind)]
 
 
+@pytest.fixture
+def packed(tmp_path):
+    """Options of the data set of a pack."""
+    pack(source_of_path(SOUNDS / "instrument.csv").sets, tmp_path / "pack", PackOptions(workers=0))
+    return {"path": tmp_path / "pack"}
+
+
 @pytest.mark.parametrize(
     ("kind", "component"), core_components(), ids=lambda value: getattr(value, "name", value)
 )
-def test_the_cores_components_pass(kind, component):
-    check_component(component, **OPTIONS.get((kind, component.name), {}))
+def test_the_cores_components_pass(kind, component, request):
+    made_here = request.getfixturevalue("packed") if component.name == "packed" else {}
+    check_component(component, **made_here, **OPTIONS.get((kind, component.name), {}))
 
 
 def fails(check, component, *args, match, **options):

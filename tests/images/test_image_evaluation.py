@@ -74,7 +74,9 @@ def test_features_of_images_are_kept_until_a_setting_of_the_encoder_changes(
     encoder: ImageEncoder, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def task() -> ImageTask:
-        return ImageTask.from_dataset("photos", ImageFolder(path=photos), cache=FeatureCache(tmp_path / "kept"))
+        return ImageTask.from_dataset(
+            "photos", ImageFolder(path=photos), cache=FeatureCache(tmp_path / "kept")
+        )
 
     found = task().features(encoder)
     with monkeypatch.context() as context:

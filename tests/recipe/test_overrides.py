@@ -68,7 +68,10 @@ BAD = {
     "no path": ("=3", "must have keys between dots, but the path is ''"),
     "empty key": ("train..epochs=3", "must have keys between dots, but the path is 'train..epochs'"),
     "no value": ("train.epochs=", "must have a value after `=`; write null for none"),
-    "wrong value": ("train.batch_size=x", "train.batch_size: must be a valid integer or must be 'auto', but is 'x'"),
+    "wrong value": (
+        "train.batch_size=x",
+        "train.batch_size: must be a valid integer or must be 'auto', but is 'x'",
+    ),
     "unknown field": ("train.epoch=3", "train.epoch: unknown key, with value 3; did you mean 'epochs'?"),
     "unknown section": (
         "trian.epochs=3",
