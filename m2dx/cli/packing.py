@@ -47,6 +47,9 @@ def pack(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Loading processes; default one per core.", show_default=False)
     ] = None,
+    max_bad_fraction: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of unusable files above which nothing is packed.")
+    ] = 0.05,
 ) -> None:
     """Pack data sets into a few large tar files that load fast: data set `packed` of a recipe.
 
@@ -65,5 +68,5 @@ def pack(
     from m2dx.packing.command import run_pack
     from m2dx.packing.pack import PackOptions
 
-    options = PackOptions(form.value, sample_rate, shard_size * 10**6, workers)
+    options = PackOptions(form.value, sample_rate, shard_size * 10**6, workers, max_bad_fraction)
     run_pack(dataset, folder, overrides or [], options, host=host, console=terminal())

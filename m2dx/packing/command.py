@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -33,7 +34,7 @@ def run_pack(
     else:
         source = source_of_path(dataset)
     if options.form != "keep" and options.sample_rate is None and source.sample_rate is not None:
-        options = PackOptions(options.form, source.sample_rate, options.shard_bytes, options.workers)
+        options = replace(options, sample_rate=source.sample_rate)
     with _bar(console) as progress:
         summary = pack(source.sets, folder, options, progress=progress)
     for line in [*_lines(summary, folder), *source.notes, *_use(source, folder)]:
@@ -61,8 +62,8 @@ def _lines(summary: PackSummary, folder: Path) -> Iterator[str]:
         yield f"{summary.kept_shards} shards are of the packing that was interrupted"
     if summary.bad:
         yield (
-            f"warning: {summary.bad} files could not be used, and {summary.left_out} clips are left out; "
-            f"{folder / BAD_FILES} lists the files"
+            f"warning: {counted(summary.bad, 'file')} could not be used, and {counted(summary.left_out, 'clip')} left "
+            f"out; {folder / BAD_FILES} lists the files"
         )
     if summary.rounded:
         yield (

@@ -22,10 +22,12 @@ from m2dx.errors import AudioError
 from m2dx.packing.encoding import Encoded, Format, Members, gather
 from m2dx.packing.plan import ClipSet, Plan, fingerprint, key_of, make_plan
 from m2dx.packing.shards import ShardRecord, ShardWriter, write_whole
+from m2dx.results.table import counted
 
 BAD_FILES = "bad_files.tsv"
 _STARTED = ".started.json"  # whose packing a folder is
 _LOCK = ".lock"
+_MOST_SHOWN = 5  # unusable files in an error
 _BATCH = 8  # stretches that a loading process encodes at a time
 
 Progress = Callable[[int, int], None]
@@ -40,6 +42,7 @@ class PackOptions:
     sample_rate: int | None = None  # Hz; None: each file's own
     shard_bytes: int = 512 * 10**6  # of a shard, about
     workers: int | None = None  # loading processes; None: one per core
+    max_bad_fraction: float = 0.05  # share of unusable files above which there is no pack
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def pack(
     """Stores the clips of the lists in `folder`, which is a pack when this returns.
 
     What an interrupted packing of the same lists and options has finished is kept. Raises `AudioError` where the
-    folder holds anything else, no clip can be read, or the disk is full.
+    folder holds anything else, too many files cannot be read, or the disk is full.
     """
     stored_as = {"form": options.form, "sample_rate": options.sample_rate, "shard_bytes": options.shard_bytes}
     identity = fingerprint(sets, {**stored_as, "version": VERSION})
@@ -74,6 +77,7 @@ def pack(
             records = list(done)
             for record in _write_shards(plan, sets, folder, options, done, progress):
                 records.append(record)
+            _refuse_too_many_bad(folder, plan, records, options.max_bad_fraction)
             return _finish(sets, plan, folder, records, identity, stored_as, kept=len(done))
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -212,6 +216,28 @@ def _known(clip: Clip, begin: int) -> dict[str, Any]:
     return {key: value for key, value in known.items() if value is not None}
 
 
+def _refuse_too_many_bad(folder: Path, plan: Plan, records: Sequence[ShardRecord], most: float) -> None:
+    """AudioError where a larger share of the files than `most` cannot be used, or all of them.
+
+    The shards from the first such file on are removed, so that the same command packs them anew: the files may be back.
+    """
+    reasons = {path: why for record in records for path, *_, why in record.bad}
+    files = len({stretch.path for stretch in plan.stretches})
+    if len(reasons) <= most * files and any(record.rows for record in records):
+        return
+    first = next((number for number, record in enumerate(records) if record.bad), 0)
+    for record in records[first:]:
+        record.remove(folder)
+    shown = "".join(f"\n  {path}: {why}" for path, why in list(reasons.items())[:_MOST_SHOWN])
+    allowed = f"at most {most:.1%} of the {counted(files, 'file')} may be unusable, but {len(reasons)} are"
+    if len(reasons) == files:
+        allowed = f"there must be audio to pack, but none of {counted(files, 'file')} can be used"
+    raise AudioError(
+        f"{allowed}. Mend them (is their disk mounted?) and start the same command again, or allow more with "
+        f"--max-bad-fraction. The first:{shown}"
+    )
+
+
 def _finish(
     sets: Mapping[str, ClipSet],
     plan: Plan,
@@ -229,11 +255,6 @@ def _finish(
         for row, (stretch, suffix) in enumerate(zip(record.stretches, record.suffixes, strict=True))
     }
     bad = {(path, start, duration): why for record in records for path, start, duration, why in record.bad}
-    if not names:
-        for record in records:  # the files may be back, or mended, when it is started again
-            record.remove(folder)
-        path, why = next(((path, why) for (path, *_), why in bad.items()), ("", ""))
-        raise AudioError(f"there must be audio to pack, but no file can be read; the first: {path}: {why}")
     counts = {
         name: _write_list(folder / f"{name}.jsonl", clip_set, plan, names, bad)
         for name, clip_set in sets.items()

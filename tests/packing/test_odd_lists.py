@@ -35,7 +35,7 @@ def test_audio_that_a_format_cannot_hold_is_left_out(recordings: Path, tmp_path:
         ("flac", "bats.wav\tcannot be stored as flac at 700000 Hz"),
         ("keep", "b.mp3\tcannot be kept"),
     ):
-        summary = pack({"clips": source}, tmp_path / form, PackOptions(form, workers=0))
+        summary = pack({"clips": source}, tmp_path / form, PackOptions(form, workers=0, max_bad_fraction=0.5))
         assert (summary.bad, summary.members) == (1, 2)
         assert reason in (tmp_path / form / "bad_files.tsv").read_text()
         for clip in PackedDataset(path=tmp_path / form).clips():
@@ -57,9 +57,33 @@ def test_numbers_of_numpy_in_a_list_are_packed(recordings: Path, tmp_path: Path)
     assert (packed.start, packed.duration, packed.weight) == (0.0, 0.5, 2.0)
 
 
+def test_a_packing_that_lost_its_disk_is_no_pack_and_goes_on_with_the_shards_before(
+    recordings: Path, tmp_path: Path
+) -> None:
+    for i in range(9):
+        soundfile.write(recordings / f"{i}.wav", np.full(RATE, i, np.int16), RATE)
+    source = ClipSet(tuple(Clip(recordings / f"{i}.wav") for i in range(9)), ())
+    options, out = PackOptions("wav", shard_bytes=60_000, workers=0), tmp_path / "out"  # two files a shard
+    pack({"clips": source}, tmp_path / "whole", options)
+    for i in (5, 7, 8):
+        (recordings / f"{i}.wav").rename(tmp_path / f"{i}.wav")
+    with pytest.raises(
+        AudioError, match=r"at most 5.0% of the 9 files may be unusable, but 3 are.*\n.*5.wav: missing"
+    ):
+        pack({"clips": source}, out, options)
+    assert sorted(path.name for path in out.glob("*.tar")) == ["shard-00000.tar", "shard-00001.tar"]
+    with pytest.raises(AudioError, match="must be a finished pack"):
+        PackedDataset(path=out).clips()
+    for i in (5, 7, 8):
+        (tmp_path / f"{i}.wav").rename(recordings / f"{i}.wav")
+    assert pack({"clips": source}, out, options).kept_shards == 2
+    for file in (tmp_path / "whole").iterdir():
+        assert (out / file.name).read_bytes() == file.read_bytes()
+
+
 def test_a_packing_without_a_usable_file_can_be_started_again(recordings: Path, tmp_path: Path) -> None:
     late = ClipSet((Clip(tmp_path / "mount" / "a.wav"),), ())
-    with pytest.raises(AudioError, match="no file can be read"):
-        pack({"clips": late}, tmp_path / "out", PackOptions(workers=0))
+    with pytest.raises(AudioError, match="must be audio to pack, but none of 1 file can be used"):
+        pack({"clips": late}, tmp_path / "out", PackOptions(workers=0, max_bad_fraction=1.0))
     recordings.rename(tmp_path / "mount")
     assert pack({"clips": late}, tmp_path / "out", PackOptions(workers=0)).members == 1

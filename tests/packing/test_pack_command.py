@@ -32,9 +32,11 @@ def run(*arguments: object) -> str:
 
 def test_a_folder_is_packed_and_what_it_cost_is_said(folder: Path, tmp_path: Path) -> None:
     (folder / "bad.wav").write_bytes(b"no audio")
-    said = run(folder, tmp_path / "out")
+    with pytest.raises(AudioError, match="allow more with --max-bad-fraction"):
+        run(folder, tmp_path / "out")
+    said = run(folder, tmp_path / "out", "--max-bad-fraction", 0.25)
     assert "clips: clips 3; 3 pieces of audio in 1 shard" in said
-    assert "1 files could not be used, and 1 clips are left out" in said
+    assert "1 file could not be used, and 1 clip left out" in said
     assert "3 pieces were not mono 16-bit PCM" in said
     assert "3 pieces have samples beyond full scale, which are clipped" in said
     assert f"dataset: {{name: packed, path: {tmp_path / 'out'}}}" in said
