@@ -26,6 +26,9 @@ from pydantic_core import CoreSchema, core_schema
 from m2dx.recipe.paths import RecipePath
 from m2dx.recipe.schema import ComponentSpec
 
+NO_SOURCE: dict[str, Any] = {"use_attribute_docstrings": False}
+"""For models that are made here: pydantic would look for their source in every module of every caller, in vain."""
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -110,7 +113,8 @@ def option_model(kind: str, component: Any, options: Mapping[str, inspect.Parame
             ) from error
         fields[name] = (annotation, Field(default=default, description=docs.get(name)))
     title = f"{kind}_{component.name}"
-    return create_model(title, __base__=ComponentSpec, __doc__=_first_line(component), **fields)
+    doc = _first_line(component)
+    return create_model(title, __base__=ComponentSpec, __doc__=doc, __cls_kwargs__=NO_SOURCE, **fields)
 
 
 def _annotations(component: type, options: Mapping[str, inspect.Parameter]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import (
 from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
 
-from m2dx.recipe.components import ComponentUnion, rewrite
+from m2dx.recipe.components import NO_SOURCE, ComponentUnion, rewrite
 from m2dx.recipe.schema import ComponentSpec, Kind, Recipe, Section
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class _Builder:
             __base__=section,
             __doc__=section.__doc__,
             __module__=section.__module__,
+            __cls_kwargs__=NO_SOURCE,
             **fields,
         )
         return model
