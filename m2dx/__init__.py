@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from m2dx.audio.files import AudioFiles, list_audio
-    from m2dx.audio.packs import state_of
+    from m2dx.audio.packs import audio_state
     from m2dx.audio.reading import audio_seconds, read_wav
     from m2dx.audio.tables import read_table
     from m2dx.classifier import AudioClassifier, load_classifier
@@ -80,6 +80,7 @@ __all__ = [
     "Views",
     "__version__",
     "audio_seconds",
+    "audio_state",
     "half_width_95",
     "hookimpl",
     "list_audio",
@@ -89,12 +90,11 @@ __all__ = [
     "load_recipe",
     "read_table",
     "read_wav",
-    "state_of",
 ]
 
 _MODULES = {
     "m2dx.audio.files": "AudioFiles list_audio",
-    "m2dx.audio.packs": "state_of",
+    "m2dx.audio.packs": "audio_state",
     "m2dx.audio.reading": "audio_seconds read_wav",
     "m2dx.audio.tables": "read_table",
     "m2dx.classifier": "AudioClassifier load_classifier",

@@ -191,7 +191,7 @@ def is_there(path: Path) -> bool:
     return os.path.exists(os.path.join(pack.folder, shard_name)) or is_copy(pack.folder)
 
 
-def state_of(path: Path) -> list[object]:
+def audio_state(path: Path) -> list[object]:
     """What changes when the content of a file does: its size and time; of one in a pack, the shard's checksum."""
     try:
         found = _find(os.fspath(path))

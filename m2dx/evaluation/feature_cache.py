@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import m2dx
-from m2dx.audio.packs import state_of
+from m2dx.audio.packs import audio_state
 from m2dx.evaluation.features import ClipEncoder, Features, extract, targets_of
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _task_parts(task: EvaluationTask) -> Iterator[bytes]:
     yield json.dumps([task.unit_seconds, task.short_clips]).encode()
     for clip in task.clips:
         path = Path(clip.path)
-        yield json.dumps([os.path.abspath(path), clip.start, clip.duration, *state_of(path)]).encode()
+        yield json.dumps([os.path.abspath(path), clip.start, clip.duration, *audio_state(path)]).encode()
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:

@@ -16,7 +16,7 @@ from filelock import FileLock
 from m2dx.audio.clips import join_sets
 from m2dx.audio.datasets import CsvDataset
 from m2dx.audio.packed import PackedDataset
-from m2dx.audio.packs import find_member, is_there, state_of
+from m2dx.audio.packs import audio_state, find_member, is_there
 from m2dx.audio.reading import AudioFile, probe, read_wav
 from m2dx.components import Clip, Dataset
 from m2dx.errors import AudioError
@@ -143,9 +143,9 @@ def test_what_is_there_and_has_changed(recordings: Path, tmp_path: Path) -> None
     assert is_there(path) and is_there(recordings / "a.wav")
     assert not is_there(path.with_name("00000-000099.flac")) and not is_there(tmp_path / "none.wav")
     shard = json.loads((tmp_path / "out" / "pack.json").read_text())["shardlist"][0]
-    assert state_of(path) == [shard["sha256"]]
-    assert state_of(recordings / "a.wav")[0] == (recordings / "a.wav").stat().st_size
-    assert state_of(tmp_path / "none.wav") == state_of(tmp_path / "out" / "x.tar" / "1.wav") == []
+    assert audio_state(path) == [shard["sha256"]]
+    assert audio_state(recordings / "a.wav")[0] == (recordings / "a.wav").stat().st_size
+    assert audio_state(tmp_path / "none.wav") == audio_state(tmp_path / "out" / "x.tar" / "1.wav") == []
     (tmp_path / "out" / "shard-00000.tar").unlink()
     assert not is_there(path)
 

@@ -110,7 +110,7 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 def name_of_clip(clip: m2dx.Clip) -> str:
     """The cache's name for a whole clip; another one as soon as the file changes. Raises `OSError`."""
-    state = m2dx.state_of(clip.path)
+    state = m2dx.audio_state(clip.path)
     if not state:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     return _digest(json.dumps([os.path.abspath(clip.path), clip.start, clip.duration, *state]).encode())
