@@ -26,11 +26,11 @@ from rich.console import Console
 from step import ROOT, machine_and_versions, quartiles, words
 from step_measures import Run, start, wait
 
-from m2dx.audio.crops import Batch
-from m2dx.errors import M2dxError
+from m2dx.contract.errors import M2dxError
+from m2dx.contract.host import PluginHost
+from m2dx.data.crops import Batch
 from m2dx.model.m2d import M2D
 from m2dx.model.vit import ViTSize
-from m2dx.plugins import PluginHost
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 

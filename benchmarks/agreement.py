@@ -19,7 +19,7 @@ import torch
 from short_run import Work, launch, run
 from step import ROOT, machine_and_versions
 
-from m2dx.plugins import PluginHost
+from m2dx.contract.host import PluginHost
 from m2dx.recipe.loading import load_recipe
 from m2dx.training.distributed import Processes
 

@@ -29,13 +29,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from m2dx.contract.host import PluginHost
 from m2dx.memory.estimate import fake_model, made_up_crops
 from m2dx.memory.made_up import listed_labels
-from m2dx.model.build import model_shapes
-from m2dx.plugins import PluginHost
+from m2dx.model.precision import autocast
+from m2dx.model.shapes import model_shapes
 from m2dx.recipe.schema import Recipe
 from m2dx.training.distributed import pick_device
-from m2dx.training.precision import autocast
 
 FRAME_SECONDS = 0.01
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from seeds import machine
 
-from m2dx.encoder import random_encoder
+from m2dx.encoder.audio import random_encoder
+from m2dx.model.precision import autocast
 from m2dx.recipe.schema import AudioSection, ModelSection
-from m2dx.training.precision import autocast
 
 
 def timings(size: str, args: argparse.Namespace) -> tuple[list[float], list[float]]:

@@ -27,20 +27,20 @@ from numpy.typing import NDArray
 from rich.console import Console
 from step import machine_and_versions, quartiles, words
 
-from m2dx.audio.batches import ItemKey, TrainingBatches
-from m2dx.audio.clips import ClipList, join_sets
-from m2dx.audio.crops import CropItem, TrainingCrops
-from m2dx.audio.datasets import CsvDataset
-from m2dx.audio.files import list_audio
-from m2dx.audio.loader import training_loader
-from m2dx.audio.noise import ClipNoise
-from m2dx.audio.packed import PackedDataset
-from m2dx.audio.pcm import float_tensor
-from m2dx.audio.reading import read_wav
-from m2dx.components import Dataset
-from m2dx.errors import M2dxError
-from m2dx.packing.pack import PackOptions, pack
-from m2dx.packing.plan import ClipSet
+from m2dx.contract.components import Dataset
+from m2dx.contract.errors import M2dxError
+from m2dx.data.batches import ItemKey, TrainingBatches
+from m2dx.data.clips import ClipList, join_sets
+from m2dx.data.crops import CropItem, TrainingCrops
+from m2dx.data.datasets import CsvDataset
+from m2dx.data.files import list_audio
+from m2dx.data.loader import training_loader
+from m2dx.data.noise import ClipNoise
+from m2dx.data.packed import PackedDataset
+from m2dx.data.packing.pack import PackOptions, pack
+from m2dx.data.packing.plan import ClipSet
+from m2dx.data.pcm import float_tensor
+from m2dx.data.reading import read_wav
 
 SOUNDS = Path(__file__).resolve().parents[1] / "examples" / "sounds"
 RATE = 16_000  # Hz

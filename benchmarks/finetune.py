@@ -28,8 +28,8 @@ import torch
 from seeds import machine
 
 from m2dx import Clip, Dataset, half_width_95, load_encoder
-from m2dx.audio.datasets import CsvDataset
-from m2dx.encoder import AudioEncoder, random_like
+from m2dx.data.datasets import CsvDataset
+from m2dx.encoder.audio import AudioEncoder, random_like
 from m2dx.evaluation.finetuning.evaluator import Finetune
 from m2dx.evaluation.tasks import EvaluationTask
 

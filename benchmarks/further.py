@@ -24,14 +24,14 @@ from rich.console import Console
 from seeds import machine
 
 from m2dx import half_width_95, load_encoder
-from m2dx.encoder import random_like
+from m2dx.contract.host import PluginHost
+from m2dx.encoder.audio import random_like
+from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder
 from m2dx.evaluation.runner import evaluate
-from m2dx.pipeline import run_recipe
-from m2dx.plugins import PluginHost
+from m2dx.jobs.train import run_recipe
 from m2dx.recipe.loading import load_recipe, recipe_to_mapping
 from m2dx.recipe.schema import Recipe
-from m2dx.scoring import Scoring
-from m2dx.training.checkpoint import Checkpoint, CheckpointFolder
+from m2dx.results.scoring import Scoring
 from m2dx.training.run_folder import as_begun
 
 RECIPES = Path(__file__).parent / "recipes"

@@ -10,9 +10,9 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from m2dx.model import precision
+from m2dx.model.cpu_kernels import CPUKernels
 from m2dx.model.m2d import M2D
-from m2dx.training import precision
-from m2dx.training.cpu_kernels import CPUKernels
 from m2dx.training.trainer import Trainer
 
 

@@ -22,12 +22,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 import m2dx
-from m2dx.encoder import AudioEncoder
+from m2dx.contract.host import PluginHost
+from m2dx.encoder.audio import AudioEncoder
 from m2dx.evaluation.linear import Linear
 from m2dx.evaluation.tasks import EvaluationTask
-from m2dx.plugins import PluginHost
 from m2dx.recipe.loading import load_recipe
-from m2dx.scoring import Scoring
+from m2dx.results.scoring import Scoring
 
 
 def regression_accuracy(encoder: AudioEncoder, task: EvaluationTask) -> float:

@@ -20,9 +20,9 @@ from rich.console import Console
 from step import Setting as Sizes
 from step import machine_and_versions, recipe_of, words
 
+from m2dx.contract.host import PluginHost
 from m2dx.memory.made_up import listed_labels
 from m2dx.memory.setting import Setting
-from m2dx.plugins import PluginHost
 from m2dx.training.distributed import pick_device
 
 

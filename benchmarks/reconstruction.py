@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from m2dx.audio.datasets import CsvDataset
+from m2dx.data.datasets import CsvDataset
 from m2dx.evaluation.metrics import half_width_95
 from m2dx.model.patches import patchify
-from m2dx.pictures import PatchMask, Reconstructor, Sound, load_reconstructor
-from m2dx.pictures.sounds import read_sound
+from m2dx.report import PatchMask, Reconstructor, Sound, load_reconstructor
+from m2dx.report.sounds import read_sound
 
 PATTERNS = ("random", "vertical", "horizontal", "chessboard")
 BATCH = 32

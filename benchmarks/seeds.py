@@ -25,15 +25,16 @@ import numpy as np
 from rich.console import Console
 
 import m2dx
-from m2dx.components import Score
-from m2dx.encoder import load_encoder
+from m2dx.contract.components import Score
+from m2dx.contract.host import PluginHost
+from m2dx.encoder.audio import load_encoder
 from m2dx.evaluation.metrics import half_width_95
-from m2dx.evaluation.runner import EncoderScore, read_scores, write_scores
-from m2dx.evaluation.table import markdown_table
-from m2dx.pipeline import run_recipe
-from m2dx.plugins import PluginHost
+from m2dx.evaluation.runner import EncoderScore
+from m2dx.jobs.train import run_recipe
 from m2dx.recipe.loading import load_recipe
-from m2dx.scoring import Scoring
+from m2dx.results.score_table import markdown_table
+from m2dx.results.scores import read_scores, write_scores
+from m2dx.results.scoring import Scoring
 
 
 def pool(runs: list[list[EncoderScore]]) -> list[EncoderScore]:

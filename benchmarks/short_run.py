@@ -22,9 +22,9 @@ import torch.distributed as dist
 from rich.console import Console
 from torch import Tensor
 
-from m2dx.audio.crops import Batch
-from m2dx.audio.loader import training_loader
-from m2dx.plugins import PluginHost
+from m2dx.contract.host import PluginHost
+from m2dx.data.crops import Batch
+from m2dx.data.loader import training_loader
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 from m2dx.training.distributed import Processes, join_processes

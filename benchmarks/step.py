@@ -27,8 +27,8 @@ from step_measures import DTYPES, anatomy, clips_per_second, matrix_rate, start
 from step_tables import BEGIN, END, has_markers, show, write_page
 
 import m2dx
-from m2dx.errors import M2dxError
-from m2dx.plugins import PluginHost
+from m2dx.contract.errors import M2dxError
+from m2dx.contract.host import PluginHost
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 from m2dx.training.distributed import pick_device

@@ -14,10 +14,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
-from m2dx.audio.crops import Batch
-from m2dx.audio.loader import training_loader
-from m2dx.model.build import model_shapes
-from m2dx.plugins import PluginHost
+from m2dx.contract.host import PluginHost
+from m2dx.data.crops import Batch
+from m2dx.data.loader import training_loader
+from m2dx.model.shapes import model_shapes
 from m2dx.recipe.schema import Recipe
 from m2dx.training.distributed import Processes, pick_device
 from m2dx.training.prepare import prepare

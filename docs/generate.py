@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from m2dx import core
-from m2dx.plugins import PluginHost
+from m2dx.contract.host import PluginHost
+from m2dx.jobs import core
 from m2dx.recipe.model import FieldLine, field_lines
 
 PAGE = Path(__file__).parent / "recipes.md"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import m2dx
-from m2dx.pictures import PatchMask, attention_figure, load_reconstructor, read_sound, reconstruction_figure
+from m2dx.report import PatchMask, attention_figure, load_reconstructor, read_sound, reconstruction_figure
 
 
 def draw(run: Path, file: Path, folder: Path) -> None:

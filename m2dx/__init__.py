@@ -7,13 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from m2dx.audio.files import AudioFiles, list_audio
-    from m2dx.audio.packs import audio_state
-    from m2dx.audio.reading import audio_seconds, read_wav
-    from m2dx.audio.tables import read_table
-    from m2dx.classifier import AudioClassifier, load_classifier
-    from m2dx.components import (
+    from m2dx.contract.components import (
         Clip,
+        ClipEncoder,
         Crop,
         DataInfo,
         Dataset,
@@ -28,8 +24,7 @@ if TYPE_CHECKING:
         TaskShapes,
         Views,
     )
-    from m2dx.encoder import AudioEncoder, load_encoder
-    from m2dx.errors import (
+    from m2dx.contract.errors import (
         AudioError,
         CheckpointError,
         ImageError,
@@ -38,12 +33,18 @@ if TYPE_CHECKING:
         RecipeError,
         TrainingError,
     )
-    from m2dx.evaluation.features import ClipEncoder, Standardiser
+    from m2dx.contract.hookspecs import hookimpl
+    from m2dx.contract.host import PluginHost
+    from m2dx.data.files import AudioFiles, list_audio
+    from m2dx.data.packs import audio_state
+    from m2dx.data.reading import audio_seconds, read_wav
+    from m2dx.data.tables import read_table
+    from m2dx.encoder.audio import AudioEncoder, load_encoder
+    from m2dx.encoder.classifier import AudioClassifier, load_classifier
+    from m2dx.encoder.images import ImageEncoder, load_image_encoder
+    from m2dx.evaluation.features import Standardiser
     from m2dx.evaluation.metrics import half_width_95
     from m2dx.evaluation.tasks import EvaluationTask
-    from m2dx.hookspecs import hookimpl
-    from m2dx.images.encoder import ImageEncoder, load_image_encoder
-    from m2dx.plugins import PluginHost
     from m2dx.recipe.loading import load_recipe
 
     __version__: str
@@ -93,21 +94,21 @@ __all__ = [
 ]
 
 _MODULES = {
-    "m2dx.audio.files": "AudioFiles list_audio",
-    "m2dx.audio.packs": "audio_state",
-    "m2dx.audio.reading": "audio_seconds read_wav",
-    "m2dx.audio.tables": "read_table",
-    "m2dx.classifier": "AudioClassifier load_classifier",
-    "m2dx.components": "Clip Crop DataInfo Dataset Evaluator Loss Masking NoiseSource OfflineEncoder OnlineMapper "
-    "Score TaskInfo TaskShapes Views",
-    "m2dx.encoder": "AudioEncoder load_encoder",
-    "m2dx.errors": "AudioError CheckpointError ImageError M2dxError PluginError RecipeError TrainingError",
+    "m2dx.data.files": "AudioFiles list_audio",
+    "m2dx.data.packs": "audio_state",
+    "m2dx.data.reading": "audio_seconds read_wav",
+    "m2dx.data.tables": "read_table",
+    "m2dx.encoder.classifier": "AudioClassifier load_classifier",
+    "m2dx.contract.components": "Clip Crop DataInfo Dataset Evaluator Loss Masking NoiseSource OfflineEncoder "
+    "OnlineMapper Score TaskInfo TaskShapes Views",
+    "m2dx.encoder.audio": "AudioEncoder load_encoder",
+    "m2dx.contract.errors": "AudioError CheckpointError ImageError M2dxError PluginError RecipeError TrainingError",
     "m2dx.evaluation.features": "ClipEncoder Standardiser",
     "m2dx.evaluation.metrics": "half_width_95",
     "m2dx.evaluation.tasks": "EvaluationTask",
-    "m2dx.hookspecs": "hookimpl",
-    "m2dx.images.encoder": "ImageEncoder load_image_encoder",
-    "m2dx.plugins": "PluginHost",
+    "m2dx.contract.hookspecs": "hookimpl",
+    "m2dx.encoder.images": "ImageEncoder load_image_encoder",
+    "m2dx.contract.host": "PluginHost",
     "m2dx.recipe.loading": "load_recipe",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -116,12 +117,9 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names.s
 def __getattr__(name: str) -> object:
     value: object
     if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
+        from m2dx.contract.version import package_version
 
-        try:
-            value = version("m2dx")
-        except PackageNotFoundError:  # run from a source tree
-            value = "unknown"
+        value = package_version()
     elif name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
     else:

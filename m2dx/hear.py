@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from m2dx.encoder import AudioEncoder, load_encoder
-from m2dx.errors import CheckpointError
+from m2dx.contract.errors import CheckpointError
+from m2dx.encoder.audio import AudioEncoder, load_encoder
 
 _BATCH_SECONDS = 120.0  # audio encoded at once; HEAR gives batches of whole recordings, some minutes long
 

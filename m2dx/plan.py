@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from m2dx.errors import RecipeError
+from m2dx.contract.errors import RecipeError
 
 Strategy = Literal["from scratch", "further pre-training", "features only"]
 
@@ -266,9 +266,9 @@ def clips_that_fit(gpu_memory: float, network: Network) -> int:
 
 def _network_of(path: Path) -> Network:
     """The input and size of pre-trained weights. RecipeError for a size that recipes do not have."""
+    from m2dx.encoder.weights import read_weights
     from m2dx.model.vit import VIT_SIZES
     from m2dx.recipe.schema import AudioSection
-    from m2dx.weights import read_weights
 
     weights = read_weights(path)
     vit, patch_size, audio = weights.size, weights.grid.patch_size, weights.audio

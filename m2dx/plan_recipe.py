@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from m2dx.errors import RecipeError
+from m2dx.contract.errors import RecipeError
 from m2dx.plan import GB_FIXED, LONG_GPU_HOURS, PATCHES_PER_GB, Plan, Request
 
 if TYPE_CHECKING:

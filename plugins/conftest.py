@@ -44,7 +44,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 @pytest.fixture
 def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs write no report.html, which takes most of the time of a few steps."""
-    monkeypatch.setattr("m2dx.pipeline.write_page", lambda run: run.folder / "report.html")
+    monkeypatch.setattr("m2dx.jobs.train.write_page", lambda run: run.folder / "report.html")
 
 
 @pytest.fixture(scope="session")

@@ -18,10 +18,10 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
+from m2dx.contract.host import PluginHost
 from m2dx.model.masking import Mask
 from m2dx.model.patches import PatchGrid
 from m2dx.model.vit import ViTSize
-from m2dx.plugins import PluginHost
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 

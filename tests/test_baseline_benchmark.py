@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from m2dx.encoder.published import MODEL_NAMES, rename
 from m2dx.model.m2d import M2D
 from m2dx.model.masking import Mask
-from m2dx.model.published import MODEL_NAMES, rename
+from m2dx.model.precision import autocast
 from m2dx.training.optim import clip_gradients, fused_adamw
-from m2dx.training.precision import autocast
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMALLEST = (

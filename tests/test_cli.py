@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from m2dx import cli, pipeline
+from m2dx import cli
 from m2dx.cli import components
-from m2dx.errors import PluginError, RecipeError, TrainingError
+from m2dx.contract.errors import PluginError, RecipeError, TrainingError
+from m2dx.jobs import train as pipeline
 from m2dx.training.monitor import TrainingSummary
 
 WITHOUT_TORCH = """
@@ -33,7 +34,7 @@ for arguments, code in (
     assert result.exit_code == code, (arguments, result.output, result.exception)
     if code == 1:
         assert "none.yaml: cannot be read" in str(result.exception)
-    slow = {"torch", "timm", "matplotlib", "m2dx.core"} & sys.modules.keys()
+    slow = {"torch", "timm", "matplotlib", "m2dx.jobs.core"} & sys.modules.keys()
     assert not slow, (arguments, slow)
 """
 

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import typer
 
-from m2dx import cli, core, hookspecs, testing
-from m2dx.plugins import PluginHost
+from m2dx import cli, testing
+from m2dx.contract import hookspecs
+from m2dx.contract.host import PluginHost
+from m2dx.jobs import core
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.model import field_lines
 

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from m2dx.encoder import AudioEncoder, load_encoder, random_encoder, random_like
-from m2dx.errors import CheckpointError
-from m2dx.model.published import FINETUNED_PREFIX
+from m2dx.contract.errors import CheckpointError
+from m2dx.encoder.audio import AudioEncoder, load_encoder, random_encoder, random_like
+from m2dx.encoder.checkpoint import CheckpointFolder
+from m2dx.encoder.published import FINETUNED_PREFIX
 from m2dx.recipe.schema import AudioSection, ModelSection
-from m2dx.training.checkpoint import CheckpointFolder
 
 HOP = 160
 AUDIO = AudioSection(crop_seconds=0.64)  # 64 frames

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from m2dx import hear
-from m2dx.encoder import random_encoder
-from m2dx.errors import CheckpointError
+from m2dx.contract.errors import CheckpointError
+from m2dx.encoder.audio import random_encoder
 from m2dx.recipe.schema import AudioSection, ModelSection
 
 
@@ -29,7 +29,7 @@ def noise(sounds: int, seconds: float, model: hear.HearModel) -> torch.Tensor:
 
 @pytest.fixture
 def export(tiny_recipe: Any, host: Any, console: Any) -> Path:
-    from m2dx.pipeline import run_recipe
+    from m2dx.jobs.train import run_recipe
 
     recipe = tiny_recipe("train.epochs=1")
     run_recipe(recipe, host, console)

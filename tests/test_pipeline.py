@@ -9,14 +9,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from m2dx.check import check_recipe
-from m2dx.encoder import load_encoder, random_encoder
-from m2dx.errors import RecipeError, TrainingError
+from m2dx.contract.errors import RecipeError, TrainingError
+from m2dx.encoder.audio import load_encoder, random_encoder
 from m2dx.evaluation.knn import Knn
+from m2dx.jobs.check import check_recipe
+from m2dx.jobs.train import report_of_run, run_recipe
 from m2dx.model.multitask import MultiTask
-from m2dx.pipeline import report_of_run, run_recipe
 from m2dx.recipe.loading import load_recipe, recipe_to_mapping
-from m2dx.scoring import encoders_to_compare, folder_of_encoder
+from m2dx.results.scoring import encoders_to_compare, folder_of_encoder
 from m2dx.training.trainer import Trainer
 
 EVALUATION = (

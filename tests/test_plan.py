@@ -14,8 +14,9 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import m2dx
-from m2dx import cli, core
-from m2dx.errors import CheckpointError, RecipeError
+from m2dx import cli
+from m2dx.contract.errors import CheckpointError, RecipeError
+from m2dx.jobs import core
 from m2dx.plan import (
     FROM_SCRATCH,
     FURTHER,

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from m2dx import cli
-from m2dx.errors import PluginError
+from m2dx.contract.errors import PluginError
 
 SONG = """
     from typing import Annotated

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import m2dx
-from m2dx.components import KINDS, TaskShapes
-from m2dx.plugins import PluginHost, hook_name
-from m2dx.recipe.schema import ComponentSpec
+from m2dx.contract.components import KINDS, TaskShapes
+from m2dx.contract.host import PluginHost, hook_name
+from m2dx.contract.options import ComponentSpec
 
 LOSS = """
     import m2dx
@@ -251,7 +251,7 @@ BAD = {
     "instance": (lambda: [Good()], "the hook 'losses' must return subclasses of m2dx.Loss, but gave Good()"),
     "other kind": (
         lambda: [m2dx.Dataset],
-        "must return subclasses of m2dx.Loss, but gave <class 'm2dx.components.D",
+        "must return subclasses of m2dx.Loss, but gave <class 'm2dx.contract.components.D",
     ),
     "no name": (lambda: [Nameless], "Nameless must have a class attribute `name`, a text, but it is None"),
     "abstract": (lambda: [Abstract], "Abstract ('abstract') lacks what its kind must have: forward"),
@@ -330,6 +330,6 @@ def test_a_misspelt_component_or_kind_is_suggested():
 
 
 def test_each_kind_has_its_hook():
-    from m2dx import hookspecs
+    from m2dx.contract import hookspecs
 
     assert [hook for hook in map(hook_name, KINDS) if not callable(getattr(hookspecs, hook))] == []

@@ -17,10 +17,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import m2dx
-from m2dx import cli, core
-from m2dx.components import Score
-from m2dx.encoder import random_encoder
-from m2dx.errors import M2dxError
+from m2dx import cli
+from m2dx.contract.components import Score
+from m2dx.contract.errors import M2dxError
+from m2dx.encoder.audio import random_encoder
+from m2dx.jobs import core
 from m2dx.results.comparability import reasons
 from m2dx.results.comparison import OWN, paper_table, record_table
 from m2dx.results.formats import comma_separated, latex, latex_text, markdown
@@ -33,8 +34,8 @@ from m2dx.results.records import (
     append_records,
     read_records,
 )
+from m2dx.results.scoring import Scoring, folder_of_encoder
 from m2dx.results.table import Marks, ResultTable, Row
-from m2dx.scoring import Scoring, folder_of_encoder
 
 LUNGS = ScoredEncoder("lungs", "ab" * 32, "runs/lungs/encoder", 85_000_000)
 AS_PUBLISHED = Protocol("linear", "linear", {"lr": 3e-5, "epochs": 200, "patience": 20, "batch_size": 64})
@@ -600,7 +601,7 @@ def test_the_command_needs_no_torch(tmp_path: Path) -> None:
         "import sys; from typer.testing import CliRunner; from m2dx.cli import app\n"
         "result = CliRunner().invoke(app, ['results', sys.argv[1], '--table', 'm2d-x-v', '--format', 'rich'])\n"
         "assert result.exit_code == 0, result.exception\n"
-        "assert not {'torch', 'm2dx.core'} & sys.modules.keys()"
+        "assert not {'torch', 'm2dx.jobs.core'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import m2dx
-from m2dx import cli, scaffold
+from m2dx import cli
 from m2dx.cli import components
-from m2dx.scaffold import PluginNames, check_not_installed, render, write_plugin
+from m2dx.jobs import scaffold
+from m2dx.jobs.scaffold import PluginNames, check_not_installed, render, write_plugin
 
 ROOT = Path(__file__).parents[1]
 ENVELOPE = ROOT / "plugins" / "m2dx-envelope"
@@ -194,7 +195,7 @@ def test_a_wrong_name_is_told_before_torch_is_imported(tmp_path: Path) -> None:
         "import sys\nfrom typer.testing import CliRunner\nfrom m2dx.cli import app\n"
         "result = CliRunner().invoke(app, ['new-plugin', 'Whale'])\n"
         "assert 'would do' in str(result.exception), result\n"
-        "assert not {'torch', 'm2dx.core'} & sys.modules.keys()\n"
+        "assert not {'torch', 'm2dx.jobs.core'} & sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import m2dx
-from m2dx.components import KINDS, DataInfo
-from m2dx.packing.pack import PackOptions, pack
-from m2dx.packing.sources import source_of_path
-from m2dx.plugins import PluginHost
+from m2dx.contract.components import KINDS, DataInfo
+from m2dx.contract.host import PluginHost
+from m2dx.data.packing.pack import PackOptions, pack
+from m2dx.jobs.pack import source_of_path
 from m2dx.testing import (
     ComponentCheckError,
     check_component,
@@ -35,7 +35,7 @@ OPTIONS = {
 
 
 def core_components():
-    from m2dx import core
+    from m2dx.jobs import core
 
     host = PluginHost({"m2dx": core})
     return [(kind, host.component(kind, name)) for kind in KINDS for name in host.names(kind)]

@@ -11,7 +11,7 @@ import typer
 from m2dx.cli import components, draw, encoders, packing, sweep, training
 from m2dx.cli.plugin_commands import CommandGroup
 from m2dx.cli.shared import print_error
-from m2dx.errors import M2dxError, PluginError, RecipeError
+from m2dx.contract.errors import M2dxError, PluginError, RecipeError
 
 app = typer.Typer(
     name="m2dx",

@@ -43,7 +43,7 @@ def new_plugin(
     folder: Annotated[Path, typer.Option("--folder", help="Folder to write m2dx-NAME into.")] = Path("."),
 ) -> None:
     """Write m2dx-NAME: a plugin that works, with tests, a recipe and a CI file, to start from."""
-    from m2dx.scaffold import PluginNames, check_not_installed, write_plugin
+    from m2dx.jobs.scaffold import PluginNames, check_not_installed, write_plugin
 
     PluginNames(name)  # a name that cannot be is told before torch and plugins are imported
     check_not_installed(name, plugin_host())

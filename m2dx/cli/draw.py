@@ -51,10 +51,10 @@ def reconstruction(
     ] = False,
 ) -> None:
     """Draw input, reconstruction and error of sounds whose patches are partly masked."""
-    from m2dx.pictures.suffixes import check_picture_path
+    from m2dx.report.saving import check_picture_path
 
     check_picture_path(output)
-    from m2dx.pictures.commands import draw_reconstruction
+    from m2dx.jobs.draw import draw_reconstruction
 
     written = draw_reconstruction(
         model,
@@ -89,10 +89,10 @@ def attention(
     start: Start = 0.0,
 ) -> None:
     """Draw what single patches attend to in the encoder's last layer."""
-    from m2dx.pictures.suffixes import check_picture_path
+    from m2dx.report.saving import check_picture_path
 
     check_picture_path(output)
-    from m2dx.pictures.commands import draw_attention_maps
+    from m2dx.jobs.draw import draw_attention_maps
 
     points = None if point is None else [_point(text) for text in point]
     terminal().print(
@@ -122,11 +122,11 @@ def embedding(
     seed: Seed = 0,
 ) -> None:
     """Draw the clips of a labelled set as points, by their features, coloured by class."""
-    from m2dx.pictures.suffixes import check_picture_path
+    from m2dx.report.saving import check_picture_path
 
     check_picture_path(output)
     recipe = load_with_plugins(labelled, None) if labelled.suffix in (".yaml", ".yml") else None
-    from m2dx.pictures.commands import draw_embedding, labelled_set
+    from m2dx.jobs.draw import draw_embedding, labelled_set
 
     clips = labelled_set(labelled, recipe, task=task, split=split, most=most, seed=seed)
     path = draw_embedding(
@@ -147,11 +147,11 @@ def curves(
     ] = None,
 ) -> None:
     """Draw losses, learning rate, EMA decay, RankMe, and scores by checkpoint, of one or several runs."""
-    from m2dx.pictures.suffixes import check_picture_path
+    from m2dx.report.saving import check_picture_path
 
     check_picture_path(output)
-    from m2dx.pictures.curves import read_curves, runs_figure
-    from m2dx.pictures.saving import save_figure
+    from m2dx.report.curves import read_curves, runs_figure
+    from m2dx.report.saving import save_figure
 
     figure = runs_figure([read_curves(run) for run in runs], _names(metric))
     terminal().print(f"written: {save_figure(figure, output)}", soft_wrap=True)

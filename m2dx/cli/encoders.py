@@ -33,8 +33,8 @@ class LongClips(Enum):
 def evaluate(encoder: EncoderPath, recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Score an encoder, and the recipe's baselines, with the recipe's evaluation section."""
     host, loaded = load_with_plugins(recipe, overrides)
-    from m2dx.encoder import load_any_encoder
-    from m2dx.scoring import Scoring, folder_of_encoder
+    from m2dx.encoder.audio import load_any_encoder
+    from m2dx.results.scoring import Scoring, folder_of_encoder
 
     scoring = Scoring.of(loaded, host)
     network = load_any_encoder(encoder)
@@ -97,7 +97,7 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.")],
 ) -> None:
     """Write a checkpoint's encoder as model.safetensors and a self-describing config.json."""
-    from m2dx.export import export_encoder
+    from m2dx.encoder.export import export_encoder
 
     terminal().print(f"encoder: {export_encoder(checkpoint, folder)}")
 
@@ -117,8 +117,8 @@ def encode(
     ] = LongClips.SPLIT,
 ) -> None:
     """Write the features of audio files as .npy files or a Parquet table."""
-    from m2dx.encode import encode_files, write_npy, write_parquet
-    from m2dx.encoder import load_encoder
+    from m2dx.encoder.audio import load_encoder
+    from m2dx.encoder.files import encode_files, write_npy, write_parquet
 
     bad: list[tuple[Path, str]] = []
     chosen: Literal["split", "interpolate"] = "split" if long_clips is LongClips.SPLIT else "interpolate"
@@ -152,7 +152,7 @@ def classify(
     """Write the probability of each label in audio files as a CSV table."""
     import sys
 
-    from m2dx.classifier import classify_files, load_classifier, write_table
+    from m2dx.encoder.classifier import classify_files, load_classifier, write_table
 
     bad: list[tuple[Path, str]] = []
     classifier = load_classifier(network)

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from m2dx.errors import PluginError
+from m2dx.contract.errors import PluginError
 
 COMMAND_GROUP = "m2dx.commands"
 """Entry points of this group are named as the command, and point to a `typer.Typer`."""

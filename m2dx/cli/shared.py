@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from m2dx.plugins import PluginHost
+    from m2dx.contract.host import PluginHost
     from m2dx.recipe.schema import Recipe
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
@@ -29,7 +29,7 @@ EncoderPath = Annotated[
 
 def plugin_host() -> PluginHost:
     """The installed plugins."""
-    from m2dx.plugins import PluginHost
+    from m2dx.contract.host import PluginHost
 
     return PluginHost.discover()
 

@@ -60,7 +60,7 @@ def train(
     if processes is not None or output is not None:
         raise typer.BadParameter("--processes and --output are for --dry-run-memory")
     host, loaded = load_with_plugins(recipe, overrides)
-    from m2dx.pipeline import run_recipe
+    from m2dx.jobs.train import run_recipe
 
     summary = run_recipe(
         loaded, host, terminal(), resume="or_begin" if resume_or_begin else resume, overwrite=overwrite
@@ -93,7 +93,7 @@ def _print_memory(recipe: Path, overrides: list[str] | None, processes: int, out
 def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Print the resolved recipe, its shapes and parameter counts, and the losses of one step; train nothing."""
     host, loaded = load_with_plugins(recipe, overrides)
-    from m2dx.check import check_recipe
+    from m2dx.jobs.check import check_recipe
 
     check_recipe(loaded, host, terminal())
 
@@ -134,6 +134,6 @@ def plan(
 @commands.command()
 def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]) -> None:
     """Write a run's report.html anew from what is in its folder."""
-    from m2dx.pipeline import report_of_run
+    from m2dx.jobs.train import report_of_run
 
     terminal().print(f"report: {report_of_run(run, plugin_host(), terminal())}")

@@ -18,9 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import m2dx
-from m2dx.audio.packs import audio_state
-from m2dx.evaluation.features import ClipEncoder, Features, extract, targets_of
+from m2dx.contract.components import ClipEncoder
+from m2dx.contract.version import package_version
+from m2dx.data.packs import audio_state
+from m2dx.evaluation.features import Features, extract, targets_of
 
 if TYPE_CHECKING:
     from m2dx.evaluation.tasks import EvaluationTask
@@ -57,7 +58,7 @@ class FeatureCache:
 
 
 def _key(encoder: nn.Module, task: EvaluationTask) -> str:
-    digest = hashlib.sha256(m2dx.__version__.encode())
+    digest = hashlib.sha256(package_version().encode())
     for part in chain(_encoder_parts(encoder), _task_parts(task)):
         digest.update(part)
         digest.update(b"\0")
@@ -102,7 +103,7 @@ def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
 
 
 def _write(path: Path, x: Tensor, encoder: nn.Module, task: EvaluationTask) -> None:
-    about = {"task": task.name, "encoder": type(encoder).__qualname__, "m2dx": m2dx.__version__}
+    about = {"task": task.name, "encoder": type(encoder).__qualname__, "m2dx": package_version()}
     partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

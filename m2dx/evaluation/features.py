@@ -6,34 +6,26 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from m2dx.audio.crops import fit_length
-from m2dx.audio.reading import read_wav
-from m2dx.components import Clip
-from m2dx.errors import AudioError, TrainingError
-from m2dx.training.precision import autocast
+from m2dx.contract.components import Clip, ClipEncoder
+from m2dx.contract.errors import AudioError, TrainingError
+from m2dx.data.crops import fit_length
+from m2dx.data.logmel import LogMel
+from m2dx.data.reading import read_wav
+from m2dx.model.precision import autocast
+from m2dx.recipe.schema import AudioSection
 
 if TYPE_CHECKING:
     from m2dx.evaluation.tasks import EvaluationTask
 
+
 READING_THREADS = 4
-
-
-class ClipEncoder(Protocol):
-    """What evaluators need of an encoder: `m2dx.AudioEncoder` and the baselines have it."""
-
-    sample_rate: int  # Hz
-    embed_dim: int
-
-    def clip(self, wav: Tensor) -> Tensor:
-        """Clip features (B, embed_dim) from wav (B, N)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -136,3 +128,20 @@ def _read_unit(clip: Clip, unit_seconds: float, sample_rate: int) -> NDArray[np.
         return read_wav(clip.path, start=clip.start, duration=duration, sample_rate=sample_rate)
     except AudioError as error:
         raise AudioError(f"{clip.path}: {error}") from error
+
+
+class MeanLogMel(nn.Module):
+    """Mean and standard deviation over time of the log-mel spectrogram, as clip features (B, 2 * M)."""
+
+    def __init__(self, audio: AudioSection) -> None:
+        super().__init__()
+        self.sample_rate = audio.sample_rate
+        self.frame_rate = audio.sample_rate / audio.hop_length
+        self.embed_dim = 2 * audio.n_mels
+        self.logmel = LogMel(**audio.model_dump(exclude={"crop_seconds"}))
+
+    @torch.no_grad()
+    def clip(self, wav: Tensor) -> Tensor:
+        """Features (B, 2 * M), the means first, from wav (B, N)."""
+        bands = self.logmel(wav)[:, 0]  # (B, 1, M, L) -> (B, M, L)
+        return torch.cat([bands.mean(-1), bands.std(-1, correction=0)], dim=-1)

@@ -8,8 +8,8 @@ from pydantic import PositiveInt
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from m2dx.components import Evaluator, Score
-from m2dx.evaluation.features import ClipEncoder, Standardiser
+from m2dx.contract.components import ClipEncoder, Evaluator, Score
+from m2dx.evaluation.features import Standardiser
 from m2dx.evaluation.metrics import score_of, summarise
 from m2dx.evaluation.tasks import EvaluationTask
 

@@ -11,13 +11,13 @@ from pydantic import ValidationError
 from rich.table import Column, Table
 from rich.text import Text
 
-from m2dx.audio.clips import list_clips, missing_of
-from m2dx.components import Clip, TaskInfo
-from m2dx.errors import M2dxError, RecipeError
+from m2dx.contract.components import Clip, TaskInfo
+from m2dx.contract.errors import M2dxError, RecipeError
+from m2dx.contract.host import PluginHost
+from m2dx.contract.paths import expand
+from m2dx.contract.wording import suggestion
+from m2dx.data.clips import list_clips, missing_of
 from m2dx.evaluation.splits import SPLITS
-from m2dx.plugins import PluginHost
-from m2dx.recipe.paths import expand
-from m2dx.recipe.suggestions import suggestion
 
 
 def published_tasks(host: PluginHost) -> dict[str, TaskInfo]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
-from m2dx.components import Evaluator, Score
-from m2dx.errors import CheckpointError, RecipeError
-from m2dx.evaluation.features import ClipEncoder
+from m2dx.contract.components import ClipEncoder, Evaluator, Score
+from m2dx.contract.errors import RecipeError
 from m2dx.evaluation.metrics import half_width_95
 from m2dx.evaluation.tasks import EvaluationTask
-from m2dx.memory.advice import evaluation_advice, memory_advice
+from m2dx.training.memory import evaluation_advice, memory_advice
 
 Progress = Callable[[int, int, str], None]
 """Called with the units of work done, their total, and what comes next."""
@@ -112,26 +108,3 @@ def _pool(scores: list[Score]) -> Score:
         return scores[0]
     values = tuple(score.mean for score in scores)
     return replace(scores[0], mean=float(np.mean(values)), ci95=half_width_95(values), values=values)
-
-
-def write_scores(scores: Sequence[EncoderScore], path: Path) -> None:
-    """Writes scores as JSON: a list of objects with `encoder` and the fields of `Score`."""
-    rows = [{"encoder": entry.encoder, **asdict(entry.score)} for entry in scores]
-    path.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def read_scores(path: Path) -> list[EncoderScore]:
-    """Scores that `write_scores` wrote. Raises CheckpointError for another content."""
-    adapter = TypeAdapter(Score)
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return [
-            EncoderScore(
-                row["encoder"], adapter.validate_python({k: v for k, v in row.items() if k != "encoder"})
-            )
-            for row in rows
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
-        raise CheckpointError(
-            f"{path} must be scores written by m2dx, but cannot be read: {error}"
-        ) from error

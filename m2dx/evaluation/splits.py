@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from m2dx.components import Clip
-from m2dx.errors import RecipeError
+from m2dx.contract.components import Clip
+from m2dx.contract.errors import RecipeError
 
 SPLITS = ("train", "valid", "test")
 VALID_SHARE = 0.1

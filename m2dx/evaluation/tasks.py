@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m2dx.audio.clips import list_clips, missing_of, names_of
-from m2dx.audio.reading import probe, read_wav
-from m2dx.components import Clip, Dataset
-from m2dx.errors import AudioError, ImageError, RecipeError, TrainingError
+from m2dx.contract.components import Clip, ClipEncoder, Dataset
+from m2dx.contract.errors import AudioError, ImageError, RecipeError, TrainingError
+from m2dx.data.clips import list_clips, missing_of, names_of
+from m2dx.data.images import read_image
+from m2dx.data.reading import probe, read_wav
+from m2dx.encoder.images import ImageEncoder
 from m2dx.evaluation.feature_cache import FeatureCache
-from m2dx.evaluation.features import READING_THREADS, ClipEncoder, Features, audio_batches, extract
+from m2dx.evaluation.features import READING_THREADS, Features, audio_batches, extract, read_ahead
 from m2dx.evaluation.splits import SPLITS, Fold, divide, shared_groups
 
 logger = logging.getLogger(__name__)
@@ -285,3 +287,27 @@ def _unlike_published(
     if _metric(clips) != info.metric:
         warnings.append(f"{info.title} is scored by {info.metric} ({info.source}), here by {_metric(clips)}")
     return warnings + missing_of(name, dataset)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageTask(EvaluationTask):
+    """A labelled set of images, which have no length: `unit_seconds` is 0."""
+
+    @classmethod
+    def _usable(
+        cls, clips: list[Clip], dataset: Dataset, unit_seconds: float | None
+    ) -> tuple[list[Clip], list[BadClip], float]:
+        def check(clip: Clip) -> Clip:
+            read_image(clip.path, channels=3)
+            return clip
+
+        return *partition(clips, check), 0.0
+
+    def batches(self, encoder: ClipEncoder, batch_size: int) -> Iterator[Tensor]:
+        """Batches (B, C, H, W) of the middle of each image, uint8, in order.
+
+        Raises RecipeError for an encoder that is not of images, ImageError where a file became unreadable.
+        """
+        if not isinstance(encoder, ImageEncoder):
+            raise RecipeError(f"evaluation task {self.name!r}: images need an encoder of images")
+        return read_ahead(self.clips, lambda clip: encoder.load(clip.path), batch_size)

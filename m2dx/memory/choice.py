@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from rich.console import Console
 
-from m2dx.errors import M2dxError, MemoryShortageError
+from m2dx.contract.errors import M2dxError, MemoryShortageError
+from m2dx.contract.wording import gigabytes
 from m2dx.memory.live import storage_bytes
 from m2dx.memory.measure import Measurement
 from m2dx.memory.setting import Setting
-from m2dx.memory.sizes import gigabytes
 from m2dx.training.prepare import PreparedRun
 
 LONGEST_SECONDS = 60.0

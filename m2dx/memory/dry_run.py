@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from m2dx.errors import RecipeError
+from m2dx.contract.errors import RecipeError
+from m2dx.contract.host import PluginHost
+from m2dx.contract.wording import gigabytes
 from m2dx.memory.choice import LONGEST_SECONDS, Forecast
 from m2dx.memory.made_up import listed_labels
 from m2dx.memory.measure import Measurement, Trials
 from m2dx.memory.setting import Setting, doubling, micro_batches
-from m2dx.memory.sizes import gigabytes
-from m2dx.plugins import PluginHost
+from m2dx.model.precision import check_precision
 from m2dx.recipe.schema import Recipe
 from m2dx.training.distributed import pick_device
-from m2dx.training.precision import check_precision
 
 Say = Callable[[str], None]
 

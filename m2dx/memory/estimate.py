@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from m2dx.contract.host import PluginHost
 from m2dx.memory.live import LiveMemory, as_fake, storage_bytes
 from m2dx.memory.made_up import Labels, MadeUpCrops, batch_bytes
-from m2dx.model.build import build_masked_model, build_task, build_views, check_task_names, model_shapes
+from m2dx.model.build import build_masked_model, build_task, build_views, check_task_names
 from m2dx.model.m2d import M2D
 from m2dx.model.multitask import MultiTask
-from m2dx.plugins import PluginHost
+from m2dx.model.precision import autocast
+from m2dx.model.shapes import model_shapes
 from m2dx.recipe.schema import Recipe
-from m2dx.training.precision import autocast
 
 _CLIPS = (2, 3)  # of the two passes; 1 may take other kernels, since a dimension of 1 needs no copies
 

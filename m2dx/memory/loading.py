@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from torch.utils.data import Sampler
 
-from m2dx.audio.batches import ItemKey
-from m2dx.audio.loader import training_loader
+from m2dx.data.batches import ItemKey
+from m2dx.data.loader import training_loader
 from m2dx.memory.estimate import made_up_crops
 from m2dx.memory.limits import private_bytes
 from m2dx.memory.made_up import Labels

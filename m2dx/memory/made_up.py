@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from m2dx.audio.batches import ItemKey
-from m2dx.audio.clips import ClipList, PackedStrings, SetLabels, join_sets
-from m2dx.audio.crops import Batch, CropItem, collate
-from m2dx.components import DataInfo
-from m2dx.errors import M2dxError
-from m2dx.images.views import ImageStatistics
-from m2dx.model.views import DataStatistics
-from m2dx.plugins import PluginHost
+from m2dx.contract.components import DataInfo
+from m2dx.contract.errors import M2dxError
+from m2dx.contract.host import PluginHost
+from m2dx.data.batches import ItemKey
+from m2dx.data.clips import ClipList, PackedStrings, SetLabels, join_sets
+from m2dx.data.crops import Batch, CropItem, collate
+from m2dx.model.views import DataStatistics, ImageStatistics
 from m2dx.recipe.schema import Recipe
 
 Labels = Mapping[str, tuple[str, ...]]

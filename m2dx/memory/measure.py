@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 
-from m2dx.errors import RecipeError, TrainingError
+from m2dx.contract.errors import RecipeError, TrainingError
+from m2dx.jobs.background_scoring import child_environment
 from m2dx.memory.limits import resident_bytes
 from m2dx.memory.made_up import Labels
 from m2dx.memory.trial import Request
 from m2dx.recipe.loading import recipe_to_mapping
 from m2dx.recipe.schema import Recipe
-from m2dx.training.background_scoring import child_environment
 
 _POLL_SECONDS = 0.02
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import torch
 
-from m2dx.audio.loader import default_workers
-from m2dx.errors import RecipeError
+from m2dx.contract.errors import RecipeError
+from m2dx.contract.host import PluginHost
+from m2dx.data.loader import default_workers
 from m2dx.memory.estimate import Estimate, estimate_memory
 from m2dx.memory.limits import Memory, device_memory, resident_bytes
 from m2dx.memory.loading import Loading, loading_memory
 from m2dx.memory.made_up import Labels
 from m2dx.memory.measure import Measurement, Trials
-from m2dx.plugins import PluginHost
 from m2dx.recipe.schema import Recipe
 
 

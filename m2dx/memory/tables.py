@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from m2dx.contract.wording import gigabytes
 from m2dx.memory.dry_run import DryRun, Row
 from m2dx.memory.limits import KEPT_FREE
-from m2dx.memory.sizes import gigabytes
 
 _LEAST_SHOWN = 2**19
 """Bytes of a part from which on it has a row."""

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m2dx.errors import M2dxError
-from m2dx.training.evaluation_process import end_with_parent
+from m2dx.contract.errors import M2dxError
+from m2dx.jobs.evaluation_process import end_with_parent
 
 if TYPE_CHECKING:
-    from m2dx.audio.crops import Batch
-    from m2dx.plugins import PluginHost
+    from m2dx.contract.host import PluginHost
+    from m2dx.data.crops import Batch
     from m2dx.recipe.schema import Recipe
     from m2dx.training.trainer import Trainer
 
@@ -47,8 +47,8 @@ def run_trial(request: Request, host: PluginHost) -> dict[str, Any]:
     import torch
 
     from m2dx.memory.limits import forget_peak, resident_bytes
-    from m2dx.memory.shortage import is_shortage
     from m2dx.recipe.loading import recipe_from_mapping
+    from m2dx.training.memory import is_shortage
 
     recipe = recipe_from_mapping(request.recipe, host=host, source="the recipe")
     device = torch.device(request.device)
@@ -153,8 +153,8 @@ def main() -> None:
     end_with_parent(int(sys.argv[1]))
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what plugins print is no reply
+    from m2dx.contract.host import PluginHost
     from m2dx.memory.limits import resident_bytes
-    from m2dx.plugins import PluginHost
     from m2dx.training import trainer  # noqa: F401  # before the forks, which then need not import it
 
     host = PluginHost.discover()

@@ -2,73 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from m2dx.audio.logmel import LogMel
-from m2dx.components import DataInfo, TaskShapes, Views
-from m2dx.errors import RecipeError
-from m2dx.images.views import ImageStatistics, ImageViews
-from m2dx.model.contract import Part, check_declaration, declared_frames, try_task
+from m2dx.contract.components import DataInfo, TaskShapes, Views
+from m2dx.contract.errors import RecipeError
+from m2dx.contract.host import CORE
 from m2dx.model.m2d import M2D
 from m2dx.model.mae import MSMMAE
-from m2dx.model.masking import MaskDraw, num_visible_patches
-from m2dx.model.maskings import RandomMasking
+from m2dx.model.masking import MaskDraw, RandomMasking
 from m2dx.model.multitask import MultiTask, Task
-from m2dx.model.patches import PatchGrid
-from m2dx.model.views import DataStatistics, ViewMaker
-from m2dx.model.vit import VIT_SIZES, ViTSize
-from m2dx.plugins import CORE
+from m2dx.model.shapes import ModelShapes, build_logmel, model_shapes
+from m2dx.model.trial import Part, check_declaration, declared_frames, try_task
+from m2dx.model.views import DataStatistics, ImageStatistics, ImageViews, ViewMaker
+from m2dx.model.vit import ViTSize
 from m2dx.recipe.schema import AudioSection
 
 if TYPE_CHECKING:
-    from m2dx.plugins import PluginHost
-    from m2dx.recipe.schema import (
-        ComponentSpec,
-        ImageSection,
-        ModelSection,
-        Recipe,
-        TaskSection,
-    )
-
-
-@dataclass(frozen=True)
-class ModelShapes:
-    """The sizes that follow from a recipe."""
-
-    grid: PatchGrid
-    size: ViTSize
-    num_visible: int  # V
-
-    @property
-    def num_masked(self) -> int:
-        """P - V."""
-        return self.grid.num_patches - self.num_visible
-
-
-def model_shapes(source: AudioSection | ImageSection, model: ModelSection) -> ModelShapes:
-    """Grid, width and mask counts for an input; RecipeError where nothing would be visible or masked."""
-    least = model.patch_size[1]
-    if isinstance(source, AudioSection) and source.crop_frames < least:
-        raise RecipeError(
-            f"audio.crop_seconds must give one patch of {least} frames or more, but the crop of "
-            f"{source.crop_seconds:g} s is shorter than a patch ({source.crop_frames} frames); set it to "
-            f"{least * source.hop_length / source.sample_rate:g} or more"
-        )
-    grid = PatchGrid(source.input_size, model.patch_size, source.in_chans)
-    size = VIT_SIZES[model.size]
-    if model.depth is not None:
-        size = replace(size, depth=model.depth)
-    visible = num_visible_patches(grid.num_patches, model.mask_ratio)
-    if not 0 < visible < grid.num_patches:
-        raise RecipeError(
-            f"model.mask_ratio must leave at least one patch visible and one masked, but {model.mask_ratio} of "
-            f"{grid.num_patches} patches leaves {visible} visible"
-        )
-    return ModelShapes(grid, size, visible)
+    from m2dx.contract.host import PluginHost
+    from m2dx.contract.options import ComponentSpec
+    from m2dx.recipe.schema import ImageSection, ModelSection, Recipe, TaskSection
 
 
 def build_masking(recipe: Recipe, host: PluginHost) -> MaskDraw:
@@ -93,11 +48,6 @@ def build_masking(recipe: Recipe, host: PluginHost) -> MaskDraw:
     draw = MaskDraw(masking, shapes.grid.num_patches, None if plugin == CORE else plugin)
     draw(torch.Generator().manual_seed(0))
     return draw
-
-
-def build_logmel(audio: AudioSection) -> LogMel:
-    """The log-mel transform of a recipe."""
-    return LogMel(**audio.model_dump(exclude={"crop_seconds"}))
 
 
 def build_masked_model(

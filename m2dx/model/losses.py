@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from m2dx.components import Loss
+from m2dx.contract.components import Loss
 
 
 def standardise(vectors: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from m2dx.components import OnlineMapper, TaskShapes
-from m2dx.errors import RecipeError
+from m2dx.contract.components import OnlineMapper, TaskShapes
+from m2dx.contract.errors import RecipeError
 from m2dx.model.patches import time_frames
 from m2dx.model.vit import init_linear
 

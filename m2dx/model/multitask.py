@@ -11,15 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from m2dx.components import Loss, OfflineEncoder, OnlineMapper, Views
-from m2dx.images.views import ImageViews
+from m2dx.contract.components import Loss, OfflineEncoder, OnlineMapper, Views
 from m2dx.model.m2d import M2D
 from m2dx.model.mae import MSMMAE
 from m2dx.model.masking import Mask
-from m2dx.model.views import ViewMaker, at_rate
+from m2dx.model.views import ImageViews, ViewMaker, at_rate
 
 if TYPE_CHECKING:
-    from m2dx.audio.crops import Batch
+    from m2dx.data.crops import Batch
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from m2dx.components import DataInfo, OfflineEncoder, Views
-from m2dx.errors import RecipeError
+from m2dx.contract.components import DataInfo, OfflineEncoder, Views
+from m2dx.contract.errors import RecipeError
 
 
 class Labels(OfflineEncoder):

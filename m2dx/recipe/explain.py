@@ -10,14 +10,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from m2dx.errors import PluginError
-from m2dx.recipe.components import ComponentUnion
+from m2dx.contract.errors import PluginError
+from m2dx.contract.options import ComponentUnion
+from m2dx.contract.wording import suggestion
 from m2dx.recipe.document import Entry, Place, Problem, nearest
 from m2dx.recipe.model import Location, locate
-from m2dx.recipe.suggestions import suggestion
 
 if TYPE_CHECKING:
-    from m2dx.plugins import PluginHost
+    from m2dx.contract.host import PluginHost
 
 MOST_SHOWN = 80  # characters of a value
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from m2dx.errors import RecipeError
-from m2dx.recipe.document import Entry, Place, Problem, merge, nearest, plain, report
-from m2dx.recipe.paths import expand
-from m2dx.recipe.yaml_text import read_yaml
+from m2dx.contract.errors import RecipeError
+from m2dx.contract.paths import expand
+from m2dx.recipe.document import Entry, Place, Problem, merge, nearest, plain, read_yaml, report
 
 
 def read_recipe(path: Path, *, problems: list[Problem]) -> Entry:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
-from m2dx.errors import RecipeError
+from m2dx.contract.errors import RecipeError
 from m2dx.recipe.document import Entry, Place, Problem, plain, report
 from m2dx.recipe.explain import explain
 from m2dx.recipe.files import apply_overrides, read_recipe
@@ -18,7 +18,7 @@ from m2dx.recipe.model import recipe_model
 from m2dx.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    from m2dx.plugins import PluginHost
+    from m2dx.contract.host import PluginHost
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, host: PluginHost) -> Recipe:

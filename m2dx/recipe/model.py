@@ -24,11 +24,11 @@ from typing import (
 from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
 
-from m2dx.recipe.components import NO_SOURCE, ComponentUnion, rewrite
-from m2dx.recipe.schema import ComponentSpec, Kind, Recipe, Section
+from m2dx.contract.options import NO_SOURCE, ComponentSpec, ComponentUnion, Section, rewrite
+from m2dx.recipe.schema import Kind, Recipe
 
 if TYPE_CHECKING:
-    from m2dx.plugins import PluginHost
+    from m2dx.contract.host import PluginHost
 
 S = TypeVar("S", bound=Section)
 
@@ -187,8 +187,8 @@ class FieldLine(NamedTuple):
 
 def field_lines(host: PluginHost) -> list[FieldLine]:
     """Every field of a recipe with its line of documentation, then the options of the installed components."""
-    from m2dx.components import KINDS  # imports torch
-    from m2dx.plugins import hook_name
+    from m2dx.contract.components import KINDS  # imports torch
+    from m2dx.contract.host import hook_name
 
     lines = list(_section_lines(recipe_model(host), ""))
     for kind in KINDS:

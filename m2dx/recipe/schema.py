@@ -1,37 +1,446 @@
 """The recipe: every field that a recipe file may have, its unit, default and source.
 
-This module and those of the sections do not import torch, so that the command line starts fast.
+Component sections (`ComponentSpec`) are replaced by unions over the installed components when a recipe is read
+(`m2dx.recipe.loading`); here they stand for "a component of that kind, with its options". This module does not import
+torch, so that the command line starts fast.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from m2dx.recipe.data_sections import AudioSection, DataSection, DataSetSection, ImageSection, NoiseSection
-from m2dx.recipe.model_sections import EmaSection, ModelSection, PredictorSection, TaskSection
-from m2dx.recipe.paths import RecipePath, RunPath
-from m2dx.recipe.run_sections import EvaluationSection, EvaluationTaskSection, TrainSection
-from m2dx.recipe.section import ComponentSpec, Identifier, Kind, Section, ShortClips
+from m2dx.contract.options import ComponentSpec, Section
+from m2dx.contract.paths import RecipePath, RunPath
 
-__all__ = [
-    "AudioSection",
-    "ComponentSpec",
-    "DataSection",
-    "DataSetSection",
-    "EmaSection",
-    "EvaluationSection",
-    "EvaluationTaskSection",
-    "ImageSection",
-    "Kind",
-    "ModelSection",
-    "NoiseSection",
-    "PredictorSection",
-    "Recipe",
-    "Section",
-    "ShortClips",
-    "TaskSection",
-    "TrainSection",
-]
+if TYPE_CHECKING:
+    BatchSize = int  # "auto" is gone once a recipe is read
+else:
+    BatchSize = PositiveInt | Literal["auto"]
+
+
+class Kind:
+    """Marks a field that holds a component of one kind."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+
+OfflineEncoderSpec = Annotated[ComponentSpec, Kind("offline_encoder")]
+OnlineMapperSpec = Annotated[ComponentSpec, Kind("online_mapper")]
+LossSpec = Annotated[ComponentSpec, Kind("loss")]
+NoiseSourceSpec = Annotated[ComponentSpec, Kind("noise_source")]
+MaskingSpec = Annotated[ComponentSpec, Kind("masking")]
+DatasetSpec = Annotated[ComponentSpec, Kind("dataset")]
+EvaluatorSpec = Annotated[ComponentSpec, Kind("evaluator")]
+
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveFraction = Annotated[float, Field(gt=0.0, le=1.0)]
+OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+ShortClips = Literal["pad", "repeat"]
+
+
+class AudioSection(Section):
+    """Log-mel settings. The defaults are the published ones for the sampling rate (M2D-X, IV-A)."""
+
+    sample_rate: PositiveInt = 16_000
+    """Sampling rate that all audio is converted to, Hz."""
+    n_fft: PositiveInt = 400
+    """FFT length, samples; default 25 ms (400 at 16 kHz, 800 at 32 kHz)."""
+    win_length: PositiveInt = 400
+    """Window length (periodic Hann), samples; default 25 ms."""
+    hop_length: PositiveInt = 160
+    """Step between frames, samples; default 10 ms."""
+    n_mels: PositiveInt = 80
+    """Mel bands."""
+    f_min: NonNegativeFloat = 50.0
+    """Lowest frequency of the mel bands, Hz."""
+    f_max: PositiveFloat = 8000.0
+    """Highest frequency of the mel bands, Hz; default half the sampling rate."""
+    crop_seconds: PositiveFloat = 6.08
+    """Length of one training crop, s; its frames, one per hop_length, must be a multiple of the patch's time size."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_settings(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        try:
+            rate = int(values.get("sample_rate", 16_000))
+        except (TypeError, ValueError):
+            return values  # the field's own error says it better
+        length = rate // 40
+        published = {"n_fft": length, "win_length": length, "hop_length": rate // 100, "f_max": rate / 2}
+        return {**published, **values}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "AudioSection":
+        if self.win_length > self.n_fft:
+            raise ValueError(f"win_length must be at most n_fft ({self.n_fft}), but is {self.win_length}")
+        if not self.f_min < self.f_max <= self.sample_rate / 2:
+            raise ValueError(
+                f"f_min < f_max <= sample_rate / 2 must hold, but f_min is {self.f_min}, f_max {self.f_max} "
+                f"and sample_rate {self.sample_rate}"
+            )
+        return self
+
+    @property
+    def crop_frames(self) -> int:
+        """L, frames of one crop."""
+        return round(self.crop_seconds * self.sample_rate / self.hop_length)
+
+    @property
+    def crop_samples(self) -> int:
+        """N, samples of one crop."""
+        return self.crop_frames * self.hop_length
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(M, L), the log-mel spectrogram of one crop."""
+        return self.n_mels, self.crop_frames
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the input."""
+        return 1
+
+
+class ImageSection(Section):
+    """Images as input, instead of audio (M2D-X, appendix A). The defaults are those of MAE, which the paper takes."""
+
+    size: tuple[PositiveInt, PositiveInt] = (224, 224)
+    """Height and width of the input, pixels; multiples of the patch size."""
+    channels: Literal[1, 3] = 3
+    """Channels: 3, images are brought to RGB, or 1, to grey."""
+    crop_scale: tuple[PositiveFraction, PositiveFraction] = (0.2, 1.0)
+    """Least and largest share of the image's area that a random crop takes, before it is resized to the size."""
+    flip: bool = True
+    """Flip half of the crops left to right."""
+    mean: tuple[float, ...] | None = None
+    """Mean of each channel, of values in [0, 1]; measured when not given (ImageNet: 0.485, 0.456, 0.406)."""
+    std: tuple[PositiveFloat, ...] | None = None
+    """Standard deviation of each channel; measured when not given (ImageNet: 0.229, 0.224, 0.225)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ImageSection":
+        if self.crop_scale[0] > self.crop_scale[1]:
+            raise ValueError(
+                f"crop_scale must be the least and the largest share, but is {list(self.crop_scale)}"
+            )
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std must be given together, or both be left out to be measured")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) != self.channels:
+                raise ValueError(
+                    f"{name} must have a value for each of the {self.channels} channels, but has {len(values)}"
+                )
+        return self
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width), pixels."""
+        return self.size
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the input."""
+        return self.channels
+
+
+class DataSetSection(Section):
+    """One data set of the pre-training data."""
+
+    dataset: DatasetSpec
+    """Where the clips come from."""
+    split: str | None = None
+    """Only clips of this split; default all."""
+    repeat: PositiveInt = 1
+    """Times that each clip counts in an epoch, to give a small set its weight beside a large one."""
+
+
+class DataSection(Section):
+    """The pre-training data: one or more data sets, joined. A clip listed in several of them counts once."""
+
+    sets: Annotated[dict[Identifier, DataSetSection], Field(min_length=1)]
+    """Data sets by name; `labels` tasks refer to the name."""
+    short_clips: ShortClips = "pad"
+    """What to do with clips shorter than the crop: pad with zeros at the end, or repeat."""
+    epoch_size: PositiveInt | None = None
+    """Clips per epoch; default the size of the data. A larger number replicates the list (M2D-X, IV-E: 10,000)."""
+    sampling: Literal["uniform", "weighted"] = "uniform"
+    """Clips that an epoch takes: all alike, or by the weights that the data sets give them, without replacement."""
+    shards_at_once: PositiveInt | None = None
+    """Shards of packed data that an epoch mixes at a time before it goes on to others; default it mixes all clips."""
+    workers: NonNegativeInt | None = None
+    """DataLoader processes per training process; default one per core, at most 16. Results do not depend on it."""
+    max_bad_fraction: Fraction = 0.05
+    """Share of unusable files above which the run stops."""
+    stats_clips: PositiveInt = 10_000
+    """Clips, at most, that mean and standard deviation are measured over."""
+    mean: float | None = None
+    """Mean of the log-mel spectrograms; measured when not given (AudioSet: -7.1)."""
+    std: PositiveFloat | None = None
+    """Standard deviation of the log-mel spectrograms; measured when not given (AudioSet: 4.2)."""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> "DataSection":
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std must be given together, or both be left out to be measured")
+        if self.shards_at_once is not None and self.sampling == "weighted":
+            raise ValueError("shards_at_once must be left out with sampling: weighted, which mixes all clips")
+        return self
+
+
+class NoiseSection(Section):
+    """Background noise (M2D-X, III-B2, eq. 5). M2D sees the noisy view, offline encoders the clean one."""
+
+    ratio: Fraction
+    """Noise ratio eta: the noise's share of the mixed power (paper: 0.2 speech, 0.3 ICBHI, 0.01 SPRSound)."""
+    source: NoiseSourceSpec | None = None
+    """A noise source; give this or `dataset`."""
+    dataset: DatasetSpec | None = None
+    """A data set whose random crops are the noise; give this or `source`."""
+    split: str | None = None
+    """Only clips of this split of `dataset`; default all."""
+    mean: float | None = None
+    """Mean of the noise's log-mel spectrograms; measured when not given."""
+
+    @model_validator(mode="after")
+    def _one_of(self) -> "NoiseSection":
+        if (self.source is None) == (self.dataset is None):
+            raise ValueError("exactly one of source and dataset must be given")
+        if self.split is not None and self.dataset is None:
+            raise ValueError("split needs dataset")
+        return self
+
+
+class PredictorSection(Section):
+    """The transformer that predicts all patches from the visible ones (eq. 1); for MSM-MAE the decoder."""
+
+    embed_dim: PositiveInt = 512
+    """Width."""
+    depth: PositiveInt = 8
+    """Blocks."""
+    num_heads: PositiveInt = 16
+    """Attention heads."""
+
+
+class EmaSection(Section):
+    """Decay of the target network (eq. 3), linearly interpolated over the steps (M2D-X, IV-A)."""
+
+    start: Fraction = 0.99995
+    """Decay at the first step."""
+    end: Fraction = 0.99999
+    """Decay at the last step."""
+
+
+class ModelSection(Section):
+    """Masked Modeling Duo (M2D-X, III-A), or its reconstruction sibling MSM-MAE."""
+
+    method: Literal["m2d", "msm_mae"] = "m2d"
+    """Predict the target network's latents (M2D), or reconstruct the spectrogram (MSM-MAE)."""
+    size: Literal["tiny", "small", "base", "large"] = "base"
+    """ViT size: 192, 384, 768 or 1024 wide; 12 blocks (large 24); 64 per head."""
+    depth: PositiveInt | None = None
+    """Blocks of the encoder, instead of the size's own."""
+    patch_size: tuple[PositiveInt, PositiveInt] = (16, 16)
+    """Patch size (mels, frames)."""
+    mask_ratio: OpenFraction = 0.7
+    """Share of the patches that is masked."""
+    masking: MaskingSpec | None = None
+    """Which of the patches are masked; default `random`, as in the papers."""
+    predictor: PredictorSection = PredictorSection()
+    """The predictor; by default the published one of the method (MSM-MAE: 384 wide, 4 blocks, 6 heads)."""
+    ema_decay: EmaSection = EmaSection()
+    """Decay of the target network; M2D only (MSM-MAE, which has none, leaves it unread)."""
+    target_init: Literal["random", "online"] = "random"
+    """The target network starts from its own random weights, as published, or from the online ones; M2D only."""
+    target_input: Literal["masked", "all"] = "masked"
+    """Patches that the target network sees; "all" is the paper's conventional variant; M2D only."""
+    loss: Literal["norm_mse", "mse"] = "norm_mse"
+    """Loss of M2D: eq. (2), or plain mean squared error; M2D only."""
+    standardise_target: bool | None = None
+    """Standardise each patch's target; default yes for M2D, no for MSM-MAE, as published."""
+    weight: NonNegativeFloat = 1.0
+    """Weight lambda of the M2D (or MSM-MAE) loss in eq. (6)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_decoder(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("method") != "msm_mae":
+            return values
+        given = values.get("predictor", {})
+        if not isinstance(given, dict):
+            return values
+        return {**values, "predictor": {"embed_dim": 384, "depth": 4, "num_heads": 6, **given}}
+
+    @model_validator(mode="after")
+    def _fields_of_the_method(self) -> "ModelSection":
+        if self.method == "msm_mae":
+            fields = type(self).model_fields
+            unused = ("target_init", "target_input", "loss")
+            changed = [name for name in unused if getattr(self, name) != fields[name].default]
+            if changed:
+                raise ValueError(
+                    f"{' and '.join(changed)} must be left out with method msm_mae, which has no target"
+                )
+        return self
+
+
+class TaskSection(Section):
+    """One task beside M2D: a term of the loss (M2D-X, III-B)."""
+
+    offline_encoder: OfflineEncoderSpec
+    """Gives the training signal from the clean view."""
+    online_mapper: OnlineMapperSpec
+    """Brings M2D's features to the training signal's shape."""
+    loss: LossSpec
+    """Compares the two."""
+    weight: NonNegativeFloat = 1.0
+    """Weight lambda of this task in eq. (6)."""
+    target_frames: Literal["native", "tokens"] = "native"
+    """Frames of the training signal: its own, or brought to the T frames of the patch grid (mean, interpolation)."""
+
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+
+
+class TrainSection(Section):
+    """Optimisation. The defaults are the published ones (M2D-X, IV-A)."""
+
+    epochs: PositiveFloat = 300.0
+    """Passes over the data (or over `data.epoch_size` clips)."""
+    batch_size: BatchSize = 2048
+    """Effective batch: clips per optimizer step, over processes and accumulation; auto: kept, with accumulate auto."""
+    accumulate: PositiveInt | Literal["auto"] = 1
+    """Backward passes per optimizer step of batch_size / (accumulate x processes) clips; auto: the fewest that fit."""
+    base_lr: PositiveFloat = 3e-4
+    """Base learning rate; the peak is base_lr x batch_size / 256."""
+    min_lr: NonNegativeFloat = 0.0
+    """Learning rate that the cosine ends at."""
+    warmup_epochs: NonNegativeFloat = 20.0
+    """Epochs of linear warm-up."""
+    betas: tuple[OpenFraction, OpenFraction] = (0.9, 0.95)
+    """AdamW's betas."""
+    weight_decay: NonNegativeFloat = 0.05
+    """AdamW's weight decay; on matrices and the class and mask tokens, not on biases and norms."""
+    clip_norm: PositiveFloat | None = 3.0
+    """Gradient norm that gradients are clipped at; null: not clipped."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward pass (autocast); fp16 needs a GPU and scales the loss."""
+    compile: bool = False
+    """Compile the model with torch.compile."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """How several processes share the model: none (a copy each, DDP), fsdp (weights, gradients, moments in shards)."""
+    timeout_minutes: PositiveFloat = 30.0
+    """Minutes that a process waits for the others before it ends with an error."""
+    device: Device = "auto"
+    """auto (a GPU where there is one), cpu, cuda or cuda:N."""
+    threads: PositiveInt | None = None
+    """CPU threads of each training process; default torch's choice."""
+    log_every: PositiveInt = 10
+    """Steps between lines of metrics.jsonl."""
+    rankme_every: PositiveInt = 100
+    """Steps between RankMe measurements of the features (the collapse alarm)."""
+    checkpoint_every: PositiveInt = 1000
+    """Steps between checkpoints."""
+    keep_last: PositiveInt = 2
+    """Checkpoints kept: the last ones."""
+    keep_every: PositiveInt | None = None
+    """Steps between checkpoints that are kept for good; a multiple of checkpoint_every."""
+
+    @property
+    def backward_passes(self) -> int:
+        """`accumulate`, once m2dx.memory.choice has put a number in the place of auto."""
+        assert self.accumulate != "auto"
+        return self.accumulate
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto_batch(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("batch_size") != "auto":
+            return values
+        if values.get("accumulate", "auto") != "auto":
+            raise ValueError(
+                "batch_size is auto, so accumulate must be left out, or auto, but is "
+                f"{values['accumulate']}; give batch_size a number to set accumulate"
+            )
+        rest = {key: value for key, value in values.items() if key != "batch_size"}
+        return {**rest, "accumulate": "auto"}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainSection":
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs must be less than epochs ({self.epochs:g}), but is {self.warmup_epochs:g}"
+            )
+        if self.accumulate != "auto" and self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size must be a multiple of accumulate ({self.accumulate}), but is {self.batch_size}"
+            )
+        if self.keep_every is not None and self.keep_every % self.checkpoint_every:
+            raise ValueError(
+                f"keep_every must be a multiple of checkpoint_every ({self.checkpoint_every}), "
+                f"but is {self.keep_every}"
+            )
+        return self
+
+
+class EvaluationTaskSection(Section):
+    """A labelled task; its clips carry `split` (train, valid, test) or a fold in `split`."""
+
+    dataset: DatasetSpec
+    """Where the labelled clips come from."""
+    unit_seconds: PositiveFloat | None = None
+    """Length that each clip is cropped or padded to, s; default a published task's own, or the clips' mean length."""
+    short_clips: ShortClips = "pad"
+    """What to do with clips shorter than that."""
+    shared_groups: Literal["error", "warn"] = "error"
+    """What follows from a group on both sides of a split; "warn" is for official splits that have such groups."""
+    evaluators: Annotated[tuple[Identifier, ...], Field(min_length=1)] | None = None
+    """Protocols that score this task, by their names in `evaluation.evaluators`; default all."""
+
+
+class EvaluationSection(Section):
+    """What is measured after pre-training, and during it."""
+
+    tasks: dict[Identifier, EvaluationTaskSection] = {}
+    """Labelled tasks by name."""
+    evaluators: dict[Identifier, EvaluatorSpec] = {}
+    """Protocols by name; each runs on each task that does not name others."""
+    baselines: tuple[Literal["random_weights", "mean_logmel"], ...] = ("random_weights", "mean_logmel")
+    """What the encoder is compared with: the same network before training, and log-mel mean and std over time."""
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
+    """Seeds of the evaluators (and of the random weights)."""
+    cache: bool = True
+    """Keep clip features in `output`/features, by weights, task and settings; not those of evaluations in training."""
+    every: PositiveInt | None = None
+    """Steps between evaluations during training, in a process of their own; a multiple of train.checkpoint_every."""
+    device: Device = "cpu"
+    """Device of the evaluations during training; by default no GPU, since its memory is the training's."""
+    threads: PositiveInt | None = None
+    """CPU threads of the evaluations during training; default a quarter of the processors."""
+
+    @model_validator(mode="after")
+    def _something_to_score(self) -> "EvaluationSection":
+        if self.every is not None and not self.tasks:
+            raise ValueError(
+                f"every is {self.every}, so there must be tasks to score, but there are none; add one under tasks, or "
+                "leave every out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _known_evaluators(self) -> "EvaluationSection":
+        for name, task in self.tasks.items():
+            unknown = [other for other in task.evaluators or () if other not in self.evaluators]
+            if unknown:
+                raise ValueError(
+                    f"tasks.{name}.evaluators must be among evaluation.evaluators "
+                    f"({', '.join(self.evaluators) or 'none'}), but has {', '.join(unknown)}"
+                )
+        return self
 
 
 class Recipe(Section):

@@ -1,20 +1,78 @@
-"""The page of a run, and the figures on it."""
+"""The page of a run, and pictures of what a model does: reconstructions, attention maps, embeddings, curves.
 
-from m2dx.report.data_facts import describe_data
-from m2dx.report.figures import MaskedExample, curves_figure, example_figure, loss_figure
-from m2dx.report.page import write_report
-from m2dx.report.pictures import RunPictures, draw_run
-from m2dx.report.provenance import describe_software, describe_start
+    model = load_reconstructor("runs/sounds")                      # an MSM-MAE run, or a checkpoint of it
+    sound = read_sound("bird.wav", model.sample_rate)              # Sound(name, wav): wav (N,) at the model's rate
+    figure = reconstruction_figure(model, [sound], [PatchMask("random", ratio=0.75)])
+    save_figure(figure, Path("bird.png"))                          # .png or .svg
+
+    encoder = m2dx.load_encoder("runs/sounds")
+    figure = attention_figure(encoder, [read_sound("bird.wav", encoder.sample_rate)], points=[(2, 7)])
+
+`Reconstructor.reconstruct(sound, mask, title=...)` gives a `Reconstruction` (arrays and errors) without drawing it, and
+`draw_reconstructions(rows)` draws any number of them, one row of reconstructions for each sound: the same sound at
+several checkpoints, for instance. `Reconstructor.of(model, short_clips=...)` takes a model that is in training.
+`attention_map(encoder, sound, point)` and `draw_attention(rows)` are the same for attention.
+
+Each name is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from m2dx.report.attention import (
+        AttentionMap,
+        attention_figure,
+        attention_map,
+        attention_weights,
+        draw_attention,
+    )
+    from m2dx.report.masks import PatchMask
+    from m2dx.report.reconstruction import (
+        Reconstruction,
+        Reconstructor,
+        draw_reconstructions,
+        load_reconstructor,
+        reconstruction_figure,
+    )
+    from m2dx.report.saving import save_figure
+    from m2dx.report.sounds import Sound, read_sound
+
+_MODULES = {
+    "m2dx.report.attention": "AttentionMap attention_figure attention_map attention_weights draw_attention",
+    "m2dx.report.masks": "PatchMask",
+    "m2dx.report.reconstruction": "Reconstruction Reconstructor draw_reconstructions load_reconstructor "
+    "reconstruction_figure",
+    "m2dx.report.saving": "save_figure",
+    "m2dx.report.sounds": "Sound read_sound",
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
-    "MaskedExample",
-    "RunPictures",
-    "curves_figure",
-    "describe_data",
-    "describe_software",
-    "describe_start",
-    "draw_run",
-    "example_figure",
-    "loss_figure",
-    "write_report",
+    "AttentionMap",
+    "PatchMask",
+    "Reconstruction",
+    "Reconstructor",
+    "Sound",
+    "attention_figure",
+    "attention_map",
+    "attention_weights",
+    "draw_attention",
+    "draw_reconstructions",
+    "load_reconstructor",
+    "read_sound",
+    "reconstruction_figure",
+    "save_figure",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'm2dx.report' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

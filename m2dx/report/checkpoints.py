@@ -9,14 +9,17 @@ from typing import TypeVar
 
 import torch
 
-from m2dx.encoder import AudioEncoder, load_encoder
-from m2dx.errors import CheckpointError, M2dxError
-from m2dx.model.build import build_logmel, build_masked_model
-from m2dx.model.initial_weights import load_initial_weights
+from m2dx.contract.errors import CheckpointError, M2dxError
+from m2dx.encoder.audio import AudioEncoder, load_encoder
+from m2dx.encoder.checkpoint import CheckpointFolder
+from m2dx.encoder.initial_weights import load_initial_weights
+from m2dx.encoder.weights import read_weights
+from m2dx.model.build import build_masked_model
 from m2dx.model.m2d import M2D
 from m2dx.model.mae import MSMMAE
-from m2dx.pictures import Reconstructor, Sound, load_reconstructor
+from m2dx.model.shapes import build_logmel
 from m2dx.recipe.schema import Recipe
+from m2dx.report import Reconstructor, Sound, load_reconstructor
 from m2dx.report.clip_pictures import (
     ClipPictures,
     encoder_pictures,
@@ -24,9 +27,7 @@ from m2dx.report.clip_pictures import (
     reconstruction_pictures,
     reconstructions,
 )
-from m2dx.training.checkpoint import CheckpointFolder
 from m2dx.training.prepare import recorded_statistics
-from m2dx.weights import read_weights
 
 MOST_CHECKPOINTS = 5
 """Checkpoints that are shown beside the start, at most."""

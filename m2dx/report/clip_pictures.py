@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from m2dx.encoder import AudioEncoder
-from m2dx.pictures import AttentionMap, PatchMask, Reconstruction, Reconstructor, Sound
-from m2dx.pictures.attention import attention_maps
-from m2dx.pictures.style import limits_of
+from m2dx.encoder.audio import AudioEncoder
+from m2dx.report import AttentionMap, PatchMask, Reconstruction, Reconstructor, Sound
+from m2dx.report.attention import attention_maps
 from m2dx.report.feature_colours import feature_colours
 from m2dx.report.images import (
     ATTENTION_COLOURS,
@@ -24,6 +23,7 @@ from m2dx.report.images import (
     picture,
     rgb,
 )
+from m2dx.report.style import limits_of
 
 _MAP_PIXELS = (80, 120)  # of a map of patches, at least
 

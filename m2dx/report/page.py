@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from m2dx.report.data_table import data_table
+from m2dx.report.data_facts import data_table
 from m2dx.report.figures import (
     VIEWS,
     MaskedExample,
@@ -23,12 +23,12 @@ from m2dx.report.figures import (
     view_title,
 )
 from m2dx.report.pictures import RunPictures
-from m2dx.report.recipe_facts import read_recipe_text, recipe_facts
 from m2dx.report.reproduce import reproduction
-from m2dx.report.run_folder import read_run
 from m2dx.report.scores import arrange_scores, verdict
-from m2dx.report.scores_by_step import StepScore, by_column, step_figure, step_table
-from m2dx.report.summary_facts import date_of, summary_facts, warnings
+from m2dx.report.scores_by_step import by_column, step_figure, step_table
+from m2dx.report.summary_facts import date_of, read_recipe_text, recipe_facts, summary_facts, warnings
+from m2dx.results.by_step import StepScore
+from m2dx.results.run_folder import read_run
 
 MOST_BAD_FILES = 50
 _OTHER_CURVES = ("lr", "ema_decay", "grad_norm", "rankme", "clips_per_second")

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from m2dx.audio.batches import ItemKey
-from m2dx.audio.crops import Batch, collate
-from m2dx.errors import M2dxError
+from m2dx.contract.errors import M2dxError
+from m2dx.data.batches import ItemKey
+from m2dx.data.crops import Batch, collate
 from m2dx.model.masking import Mask
-from m2dx.pictures import Sound
+from m2dx.report import Sound
 from m2dx.report.checkpoints import CheckpointPictures, checkpoint_pictures
 from m2dx.report.figures import MaskedExample
 from m2dx.training.prepare import PreparedRun

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from m2dx.components import Score
+from m2dx.contract.components import Score
 from m2dx.evaluation.runner import EncoderScore
 
 PRETRAINED = "pretrained"

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from m2dx.report.figures import ACCENT, PANEL_INCHES, TICKS, dress, thin_frame
-
-STEP_SCORES = "scores_by_step.jsonl"
-
-Column = tuple[str, str, str]
-"""Task, protocol, metric."""
-
-
-@dataclass(frozen=True)
-class StepScore:
-    """One score after a step."""
-
-    step: int
-    column: Column
-    mean: float  # in [0, 1]
-    ci95: float | None
-
-    @property
-    def text(self) -> str:
-        """In percent, with the interval."""
-        return f"{100 * self.mean:.1f}" + ("" if self.ci95 is None else f" ± {100 * self.ci95:.1f}")
+from m2dx.results.by_step import Column, StepScore
 
 
 @dataclass(frozen=True)
@@ -40,33 +18,6 @@ class StepTable:
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[int, tuple[str, ...]], ...]  # step, a text for each column
-
-
-def read_step_scores(path: Path, notes: dict[str, str]) -> tuple[StepScore, ...]:
-    """The scores of a run, by step; none without the file. Lines that cannot be read are counted in `notes`."""
-    if not path.exists():
-        return ()
-    scores: dict[tuple[int, Column], StepScore] = {}
-    unreadable = 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            score = _score(json.loads(line))
-        except (ValueError, KeyError, TypeError):
-            unreadable += 1
-        else:
-            scores[score.step, score.column] = score  # a later line of the same replaces it
-    if unreadable:
-        notes[path.name] = f"Lines of {path.name} that cannot be read, and are not shown: {unreadable}."
-    return tuple(sorted(scores.values(), key=lambda score: score.step))
-
-
-def _score(line: Mapping[str, object]) -> StepScore:
-    mean, ci95, step = line["mean"], line.get("ci95"), line["step"]
-    if not isinstance(mean, int | float) or not math.isfinite(mean) or not isinstance(step, int):
-        raise ValueError("not a score of a step")
-    known = isinstance(ci95, int | float) and math.isfinite(ci95)
-    column = (str(line["task"]), str(line["protocol"]), str(line["metric"]))
-    return StepScore(step, column, float(mean), float(ci95) if known else None)  # type: ignore[arg-type]
 
 
 def by_column(scores: Sequence[StepScore]) -> dict[Column, list[StepScore]]:

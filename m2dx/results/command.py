@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from m2dx.errors import M2dxError
+from m2dx.contract.errors import M2dxError
+from m2dx.contract.wording import counted
 from m2dx.results.comparison import paper_table, record_table
 from m2dx.results.formats import comma_separated, latex, markdown
 from m2dx.results.published import load_table, table_keys
 from m2dx.results.records import RESULTS_FILE, read_records
-from m2dx.results.table import ResultTable, counted
+from m2dx.results.table import ResultTable
 
 DEFAULT_FILE = Path("runs") / RESULTS_FILE
 """Where the default `output` of recipes puts it."""

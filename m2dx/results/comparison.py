@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 
+from m2dx.contract.wording import counted
+from m2dx.results.comparability import encoder_key, encoder_labels, newest
 from m2dx.results.measured import Measured, measured_rows, record_cell
 from m2dx.results.published import PaperProtocol, PaperRow, PaperTable
 from m2dx.results.records import ResultRecord
-from m2dx.results.selection import encoder_key, encoder_labels, newest
-from m2dx.results.table import Cell, Group, Marks, ResultTable, Row, counted
+from m2dx.results.table import Cell, Group, Marks, ResultTable, Row
 
 OWN = "Measured with m2dx"
 PERCENT = "In percent; ± is half of the 95 % confidence interval (of m2dx: Student's t over its values)."

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from m2dx.results.comparability import reasons
+from m2dx.results.comparability import EncoderKey, encoder_key, newest_first, plain, reasons, split_metric
 from m2dx.results.published import PaperColumn, PaperTable
 from m2dx.results.records import ResultRecord
-from m2dx.results.selection import EncoderKey, encoder_key, newest_first, plain, split_metric
 from m2dx.results.table import Cell, Marks, Row
 
 Place = tuple[str, str]  # key of a paper's task, metric

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import TypeAdapter
 
-from m2dx.errors import M2dxError
-from m2dx.recipe.suggestions import suggestion
+from m2dx.contract.errors import M2dxError
+from m2dx.contract.wording import suggestion
 
 _FOLDER = files("m2dx.results")
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import m2dx
-from m2dx.encoder import AudioEncoder
+from m2dx.contract.host import PluginHost
+from m2dx.contract.version import package_version
+from m2dx.encoder.audio import AudioEncoder
+from m2dx.encoder.images import ImageEncoder
 from m2dx.evaluation.runner import EncoderScore
 from m2dx.evaluation.tasks import EvaluationTask
-from m2dx.images.encoder import ImageEncoder
-from m2dx.plugins import PluginHost
 from m2dx.recipe.schema import EvaluationSection, Recipe
 from m2dx.results.records import Division, Protocol, ResultRecord, ScoredEncoder
 
@@ -88,7 +88,7 @@ def records_of(
 def package_versions() -> dict[str, str]:
     """Versions of m2dx, of what it computes with, and of Python."""
     packages = {name: version(name) for name in PACKAGES}
-    return {"m2dx": m2dx.__version__, **packages, "python": platform.python_version()}
+    return {"m2dx": package_version(), **packages, "python": platform.python_version()}
 
 
 def plugin_versions(section: EvaluationSection, host: PluginHost) -> dict[str, str]:

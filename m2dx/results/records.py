@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, FiniteFloat, TypeAdapter, ValidationError
 
-from m2dx.errors import M2dxError
+from m2dx.contract.errors import M2dxError
 
 RESULTS_FILE = "results.jsonl"
 """Name of the file, in the folder that runs are in (a recipe's `output`)."""

@@ -78,9 +78,3 @@ class Marks:
             number, rest = divmod(number - 1, 26)
             letters = chr(ord("a") + rest) + letters
         return letters
-
-
-def counted(count: int | None, what: str) -> str:
-    """Such as "1 score", "3 classes", or "an unknown number of scores" for None."""
-    number = "an unknown number of" if count is None else f"{count:,}"
-    return f"{number} {what}" if count == 1 else f"{number} {what}{'es' if what.endswith('s') else 's'}"

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m2dx.errors import M2dxError, RecipeError
+from m2dx.contract.errors import M2dxError, RecipeError
+from m2dx.contract.wording import suggestion
 from m2dx.recipe.loading import load_recipe, recipe_to_mapping, recipe_to_yaml
-from m2dx.recipe.suggestions import suggestion
 from m2dx.sweep.folder import Manifest, ManifestPoint, State, SweepFolder
 from m2dx.sweep.points import Plan, Point, differences
 from m2dx.training.run_folder import as_begun
 
 if TYPE_CHECKING:
-    from m2dx.plugins import PluginHost
+    from m2dx.contract.host import PluginHost
 
 
 @dataclass(frozen=True)

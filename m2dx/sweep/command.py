@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from m2dx.errors import M2dxError, RecipeError
+from m2dx.contract.errors import M2dxError, RecipeError
+from m2dx.jobs.slurm import slurm_script
 from m2dx.results.formats import terminal as terminal_parts
 from m2dx.results.table import ResultTable
 from m2dx.sweep.beginning import check_beginning, check_names, count_states, reopen, write_beginning
@@ -21,11 +22,10 @@ from m2dx.sweep.layout import sweep_table
 from m2dx.sweep.points import Plan, Point, plan_sweep
 from m2dx.sweep.processes import train_command
 from m2dx.sweep.running import Runner
-from m2dx.sweep.slurm import slurm_script
 from m2dx.sweep.tables import PRETRAINED, measure
 
 if TYPE_CHECKING:
-    from m2dx.plugins import PluginHost
+    from m2dx.contract.host import PluginHost
 
 SCRIPT_MARK = "# Written by m2dx sweep"
 

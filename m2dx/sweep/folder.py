@@ -23,9 +23,10 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-import m2dx
-from m2dx.errors import CheckpointError, RecipeError
-from m2dx.training.checkpoint import CheckpointFolder, replace_file
+from m2dx.contract.atomic import replace_file
+from m2dx.contract.errors import CheckpointError, RecipeError
+from m2dx.contract.version import package_version
+from m2dx.encoder.checkpoint import CheckpointFolder
 
 MANIFEST = "sweep.json"
 FORMAT = "m2dx-sweep"
@@ -58,7 +59,7 @@ class Manifest:
     source: str  # its file
     keys: tuple[tuple[str, ...], ...]  # of each argument with several values
     points: tuple[ManifestPoint, ...]
-    m2dx: str = m2dx.__version__  # the version that wrote it
+    m2dx: str = package_version()  # the version that wrote it
     format: str = FORMAT
 
 

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from m2dx.errors import RecipeError
-from m2dx.recipe.document import Place, Problem, report
-from m2dx.recipe.yaml_text import read_yaml
+from m2dx.contract.errors import RecipeError
+from m2dx.recipe.document import Place, Problem, read_yaml, report
 
 KEEP = "keep"
 """In place of a value: as it is in the recipe."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from m2dx.errors import M2dxError
+from m2dx.contract.errors import M2dxError
 from m2dx.results.table import Cell, Group, Marks, ResultTable, Row
 from m2dx.sweep.folder import Manifest, ManifestPoint, State
 from m2dx.sweep.grid import SEED

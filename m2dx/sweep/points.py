@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m2dx.errors import M2dxError, RecipeError
+from m2dx.contract.errors import M2dxError, RecipeError
 from m2dx.recipe.loading import load_recipe, recipe_to_mapping
 from m2dx.recipe.schema import Recipe
-from m2dx.scoring import Scoring
+from m2dx.results.scoring import Scoring
 from m2dx.sweep.grid import KEEP, SEED, Grid
 from m2dx.sweep.naming import run_name, sweep_name
 
 if TYPE_CHECKING:
-    from m2dx.plugins import PluginHost
+    from m2dx.contract.host import PluginHost
 
 MOST_NAMED = 4
 """Points that an error names one by one."""

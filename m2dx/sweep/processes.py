@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from m2dx.errors import RecipeError
+from m2dx.contract.errors import RecipeError
 
 _ONE_KEYSTROKE_SECONDS = 1.0
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from m2dx.errors import M2dxError
+from m2dx.contract.errors import M2dxError
+from m2dx.contract.wording import suggestion
 from m2dx.evaluation.metrics import half_width_95
-from m2dx.evaluation.runner import read_scores
-from m2dx.recipe.suggestions import suggestion
+from m2dx.results.scores import read_scores
 from m2dx.sweep.folder import State, SweepFolder
 
 PRETRAINED = "pretrained"

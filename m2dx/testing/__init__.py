@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from m2dx.components import KINDS
+from m2dx.contract.components import KINDS
 from m2dx.testing.evaluators import check_evaluator
 from m2dx.testing.maskings import check_masking
 from m2dx.testing.modules import check_loss, check_offline_encoder, check_online_mapper

@@ -17,10 +17,10 @@ import soundfile
 import torch
 from torch import nn
 
-from m2dx.components import Clip, Dataset, Evaluator, Score
-from m2dx.encoder import random_encoder
-from m2dx.errors import RecipeError
-from m2dx.evaluation.baselines import MeanLogMel
+from m2dx.contract.components import Clip, Dataset, Evaluator, Score
+from m2dx.contract.errors import RecipeError
+from m2dx.encoder.audio import random_encoder
+from m2dx.evaluation.features import MeanLogMel
 from m2dx.evaluation.tasks import EvaluationTask
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.testing.rules import Subject

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m2dx.components import Masking
-from m2dx.errors import M2dxError, RecipeError
+from m2dx.contract.components import Masking
+from m2dx.contract.errors import M2dxError, RecipeError
 from m2dx.model.masking import MaskDraw
 from m2dx.testing.rules import Subject
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m2dx.components import DataInfo, Loss, OfflineEncoder, OnlineMapper, TaskShapes, Views
-from m2dx.errors import M2dxError, RecipeError
+from m2dx.contract.components import DataInfo, Loss, OfflineEncoder, OnlineMapper, TaskShapes, Views
+from m2dx.contract.errors import M2dxError, RecipeError
 from m2dx.model.views import at_rate
 from m2dx.testing.rules import Subject
 from m2dx.testing.tensors import check_module, check_reaches

@@ -12,12 +12,11 @@ from typing import Any, NoReturn
 import torch
 from pydantic import ValidationError
 
-from m2dx.components import KINDS
-from m2dx.errors import PluginError
-from m2dx.hookspecs import hookimpl
-from m2dx.plugins import PluginHost, hook_name
-from m2dx.recipe.components import option_docs
-from m2dx.recipe.schema import ComponentSpec
+from m2dx.contract.components import KINDS
+from m2dx.contract.errors import PluginError
+from m2dx.contract.hookspecs import hookimpl
+from m2dx.contract.host import PluginHost, hook_name
+from m2dx.contract.options import ComponentSpec, option_docs
 
 
 class ComponentCheckError(AssertionError):

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m2dx.audio.crops import read_crop
-from m2dx.audio.packs import is_there
-from m2dx.components import Clip, Dataset, NoiseSource
-from m2dx.errors import AudioError, ImageError
-from m2dx.images.reading import read_image
+from m2dx.contract.components import Clip, Dataset, NoiseSource
+from m2dx.contract.errors import AudioError, ImageError
+from m2dx.data.crops import read_crop
+from m2dx.data.images import read_image
+from m2dx.data.packs import is_there
 from m2dx.testing.rules import Subject
 
 NUM_SAMPLES = (400, 15_360, 33_333)

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore  # torch.distributed has them, untyped
 
-from m2dx.errors import RecipeError, TrainingError
+from m2dx.contract.errors import RecipeError, TrainingError
 
 logger = logging.getLogger(__name__)
 

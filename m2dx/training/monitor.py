@@ -21,9 +21,9 @@ from rich.progress import (
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from m2dx.errors import TrainingError
+from m2dx.contract.atomic import replace_file
+from m2dx.contract.errors import TrainingError
 from m2dx.recipe.schema import TrainSection
-from m2dx.training.checkpoint import replace_file
 from m2dx.training.distributed import Processes
 
 logger = logging.getLogger(__name__)

@@ -15,12 +15,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
-from m2dx.errors import RecipeError
+from m2dx.contract.errors import RecipeError
 from m2dx.model.m2d import M2D
 from m2dx.model.multitask import MultiTask, Task
+from m2dx.model.precision import compile_parts
 from m2dx.recipe.schema import TrainSection
 from m2dx.training.distributed import Processes
-from m2dx.training.precision import compile_parts
 
 
 class Parallel:

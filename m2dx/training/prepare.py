@@ -12,25 +12,24 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from m2dx.audio.batches import Blocks, TrainingBatches
-from m2dx.audio.clips import ClipList, join_sets
-from m2dx.audio.crops import BadFile, TrainingCrops
-from m2dx.audio.loader import default_workers
-from m2dx.audio.noise import ClipNoise
-from m2dx.audio.statistics import Statistics, measure_noise, measure_statistics
-from m2dx.components import DataInfo, Dataset, NoiseSource
-from m2dx.errors import CheckpointError, RecipeError
-from m2dx.images.crops import TrainingImages
-from m2dx.images.statistics import MeasuredImages, measure_images
-from m2dx.images.views import ImageStatistics
-from m2dx.model.build import build_logmel, build_masking, build_model
-from m2dx.model.initial_weights import initial_weights_table, load_initial_weights
+from m2dx.contract.components import DataInfo, Dataset, NoiseSource
+from m2dx.contract.errors import CheckpointError, RecipeError
+from m2dx.contract.host import PluginHost
+from m2dx.data.batches import Blocks, TrainingBatches
+from m2dx.data.clips import ClipList, join_sets
+from m2dx.data.crops import BadFile, TrainingCrops
+from m2dx.data.images import MeasuredImages, TrainingImages, measure_images
+from m2dx.data.loader import default_workers
+from m2dx.data.noise import ClipNoise
+from m2dx.data.statistics import Statistics, measure_noise, measure_statistics
+from m2dx.encoder.initial_weights import initial_weights_table, load_initial_weights
+from m2dx.encoder.weights import read_weights
+from m2dx.model.build import build_masking, build_model
 from m2dx.model.multitask import MultiTask
-from m2dx.model.views import DataStatistics
-from m2dx.plugins import PluginHost
+from m2dx.model.shapes import build_logmel
+from m2dx.model.views import DataStatistics, ImageStatistics
 from m2dx.recipe.schema import ImageSection, Recipe
 from m2dx.training.distributed import Processes
-from m2dx.weights import read_weights
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from m2dx.errors import RecipeError
+from m2dx.contract.atomic import replace_file
+from m2dx.contract.errors import RecipeError
+from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder
 from m2dx.recipe.loading import recipe_to_mapping, recipe_to_yaml
 from m2dx.recipe.schema import Recipe
-from m2dx.training.checkpoint import Checkpoint, CheckpointFolder, replace_file
 
 logger = logging.getLogger(__name__)
 

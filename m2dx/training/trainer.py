@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -12,15 +15,20 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.profiler import record_function
 
-from m2dx.audio.bad_files import BadFiles
-from m2dx.audio.crops import Batch
-from m2dx.audio.loader import training_loader
+from m2dx.contract.errors import CheckpointError, RecipeError
+from m2dx.contract.version import package_version
+from m2dx.data.bad_files import BadFiles
+from m2dx.data.crops import Batch
+from m2dx.data.loader import DeviceCopies, training_loader
+from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder
+from m2dx.encoder.weights import CHECKPOINT_FORMAT
+from m2dx.jobs.background_scoring import BackgroundScoring
 from m2dx.model.m2d import M2D
 from m2dx.model.multitask import StepLosses
-from m2dx.training.background_scoring import BackgroundScoring
+from m2dx.model.precision import autocast, check_precision
+from m2dx.recipe.loading import recipe_to_mapping
 from m2dx.training.bad_files import SharedBadFiles
-from m2dx.training.checkpoint import Checkpoint, CheckpointFolder
-from m2dx.training.device_copies import DeviceCopies
+from m2dx.training.memory import is_shortage
 from m2dx.training.monitor import (
     RANKME_ROWS,
     CollapseAlarm,
@@ -34,11 +42,9 @@ from m2dx.training.monitor import (
     rankme,
     spaced_rows,
 )
-from m2dx.training.optim import Schedule, clip_gradients, fused_adamw
+from m2dx.training.optim import Schedule, clip_gradients, fused_adamw, load_moments
 from m2dx.training.parallel import share_model
-from m2dx.training.precision import autocast, check_precision
 from m2dx.training.prepare import PreparedRun
-from m2dx.training.run_state import load_run_state, load_weights, run_state
 from m2dx.training.signals import StopRequests, StopVotes
 
 
@@ -241,3 +247,84 @@ class Trainer:
         if not self.processes.is_main:
             return None
         return self.checkpoints.save(self.step, state, keep_last=train.keep_last, keep_every=train.keep_every)
+
+
+logger = logging.getLogger(__name__)
+
+
+def run_state(trainer: Trainer) -> dict[str, Any]:
+    """The state after a trainer's last step; every process has to ask for it, that of the main one is whole."""
+    parallel = trainer.parallel
+    return {
+        "format": CHECKPOINT_FORMAT,
+        "version": 1,
+        "m2dx_version": package_version(),
+        "step": trainer.step,
+        "recipe": recipe_to_mapping(trainer.recipe),
+        "statistics": vars(trainer.run.statistics),
+        "label_names": {name: list(labels) for name, labels in trainer.run.clips.label_names.items()},
+        "model": parallel.whole(trainer.model.training_state()),
+        "optimizer": parallel.whole(trainer.optimizer.state_dict()),
+        "scaler": trainer.scaler.state_dict(),
+        "pending": trainer.watch.pending(),
+        "rankme": trainer.watch.rankme,
+        "totals": {
+            "clips": trainer.clips,
+            "seconds": trainer.seconds,
+            "collapse_warnings": trainer.alarm.count,
+        },
+        "rng": trainer.processes.gather(torch.get_rng_state()),
+        "bad_files": trainer.bad_files.ledger.state_dict(),
+    }
+
+
+def load_weights(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Gives a trainer the step and the weights of a checkpoint, before its processes share the model.
+
+    RecipeError where the run is past its end, CheckpointError where the weights do not fit.
+    """
+    with _fitting(checkpoint):
+        trainer.step = int(checkpoint.state["step"])
+        if trainer.step > trainer.total_steps:
+            raise RecipeError(
+                f"the run must not be past its end, but its checkpoint is of step {trainer.step}, and train.epochs "
+                f"{trainer.recipe.train.epochs:g} ends at step {trainer.total_steps}; set train.epochs to at least "
+                f"{trainer.step / trainer.batches.steps_per_epoch:g}"
+            )
+        trainer.model.load_training_state(checkpoint.state["model"])
+
+
+def load_run_state(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Gives a trainer all else of a checkpoint; CheckpointError where it does not fit."""
+    state, processes = checkpoint.state, trainer.processes
+    with _fitting(checkpoint):
+        load_moments(trainer.optimizer, trainer.parallel.of_own(state["optimizer"], trainer.optimizer))
+        trainer.scaler.load_state_dict(state["scaler"])
+        if state["recipe"]["tasks"].keys() == trainer.recipe.tasks.keys():
+            trainer.watch.restore(state["pending"], step=trainer.step, device=processes.device)
+    trainer.watch.rankme = state.get("rankme")
+    totals = state.get("totals", {})  # older checkpoints have none
+    trainer.clips = totals.get("clips", trainer.step * trainer.recipe.train.batch_size)
+    trainer.seconds_before = totals.get("seconds", 0.0)
+    trainer.alarm = CollapseAlarm(totals.get("collapse_warnings", 0))
+    if len(state["rng"]) == processes.world_size:
+        torch.set_rng_state(state["rng"][processes.rank])
+    elif processes.is_main:
+        logger.warning(
+            "%d processes now, %d before: torch's own random state starts anew",
+            processes.world_size,
+            len(state["rng"]),
+        )
+    trainer.bad_files.ledger.load_state_dict(state["bad_files"])
+    if processes.is_main:
+        trainer.console.print(f"resuming from step {trainer.step} ({checkpoint.path})")
+
+
+@contextlib.contextmanager
+def _fitting(checkpoint: Checkpoint) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, KeyError, ValueError) as error:
+        if is_shortage(error):
+            raise
+        raise CheckpointError(f"{checkpoint.path}: does not fit the recipe: {error}") from error

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from m2dx.audio.bad_files import BadFiles
-from m2dx.errors import TrainingError
+from m2dx.contract.errors import TrainingError
+from m2dx.data.bad_files import BadFiles
 
 
 def pairs(count: int) -> list[tuple[str, str]]:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from m2dx.audio.batches import ItemKey, Stream, TrainingBatches, epoch_order, seeded_generator
-from m2dx.errors import TrainingError
+from m2dx.contract.errors import TrainingError
+from m2dx.data.batches import ItemKey, Stream, TrainingBatches, epoch_order, seeded_generator
 
 
 def keys(num_clips: int, **options: int | None) -> list[list[ItemKey]]:

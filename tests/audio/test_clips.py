@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from m2dx.audio.clips import PackedStrings, join_sets, pack_clips
-from m2dx.audio.datasets import CsvDataset
-from m2dx.components import Clip, Dataset
-from m2dx.errors import AudioError, PluginError
+from m2dx.contract.components import Clip, Dataset
+from m2dx.contract.errors import AudioError, PluginError
+from m2dx.data.clips import PackedStrings, join_sets, pack_clips
+from m2dx.data.datasets import CsvDataset
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
 

@@ -10,14 +10,14 @@ import pytest
 import soundfile
 import torch
 
-from m2dx.audio.batches import ItemKey, TrainingBatches
-from m2dx.audio.clips import ClipList, join_sets, pack_clips
-from m2dx.audio.crops import Batch, ShortClips, TrainingCrops, read_crop
-from m2dx.audio.datasets import CsvDataset
-from m2dx.audio.loader import default_workers, training_loader
-from m2dx.audio.noise import ClipNoise
-from m2dx.components import Clip, NoiseSource
-from m2dx.errors import AudioError, PluginError
+from m2dx.contract.components import Clip, NoiseSource
+from m2dx.contract.errors import AudioError, PluginError
+from m2dx.data.batches import ItemKey, TrainingBatches
+from m2dx.data.clips import ClipList, join_sets, pack_clips
+from m2dx.data.crops import Batch, ShortClips, TrainingCrops, read_crop
+from m2dx.data.datasets import CsvDataset
+from m2dx.data.loader import default_workers, training_loader
+from m2dx.data.noise import ClipNoise
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
 RATE = 16_000

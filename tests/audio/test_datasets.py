@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from m2dx.audio.datasets import CsvDataset, FolderDataset
-from m2dx.components import Clip
-from m2dx.errors import AudioError
+from m2dx.contract.components import Clip
+from m2dx.contract.errors import AudioError
+from m2dx.data.datasets import CsvDataset, FolderDataset
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
 

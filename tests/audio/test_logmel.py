@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from m2dx.audio.logmel import LogMel
+from m2dx.data.logmel import LogMel
 
 PARITY = Path(__file__).parents[1] / "data" / "parity" / "logmel.safetensors"
 FLOOR = torch.finfo(torch.float32).eps

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from m2dx.audio.datasets import CsvDataset
-from m2dx.audio.noise import ClipNoise, ColouredNoise, FileListNoise, mix_noise
-from m2dx.errors import AudioError
+from m2dx.contract.errors import AudioError
+from m2dx.data.datasets import CsvDataset
+from m2dx.data.noise import ClipNoise, ColouredNoise, FileListNoise, mix_noise
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
 DB = 10 / math.log(10)  # dB of one unit of natural log power

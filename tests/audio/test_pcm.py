@@ -9,15 +9,15 @@ import pytest
 import soundfile
 import torch
 
-from m2dx.audio.batches import ItemKey, Stream, TrainingBatches, seeded_generator
-from m2dx.audio.clips import pack_clips
-from m2dx.audio.crops import TrainingCrops, collate, collate_stored, read_crop, read_stored_crop
-from m2dx.audio.loader import training_loader
-from m2dx.audio.noise import ClipNoise
-from m2dx.audio.pcm import float_samples, float_tensor, plain_wav
-from m2dx.audio.reading import AudioFile, probe, read_wav
-from m2dx.components import Clip
-from m2dx.errors import AudioError
+from m2dx.contract.components import Clip
+from m2dx.contract.errors import AudioError
+from m2dx.data.batches import ItemKey, Stream, TrainingBatches, seeded_generator
+from m2dx.data.clips import pack_clips
+from m2dx.data.crops import TrainingCrops, collate, collate_stored, read_crop, read_stored_crop
+from m2dx.data.loader import training_loader
+from m2dx.data.noise import ClipNoise
+from m2dx.data.pcm import float_samples, float_tensor, plain_wav
+from m2dx.data.reading import AudioFile, probe, read_wav
 
 RATE = 16_000
 ALL = np.arange(-(2**15), 2**15).astype(np.int16)  # every value that there is

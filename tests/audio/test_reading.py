@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from m2dx.audio.reading import probe, read_wav
-from m2dx.errors import AudioError
+from m2dx.contract.errors import AudioError
+from m2dx.data.reading import probe, read_wav
 
 RATE = 16_000
 

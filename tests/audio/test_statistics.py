@@ -7,14 +7,14 @@ import pytest
 import soundfile
 import torch
 
-from m2dx.audio.clips import ClipList, join_sets, pack_clips
-from m2dx.audio.datasets import CsvDataset
-from m2dx.audio.logmel import LogMel
-from m2dx.audio.noise import ClipNoise, ColouredNoise
-from m2dx.audio.reading import read_wav
-from m2dx.audio.statistics import measure_noise, measure_statistics
-from m2dx.components import Clip, NoiseSource
-from m2dx.errors import AudioError, PluginError
+from m2dx.contract.components import Clip, NoiseSource
+from m2dx.contract.errors import AudioError, PluginError
+from m2dx.data.clips import ClipList, join_sets, pack_clips
+from m2dx.data.datasets import CsvDataset
+from m2dx.data.logmel import LogMel
+from m2dx.data.noise import ClipNoise, ColouredNoise
+from m2dx.data.reading import read_wav
+from m2dx.data.statistics import measure_noise, measure_statistics
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
 LOGMEL = LogMel(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import m2dx
-from m2dx.errors import AudioError
+from m2dx.contract.errors import AudioError
 
 
 def write(folder: Path, text: str) -> Path:

@@ -10,7 +10,7 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from m2dx.components import Clip, Dataset
+from m2dx.contract.components import Clip, Dataset
 
 RATE = 8000
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from m2dx.audio.logmel import LogMel
-from m2dx.evaluation.baselines import MeanLogMel
+from m2dx.data.logmel import LogMel
+from m2dx.evaluation.features import MeanLogMel
 from m2dx.recipe.schema import AudioSection
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from m2dx.components import Clip, TaskInfo
-from m2dx.errors import PluginError, RecipeError, TrainingError
+from m2dx.contract.components import Clip, TaskInfo
+from m2dx.contract.errors import PluginError, RecipeError, TrainingError
 from m2dx.evaluation.tasks import EvaluationTask
 
 

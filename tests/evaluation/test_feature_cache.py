@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from m2dx.audio.logmel import LogMel
-from m2dx.encoder import random_encoder
+from m2dx.data.logmel import LogMel
+from m2dx.encoder.audio import random_encoder
 from m2dx.evaluation import feature_cache
-from m2dx.evaluation.baselines import MeanLogMel
 from m2dx.evaluation.feature_cache import FeatureCache
+from m2dx.evaluation.features import MeanLogMel
 from m2dx.evaluation.tasks import EvaluationTask
 from m2dx.recipe.schema import AudioSection, ModelSection
 

@@ -3,7 +3,7 @@ import pytest
 import soundfile
 import torch
 
-from m2dx.errors import AudioError, TrainingError
+from m2dx.contract.errors import AudioError, TrainingError
 from m2dx.evaluation.features import Standardiser, extract
 from m2dx.evaluation.tasks import EvaluationTask
 

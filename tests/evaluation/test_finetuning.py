@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from m2dx.encoder import random_encoder
+from m2dx.encoder.audio import random_encoder
+from m2dx.encoder.finetuned import FinetunedNetwork, Head, structured_patchout
 from m2dx.evaluation.finetuning.augmentation import (
     StepRandom,
     mask_stripes,
@@ -15,10 +16,8 @@ from m2dx.evaluation.finetuning.augmentation import (
     mixup,
     random_resize_crop,
     resize,
-    structured_patchout,
 )
-from m2dx.evaluation.finetuning.network import FinetunedNetwork, Head
-from m2dx.evaluation.finetuning.optimisation import (
+from m2dx.evaluation.finetuning.training import (
     WEIGHT_DECAY,
     classification_loss,
     learning_rate,

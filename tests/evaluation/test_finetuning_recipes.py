@@ -6,7 +6,7 @@ import m2dx_audioset
 import m2dx_tasks
 import pytest
 
-from m2dx.plugins import PluginHost
+from m2dx.contract.host import PluginHost
 from m2dx.recipe.loading import load_recipe
 from m2dx.results.published import paper_protocols, paper_tasks
 

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from m2dx.encoder import random_encoder
-from m2dx.errors import AudioError, CheckpointError, RecipeError, TrainingError
-from m2dx.evaluation.baselines import MeanLogMel
+from m2dx.contract.errors import AudioError, CheckpointError, RecipeError, TrainingError
+from m2dx.contract.host import PluginHost
+from m2dx.encoder.audio import random_encoder
+from m2dx.evaluation.features import MeanLogMel
 from m2dx.evaluation.finetuning.augmentation import StepRandom
 from m2dx.evaluation.finetuning.evaluator import Finetune
 from m2dx.evaluation.finetuning.examples import AudioExamples, Augmentation
 from m2dx.evaluation.finetuning.training import Run
 from m2dx.evaluation.tasks import EvaluationTask
-from m2dx.plugins import PluginHost
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.testing import check_evaluator
 from m2dx.testing.evaluators import tone_task

@@ -6,10 +6,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from m2dx.audio.datasets import CsvDataset
-from m2dx.errors import TrainingError
-from m2dx.evaluation.baselines import MeanLogMel
-from m2dx.evaluation.features import Standardiser
+from m2dx.contract.errors import TrainingError
+from m2dx.data.datasets import CsvDataset
+from m2dx.evaluation.features import MeanLogMel, Standardiser
 from m2dx.evaluation.linear import Linear, LinearSettings, fit
 from m2dx.evaluation.splits import Fold
 from m2dx.evaluation.tasks import EvaluationTask

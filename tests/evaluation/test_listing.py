@@ -9,10 +9,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import m2dx
-from m2dx import cli, core
+from m2dx import cli
 from m2dx.cli import encoders
-from m2dx.errors import RecipeError
+from m2dx.contract.errors import RecipeError
 from m2dx.evaluation.listing import on_this_machine, published_tasks, recipe_part, task_page, task_table
+from m2dx.jobs import core
 from m2dx.recipe.loading import load_recipe
 
 INFO = m2dx.TaskInfo(

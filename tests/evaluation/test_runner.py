@@ -3,12 +3,13 @@ import weakref
 
 import pytest
 
-from m2dx.components import Evaluator, Score
-from m2dx.errors import CheckpointError, RecipeError
+from m2dx.contract.components import Evaluator, Score
+from m2dx.contract.errors import CheckpointError, RecipeError
 from m2dx.evaluation.knn import Knn
 from m2dx.evaluation.linear import Linear
-from m2dx.evaluation.runner import EncoderScore, evaluate, read_scores, write_scores
+from m2dx.evaluation.runner import EncoderScore, evaluate
 from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.results.scores import read_scores, write_scores
 
 
 class Recorder(Evaluator):

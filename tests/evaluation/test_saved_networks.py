@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 import m2dx
 from m2dx.cli import app
-from m2dx.encoder import AudioEncoder, random_encoder
-from m2dx.errors import CheckpointError
-from m2dx.evaluation.baselines import MeanLogMel
+from m2dx.contract.errors import CheckpointError
+from m2dx.encoder.audio import AudioEncoder, random_encoder
+from m2dx.evaluation.features import MeanLogMel
 from m2dx.evaluation.finetuning.evaluator import Finetune
 from m2dx.evaluation.finetuning.training import Run
 from m2dx.recipe.schema import AudioSection, ModelSection

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m2dx.components import Clip
-from m2dx.errors import RecipeError
+from m2dx.contract.components import Clip
+from m2dx.contract.errors import RecipeError
 from m2dx.evaluation.splits import divide, hold_out, shared_groups
 
 

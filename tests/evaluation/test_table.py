@@ -3,9 +3,9 @@ import re
 
 from rich.console import Console
 
-from m2dx.components import Score
+from m2dx.contract.components import Score
 from m2dx.evaluation.runner import EncoderScore
-from m2dx.evaluation.table import markdown_table, score_table
+from m2dx.results.score_table import markdown_table, score_table
 
 SCORES = [
     EncoderScore("m2dx", Score("drums", "accuracy", 0.5, 0.0123, (0.5,), "linear")),

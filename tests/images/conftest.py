@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from m2dx.plugins import PluginHost
+from m2dx.contract.host import PluginHost
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 

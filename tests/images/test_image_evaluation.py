@@ -9,18 +9,18 @@ import pytest
 import torch
 from rich.console import Console
 
-from m2dx.encoder import random_encoder, random_like
-from m2dx.errors import RecipeError, TrainingError
+from m2dx.contract.errors import RecipeError, TrainingError
+from m2dx.contract.host import PluginHost
+from m2dx.data.datasets import ImageFolder
+from m2dx.encoder.audio import random_encoder, random_like
+from m2dx.encoder.images import ImageEncoder
 from m2dx.evaluation.feature_cache import FeatureCache
-from m2dx.images.datasets import ImageFolder
-from m2dx.images.encoder import ImageEncoder
-from m2dx.images.tasks import ImageTask
-from m2dx.model.build import model_shapes
+from m2dx.evaluation.tasks import ImageTask
+from m2dx.jobs.train import run_recipe
+from m2dx.model.shapes import model_shapes
 from m2dx.model.vit import Encoder
-from m2dx.pipeline import run_recipe
-from m2dx.plugins import PluginHost
 from m2dx.recipe.schema import AudioSection, ModelSection
-from m2dx.scoring import Scoring
+from m2dx.results.scoring import Scoring
 
 STATISTICS = ["image.mean=[0.5,0.5,0.5]", "image.std=[0.3,0.3,0.3]"]
 

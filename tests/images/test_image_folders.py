@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from m2dx.errors import AudioError, ImageError
-from m2dx.images.datasets import ImageFolder
+from m2dx.contract.errors import AudioError, ImageError
+from m2dx.data.datasets import ImageFolder
 from m2dx.testing import check_dataset
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from m2dx.errors import ImageError
-from m2dx.images.reading import middle_box, middle_crop, random_box, random_crop, read_image, resized
+from m2dx.contract.errors import ImageError
+from m2dx.data.images import middle_box, middle_crop, random_box, random_crop, read_image, resized
 
 
 def gradient(width: int, height: int) -> Image.Image:

@@ -10,12 +10,12 @@ from PIL import Image
 from rich.console import Console
 
 import m2dx
-from m2dx.audio.crops import collate
-from m2dx.check import check_recipe
-from m2dx.errors import CheckpointError, ImageError, RecipeError, TrainingError
-from m2dx.export import export_encoder
-from m2dx.pipeline import make_trainer
-from m2dx.plugins import PluginHost
+from m2dx.contract.errors import CheckpointError, ImageError, RecipeError, TrainingError
+from m2dx.contract.host import PluginHost
+from m2dx.data.crops import collate
+from m2dx.encoder.export import export_encoder
+from m2dx.jobs.check import check_recipe
+from m2dx.jobs.train import make_trainer
 from m2dx.training.distributed import Processes
 from m2dx.training.prepare import PreparedRun, prepare
 from m2dx.training.run_folder import start_run_folder

@@ -5,15 +5,16 @@ from typing import Any
 import pytest
 import torch
 
-from m2dx.components import DataInfo
-from m2dx.errors import RecipeError
-from m2dx.model.build import build_model, check_tasks, model_shapes
+from m2dx.contract.components import DataInfo
+from m2dx.contract.errors import RecipeError
+from m2dx.contract.host import PluginHost
+from m2dx.model.build import build_model, check_tasks
 from m2dx.model.m2d import M2D
 from m2dx.model.mae import MSMMAE
 from m2dx.model.multitask import MultiTask
+from m2dx.model.shapes import model_shapes
 from m2dx.model.views import DataStatistics
 from m2dx.model.vit import VIT_SIZES, ViTSize
-from m2dx.plugins import PluginHost
 from m2dx.recipe.schema import AudioSection, ModelSection, Recipe
 
 LABELS = {"notes": ("bass", "flute", "organ")}

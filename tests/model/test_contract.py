@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 import m2dx
-from m2dx.components import DataInfo, Loss, OfflineEncoder, OnlineMapper, TaskShapes, Views
-from m2dx.errors import PluginError, RecipeError
-from m2dx.model.build import build_model, check_tasks, model_shapes
+from m2dx.contract.components import DataInfo, Loss, OfflineEncoder, OnlineMapper, TaskShapes, Views
+from m2dx.contract.errors import PluginError, RecipeError
+from m2dx.contract.host import PluginHost
+from m2dx.model.build import build_model, check_tasks
 from m2dx.model.multitask import MultiTask, Task
+from m2dx.model.shapes import model_shapes
 from m2dx.model.views import DataStatistics
-from m2dx.plugins import PluginHost
 from m2dx.recipe.schema import Recipe
 
 WIDTH = 3

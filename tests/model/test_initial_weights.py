@@ -9,14 +9,14 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from m2dx.encoder import load_encoder
-from m2dx.errors import CheckpointError, RecipeError
-from m2dx.export import export_encoder
+from m2dx.contract.errors import CheckpointError, RecipeError
+from m2dx.encoder.audio import load_encoder
+from m2dx.encoder.export import export_encoder
+from m2dx.encoder.published import MODEL_NAMES, rename
+from m2dx.jobs.train import run_recipe
 from m2dx.model.build import build_masked_model
 from m2dx.model.m2d import M2D
 from m2dx.model.patches import sincos_positions
-from m2dx.model.published import MODEL_NAMES, rename
-from m2dx.pipeline import run_recipe
 from m2dx.recipe.schema import AudioSection, ModelSection, Recipe
 from m2dx.training.distributed import Processes
 from m2dx.training.prepare import PreparedRun, prepare

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from m2dx.components import Loss
+from m2dx.contract.components import Loss
 from m2dx.model.losses import BCE, MSE, CrossEntropy, NormMSE, standardise
 
 NAN = float("nan")

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import m2dx
-from m2dx import core
+from m2dx.jobs import core
 from m2dx.model.build import build_masking
-from m2dx.model.masking import MaskDraw
-from m2dx.model.maskings import (
+from m2dx.model.masking import (
     ChessboardMasking,
     HorizontalMasking,
+    MaskDraw,
     RandomMasking,
     StructuredMasking,
     TimeRunsMasking,

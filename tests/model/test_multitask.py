@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from m2dx.audio.crops import Batch
-from m2dx.audio.logmel import LogMel
-from m2dx.components import OfflineEncoder, TaskShapes, Views
-from m2dx.errors import RecipeError
+from m2dx.contract.components import OfflineEncoder, TaskShapes, Views
+from m2dx.contract.errors import RecipeError
+from m2dx.data.crops import Batch
+from m2dx.data.logmel import LogMel
 from m2dx.model.losses import MSE
 from m2dx.model.m2d import M2D
 from m2dx.model.mappers import LinearMapper, PoolLinearMapper

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from m2dx.components import DataInfo, Views
-from m2dx.errors import RecipeError
+from m2dx.contract.components import DataInfo, Views
+from m2dx.contract.errors import RecipeError
 from m2dx.model.offline_encoders import Labels, LogSpectrum
 
 ONE = {"notes": ("bass", "flute")}

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from m2dx.components import OfflineEncoder, TaskShapes, Views
+from m2dx.contract.components import OfflineEncoder, TaskShapes, Views
+from m2dx.encoder.published import MODEL_NAMES, rename
 from m2dx.model.losses import BCE, NormMSE, standardise
 from m2dx.model.m2d import M2D
 from m2dx.model.mae import MSMMAE
@@ -14,7 +15,6 @@ from m2dx.model.mappers import LinearMapper, PoolLinearMapper
 from m2dx.model.masking import gather_tokens, num_visible_patches
 from m2dx.model.multitask import MultiTask, Task
 from m2dx.model.patches import sincos_positions
-from m2dx.model.published import MODEL_NAMES, rename
 
 
 def close(actual: Tensor, expected: Tensor, *, atol: float = 1e-5) -> None:

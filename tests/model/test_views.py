@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from m2dx.audio.crops import Batch
-from m2dx.audio.logmel import LogMel
-from m2dx.components import TaskShapes, Views
+from m2dx.contract.components import TaskShapes, Views
+from m2dx.data.crops import Batch
+from m2dx.data.logmel import LogMel
 from m2dx.model.losses import MSE
 from m2dx.model.mappers import LinearMapper
 from m2dx.model.multitask import Task

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from m2dx.audio.packed import PackedDataset
-from m2dx.audio.reading import probe, read_wav
-from m2dx.components import Clip
-from m2dx.errors import AudioError
-from m2dx.packing.pack import PackOptions, pack
-from m2dx.packing.plan import ClipSet
+from m2dx.contract.components import Clip
+from m2dx.contract.errors import AudioError
+from m2dx.data.packed import PackedDataset
+from m2dx.data.packing.pack import PackOptions, pack
+from m2dx.data.packing.plan import ClipSet
+from m2dx.data.reading import probe, read_wav
 
 RATE = 16_000
 

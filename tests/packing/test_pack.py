@@ -13,16 +13,16 @@ import soundfile
 import torch
 from filelock import FileLock
 
-from m2dx.audio.clips import join_sets
-from m2dx.audio.datasets import CsvDataset
-from m2dx.audio.packed import PackedDataset
-from m2dx.audio.packs import audio_state, find_member, is_there
-from m2dx.audio.reading import AudioFile, probe, read_wav
-from m2dx.components import Clip, Dataset
-from m2dx.errors import AudioError
-from m2dx.packing import pack as packing
-from m2dx.packing.pack import PackOptions, pack
-from m2dx.packing.plan import ClipSet, make_plan
+from m2dx.contract.components import Clip, Dataset
+from m2dx.contract.errors import AudioError
+from m2dx.data.clips import join_sets
+from m2dx.data.datasets import CsvDataset
+from m2dx.data.packed import PackedDataset
+from m2dx.data.packing import pack as packing
+from m2dx.data.packing.pack import PackOptions, pack
+from m2dx.data.packing.plan import ClipSet, make_plan
+from m2dx.data.packs import audio_state, find_member, is_there
+from m2dx.data.reading import AudioFile, probe, read_wav
 from m2dx.testing import check_dataset
 
 RATE = 16_000
@@ -172,8 +172,8 @@ def test_a_folder_that_is_packed_anew_is_read_anew(recordings: Path, tmp_path: P
 def test_an_open_file_can_be_read_when_its_pack_has_let_go_of_the_shard(
     form: str, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("m2dx.audio.packs._MOST_OPEN", 1)
-    monkeypatch.setattr("m2dx.audio.packs._MOST_IN_MEMORY", 1000)
+    monkeypatch.setattr("m2dx.data.packs._MOST_OPEN", 1)
+    monkeypatch.setattr("m2dx.data.packs._MOST_IN_MEMORY", 1000)
     first, *_, last = pack_csv(recordings, tmp_path / "out", form=form, shard_bytes=50_000).clips()
     assert first.path.parent != last.path.parent
     with AudioFile(first.path) as file:
@@ -186,7 +186,7 @@ def test_an_open_file_can_be_read_when_its_pack_has_let_go_of_the_shard(
 def test_a_large_member_is_read_in_part(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("m2dx.audio.packs._MOST_IN_MEMORY", 1000)
+    monkeypatch.setattr("m2dx.data.packs._MOST_IN_MEMORY", 1000)
     packed, source = pack_csv(recordings, tmp_path / "out"), CsvDataset(path=recordings / "list.csv")
     np.testing.assert_array_equal(samples_of(packed.clips()[3], RATE), samples_of(source.clips()[3], RATE))
 
@@ -269,7 +269,7 @@ def test_a_full_disk_is_told_with_what_to_do(
     def full(self: object, content: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("m2dx.packing.shards._Hashed.write", full)
+    monkeypatch.setattr("m2dx.data.packing.shards._Hashed.write", full)
     with pytest.raises(
         AudioError, match=r"the disk is full\. Free some space and start the same command again"
     ):

@@ -7,10 +7,10 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from m2dx.audio.packed import PackedDataset
 from m2dx.cli import app
-from m2dx.errors import AudioError, M2dxError, RecipeError
-from m2dx.packing.sources import source_of_recipe
+from m2dx.contract.errors import AudioError, M2dxError, RecipeError
+from m2dx.data.packed import PackedDataset
+from m2dx.jobs.pack import source_of_recipe
 from m2dx.recipe.loading import load_recipe
 
 

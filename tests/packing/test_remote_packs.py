@@ -12,18 +12,19 @@ import pytest
 import soundfile
 import torch
 
-from m2dx.audio import remote_packs
-from m2dx.audio.batches import Blocks, TrainingBatches, epoch_order
-from m2dx.audio.clips import join_sets
-from m2dx.audio.crops import TrainingCrops
-from m2dx.audio.datasets import FolderDataset
-from m2dx.audio.loader import training_loader
-from m2dx.audio.packed import PackedDataset
-from m2dx.audio.packs import Shard, find_member
-from m2dx.audio.reading import probe, read_wav
-from m2dx.errors import AudioError, TrainingError
-from m2dx.packing.pack import PackOptions, pack
-from m2dx.packing.plan import ClipSet
+from m2dx.contract.errors import AudioError, TrainingError
+from m2dx.data import pack_copies as remote_packs
+from m2dx.data.batches import Blocks, TrainingBatches, epoch_order
+from m2dx.data.clips import join_sets
+from m2dx.data.crops import TrainingCrops
+from m2dx.data.datasets import FolderDataset
+from m2dx.data.loader import training_loader
+from m2dx.data.pack_copies import Shard
+from m2dx.data.packed import PackedDataset
+from m2dx.data.packing.pack import PackOptions, pack
+from m2dx.data.packing.plan import ClipSet
+from m2dx.data.packs import find_member
+from m2dx.data.reading import probe, read_wav
 
 RATE = 16_000
 URL = "memory://bucket/pack"
@@ -102,10 +103,10 @@ def test_a_shard_that_another_process_removes_too_soon_is_fetched_again(
 
         return ensure_and_lose
 
-    monkeypatch.setattr("m2dx.audio.packs.ensure_shard", removed(2))
+    monkeypatch.setattr("m2dx.data.packs.ensure_shard", removed(2))
     assert len(read_wav(clips[0].path)) == RATE
     assert len(calls) == 3
-    monkeypatch.setattr("m2dx.audio.packs.ensure_shard", removed(1000))
+    monkeypatch.setattr("m2dx.data.packs.ensure_shard", removed(1000))
     with pytest.raises(TrainingError, match=r"removed shard-00005\.tar 10 times .* raise `keep_gb`"):
         read_wav(clips[-1].path)
 
@@ -122,7 +123,7 @@ def read_all(folder: Path, seed: int) -> list[bool]:
 def test_processes_share_a_folder_with_little_room(
     remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("m2dx.audio.packs._MOST_OPEN", 1)
+    monkeypatch.setattr("m2dx.data.packs._MOST_OPEN", 1)
     with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("fork")) as pool:
         for found in pool.map(read_all, [tmp_path] * 3, range(3)):
             assert all(found)

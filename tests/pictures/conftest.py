@@ -6,10 +6,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from m2dx.export import export_encoder
-from m2dx.pictures import Sound, load_reconstructor
-from m2dx.plugins import PluginHost
+from m2dx.contract.host import PluginHost
+from m2dx.encoder.export import export_encoder
 from m2dx.recipe.loading import load_recipe
+from m2dx.report import Sound, load_reconstructor
 from m2dx.training.distributed import Processes
 from m2dx.training.prepare import prepare
 from m2dx.training.run_folder import start_run_folder

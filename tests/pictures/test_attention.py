@@ -5,10 +5,10 @@ import pytest
 import torch
 from matplotlib.collections import LineCollection
 
-from m2dx.encoder import load_encoder
-from m2dx.errors import M2dxError
-from m2dx.pictures import Sound, attention_figure, attention_map
-from m2dx.pictures.attention import (
+from m2dx.contract.errors import M2dxError
+from m2dx.encoder.audio import load_encoder
+from m2dx.report import Sound, attention_figure, attention_map
+from m2dx.report.attention import (
     attention_maps,
     attention_weights,
     last_attention,

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from m2dx.errors import CheckpointError
-from m2dx.pictures.curves import curve_names, read_curves, run_titles, runs_figure
+from m2dx.contract.errors import CheckpointError
+from m2dx.report.curves import curve_names, read_curves, run_titles, runs_figure
 from m2dx.report.figures import smooth
 
 

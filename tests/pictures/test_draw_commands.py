@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from m2dx import cli
-from m2dx.errors import M2dxError
+from m2dx.contract.errors import M2dxError
 
 ROOT = Path(__file__).parents[2]
 WITHOUT_TORCH = """
@@ -27,7 +27,7 @@ for arguments, code in (
 ):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == code, (arguments, result.output, result.exception)
-    slow = {"torch", "timm", "matplotlib", "m2dx.core"} & sys.modules.keys()
+    slow = {"torch", "timm", "matplotlib", "m2dx.jobs.core"} & sys.modules.keys()
     assert not slow, (arguments, slow)
 """
 

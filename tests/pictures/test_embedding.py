@@ -7,11 +7,20 @@ import pytest
 import torch
 from matplotlib.colors import to_rgba
 
-from m2dx.audio.datasets import CsvDataset
-from m2dx.encoder import load_encoder
-from m2dx.errors import RecipeError
-from m2dx.pictures.embedding import SEVERAL, Embedding, embed, labelled_clips, project
-from m2dx.pictures.embedding_panels import GREY, MARKERS, class_looks, embedding_figure
+from m2dx.contract.errors import RecipeError
+from m2dx.data.datasets import CsvDataset
+from m2dx.encoder.audio import load_encoder
+from m2dx.report.embedding import (
+    GREY,
+    MARKERS,
+    SEVERAL,
+    Embedding,
+    class_looks,
+    embed,
+    embedding_figure,
+    labelled_clips,
+    project,
+)
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from m2dx.errors import RecipeError
-from m2dx.pictures.masks import PatchMask, masks_of
+from m2dx.contract.errors import RecipeError
+from m2dx.report.masks import PatchMask, masks_of
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from m2dx.components import DataInfo
-from m2dx.errors import AudioError, CheckpointError
+from m2dx.contract.components import DataInfo
+from m2dx.contract.errors import AudioError, CheckpointError
+from m2dx.encoder.checkpoint import read_checked, write_atomically
 from m2dx.model.build import build_model
 from m2dx.model.masking import Mask
 from m2dx.model.patches import PatchGrid, patchify
 from m2dx.model.views import DataStatistics
-from m2dx.pictures import PatchMask, Reconstruction, Reconstructor, Sound, load_reconstructor, read_sound
-from m2dx.pictures.reconstruction import unpatchify
 from m2dx.recipe.loading import recipe_to_mapping
-from m2dx.training.checkpoint import read_checked, write_atomically
+from m2dx.report import PatchMask, Reconstruction, Reconstructor, Sound, load_reconstructor, read_sound
+from m2dx.report.reconstruction import unpatchify
 
 MASK = PatchMask("random", ratio=0.6, seed=1)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
 
-from m2dx.pictures import PatchMask, Reconstruction, draw_reconstructions, reconstruction_figure
-from m2dx.pictures.reconstruction_panels import mask_titles
+from m2dx.report import PatchMask, Reconstruction, draw_reconstructions, reconstruction_figure
+from m2dx.report.reconstruction import mask_titles
 
 
 def item(title, *, seed=0, own_scale=False):

@@ -5,10 +5,10 @@ import pytest
 import soundfile
 import torch
 
-from m2dx.audio.logmel import LogMel
-from m2dx.errors import AudioError
-from m2dx.pictures import PatchMask, Sound
-from m2dx.pictures.sounding import griffin_lim, logmel_to_wav, mel_to_linear, reconstruction_wavs, write_wav
+from m2dx.contract.errors import AudioError
+from m2dx.data.logmel import LogMel
+from m2dx.report import PatchMask, Sound
+from m2dx.report.sounding import griffin_lim, logmel_to_wav, mel_to_linear, reconstruction_wavs, write_wav
 
 LOGMEL = LogMel(
     sample_rate=16_000, n_fft=400, win_length=400, hop_length=160, n_mels=80, f_min=50.0, f_max=8000.0

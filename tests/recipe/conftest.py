@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 import m2dx
-from m2dx.plugins import PluginHost
+from m2dx.contract.host import PluginHost
 
 
 class Labels(m2dx.OfflineEncoder):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 import m2dx
-from m2dx.plugins import PluginHost
+from m2dx.contract.host import PluginHost
 from m2dx.recipe.loading import load_recipe, recipe_from_mapping
 
 DATA = "data: {sets: {main: {dataset: {name: folder, path: sounds}}}}\n"

@@ -1,6 +1,6 @@
 import json
 
-from m2dx.plugins import PluginHost
+from m2dx.contract.host import PluginHost
 from m2dx.recipe.model import field_lines, json_schema, recipe_model
 from m2dx.recipe.schema import Recipe
 

@@ -9,8 +9,8 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 import m2dx
-from m2dx.components import KINDS, OFFERED
-from m2dx.recipe.components import option_docs, option_model, signature_of
+from m2dx.contract.components import KINDS, OFFERED
+from m2dx.contract.options import option_docs, option_model, signature_of
 
 if TYPE_CHECKING:
     from nowhere import Shapes

@@ -11,7 +11,7 @@ from m2dx_respiratory.sample import write_icbhi, write_sprsound
 from recipe_files import RECIPES
 from recipe_inputs import write_base, write_images
 
-from m2dx.plugins import PluginHost
+from m2dx.contract.host import PluginHost
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 

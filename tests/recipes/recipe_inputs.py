@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from m2dx.encoder.published import published_names
 from m2dx.model.patches import PatchGrid
-from m2dx.model.published import published_names
 from m2dx.model.vit import VIT_SIZES, Encoder
 
 

@@ -13,13 +13,13 @@ from recipe_files import PUBLISHED, SMALL
 from recipe_inputs import write_base
 from rich.console import Console
 
-from m2dx import check
-from m2dx.encoder import load_any_encoder
-from m2dx.export import export_encoder
-from m2dx.pipeline import run_recipe
-from m2dx.plugins import PluginHost
+from m2dx.contract.host import PluginHost
+from m2dx.encoder.audio import load_any_encoder
+from m2dx.encoder.export import export_encoder
+from m2dx.jobs import check
+from m2dx.jobs.train import run_recipe
 from m2dx.recipe.schema import Recipe
-from m2dx.scoring import Scoring
+from m2dx.results.scoring import Scoring
 
 FULL_SIZE = ("m2d_as", "m2d_s_6s", "icbhi_m2d_x", "msm_mae_512")
 """One of each kind is checked at full size in the usual run, the others by the slow tests."""

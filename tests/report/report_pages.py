@@ -6,12 +6,15 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from m2dx.components import Score
-from m2dx.evaluation.runner import EncoderScore, write_scores
-from m2dx.report import MaskedExample, RunPictures, write_report
+from m2dx.contract.components import Score
+from m2dx.evaluation.runner import EncoderScore
 from m2dx.report.checkpoints import CheckpointPictures
 from m2dx.report.clip_pictures import ClipPictures, Strip
+from m2dx.report.figures import MaskedExample
 from m2dx.report.images import coloured, picture
+from m2dx.report.page import write_report
+from m2dx.report.pictures import RunPictures
+from m2dx.results.scores import write_scores
 
 VOID = {"meta", "br", "link", "img", "wbr"}
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")

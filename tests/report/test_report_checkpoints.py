@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from m2dx.encoder import load_encoder
-from m2dx.errors import CheckpointError
-from m2dx.pictures import Sound
+from m2dx.contract.errors import CheckpointError
+from m2dx.encoder.audio import load_encoder
+from m2dx.encoder.checkpoint import CheckpointFolder
+from m2dx.report import Sound
 from m2dx.report.checkpoints import checkpoint_pictures, first_encoder, first_reconstructor, spread
 from m2dx.report.clip_pictures import encoder_views
 from m2dx.report.feature_colours import components, feature_colours
 from m2dx.report.images import MOST_COLUMNS, as_patches, coloured, marked, picture
 from m2dx.report.pictures import draw_run
-from m2dx.training.checkpoint import CheckpointFolder
 from m2dx.training.distributed import Processes
 from m2dx.training.prepare import prepare
 from m2dx.training.trainer import Trainer

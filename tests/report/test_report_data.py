@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from report_pages import SUMMARY, page_of
 
-from m2dx.components import Clip
+from m2dx.contract.components import Clip
 from m2dx.report.data_facts import HEADERS, changed_sets, describe_data, describe_set, fingerprint, hours_of
 
 

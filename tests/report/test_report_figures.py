@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 from report_pages import masked_example
 
-from m2dx.report import MaskedExample, example_figure, loss_figure
-from m2dx.report.figures import ACCENT, INK, curve, curves_figure, figure_svg, smooth
+from m2dx.report.figures import (
+    ACCENT,
+    INK,
+    MaskedExample,
+    curve,
+    curves_figure,
+    example_figure,
+    figure_svg,
+    loss_figure,
+    smooth,
+)
 
 
 def test_curve_takes_the_lines_that_have_a_finite_value():

@@ -7,9 +7,10 @@ from itertools import pairwise
 import pytest
 from report_pages import SUMMARY, entry, masked_example, page_of, some_pictures
 
-from m2dx.errors import CheckpointError
-from m2dx.evaluation.runner import write_scores
-from m2dx.report import RunPictures, write_report
+from m2dx.contract.errors import CheckpointError
+from m2dx.report.page import write_report
+from m2dx.report.pictures import RunPictures
+from m2dx.results.scores import write_scores
 
 LEFT_OUT = ("metrics.jsonl", "summary.json", "bad_files.tsv", "scores.json", "scores_by_step.jsonl")
 

@@ -9,9 +9,8 @@ import pytest
 from report_pages import RECIPE, SUMMARY, page_of
 
 import m2dx
-from m2dx.report import describe_software, describe_start
-from m2dx.report.provenance import commit_of, commit_of_folder, cpu_name
-from m2dx.report.recipe_facts import read_recipe_text, recipe_facts
+from m2dx.report.reproduce import commit_of, commit_of_folder, cpu_name, describe_software, describe_start
+from m2dx.report.summary_facts import read_recipe_text, recipe_facts
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import pytest
 from report_pages import entry, page_of
 
 from m2dx.report.scores import arrange_scores, verdict
-from m2dx.report.scores_by_step import StepScore, read_step_scores, step_figure, step_table
+from m2dx.report.scores_by_step import step_figure, step_table
+from m2dx.results.by_step import StepScore, shown_step_scores
 
 
 def test_scores_stand_by_task_and_the_best_is_marked():
@@ -72,7 +73,7 @@ def test_lines_that_are_no_score_of_a_step_are_counted(tmp_path):
     path = tmp_path / "scores_by_step.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in [good, *bad, again]) + '{"step": 6, "ta')
     notes = {}
-    (score,) = read_step_scores(path, notes)
+    (score,) = shown_step_scores(path, notes)
     assert (score.step, score.mean, score.ci95) == (5, 0.75, None)
     assert notes == {path.name: "Lines of scores_by_step.jsonl that cannot be read, and are not shown: 6."}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from m2dx.plugins import PluginHost
+from m2dx.contract.host import PluginHost
 from m2dx.sweep.grid import parse_grid
 from m2dx.sweep.points import Plan, plan_sweep
 

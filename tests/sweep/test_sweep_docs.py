@@ -8,8 +8,8 @@ import m2dx_audioset
 import m2dx_hubert
 import pytest
 
-from m2dx import core
-from m2dx.plugins import PluginHost
+from m2dx.contract.host import PluginHost
+from m2dx.jobs import core
 from m2dx.sweep.grid import parse_grid
 from m2dx.sweep.points import Plan, plan_sweep
 

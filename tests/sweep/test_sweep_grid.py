@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from m2dx.errors import RecipeError
+from m2dx.contract.errors import RecipeError
 from m2dx.sweep.grid import parse_grid, split_values
 from m2dx.sweep.naming import LONGEST, run_name, short_keys, sweep_name
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from m2dx.errors import RecipeError
-from m2dx.plugins import PluginHost
+from m2dx.contract.errors import RecipeError
+from m2dx.contract.host import PluginHost
 from m2dx.recipe.loading import load_recipe, recipe_to_mapping, recipe_to_yaml
 from m2dx.sweep.beginning import check_beginning, reopen, write_beginning
 from m2dx.sweep.folder import State, SweepFolder

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from m2dx.errors import RecipeError
+from m2dx.contract.errors import RecipeError
 from m2dx.sweep import running
 from m2dx.sweep.beginning import Sweep, write_beginning
 from m2dx.sweep.folder import Attempt, State, SweepFolder

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from m2dx.errors import RecipeError
-from m2dx.sweep import slurm
+from m2dx.contract.errors import RecipeError
+from m2dx.jobs import slurm
 from m2dx.sweep.folder import SweepFolder
 
 POINTS = ["mask_ratio-0p6", "mask_ratio-0p8"]

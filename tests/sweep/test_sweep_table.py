@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 
 import m2dx
 from m2dx import cli
-from m2dx.components import Score
-from m2dx.errors import CheckpointError, M2dxError
-from m2dx.evaluation.runner import EncoderScore, write_scores
+from m2dx.contract.components import Score
+from m2dx.contract.errors import CheckpointError, M2dxError
+from m2dx.evaluation.runner import EncoderScore
 from m2dx.results.formats import comma_separated, markdown
+from m2dx.results.scores import write_scores
 from m2dx.results.table import ResultTable
 from m2dx.sweep.command import make_table
 from m2dx.sweep.folder import Manifest, ManifestPoint, SweepFolder

@@ -9,8 +9,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from m2dx.pipeline import make_trainer as make_trainer_of
-from m2dx.plugins import PluginHost
+from m2dx.contract.host import PluginHost
+from m2dx.jobs.train import make_trainer as make_trainer_of
 from m2dx.recipe.schema import Recipe
 from m2dx.training.distributed import Processes
 from m2dx.training.run_folder import Resume, start_run_folder

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 
-from m2dx.pipeline import make_trainer
-from m2dx.plugins import PluginHost
+from m2dx.contract.host import PluginHost
+from m2dx.jobs.train import make_trainer
 from m2dx.recipe.loading import load_recipe
 from m2dx.training.distributed import Processes, join_processes
 from m2dx.training.parallel import Copies, Shards

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from m2dx.components import Score
-from m2dx.evaluation.by_step import read_step_scores, write_step_scores
+from m2dx.contract.components import Score
+from m2dx.jobs.background_scoring import BackgroundScoring, child_environment, discard_waiting
 from m2dx.recipe.schema import EvaluationSection
-from m2dx.training.background_scoring import BackgroundScoring, child_environment, discard_waiting
+from m2dx.results.by_step import read_step_scores, write_step_scores
 
 ROOT = Path(__file__).parents[2]
 
@@ -254,7 +254,7 @@ def test_the_process_is_none_of_torchrun_s_and_sees_no_gpu() -> None:
 def test_a_killed_run_leaves_no_process(tmp_path: Path) -> None:
     """The process that scores ends by itself, and so does what an evaluator has started."""
     child = (
-        "import os, subprocess, sys, time; from m2dx.training.evaluation_process import end_with_parent; "
+        "import os, subprocess, sys, time; from m2dx.jobs.evaluation_process import end_with_parent; "
         "end_with_parent(int(sys.argv[1])); grandchild = subprocess.Popen(['sleep', '600']); "
         "print(os.getpid(), grandchild.pid, flush=True); time.sleep(600)"
     )

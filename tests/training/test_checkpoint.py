@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from m2dx.errors import CheckpointError
-from m2dx.training.checkpoint import CheckpointFolder, load_plain, read_checked, write_atomically
+from m2dx.contract.errors import CheckpointError
+from m2dx.encoder.checkpoint import CheckpointFolder, load_plain, read_checked, write_atomically
 
 
 def state(step: int, *, size: int = 100) -> dict[str, object]:

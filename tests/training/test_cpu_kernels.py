@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from m2dx.encoder.published import MODEL_NAMES, rename
+from m2dx.model import cpu_kernels
+from m2dx.model.cpu_kernels import CPUKernels
 from m2dx.model.m2d import M2D
-from m2dx.model.published import MODEL_NAMES, rename
-from m2dx.training import cpu_kernels
-from m2dx.training.cpu_kernels import CPUKernels
-from m2dx.training.precision import autocast
+from m2dx.model.precision import autocast
 
 CPU = torch.device("cpu")
 LARGE = (2, 100, 200, 120)  # clips, tokens, in, out: above the size from which oneDNN is taken

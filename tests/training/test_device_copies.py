@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from m2dx.audio.crops import Batch
-from m2dx.training.device_copies import DeviceCopies
+from m2dx.data.crops import Batch
+from m2dx.data.loader import DeviceCopies
 
 
 def stored_batch(seed: int) -> Batch:

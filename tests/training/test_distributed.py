@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from m2dx.errors import RecipeError, TrainingError
+from m2dx.contract.errors import RecipeError, TrainingError
 from m2dx.training.distributed import Processes, _store_of_this_start, join_processes, pick_device
 from m2dx.training.parallel import Copies
 

@@ -14,13 +14,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from m2dx.errors import RecipeError
-from m2dx.evaluation.by_step import read_step_scores
-from m2dx.pipeline import run_recipe
+from m2dx.contract.errors import RecipeError
+from m2dx.encoder.checkpoint import CheckpointFolder, read_checked
+from m2dx.jobs.background_scoring import BackgroundScoring
+from m2dx.jobs.evaluation_process import score_checkpoint
+from m2dx.jobs.train import run_recipe
 from m2dx.recipe.schema import Recipe
-from m2dx.training.background_scoring import BackgroundScoring
-from m2dx.training.checkpoint import CheckpointFolder, read_checked
-from m2dx.training.evaluation_process import score_checkpoint
+from m2dx.results.by_step import read_step_scores
 from m2dx.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ QUICK = (
 @pytest.fixture(autouse=True)
 def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page of a run takes longer than the run."""
-    monkeypatch.setattr("m2dx.pipeline.write_page", lambda run: run.folder / "report.html")
+    monkeypatch.setattr("m2dx.jobs.train.write_page", lambda run: run.folder / "report.html")
 
 
 @pytest.fixture

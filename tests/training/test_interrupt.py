@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from m2dx.training.checkpoint import CheckpointFolder, read_checked
+from m2dx.encoder.checkpoint import CheckpointFolder, read_checked
 
 ROOT = Path(__file__).parents[2]
 

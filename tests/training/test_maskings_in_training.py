@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from m2dx.encoder import load_encoder
-from m2dx.export import export_encoder
+from m2dx.encoder.audio import load_encoder
+from m2dx.encoder.export import export_encoder
 from m2dx.training.trainer import Trainer
 
 MASKING = [

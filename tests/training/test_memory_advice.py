@@ -11,13 +11,19 @@ from typing import Any
 import pytest
 import torch
 
-from m2dx.errors import MemoryShortageError
+from m2dx.contract.errors import MemoryShortageError
 from m2dx.evaluation.runner import evaluate
+from m2dx.jobs.background_scoring import BackgroundScoring
 from m2dx.memory import limits
-from m2dx.memory.advice import evaluation_advice, memory_advice, next_accumulation, training_advice
 from m2dx.memory.limits import Memory
-from m2dx.memory.shortage import is_shortage, killed_worker
-from m2dx.training.background_scoring import BackgroundScoring
+from m2dx.training.memory import (
+    evaluation_advice,
+    is_shortage,
+    killed_worker,
+    memory_advice,
+    next_accumulation,
+    training_advice,
+)
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 23.65 GiB of which 1.21 GiB is "
@@ -127,8 +133,8 @@ def test_a_real_killed_loading_process_is_explained(
 ) -> None:
     import os
 
-    from m2dx.audio.crops import TrainingCrops
-    from m2dx.pipeline import _fit
+    from m2dx.data.crops import TrainingCrops
+    from m2dx.jobs.train import _fit
 
     parent = os.getpid()
 

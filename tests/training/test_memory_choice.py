@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from m2dx.errors import MemoryShortageError, RecipeError
+from m2dx.contract.errors import MemoryShortageError, RecipeError
 from m2dx.memory import choice
 from m2dx.memory.choice import Choice, choose_accumulation, largest_that_fits
 from m2dx.memory.limits import Memory

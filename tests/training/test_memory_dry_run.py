@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from m2dx import cli
-from m2dx.errors import RecipeError, TrainingError
+from m2dx.contract.errors import RecipeError, TrainingError
 from m2dx.memory.dry_run import DryRun, dry_run, write_json
 from m2dx.memory.measure import Measurement, Trials
 from m2dx.memory.setting import Setting

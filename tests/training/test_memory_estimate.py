@@ -36,7 +36,7 @@ def test_what_each_clip_adds_is_what_a_real_pass_keeps(tiny_recipe: Any, host: A
     crops = made_up_crops(recipe, {})
     model = build_model(recipe, crops.data, crops.statistics, host).train()
     batch = crops.batch(5)
-    from m2dx.training.precision import autocast
+    from m2dx.model.precision import autocast
 
     live = LiveMemory([*model.parameters(), *model.buffers(), batch.wav, batch.ids_shuffle, batch.clip_ids])
     with live:

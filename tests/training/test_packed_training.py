@@ -10,7 +10,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from m2dx.cli import app
-from m2dx.errors import RecipeError
+from m2dx.contract.errors import RecipeError
 from m2dx.training.trainer import Trainer
 
 RATE = 16_000

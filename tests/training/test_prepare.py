@@ -9,12 +9,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from m2dx.errors import RecipeError
+from m2dx.contract.errors import RecipeError
+from m2dx.contract.hookspecs import hookimpl
+from m2dx.contract.host import PluginHost
 from m2dx.evaluation.knn import Knn
-from m2dx.hookspecs import hookimpl
-from m2dx.plugins import PluginHost
 from m2dx.recipe.loading import load_recipe
-from m2dx.scoring import Scoring
+from m2dx.results.scoring import Scoring
 from m2dx.training.distributed import Processes
 from m2dx.training.prepare import prepare
 

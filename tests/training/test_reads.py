@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from m2dx.audio.loader import training_loader
+from m2dx.data.loader import training_loader
 from m2dx.recipe.schema import Recipe
 from m2dx.training.trainer import Trainer
 

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 import m2dx
 from m2dx.cli import app
-from m2dx.errors import CheckpointError, MemoryShortageError, RecipeError
+from m2dx.contract.errors import CheckpointError, MemoryShortageError, RecipeError
+from m2dx.contract.host import PluginHost
+from m2dx.encoder import checkpoint
 from m2dx.model.mappers import PoolLinearMapper
-from m2dx.plugins import PluginHost
-from m2dx.training import checkpoint
 from m2dx.training.run_folder import open_run_folder, start_run_folder
 from m2dx.training.trainer import Trainer
 
@@ -207,7 +207,7 @@ def test_memory_that_runs_out_while_a_checkpoint_is_loaded_is_not_its_fault(
     def short(*args: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB.")
 
-    monkeypatch.setattr("m2dx.training.run_state.load_moments", short)
+    monkeypatch.setattr("m2dx.training.trainer.load_moments", short)
     with pytest.raises(
         MemoryShortageError, match=r"memory ran out during the start of training: 2\.50 GB more"
     ):

@@ -18,14 +18,14 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from m2dx.encoder import load_encoder
-from m2dx.errors import RecipeError
-from m2dx.export import export_encoder
-from m2dx.pipeline import make_trainer as make_trainer_of
-from m2dx.plugins import PluginHost
+from m2dx.contract.errors import RecipeError
+from m2dx.contract.host import PluginHost
+from m2dx.encoder.audio import load_encoder
+from m2dx.encoder.checkpoint import CheckpointFolder, read_checked
+from m2dx.encoder.export import export_encoder
+from m2dx.jobs.train import make_trainer as make_trainer_of
 from m2dx.recipe.loading import load_recipe, recipe_to_yaml
 from m2dx.recipe.schema import Recipe
-from m2dx.training.checkpoint import CheckpointFolder, read_checked
 from m2dx.training.distributed import Processes
 from m2dx.training.parallel import Parallel, share_model
 from m2dx.training.run_folder import start_run_folder

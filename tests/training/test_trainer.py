@@ -12,10 +12,10 @@ from rich.console import Console
 from torch import Tensor
 
 import m2dx
-from m2dx.audio.datasets import CsvDataset
-from m2dx.errors import RecipeError, TrainingError
+from m2dx.contract.errors import RecipeError, TrainingError
+from m2dx.contract.host import PluginHost
+from m2dx.data.datasets import CsvDataset
 from m2dx.model.m2d import M2D
-from m2dx.plugins import PluginHost
 from m2dx.training import monitor
 from m2dx.training.trainer import Trainer
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from m2dx.training.checkpoint import CheckpointFolder, read_checked
+from m2dx.encoder.checkpoint import CheckpointFolder, read_checked
 
 pytestmark = [
     pytest.mark.slow,

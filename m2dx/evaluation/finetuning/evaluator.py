@@ -15,15 +15,21 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
 
-from m2dx.components import Evaluator, Score
-from m2dx.encoder import AudioEncoder
-from m2dx.errors import RecipeError
-from m2dx.evaluation.features import ClipEncoder, device_of
+from m2dx.contract.components import ClipEncoder, Evaluator, Score
+from m2dx.contract.errors import RecipeError
+from m2dx.encoder.audio import AudioEncoder
+from m2dx.encoder.finetuned import FinetunedNetwork, Head, NetworkFolder
+from m2dx.evaluation.features import device_of
 from m2dx.evaluation.finetuning.examples import AudioExamples, Augmentation, Examples, FeatureExamples
-from m2dx.evaluation.finetuning.network import FinetunedNetwork, Head
-from m2dx.evaluation.finetuning.optimisation import WEIGHT_DECAY, OptimizerName
-from m2dx.evaluation.finetuning.saving import NetworkFolder
-from m2dx.evaluation.finetuning.training import Division, Outcome, Precision, Run, TrainingSettings
+from m2dx.evaluation.finetuning.training import (
+    WEIGHT_DECAY,
+    Division,
+    OptimizerName,
+    Outcome,
+    Precision,
+    Run,
+    TrainingSettings,
+)
 from m2dx.evaluation.metrics import summarise
 from m2dx.evaluation.splits import Fold
 from m2dx.evaluation.tasks import EvaluationTask

@@ -1,0 +1,268 @@
+"""Base classes of the component kinds, and the frozen records that the engine passes between them.
+
+Shapes: B batch, N samples, M mels, L frames, F x T patch grid, D width, S target frames, C target width. Sizes are
+in (frequency, time) order. A component's positional `__init__` arguments come from the engine, matched by name with
+`OFFERED`; its keyword-only arguments are the options of its section in a recipe.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from m2dx.evaluation.tasks import EvaluationTask
+
+
+LABEL_SEPARATOR = ";"
+
+
+@dataclass(frozen=True, slots=True)  # of which there are millions
+class Clip:
+    """A stretch of one audio file (or an image), with what is known about it."""
+
+    path: Path
+    start: float = 0.0  # seconds
+    duration: float | None = None  # seconds; None: to the end of the file
+    labels: tuple[str, ...] = ()  # none: not labelled
+    split: str | None = None  # "train", "valid", "test", or a fold's name
+    group: str | None = None  # what must not be on two sides of a split: a speaker, a patient, a device
+    weight: float = 1.0  # chance, relative to the other clips, that weighted sampling takes it
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Where a training crop was cut from."""
+
+    clip: Clip  # its path, start and duration; labels, split and group are not kept for the training
+    start: float  # seconds from the beginning of the file, not of the clip
+
+
+@dataclass(frozen=True)
+class Views:
+    """What an offline encoder may look at: the clean audio and its labels. M2D sees the noisy view instead.
+
+    Paper: M2D-X, III-B. The published code feeds them the other way round in one of its loops; m2dx follows the paper.
+    """
+
+    clean_wav: Tensor  # (B, N) float32 whatever the precision of training, at `sample_rate`; of images (B, 0)
+    sample_rate: int  # Hz; the rate that the encoder asked for; of images 0
+    clean_logmel: Tensor  # (B, 1, M, L), standardised by the pre-training data; the images, (B, C, H, W)
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
+    """Per data set of the recipe: multi-hot (B, C) in the order of `DataInfo.label_names`; NaN rows: not labelled."""
+    crops: tuple[Crop, ...] | None = None
+    """Where each row of `clean_wav` is from, for encoders with `wants_crops`; None: not known."""
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What is known about the data before the first batch."""
+
+    sample_rate: int  # Hz; 0: images
+    crop_samples: int  # N, samples of one training crop; 0: images
+    label_names: Mapping[str, tuple[str, ...]]  # per data set of the recipe
+
+
+@dataclass(frozen=True)
+class TaskShapes:
+    """The two ends of an online mapper."""
+
+    grid: tuple[int, int]  # (F, T), patches
+    embed_dim: int  # D, of one token
+    target_frames: int | None  # S; None: one target per clip
+    target_dim: int  # C
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What makes a data set a published task: how it is scored in the literature, and how it lies on the disk."""
+
+    title: str  # such as "ESC-50"
+    unit_seconds: float  # length that each clip is cropped or filled to
+    num_classes: int
+    metric: Literal["accuracy", "mAP"]
+    division: str  # "5 folds", or "train, valid, test"
+    source: str  # paper and table, such as "M2D-X, table I"
+    variable: str  # the environment variable that names its folder in recipes
+    layout: str  # what is in that folder, as a tree of a few lines
+    get: str  # where the data are from, and their licence, in a line or two
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of an evaluation, with what is needed to compare it."""
+
+    task: str
+    metric: str  # "accuracy" or "mAP", in [0, 1], or an evaluator's own
+    mean: float
+    ci95: float | None  # half width of the 95 % confidence interval; None: one value only
+    values: tuple[float, ...]  # by seed, or by fold and seed
+    protocol: str  # the evaluator's name
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+class OfflineEncoder(nn.Module, abc.ABC):
+    """The training signal of a task beside M2D, from the clean view. Frozen, in eval mode, without gradient.
+
+    What the engine offers to `__init__`: `data` (`DataInfo`).
+    """
+
+    name: ClassVar[str]
+    sample_rate: int | None = None  # Hz of the waveform it wants; None: as the recipe
+    frame_rate: float | None = None  # Hz of its output; None: one vector per clip
+    embed_dim: int  # C
+    wants_crops: bool = False  # whether `views.crops` is to say where the audio is from
+    needs_wav: ClassVar[bool] = True  # False: it works on images, too, where `clean_wav` is empty
+
+    def num_frames(self, num_samples: int) -> int | None:
+        """Frames S that `forward` gives for N samples at its rate; None: one vector per clip."""
+        if self.frame_rate is None:
+            return None
+        if self.sample_rate is None:
+            raise TypeError(
+                f"{type(self).__name__} has a frame_rate, so it needs a sample_rate or its own num_frames"
+            )
+        return int(num_samples * self.frame_rate / self.sample_rate + 1e-6)
+
+    @abc.abstractmethod
+    def forward(self, views: Views) -> Tensor:
+        """The training signal, (B, C) or (B, S, C)."""
+
+
+class OnlineMapper(nn.Module, abc.ABC):
+    """From h-hat to the training signal's shape; trained. The engine offers `shapes` (`TaskShapes`)."""
+
+    name: ClassVar[str]
+
+    def __init__(self, shapes: TaskShapes) -> None:
+        super().__init__()
+        self.shapes = shapes
+
+    @abc.abstractmethod
+    def forward(self, tokens: Tensor) -> Tensor:
+        """The prediction, (B, C) or (B, S, C), from tokens (B, F*T, D) in frequency-major order."""
+
+
+class Loss(nn.Module, abc.ABC):
+    """Compares a prediction with a training signal. The engine offers nothing."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """A scalar, from two tensors of one shape."""
+
+
+class NoiseSource(abc.ABC):
+    """Background noise. The engine offers `sample_rate` (Hz)."""
+
+    name: ClassVar[str]
+
+    def __init__(self, sample_rate: int) -> None:
+        self.sample_rate = sample_rate
+
+    @abc.abstractmethod
+    def draw(self, num_samples: int, generator: torch.Generator) -> Tensor:
+        """(N,) float32 samples of noise, finite; all randomness comes from the generator, so that runs repeat."""
+
+    def drain_bad(self) -> list[tuple[str, str]]:
+        """Files that `draw` could not use since the last call, each with the reason; by default there are none."""
+        return []
+
+
+class Dataset(abc.ABC):
+    """A list of clips. Decoding stays with the core. The engine offers nothing."""
+
+    name: ClassVar[str]
+    task: TaskInfo | None = None  # of a published task; `m2dx tasks` lists these
+    media: Literal["audio", "image"] | None = "audio"  # what its files are; None: as the recipe's input
+
+    @abc.abstractmethod
+    def clips(self, split: str | None = None) -> list[Clip]:
+        """Clips of one split, or all of them, in an order that does not change from run to run."""
+
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the targets; by default what occurs, sorted."""
+        return tuple(sorted({label for clip in self.clips() for label in clip.labels}))
+
+    def missing(self) -> list[str]:
+        """What this data set lacks on this machine, one line each; training goes on without it."""
+        return []
+
+
+class Masking(abc.ABC):
+    """Chooses the patches of each clip that are visible; the others are masked.
+
+    What the engine offers to `__init__`: `grid` (F, T), patches; `num_visible`, V, which follows from the recipe's mask
+    ratio; `patch_seconds`, the length of a patch in time (None: the input has no time, as images).
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, grid: tuple[int, int], num_visible: int) -> None:
+        self.grid, self.num_visible = grid, num_visible
+
+    @abc.abstractmethod
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """A permutation (F*T,) int64 of the patches, the first V of which are visible; patch (f, t) is f*T + t.
+
+        All randomness comes from the generator, which is the clip's own, so that runs repeat and go on exactly.
+        """
+
+
+class Evaluator(abc.ABC):
+    """A protocol that scores an encoder on a labelled task. The engine offers nothing."""
+
+    name: ClassVar[str]
+    needs_wav: ClassVar[bool] = True  # False: it uses the task's features alone, so that images will do
+
+    def check(self, task: str, label_names: tuple[str, ...], clips: list[Clip]) -> None:  # noqa: B027
+        """Raises RecipeError where the protocol cannot score the task; called before anything is trained."""
+
+    @abc.abstractmethod
+    def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
+        """Scores of one encoder on one task, over the seeds that the protocol uses.
+
+        The encoder may be a baseline that only has clip features. A protocol that needs more (an `AudioEncoder`)
+        raises RecipeError for it, which says to leave the baseline out.
+        """
+
+
+KINDS: dict[str, type] = {
+    "offline_encoder": OfflineEncoder,
+    "online_mapper": OnlineMapper,
+    "loss": Loss,
+    "noise_source": NoiseSource,
+    "masking": Masking,
+    "dataset": Dataset,
+    "evaluator": Evaluator,
+}
+"""Kind -> base class. The hook of a kind is its plural, e.g. `offline_encoders`, `losses`."""
+
+OFFERED: dict[str, frozenset[str]] = {
+    "offline_encoder": frozenset({"data"}),
+    "online_mapper": frozenset({"shapes"}),
+    "loss": frozenset(),
+    "noise_source": frozenset({"sample_rate"}),
+    "masking": frozenset({"grid", "num_visible", "patch_seconds"}),
+    "dataset": frozenset(),
+    "evaluator": frozenset(),
+}
+"""Kind -> names of the positional arguments that the engine can give."""
+
+
+class ClipEncoder(Protocol):
+    """What evaluators need of an encoder: `m2dx.AudioEncoder` and the baselines have it."""
+
+    sample_rate: int  # Hz
+    embed_dim: int
+
+    def clip(self, wav: Tensor) -> Tensor:
+        """Clip features (B, embed_dim) from wav (B, N)."""
+        ...

@@ -1,0 +1,57 @@
+"""What may have been meant by a name that is not known."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+MOST_LISTED = 30
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """A hint that follows an error's text: the nearest known name, or all of them when none is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    if not names:
+        return "there are none"
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return f"known: {', '.join(names[:MOST_LISTED])}{more}"
+
+
+def number(value: object) -> str:
+    """A value for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def hours_text(hours: float) -> str:
+    """Hours for people, with minutes where there are few."""
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.1f}" if hours >= 10 else f"{hours:.2f}"
+
+
+def counted(count: int | None, what: str) -> str:
+    """Such as "1 score", "3 classes", or "an unknown number of scores" for None."""
+    number = "an unknown number of" if count is None else f"{count:,}"
+    return f"{number} {what}" if count == 1 else f"{number} {what}{'es' if what.endswith('s') else 's'}"
+
+
+def gigabytes(count: float) -> str:
+    """Such as "3.42 GB", or "78 MB" below a tenth of one; 1 GB is 2^30 bytes, as the sizes of GPUs are told."""
+    gb = count / 2**30
+    return f"{gb:.2f} GB" if abs(gb) >= 0.1 else f"{count / 2**20:.0f} MB"

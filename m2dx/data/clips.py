@@ -1,0 +1,238 @@
+"""The pre-training data: data sets joined to one list of clips, with their labels per set."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from m2dx.contract.components import Clip, Dataset
+from m2dx.contract.errors import AudioError, PluginError
+from m2dx.data.packs import is_shard
+
+
+class PackedStrings(Sequence[str]):
+    """Read-only strings in one buffer: millions of paths cost no Python objects, so forked workers share them."""
+
+    def __init__(self, strings: Iterable[str]) -> None:
+        encoded = [os.fsencode(string) for string in strings]
+        self._buffer = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        self._ends = np.cumsum([len(string) for string in encoded], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]  # slices are not needed
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        begin = self._ends[index - 1] if index else 0
+        return os.fsdecode(self._buffer[begin : self._ends[index]].tobytes())
+
+
+@dataclass(frozen=True)
+class SetLabels:
+    """Labels of the clips in one data set, sparse: `classes[offsets[i]:offsets[i + 1]]` are clip i's, if any."""
+
+    names: tuple[str, ...]
+    offsets: NDArray[np.int64]
+    classes: NDArray[np.int64]
+
+    def multi_hot(self, clip_id: int) -> Tensor:
+        """(C,) float32 with ones at the clip's classes, or all NaN if it has none."""
+        classes = self.classes[self.offsets[clip_id] : self.offsets[clip_id + 1]]
+        row = torch.zeros(len(self.names)) if len(classes) else torch.full((len(self.names),), torch.nan)
+        row[torch.from_numpy(classes)] = 1.0
+        return row
+
+
+@dataclass(frozen=True)
+class ClipList:
+    """Clips without repeats, in the order of the sets and of their lists. `join_sets` makes one."""
+
+    paths: PackedStrings
+    starts: NDArray[np.float64]  # seconds
+    durations: NDArray[np.float64]  # seconds; NaN: to the end of the file
+    sets: Mapping[str, SetLabels]  # only the sets that have labels
+    repeats: NDArray[np.int64]  # times that each clip counts in an epoch
+    weights: NDArray[np.float64]  # chances in weighted sampling; 1 on the average of each set
+
+    @property
+    def draws(self) -> Tensor:
+        """Clip ids that one pass over the data takes, each as often as it counts."""
+        return torch.from_numpy(np.repeat(np.arange(len(self)), self.repeats))
+
+    @property
+    def draw_weights(self) -> Tensor:
+        """Chances of `draws` in weighted sampling."""
+        return torch.from_numpy(np.repeat(self.weights, self.repeats))
+
+    @property
+    def draw_shards(self) -> Tensor:
+        """The shard of a pack that each of `draws` lies in, numbered from 0 on; -1: in none."""
+        numbers: dict[str, int] = {}  # by folder
+        found: list[int] = []
+        shards = 0
+        for folder in map(os.path.dirname, self.paths):
+            if folder not in numbers:
+                inside = is_shard(folder)
+                numbers[folder] = shards if inside else -1
+                shards += inside
+            found.append(numbers[folder])
+        return torch.from_numpy(np.repeat(np.array(found, dtype=np.int64), self.repeats))
+
+    @property
+    def label_names(self) -> dict[str, tuple[str, ...]]:
+        """Names of the classes by set; a set none of whose clips has a label has no entry."""
+        return {name: labels.names for name, labels in self.sets.items()}
+
+    @property
+    def num_files(self) -> int:
+        """Distinct files."""
+        return len(set(self.paths))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, clip_id: int) -> Clip:
+        duration = float(self.durations[clip_id])
+        return Clip(
+            Path(self.paths[clip_id]),
+            start=float(self.starts[clip_id]),
+            duration=None if np.isnan(duration) else duration,
+            weight=float(self.weights[clip_id]),
+        )
+
+    def __iter__(self) -> Iterator[Clip]:
+        return (self[clip_id] for clip_id in range(len(self)))
+
+    def labels(self, clip_id: int) -> dict[str, Tensor]:
+        """By labelled set: (C,) multi-hot, ordered as `label_names`; NaN if the clip has no label there."""
+        return {name: labels.multi_hot(clip_id) for name, labels in self.sets.items()}
+
+
+def join_sets(
+    sets: Mapping[str, tuple[Dataset, str | None]], *, repeats: Mapping[str, int] | None = None
+) -> ClipList:
+    """The clips of several data sets, each with the split to use (None: all), as one list.
+
+    `repeats` says how often the clips of a set count in an epoch (default once); a clip of several sets counts as
+    often as the largest of theirs. Weights are brought to a mean of 1 in each set; a clip of several takes the largest.
+    Clips with the same file, start and duration (to 1 ms) count once, with the labels of each set; a clip that
+    one set lists twice has both lines' labels. Raises `AudioError` for a set without clips, or with labels that
+    are not in its `label_names()`; `PluginError` for one that fails.
+    """
+    ids: dict[tuple[str, int, int | None], int] = {}
+    clips: list[Clip] = []
+    counts: list[int] = []
+    weights: list[float] = []
+    labels: dict[str, dict[int, dict[str, None]]] = {}
+    for name, (dataset, split) in sets.items():
+        count = (repeats or {}).get(name, 1)
+        labels[name] = {}
+        listed = _clips_of(name, dataset, split)
+        scale = 1.0 / _mean_weight(name, listed)
+        for clip in listed:
+            path = os.path.abspath(clip.path)  # resolve() asks the disk for each part
+            duration = None if clip.duration is None else round(clip.duration * 1000)
+            clip_id = ids.setdefault((path, round(clip.start * 1000), duration), len(ids))
+            if clip_id == len(clips):
+                clips.append(clip if str(clip.path) == path else replace(clip, path=Path(path)))
+                counts.append(count)
+                weights.append(clip.weight * scale)
+            counts[clip_id] = max(counts[clip_id], count)
+            weights[clip_id] = max(weights[clip_id], clip.weight * scale)
+            if clip.labels:
+                labels[name].setdefault(clip_id, {}).update(dict.fromkeys(clip.labels))
+    set_labels = {
+        name: _set_labels(name, names_of(name, sets[name][0]), by_clip, len(clips))
+        for name, by_clip in labels.items()
+        if by_clip
+    }
+    return pack_clips(clips, sets=set_labels, repeats=counts, weights=weights)
+
+
+def pack_clips(
+    clips: Sequence[Clip],
+    *,
+    sets: Mapping[str, SetLabels] | None = None,
+    repeats: Sequence[int] | None = None,
+    weights: Sequence[float] | None = None,
+) -> ClipList:
+    """The clips as they are, in little memory; without labels, unless `sets` has them; each once, or `repeats`."""
+    return ClipList(
+        paths=PackedStrings(os.fspath(clip.path) for clip in clips),
+        starts=np.array([clip.start for clip in clips], dtype=np.float64),
+        durations=np.array([np.nan if c.duration is None else c.duration for c in clips], dtype=np.float64),
+        sets=sets or {},
+        repeats=np.ones(len(clips), dtype=np.int64) if repeats is None else np.array(repeats, dtype=np.int64),
+        weights=np.array([c.weight for c in clips] if weights is None else weights, dtype=np.float64),
+    )
+
+
+def list_clips(name: str, dataset: Dataset, split: str | None = None) -> list[Clip]:
+    """`dataset.clips(split)`; `PluginError` that names the data set where it fails or gives something else."""
+    with PluginError.blaming(f"{_label(name, dataset)}: clips()"):
+        clips = list(dataset.clips(split))
+        other = next((clip for clip in clips if not isinstance(clip, Clip)), None)
+    if other is not None:
+        raise PluginError(f"{_label(name, dataset)}: clips() must give m2dx.Clip objects, but gave {other!r}")
+    return clips
+
+
+def names_of(name: str, dataset: Dataset) -> tuple[str, ...]:
+    """`dataset.label_names()`; `PluginError` that names the data set where it fails."""
+    with PluginError.blaming(f"{_label(name, dataset)}: label_names()"):
+        return tuple(dataset.label_names())
+
+
+def missing_of(name: str, dataset: Dataset) -> list[str]:
+    """`dataset.missing()`; `PluginError` that names the data set where it fails."""
+    with PluginError.blaming(f"{_label(name, dataset)}: missing()"):
+        return list(dataset.missing())
+
+
+def _label(name: str, dataset: Dataset) -> str:
+    return f"data set {name!r} (component {dataset.name!r})"
+
+
+def _clips_of(name: str, dataset: Dataset, split: str | None) -> list[Clip]:
+    clips = list_clips(name, dataset, split)
+    if clips:
+        return clips
+    if split is None:
+        raise AudioError(f"data set {name!r} must have clips, but has none")
+    splits = sorted({clip.split for clip in list_clips(name, dataset) if clip.split is not None})
+    there = "its splits are " + ", ".join(map(repr, splits)) if splits else "it has no splits"
+    raise AudioError(f"split {split!r} of data set {name!r} must have clips, but has none; {there}")
+
+
+def _mean_weight(set_name: str, clips: Sequence[Clip]) -> float:
+    wrong = [clip for clip in clips if not (math.isfinite(clip.weight) and clip.weight > 0)]
+    if wrong:
+        raise AudioError(
+            f"the weight of a clip must be a number above 0, but {len(wrong)} of data set {set_name!r} are not; the "
+            f"first: {wrong[0].weight} of {wrong[0].path}"
+        )
+    return math.fsum(clip.weight for clip in clips) / len(clips)
+
+
+def _set_labels(
+    set_name: str, names: tuple[str, ...], by_clip: Mapping[int, Iterable[str]], num_clips: int
+) -> SetLabels:
+    index = {name: i for i, name in enumerate(names)}
+    counts = np.zeros(num_clips + 1, dtype=np.int64)
+    classes: list[int] = []
+    for clip_id in sorted(by_clip):
+        for label in by_clip[clip_id]:
+            if label not in index:
+                raise AudioError(f"label {label!r} of data set {set_name!r} is not among its label names")
+            classes.append(index[label])
+            counts[clip_id + 1] += 1
+    return SetLabels(names, offsets=np.cumsum(counts), classes=np.array(classes, dtype=np.int64))

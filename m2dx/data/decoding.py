@@ -1,0 +1,147 @@
+"""Decodes audio by libsndfile, and finds what it would pass over: truncated files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from m2dx.contract.errors import AudioError
+from m2dx.data.pcm import AudioInfo, StoredSamples
+
+TOLERANCE_SECONDS = 0.1
+"""A listed duration may exceed the file by this much: lists round, and lossy codecs pad or cut a frame."""
+_LARGEST_SAMPLE = 1e9  # beyond this, the power spectrum of float32 overflows; no audio is that loud
+_UNKNOWN_FRAMES = 2**62  # libsndfile says "unknown" with the largest integer
+_STREAMED_BYTES = 0x7FF00000  # writers that cannot seek back leave such a placeholder as the size of the data
+_OGG_PAGE_BYTES = 65_307  # the largest page of the format
+
+
+class Decoder:
+    """An open audio file of any format of libsndfile, by path or as a binary file of `size` bytes.
+
+    Raises `AudioError`, as `AudioFile` says.
+    """
+
+    def __init__(self, source: str | BinaryIO, size: int) -> None:
+        try:
+            self._file = soundfile.SoundFile(source)
+        except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
+            raise AudioError(reason_of(error, "cannot be opened")) from error
+        try:
+            frames = self._file.frames
+            if frames >= _UNKNOWN_FRAMES:
+                frames = self._count_frames()
+            self.info = AudioInfo(self._file.samplerate, frames, self._file.channels)
+            self._refuse_truncated(source, size)
+            if frames <= 0:
+                raise AudioError("empty: no samples")
+        except BaseException:
+            self._file.close()
+            raise
+        self.pcm16 = self._file.subtype == "PCM_16" and self._file.channels == 1
+
+    def close(self) -> None:
+        """Ends the reading."""
+        self._file.close()
+
+    def read(self, first: int, frames: int) -> StoredSamples:
+        """(N,) samples, channels averaged; int16 of mono 16-bit PCM, else float32. Fewer where the file ends early."""
+        try:
+            self._file.seek(first)
+            if self.pcm16:
+                samples: NDArray[np.int16] = self._file.read(frames, dtype="int16")
+                return samples
+            decoded = self._file.read(frames, dtype="float32", always_2d=True)
+        except (soundfile.SoundFileError, OSError, ValueError) as error:
+            raise AudioError(reason_of(error, "truncated or corrupt")) from error
+        if not len(decoded):
+            return np.empty(0, dtype=np.float32)
+        peak = max(decoded.max(), -decoded.min())  # NaN if any sample is
+        if not np.isfinite(peak):
+            raise AudioError("NaN or infinite samples")
+        if peak > _LARGEST_SAMPLE:
+            raise AudioError(f"samples up to {peak:g}, which is not audio (full scale is 1)")
+        return _mono(decoded)
+
+    def _count_frames(self) -> int:
+        if not self._file.seekable():
+            raise AudioError("its length is unknown and it cannot be searched; convert it to WAV or FLAC")
+        try:
+            return sum(len(block) for block in self._file.blocks(65_536))
+        except soundfile.SoundFileError as error:
+            raise AudioError(reason_of(error, "truncated or corrupt")) from error
+
+    def _refuse_truncated(self, source: str | BinaryIO, size: int) -> None:
+        if self._file.format == "OGG":
+            if _ends_within_ogg_page(_tail(source, size)):
+                raise AudioError("truncated: the file ends in the middle of a page")
+            return
+        promised = _promised_frames(self._file.extra_info, self.info.frames)
+        if promised is not None and promised - self.info.frames > TOLERANCE_SECONDS * self.info.sample_rate:
+            raise AudioError(
+                f"truncated: the header promises {promised / self.info.sample_rate:.3f} s, "
+                f"but there are {self.info.seconds:.3f} s"
+            )
+
+
+def reason_of(error: Exception, fallback: str) -> str:
+    """What an error of libsndfile or of the system says, after `fallback`."""
+    if isinstance(error, soundfile.LibsndfileError):
+        text = error.error_string
+    elif isinstance(error, OSError):
+        text = error.strerror or ""
+    else:
+        text = str(error)
+    text = text.strip().rstrip(".")
+    return f"{fallback}: {text}" if text else fallback
+
+
+def _mono(decoded: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, channels) -> (N,), the mean; numpy's own takes 20 times as long for two channels."""
+    channels = decoded.shape[1]
+    if channels == 1:
+        return decoded[:, 0]
+    if channels == 2:
+        return (decoded[:, 0] + decoded[:, 1]) * np.float32(0.5)  # what the mean gives, bit for bit
+    return decoded.mean(axis=1, dtype=np.float32)  # type: ignore[no-any-return]
+
+
+def _promised_frames(log: str, frames: int) -> int | None:
+    """Frames that the header promises, from libsndfile's log; None where it says nothing to the contrary.
+
+    libsndfile shortens a cut WAV, W64, AIFF or AU file to what is there, and mentions it in its log only.
+    """
+    sizes = re.search(r"^ *(?:data|SSND|Data Size|riff) *: *(\d+) \(should be (\d+)\)", log, re.MULTILINE)
+    if sizes is not None:
+        promised, present = int(sizes[1]), int(sizes[2])
+        return round(frames * promised / present) if 0 < present < promised < _STREAMED_BYTES else None
+    counts = re.search(r"frame count \d+ does not match value from 'ds64' chunk of (\d+)", log)  # RF64
+    return int(counts[1]) if counts is not None else None
+
+
+def _tail(source: str | BinaryIO, size: int) -> bytes:
+    if isinstance(source, str):
+        with Path(source).open("rb") as file:
+            return _tail(file, size)
+    place = source.tell()
+    source.seek(max(0, size - _OGG_PAGE_BYTES))
+    tail = source.read()
+    source.seek(place)
+    return tail
+
+
+def _ends_within_ogg_page(tail: bytes) -> bool:
+    """Whether the last page of an Ogg file is cut; libsndfile reads such a file as a shorter or empty one."""
+    page = tail.rfind(b"OggS")
+    if page < 0:
+        return False  # trailing tags longer than a page
+    segments = page + 26  # the header's last byte: how many sizes of segments follow
+    if segments >= len(tail):
+        return True
+    table = tail[segments + 1 : segments + 1 + tail[segments]]
+    return len(table) < tail[segments] or segments + 1 + len(table) + sum(table) > len(tail)

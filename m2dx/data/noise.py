@@ -1,0 +1,134 @@
+"""Background noise: the mix of eq. (5), and the core's noise sources."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from m2dx.contract.components import Clip, Dataset, NoiseSource
+from m2dx.contract.errors import AudioError
+from m2dx.data.clips import ClipList, pack_clips
+from m2dx.data.crops import BadFile, ShortClips, read_any_crop
+from m2dx.data.datasets import CsvDataset, FolderDataset
+from m2dx.data.pcm import float_tensor
+
+_LOWEST_HZ = 20.0  # below it, coloured noise is flat: what nobody hears must not decide the level
+
+
+def mix_noise(
+    logmel: Tensor, noise_logmel: Tensor, *, ratio: float, mean: float, noise_mean: float
+) -> Tensor:
+    """The noisy log-mel, centred: log((1 - ratio) exp(logmel - mean) + ratio exp(noise_logmel - noise_mean)).
+
+    M2D-X, III-B2, eq. (5). As in the published code, each data set's own mean is subtracted before the mix, so that
+    both have the same floor; divide the result by the main data set's std to standardise it. Ratio 0 gives exactly
+    the clean log-mel, 1 exactly the noise. All are of one shape, such as (B, 1, M, L).
+    """
+    clean, noise = logmel - mean, noise_logmel - noise_mean
+    if ratio == 0.0:
+        return clean
+    if ratio == 1.0:
+        return noise
+    return torch.logaddexp(clean + math.log1p(-ratio), noise + math.log(ratio))
+
+
+class ClipNoise(NoiseSource):
+    """Random crops of clips. Files that cannot be read are replaced by others, and named by `drain_bad()`."""
+
+    name = "clips"
+
+    def __init__(
+        self, sample_rate: int, clips: Sequence[Clip] | ClipList, *, short_clips: ShortClips = "repeat"
+    ) -> None:
+        super().__init__(sample_rate)
+        if not clips:
+            raise AudioError("noise needs clips, but there are none")
+        self.clips = clips if isinstance(clips, ClipList) else pack_clips(clips)
+        self.short_clips: ShortClips = short_clips
+        self._bad: list[BadFile] = []
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> Tensor:
+        """(N,) samples; every clip is equally likely, whatever its length."""
+        return float_tensor(self._draw(num_samples, generator))
+
+    def draw_stored(self, num_samples: int, generator: torch.Generator) -> Tensor:
+        """As `draw`; int16 where the clip is mono 16-bit PCM at the rate."""
+        if type(self).draw is not ClipNoise.draw:
+            return self.draw(num_samples, generator)  # a subclass that makes something else of the clips
+        return self._draw(num_samples, generator)
+
+    def _draw(self, num_samples: int, generator: torch.Generator) -> Tensor:
+        _, _, wav, bad = read_any_crop(
+            self.clips,
+            int(torch.randint(len(self.clips), (), generator=generator)),
+            crop_samples=num_samples,
+            sample_rate=self.sample_rate,
+            short_clips=self.short_clips,
+            generator=generator,
+        )
+        self._bad += bad
+        return torch.from_numpy(wav)
+
+    def drain_bad(self) -> list[BadFile]:
+        """Files that could not be read since the last call, each with the reason."""
+        bad, self._bad = self._bad, []
+        return bad
+
+
+class FileListNoise(ClipNoise):
+    """Random crops of the audio files of a folder, or of the clips of a CSV file (see `CsvDataset`).
+
+    Options:
+        path: folder with audio files, or CSV file
+        split: only clips of this split of the CSV file; default all
+        label: only clips with this label in the CSV file; default all
+        short_clips: what to do with clips shorter than the crop: repeat them, or pad them with zeros at the end
+    """
+
+    name = "files"
+
+    def __init__(
+        self,
+        sample_rate: int,
+        *,
+        path: Path,
+        split: str | None = None,
+        label: str | None = None,
+        short_clips: ShortClips = "repeat",
+    ) -> None:
+        dataset: Dataset = FolderDataset(path=path) if path.is_dir() else CsvDataset(path=path)
+        clips = [clip for clip in dataset.clips(split) if label is None or label in clip.labels]
+        if not clips:
+            raise AudioError(
+                f"noise needs clips, but {path} has none with split {split!r} and label {label!r}"
+            )
+        super().__init__(sample_rate, clips, short_clips=short_clips)
+
+
+class ColouredNoise(NoiseSource):
+    """Gaussian noise with a power spectrum of 1 / f^exponent above 20 Hz, flat below, without DC.
+
+    Options:
+        exponent: 0 white, 1 pink, 2 brown; anything between or beyond too
+        level_dbfs: RMS level, dB; 0 is an RMS of 1
+    """
+
+    name = "coloured"
+
+    def __init__(self, sample_rate: int, *, exponent: float = 1.0, level_dbfs: float = -30.0) -> None:
+        super().__init__(sample_rate)
+        self.exponent, self.level_dbfs = exponent, level_dbfs
+
+    def draw(self, num_samples: int, generator: torch.Generator) -> Tensor:
+        """(N,) samples, exactly at the level."""
+        white = torch.randn(num_samples, generator=generator)
+        frequencies = torch.fft.rfftfreq(num_samples, 1 / self.sample_rate)
+        gains = frequencies.clamp_min(_LOWEST_HZ).div(_LOWEST_HZ) ** (-self.exponent / 2)
+        gains[0] = 0.0
+        noise: Tensor = torch.fft.irfft(torch.fft.rfft(white) * gains, n=num_samples)
+        level = 10 ** (self.level_dbfs / 20)
+        return noise * (level / noise.square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny))

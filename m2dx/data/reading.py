@@ -1,0 +1,165 @@
+"""Reads audio files: any format of soundfile, any rate and channel count, only the stretch that is needed."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from m2dx.contract.errors import AudioError
+from m2dx.data.decoding import TOLERANCE_SECONDS, Decoder, reason_of
+from m2dx.data.packs import Member, find_info, find_member
+from m2dx.data.pcm import AudioInfo, PlainWav, StoredSamples, float_samples, plain_wav
+
+__all__ = ["AudioFile", "AudioInfo", "audio_seconds", "probe", "read_wav"]
+
+
+class AudioFile:
+    """An open audio file, also one within a shard of a pack. Use it in a `with` statement.
+
+    Raises `AudioError`, with the reason only (the caller knows the path), for a file that is missing, unreadable,
+    of unknown format, empty, or truncated. The length of FLAC and MP3 files cannot be checked without decoding
+    them, so that a truncated one is found when a read reaches the gap. An MP3 of variable rate without a length
+    tag has an estimated length; if that is too long, its last part counts as truncated.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        path = os.fspath(path)
+        self._descriptor: int | None = None
+        self._source: PlainWav | Decoder | None = None
+        self._member = find_member(path)  # held: it keeps its shard open
+        try:
+            self._source = self._open_file(path) if self._member is None else _open_member(path, self._member)
+        except OSError as error:
+            self.close()
+            raise AudioError(reason_of(error, "cannot be opened")) from error
+        except BaseException:
+            self.close()
+            raise
+        self.info = self._source.info
+
+    def _open_file(self, path: str) -> PlainWav | Decoder:
+        size = _regular_file_bytes(path)
+        plain = None
+        if path.lower().endswith(".wav"):
+            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            plain = plain_wav(self._descriptor, 0, size)
+        return Decoder(path, size) if plain is None else plain
+
+    def __enter__(self) -> AudioFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the reading."""
+        if isinstance(self._source, Decoder):
+            self._source.close()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def extent(self, start: float, duration: float | None) -> tuple[int, int]:
+        """First frame and number of frames of a stretch given in seconds.
+
+        Raises `AudioError` when it starts past the end, or ends past it by more than `TOLERANCE_SECONDS`.
+        """
+        rate, total = self.info.sample_rate, self.info.frames
+        first = round(start * rate)
+        if not 0 <= first < total:
+            raise AudioError(
+                f"start ({start:g} s) must be within the file, which has {self.info.seconds:.3f} s"
+            )
+        if duration is None:
+            return first, total - first
+        frames = max(1, round(duration * rate))
+        if first + frames > total + math.ceil(TOLERANCE_SECONDS * rate):
+            raise AudioError(
+                f"truncated: listed to {start + duration:.3f} s, but the file ends at {self.info.seconds:.3f} s"
+            )
+        return first, min(frames, total - first)
+
+    def read(self, first: int, frames: int, *, sample_rate: int) -> NDArray[np.float32]:
+        """(N,) mono samples at `sample_rate` of the stretch, channels averaged.
+
+        Raises `AudioError` for samples that cannot be decoded, end too early, or are NaN or infinite.
+        """
+        return float_samples(self.read_stored(first, frames, sample_rate=sample_rate))
+
+    def read_stored(self, first: int, frames: int, *, sample_rate: int) -> StoredSamples:
+        """As `read`; int16 where the file is mono 16-bit PCM at `sample_rate`."""
+        assert self._source is not None
+        try:
+            samples = self._source.read(first, frames)
+        except OSError as error:
+            raise AudioError(reason_of(error, "truncated or corrupt")) from error
+        if frames - len(samples) > TOLERANCE_SECONDS * self.info.sample_rate or not len(samples):
+            have = (first + len(samples)) / self.info.sample_rate
+            raise AudioError(
+                f"truncated: {self.info.seconds:.3f} s promised, but decoding ends at {have:.3f} s"
+            )
+        if self.info.sample_rate == sample_rate:
+            return np.ascontiguousarray(samples)
+        mono = soxr.resample(float_samples(samples), self.info.sample_rate, sample_rate)
+        if not len(mono):
+            raise AudioError(f"too short: {len(samples)} samples give none at {sample_rate} Hz")
+        return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def probe(path: Path | str) -> AudioInfo:
+    """Rate, length and channels of an audio file; raises `AudioError` as `AudioFile` does."""
+    info = find_info(os.fspath(path))
+    if info is not None:
+        return info
+    with AudioFile(path) as file:
+        return file.info
+
+
+def read_wav(
+    path: Path | str, *, start: float = 0.0, duration: float | None = None, sample_rate: int | None = None
+) -> NDArray[np.float32]:
+    """(N,) mono samples at `sample_rate` (None: the file's own) of a file, or of a stretch of it in seconds.
+
+    Raises `AudioError`, whose text is the reason without the path, for anything that cannot be used as audio.
+    """
+    with AudioFile(path) as file:
+        first, frames = file.extent(start, duration)
+        return file.read(first, frames, sample_rate=sample_rate or file.info.sample_rate)
+
+
+def audio_seconds(path: Path | str) -> float:
+    """Length of an audio file, from its header; raises `AudioError` as `AudioFile` does."""
+    return probe(path).seconds
+
+
+def _open_member(path: str, member: Member) -> PlainWav | Decoder:
+    plain = plain_wav(member.descriptor, member.begin, member.size) if path.endswith(".wav") else None
+    return Decoder(member.open(), member.size) if plain is None else plain
+
+
+def _regular_file_bytes(path: str) -> int:
+    """Size of the file; refuses what cannot be audio before it is opened (a FIFO would block)."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise AudioError("missing: no such file") from None
+    except (OSError, ValueError) as error:
+        raise AudioError(reason_of(error, "cannot be opened")) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise AudioError("a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError("not a regular file")
+    if not os.access(path, os.R_OK):
+        raise AudioError("no permission to read it")
+    if status.st_size == 0:
+        raise AudioError("empty: 0 bytes")
+    return status.st_size

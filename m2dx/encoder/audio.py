@@ -1,0 +1,188 @@
+"""A pre-trained encoder: audio of any length to frame and clip features."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import Literal, get_args, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from m2dx.contract.errors import CheckpointError
+from m2dx.data.logmel import LogMel
+from m2dx.encoder.images import ImageEncoder, image_encoder_of
+from m2dx.encoder.weights import Weights, read_weights
+from m2dx.model.patches import PatchGrid, time_frames
+from m2dx.model.shapes import build_logmel, model_shapes
+from m2dx.model.vit import Encoder, ViTSize
+from m2dx.recipe.schema import AudioSection, ModelSection
+
+logger = logging.getLogger(__name__)
+
+LongClips = Literal["split", "interpolate"]
+
+
+class AudioEncoder(nn.Module):
+    """Audio of any length to features (M2D-X, III-A2).
+
+    Attributes: `sample_rate` (Hz, of the audio it wants), `embed_dim` (F*D, width of its features), `frame_rate` (Hz,
+    of its frames), `head` (the classifier of a published fine-tuned file, or None).
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        logmel: LogMel,
+        *,
+        mean: float,
+        std: float,
+        long_clips: LongClips = "split",
+        head: nn.Module | None = None,
+    ) -> None:
+        """`long_clips`: audio longer than the model's input is split (default) or has its positions interpolated."""
+        super().__init__()
+        if long_clips not in get_args(LongClips):
+            raise ValueError(f"long_clips must be one of {get_args(LongClips)}, but is {long_clips!r}")
+        self.encoder, self.logmel, self.head = encoder, logmel, head
+        self.mean, self.std, self.long_clips = mean, std, long_clips
+        grid = encoder.grid
+        self.sample_rate = logmel.sample_rate
+        self.embed_dim = grid.shape[0] * encoder.size.embed_dim
+        self.frame_rate = logmel.sample_rate / logmel.hop_length / grid.patch_size[1]
+
+    def forward(self, wav: Tensor) -> Tensor:
+        """Frame features (B, T, F*D) by eq. (4), from samples (B, N) or (N,) at `sample_rate`.
+
+        T is the number of patches over N // hop_length frames, the last patch filled up with the data's mean.
+        """
+        return self.encode_logmel(self.standard_logmel(wav))[-1]
+
+    def layers(self, wav: Tensor) -> list[Tensor]:
+        """Frame features (B, T, F*D) of every block, the last one after the final norm."""
+        return self.encode_logmel(self.standard_logmel(wav), all_layers=True)
+
+    def clip(self, wav: Tensor) -> Tensor:
+        """Clip features (B, F*D): the mean of the frame features over time."""
+        return self(wav).mean(dim=1)  # type: ignore[no-any-return]
+
+    def standard_logmel(self, wav: Tensor) -> Tensor:
+        """The standardised log-mel (B, 1, M, L) of samples (B, N) or (N,); L = N // hop_length, at least 1."""
+        _check_samples(wav)
+        if wav.ndim not in (1, 2) or wav.shape[-1] == 0:
+            raise ValueError(f"audio must be (N,) or (B, N) samples with N > 0, but is {tuple(wav.shape)}")
+        wav = wav[None] if wav.ndim == 1 else wav
+        frames = max(wav.shape[-1] // self.logmel.hop_length, 1)
+        logmel: Tensor = self.logmel(wav)[..., :frames]
+        return (logmel - self.mean) / self.std
+
+    def encode_logmel(self, logmel: Tensor, *, all_layers: bool = False) -> list[Tensor]:
+        """Frame features (B, T, F*D) of standardised log-mels (B, 1, M, L): the last layer, or every layer."""
+        encoded = [self._encode_chunk(chunk, all_layers) for chunk in self.chunks(logmel)]
+        return [torch.cat(parts, dim=1) for parts in zip(*encoded, strict=True)]  # chunks of (B, T, F*D)
+
+    def chunks(self, logmel: Tensor) -> tuple[Tensor, ...]:
+        """What goes into the network at a time of (B, 1, M, L): whole patches, all or the input's length of them."""
+        length, patch = self.encoder.grid.input_size[1], self.encoder.grid.patch_size[1]
+        logmel = F.pad(logmel, (0, -logmel.shape[-1] % patch))
+        return logmel.split(length, dim=-1) if self.long_clips == "split" else (logmel,)
+
+    def _encode_chunk(self, logmel: Tensor, all_layers: bool) -> list[Tensor]:
+        tokens = self.encoder.with_class_token(self.encoder.embed(logmel))
+        outputs = self.encoder.trunk.layers(tokens) if all_layers else [self.encoder.trunk(tokens)]
+        grid = self.encoder.grid.shape[0], logmel.shape[-1] // self.encoder.grid.patch_size[1]
+        return [time_frames(output[:, 1:], grid) for output in outputs]
+
+
+def load_encoder(
+    path: str | Path,
+    *,
+    long_clips: LongClips = "split",
+    sample_rate: int | None = None,
+    num_heads: int | None = None,
+) -> AudioEncoder:
+    """The encoder of an export, a checkpoint, a run's folder or a published file, in eval mode, on the CPU.
+
+    `sample_rate` (Hz) and `num_heads` are for published files only, whose tensors cannot tell them; by default the
+    folder's name is asked for the rate (16 kHz where it says nothing), and heads are 64 wide.
+    Raises CheckpointError where the path is missing, corrupt or something else, such as an encoder of images.
+    """
+    weights = read_weights(path, sample_rate=sample_rate, num_heads=num_heads)
+    if weights.image is not None:
+        raise CheckpointError(f"{weights.path}: an encoder of images; m2dx.load_image_encoder loads it")
+    encoder = weights.encoder()
+    if weights.unused and weights.source.startswith("published"):
+        logger.warning("not used by the encoder: %s", ", ".join(weights.unused))
+    return AudioEncoder(
+        encoder,
+        build_logmel(weights.audio),
+        mean=weights.mean,
+        std=weights.std,
+        long_clips=long_clips,
+        head=_published_head(weights),
+    ).eval()
+
+
+def load_any_encoder(path: str | Path) -> AudioEncoder | ImageEncoder:
+    """What `load_encoder` or `m2dx.load_image_encoder` gives, by what the path holds."""
+    weights = read_weights(path)
+    return load_encoder(path) if weights.image is None else image_encoder_of(weights)
+
+
+def _published_head(weights: Weights) -> nn.Module | None:
+    if not weights.head:
+        return None
+    num_classes, width = weights.head["1.weight"].shape
+    head = nn.Sequential(nn.BatchNorm1d(width, affine=False), nn.Linear(width, num_classes))
+    missing, unexpected = head.load_state_dict(dict(weights.head), strict=False)
+    if unexpected or set(missing) - {"0.num_batches_tracked"}:
+        raise CheckpointError(
+            f"{weights.path}: the fine-tuned head does not fit: missing {missing}, unexpected {unexpected}"
+        )
+    return head
+
+
+def random_encoder(
+    audio: AudioSection, model: ModelSection, *, mean: float, std: float, seed: int
+) -> AudioEncoder:
+    """An encoder with the recipe's architecture and random weights."""
+    shapes = model_shapes(audio, model)
+    network = _random_network(shapes.grid, shapes.size, seed)
+    return AudioEncoder(network, build_logmel(audio), mean=mean, std=std).eval()
+
+
+@overload
+def random_like(encoder: AudioEncoder, *, seed: int) -> AudioEncoder: ...
+@overload
+def random_like(encoder: ImageEncoder, *, seed: int) -> ImageEncoder: ...
+def random_like(encoder: AudioEncoder | ImageEncoder, *, seed: int) -> AudioEncoder | ImageEncoder:
+    """The same encoder with random weights and no head: the baseline that training has to beat. On the CPU."""
+    network = _random_network(encoder.encoder.grid, encoder.encoder.size, seed)
+    if isinstance(encoder, ImageEncoder):
+        return ImageEncoder(network, encoder.section).eval()
+    return AudioEncoder(
+        network,
+        copy.deepcopy(encoder.logmel).cpu(),
+        mean=encoder.mean,
+        std=encoder.std,
+        long_clips=encoder.long_clips,
+    ).eval()
+
+
+def _random_network(grid: PatchGrid, size: ViTSize, seed: int) -> Encoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Encoder(grid, size)
+
+
+def _check_samples(wav: object) -> None:
+    if not isinstance(wav, Tensor):
+        raise TypeError(
+            f"audio must be a torch tensor, but is a {type(wav).__name__}; torch.from_numpy(wav) makes one of an array"
+        )
+    if not wav.is_floating_point():
+        raise TypeError(
+            f"audio must be floating-point samples in [-1, 1], but is {wav.dtype}; for int16 give wav.float() / 32768"
+        )

@@ -1,0 +1,147 @@
+"""Checkpoints that survive a crash: written aside, synced, renamed; checked when read."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from m2dx.contract.atomic import replace_file
+from m2dx.contract.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"step-(\d{8,})\.pt")
+
+
+def write_atomically(path: Path, state: Mapping[str, Any]) -> None:
+    """Saves with torch.save so that `path` holds either the old or the whole new content, also after a power cut.
+
+    CheckpointError where the disk refuses it (full, read-only); the old content stays.
+    """
+    try:
+        replace_file(path, lambda file: torch.save(dict(state), file))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} could not be written: {error.strerror or error}; what was there before is whole. Mend the disk "
+            "(its space, quota or rights), then go on with --resume"
+        ) from error
+
+
+def check_records(path: Path) -> None:
+    """Checks every record's CRC-32, which torch.load does not; CheckpointError where the file is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a whole checkpoint: {error}") from error
+    if damaged is not None:
+        raise CheckpointError(f"{path}: damaged: the record {damaged} does not match its checksum")
+
+
+def load_plain(path: Path) -> Any:
+    """What torch.save wrote, if that is tensors and plain data, on the CPU; else CheckpointError.
+
+    torch's own advice, to load such a file without this check, would run whatever code is in it.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        advice = "weights_only" in str(error)  # with TorchScript and old tar files it is a RuntimeError
+        if not advice and isinstance(error, RuntimeError):
+            raise
+        named = re.search(r"(?:GLOBAL|class|function) ([A-Za-z_][\w.]*\.\w+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and named is None and not zipfile.is_zipfile(path):
+            raise CheckpointError(f"{path}: not a readable checkpoint") from None
+        such_as = f" (such as {named[1]})" if named is not None else ""
+        raise CheckpointError(
+            f"{path}: holds objects other than tensors and plain data{such_as}; not loaded for safety"
+        ) from None
+
+
+def read_checked(path: Path) -> dict[str, Any]:
+    """What `write_atomically` wrote, every record's CRC-32 checked; CheckpointError where it is damaged."""
+    check_records(path)
+    try:
+        state: dict[str, Any] = load_plain(path)
+    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a whole checkpoint: {error}") from error
+    return state
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read."""
+
+    path: Path
+    state: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Checkpoint:
+        """Reads and checks a file; CheckpointError where it is damaged."""
+        return cls(path, read_checked(path))
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """The checkpoints of a run: `step-00001000.pt` holds the state after 1000 optimizer steps."""
+
+    path: Path
+
+    def steps(self) -> list[int]:
+        """Steps with a checkpoint, in order."""
+        if not self.path.is_dir():
+            return []
+        return sorted(int(m.group(1)) for entry in self.path.iterdir() if (m := _NAME.fullmatch(entry.name)))
+
+    def file(self, step: int) -> Path:
+        """The file of a step."""
+        return self.path / f"step-{step:08d}.pt"
+
+    def newest(self) -> Path | None:
+        """The file of the last step; None: there is none."""
+        steps = self.steps()
+        return self.file(steps[-1]) if steps else None
+
+    def save(
+        self, step: int, state: Mapping[str, Any], *, keep_last: int, keep_every: int | None = None
+    ) -> Path:
+        """Writes a checkpoint, then prunes: the last `keep_last` and each `keep_every`-th step stay.
+
+        Files of later steps, which could not be read when the run went on from an earlier one, are set aside as
+        `*.damaged`, so that they neither count as the newest nor push out whole ones.
+        """
+        path = self.file(step)
+        write_atomically(path, state)
+        for leftover in self.path.glob(".step-*.partial"):
+            leftover.unlink()
+        for later in (other for other in self.steps() if other > step):
+            self.file(later).replace(self.file(later).with_suffix(".pt.damaged"))
+        for old in self.steps()[:-keep_last]:
+            if keep_every is None or old % keep_every:
+                self.file(old).unlink()
+        return path
+
+    def load_newest_whole(self) -> Checkpoint | None:
+        """The newest checkpoint that can be read; each damaged one before it is named in a warning.
+
+        None: there is no checkpoint. CheckpointError: there are some, and all are damaged.
+        """
+        problems = []
+        for step in reversed(self.steps()):
+            try:
+                return Checkpoint.read(self.file(step))
+            except CheckpointError as error:
+                logger.warning("%s; trying the one before it", error)
+                problems.append(str(error))
+        if problems:
+            raise CheckpointError("no checkpoint can be read:\n" + "\n".join(problems))
+        return None

@@ -1,0 +1,78 @@
+"""Images to features, with a pre-trained encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from m2dx.contract.errors import CheckpointError, ImageError
+from m2dx.data.images import middle_crop, read_image
+from m2dx.encoder.weights import Weights, read_weights
+from m2dx.model.views import ImageStatistics, standardised
+from m2dx.model.vit import Encoder
+from m2dx.recipe.schema import ImageSection
+
+
+class ImageEncoder(nn.Module):
+    """Images to features (M2D-X, appendix A).
+
+    Attributes: `input_size` (height, width) and `channels` of the images that it wants, `embed_dim` (D, width of its
+    features).
+    """
+
+    def __init__(self, encoder: Encoder, section: ImageSection) -> None:
+        """`section` has the mean and standard deviation of the channels."""
+        super().__init__()
+        self.encoder, self.section, self.statistics = encoder, section, ImageStatistics.of(section)
+        self.input_size, self.channels = encoder.grid.input_size, encoder.grid.in_chans
+        self.embed_dim = encoder.size.embed_dim
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of the patches (B, rows, columns, D), from images (B, C, H, W), or (C, H, W), of the input's size.
+
+        Values are uint8, or floating-point in [0, 1].
+        """
+        images = images[None] if images.ndim == 3 else images
+        wanted = (self.channels, *self.input_size)
+        if images.ndim != 4 or tuple(images.shape[1:]) != wanted:
+            raise ValueError(
+                f"images must be (B, C, H, W) with {wanted}, but are {tuple(images.shape)}; `load` cuts files to it"
+            )
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise TypeError(f"images must be uint8, or floating-point in [0, 1], but are {images.dtype}")
+        tokens: Tensor = self.encoder(standardised(images, self.statistics))[:, 1:]  # (B, P, D)
+        placed: Tensor = tokens.unflatten(1, self.encoder.grid.shape)  # (B, P, D) -> (B, rows, columns, D)
+        return placed
+
+    def clip(self, images: Tensor) -> Tensor:
+        """Features of images (B, D): the mean over the patches."""
+        return self(images).mean(dim=(1, 2))  # type: ignore[no-any-return]
+
+    def load(self, path: Path | str) -> Tensor:
+        """An image file as this encoder wants it, (C, H, W) uint8: its middle, resized to the input's size.
+
+        Raises `ImageError` for a file that cannot be used.
+        """
+        try:
+            return middle_crop(read_image(Path(path), channels=self.channels), self.input_size)
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}") from error
+
+
+def load_image_encoder(path: str | Path) -> ImageEncoder:
+    """The encoder of an export, a checkpoint or a run's folder on images, in eval mode, on the CPU.
+
+    Raises CheckpointError where the path is missing, corrupt or something else, such as an encoder of audio.
+    """
+    weights = read_weights(path)
+    if weights.image is None:
+        raise CheckpointError(f"{weights.path}: an encoder of audio; m2dx.load_encoder loads it")
+    return image_encoder_of(weights)
+
+
+def image_encoder_of(weights: Weights) -> ImageEncoder:
+    """The encoder of weights on images, in eval mode."""
+    assert weights.image is not None
+    return ImageEncoder(weights.encoder(), weights.image).eval()

@@ -1,0 +1,166 @@
+"""Starts a model from pre-trained weights: further pre-training (M2D-X, III-B4 iii, IV-E)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from rich.table import Table
+from timm.layers.pos_embed import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from m2dx.contract.errors import CheckpointError, RecipeError
+from m2dx.model.m2d import M2D
+from m2dx.model.mae import MSMMAE
+from m2dx.model.patches import PatchGrid, sincos_positions
+from m2dx.model.vit import Predictor
+from m2dx.recipe.schema import AudioSection, ImageSection
+
+if TYPE_CHECKING:
+    from m2dx.encoder.weights import Weights
+
+_POSITIONS = "pos_embed"
+
+
+@dataclass(frozen=True)
+class InitialPart:
+    """What became of one part of the model."""
+
+    part: str
+    loaded: int  # tensors
+    missing: int  # tensors that keep their random start
+    note: str
+
+
+@torch.no_grad()
+def load_initial_weights(
+    model: M2D | MSMMAE, weights: Weights, source: AudioSection | ImageSection
+) -> list[InitialPart]:
+    """Starts the online encoder, and target and predictor where the file has them, from pre-trained weights.
+
+    Where the file has no target network, the target starts as a copy of the online one: next to a trained encoder, a
+    random target would undo what it knows. A predictor of another size keeps its random start. Positions of another
+    grid are computed anew if the file's are the fixed sine-cosine ones, and resampled otherwise.
+    Raises `RecipeError`, with every difference, where the online encoder is of another size, patch or mel count, or of
+    another number of channels;
+    `CheckpointError` where tensors are missing.
+    """
+    _check_sizes(model, weights, source)
+    parts = [_load_part("online encoder", model.online, weights.part("online"), weights.grid)]
+    if isinstance(model, M2D):
+        target = weights.part("target")
+        if target:
+            parts.append(_load_part("target network", model.target, target, weights.grid))
+        else:
+            model.target.load_state_dict(model.online.trunk.state_dict())
+            count = len(model.target.state_dict())
+            parts.append(InitialPart("target network", count, 0, "not in the file: a copy of the online one"))
+    parts.append(_load_predictor(model.predictor, weights))
+    if isinstance(model, MSMMAE) and model.to_latent is not None:
+        parts.append(_load_fitting("to_latent", model.to_latent, weights.part("to_latent"), weights.grid))
+    return parts
+
+
+def initial_weights_table(
+    weights: Weights, parts: list[InitialPart], source: AudioSection | ImageSection
+) -> Table:
+    """What was loaded, missing and resized, and how the file's audio settings differ from the recipe's."""
+    table = Table(title=f"initial weights: {weights.source} {weights.path}", title_justify="left")
+    for column in ("part", "loaded", "missing", "note"):
+        table.add_column(column, justify="right" if column in ("loaded", "missing") else "left")
+    for part in parts:
+        table.add_row(part.part, str(part.loaded), str(part.missing), part.note)
+    others = sorted({*weights.unused, *(["head"] if weights.head else [])})
+    if others:
+        table.add_row("not used", "", "", ", ".join(others))
+    if weights.image is not None or isinstance(source, ImageSection):
+        return table
+    for name, value in weights.audio.model_dump(exclude={"crop_seconds"}).items():
+        if value != getattr(source, name):
+            table.add_row(
+                f"audio.{name}",
+                "",
+                "",
+                f"the file's encoder had {value}, the recipe has {getattr(source, name)}",
+            )
+    table.add_row(
+        "log-mel mean, std", "", "", f"the file's encoder had {weights.mean:.3f}, {weights.std:.3f}"
+    )
+    return table
+
+
+def _check_sizes(model: M2D | MSMMAE, weights: Weights, source: AudioSection | ImageSection) -> None:
+    encoder = model.online
+    have = {
+        "model.patch_size": (encoder.grid.patch_size, weights.grid.patch_size),
+        "channels of the input": (encoder.grid.in_chans, weights.grid.in_chans),
+        **(
+            {"audio.n_mels": (source.n_mels, weights.grid.input_size[0])}
+            if isinstance(source, AudioSection)
+            else {}
+        ),
+        "width of model.size": (encoder.size.embed_dim, weights.size.embed_dim),
+        "model.depth": (encoder.size.depth, weights.size.depth),
+        "attention heads of model.size": (encoder.size.num_heads, weights.size.num_heads),
+    }
+    wrong = [
+        f"  {name} must be {theirs} as in the file, but is {ours}"
+        for name, (ours, theirs) in have.items()
+        if ours != theirs
+    ]
+    if wrong:
+        raise RecipeError(f"init_from: {weights.path} does not fit the recipe's model:\n" + "\n".join(wrong))
+
+
+def _load_predictor(predictor: Predictor, weights: Weights) -> InitialPart:
+    heads, theirs = predictor.size.num_heads, weights.predictor_heads
+    if theirs is not None and theirs != heads:  # shapes would not tell
+        why = f"{theirs} heads in the file, {heads} here"
+        return InitialPart("predictor", 0, len(predictor.state_dict()), f"{why}: starts at random")
+    return _load_fitting("predictor", predictor, weights.part("predictor"), weights.grid)
+
+
+def _load_fitting(part: str, module: nn.Module, state: Mapping[str, Tensor], grid: PatchGrid) -> InitialPart:
+    """Loads a part if it is there and fits; otherwise it keeps its random start, and the note says why."""
+    own = module.state_dict()
+    if not state:
+        return InitialPart(part, 0, len(own), "not in the file: starts at random")
+    differing = [
+        f"{name} {tuple(tensor.shape)} in the file, {tuple(own[name].shape)} here"
+        for name, tensor in state.items()
+        if name in own and name != _POSITIONS and tensor.shape != own[name].shape
+    ]
+    absent, further = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    differing += [f"{name} is not in the file" for name in absent] + [
+        f"{name} is not here" for name in further
+    ]
+    if differing:
+        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+        note = f"of another size ({differing[0]}{more}): starts at random"
+        return InitialPart(part, 0, len(own), note)
+    return _load_part(part, module, state, grid)
+
+
+def _load_part(part: str, module: nn.Module, state: Mapping[str, Tensor], grid: PatchGrid) -> InitialPart:
+    own, note, state = module.state_dict(), "", dict(state)
+    if _POSITIONS in own and _POSITIONS in state and own[_POSITIONS].shape != state[_POSITIONS].shape:
+        state[_POSITIONS], note = _fit_positions(state[_POSITIONS], own[_POSITIONS], grid, module)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"init_from: the weights of the {part} do not fit: {error}") from error
+    return InitialPart(part, len(state), 0, note)
+
+
+def _fit_positions(positions: Tensor, own: Tensor, grid: PatchGrid, module: nn.Module) -> tuple[Tensor, str]:
+    """Positions (1, 1 + F*T, D) of the file's grid for the module's, and what was done."""
+    new: PatchGrid = module.grid  # type: ignore[assignment]
+    sizes = "{} x {} to {} x {}".format(*grid.shape, *new.shape)
+    if torch.allclose(positions.float(), sincos_positions(grid.shape, positions.shape[-1]), atol=1e-4):
+        return own, f"positions: fixed sine-cosine, computed anew ({sizes} patches)"
+    resampled: Tensor = resample_abs_pos_embed(
+        positions.float(), new_size=list(new.shape), old_size=list(grid.shape), num_prefix_tokens=1
+    )
+    return resampled, f"positions: resampled ({sizes} patches)"

@@ -1,0 +1,114 @@
+"""The published checkpoints: their parameter names, and sizes inferred from the tensors alone.
+
+Facts only; the files are their authors', with a licence of their own. Names: M2D's, MSM-MAE's, and the EVAR package's
+for fine-tuned models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from m2dx.contract.errors import CheckpointError
+from m2dx.model.patches import PatchGrid
+from m2dx.model.vit import ViTSize
+
+AUDIOSET_MEAN_STD = (-7.1, 4.2)
+"""Statistics of files that hold none (M2D-X, IV-A)."""
+
+ENCODER_NAMES = {
+    "patch_embed.": "patch_embed.",
+    "cls_token": "cls_token",
+    "pos_embed": "pos_embed",
+    "blocks.": "trunk.blocks.",
+    "norm.": "trunk.norm.",
+}
+"""Start of a published name -> start of the name in `Encoder`."""
+
+MODEL_NAMES = {
+    **{published: f"online.{own}" for published, own in ENCODER_NAMES.items()},
+    "target_blocks.": "target.blocks.",
+    "target_norm.": "target.norm.",
+    "decoder_embed.": "predictor.embed.",
+    "mask_token": "predictor.mask_token",
+    "decoder_pos_embed": "predictor.pos_embed",
+    "decoder_blocks.": "predictor.trunk.blocks.",
+    "decoder_norm.": "predictor.trunk.norm.",
+    "decoder_pred.": "predictor.pred.",
+}
+"""Start of a published name -> start of the name in `M2D` or `MSMMAE`."""
+
+FINETUNED_PREFIX = "module.ar.runtime.backbone."
+HEAD_NAMES = {"module.head.norm.": "0.", "module.head.mlp.mlp.0.": "1."}
+"""A fine-tuned file's head -> batch norm (without affine parameters) and linear layer of a Sequential."""
+
+
+def rename(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors whose names start with a key of `names`, under their new names; others are left out."""
+    renamed = {}
+    for key, tensor in state.items():
+        for published, own in names.items():
+            if key.startswith(published):
+                renamed[own + key[len(published) :]] = tensor
+                break
+    return renamed
+
+
+def published_names(encoder_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An `Encoder`'s state under the published names."""
+    return rename(encoder_state, {own: published for published, own in ENCODER_NAMES.items()})
+
+
+@dataclass(frozen=True)
+class PublishedSizes:
+    """What can be told from a published checkpoint's tensors."""
+
+    grid: PatchGrid
+    size: ViTSize
+    in_chans: int
+    mean: float
+    std: float
+
+
+def backbone_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's tensors by their plain names, of a pre-trained or a fine-tuned file (or saved by DataParallel)."""
+    if any(key.startswith(FINETUNED_PREFIX) for key in state):
+        return {k[len(FINETUNED_PREFIX) :]: v for k, v in state.items() if k.startswith(FINETUNED_PREFIX)}
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def infer_sizes(
+    state: Mapping[str, Tensor], *, n_mels: int = 80, num_heads: int | None = None
+) -> PublishedSizes:
+    """Sizes of a published backbone, from its tensors: users rename the folders that carry them in their names.
+
+    Heads leave no trace in the tensors; the published models have 64 channels per head.
+    """
+    for key in ("patch_embed.proj.weight", "pos_embed", "cls_token", "norm.weight"):
+        if key not in state:
+            raise CheckpointError(f"a published M2D checkpoint must have {key}, which this file lacks")
+    depth = 1 + max((int(key.split(".")[1]) for key in state if key.startswith("blocks.")), default=-1)
+    if depth == 0:
+        raise CheckpointError(
+            "a published M2D checkpoint must have transformer blocks, which this file lacks"
+        )
+    embed_dim, in_chans, *patch = state["patch_embed.proj.weight"].shape
+    positions = state["pos_embed"].shape[1] - 1
+    freq = n_mels // patch[0]
+    if n_mels % patch[0] or positions % freq:
+        raise CheckpointError(
+            f"{positions} positions and a patch of {patch[0]} mels do not fit an input of {n_mels} mels"
+        )
+    heads = num_heads or max(embed_dim // 64, 1)
+    if embed_dim % heads:
+        raise CheckpointError(f"the width {embed_dim} must be a multiple of num_heads, which is {heads}")
+    mean, std = AUDIOSET_MEAN_STD
+    if "norm_stats" in state:
+        stats = state["norm_stats"].flatten().tolist()
+        if len(stats) != 2:
+            raise CheckpointError(f"norm_stats must be 2 values, mean and std, but has {len(stats)}")
+        mean, std = stats
+    grid = PatchGrid((n_mels, positions // freq * patch[1]), (patch[0], patch[1]))
+    return PublishedSizes(grid, ViTSize(embed_dim, depth, heads), in_chans, mean, std)

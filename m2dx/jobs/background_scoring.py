@@ -1,0 +1,260 @@
+"""Evaluation while a run trains: its checkpoints are scored one after another, in a process of their own.
+
+Nothing here waits for that process or fails with it, but `finish`, after the training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+
+from m2dx.encoder.checkpoint import CheckpointFolder
+from m2dx.recipe.schema import EvaluationSection
+from m2dx.results.by_step import drop_step_scores, read_step_scores
+from m2dx.training.memory import killed_evaluation
+from m2dx.training.signals import StopRequests
+
+logger = logging.getLogger(__name__)
+
+WAITING_FOLDER = "scores_by_step"
+"""Folder in that of a run, with the checkpoints that wait for their scores, and the logs of the processes."""
+MANY_WAITING = 3
+_POLL_SECONDS = 0.1
+_PATIENCE_SECONDS = 5.0
+_TORCHRUN = re.compile(
+    r"((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*)"
+)
+
+Command = Callable[[int, Path], list[str]]
+"""From a step and its checkpoint to the command that scores it."""
+
+
+class BackgroundScoring:
+    """Scores checkpoints of a run in the background, one at a time, in the order of their steps.
+
+    A checkpoint that waits is kept by a hard link, whatever becomes of the file in checkpoints/. A process that fails
+    is a warning and counts in `failed`; its checkpoint is not tried again before the run is resumed.
+    """
+
+    def __init__(
+        self, run: Path, section: EvaluationSection, console: Console, *, command: Command | None = None
+    ) -> None:
+        """`command` is for tests; default a process of m2dx.jobs.evaluation_process."""
+        assert section.every is not None
+        self.run, self.every, self.device, self.console = run, section.every, section.device, console
+        self.threads = section.threads or max((os.cpu_count() or 1) // 4, 1)
+        self.folder = run / WAITING_FOLDER
+        self.waiting: deque[int] = deque()
+        self.failed = 0
+        self._command = command or self._own_command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._warned = False
+
+    def __enter__(self) -> BackgroundScoring:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the process, and says which checkpoints still wait; they are scored when the run is resumed."""
+        if self._process is not None:
+            _end(self._process)
+            self._process = None
+        if self.waiting:
+            self.console.print(f"not scored yet: {steps_text(self.waiting)}; --resume scores them")
+
+    def recover(self, step: int, *, total_steps: int) -> None:
+        """Takes up what a run that goes on from `step` left: checkpoints without scores that are still there."""
+        drop_step_scores(self.run, after=step)
+        scored = {line["step"] for line in read_step_scores(self.run)}
+        links = CheckpointFolder(self.folder).steps()
+        checkpoints = CheckpointFolder(self.run / "checkpoints")
+        for other in links:
+            if other > step or other in scored:
+                self._drop(other)
+        kept = {other for other in checkpoints.steps() if other % self.every == 0 and other < total_steps}
+        for other in sorted({*links, *kept} - scored):
+            if other <= step:
+                self._take(other, checkpoints.file(other))
+
+    def take(self, step: int, checkpoint: Path) -> None:
+        """Notes the checkpoint of a step, if it is one to be scored. It may be removed afterwards."""
+        if step % self.every == 0:
+            self._take(step, checkpoint)
+            if len(self.waiting) > MANY_WAITING and not self._warned:
+                self._warned = True
+                logger.warning(
+                    "scoring is slower than training: %d checkpoints wait, and take space on the disk. All will be "
+                    "scored; a higher evaluation.every or evaluation.threads avoids it",
+                    len(self.waiting),
+                )
+
+    def poll(self) -> None:
+        """Takes note of a process that has ended, and starts the next one; returns at once."""
+        if self._process is not None:
+            code = self._process.poll()
+            if code is None:
+                return
+            self._process = None
+            self._ended(self.waiting.popleft(), code)
+        if self.waiting:
+            self._start(self.waiting[0])
+
+    def finish(self) -> signal.Signals | None:
+        """Waits until all are scored, or a signal asks to stop, which it returns."""
+        self.poll()
+        if self.waiting:
+            self.console.print(
+                f"being scored: {steps_text(self.waiting)} (Ctrl-C leaves the rest for --resume)"
+            )
+        with StopRequests() as requests:
+            while self.waiting and requests.received is None:
+                time.sleep(_POLL_SECONDS)
+                self.poll()
+        return requests.received if self.waiting else None
+
+    def _take(self, step: int, checkpoint: Path) -> None:
+        try:
+            keep_file(checkpoint, self._link(step))
+        except OSError as error:
+            self._fail(step, f"its checkpoint could not be kept: {error}")
+        else:
+            self.waiting.append(step)
+
+    def _start(self, step: int) -> None:
+        environment = child_environment(os.environ, threads=self.threads, gpu=self.device != "cpu")
+        try:
+            with open(self._log(step), "wb") as log:
+                self._process = subprocess.Popen(
+                    self._command(step, self._link(step)),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    # Ctrl-C is for the training, which ends this one in order. A group, not a session: Linux may give
+                    # each session an equal share of the processors, whatever the niceness of its processes.
+                    process_group=0,
+                )
+        except OSError as error:
+            self.waiting.popleft()
+            self._drop(step)
+            self._fail(step, f"its process could not be started: {error}")
+
+    def _ended(self, step: int, code: int) -> None:
+        self._drop(step)
+        try:
+            lines = [line for line in read_step_scores(self.run) if line["step"] == step]
+        except OSError as error:
+            self._fail(step, str(error))
+            return
+        if code == 0 and lines:
+            scores = [f"{line['task']} {line['protocol']} {100 * line['mean']:.1f}" for line in lines]
+            self.console.print(f"scores of step {step}: {', '.join(scores)}", soft_wrap=True)
+            self._drop_log_without_text(step)
+            return
+        how = "without scores" if code == 0 else f"with exit code {code}"
+        if code < 0:
+            how = f"by {signal.Signals(-code).name}"
+        why = f"; {killed_evaluation()}" if code == -signal.SIGKILL else ""
+        self._fail(step, f"its process ended {how}{_last_line(self._log(step))}; see {self._log(step)}{why}")
+
+    def _fail(self, step: int, reason: str) -> None:
+        self.failed += 1
+        logger.warning(
+            "step %d has no scores: %s. Training goes on (%d evaluations have failed)",
+            step,
+            reason,
+            self.failed,
+        )
+
+    def _drop(self, step: int) -> None:
+        with contextlib.suppress(OSError):
+            self._link(step).unlink()
+
+    def _drop_log_without_text(self, step: int) -> None:
+        with contextlib.suppress(OSError):
+            if self._log(step).stat().st_size == 0:
+                self._log(step).unlink()
+
+    def _link(self, step: int) -> Path:
+        return CheckpointFolder(self.folder).file(step)
+
+    def _log(self, step: int) -> Path:
+        return self._link(step).with_suffix(".log")
+
+    def _own_command(self, step: int, checkpoint: Path) -> list[str]:
+        module = [sys.executable, "-m", "m2dx.jobs.evaluation_process"]
+        options = ["--parent", str(os.getpid()), "--device", self.device, "--threads", str(self.threads)]
+        return [*module, str(step), str(checkpoint), str(self.run), *options]
+
+
+def discard_waiting(run: Path) -> None:
+    """Removes the checkpoints that wait for scores, of a run that goes on without evaluation during training."""
+    waiting = CheckpointFolder(run / WAITING_FOLDER)
+    for step in waiting.steps():
+        waiting.file(step).unlink()
+
+
+def keep_file(source: Path, target: Path) -> None:
+    """A hard link to a file, or a copy where the disk knows no links; what is there already stays."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.copyfile(source, partial)
+        partial.replace(target)
+
+
+def child_environment(environment: Mapping[str, str], *, threads: int, gpu: bool) -> dict[str, str]:
+    """The environment of a process that is none of torchrun's, has so many threads, and sees no GPU without `gpu`."""
+    kept = {key: value for key, value in environment.items() if not _TORCHRUN.fullmatch(key)}
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        kept[name] = str(threads)
+    if not gpu:
+        kept["CUDA_VISIBLE_DEVICES"] = ""
+    return kept
+
+
+def steps_text(steps: Iterable[int]) -> str:
+    """Such as "steps 10, 20 and 30"."""
+    names = [str(step) for step in steps]
+    if len(names) == 1:
+        return f"step {names[0]}"
+    return f"steps {', '.join(names[:-1])} and {names[-1]}"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and what it started; it leads a group of its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_PATIENCE_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _last_line(log: Path) -> str:
+    """The last line of a log behind a colon, which tells most about an error; empty where there is none."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return ""
+    told = [line.strip() for line in lines if line.strip()]
+    return f": {told[-1]}" if told else ""

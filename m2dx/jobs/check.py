@@ -1,0 +1,140 @@
+"""What a recipe amounts to, before it costs anything: its shapes, sizes, and one step's losses."""
+
+from __future__ import annotations
+
+import torch
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+from torch import nn
+
+from m2dx.contract.host import PluginHost
+from m2dx.data.bad_files import BadFiles
+from m2dx.data.crops import Batch, collate
+from m2dx.model.build import check_tasks
+from m2dx.model.precision import autocast, check_precision
+from m2dx.model.shapes import model_shapes
+from m2dx.recipe.loading import recipe_to_yaml
+from m2dx.recipe.schema import Recipe
+from m2dx.results.scoring import Scoring
+from m2dx.training.distributed import Processes, pick_device
+from m2dx.training.prepare import PreparedRun, data_info, prepare
+
+MOST_CLIPS = 8  # of the trial step
+MOST_STATS_CLIPS = 200  # statistics of a check need not be exact
+
+
+def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
+    """Prints the resolved recipe, shapes, parameter counts, and the losses of one step on a few clips.
+
+    Statistics that the recipe leaves open are measured on at most 200 clips here; nothing is written. Raises what
+    training would: RecipeError for what cannot be trained or evaluated, TrainingError for too many bad files.
+    """
+    console.print(Syntax(recipe_to_yaml(recipe), "yaml", background_color="default"))
+    brief = recipe.data.model_copy(update={"stats_clips": min(recipe.data.stats_clips, MOST_STATS_CLIPS)})
+    processes = Processes(0, 1, pick_device(recipe.train.device))
+    check_precision(recipe.train.precision, processes.device)
+    if recipe.evaluation.tasks:
+        Scoring.of(recipe, host)
+    found_later = recipe.train.accumulate == "auto"
+    train = recipe.train.model_copy(update={"accumulate": 1}) if found_later else recipe.train
+    run = prepare(recipe.model_copy(update={"data": brief, "train": train}), host, processes, console)
+    for line in run.missing:
+        console.print(f"missing: {line}", style="yellow")
+    console.print(_shapes_table(run, found_later=found_later))
+    console.print(_parameters_table(run))
+    keys = next(iter(run.batches()))[:MOST_CLIPS]
+    batch = collate([run.crops[key] for key in keys])
+    report_bad(run, batch, console)
+    console.print(_losses_table(run, batch))
+
+
+def report_bad(run: PreparedRun, batch: Batch, console: Console) -> None:
+    """Prints files that could not be used so far; TrainingError where they are too many to train."""
+    ledger = BadFiles(run.num_files, max_bad_fraction=run.recipe.data.max_bad_fraction)
+    for path, reason in ledger.add((*run.bad, *batch.bad)):
+        console.print(f"cannot use {path}: {reason}", style="yellow", soft_wrap=True)
+    ledger.check()
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _shapes_table(run: PreparedRun, *, found_later: bool) -> Table:
+    recipe, shapes = run.recipe, model_shapes(run.recipe.input, run.recipe.model)
+    batches = run.batches()
+    freq, time = shapes.grid.shape
+    table = _table("shapes", "what", "value")
+    size = "{} x {}".format(*shapes.grid.input_size)
+    grid = f"{freq} x {time} = {shapes.grid.num_patches}"
+    visible = {"visible, masked patches": f"{shapes.num_visible}, {shapes.num_masked}"}
+    of_audio = {
+        "crop": f"{recipe.audio.crop_seconds:g} s, {recipe.audio.crop_samples} samples",
+        "log-mel (mels x frames)": size,
+        "patch grid (frequency x time)": grid,
+        **visible,
+        "features per frame": f"{freq * shapes.size.embed_dim}",
+        "frames per second": f"{time / recipe.audio.crop_seconds:.3f}",
+    }
+    of_images = {
+        "image (height x width), channels": f"{size}, {shapes.grid.in_chans}",
+        "patch grid (height x width)": grid,
+        **visible,
+        "features per image": f"{shapes.size.embed_dim}",
+    }
+    rows = {
+        "clips": f"{len(run.clips)}",
+        **(of_audio if recipe.image is None else of_images),
+        "steps": f"{max(round(recipe.train.epochs * batches.steps_per_epoch), 1)} "
+        f"({batches.steps_per_epoch} per epoch)",
+        "clips per backward pass": "auto: as many as fit, found when the training starts"
+        if found_later
+        else f"{batches.micro_batch_size}",
+        "peak learning rate": f"{recipe.train.base_lr * recipe.train.batch_size / 256:.3g}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    for name, shape in check_tasks(run.model, shapes, data_info(recipe, run.clips)).items():
+        table.add_row(f"task {name}: target", "(B, " + ", ".join(map(str, shape)) + ")")
+    return table
+
+
+def _parameters_table(run: PreparedRun) -> Table:
+    model = run.model
+    table = _table("parameters", "part", "trained", "frozen")
+    parts = dict(model.masked_model.named_children())
+    for name, task in model.tasks.items():
+        parts |= {f"tasks.{name}.{child}": module for child, module in task.named_children()}
+    for name, part in parts.items():
+        trained, frozen = _count(part, trained=True), _count(part, trained=False)
+        if trained or frozen:
+            table.add_row(name, f"{trained:,}", f"{frozen:,}")
+    table.add_row("all", f"{_count(model, trained=True):,}", f"{_count(model, trained=False):,}")
+    return table
+
+
+def _count(module: nn.Module, *, trained: bool) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad == trained)
+
+
+@torch.no_grad()
+def _losses_table(run: PreparedRun, batch: Batch) -> Table:
+    device = run.processes.device
+    model = run.model.to(device).train()
+    with autocast(run.recipe.train.precision, device):
+        losses = model(batch.to(device))
+    weights = {
+        run.model.method: run.model.weight,
+        **{name: task.weight for name, task in run.model.tasks.items()},
+    }
+    table = _table(
+        f"losses of one step on {len(batch.wav)} clips, before training", "loss", "value", "weight"
+    )
+    for name, value in losses.parts.items():
+        table.add_row(name, f"{float(value):.4f}", f"{weights[name]:g}")
+    table.add_row("total", f"{float(losses.total):.4f}", "")
+    return table

@@ -1,0 +1,62 @@
+"""The core's own components, registered through the same hooks as any plugin's, as the plugin named `m2dx`."""
+
+from m2dx.contract.hookspecs import hookimpl
+from m2dx.data.datasets import CsvDataset, FolderDataset, ImageFolder
+from m2dx.data.noise import ColouredNoise, FileListNoise
+from m2dx.data.packed import PackedDataset
+from m2dx.evaluation.finetuning.evaluator import Finetune
+from m2dx.evaluation.knn import Knn
+from m2dx.evaluation.linear import Linear
+from m2dx.model.losses import BCE, MSE, CrossEntropy, NormMSE
+from m2dx.model.mappers import LinearMapper, PoolLinearMapper
+from m2dx.model.masking import (
+    ChessboardMasking,
+    HorizontalMasking,
+    RandomMasking,
+    StructuredMasking,
+    TimeRunsMasking,
+    VerticalMasking,
+)
+from m2dx.model.offline_encoders import Labels, LogSpectrum
+
+
+@hookimpl
+def offline_encoders() -> list[type]:
+    return [Labels, LogSpectrum]
+
+
+@hookimpl
+def online_mappers() -> list[type]:
+    return [LinearMapper, PoolLinearMapper]
+
+
+@hookimpl
+def losses() -> list[type]:
+    return [NormMSE, MSE, CrossEntropy, BCE]
+
+
+@hookimpl
+def noise_sources() -> list[type]:
+    return [FileListNoise, ColouredNoise]
+
+
+@hookimpl
+def maskings() -> list[type]:
+    return [
+        RandomMasking,
+        StructuredMasking,
+        TimeRunsMasking,
+        VerticalMasking,
+        HorizontalMasking,
+        ChessboardMasking,
+    ]
+
+
+@hookimpl
+def datasets() -> list[type]:
+    return [FolderDataset, CsvDataset, PackedDataset, ImageFolder]
+
+
+@hookimpl
+def evaluators() -> list[type]:
+    return [Knn, Linear, Finetune]

@@ -1,0 +1,85 @@
+"""The process that scores one checkpoint of a run which goes on training.
+
+    python -m m2dx.jobs.evaluation_process STEP CHECKPOINT RUN --parent PID --device DEVICE --threads N
+
+It writes RUN/scores_by_step.jsonl and a record per score. This module imports nothing heavy at its top: it has to watch
+its parent before torch is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+NICENESS = 10
+"""Added to the parent's, so that the training goes first where both want the same processors."""
+_WATCH_SECONDS = 0.5
+
+
+def end_with_parent(parent: int) -> None:
+    """Ends this process, and what it started, when the process `parent` (its id) is no longer this one's parent.
+
+    A process whose parent was killed has another parent at once, on Linux and macOS.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_SECONDS)
+        end_at_once()
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def end_at_once() -> None:
+    """Kills this process, and its group where it leads one."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def score_checkpoint(step: int, checkpoint: Path, run: Path, *, device: str, threads: int) -> None:
+    """Scores a checkpoint with the recipe in the run's folder."""
+    import torch
+
+    from m2dx.contract.host import PluginHost
+    from m2dx.encoder.audio import load_any_encoder
+    from m2dx.recipe.loading import load_recipe
+    from m2dx.results.scoring import Scoring
+
+    torch.set_num_threads(threads)
+    host = PluginHost.discover()
+    recipe = load_recipe(run / "recipe.yaml", [f"train.device={device}"], host=host)
+    Scoring.of(recipe, host).run_step(load_any_encoder(checkpoint), step, run)
+
+
+def main() -> None:
+    """Scores what the command line names; exit code 1, and the reason on stderr, where that is not possible."""
+    parser = argparse.ArgumentParser(description="Score a checkpoint of a run that goes on training.")
+    parser.add_argument("step", type=int)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    end_with_parent(args.parent)
+    with contextlib.suppress(OSError):
+        os.nice(NICENESS)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    from m2dx.contract.errors import M2dxError
+
+    try:
+        score_checkpoint(args.step, args.checkpoint, args.run, device=args.device, threads=args.threads)
+    except M2dxError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""What `m2dx pack` does and prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress as Bar
+
+from m2dx.contract.components import Dataset
+from m2dx.contract.errors import AudioError, RecipeError
+from m2dx.contract.host import PluginHost
+from m2dx.contract.wording import counted
+from m2dx.data.clips import list_clips, names_of
+from m2dx.data.datasets import CsvDataset, FolderDataset
+from m2dx.data.noise import ClipNoise
+from m2dx.data.packing.pack import BAD_FILES, PackOptions, PackSummary, Progress, pack
+from m2dx.data.packing.plan import ClipSet
+from m2dx.recipe.loading import load_recipe
+from m2dx.recipe.schema import Recipe
+
+RECIPE_SUFFIXES = (".yaml", ".yml")
+
+
+def run_pack(
+    dataset: Path,
+    folder: Path,
+    overrides: Sequence[str],
+    options: PackOptions,
+    *,
+    host: PluginHost,
+    console: Console,
+) -> None:
+    """Packs a folder, a CSV list or a recipe's data, and prints how to use the pack."""
+    if dataset.suffix.lower() in RECIPE_SUFFIXES:
+        source = source_of_recipe(load_recipe(dataset, overrides, host=host), host)
+    else:
+        source = source_of_path(dataset)
+    if options.form != "keep" and options.sample_rate is None and source.sample_rate is not None:
+        options = replace(options, sample_rate=source.sample_rate)
+    with _bar(console) as progress:
+        summary = pack(source.sets, folder, options, progress=progress)
+    for line in [*_lines(summary, folder), *source.notes, *_use(source, folder)]:
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Progress | None]:
+    if not console.is_terminal:
+        yield None
+        return
+    with Bar(console=console, transient=True) as bar:
+        task = bar.add_task("packing", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _lines(summary: PackSummary, folder: Path) -> Iterator[str]:
+    lists = ", ".join(f"{name} {count}" for name, count in summary.clips.items())
+    yield (
+        f"packed: {folder}, clips: {lists}; {counted(summary.members, 'piece')} of audio in "
+        f"{counted(summary.shards, 'shard')}, "
+        f"{summary.bytes / 1e9:.3g} GB"
+    )
+    if summary.kept_shards:
+        yield f"{summary.kept_shards} shards are of the packing that was interrupted"
+    if summary.bad:
+        yield (
+            f"warning: {counted(summary.bad, 'file')} could not be used, and {counted(summary.left_out, 'clip')} left "
+            f"out; {folder / BAD_FILES} lists the files"
+        )
+    if summary.rounded:
+        yield (
+            f"{summary.rounded} pieces were not mono 16-bit PCM at the rate, and are rounded to 16 bits; "
+            "`--format keep` stores files as they are"
+        )
+    if summary.clipped:
+        yield f"warning: {summary.clipped} pieces have samples beyond full scale, which are clipped"
+
+
+def _use(source: Source, folder: Path) -> Iterator[str]:
+    path = folder.absolute()
+    if not source.fields:
+        yield f"in a recipe: dataset: {{name: packed, path: {path}}}"
+        return
+    yield "add to `m2dx train RECIPE`:"
+    for field, part in source.fields.items():
+        if field == "noise.dataset" and source.replaces_noise_source:
+            yield "  noise.source=null"
+        yield f"  '{field}={{name: packed, path: {path}, part: {part}}}'"
+
+
+LIST = "clips"
+"""The name of the only list of a pack that is not of a recipe."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Lists of clips by name, and what in the recipe each of them is for."""
+
+    sets: Mapping[str, ClipSet]
+    fields: Mapping[str, str]  # recipe fields that a list can take the place of: list by field
+    sample_rate: int | None = None  # Hz, of the recipe
+    notes: tuple[str, ...] = ()
+    replaces_noise_source: bool = False
+
+
+def source_of_path(path: Path) -> Source:
+    """A folder's audio files, or the clips of a CSV or TSV file."""
+    dataset: Dataset = FolderDataset(path=path) if path.is_dir() else CsvDataset(path=path)
+    clips = list_clips(LIST, dataset)
+    if not clips:
+        raise AudioError(f"there must be clips to pack, but {path} has none")
+    return Source({LIST: ClipSet(tuple(clips), names_of(LIST, dataset))}, {})
+
+
+def source_of_recipe(recipe: Recipe, host: PluginHost) -> Source:
+    """Each data set of a recipe, and its noise, as lists of one pack."""
+    if recipe.image is not None:
+        raise RecipeError("only audio can be packed, but the recipe is on images")
+    sets: dict[str, ClipSet] = {}
+    fields: dict[str, str] = {}
+    notes: list[str] = []
+    replaces_source = False
+    for name, section in recipe.data.sets.items():
+        sets[name] = _clip_set(name, host.build("dataset", section.dataset), section.split)
+        fields[f"data.sets.{name}.dataset"] = name
+    noise = _noise_name(sets)
+    if recipe.noise is not None and recipe.noise.dataset is not None:
+        sets[noise] = _clip_set(noise, host.build("dataset", recipe.noise.dataset), recipe.noise.split)
+        fields["noise.dataset"] = noise
+    elif recipe.noise is not None and recipe.noise.source is not None:
+        source = host.build("noise_source", recipe.noise.source, sample_rate=recipe.audio.sample_rate)
+        if type(source).draw is ClipNoise.draw and source.short_clips == "repeat":
+            sets[noise] = ClipSet(tuple(source.clips), ())
+            fields["noise.dataset"] = noise
+            replaces_source = True
+        else:
+            notes.append(f"the noise source {source.name} makes its own noise, and stays as it is")
+    return Source(sets, fields, recipe.audio.sample_rate, tuple(notes), replaces_source)
+
+
+def _clip_set(name: str, dataset: Dataset, split: str | None) -> ClipSet:
+    clips = list_clips(name, dataset, split)
+    if not clips:
+        raise AudioError(f"data set {name!r} must have clips to pack, but has none (split: {split})")
+    if split is not None:  # a recipe that asks for it again finds all of them
+        clips = [replace(clip, split=split) for clip in clips]
+    return ClipSet(tuple(clips), names_of(name, dataset))
+
+
+def _noise_name(sets: Mapping[str, ClipSet]) -> str:
+    name = "noise"
+    while name in sets:
+        name += "_"
+    return name

@@ -1,0 +1,178 @@
+"""The main job, from a recipe to a trained, exported and evaluated encoder with its page."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from m2dx.contract.errors import M2dxError
+from m2dx.contract.host import PluginHost
+from m2dx.encoder.audio import load_any_encoder
+from m2dx.encoder.checkpoint import Checkpoint
+from m2dx.encoder.export import export_encoder
+from m2dx.jobs.background_scoring import BackgroundScoring, discard_waiting
+from m2dx.memory.choice import choose_accumulation
+from m2dx.model.precision import check_precision
+from m2dx.recipe.loading import load_recipe
+from m2dx.recipe.schema import Recipe
+from m2dx.report.data_facts import describe_data
+from m2dx.report.page import write_report
+from m2dx.report.pictures import RunPictures, draw_run
+from m2dx.report.reproduce import describe_software, describe_start
+from m2dx.results.scoring import Scoring
+from m2dx.training.distributed import Processes, join_processes, pick_device
+from m2dx.training.memory import memory_advice, training_advice
+from m2dx.training.monitor import TrainingSummary
+from m2dx.training.prepare import PreparedRun, prepare
+from m2dx.training.run_folder import Resume, as_begun, open_run_folder, start_run_folder
+from m2dx.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def run_recipe(
+    recipe: Recipe, host: PluginHost, console: Console, *, resume: Resume = False, overwrite: bool = False
+) -> TrainingSummary:
+    """Trains; then, unless a signal stopped it, exports, evaluates and writes report.html (in the main process).
+
+    `resume` "or_begin" goes on where there is a checkpoint, and begins where there is none.
+    The evaluation's lists and settings are checked before anything is trained. Where export or evaluation fail, the
+    page is written all the same.
+    """
+    processes = join_processes(recipe.train.device, timeout_minutes=recipe.train.timeout_minutes)
+    try:
+        check_precision(recipe.train.precision, processes.device)
+        scoring = None
+        if processes.is_main and recipe.evaluation.tasks:
+            pick_device(recipe.evaluation.device, field="evaluation.device")
+            scoring = Scoring.of(recipe, host)
+        trainer = make_trainer(recipe, host, processes, console, resume=resume, overwrite=overwrite)
+        run = trainer.run
+        if not processes.is_main:
+            return _fit(trainer)
+        start_run_folder(run.recipe, resume=trainer.resumed)
+        describe_run(run, console)
+        with background_scoring(trainer, console) as trainer.scoring:
+            summary = _fit(trainer)
+            processes.close()  # the others need not wait for scores
+            if trainer.scoring is not None and summary.stopped_by is None:
+                stopped = trainer.scoring.finish()
+                summary = replace(summary, stopped_by=None if stopped is None else stopped.name)
+    finally:
+        processes.close()
+    write_summary(trainer, summary, console)
+    try:
+        if summary.stopped_by is None:
+            folder = export_encoder(run.folder, run.folder / "encoder")
+            console.print(f"encoder: {folder}")
+            if scoring is not None:
+                scoring.run(load_any_encoder(folder), console, run.folder, step=trainer.step)
+    finally:
+        console.print(f"report: {write_page(run)}")
+    return summary
+
+
+def _fit(trainer: Trainer) -> TrainingSummary:
+    with memory_advice("training", lambda: training_advice(trainer.recipe, trainer.processes.world_size)):
+        return trainer.fit()
+
+
+def background_scoring(
+    trainer: Trainer, console: Console
+) -> contextlib.AbstractContextManager[BackgroundScoring | None]:
+    """What scores the checkpoints on the way, if the recipe asks for it, with what an earlier process left to do."""
+    run, section = trainer.run, trainer.recipe.evaluation
+    if section.every is None:
+        discard_waiting(run.folder)
+        return contextlib.nullcontext()
+    scoring = BackgroundScoring(run.folder, section, console)
+    scoring.recover(trainer.step, total_steps=trainer.total_steps)
+    return scoring
+
+
+def make_trainer(
+    recipe: Recipe,
+    host: PluginHost,
+    processes: Processes,
+    console: Console,
+    *,
+    resume: Resume = False,
+    overwrite: bool = False,
+) -> Trainer:
+    """A trainer at the run's first step, or at its newest checkpoint, which each process reads once; writes nothing."""
+    with processes.depending_on_each_other():
+        checkpoint = (
+            open_run_folder(recipe, resume=resume, overwrite=overwrite) if processes.is_main else None
+        )
+        path = processes.from_main(None if checkpoint is None else checkpoint.path)
+        if path is not None and checkpoint is None:
+            checkpoint = Checkpoint.read(path)
+        if checkpoint is not None:
+            as_many = len(checkpoint.state["rng"]) == processes.world_size
+            recipe = as_begun(recipe, checkpoint.state["recipe"], accumulation=as_many)
+        run = prepare(recipe, host, processes, console, initialise=checkpoint is None)
+        run = choose_accumulation(run, console)
+        with memory_advice(
+            "the start of training", lambda: training_advice(run.recipe, processes.world_size)
+        ):
+            return Trainer(run, resume=checkpoint, console=console)
+
+
+def describe_run(run: PreparedRun, console: Console) -> None:
+    """Prints what is about to train, and what the data sets lack."""
+    parameters = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+    labels = ", ".join(f"{name}: {len(names)} classes" for name, names in run.clips.label_names.items())
+    console.print(
+        f"{run.recipe.name}: {len(run.clips)} clips{f' ({labels})' if labels else ''}, "
+        f"{parameters / 1e6:.1f} M trained parameters, on {run.processes.device} x {run.processes.world_size}"
+    )
+    for line in run.missing:
+        console.print(f"missing: {line}", style="yellow")
+
+
+def write_summary(trainer: Trainer, summary: TrainingSummary, console: Console) -> None:
+    """Writes summary.json and says in a line what the run did."""
+    run = trainer.run
+    content: dict[str, object] = {
+        **asdict(summary),
+        "data_clips": len(run.clips),
+        "missing": list(run.missing),
+        "device": f"{run.processes.device} x {run.processes.world_size}",
+        **describe_start(),
+        **describe_software(run.host),
+        "data": describe_data(run.recipe, run.host),
+    }
+    if trainer.scoring is not None:
+        content["failed_evaluations"] = trainer.scoring.failed
+    if np.isfinite(run.clips.durations).all():
+        content["hours_of_data"] = round(float(run.clips.durations.sum()) / 3600, 3)
+    (run.folder / "summary.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    console.print(
+        f"trained {summary.steps} of {summary.total_steps} steps in {summary.seconds / 60:.1f} min, "
+        f"{summary.bad_files} bad files, {summary.collapse_warnings} collapse warnings"
+    )
+
+
+def write_page(run: PreparedRun, *, data: Mapping[str, Any] | None = None) -> Path:
+    """Writes report.html, with pictures of clips as far as they can be drawn; `data`: what the lists hold now."""
+    return write_report(run.folder, draw_run(run), data=data)
+
+
+def report_of_run(folder: Path, host: PluginHost, console: Console) -> Path:
+    """Writes a run's page anew; without pictures of clips where its data cannot be read any more."""
+    try:
+        recipe = load_recipe(folder / "recipe.yaml", host=host)
+        run = prepare(recipe, host, Processes(0, 1, pick_device("cpu")), console, initialise=False)
+    except M2dxError as error:
+        logger.warning("without pictures of clips: %s", error)
+        return write_report(folder, RunPictures(notes=(f"Clips cannot be shown: {error}",)))
+    run = replace(run, folder=folder)  # which may have been moved
+    return write_page(run, data=describe_data(recipe, host))

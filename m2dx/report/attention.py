@@ -1,0 +1,174 @@
+"""What a patch attends to in the last layer of an encoder (MSM-MAE, 4.5.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from timm.layers.attention import Attention
+from torch import Tensor, nn
+
+from m2dx.contract.errors import M2dxError
+from m2dx.encoder.audio import AudioEncoder
+from m2dx.model.trial import evaluating
+from m2dx.model.vit import Encoder
+from m2dx.report.sounds import Sound
+from m2dx.report.style import draw_grid_image, label_axes, limits_of, outline_patches, set_title
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionMap:
+    """How strongly one patch attends to every other: the last layer, the mean over its heads.
+
+    The weights of all patches and of the class token add up to 1.
+    """
+
+    name: str  # of the sound
+    title: str
+    logmel: NDArray[np.float32]  # (M, L), standardised
+    point: tuple[int, int]  # (f, t), the patch that attends; f counts from the lowest frequencies
+    weights: NDArray[np.float32]  # (F, T)
+    to_class_token: float
+    seconds: float
+
+
+def attention_weights(attention: Attention, tokens: Tensor) -> Tensor:
+    """Softmax of the scaled q k of each head, (B, H, K, K), from normed tokens (B, K, D).
+
+    The blocks compute it inside a fused kernel, which does not give it out.
+    """
+    q, k, _ = queries_keys_values(attention, tokens)
+    weights: Tensor = ((q * attention.scale) @ k.mT).softmax(dim=-1)
+    return weights
+
+
+def queries_keys_values(attention: Attention, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v, each (B, H, K, width of a head), of normed tokens (B, K, D)."""
+    heads = attention.num_heads
+    qkv = attention.qkv(tokens).unflatten(-1, (3, heads, -1))  # (B, K, 3, H, width)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    return attention.q_norm(q), attention.k_norm(k), v
+
+
+@torch.no_grad()
+def last_attention(encoder: Encoder, logmel: Tensor) -> Tensor:
+    """Attention of the last block, (B, H, 1 + P, 1 + P), class token first, of standardised log-mels (B, 1, M, L)."""
+    tokens = encoder.with_class_token(encoder.embed(logmel))
+    *before, last = encoder.trunk.blocks
+    for block in before:
+        tokens = block(tokens)
+    return attention_weights(last.attn, last.norm1(tokens))  # type: ignore[arg-type, operator]
+
+
+def attention_map(
+    encoder: AudioEncoder, sound: Sound, point: tuple[int, int], *, title: str | None = None
+) -> AttentionMap:
+    """What the patch `point` = (f, t) attends to in the beginning of a sound; see `attention_maps`."""
+    found = attention_maps(encoder, sound, [point])[0]
+    return found if title is None else replace(found, title=title)
+
+
+def attention_maps(
+    encoder: AudioEncoder, sound: Sound, points: list[tuple[int, int]] | None = None
+) -> list[AttentionMap]:
+    """Maps of several points from one pass; None: of the two points of `loud_points`.
+
+    The sound's beginning is taken, as much as the model's input holds (an encoder that interpolates positions: all of
+    it). Raises M2dxError for a point outside the patches of the sound.
+    """
+    grid = encoder.encoder.grid
+    with evaluating(encoder), torch.no_grad():
+        device = next(encoder.parameters()).device
+        logmel = encoder.standard_logmel(sound.wav.to(device))
+        logmel = nn.functional.pad(logmel, (0, -logmel.shape[-1] % grid.patch_size[1]))
+        if encoder.long_clips == "split":
+            logmel = logmel[..., : grid.input_size[1]]
+        heads = last_attention(encoder.encoder, logmel)  # (1, H, 1 + P, 1 + P)
+    mean = heads.mean(dim=1)[0].float().cpu().numpy()  # (1 + P, 1 + P)
+    shape = grid.shape[0], logmel.shape[-1] // grid.patch_size[1]
+    seconds = logmel.shape[-1] * encoder.logmel.hop_length / encoder.sample_rate
+    values = logmel[0, 0].float().cpu().numpy()
+    maps = []
+    for point in loud_points(values, shape) if points is None else points:
+        if not (0 <= point[0] < shape[0] and 0 <= point[1] < shape[1]):
+            raise M2dxError(
+                f"a point must be in the {shape[0]} x {shape[1]} patches (frequency, time) of {sound.name}, "
+                f"from (0, 0) to ({shape[0] - 1}, {shape[1] - 1}), but is {point}"
+            )
+        row = mean[1 + point[0] * shape[1] + point[1]]
+        title = f"patch ({point[0]}, {point[1]})"
+        maps.append(
+            AttentionMap(sound.name, title, values, point, row[1:].reshape(shape), float(row[0]), seconds)
+        )
+    return maps
+
+
+def loud_points(logmel: NDArray[np.float32], grid: tuple[int, int]) -> list[tuple[int, int]]:
+    """The loudest patch of each half of a log-mel (M, L) over (F, T) patches; one if there is one column only."""
+    freq, time = grid
+    level = logmel.reshape(freq, len(logmel) // freq, time, -1).mean(axis=(1, 3))  # (F, T)
+    halves = [range((time + 1) // 2), range((time + 1) // 2, time)]
+    points = []
+    for half in halves:
+        if len(half):
+            f, t = np.unravel_index(int(level[:, half].argmax()), (freq, len(half)))
+            points.append((int(f), half.start + int(t)))
+    return points
+
+
+PANEL_INCHES = (3.0, 1.45)
+POINT = "#ff2d2d"
+
+
+def attention_figure(
+    encoder: AudioEncoder, sounds: Sequence[Sound], points: Sequence[tuple[int, int]] | None = None
+) -> Figure:
+    """For each sound its log-mel and, for each point (f, t), what that patch attends to; the point is outlined in red.
+
+    Without points, the loudest patch of each half of the sound is taken.
+    """
+    chosen = None if points is None else list(points)
+    return draw_attention([attention_maps(encoder, sound, chosen) for sound in sounds])
+
+
+def draw_attention(blocks: Sequence[Sequence[AttentionMap]]) -> Figure:
+    """A figure of attention maps, a row for each sound. Each map has a scale of its own, from 0 to its strongest patch,
+    whose weight the title says, with that of the class token.
+
+    Raises ValueError without maps.
+    """
+    if not blocks or not all(blocks):
+        raise ValueError("a figure needs at least one attention map of each sound")
+    columns, rows = 1 + max(len(block) for block in blocks), len(blocks)
+    figure = Figure(figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.3), layout="constrained")
+    for row, block in enumerate(blocks):
+        panels = [figure.add_subplot(rows, columns, row * columns + 1 + i) for i in range(1 + len(block))]
+        _draw_logmel(panels[0], block[0])
+        for axes, item in zip(panels[1:], block, strict=True):
+            _draw_map(axes, item)
+        for number, axes in enumerate(panels):
+            label_axes(axes, left=number == 0, bottom=row == rows - 1)
+    return figure
+
+
+def _draw_logmel(axes: Axes, item: AttentionMap) -> None:
+    mels = len(item.logmel)
+    draw_grid_image(axes, item.logmel, seconds=item.seconds, mels=mels, limits=limits_of(item.logmel))
+    set_title(axes, item.name)
+
+
+def _draw_map(axes: Axes, item: AttentionMap) -> None:
+    mels = len(item.logmel)
+    strongest = float(item.weights.max())
+    draw_grid_image(
+        axes, item.weights, seconds=item.seconds, mels=mels, limits=(0.0, strongest), colours="viridis"
+    )
+    point = np.zeros(item.weights.shape, dtype=np.bool_)
+    point[item.point] = True
+    outline_patches(axes, point, seconds=item.seconds, mels=mels, colour=POINT, width=1.6)
+    set_title(axes, f"{item.title}: up to {strongest:.1%}, class token {item.to_class_token:.1%}")

@@ -1,0 +1,188 @@
+"""Clip features of a labelled set in two dimensions: t-SNE or principal components, coloured by class."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from m2dx.contract.components import Clip, ClipEncoder, Dataset
+from m2dx.contract.errors import AudioError, RecipeError
+from m2dx.data.clips import list_clips
+from m2dx.data.packs import is_there
+from m2dx.data.reading import probe
+from m2dx.evaluation.features import Standardiser
+from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.report.style import INK, LABEL_SIZE, set_title
+
+logger = logging.getLogger(__name__)
+
+Method = Literal["tsne", "pca"]
+SEVERAL = "several labels"
+PERPLEXITY = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """Clips of a labelled set in two dimensions."""
+
+    title: str
+    points: NDArray[np.float64]  # (n, 2)
+    labels: tuple[str, ...]  # n, the class of each clip
+    axes: tuple[str, str]  # what the two dimensions are
+
+
+def labelled_clips(
+    name: str,
+    dataset: Dataset,
+    *,
+    unit_seconds: float | None = None,
+    short_clips: Literal["pad", "repeat"] = "pad",
+    split: str | None = None,
+    most: int | None = None,
+    seed: int = 0,
+) -> EvaluationTask:
+    """The labelled clips of a data set, without divisions: `most` of them at most, drawn by the seed.
+
+    `unit_seconds` defaults to that of a published task, else to the mean length of the clips. RecipeError where there
+    are no clips, or fewer than 3 with a label that can be read; what is left out is said in a warning.
+    """
+    listed = [clip for clip in list_clips(name, dataset) if split is None or clip.split == split]
+    if not listed:
+        of_split = "" if split is None else f" in the split {split!r}"
+        raise RecipeError(f"{name} has no clips{of_split}. {' '.join(dataset.missing())}".rstrip())
+    labelled = [clip for clip in listed if clip.labels]
+    if len(labelled) < len(listed):
+        logger.warning("%s: %d of %d clips have no label", name, len(listed) - len(labelled), len(listed))
+    if most is not None and len(labelled) > most:
+        chosen = np.sort(np.random.default_rng(seed).choice(len(labelled), most, replace=False))
+        logger.warning("%s: %d of %d clips are drawn", name, most, len(labelled))
+        labelled = [labelled[i] for i in chosen]
+    clips = _with_durations(name, labelled)
+    if len(clips) < 3:
+        raise RecipeError(f"{name} must have at least 3 labelled clips to draw, but has {len(clips)}")
+    published = None if dataset.task is None else dataset.task.unit_seconds
+    seconds = unit_seconds or published or float(np.mean([clip.duration for clip in clips]))
+    names = tuple(dict.fromkeys(label for clip in clips for label in clip.labels))
+    return EvaluationTask(name, tuple(clips), names, (), seconds, short_clips)
+
+
+def _with_durations(name: str, clips: Sequence[Clip]) -> list[Clip]:
+    found, problems = [], []
+    for clip in clips:
+        try:
+            seconds = clip.duration or probe(clip.path).seconds - clip.start
+            found.append(replace(clip, duration=seconds))
+            if not is_there(clip.path):
+                raise AudioError("missing: no such file")
+        except AudioError as error:
+            problems.append(f"{clip.path}: {error}")
+    if problems:
+        logger.warning("%s: %d clips cannot be read, e.g. %s", name, len(problems), problems[0])
+    return found
+
+
+def embed(
+    encoder: ClipEncoder, task: EvaluationTask, *, title: str, method: Method = "tsne", seed: int = 0
+) -> Embedding:
+    """The clips of a task by an encoder, in two dimensions. Features are standardised first; the same each time."""
+    features = task.features(encoder).x
+    points, axes = project(Standardiser.fit(features)(features), method=method, seed=seed)
+    labels = tuple(clip.labels[0] if len(clip.labels) == 1 else SEVERAL for clip in task.clips)
+    return Embedding(title, points, labels, axes)
+
+
+def project(
+    features: torch.Tensor, *, method: Method, seed: int
+) -> tuple[NDArray[np.float64], tuple[str, str]]:
+    """Features (n, D) in two dimensions, (n, 2), and what these are called. n must be 3 or more."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    x = features.numpy()
+    if method == "pca":
+        pca = PCA(2, svd_solver="full", random_state=seed)
+        points = pca.fit_transform(x)
+        shares = pca.explained_variance_ratio_
+        return points, (f"component 1 ({shares[0]:.0%})", f"component 2 ({shares[1]:.0%})")
+    perplexity = min(PERPLEXITY, (len(x) - 1) / 3)
+    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
+    return tsne.fit_transform(x).astype(np.float64), ("t-SNE 1", "t-SNE 2")
+
+
+PANEL_INCHES = 4.2
+MARKERS = "os^DvP*X<>hp"
+LEGEND_ROWS = 24
+GREY = "#9aa1a8"
+
+
+def embedding_figure(embeddings: Sequence[Embedding]) -> Figure:
+    """A panel for each embedding of one labelled set, coloured by class, with one legend for all.
+
+    Beyond ten classes colours come again with another marker. Raises ValueError without embeddings.
+    """
+    if not embeddings:
+        raise ValueError("a figure needs at least one embedding")
+    classes = sorted({label for item in embeddings for label in item.labels} - {SEVERAL})
+    looks = class_looks(classes)
+    legend_columns = -(-len(looks) // LEGEND_ROWS)
+    figure = Figure(
+        figsize=(PANEL_INCHES * len(embeddings) + 1.4 * legend_columns, PANEL_INCHES), layout="constrained"
+    )
+    for number, item in enumerate(embeddings, start=1):
+        _draw(figure.add_subplot(1, len(embeddings), number), item, looks)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside right upper",
+        ncols=legend_columns,
+        fontsize=LABEL_SIZE,
+        labelcolor=INK,
+        frameon=False,
+        markerscale=1.6,
+        handletextpad=0.2,
+    )
+    return figure
+
+
+def class_looks(classes: Sequence[str]) -> dict[str, tuple[object, str]]:
+    """Colour and marker of each class; clips of several labels are grey."""
+    colours = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+    looks: dict[str, tuple[object, str]] = {
+        name: (colours[i % len(colours)], MARKERS[i // len(colours) % len(MARKERS)])
+        for i, name in enumerate(classes)
+    }
+    return {**looks, SEVERAL: (GREY, ".")}
+
+
+def _draw(axes: Axes, item: Embedding, looks: dict[str, tuple[object, str]]) -> None:
+    labels = np.array(item.labels)
+    size = float(np.clip(3000.0 / len(labels), 5.0, 28.0))
+    for name, (colour, marker) in looks.items():
+        chosen = labels == name
+        if name == SEVERAL and not chosen.any():
+            continue
+        x, y = item.points[chosen].T
+        axes.scatter(
+            x, y, s=size, color=[colour], marker=marker, alpha=0.8, linewidths=0, label=_legend_text(name)
+        )  # fmt: skip
+    set_title(axes, item.title)
+    axes.set_xlabel(item.axes[0], fontsize=LABEL_SIZE, color=INK)
+    axes.set_ylabel(item.axes[1], fontsize=LABEL_SIZE, color=INK)
+    axes.set(xticks=[], yticks=[])  # only distances mean something
+    axes.spines[:].set(color=INK, alpha=0.25)
+
+
+def _legend_text(name: str) -> str:
+    """A class's name that matplotlib takes as it is: not as a formula, and not hidden for its underscore."""
+    text = name.replace("$", r"\$")
+    return f"\u200b{text}" if text.startswith("_") else text

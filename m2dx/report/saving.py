@@ -1,0 +1,39 @@
+"""Writes figures as PNG or SVG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from m2dx.contract.errors import M2dxError
+
+DOTS_PER_INCH = 150
+
+
+def save_figure(figure: Figure, path: Path, *, dots_per_inch: int = DOTS_PER_INCH) -> Path:
+    """Writes a figure as PNG or SVG, by the suffix of `path`, whose folder is made where it is missing.
+
+    The same figure gives the same bytes. M2dxError for another suffix, or where the disk refuses it.
+    """
+    check_picture_path(path)
+    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with matplotlib.rc_context({"svg.hashsalt": "m2dx", "svg.fonttype": "none"}):
+            figure.savefig(path, dpi=dots_per_inch, metadata=metadata, facecolor="white")
+    except OSError as error:
+        raise M2dxError(f"{path} could not be written: {error.strerror or error}") from error
+    return path
+
+
+SUFFIXES = (".png", ".svg")
+
+
+def check_picture_path(path: Path) -> None:
+    """M2dxError where a picture's file is neither PNG nor SVG by its name."""
+    if path.suffix not in SUFFIXES:
+        raise M2dxError(
+            f"a picture's name must end in .png or .svg, but is {path.name!r}; give it another name (--output)"
+        )

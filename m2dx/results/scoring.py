@@ -1,0 +1,209 @@
+"""Scores an encoder and its baselines as a recipe's evaluation section says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from m2dx.contract.components import ClipEncoder, Dataset, Evaluator
+from m2dx.contract.errors import RecipeError
+from m2dx.contract.host import PluginHost
+from m2dx.data.clips import list_clips, names_of
+from m2dx.encoder.audio import AudioEncoder, random_like
+from m2dx.encoder.checkpoint import CheckpointFolder
+from m2dx.encoder.images import ImageEncoder
+from m2dx.evaluation.feature_cache import CACHE_FOLDER, FeatureCache
+from m2dx.evaluation.features import MeanLogMel
+from m2dx.evaluation.runner import EncoderScore, Progress, check_request, evaluate
+from m2dx.evaluation.tasks import EvaluationTask, ImageTask, check_dataset
+from m2dx.recipe.schema import Recipe
+from m2dx.results.by_step import write_step_scores
+from m2dx.results.recording import Source, plugin_versions, records_of
+from m2dx.results.records import RESULTS_FILE, append_records
+from m2dx.results.score_table import score_table
+from m2dx.results.scores import write_scores
+from m2dx.training.distributed import pick_device
+from m2dx.training.prepare import check_media
+
+PRETRAINED = "pretrained"
+"""Name of the encoder itself among the baselines."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A recipe's evaluation whose lists and settings are known to be usable; no file has been read yet."""
+
+    recipe: Recipe
+    datasets: Mapping[str, Dataset]
+    evaluators: Mapping[str, Evaluator]
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    """Versions of the plugins' packages that take part, by name."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, host: PluginHost) -> Scoring:
+        """Builds data sets and evaluators; RecipeError, with the problems of every task, where a list is unusable."""
+        section = recipe.evaluation
+        datasets = {name: host.build("dataset", task.dataset) for name, task in section.tasks.items()}
+        evaluators = {name: host.build("evaluator", spec) for name, spec in section.evaluators.items()}
+        check_request(datasets, evaluators, section.seeds)
+        check_media(recipe, datasets, "evaluation.tasks")
+        problems = [
+            f"evaluation.evaluators.{name}: {spec.name} needs audio, but the recipe's input is images; take knn or "
+            "linear"
+            for name, spec in section.evaluators.items()
+            if recipe.image is not None and evaluators[name].needs_wav
+        ]
+        for name, dataset in datasets.items():
+            task = section.tasks[name]
+            try:
+                check_dataset(name, dataset, shared_groups=task.shared_groups)
+                for protocol in task.evaluators or evaluators:
+                    evaluators[protocol].check(name, names_of(name, dataset), list_clips(name, dataset))
+            except RecipeError as error:
+                problems.append(str(error))
+        if problems:
+            raise RecipeError("\n".join(problems))
+        return cls(recipe, datasets, evaluators, plugin_versions(section, host))
+
+    def protocols(self) -> dict[str, tuple[str, ...]]:
+        """The evaluators of each task, by name."""
+        tasks = self.recipe.evaluation.tasks
+        return {name: task.evaluators or tuple(self.evaluators) for name, task in tasks.items()}
+
+    def tasks(self) -> list[EvaluationTask]:
+        """The tasks, their clips found and checked."""
+        section, bad = self.recipe.evaluation.tasks, self.recipe.data.max_bad_fraction
+        cache = FeatureCache(self.recipe.output / CACHE_FOLDER) if self.recipe.evaluation.cache else None
+        kind = EvaluationTask if self.recipe.image is None else ImageTask
+        return [
+            kind.from_dataset(
+                name,
+                dataset,
+                unit_seconds=section[name].unit_seconds,
+                short_clips=section[name].short_clips,
+                max_bad_fraction=bad,
+                shared_groups=section[name].shared_groups,
+                cache=cache,
+            )
+            for name, dataset in self.datasets.items()
+        ]
+
+    def run(
+        self, encoder: AudioEncoder | ImageEncoder, console: Console, folder: Path, *, step: int | None = None
+    ) -> list[EncoderScore]:
+        """Scores an encoder and its baselines; prints the table and writes scores.json into the folder.
+
+        A record of each score goes into results.jsonl in the folder of runs. The encoder is known there by the name of
+        `folder`, which is its run's folder or the one that `folder_of_encoder` gave. With the run's last `step`, the
+        encoder's scores end scores_by_step.jsonl, if the recipe wants such scores.
+        """
+        with console.status("evaluating") as status:
+            scores = self._score(
+                encoder,
+                source_of(folder),
+                progress=lambda done, total, what: status.update(f"evaluating {done}/{total}: {what}"),
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_scores(scores, folder / "scores.json")
+        if step is not None and self.recipe.evaluation.every is not None:
+            own = [entry.score for entry in scores if entry.encoder == PRETRAINED]
+            write_step_scores(folder, step, own)
+        console.print(score_table(scores))
+        return scores
+
+    def run_step(self, encoder: AudioEncoder | ImageEncoder, step: int, folder: Path) -> list[EncoderScore]:
+        """Scores the encoder that a run had after a step, without baselines, which are scored once, at its end.
+
+        Writes scores_by_step.jsonl in the run's folder, and a record of each score as `run` does.
+        """
+        section = self.recipe.evaluation.model_copy(update={"baselines": (), "cache": False})
+        alone = replace(self, recipe=self.recipe.model_copy(update={"evaluation": section}))
+        checkpoint = CheckpointFolder(folder / "checkpoints").file(step)
+        scores = alone._score(encoder, Source(f"{folder.name} step {step}", checkpoint), step=step)
+        write_step_scores(folder, step, [entry.score for entry in scores])
+        return scores
+
+    def _score(
+        self,
+        encoder: AudioEncoder | ImageEncoder,
+        source: Source,
+        *,
+        step: int | None = None,
+        progress: Progress | None = None,
+    ) -> list[EncoderScore]:
+        if isinstance(encoder, ImageEncoder) != (self.recipe.image is not None):
+            raise RecipeError(
+                "encoder and recipe must both be of images, or both of audio, but one is and one is not"
+            )
+        recipe, tasks = self.recipe, self.tasks()
+        scores = evaluate(
+            encoders_to_compare(recipe, encoder),
+            tasks,
+            self.evaluators,
+            seeds=recipe.evaluation.seeds,
+            protocols=self.protocols(),
+            progress=progress,
+        )
+        records = records_of(scores, tasks, encoder, source, recipe, plugins=self.plugins, step=step)
+        append_records(recipe.output / RESULTS_FILE, records)
+        return scores
+
+
+def encoders_to_compare(
+    recipe: Recipe, encoder: AudioEncoder | ImageEncoder
+) -> dict[str, Callable[[int], ClipEncoder]]:
+    """The encoder and the recipe's baselines, each as a function of the seed, on the recipe's device.
+
+    The random weights are those of the encoder's own architecture, whatever the recipe's model is. Images have
+    no mean log-mel.
+    """
+    device = pick_device(recipe.train.device)
+    encoder = encoder.to(device)
+    if isinstance(encoder, ImageEncoder):
+        wanted = {PRETRAINED, *recipe.evaluation.baselines}
+        of_images: dict[str, Callable[[int], Any]] = {
+            PRETRAINED: lambda seed: encoder,
+            "random_weights": lambda seed: random_like(encoder, seed=seed).to(device),
+        }
+        return {name: make for name, make in of_images.items() if name in wanted}
+    mean_logmel = MeanLogMel(recipe.audio).to(device)
+    makers: dict[str, Callable[[int], ClipEncoder]] = {
+        "random_weights": lambda seed: random_like(encoder, seed=seed).to(device),
+        "mean_logmel": lambda seed: mean_logmel,
+    }
+    return {
+        PRETRAINED: lambda seed: encoder,
+        **{name: makers[name] for name in recipe.evaluation.baselines},
+    }
+
+
+def source_of(folder: Path) -> Source:
+    """Which encoder's scores a folder has: the one that encoder.txt names, or the run's own export."""
+    note, export = folder / "encoder.txt", folder / "encoder"
+    if note.exists():
+        return Source(folder.name, Path(note.read_text(encoding="utf-8", errors="surrogateescape").strip()))
+    return Source(folder.name, export.resolve() if export.exists() else None)
+
+
+def folder_of_encoder(base: Path, encoder: Path) -> Path:
+    """Where the scores of an encoder go: `base/<its name>`, numbered where that is another's; encoder.txt says whose.
+
+    An export inside a run's folder (`encoder/`) has the run's name.
+    """
+    path = encoder.resolve()
+    if path.name == "encoder":
+        path = path.parent
+    for number in count(1):
+        folder = base / (path.stem if path.is_file() else path.name)
+        folder = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        note = folder / "encoder.txt"
+        if not note.exists() or note.read_text(encoding="utf-8").strip() == str(encoder.resolve()):
+            break
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(f"{encoder.resolve()}\n", encoding="utf-8", errors="surrogateescape")
+    return folder
