@@ -31,7 +31,7 @@ from m2dx import Clip, Dataset, half_width_95, load_encoder
 from m2dx.data.datasets import CsvDataset
 from m2dx.encoder.audio import AudioEncoder, random_like
 from m2dx.evaluation.finetuning.evaluator import Finetune
-from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.evaluation.tasks import ClipTask
 
 RANDOM = "random weights"
 
@@ -73,7 +73,7 @@ class Rotated(Dataset):
         return [clip for clip in found if split in (None, clip.split)]
 
 
-def tasks_of(path: Path, unit_seconds: float) -> list[EvaluationTask]:
+def tasks_of(path: Path, unit_seconds: float) -> list[ClipTask]:
     """One task, or one per fold."""
     dataset: Dataset = CsvDataset(path=path.absolute())
     names = sorted({clip.split or "" for clip in dataset.clips()})
@@ -82,7 +82,7 @@ def tasks_of(path: Path, unit_seconds: float) -> list[EvaluationTask]:
         datasets = [
             Rotated(dataset, test=name, valid=names[(i + 1) % len(names)]) for i, name in enumerate(names)
         ]
-    return [EvaluationTask.from_dataset(path.stem, each, unit_seconds=unit_seconds) for each in datasets]
+    return [ClipTask.from_dataset(path.stem, each, unit_seconds=unit_seconds) for each in datasets]
 
 
 def encoder_of(name: str, paths: dict[str, str], seed: int) -> AudioEncoder:
@@ -92,9 +92,7 @@ def encoder_of(name: str, paths: dict[str, str], seed: int) -> AudioEncoder:
     return random_like(load_encoder(next(iter(paths.values())).format(seed=seed)), seed=seed)
 
 
-def tune(
-    name: str, seed: int, setting: Setting, tasks: list[EvaluationTask], args: argparse.Namespace
-) -> Tuned:
+def tune(name: str, seed: int, setting: Setting, tasks: list[ClipTask], args: argparse.Namespace) -> Tuned:
     """Fine-tunes once (on each fold), or reads what was found before."""
     options = {"batch_size": args.batch_size, "precision": args.precision, "adjust_positions": not args.split}
     facts = [name, seed, asdict(setting), options, str(args.csv), args.unit_seconds, args.pretrained]

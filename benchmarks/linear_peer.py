@@ -25,12 +25,12 @@ import m2dx
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.evaluation.linear import Linear
-from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.evaluation.tasks import ClipTask
 from m2dx.recipe.loading import load_recipe
 from m2dx.results.scoring import Scoring
 
 
-def regression_accuracy(encoder: AudioEncoder, task: EvaluationTask) -> float:
+def regression_accuracy(encoder: AudioEncoder, task: ClipTask) -> float:
     """Accuracy of logistic regression, mean over the folds."""
     found, accuracies = task.features(encoder), []
     labels = found.y.numpy()

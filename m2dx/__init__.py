@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         Crop,
         DataInfo,
         Dataset,
+        EvaluationTask,
         Evaluator,
         Loss,
         Masking,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from m2dx.encoder.images import ImageEncoder, load_image_encoder
     from m2dx.evaluation.features import Standardiser
     from m2dx.evaluation.metrics import half_width_95
-    from m2dx.evaluation.tasks import EvaluationTask
+    from m2dx.evaluation.tasks import ClipTask
     from m2dx.recipe.loading import load_recipe
 
     __version__: str
@@ -57,6 +58,7 @@ __all__ = [
     "CheckpointError",
     "Clip",
     "ClipEncoder",
+    "ClipTask",
     "Crop",
     "DataInfo",
     "Dataset",
@@ -99,13 +101,13 @@ _MODULES = {
     "m2dx.data.reading": "audio_seconds read_wav",
     "m2dx.data.tables": "read_table",
     "m2dx.encoder.classifier": "AudioClassifier load_classifier",
-    "m2dx.contract.components": "Clip Crop DataInfo Dataset Evaluator Loss Masking NoiseSource OfflineEncoder "
-    "OnlineMapper Score TaskInfo TaskShapes Views",
+    "m2dx.contract.components": "Clip ClipEncoder Crop DataInfo Dataset EvaluationTask Evaluator Loss Masking "
+    "NoiseSource OfflineEncoder OnlineMapper Score TaskInfo TaskShapes Views",
     "m2dx.encoder.audio": "AudioEncoder load_encoder",
     "m2dx.contract.errors": "AudioError CheckpointError ImageError M2dxError PluginError RecipeError TrainingError",
-    "m2dx.evaluation.features": "ClipEncoder Standardiser",
+    "m2dx.evaluation.features": "Standardiser",
     "m2dx.evaluation.metrics": "half_width_95",
-    "m2dx.evaluation.tasks": "EvaluationTask",
+    "m2dx.evaluation.tasks": "ClipTask",
     "m2dx.contract.hookspecs": "hookimpl",
     "m2dx.encoder.images": "ImageEncoder load_image_encoder",
     "m2dx.contract.host": "PluginHost",

@@ -8,17 +8,15 @@ in (frequency, time) order. A component's positional `__init__` arguments come f
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from m2dx.evaluation.tasks import EvaluationTask
-
 
 LABEL_SEPARATOR = ";"
 
@@ -105,6 +103,99 @@ class Score:
     values: tuple[float, ...]  # by seed, or by fold and seed
     protocol: str  # the evaluator's name
     details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BadClip:
+    """A clip that could not be used, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """One division into training, validation and test clips: indices into the task's clips, each clip in one part."""
+
+    name: str  # "test", or the name of the fold that is the test part
+    train: NDArray[np.int64]
+    valid: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features and targets of all clips of a task, in their order, on the CPU."""
+
+    x: Tensor  # (n, D), float32
+    y: Tensor  # class numbers (n,), int64; multi-label: multi-hot (n, C), float32
+
+
+class ClipEncoder(Protocol):
+    """What evaluators need of an encoder: `m2dx.AudioEncoder` and the baselines have it."""
+
+    sample_rate: int  # Hz
+    embed_dim: int
+
+    def clip(self, wav: Tensor) -> Tensor:
+        """Clip features (B, embed_dim) from wav (B, N)."""
+        ...
+
+
+class EvaluationTask(Protocol):
+    """What evaluators are given: a labelled set of clips, divided for training and testing a classifier."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the recipe."""
+
+    @property
+    def clips(self) -> tuple[Clip, ...]:
+        """The usable clips, with their durations."""
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the targets."""
+
+    @property
+    def folds(self) -> tuple[Fold, ...]:
+        """One for train/valid/test splits, several for cross validation."""
+
+    @property
+    def unit_seconds(self) -> float:
+        """Length that each clip is cropped (from its start) or filled to, s; 0: images."""
+
+    @property
+    def short_clips(self) -> Literal["pad", "repeat"]:
+        """How shorter clips are filled."""
+
+    @property
+    def bad(self) -> tuple[BadClip, ...]:
+        """The clips that are left out."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes its scores less comparable, a line each."""
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether any clip has more than one label; then targets are multi-hot and the metric is mAP."""
+
+    @property
+    def metric(self) -> str:
+        """ "accuracy", or "mAP" for multi-label tasks."""
+
+    def targets(self) -> NDArray[np.float32]:
+        """Multi-hot targets (n, C), in the order of `clips` and `label_names`."""
+        ...
+
+    def features(self, encoder: ClipEncoder, *, batch_size: int = 32) -> Features:
+        """Frozen clip features of an encoder, computed once for each encoder, whose weights must not change."""
+        ...
+
+    def batches(self, encoder: ClipEncoder, batch_size: int) -> Iterator[Tensor]:
+        """The clips in order as the encoder wants them: audio (B, N) of `unit_seconds`, images (B, C, H, W)."""
+        ...
 
 
 class OfflineEncoder(nn.Module, abc.ABC):
@@ -255,14 +346,3 @@ OFFERED: dict[str, frozenset[str]] = {
     "evaluator": frozenset(),
 }
 """Kind -> names of the positional arguments that the engine can give."""
-
-
-class ClipEncoder(Protocol):
-    """What evaluators need of an encoder: `m2dx.AudioEncoder` and the baselines have it."""
-
-    sample_rate: int  # Hz
-    embed_dim: int
-
-    def clip(self, wav: Tensor) -> Tensor:
-        """Clip features (B, embed_dim) from wav (B, N)."""
-        ...

@@ -72,17 +72,22 @@ class PluginHost:
         Raises `PluginError` when `M2DX_PLUGINS` names a plugin that is not installed.
         """
         host = cls()
-        host._load(_Loaded(CORE), lambda: importlib.import_module("m2dx.jobs.core"))
         entry_points = sorted(
             importlib.metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP), key=lambda point: point.name
         )
-        wanted = _wanted({point.name for point in entry_points})
-        for point in entry_points:
-            if wanted is None or point.name in wanted:
+        core = [point for point in entry_points if point.name == CORE]
+        if not core:
+            raise PluginError(
+                "m2dx must be installed, so that its components are found; run: pip install -e ."
+            )
+        others = [point for point in entry_points if point.name != CORE]
+        wanted = _wanted({point.name for point in others})
+        for point in [*core, *others]:
+            if wanted is None or point.name in wanted or point.name == CORE:
                 package = (point.dist.name, point.dist.version) if point.dist else (None, None)
                 host._load(_Loaded(point.name, *package), point.load)
         if wanted is not None:
-            host._left_out = tuple(point.name for point in entry_points if point.name not in wanted)
+            host._left_out = tuple(point.name for point in others if point.name not in wanted)
         return host
 
     def register(

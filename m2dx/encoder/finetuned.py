@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from m2dx.contract.atomic import replace_file
+from m2dx.contract.components import EvaluationTask
 from m2dx.contract.errors import CheckpointError
 from m2dx.contract.version import package_version
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.published import published_names
 from m2dx.encoder.weights import EXPORT_FORMAT, EXPORT_WEIGHTS
-from m2dx.evaluation.tasks import EvaluationTask
 from m2dx.model.masking import gather_tokens
 
 HEAD_STD = 0.01

@@ -11,20 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from m2dx.contract.components import ClipEncoder
+from m2dx.contract.components import ClipEncoder, EvaluationTask, Features
 from m2dx.contract.version import package_version
 from m2dx.data.packs import audio_state
-from m2dx.evaluation.features import Features, extract, targets_of
-
-if TYPE_CHECKING:
-    from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.evaluation.features import extract, targets_of
 
 logger = logging.getLogger(__name__)
 

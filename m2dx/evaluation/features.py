@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from m2dx.contract.components import Clip, ClipEncoder
+from m2dx.contract.components import Clip, ClipEncoder, EvaluationTask, Features
 from m2dx.contract.errors import AudioError, TrainingError
 from m2dx.data.crops import fit_length
 from m2dx.data.logmel import LogMel
@@ -21,19 +20,7 @@ from m2dx.data.reading import read_wav
 from m2dx.model.precision import autocast
 from m2dx.recipe.schema import AudioSection
 
-if TYPE_CHECKING:
-    from m2dx.evaluation.tasks import EvaluationTask
-
-
 READING_THREADS = 4
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features and targets of all clips of a task, in their order, on the CPU."""
-
-    x: Tensor  # (n, D), float32
-    y: Tensor  # class numbers (n,), int64; multi-label: multi-hot (n, C), float32
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from pydantic import PositiveInt
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from m2dx.contract.components import ClipEncoder, Evaluator, Score
+from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Score
 from m2dx.evaluation.features import Standardiser
 from m2dx.evaluation.metrics import score_of, summarise
-from m2dx.evaluation.tasks import EvaluationTask
 
 
 class Knn(Evaluator):

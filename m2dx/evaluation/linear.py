@@ -15,12 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from m2dx.contract.components import ClipEncoder, Evaluator, Score
+from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Fold, Score
 from m2dx.contract.errors import TrainingError
 from m2dx.evaluation.features import Standardiser, device_of
 from m2dx.evaluation.metrics import batched_score, score_of, summarise
-from m2dx.evaluation.splits import Fold
-from m2dx.evaluation.tasks import EvaluationTask
 
 EarlyStopping = Literal["score", "loss"]
 Precision = Literal["fp32", "bf16"]

@@ -11,8 +11,7 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, average_precision_score
 from torch import Tensor
 
-from m2dx.contract.components import Score
-from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.contract.components import EvaluationTask, Score
 
 
 def accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> float:

@@ -9,10 +9,9 @@ from functools import partial
 
 import numpy as np
 
-from m2dx.contract.components import ClipEncoder, Evaluator, Score
+from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Score
 from m2dx.contract.errors import RecipeError
 from m2dx.evaluation.metrics import half_width_95
-from m2dx.evaluation.tasks import EvaluationTask
 from m2dx.training.memory import evaluation_advice, memory_advice
 
 Progress = Callable[[int, int, str], None]

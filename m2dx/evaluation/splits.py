@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m2dx.contract.components import Clip
+from m2dx.contract.components import Clip, Fold
 from m2dx.contract.errors import RecipeError
 
 SPLITS = ("train", "valid", "test")
 VALID_SHARE = 0.1
 """Share of the training clips that is held out for validation where a task has no validation split."""
-
-
-@dataclass(frozen=True, eq=False)
-class Fold:
-    """One division into training, validation and test clips: indices into the task's clips, each clip in one part."""
-
-    name: str  # "test", or the name of the fold that is the test part
-    train: NDArray[np.int64]
-    valid: NDArray[np.int64]
-    test: NDArray[np.int64]
 
 
 def divide(clips: Sequence[Clip], targets: NDArray[np.float32]) -> tuple[Fold, ...]:

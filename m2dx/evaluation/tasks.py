@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -15,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m2dx.contract.components import Clip, ClipEncoder, Dataset
+from m2dx.contract.components import BadClip, Clip, ClipEncoder, Dataset, Features, Fold
 from m2dx.contract.errors import AudioError, ImageError, RecipeError, TrainingError
 from m2dx.data.clips import list_clips, missing_of, names_of
 from m2dx.data.images import read_image
 from m2dx.data.reading import probe, read_wav
 from m2dx.encoder.images import ImageEncoder
 from m2dx.evaluation.feature_cache import FeatureCache
-from m2dx.evaluation.features import READING_THREADS, Features, audio_batches, extract, read_ahead
-from m2dx.evaluation.splits import SPLITS, Fold, divide, shared_groups
+from m2dx.evaluation.features import READING_THREADS, audio_batches, extract, read_ahead
+from m2dx.evaluation.splits import SPLITS, divide, shared_groups
 
 logger = logging.getLogger(__name__)
 
@@ -31,16 +30,8 @@ SHOWN = 5
 """Examples that an error or a warning lists, at most."""
 
 
-@dataclass(frozen=True)
-class BadClip:
-    """A clip that could not be used, and why."""
-
-    path: Path
-    reason: str
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class EvaluationTask:
+class ClipTask:
     """A labelled set of clips, divided for training and testing a classifier on frozen features."""
 
     name: str
@@ -65,7 +56,7 @@ class EvaluationTask:
         max_bad_fraction: float = 0.05,
         shared_groups: Literal["error", "warn"] = "error",
         cache: FeatureCache | None = None,
-    ) -> EvaluationTask:
+    ) -> ClipTask:
         """The task of a data set, after reading each clip once to find unusable files.
 
         `unit_seconds` defaults to that of a published task (`dataset.task`), else to the mean length of the clips
@@ -133,7 +124,7 @@ class EvaluationTask:
 
 
 def check_dataset(name: str, dataset: Dataset, *, shared_groups: Literal["error", "warn"] = "error") -> None:
-    """Raises what `EvaluationTask.from_dataset` would raise for the lists of a data set; reads no audio file."""
+    """Raises what `ClipTask.from_dataset` would raise for the lists of a data set; reads no audio file."""
     clips, label_names = _checked_lists(name, dataset)
     _leaks(name, clips, strict=shared_groups == "error")
     _divided(name, clips, multi_hot(clips, label_names))
@@ -290,7 +281,7 @@ def _unlike_published(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ImageTask(EvaluationTask):
+class ImageTask(ClipTask):
     """A labelled set of images, which have no length: `unit_seconds` is 0."""
 
     @classmethod

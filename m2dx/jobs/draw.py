@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from m2dx.contract.errors import RecipeError
 from m2dx.data.datasets import CsvDataset
 from m2dx.encoder.audio import load_encoder, random_like
-from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.evaluation.tasks import ClipTask
 from m2dx.report.attention import attention_figure
 from m2dx.report.embedding import Method, embed, embedding_figure, labelled_clips
 from m2dx.report.masks import masks_of
@@ -89,7 +89,7 @@ def labelled_set(
     split: str | None = None,
     most: int | None = None,
     seed: int = 0,
-) -> EvaluationTask:
+) -> ClipTask:
     """The labelled clips of a recipe's evaluation task, or (without a recipe) of a CSV file at `path`.
 
     RecipeError where the recipe has no such task, or several and none is named.
@@ -120,7 +120,7 @@ def labelled_set(
 
 def draw_embedding(
     path: Path,
-    clips: EvaluationTask,
+    clips: ClipTask,
     output: Path,
     *,
     method: Method = "tsne",

@@ -20,7 +20,7 @@ from m2dx.data.clips import list_clips
 from m2dx.data.packs import is_there
 from m2dx.data.reading import probe
 from m2dx.evaluation.features import Standardiser
-from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.evaluation.tasks import ClipTask
 from m2dx.report.style import INK, LABEL_SIZE, set_title
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def labelled_clips(
     split: str | None = None,
     most: int | None = None,
     seed: int = 0,
-) -> EvaluationTask:
+) -> ClipTask:
     """The labelled clips of a data set, without divisions: `most` of them at most, drawn by the seed.
 
     `unit_seconds` defaults to that of a published task, else to the mean length of the clips. RecipeError where there
@@ -72,7 +72,7 @@ def labelled_clips(
     published = None if dataset.task is None else dataset.task.unit_seconds
     seconds = unit_seconds or published or float(np.mean([clip.duration for clip in clips]))
     names = tuple(dict.fromkeys(label for clip in clips for label in clip.labels))
-    return EvaluationTask(name, tuple(clips), names, (), seconds, short_clips)
+    return ClipTask(name, tuple(clips), names, (), seconds, short_clips)
 
 
 def _with_durations(name: str, clips: Sequence[Clip]) -> list[Clip]:
@@ -91,7 +91,7 @@ def _with_durations(name: str, clips: Sequence[Clip]) -> list[Clip]:
 
 
 def embed(
-    encoder: ClipEncoder, task: EvaluationTask, *, title: str, method: Method = "tsne", seed: int = 0
+    encoder: ClipEncoder, task: ClipTask, *, title: str, method: Method = "tsne", seed: int = 0
 ) -> Embedding:
     """The clips of a task by an encoder, in two dimensions. Features are standardised first; the same each time."""
     features = task.features(encoder).x

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from m2dx.contract.components import EvaluationTask
 from m2dx.contract.host import PluginHost
 from m2dx.contract.version import package_version
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.images import ImageEncoder
 from m2dx.evaluation.runner import EncoderScore
-from m2dx.evaluation.tasks import EvaluationTask
 from m2dx.recipe.schema import EvaluationSection, Recipe
 from m2dx.results.records import Division, Protocol, ResultRecord, ScoredEncoder
 

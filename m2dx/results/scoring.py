@@ -20,7 +20,7 @@ from m2dx.encoder.images import ImageEncoder
 from m2dx.evaluation.feature_cache import CACHE_FOLDER, FeatureCache
 from m2dx.evaluation.features import MeanLogMel
 from m2dx.evaluation.runner import EncoderScore, Progress, check_request, evaluate
-from m2dx.evaluation.tasks import EvaluationTask, ImageTask, check_dataset
+from m2dx.evaluation.tasks import ClipTask, ImageTask, check_dataset
 from m2dx.recipe.schema import Recipe
 from m2dx.results.by_step import write_step_scores
 from m2dx.results.recording import Source, plugin_versions, records_of
@@ -75,11 +75,11 @@ class Scoring:
         tasks = self.recipe.evaluation.tasks
         return {name: task.evaluators or tuple(self.evaluators) for name, task in tasks.items()}
 
-    def tasks(self) -> list[EvaluationTask]:
+    def tasks(self) -> list[ClipTask]:
         """The tasks, their clips found and checked."""
         section, bad = self.recipe.evaluation.tasks, self.recipe.data.max_bad_fraction
         cache = FeatureCache(self.recipe.output / CACHE_FOLDER) if self.recipe.evaluation.cache else None
-        kind = EvaluationTask if self.recipe.image is None else ImageTask
+        kind = ClipTask if self.recipe.image is None else ImageTask
         return [
             kind.from_dataset(
                 name,

@@ -17,11 +17,11 @@ import soundfile
 import torch
 from torch import nn
 
-from m2dx.contract.components import Clip, Dataset, Evaluator, Score
+from m2dx.contract.components import Clip, Dataset, EvaluationTask, Evaluator, Score
 from m2dx.contract.errors import RecipeError
 from m2dx.encoder.audio import random_encoder
 from m2dx.evaluation.features import MeanLogMel
-from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.evaluation.tasks import ClipTask
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.testing.rules import Subject
 
@@ -58,7 +58,7 @@ def _given(task: EvaluationTask) -> Iterator[EvaluationTask]:
 def tone_task() -> Iterator[EvaluationTask]:
     """A labelled task of noisy tones of three pitches, whose files last as long as the context."""
     with tempfile.TemporaryDirectory() as folder:
-        yield EvaluationTask.from_dataset("tones", _Tones(Path(folder)), unit_seconds=0.5)
+        yield ClipTask.from_dataset("tones", _Tones(Path(folder)), unit_seconds=0.5)
 
 
 class _Tones(Dataset):

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from rich.console import Console
@@ -22,7 +22,6 @@ from m2dx.data.crops import Batch
 from m2dx.data.loader import DeviceCopies, training_loader
 from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder
 from m2dx.encoder.weights import CHECKPOINT_FORMAT
-from m2dx.jobs.background_scoring import BackgroundScoring
 from m2dx.model.m2d import M2D
 from m2dx.model.multitask import StepLosses
 from m2dx.model.precision import autocast, check_precision
@@ -46,6 +45,18 @@ from m2dx.training.optim import Schedule, clip_gradients, fused_adamw, load_mome
 from m2dx.training.parallel import share_model
 from m2dx.training.prepare import PreparedRun
 from m2dx.training.signals import StopRequests, StopVotes
+
+
+class CheckpointScoring(Protocol):
+    """What scores the checkpoints of a run while it trains; none of its calls waits."""
+
+    failed: int
+
+    def take(self, step: int, checkpoint: Path) -> None:
+        """Notes the checkpoint of a step, if it is one to be scored. It may be removed afterwards."""
+
+    def poll(self) -> None:
+        """Takes note of what has been scored, and starts with the next checkpoint."""
 
 
 class Trainer:
@@ -80,7 +91,7 @@ class Trainer:
         self.checkpoints = CheckpointFolder(run.folder / "checkpoints")
         self.watch, self.alarm = LossWatch(check_grad_norm=not self.scaler.is_enabled()), CollapseAlarm()
         self.requests, self.votes = StopRequests(), StopVotes()
-        self.scoring: BackgroundScoring | None = None
+        self.scoring: CheckpointScoring | None = None
         """May be set before `fit`, in the main process; it is given all checkpoints but the last."""
         self.seconds_before = 0.0  # of the run before this process
         self._started = time.perf_counter()

@@ -9,7 +9,7 @@ import soundfile
 
 from m2dx.contract.components import Clip, TaskInfo
 from m2dx.contract.errors import PluginError, RecipeError, TrainingError
-from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.evaluation.tasks import ClipTask
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def clips(tone):
 
 
 def test_a_task_knows_its_classes_unit_and_targets(clips, list_dataset):
-    task = EvaluationTask.from_dataset("tones", list_dataset(clips))
+    task = ClipTask.from_dataset("tones", list_dataset(clips))
     assert task.label_names == ("high", "low")
     assert task.unit_seconds == pytest.approx(0.2)
     assert (task.metric, task.multi_label, task.bad, task.warnings) == ("accuracy", False, (), ())
@@ -33,7 +33,7 @@ def test_a_task_knows_its_classes_unit_and_targets(clips, list_dataset):
 
 
 def test_two_labels_on_a_clip_make_it_multi_label(clips, tone, list_dataset):
-    task = EvaluationTask.from_dataset("tones", list_dataset([*clips, tone("low", "high", split="test")]))
+    task = ClipTask.from_dataset("tones", list_dataset([*clips, tone("low", "high", split="test")]))
     assert task.metric == "mAP"
     assert task.targets()[-1].tolist() == [1, 1]
 
@@ -41,7 +41,7 @@ def test_two_labels_on_a_clip_make_it_multi_label(clips, tone, list_dataset):
 def test_all_problems_of_the_list_are_in_one_error(clips, list_dataset):
     broken = [replace(clips[0], labels=()), replace(clips[1], split=None), *clips[2:]]
     with pytest.raises(RecipeError) as caught:
-        EvaluationTask.from_dataset("tones", list_dataset(broken))
+        ClipTask.from_dataset("tones", list_dataset(broken))
     text = str(caught.value)
     assert "1 clips have no label" in text and str(clips[0].path) in text
     assert "1 clips have no split or fold" in text and str(clips[1].path) in text
@@ -49,14 +49,14 @@ def test_all_problems_of_the_list_are_in_one_error(clips, list_dataset):
 
 def test_one_class_is_not_a_task(clips, list_dataset):
     with pytest.raises(RecipeError, match="two classes or more, but there are 1"):
-        EvaluationTask.from_dataset("tones", list_dataset(clips[::2]))
+        ClipTask.from_dataset("tones", list_dataset(clips[::2]))
 
 
 def test_an_empty_task_says_what_is_missing(list_dataset):
     dataset = list_dataset([])
     dataset.missing = lambda: ["download it from the moon"]
     with pytest.raises(RecipeError, match=r"'tones' has no clips\. download it from the moon"):
-        EvaluationTask.from_dataset("tones", dataset)
+        ClipTask.from_dataset("tones", dataset)
 
 
 def test_a_data_set_that_fails_is_named(list_dataset):
@@ -67,33 +67,33 @@ def test_a_data_set_that_fails_is_named(list_dataset):
     with pytest.raises(
         PluginError, match=r"data set 'tones' \(component 'list'\): clips\(\) failed: KeyError"
     ):
-        EvaluationTask.from_dataset("tones", Failing([]))
+        ClipTask.from_dataset("tones", Failing([]))
 
 
 def test_a_group_in_train_and_test_is_an_error_that_names_it(clips, list_dataset):
     clips[0], clips[-1] = replace(clips[0], group="ann"), replace(clips[-1], group="ann")
     with pytest.raises(RecipeError, match=r"group 'ann' \(in test, train\)"):
-        EvaluationTask.from_dataset("tones", list_dataset(clips))
-    task = EvaluationTask.from_dataset("tones", list_dataset(clips), shared_groups="warn")
+        ClipTask.from_dataset("tones", list_dataset(clips))
+    task = ClipTask.from_dataset("tones", list_dataset(clips), shared_groups="warn")
     assert "group 'ann'" in task.warnings[0]
 
 
 def test_a_group_in_two_folds_is_an_error(clips, list_dataset):
     folds = [replace(clip, split=str(n // 2), group=f"g{n // 3}") for n, clip in enumerate(clips)]
     with pytest.raises(RecipeError, match=r"2 are in both.*group 'g0' \(in 0, 1\)"):
-        EvaluationTask.from_dataset("tones", list_dataset(folds))
+        ClipTask.from_dataset("tones", list_dataset(folds))
 
 
 def test_a_group_shared_with_validation_is_a_warning(clips, list_dataset, caplog):
     clips[0], clips[4] = replace(clips[0], group="ann"), replace(clips[4], group="ann")
     with caplog.at_level(logging.WARNING):
-        task = EvaluationTask.from_dataset("tones", list_dataset(clips))
+        task = ClipTask.from_dataset("tones", list_dataset(clips))
     assert "1 groups or clips are shared with the validation split: group 'ann'" in task.warnings[0]
     assert task.warnings[0] in caplog.text
 
 
 def test_classes_without_training_clips_are_counted(clips, tone, list_dataset):
-    task = EvaluationTask.from_dataset("tones", list_dataset([*clips, tone("mid", split="test")]))
+    task = ClipTask.from_dataset("tones", list_dataset([*clips, tone("mid", split="test")]))
     assert task.warnings == ("1 classes occur in a test part but not in its training part: mid",)
 
 
@@ -103,7 +103,7 @@ def test_bad_files_are_reported_once_and_left_out(clips, list_dataset, caplog):
     late = replace(clips[3], start=5.0)
     good = [clips[2], *clips[4:]]
     with caplog.at_level(logging.WARNING):
-        task = EvaluationTask.from_dataset(
+        task = ClipTask.from_dataset(
             "tones", list_dataset([*clips[:2], late, *good]), max_bad_fraction=0.5, unit_seconds=0.2
         )
     assert [clip.path for clip in task.bad] == [clips[0].path, clips[1].path, clips[3].path]
@@ -116,7 +116,7 @@ def test_bad_files_are_reported_once_and_left_out(clips, list_dataset, caplog):
 
 def test_nan_samples_are_found_although_the_header_is_good(clips, list_dataset):
     soundfile.write(clips[0].path, np.full(800, np.nan, dtype=np.float32), 8000, subtype="FLOAT")
-    task = EvaluationTask.from_dataset("tones", list_dataset(clips), max_bad_fraction=0.2)
+    task = ClipTask.from_dataset("tones", list_dataset(clips), max_bad_fraction=0.2)
     assert [bad.path for bad in task.bad] == [clips[0].path]
     assert "NaN" in task.bad[0].reason
 
@@ -124,18 +124,18 @@ def test_nan_samples_are_found_although_the_header_is_good(clips, list_dataset):
 def test_too_many_bad_files_stop_with_a_list(clips, list_dataset):
     clips[0].path.unlink()
     with pytest.raises(TrainingError, match=r"at most 5% .* 1 of 8 are.*\n.*0000\.wav: "):
-        EvaluationTask.from_dataset("tones", list_dataset(clips))
-    EvaluationTask.from_dataset("tones", list_dataset(clips), max_bad_fraction=1 / 8)
+        ClipTask.from_dataset("tones", list_dataset(clips))
+    ClipTask.from_dataset("tones", list_dataset(clips), max_bad_fraction=1 / 8)
 
 
 def test_nothing_readable_is_an_error_even_if_all_may_be_bad(list_dataset):
     gone = [Clip(Path(f"{n}.wav"), labels=(n,), split=s) for n, s in (("a", "train"), ("b", "test"))]
     with pytest.raises(TrainingError, match="2 of 2"):
-        EvaluationTask.from_dataset("tones", list_dataset(gone), max_bad_fraction=1.0)
+        ClipTask.from_dataset("tones", list_dataset(gone), max_bad_fraction=1.0)
 
 
 def test_features_are_computed_once_per_encoder_and_freed_with_it(clips, list_dataset, spectrum_encoder):
-    task = EvaluationTask.from_dataset("tones", list_dataset(clips))
+    task = ClipTask.from_dataset("tones", list_dataset(clips))
     first = task.features(spectrum_encoder)
     assert task.features(spectrum_encoder) is first
     assert spectrum_encoder.calls == 1
@@ -158,15 +158,15 @@ def published(dataset, **fields):
 
 def test_a_published_task_brings_its_unit_length(clips, list_dataset):
     dataset = published(list_dataset(clips))
-    task = EvaluationTask.from_dataset("tones", dataset)
+    task = ClipTask.from_dataset("tones", dataset)
     assert (task.unit_seconds, task.warnings) == (0.25, ())
-    assert EvaluationTask.from_dataset("tones", dataset, unit_seconds=0.1).unit_seconds == 0.1
+    assert ClipTask.from_dataset("tones", dataset, unit_seconds=0.1).unit_seconds == 0.1
 
 
 def test_what_is_other_than_published_is_a_warning(clips, list_dataset):
     dataset = published(list_dataset(clips), num_classes=50, metric="mAP")
     dataset.missing = lambda: ["9 of 17 files do not exist"]
-    assert EvaluationTask.from_dataset("tones", dataset).warnings == (
+    assert ClipTask.from_dataset("tones", dataset).warnings == (
         "Tones has 50 classes (Hertz, 1887), here are 2",
         "Tones is scored by mAP (Hertz, 1887), here by accuracy",
         "9 of 17 files do not exist",

@@ -12,7 +12,7 @@ from m2dx.encoder.audio import random_encoder
 from m2dx.evaluation import feature_cache
 from m2dx.evaluation.feature_cache import FeatureCache
 from m2dx.evaluation.features import MeanLogMel
-from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.evaluation.tasks import ClipTask
 from m2dx.recipe.schema import AudioSection, ModelSection
 
 AUDIO = AudioSection(sample_rate=8000, n_mels=16, crop_seconds=0.32)
@@ -45,7 +45,7 @@ def encoder(seed=0, **settings):
 
 
 def task_of(dataset, folder, **options):
-    return EvaluationTask.from_dataset("tones", dataset, cache=FeatureCache(folder), **options)
+    return ClipTask.from_dataset("tones", dataset, cache=FeatureCache(folder), **options)
 
 
 def test_features_are_computed_once_for_equal_weights_clips_and_settings(
@@ -55,7 +55,7 @@ def test_features_are_computed_once_for_equal_weights_clips_and_settings(
     again = task_of(list_dataset(clips), tmp_path / "features").features(encoder())
     assert computed == ["AudioEncoder"]
     assert torch.equal(first.x, again.x) and torch.equal(first.y, again.y)
-    uncached = EvaluationTask.from_dataset("tones", list_dataset(clips)).features(encoder())
+    uncached = ClipTask.from_dataset("tones", list_dataset(clips)).features(encoder())
     assert torch.equal(uncached.x, again.x)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from m2dx.contract.errors import AudioError, TrainingError
 from m2dx.evaluation.features import Standardiser, extract
-from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.evaluation.tasks import ClipTask
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def clips(tone):
 
 
 def test_features_do_not_depend_on_the_batch_size_and_keep_the_order(clips, list_dataset, spectrum_encoder):
-    task = EvaluationTask.from_dataset("tones", list_dataset(clips))
+    task = ClipTask.from_dataset("tones", list_dataset(clips))
     features = extract(spectrum_encoder, task, batch_size=4)
     assert [len(wav) for wav in spectrum_encoder.seen] == [4, 4, 1]
     assert features.x.shape == (9, 3) and features.x.dtype == torch.float32
@@ -32,9 +32,7 @@ def test_clips_are_cut_to_their_beginning_or_filled(
     ramp = np.arange(1, 1601, dtype=np.float32) / 2000
     soundfile.write(clips[0].path, ramp, 8000, subtype="FLOAT")
     soundfile.write(clips[1].path, ramp[:300], 8000, subtype="FLOAT")
-    task = EvaluationTask.from_dataset(
-        "tones", list_dataset(clips), unit_seconds=0.1, short_clips=short_clips
-    )
+    task = ClipTask.from_dataset("tones", list_dataset(clips), unit_seconds=0.1, short_clips=short_clips)
     extract(spectrum_encoder, task, batch_size=9)
     (wav,) = spectrum_encoder.seen
     assert wav.shape == (9, 800)
@@ -44,7 +42,7 @@ def test_clips_are_cut_to_their_beginning_or_filled(
 
 
 def test_features_that_are_not_finite_are_refused(clips, list_dataset, spectrum_encoder):
-    task = EvaluationTask.from_dataset("tones", list_dataset(clips))
+    task = ClipTask.from_dataset("tones", list_dataset(clips))
     inner = spectrum_encoder.clip
     spectrum_encoder.clip = lambda wav: (
         inner(wav) * torch.where(torch.arange(len(wav)) == 4, torch.nan, 1.0)[:, None]
@@ -54,7 +52,7 @@ def test_features_that_are_not_finite_are_refused(clips, list_dataset, spectrum_
 
 
 def test_an_encoder_of_another_width_is_refused(clips, list_dataset, spectrum_encoder):
-    task = EvaluationTask.from_dataset("tones", list_dataset(clips))
+    task = ClipTask.from_dataset("tones", list_dataset(clips))
     inner = spectrum_encoder.clip
     spectrum_encoder.clip = lambda wav: inner(wav)[:, :2]
     with pytest.raises(TrainingError, match=r"embed_dim \(3\) per clip, but gave \(9, 2\)"):
@@ -62,7 +60,7 @@ def test_an_encoder_of_another_width_is_refused(clips, list_dataset, spectrum_en
 
 
 def test_a_file_that_vanished_is_named(clips, list_dataset, spectrum_encoder):
-    task = EvaluationTask.from_dataset("tones", list_dataset(clips))
+    task = ClipTask.from_dataset("tones", list_dataset(clips))
     clips[5].path.unlink()
     with pytest.raises(AudioError, match=str(clips[5].path)):
         extract(spectrum_encoder, task, batch_size=2)

@@ -15,7 +15,7 @@ from m2dx.evaluation.finetuning.augmentation import StepRandom
 from m2dx.evaluation.finetuning.evaluator import Finetune
 from m2dx.evaluation.finetuning.examples import AudioExamples, Augmentation
 from m2dx.evaluation.finetuning.training import Run
-from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.evaluation.tasks import ClipTask
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.testing import check_evaluator
 from m2dx.testing.evaluators import tone_task
@@ -46,7 +46,7 @@ def tones():
 @pytest.fixture
 def task_of(list_dataset):
     def make(clips, **options):
-        return EvaluationTask.from_dataset("tones", list_dataset(clips), **options)
+        return ClipTask.from_dataset("tones", list_dataset(clips), **options)
 
     return make
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from m2dx.evaluation.knn import Knn, neighbour_votes
-from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.evaluation.tasks import ClipTask
 
 
 def test_votes_by_hand():
@@ -19,7 +19,7 @@ def test_votes_by_hand():
 
 def test_tones_are_told_apart(tone, list_dataset, spectrum_encoder):
     clips = [tone(x, split=s) for s in ("train", "train", "valid", "test") for x in ("low", "mid", "high")]
-    task = EvaluationTask.from_dataset("tones", list_dataset(clips))
+    task = ClipTask.from_dataset("tones", list_dataset(clips))
     (score,) = Knn(k=1).evaluate(spectrum_encoder, task, seeds=(0, 1))
     assert (score.mean, score.ci95, score.values, score.protocol) == (1.0, None, (1.0,), "knn")
     assert score.details["k"] == 1
@@ -28,13 +28,13 @@ def test_tones_are_told_apart(tone, list_dataset, spectrum_encoder):
 def test_mislabelled_test_clips_count_as_errors(tone, list_dataset, spectrum_encoder):
     clips = [tone(x, split=s) for s in ("train", "valid", "test") for x in ("low", "high")]
     clips[-1] = replace(clips[-1], labels=("low",))
-    task = EvaluationTask.from_dataset("tones", list_dataset(clips))
+    task = ClipTask.from_dataset("tones", list_dataset(clips))
     assert Knn(k=1).evaluate(spectrum_encoder, task, seeds=(0,))[0].mean == 0.5
 
 
 def test_folds_give_an_interval(tone, list_dataset, spectrum_encoder):
     clips = [tone(x, split=s) for s in "1234" for x in ("low", "low", "high")]
-    task = EvaluationTask.from_dataset("tones", list_dataset(clips))
+    task = ClipTask.from_dataset("tones", list_dataset(clips))
     (score,) = Knn(k=3).evaluate(spectrum_encoder, task, seeds=(0,))
     assert len(score.values) == 4 and score.ci95 is not None
 
@@ -42,7 +42,7 @@ def test_folds_give_an_interval(tone, list_dataset, spectrum_encoder):
 def test_multi_label_is_map(tone, list_dataset, spectrum_encoder):
     sets = [("low",), ("mid",), ("low", "mid"), ("low", "high"), ("high",)]
     clips = [tone(*labels, split=s) for s in ("train", "train", "test") for labels in sets]
-    task = EvaluationTask.from_dataset("chords", list_dataset(clips))
+    task = ClipTask.from_dataset("chords", list_dataset(clips))
     (score,) = Knn(k=2).evaluate(spectrum_encoder, task, seeds=(0,))
     assert score.metric == "mAP"
     assert score.mean == pytest.approx(1.0)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from m2dx.contract.components import Fold
 from m2dx.contract.errors import TrainingError
 from m2dx.data.datasets import CsvDataset
 from m2dx.evaluation.features import MeanLogMel, Standardiser
 from m2dx.evaluation.linear import Linear, LinearSettings, fit
-from m2dx.evaluation.splits import Fold
-from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.evaluation.tasks import ClipTask
 from m2dx.recipe.schema import AudioSection
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
@@ -130,7 +130,7 @@ def test_a_loss_that_is_not_finite_stops():
 def test_multi_label_learns(tone, list_dataset, spectrum_encoder):
     sets = [("low",), ("mid",), ("low", "mid"), ("low", "high"), ("high",)]
     clips = [tone(*labels, split=s) for s in ("train", "train", "valid", "test") for labels in sets]
-    task = EvaluationTask.from_dataset("chords", list_dataset(clips))
+    task = ClipTask.from_dataset("chords", list_dataset(clips))
     (score,) = Linear(lr=0.05).evaluate(spectrum_encoder, task, seeds=(0, 1))
     assert (score.metric, len(score.values)) == ("mAP", 2)
     assert score.mean > 0.99
@@ -138,7 +138,7 @@ def test_multi_label_learns(tone, list_dataset, spectrum_encoder):
 
 def test_scores_are_by_seed_for_splits_and_by_fold_for_one_seed(tone, list_dataset, spectrum_encoder):
     clips = [tone(x, split=s) for s in "123" for x in ("low", "mid", "high")]
-    task = EvaluationTask.from_dataset("tones", list_dataset(clips))
+    task = ClipTask.from_dataset("tones", list_dataset(clips))
     by_seed = Linear(lr=0.05).evaluate(spectrum_encoder, task, seeds=(0, 1))[0]
     by_fold = Linear(lr=0.05).evaluate(spectrum_encoder, task, seeds=(0,))[0]
     assert (len(by_seed.values), len(by_fold.values)) == (2, 3)
@@ -148,7 +148,7 @@ def test_scores_are_by_seed_for_splits_and_by_fold_for_one_seed(tone, list_datas
 
 def test_real_sounds_agree_with_logistic_regression():
     encoder = MeanLogMel(AudioSection())
-    task = EvaluationTask.from_dataset("drums", CsvDataset(path=SOUNDS / "drums.csv"))
+    task = ClipTask.from_dataset("drums", CsvDataset(path=SOUNDS / "drums.csv"))
     (score,) = Linear().evaluate(encoder, task, seeds=(0, 1, 2))
     found, (fold,) = task.features(encoder), task.folds
     standardise = Standardiser.fit(found.x[fold.train])

@@ -10,7 +10,7 @@ from m2dx.evaluation.metrics import (
     score_of,
     summarise,
 )
-from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.evaluation.tasks import ClipTask
 
 
 def test_accuracy_by_hand():
@@ -49,7 +49,7 @@ def test_half_width_by_hand():
 
 def test_values_are_by_seed_or_for_one_seed_by_fold(tone, list_dataset):
     clips = [tone(label, split=split) for split in "123" for label in ("low", "high")]
-    task = EvaluationTask.from_dataset("tones", list_dataset(clips))
+    task = ClipTask.from_dataset("tones", list_dataset(clips))
     by_seed = summarise(task, [[0.1, 0.3], [0.3, 0.5], [0.2, 0.7]], protocol="linear")
     assert by_seed.values == pytest.approx((0.2, 0.5)) and by_seed.mean == pytest.approx(0.35)
     assert by_seed.ci95 == pytest.approx(12.7062 * 0.15, rel=1e-4)

@@ -8,7 +8,7 @@ from m2dx.contract.errors import CheckpointError, RecipeError
 from m2dx.evaluation.knn import Knn
 from m2dx.evaluation.linear import Linear
 from m2dx.evaluation.runner import EncoderScore, evaluate
-from m2dx.evaluation.tasks import EvaluationTask
+from m2dx.evaluation.tasks import ClipTask
 from m2dx.results.scores import read_scores, write_scores
 
 
@@ -35,7 +35,7 @@ class Numbered:
 @pytest.fixture
 def task(tone, list_dataset):
     clips = [tone(x, split=s) for s in ("train", "train", "valid", "test") for x in ("low", "mid", "high")]
-    return EvaluationTask.from_dataset("tones", list_dataset(clips))
+    return ClipTask.from_dataset("tones", list_dataset(clips))
 
 
 def test_a_fixed_encoder_is_scored_once_with_all_seeds(task):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
 
-from m2dx.contract.components import ClipEncoder, Evaluator, Score
+from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Fold, Score
 from m2dx.contract.errors import RecipeError
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.finetuned import FinetunedNetwork, Head, NetworkFolder
@@ -31,8 +31,6 @@ from m2dx.evaluation.finetuning.training import (
     TrainingSettings,
 )
 from m2dx.evaluation.metrics import summarise
-from m2dx.evaluation.splits import Fold
-from m2dx.evaluation.tasks import EvaluationTask
 
 LINEAR_ONLY = " (linear layer only)"
 """What stands behind the metric's name where the encoder has no network to train."""

@@ -12,13 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m2dx.contract.components import ClipEncoder
+from m2dx.contract.components import ClipEncoder, EvaluationTask
 from m2dx.contract.errors import AudioError
 from m2dx.data.crops import read_crop
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.evaluation.features import READING_THREADS, device_of
 from m2dx.evaluation.finetuning.augmentation import StepRandom, mask_stripes, mixup, random_resize_crop
-from m2dx.evaluation.tasks import EvaluationTask
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def test_label_names_are_all_classes_in_the_official_order(small: Any) -> None:
 
 
 def test_targets_are_multi_hot_in_the_official_order(small: Any) -> None:
-    task = m2dx.EvaluationTask.from_dataset("audioset", AudioSet(path=small.path), max_bad_fraction=0.0)
+    task = m2dx.ClipTask.from_dataset("audioset", AudioSet(path=small.path), max_bad_fraction=0.0)
     ones = [[int(i) for i in target.nonzero()[0]] for target in task.targets()]
     assert task.targets().shape == (4, 527)
     assert ones == [[0, 451], [0, 1], [451], [451]]

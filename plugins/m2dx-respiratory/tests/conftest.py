@@ -41,7 +41,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> m2dx.AudioEncoder:
 
 
 @pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> m2dx.EvaluationTask:
+def task(tmp_path_factory: pytest.TempPathFactory) -> m2dx.ClipTask:
     folder = write_icbhi(tmp_path_factory.mktemp("icbhi"), clips=12)
     dataset = IcbhiDataset(path=folder, unit="cycles")
-    return m2dx.EvaluationTask.from_dataset("lungs", dataset, unit_seconds=0.6, shared_groups="warn")
+    return m2dx.ClipTask.from_dataset("lungs", dataset, unit_seconds=0.6, shared_groups="warn")

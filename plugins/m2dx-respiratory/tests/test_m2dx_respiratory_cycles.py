@@ -86,9 +86,9 @@ def broken(ramps: dict[Path, Ramp]) -> Iterator[list[Ramp]]:
         ramp.path.write_bytes(content)
 
 
-def task_of(folder: Path, *, max_bad_fraction: float = 0.0) -> m2dx.EvaluationTask:
+def task_of(folder: Path, *, max_bad_fraction: float = 0.0) -> m2dx.ClipTask:
     dataset = IcbhiDataset(path=folder, unit="cycles")
-    return m2dx.EvaluationTask.from_dataset(
+    return m2dx.ClipTask.from_dataset(
         "lungs", dataset, unit_seconds=1.0, max_bad_fraction=max_bad_fraction, shared_groups="warn"
     )
 

@@ -36,7 +36,7 @@ def test_it_keeps_the_contract() -> None:
 
 
 def test_scores_of_the_last_and_the_best_epoch(
-    encoder: m2dx.AudioEncoder, task: m2dx.EvaluationTask, monkeypatch: pytest.MonkeyPatch
+    encoder: m2dx.AudioEncoder, task: m2dx.ClipTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scripted runs: three epochs, two seeds; rows of the confusions are normal and one other class."""
     scripts = {
@@ -74,7 +74,7 @@ def test_scores_of_the_last_and_the_best_epoch(
 
 
 def test_the_whole_network_or_the_linear_layer_is_trained(
-    encoder: m2dx.AudioEncoder, task: m2dx.EvaluationTask, caplog: pytest.LogCaptureFixture
+    encoder: m2dx.AudioEncoder, task: m2dx.ClipTask, caplog: pytest.LogCaptureFixture
 ) -> None:
     evaluator = IcbhiEvaluator(epochs=2, batch_size=16)
     with caplog.at_level(logging.INFO):
@@ -92,7 +92,7 @@ def test_the_whole_network_or_the_linear_layer_is_trained(
     assert np.asarray(alone[0].details["confusion"]).sum() == len(task.folds[0].test)
 
 
-def test_a_network_learns_what_is_heard(encoder: m2dx.AudioEncoder, task: m2dx.EvaluationTask) -> None:
+def test_a_network_learns_what_is_heard(encoder: m2dx.AudioEncoder, task: m2dx.ClipTask) -> None:
     evaluator = IcbhiEvaluator(epochs=15, batch_size=16, learning_rate=2e-3)
     scores = {score.metric: score.mean for score in evaluator.evaluate(encoder, task, seeds=(0,))}
     assert scores["score"] > 0.7  # 0.5 for one class only, or by chance
@@ -102,7 +102,7 @@ def test_a_network_learns_what_is_heard(encoder: m2dx.AudioEncoder, task: m2dx.E
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_runs_on_the_encoders_device(
-    encoder: m2dx.AudioEncoder, task: m2dx.EvaluationTask, precision: Precision
+    encoder: m2dx.AudioEncoder, task: m2dx.ClipTask, precision: Precision
 ) -> None:
     evaluator = IcbhiEvaluator(
         epochs=2, batch_size=16, accumulate=2, mel_mask=8, learning_rate=1e-3, precision=precision
@@ -111,7 +111,7 @@ def test_it_runs_on_the_encoders_device(
     assert all(0 <= value <= 1 for score in scores for value in score.values)
 
 
-def test_folds_are_averaged_by_seed(task: m2dx.EvaluationTask) -> None:
+def test_folds_are_averaged_by_seed(task: m2dx.ClipTask) -> None:
     clips = tuple(replace(clip, split=str(number % 3)) for number, clip in enumerate(task.clips))
     fold = task.folds[0]
     folds = tuple(replace(fold, name=str(n), test=fold.test[n::3]) for n in range(3))
@@ -123,7 +123,7 @@ def test_folds_are_averaged_by_seed(task: m2dx.EvaluationTask) -> None:
 
 @pytest.mark.parametrize(("seconds", "warned"), [(0.6, True), (8.0, False)])
 def test_another_length_than_the_published_one_is_warned_of(
-    task: m2dx.EvaluationTask, caplog: pytest.LogCaptureFixture, seconds: float, warned: bool
+    task: m2dx.ClipTask, caplog: pytest.LogCaptureFixture, seconds: float, warned: bool
 ) -> None:
     changed = replace(task, unit_seconds=seconds, warnings=("of the task",))
     scores = IcbhiEvaluator(epochs=1).evaluate(LevelEncoder(), changed, seeds=(0,))
@@ -153,8 +153,8 @@ def test_wrong_tasks_are_refused_before_training() -> None:
         IcbhiEvaluator().check("lungs", names, several)
 
 
-def test_tasks_that_have_no_score_are_refused(task: m2dx.EvaluationTask) -> None:
-    def refused(text: str, task: m2dx.EvaluationTask, **options: str) -> None:
+def test_tasks_that_have_no_score_are_refused(task: m2dx.ClipTask) -> None:
+    def refused(text: str, task: m2dx.ClipTask, **options: str) -> None:
         with pytest.raises(m2dx.RecipeError, match=text):
             IcbhiEvaluator(**options).evaluate(LevelEncoder(), task, seeds=(0,))  # type: ignore[arg-type]
 

@@ -74,7 +74,7 @@ def trained(
 
 
 def whole_network(
-    encoder: m2dx.AudioEncoder, task: m2dx.EvaluationTask, *, freeze: bool = True
+    encoder: m2dx.AudioEncoder, task: m2dx.ClipTask, *, freeze: bool = True
 ) -> tuple[FitData, Callable[[], nn.Module]]:
     inputs = logmel_units(encoder, task, fade_seconds=0.05)[:16]
     data = FitData(inputs, torch.arange(16) % 4, torch.arange(13), torch.arange(8, 16), 4, 0)
@@ -82,9 +82,7 @@ def whole_network(
 
 
 @pytest.mark.parametrize("pieces", [2, 4, 13])
-def test_accumulation_changes_nothing(
-    encoder: m2dx.AudioEncoder, task: m2dx.EvaluationTask, pieces: int
-) -> None:
+def test_accumulation_changes_nothing(encoder: m2dx.AudioEncoder, task: m2dx.ClipTask, pieces: int) -> None:
     data, make = whole_network(encoder, task)
     settings = replace(SETTINGS, batch_size=10, mel_mask=20, time_mask=20)  # batches of 10 and 3
     (one, results), (several, others) = (
@@ -158,7 +156,7 @@ def test_masks_and_the_layer_leave_order_and_dropout_as_they_are() -> None:
         assert torch.equal(torch.stack(other.dropped), torch.stack(first.dropped))
 
 
-def test_the_seed_alone_decides(encoder: m2dx.AudioEncoder, task: m2dx.EvaluationTask) -> None:
+def test_the_seed_alone_decides(encoder: m2dx.AudioEncoder, task: m2dx.ClipTask) -> None:
     data, make = whole_network(encoder, task)
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -174,7 +172,7 @@ def test_the_seed_alone_decides(encoder: m2dx.AudioEncoder, task: m2dx.Evaluatio
 
 @pytest.mark.parametrize("freeze", [True, False])
 def test_the_whole_copy_is_trained_but_for_the_patch_embedding(
-    encoder: m2dx.AudioEncoder, task: m2dx.EvaluationTask, freeze: bool
+    encoder: m2dx.AudioEncoder, task: m2dx.ClipTask, freeze: bool
 ) -> None:
     before = copy.deepcopy(encoder.state_dict())
     data, make = whole_network(encoder, task, freeze=freeze)
@@ -238,9 +236,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_name() -> None:
         trained(data, SETTINGS, lambda: nn.Linear(4, 4))
 
 
-def test_bf16_trains_as_fp32_does_but_for_rounding(
-    encoder: m2dx.AudioEncoder, task: m2dx.EvaluationTask
-) -> None:
+def test_bf16_trains_as_fp32_does_but_for_rounding(encoder: m2dx.AudioEncoder, task: m2dx.ClipTask) -> None:
     data, make = whole_network(encoder, task)
     (exact, _), (rounded, _) = (
         trained(data, replace(SETTINGS, precision=precision), make) for precision in ("fp32", "bf16")

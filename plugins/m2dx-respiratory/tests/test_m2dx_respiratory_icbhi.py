@@ -290,8 +290,8 @@ def test_findings_are_warned_of_once(folder: Path, caplog: pytest.LogCaptureFixt
 
 def test_two_patients_are_in_both_splits_so_that_the_recipe_must_allow_it(written: Path) -> None:
     with pytest.raises(m2dx.RecipeError, match="group '156'"):
-        m2dx.EvaluationTask.from_dataset("lungs", cycles(written), unit_seconds=1.0)
-    task = m2dx.EvaluationTask.from_dataset("lungs", cycles(written), unit_seconds=1.0, shared_groups="warn")
+        m2dx.ClipTask.from_dataset("lungs", cycles(written), unit_seconds=1.0)
+    task = m2dx.ClipTask.from_dataset("lungs", cycles(written), unit_seconds=1.0, shared_groups="warn")
     assert len(task.clips) == 36 and not task.bad and "group '156'" in task.warnings[0]
 
 

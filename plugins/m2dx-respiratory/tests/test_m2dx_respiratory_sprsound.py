@@ -86,8 +86,8 @@ def test_the_halves_of_the_test_part_are_kept_apart(written: Path, unit: str) ->
 
 def test_patients_on_both_sides_need_the_recipes_consent(written: Path) -> None:
     with pytest.raises(m2dx.RecipeError, match="group '41000000'"):
-        m2dx.EvaluationTask.from_dataset("lungs", events(written, test="intra"))
-    task = m2dx.EvaluationTask.from_dataset("lungs", events(written), unit_seconds=1.0)
+        m2dx.ClipTask.from_dataset("lungs", events(written, test="intra"))
+    task = m2dx.ClipTask.from_dataset("lungs", events(written), unit_seconds=1.0)
     assert not task.warnings[1:] and not task.bad
 
 

@@ -30,7 +30,7 @@ def test_a_cycle_shorter_than_its_fades_keeps_half_for_each() -> None:
     assert circular(np.ones(1, np.float32), 3, fade_samples=100).tolist() == [1, 1, 0]
 
 
-def test_units_follow_the_clips_and_their_length(task: m2dx.EvaluationTask) -> None:
+def test_units_follow_the_clips_and_their_length(task: m2dx.ClipTask) -> None:
     units = torch.cat(list(unit_batches(task, sample_rate=4000, fade_seconds=0.0)))
     assert units.shape == (48, 2400)  # 0.6 s
     clip = task.clips[5]
@@ -38,9 +38,7 @@ def test_units_follow_the_clips_and_their_length(task: m2dx.EvaluationTask) -> N
     np.testing.assert_array_equal(units[5].numpy(), wav)
 
 
-def test_half_precision_logmels_are_near_enough(
-    encoder: m2dx.AudioEncoder, task: m2dx.EvaluationTask
-) -> None:
+def test_half_precision_logmels_are_near_enough(encoder: m2dx.AudioEncoder, task: m2dx.ClipTask) -> None:
     logmels = logmel_units(encoder, task, fade_seconds=0.05)
     assert logmels.shape == (48, 1, 80, 60) and logmels.dtype == torch.float16
     wav = next(unit_batches(task, sample_rate=16_000, fade_seconds=0.05))

@@ -108,7 +108,7 @@ def test_each_task_says_what_is_published(dataset: Any) -> None:
 
 
 def test_the_sample_is_a_task_whose_differences_are_warnings(sample: Path) -> None:
-    task = m2dx.EvaluationTask.from_dataset("gtzan", CLASSES["gtzan"](path=sample / "gtzan"))
+    task = m2dx.ClipTask.from_dataset("gtzan", CLASSES["gtzan"](path=sample / "gtzan"))
     assert task.unit_seconds == 30.0
     (fold,) = task.folds
     assert (len(fold.train), len(fold.valid), len(fold.test)) == (50, 20, 20)

@@ -70,8 +70,8 @@ def test_the_published_list_of_voxforge_divides_archives(tmp_path: Path) -> None
     dataset = VoxForge(path=folder)
     assert Counter(clip.split for clip in dataset.clips()) == {"train": 120, "test": 120}
     with pytest.raises(m2dx.RecipeError, match="must be in one split only"):
-        m2dx.EvaluationTask.from_dataset("voxforge", dataset)
-    task = m2dx.EvaluationTask.from_dataset("voxforge", dataset, shared_groups="warn")
+        m2dx.ClipTask.from_dataset("voxforge", dataset)
+    task = m2dx.ClipTask.from_dataset("voxforge", dataset, shared_groups="warn")
     assert "group 'user00de' (in test, train)" in task.warnings[0]
 
 
