@@ -29,7 +29,6 @@ from m2dx.contract.components import Score
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_encoder
 from m2dx.evaluation.metrics import half_width_95
-from m2dx.evaluation.runner import EncoderScore
 from m2dx.jobs.train import run_recipe
 from m2dx.recipe.loading import load_recipe
 from m2dx.results.score_table import markdown_table
@@ -37,22 +36,17 @@ from m2dx.results.scores import read_scores, write_scores
 from m2dx.results.scoring import Scoring
 
 
-def pool(runs: list[list[EncoderScore]]) -> list[EncoderScore]:
+def pool(runs: list[list[Score]]) -> list[Score]:
     """One score per encoder, task, protocol and metric: mean and interval over the runs' means."""
     grouped: dict[tuple[str, str, str, str], list[Score]] = defaultdict(list)
     for scores in runs:
-        for entry in scores:
-            score = entry.score
-            grouped[entry.encoder, score.task, score.protocol, score.metric].append(score)
+        for score in scores:
+            grouped[score.encoder, score.task, score.protocol, score.metric].append(score)
     pooled = []
-    for (encoder, *_), scores_of in grouped.items():
+    for scores_of in grouped.values():
         values = tuple(score.mean for score in scores_of)
         ci95 = half_width_95(values) if len(values) > 1 else scores_of[0].ci95
-        pooled.append(
-            EncoderScore(
-                encoder, replace(scores_of[0], mean=float(np.mean(values)), ci95=ci95, values=values)
-            )
-        )
+        pooled.append(replace(scores_of[0], mean=float(np.mean(values)), ci95=ci95, values=values))
     return pooled
 
 

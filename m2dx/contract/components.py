@@ -103,6 +103,9 @@ class Score:
     values: tuple[float, ...]  # by seed, or by fold and seed
     protocol: str  # the evaluator's name
     details: Mapping[str, object] = field(default_factory=dict)
+    encoder: str = (
+        ""  # whose score it is, such as "pretrained"; the engine sets it, evaluators leave it empty
+    )
 
 
 @dataclass(frozen=True)

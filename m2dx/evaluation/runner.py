@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,14 +18,6 @@ Progress = Callable[[int, int, str], None]
 """Called with the units of work done, their total, and what comes next."""
 
 
-@dataclass(frozen=True)
-class EncoderScore:
-    """A score and the encoder that it belongs to."""
-
-    encoder: str
-    score: Score
-
-
 def evaluate(
     encoders: Mapping[str, Callable[[int], ClipEncoder]],
     tasks: Sequence[EvaluationTask],
@@ -34,8 +26,8 @@ def evaluate(
     seeds: tuple[int, ...],
     protocols: Mapping[str, Collection[str]] | None = None,
     progress: Progress | None = None,
-) -> list[EncoderScore]:
-    """Scores of each encoder on each task with each protocol; `Score.protocol` is the evaluator's name in the mapping.
+) -> list[Score]:
+    """Scores of each encoder on each task with each protocol, named as in the mappings.
 
     `protocols` names, by task, the evaluators that score it; a task that it does not name has all.
 
@@ -48,7 +40,7 @@ def evaluate(
     chosen = {task.name: (protocols or {}).get(task.name, evaluators) for task in tasks}
     total = len(encoders) * sum(map(len, chosen.values())) * len(seeds)
     done = 0
-    results: list[EncoderScore] = []
+    results: list[Score] = []
     for name, make in encoders.items():
         pooled: dict[tuple[str, str, str], list[Score]] = defaultdict(list)
         for encoder, its_seeds in _by_encoder(make, seeds):
@@ -62,10 +54,12 @@ def evaluate(
                     ):
                         scores = evaluators[protocol].evaluate(encoder, task, seeds=its_seeds)
                     for score in scores:
-                        pooled[task.name, protocol, score.metric].append(replace(score, protocol=protocol))
+                        pooled[task.name, protocol, score.metric].append(
+                            replace(score, protocol=protocol, encoder=name)
+                        )
                     done += len(its_seeds)
             del encoder  # before the next one is made: a large network may not fit beside two others
-        results += [EncoderScore(name, _pool(scores)) for scores in pooled.values()]
+        results += [_pool(scores) for scores in pooled.values()]
     if progress is not None:
         progress(total, total, "done")
     return results

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from m2dx.contract.components import Score
-from m2dx.evaluation.runner import EncoderScore
 
 PRETRAINED = "pretrained"
 _TITLES = {PRETRAINED: "Pre-trained", "random_weights": "Random weights", "mean_logmel": "Mean log-mel"}
@@ -42,7 +41,7 @@ class ScoreTable:
     has_intervals: bool
 
 
-def arrange_scores(scores: Sequence[EncoderScore]) -> ScoreTable:
+def arrange_scores(scores: Sequence[Score]) -> ScoreTable:
     """The table of the scores; a task's columns stand together, and encoders keep their order."""
     by_encoder, columns = _by_encoder(scores)
     tasks = {task: sum(column[0] == task for column in columns) for task, _, _ in columns}
@@ -56,11 +55,11 @@ def arrange_scores(scores: Sequence[EncoderScore]) -> ScoreTable:
         columns=tuple(columns),
         rows=tuple(rows),
         details=tuple(_details(entry) for entry in scores),
-        has_intervals=any(entry.score.ci95 is not None for entry in scores),
+        has_intervals=any(entry.ci95 is not None for entry in scores),
     )
 
 
-def verdict(scores: Sequence[EncoderScore]) -> str:
+def verdict(scores: Sequence[Score]) -> str:
     """In words, where the pre-trained encoder is ahead of all baselines; empty without scores."""
     by_encoder, columns = _by_encoder(scores)
     own = by_encoder.get(PRETRAINED, {})
@@ -86,14 +85,13 @@ def encoder_title(encoder: str) -> str:
     return _TITLES.get(encoder, encoder)
 
 
-def _by_encoder(scores: Sequence[EncoderScore]) -> tuple[dict[str, dict[Column, Score]], list[Column]]:
+def _by_encoder(scores: Sequence[Score]) -> tuple[dict[str, dict[Column, Score]], list[Column]]:
     rows: dict[str, dict[Column, Score]] = {}
     by_task: dict[str, dict[Column, None]] = {}
-    for entry in scores:
-        score = entry.score
+    for score in scores:
         column = (score.task, score.protocol, score.metric)
         by_task.setdefault(score.task, {})[column] = None
-        rows.setdefault(entry.encoder, {})[column] = score
+        rows.setdefault(score.encoder, {})[column] = score
     return rows, [column for columns in by_task.values() for column in columns]
 
 
@@ -112,8 +110,7 @@ def _cell(score: Score | None, best: float) -> Cell:
     return Cell(f"{100 * score.mean:.1f}{interval}", is_best=score.mean == best)
 
 
-def _details(entry: EncoderScore) -> tuple[str, ...]:
-    score = entry.score
+def _details(score: Score) -> tuple[str, ...]:
     values = ", ".join(f"{100 * value:.1f}" for value in score.values)
     details = json.dumps(dict(score.details), default=str, ensure_ascii=False) if score.details else ""
-    return (encoder_title(entry.encoder), score.task, f"{score.protocol} ({score.metric})", values, details)
+    return (encoder_title(score.encoder), score.task, f"{score.protocol} ({score.metric})", values, details)

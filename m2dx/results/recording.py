@@ -14,12 +14,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from m2dx.contract.components import EvaluationTask
+from m2dx.contract.components import EvaluationTask, Score
 from m2dx.contract.host import PluginHost
 from m2dx.contract.version import package_version
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.images import ImageEncoder
-from m2dx.evaluation.runner import EncoderScore
 from m2dx.recipe.schema import EvaluationSection, Recipe
 from m2dx.results.records import Division, Protocol, ResultRecord, ScoredEncoder
 
@@ -35,7 +34,7 @@ class Source:
 
 
 def records_of(
-    scores: Sequence[EncoderScore],
+    scores: Sequence[Score],
     tasks: Sequence[EvaluationTask],
     encoder: AudioEncoder | ImageEncoder,
     source: Source,
@@ -53,13 +52,13 @@ def records_of(
     versions = {**package_versions(), **plugins}
     encoders = {name: _scored_encoder(name, encoder, source, recipe) for name in {s.encoder for s in scores}}
     records = []
-    for entry in scores:
-        score, task = entry.score, by_name[entry.score.task]
+    for score in scores:
+        task = by_name[score.task]
         options = section.evaluators[score.protocol].model_dump(mode="json")
         records.append(
             ResultRecord(
                 date=now,
-                encoder=encoders[entry.encoder],
+                encoder=encoders[score.encoder],
                 task=task.name,
                 protocol=Protocol(score.protocol, options.pop("name"), options),
                 metric=score.metric,

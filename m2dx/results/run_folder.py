@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from m2dx.contract.components import Score
 from m2dx.contract.errors import CheckpointError
-from m2dx.evaluation.runner import EncoderScore
 from m2dx.results.by_step import STEP_SCORES_FILE, StepScore, shown_step_scores
 from m2dx.results.scores import read_scores
 
@@ -23,7 +23,7 @@ class RunFolder:
     recipe: str  # YAML
     metrics: tuple[dict[str, float], ...]
     summary: dict[str, Any]
-    scores: tuple[EncoderScore, ...]
+    scores: tuple[Score, ...]
     step_scores: tuple[StepScore, ...]
     bad_files: tuple[tuple[str, str], ...]  # path, reason
     notes: Mapping[str, str]  # by file name: why it is not shown, or not all of it
@@ -84,7 +84,7 @@ def _summary(path: Path, notes: dict[str, str]) -> dict[str, Any]:
     return {}
 
 
-def _scores(path: Path, notes: dict[str, str]) -> tuple[EncoderScore, ...]:
+def _scores(path: Path, notes: dict[str, str]) -> tuple[Score, ...]:
     if not path.exists():
         notes[path.name] = "scores.json is missing: this run has not been evaluated."
         return ()

@@ -8,12 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from m2dx.contract.components import Score
-from m2dx.evaluation.runner import EncoderScore
 
 Row = tuple[str, str, str]  # task, protocol, metric
 
 
-def score_table(scores: Sequence[EncoderScore], *, title: str | None = None) -> Table:
+def score_table(scores: Sequence[Score], *, title: str | None = None) -> Table:
     """A rich table in percent with 95 % intervals; the best mean of each row is bold."""
     encoders, rows = _arrange(scores)
     table = Table(title=title)
@@ -34,7 +33,7 @@ def score_table(scores: Sequence[EncoderScore], *, title: str | None = None) -> 
     return table
 
 
-def markdown_table(scores: Sequence[EncoderScore]) -> str:
+def markdown_table(scores: Sequence[Score]) -> str:
     """The same table as Markdown, which is also its plain-text form."""
     encoders, rows = _arrange(scores)
     cells = [["task, protocol", *encoders]]
@@ -52,13 +51,13 @@ def markdown_table(scores: Sequence[EncoderScore]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]]) + "\n"
 
 
-def _arrange(scores: Sequence[EncoderScore]) -> tuple[list[str], dict[Row, dict[str, Score]]]:
+def _arrange(scores: Sequence[Score]) -> tuple[list[str], dict[Row, dict[str, Score]]]:
     """The encoders, and each row's scores by encoder, both in the order in which they come."""
-    encoders = list(dict.fromkeys(entry.encoder for entry in scores))
+    encoders = list(dict.fromkeys(score.encoder for score in scores))
     rows: dict[Row, dict[str, Score]] = {}
-    for entry in scores:
-        row = (entry.score.task, entry.score.protocol, entry.score.metric)
-        rows.setdefault(row, {})[entry.encoder] = entry.score
+    for score in scores:
+        row = (score.task, score.protocol, score.metric)
+        rows.setdefault(row, {})[score.encoder] = score
     return encoders, rows
 
 

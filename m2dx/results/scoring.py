@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from m2dx.contract.components import ClipEncoder, Dataset, Evaluator
+from m2dx.contract.components import ClipEncoder, Dataset, Evaluator, Score
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.data.clips import list_clips, names_of
@@ -19,7 +19,7 @@ from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.encoder.images import ImageEncoder
 from m2dx.evaluation.feature_cache import CACHE_FOLDER, FeatureCache
 from m2dx.evaluation.features import MeanLogMel
-from m2dx.evaluation.runner import EncoderScore, Progress, check_request, evaluate
+from m2dx.evaluation.runner import Progress, check_request, evaluate
 from m2dx.evaluation.tasks import ClipTask, ImageTask, check_dataset
 from m2dx.recipe.schema import Recipe
 from m2dx.results.by_step import write_step_scores
@@ -95,7 +95,7 @@ class Scoring:
 
     def run(
         self, encoder: AudioEncoder | ImageEncoder, console: Console, folder: Path, *, step: int | None = None
-    ) -> list[EncoderScore]:
+    ) -> list[Score]:
         """Scores an encoder and its baselines; prints the table and writes scores.json into the folder.
 
         A record of each score goes into results.jsonl in the folder of runs. The encoder is known there by the name of
@@ -111,12 +111,12 @@ class Scoring:
         folder.mkdir(parents=True, exist_ok=True)
         write_scores(scores, folder / "scores.json")
         if step is not None and self.recipe.evaluation.every is not None:
-            own = [entry.score for entry in scores if entry.encoder == PRETRAINED]
+            own = [score for score in scores if score.encoder == PRETRAINED]
             write_step_scores(folder, step, own)
         console.print(score_table(scores))
         return scores
 
-    def run_step(self, encoder: AudioEncoder | ImageEncoder, step: int, folder: Path) -> list[EncoderScore]:
+    def run_step(self, encoder: AudioEncoder | ImageEncoder, step: int, folder: Path) -> list[Score]:
         """Scores the encoder that a run had after a step, without baselines, which are scored once, at its end.
 
         Writes scores_by_step.jsonl in the run's folder, and a record of each score as `run` does.
@@ -125,7 +125,7 @@ class Scoring:
         alone = replace(self, recipe=self.recipe.model_copy(update={"evaluation": section}))
         checkpoint = CheckpointFolder(folder / "checkpoints").file(step)
         scores = alone._score(encoder, Source(f"{folder.name} step {step}", checkpoint), step=step)
-        write_step_scores(folder, step, [entry.score for entry in scores])
+        write_step_scores(folder, step, scores)
         return scores
 
     def _score(
@@ -135,7 +135,7 @@ class Scoring:
         *,
         step: int | None = None,
         progress: Progress | None = None,
-    ) -> list[EncoderScore]:
+    ) -> list[Score]:
         if isinstance(encoder, ImageEncoder) != (self.recipe.image is not None):
             raise RecipeError(
                 "encoder and recipe must both be of images, or both of audio, but one is and one is not"

@@ -96,8 +96,8 @@ def measure(folder: SweepFolder, points: Sequence[str], *, encoder: str = PRETRA
         entries = read_scores(run / "scores.json") if (run / "scores.json").exists() else []
         encoders |= {entry.encoder for entry in entries}
         scores = {
-            f"{e.score.task}/{e.score.protocol}/{e.score.metric}": Number(
-                100 * e.score.mean, None if e.score.ci95 is None else 100 * e.score.ci95
+            f"{e.task}/{e.protocol}/{e.metric}": Number(
+                100 * e.mean, None if e.ci95 is None else 100 * e.ci95
             )
             for e in entries
             if e.encoder == encoder

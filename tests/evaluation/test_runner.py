@@ -7,7 +7,7 @@ from m2dx.contract.components import Evaluator, Score
 from m2dx.contract.errors import CheckpointError, RecipeError
 from m2dx.evaluation.knn import Knn
 from m2dx.evaluation.linear import Linear
-from m2dx.evaluation.runner import EncoderScore, evaluate
+from m2dx.evaluation.runner import evaluate
 from m2dx.evaluation.tasks import ClipTask
 from m2dx.results.scores import read_scores, write_scores
 
@@ -41,8 +41,8 @@ def task(tone, list_dataset):
 def test_a_fixed_encoder_is_scored_once_with_all_seeds(task):
     encoder = Numbered(0.5)
     (entry,) = evaluate({"mine": lambda seed: encoder}, [task], {"probe": Recorder()}, seeds=(1, 2))
-    assert (entry.encoder, entry.score.protocol) == ("mine", "probe")
-    assert entry.score.values == pytest.approx((0.51, 0.52))
+    assert (entry.encoder, entry.protocol) == ("mine", "probe")
+    assert entry.values == pytest.approx((0.51, 0.52))
 
 
 def test_random_networks_are_pooled_over_seeds_and_not_kept(task):
@@ -55,9 +55,9 @@ def test_random_networks_are_pooled_over_seeds_and_not_kept(task):
         return encoder
 
     (entry,) = evaluate({"random_weights": random_weights}, [task], {"probe": Recorder()}, seeds=(1, 2, 3))
-    assert entry.score.values == pytest.approx((0.11, 0.22, 0.33))
-    assert entry.score.mean == pytest.approx(0.22)
-    assert entry.score.ci95 == pytest.approx(4.3027 * 0.11 / 3**0.5, rel=1e-3)
+    assert entry.values == pytest.approx((0.11, 0.22, 0.33))
+    assert entry.mean == pytest.approx(0.22)
+    assert entry.ci95 == pytest.approx(4.3027 * 0.11 / 3**0.5, rel=1e-3)
 
 
 @pytest.mark.parametrize("lacking", ["tasks", "evaluators", "seeds"])
@@ -82,13 +82,13 @@ def test_every_encoder_task_and_protocol_in_order_with_progress(task, spectrum_e
         seeds=(0, 1),
         progress=lambda done, total, text: seen.append((done, total, text)),
     )
-    assert [(entry.encoder, entry.score.protocol) for entry in scores] == [
+    assert [(entry.encoder, entry.protocol) for entry in scores] == [
         ("bands", "knn1"),
         ("bands", "linear"),
         ("two", "knn1"),
         ("two", "linear"),
     ]
-    assert scores[0].score.mean == scores[1].score.mean == 1.0
+    assert scores[0].mean == scores[1].mean == 1.0
     assert seen[0] == (0, 8, "bands: tones, knn1") and seen[-1] == (8, 8, "done")
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
 
@@ -111,8 +111,3 @@ def test_another_file_is_refused(tmp_path, content):
     path.write_text(content)
     with pytest.raises(CheckpointError, match=r"scores\.json must be scores written by m2dx"):
         read_scores(path)
-
-
-def test_entries_compare_by_value():
-    score = Score("t", "accuracy", 0.5, None, (0.5,), "knn")
-    assert EncoderScore("a", score) == EncoderScore("a", Score("t", "accuracy", 0.5, None, (0.5,), "knn"))

@@ -4,17 +4,16 @@ import re
 from rich.console import Console
 
 from m2dx.contract.components import Score
-from m2dx.evaluation.runner import EncoderScore
 from m2dx.results.score_table import markdown_table, score_table
 
 SCORES = [
-    EncoderScore("m2dx", Score("drums", "accuracy", 0.5, 0.0123, (0.5,), "linear")),
-    EncoderScore("m2dx", Score("chords", "mAP", 0.25, None, (0.25,), "knn")),
-    EncoderScore("random [0]", Score("drums", "accuracy", 0.4567, None, (0.4567,), "linear")),
+    Score("drums", "accuracy", 0.5, 0.0123, (0.5,), "linear", encoder="m2dx"),
+    Score("chords", "mAP", 0.25, None, (0.25,), "knn", encoder="m2dx"),
+    Score("drums", "accuracy", 0.4567, None, (0.4567,), "linear", encoder="random [0]"),
 ]
 
 
-def shown(scores: list[EncoderScore], *, width: int, **style: object) -> str:
+def shown(scores: list[Score], *, width: int, **style: object) -> str:
     out = io.StringIO()
     Console(file=out, width=width, markup=False, **style).print(score_table(scores, title="Run"))
     return out.getvalue()
@@ -43,7 +42,7 @@ def test_the_rich_table_marks_the_best_of_each_row():
 def test_many_tasks_fit_on_a_narrow_terminal():
     names = ["pretrained", "random_weights", "mean_logmel"]
     scores = [
-        EncoderScore(name, Score(f"task{number}", "accuracy", number / 10, 0.012, (0.1,), protocol))
+        Score(f"task{number}", "accuracy", number / 10, 0.012, (0.1,), protocol, encoder=name)
         for name in names
         for number in range(8)
         for protocol in ("knn", "linear")

@@ -7,7 +7,6 @@ from html.parser import HTMLParser
 import numpy as np
 
 from m2dx.contract.components import Score
-from m2dx.evaluation.runner import EncoderScore
 from m2dx.report.checkpoints import CheckpointPictures
 from m2dx.report.clip_pictures import ClipPictures, Strip
 from m2dx.report.figures import MaskedExample
@@ -94,7 +93,7 @@ def some_pictures(name="a clip", *, states=("Start", "Step 1,000")):
 
 
 def entry(encoder, mean, *, ci95=0.01, task="instrument", protocol="linear"):
-    return EncoderScore(encoder, Score(task, "accuracy", mean, ci95, (mean,), protocol))
+    return Score(task, "accuracy", mean, ci95, (mean,), protocol, encoder=encoder)
 
 
 RECIPE = """name: small-run

@@ -14,7 +14,6 @@ import m2dx
 from m2dx import cli
 from m2dx.contract.components import Score
 from m2dx.contract.errors import CheckpointError, M2dxError
-from m2dx.evaluation.runner import EncoderScore
 from m2dx.results.formats import comma_separated, markdown
 from m2dx.results.scores import write_scores
 from m2dx.results.table import ResultTable
@@ -26,16 +25,16 @@ RATIOS, SEEDS = ("0.6", "0.8"), ("0", "1", "2")
 
 def scores_of(
     esc: float, drums: float | None, *, knn: float | None = None, encoder: str = "pretrained"
-) -> list[EncoderScore]:
+) -> list[Score]:
     values = {("esc", "linear"): esc, ("drums", "linear"): drums, ("esc", "knn"): knn}
     return [
-        EncoderScore(encoder, Score(task, "accuracy", value, 0.01, (value,), protocol))
+        Score(task, "accuracy", value, 0.01, (value,), protocol, encoder=encoder)
         for (task, protocol), value in values.items()
         if value is not None
     ]
 
 
-def finish(folder: SweepFolder, name: str, scores: list[EncoderScore], *, loss: float = 0.5) -> None:
+def finish(folder: SweepFolder, name: str, scores: list[Score], *, loss: float = 0.5) -> None:
     run = folder.run(name)
     (run / "encoder").mkdir(parents=True)
     (run / "encoder" / "config.json").touch()
