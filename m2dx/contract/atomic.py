@@ -1,28 +1,71 @@
-"""TODO m2dx/contract/atomic.py."""
+"""Files that a kill or a full disk cannot cut: a reader finds the old content or the new one, whole.
+
+Whatever m2dx writes for later is written here, aside and under another name first; only the rename makes it visible.
+Lines that are appended (metrics, results) are the exception: their readers skip a line that was cut off.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+Writer = Callable[[BinaryIO], object]
+"""Writes the content of a file to it."""
 
-def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Gives `path` the content that `write` writes, at once: written aside, synced, renamed."""
+
+def replace_file(path: Path, write: Writer, *, shared: bool = False) -> None:
+    """Gives `path` the content that `write` writes, at once: written aside, synced, renamed.
+
+    The folder is made where it is missing; the file's rights follow the umask. `shared`: other processes may write the
+    same file at the same time. Raises OSError where the disk refuses it; the old content stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial" if shared else f".{path.name}.partial")
     try:
         with open(partial, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)  # it would take the space that is lacking
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()  # it would take the space that may be lacking
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def replace_text(path: Path, text: str, *, errors: str = "strict") -> None:
+    """Gives `path` a text in UTF-8, at once, as `replace_file` does; `errors` as in `open`."""
+    content = text.encode("utf-8", errors)
+    replace_file(path, lambda file: file.write(content))
+
+
+def replace_json(path: Path, content: object) -> None:
+    """Gives `path` a value as indented JSON, at once, as `replace_file` does."""
+    replace_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def replace_files(folder: Path, files: Mapping[str, Writer]) -> None:
+    """Gives a folder several files that belong together, by name; the last one is there only with all the others.
+
+    It is removed first and written last, so that whoever finds it never reads the files of two times. Other files of
+    the folder stay. Raises OSError as `replace_file` does.
+    """
+    (folder / list(files)[-1]).unlink(missing_ok=True)
+    for name, write in files.items():
+        replace_file(folder / name, write)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Keeps a rename also where the power fails; Windows cannot open a folder for it."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

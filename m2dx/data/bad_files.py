@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable
 from pathlib import Path
 
+from m2dx.contract.atomic import replace_text
 from m2dx.contract.errors import TrainingError
 from m2dx.data.crops import BadFile
 
@@ -49,10 +51,11 @@ class BadFiles:
 
     def write(self, path: Path) -> None:
         """A table of path and reason, separated by tabs; only the header when there are none."""
-        with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-            writer.writerow(("path", "reason"))
-            writer.writerows(sorted(self._reasons.items()))
+        text = io.StringIO()
+        writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+        writer.writerow(("path", "reason"))
+        writer.writerows(sorted(self._reasons.items()))
+        replace_text(path, text.getvalue(), errors="surrogateescape")
 
     def state_dict(self) -> dict[str, str]:
         """Reason by path, for a checkpoint."""

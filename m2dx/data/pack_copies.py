@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from m2dx.contract.atomic import replace_text
 from m2dx.contract.errors import AudioError, TrainingError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def begin_copy(folder: Path, url: str, *, keep_bytes: int | None, files: Sequenc
         if known is None and any(path.suffix != ".lock" for path in folder.iterdir()):
             raise AudioError(f"{folder} must be empty or new to keep the pack of {url}; give another `path`")
         if known != settings:
-            _write(source, json.dumps(settings).encode())
+            replace_text(source, json.dumps(settings))
     for name in files:
         ensure_file(url, folder, name)
 
@@ -140,12 +141,6 @@ def _lock(path: Path) -> Any:
     from filelock import FileLock
 
     return FileLock(path.with_name(f".{path.name}.lock"))
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 @dataclass(frozen=True)

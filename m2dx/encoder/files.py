@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from m2dx.contract.atomic import replace_file
 from m2dx.contract.errors import AudioError
 from m2dx.data.reading import read_wav
 from m2dx.encoder.audio import AudioEncoder
@@ -42,7 +45,6 @@ def encode_files(
 
 def write_npy(encoded: Iterable[EncodedFile], folder: Path) -> int:
     """One .npy file per audio file, `<its name>.npy`; the number written. AudioError where two names are the same."""
-    folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, Path] = {}
     for item in encoded:
         name = f"{item.path.name}.npy"
@@ -51,7 +53,7 @@ def write_npy(encoded: Iterable[EncodedFile], folder: Path) -> int:
                 f"names must differ to be written beside each other, but {written[name]} and {item.path} are both "
                 f"{item.path.name}; write a Parquet table instead (--output FILE.parquet)"
             )
-        np.save(folder / name, item.features)
+        replace_file(folder / name, partial(np.save, arr=item.features))
         written[name] = item.path
     return len(written)
 
@@ -64,12 +66,16 @@ def write_parquet(encoded: Iterable[EncodedFile], path: Path) -> int:
     except ImportError as error:
         raise AudioError("Parquet needs pyarrow: pip install 'm2dx[parquet]'") from error
     schema = pa.schema([("path", pa.string()), ("frame", pa.int32()), ("features", pa.list_(pa.float32()))])
-    path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
-    with pq.ParquetWriter(path, schema) as writer:
-        for item in encoded:
-            rows = np.atleast_2d(item.features)
-            columns = [[str(item.path)] * len(rows), list(range(len(rows))), list(rows)]
-            writer.write_table(pa.table(columns, schema=schema))
-            count += 1
+
+    def write(file: BinaryIO) -> None:
+        nonlocal count
+        with pq.ParquetWriter(file, schema) as writer:
+            for item in encoded:
+                rows = np.atleast_2d(item.features)
+                columns = [[str(item.path)] * len(rows), list(range(len(rows))), list(rows)]
+                writer.write_table(pa.table(columns, schema=schema))
+                count += 1
+
+    replace_file(path, write)
     return count

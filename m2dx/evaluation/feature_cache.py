@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
 from itertools import chain
@@ -14,9 +13,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from m2dx.contract.atomic import replace_file
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Features
 from m2dx.contract.version import package_version
 from m2dx.data.packs import audio_state
@@ -100,14 +100,7 @@ def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
 
 def _write(path: Path, x: Tensor, encoder: nn.Module, task: EvaluationTask) -> None:
     about = {"task": task.name, "encoder": type(encoder).__qualname__, "m2dx": package_version()}
-    partial = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
-        os.close(handle)
-        save_file({"x": x.contiguous()}, partial, metadata=about)
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
+        replace_file(path, lambda file: file.write(save({"x": x.contiguous()}, metadata=about)), shared=True)
+    except OSError as error:
         logger.warning("features are not kept: %s cannot be written: %s", path, error)
-        if partial is not None:
-            Path(partial).unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from m2dx.contract.atomic import replace_json
 from m2dx.contract.errors import M2dxError
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_any_encoder
@@ -154,7 +154,7 @@ def write_summary(trainer: Trainer, summary: TrainingSummary, console: Console) 
         content["failed_evaluations"] = trainer.scoring.failed
     if np.isfinite(run.clips.durations).all():
         content["hours_of_data"] = round(float(run.clips.durations.sum()) / 3600, 3)
-    (run.folder / "summary.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    replace_json(run.folder / "summary.json", content)
     console.print(
         f"trained {summary.steps} of {summary.total_steps} steps in {summary.seconds / 60:.1f} min, "
         f"{summary.bad_files} bad files, {summary.collapse_warnings} collapse warnings"

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from m2dx.contract.atomic import replace_text
 from m2dx.report.data_facts import data_table
 from m2dx.report.figures import (
     VIEWS,
@@ -93,7 +94,7 @@ def write_report(
         reproduction=reproduction(run, recipe),
     )
     path = folder / "report.html"
-    path.write_text(page, encoding="utf-8", errors="replace")  # file names may hold bytes that are not text
+    replace_text(path, page, errors="replace")  # file names may hold bytes that are not text
     return path
 
 

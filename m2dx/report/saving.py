@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
+from m2dx.contract.atomic import replace_file
 from m2dx.contract.errors import M2dxError
 
 DOTS_PER_INCH = 150
@@ -20,9 +21,17 @@ def save_figure(figure: Figure, path: Path, *, dots_per_inch: int = DOTS_PER_INC
     check_picture_path(path)
     metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with matplotlib.rc_context({"svg.hashsalt": "m2dx", "svg.fonttype": "none"}):
-            figure.savefig(path, dpi=dots_per_inch, metadata=metadata, facecolor="white")
+            replace_file(
+                path,
+                lambda file: figure.savefig(
+                    file,
+                    format=path.suffix[1:],
+                    dpi=dots_per_inch,
+                    metadata=metadata,
+                    facecolor="white",
+                ),
+            )
     except OSError as error:
         raise M2dxError(f"{path} could not be written: {error.strerror or error}") from error
     return path

@@ -10,7 +10,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from m2dx.contract.atomic import replace_file
+from m2dx.contract.atomic import replace_text
 from m2dx.contract.components import Score
 
 STEP_SCORES_FILE = "scores_by_step.jsonl"
@@ -46,7 +46,7 @@ def drop_step_scores(folder: Path, *, after: int) -> None:
 
 def _write(folder: Path, lines: list[dict[str, Any]]) -> None:
     text = "".join(f"{json.dumps(line, allow_nan=False, default=str)}\n" for line in lines)
-    replace_file(folder / STEP_SCORES_FILE, lambda file: file.write(text.encode("ascii")))
+    replace_text(folder / STEP_SCORES_FILE, text)
 
 
 def _parse(row: str) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from rich.progress import (
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from m2dx.contract.atomic import replace_file
+from m2dx.contract.atomic import replace_text
 from m2dx.contract.errors import TrainingError
 from m2dx.recipe.schema import TrainSection
 from m2dx.training.distributed import Processes
@@ -91,7 +91,7 @@ class MetricsWriter:
                 for line in path.read_text(encoding="utf-8").splitlines()
                 if _step_of(line) <= self.start_step
             ]
-            replace_file(path, lambda file: file.write("".join(f"{line}\n" for line in kept).encode()))
+            replace_text(path, "".join(f"{line}\n" for line in kept))
             for line in kept:
                 self.last |= json.loads(line)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  closed with the run

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from m2dx.contract.atomic import replace_file
+from m2dx.contract.atomic import replace_text
 from m2dx.contract.errors import RecipeError
 from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder
 from m2dx.recipe.loading import recipe_to_mapping, recipe_to_yaml
@@ -87,7 +87,7 @@ def start_run_folder(recipe: Recipe, *, resume: bool) -> Path:
         for name in ("tensorboard", "checkpoints", "encoder", "scores_by_step"):
             with contextlib.suppress(OSError):  # not there, or with files of someone else
                 (folder / name).rmdir()
-    replace_file(folder / "recipe.yaml", lambda file: file.write(recipe_to_yaml(recipe).encode()))
+    replace_text(folder / "recipe.yaml", recipe_to_yaml(recipe))
     return folder
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from m2dx.contract.atomic import replace_file, replace_json, replace_text
 from m2dx.contract.components import Clip
 from m2dx.contract.errors import AudioError
 from m2dx.contract.wording import counted
@@ -21,7 +21,7 @@ from m2dx.data.bad_files import BadFiles
 from m2dx.data.loader import worker_loader
 from m2dx.data.packing.encoding import Encoded, Format, Members, gather
 from m2dx.data.packing.plan import ClipSet, Plan, fingerprint, key_of, make_plan
-from m2dx.data.packing.shards import ShardRecord, ShardWriter, write_whole
+from m2dx.data.packing.shards import ShardRecord, ShardWriter
 from m2dx.data.packs import MANIFEST, MEMBERS, VERSION
 
 BAD_FILES = "bad_files.tsv"
@@ -113,7 +113,7 @@ def _begin(folder: Path, identity: str) -> list[ShardRecord]:
     if MANIFEST in there:
         raise AudioError(f"{folder} must not be a finished pack; remove it, or take another folder")
     if not there:
-        write_whole(folder / _STARTED, json.dumps({"fingerprint": identity}).encode())
+        replace_text(folder / _STARTED, json.dumps({"fingerprint": identity}))
         return []
     try:
         begun = json.loads((folder / _STARTED).read_text(encoding="utf-8"))["fingerprint"]
@@ -262,9 +262,8 @@ def _finish(
     ledger = BadFiles(len(plan.stretches), max_bad_fraction=1.0)
     ledger.add((path, why) for (path, *_), why in bad.items())
     ledger.write(folder / BAD_FILES)
-    buffer = io.BytesIO()
-    np.save(buffer, np.array([row for record in records for row in record.rows], dtype=np.int64))
-    write_whole(folder / MEMBERS, buffer.getvalue())
+    rows = np.array([row for record in records for row in record.rows], dtype=np.int64)
+    replace_file(folder / MEMBERS, lambda file: np.save(file, rows))
     shards = [
         {"url": r.name, "nsamples": len(r.rows), "filesize": r.bytes, "sha256": r.sha256} for r in records
     ]
@@ -277,7 +276,7 @@ def _finish(
         "fingerprint": identity,
         "shardlist": shards,
     }
-    write_whole(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    replace_json(folder / MANIFEST, manifest)
     for record in records:
         (folder / f"{record.name}.json").unlink()
     (folder / _STARTED).unlink()
@@ -307,5 +306,5 @@ def _write_list(
         number = plan.stretch_of(clip)
         if number in names and key_of(clip) not in bad:
             lines.append(json.dumps({"path": names[number], **_known(clip, plan.stretches[number].begin)}))
-    write_whole(path, ("\n".join(lines) + "\n").encode())
+    replace_text(path, "\n".join(lines) + "\n")
     return len(lines) - 1

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from m2dx.contract.atomic import replace_text
 from m2dx.data.packing.encoding import Encoded
 
 _BLOCK = 512  # of tar
@@ -41,7 +42,7 @@ class ShardRecord:
 
     def write(self, folder: Path) -> None:
         """Beside the shard, by which the shard counts as done."""
-        write_whole(folder / f"{self.name}.json", json.dumps(asdict(self)).encode())
+        replace_text(folder / f"{self.name}.json", json.dumps(asdict(self)))
 
     def remove(self, folder: Path) -> None:
         """The shard with its record."""
@@ -130,13 +131,3 @@ class _Hashed(io.RawIOBase):
         """Without finishing."""
         self._file.close()
         super().close()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file aside, and renames it when all is on the disk."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
 
+from m2dx.contract.atomic import replace_text
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.hookspecs import ENTRY_POINT_GROUP
 
@@ -96,8 +97,7 @@ def write_plugin(name: str, folder: Path) -> Path:
         raise _not_written(package, error) from error
     try:
         for file, text in contents.items():
-            (package / file).parent.mkdir(parents=True, exist_ok=True)
-            (package / file).write_text(text, encoding="utf-8")
+            replace_text(package / file, text)
     except OSError as error:
         shutil.rmtree(package, ignore_errors=True)  # half a plugin, which the next try would stumble over
         raise _not_written(package, error) from error
