@@ -31,9 +31,10 @@ from m2dx.encoder.audio import load_encoder
 from m2dx.evaluation.metrics import half_width_95
 from m2dx.jobs.train import run_recipe
 from m2dx.recipe.loading import load_recipe
-from m2dx.results.score_table import markdown_table
+from m2dx.results.formats import markdown
 from m2dx.results.scores import read_scores, write_scores
 from m2dx.results.scoring import Scoring
+from m2dx.results.table import score_table
 
 
 def pool(runs: list[list[Score]]) -> list[Score]:
@@ -99,7 +100,7 @@ def main() -> None:
     if seconds:
         print(f"training took {', '.join(f'{s / 60:.1f}' for s in seconds)} min")
     print()
-    print(markdown_table(pooled))
+    print(markdown(score_table(pooled)))
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         write_scores(pooled, args.json)

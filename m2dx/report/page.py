@@ -25,10 +25,11 @@ from m2dx.report.figures import (
 )
 from m2dx.report.pictures import RunPictures
 from m2dx.report.reproduce import reproduction
-from m2dx.report.scores import arrange_scores, verdict
+from m2dx.report.scores import arrange_scores, score_details, verdict
 from m2dx.report.scores_by_step import by_column, step_figure, step_table
 from m2dx.report.summary_facts import date_of, read_recipe_text, recipe_facts, summary_facts, warnings
 from m2dx.results.by_step import StepScore
+from m2dx.results.formats import html_table
 from m2dx.results.run_folder import read_run
 
 MOST_BAD_FILES = 50
@@ -79,7 +80,9 @@ def write_report(
         date=date_of(run.metrics),
         facts=summary_facts(run),
         warnings=warnings(run),
-        table=arrange_scores(run.scores),
+        scores=arrange_scores(run.scores) if run.scores else None,
+        score_details=score_details(run.scores),
+        html_table=lambda table: Markup(html_table(table)),
         verdict=verdict(run.scores),
         step_table=step_table(run.step_scores),
         step_plots=_step_plots(run.step_scores),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from m2dx.contract.components import Score
+from m2dx.results.table import Group, ResultTable, Row, cells_of
 
 PRETRAINED = "pretrained"
 _TITLES = {PRETRAINED: "Pre-trained", "random_weights": "Random weights", "mean_logmel": "Mean log-mel"}
@@ -14,49 +14,32 @@ _TITLES = {PRETRAINED: "Pre-trained", "random_weights": "Random weights", "mean_
 Column = tuple[str, str, str]  # task, protocol, metric
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One score as text."""
-
-    text: str
-    is_best: bool
-
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """An encoder and its score in each column."""
-
-    encoder: str
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class ScoreTable:
-    """Scores in percent, the best of each column marked."""
-
-    tasks: tuple[tuple[str, int], ...]  # name, columns
-    columns: tuple[Column, ...]
-    rows: tuple[ScoreRow, ...]
-    details: tuple[tuple[str, ...], ...]  # encoder, task, protocol, values, details; one line per score
-    has_intervals: bool
-
-
-def arrange_scores(scores: Sequence[Score]) -> ScoreTable:
-    """The table of the scores; a task's columns stand together, and encoders keep their order."""
+def arrange_scores(scores: Sequence[Score]) -> ResultTable:
+    """A row per encoder, the best of each column marked; the columns of a task stand together."""
     by_encoder, columns = _by_encoder(scores)
     tasks = {task: sum(column[0] == task for column in columns) for task, _, _ in columns}
-    best = {c: max(row[c].mean for row in by_encoder.values() if c in row) for c in columns}
+    by_column = [cells_of([row.get(column) for row in by_encoder.values()]) for column in columns]
     rows = [
-        ScoreRow(encoder_title(encoder), tuple(_cell(row.get(c), best[c]) for c in columns))
-        for encoder, row in by_encoder.items()
+        Row(encoder_title(encoder), (), cells)
+        for encoder, cells in zip(by_encoder, zip(*by_column, strict=True), strict=True)
     ]
-    return ScoreTable(
-        tasks=tuple(tasks.items()),
-        columns=tuple(columns),
-        rows=tuple(rows),
-        details=tuple(_details(entry) for entry in scores),
-        has_intervals=any(entry.ci95 is not None for entry in scores),
+    notes = ["In percent; the best of each column is bold."]
+    if any(score.ci95 is not None for score in scores):
+        notes.append("After ±: half of the 95 % confidence interval over seeds or folds.")
+    return ResultTable(
+        title="",
+        heading="Encoder",
+        info=(),
+        columns=tuple(f"{protocol}\n{metric}" for _, protocol, metric in columns),
+        groups=(Group("", tuple(rows)),),
+        notes=tuple(notes),
+        spans=tuple(tasks.items()),
     )
+
+
+def score_details(scores: Sequence[Score]) -> list[tuple[str, ...]]:
+    """Encoder, task, protocol, values and details of each score."""
+    return [_details(score) for score in scores]
 
 
 def verdict(scores: Sequence[Score]) -> str:
@@ -101,13 +84,6 @@ def _low(score: Score) -> float:
 
 def _high(score: Score) -> float:
     return score.mean + (score.ci95 or 0.0)
-
-
-def _cell(score: Score | None, best: float) -> Cell:
-    if score is None:
-        return Cell("not measured", is_best=False)
-    interval = "" if score.ci95 is None else f" ± {100 * score.ci95:.1f}"
-    return Cell(f"{100 * score.mean:.1f}{interval}", is_best=score.mean == best)
 
 
 def _details(score: Score) -> tuple[str, ...]:

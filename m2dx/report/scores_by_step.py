@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from m2dx.report.figures import ACCENT, PANEL_INCHES, TICKS, dress, thin_frame
 from m2dx.results.by_step import Column, StepScore
-
-
-@dataclass(frozen=True)
-class StepTable:
-    """Scores by step, a column for each task, protocol and metric."""
-
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[int, tuple[str, ...]], ...]  # step, a text for each column
+from m2dx.results.table import Cell, Group, ResultTable, Row
 
 
 def by_column(scores: Sequence[StepScore]) -> dict[Column, list[StepScore]]:
@@ -28,15 +20,15 @@ def by_column(scores: Sequence[StepScore]) -> dict[Column, list[StepScore]]:
     return columns
 
 
-def step_table(scores: Sequence[StepScore]) -> StepTable:
-    """A row for each step."""
+def step_table(scores: Sequence[StepScore]) -> ResultTable:
+    """A row for each step, a column for each task, protocol and metric."""
     columns = tuple(by_column(scores))
-    texts = {(score.step, score.column): score.text for score in scores}
-    steps = sorted({score.step for score in scores})
-    rows = tuple(
-        (step, tuple(texts.get((step, column), "not measured") for column in columns)) for step in steps
-    )
-    return StepTable(columns, rows)
+    found = {(score.step, score.column): Cell.percent(score.mean, score.ci95) for score in scores}
+    rows = [
+        Row(f"{step:,}", (), tuple(found.get((step, column)) for column in columns))
+        for step in sorted({score.step for score in scores})
+    ]
+    return ResultTable("", "Step", (), tuple(map("\n".join, columns)), (Group("", tuple(rows)),))
 
 
 def step_figure(column: Column, scores: Sequence[StepScore]) -> Figure:

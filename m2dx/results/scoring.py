@@ -23,10 +23,11 @@ from m2dx.evaluation.runner import Progress, check_request, evaluate
 from m2dx.evaluation.tasks import ClipTask, ImageTask, check_dataset
 from m2dx.recipe.schema import Recipe
 from m2dx.results.by_step import write_step_scores
+from m2dx.results.formats import terminal
 from m2dx.results.recording import Source, plugin_versions, records_of
 from m2dx.results.records import RESULTS_FILE, append_records
-from m2dx.results.score_table import score_table
 from m2dx.results.scores import write_scores
+from m2dx.results.table import score_table
 from m2dx.training.distributed import pick_device
 from m2dx.training.prepare import check_media
 
@@ -113,7 +114,7 @@ class Scoring:
         if step is not None and self.recipe.evaluation.every is not None:
             own = [score for score in scores if score.encoder == PRETRAINED]
             write_step_scores(folder, step, own)
-        console.print(score_table(scores))
+        console.print(*terminal(score_table(scores)))
         return scores
 
     def run_step(self, encoder: AudioEncoder | ImageEncoder, step: int, folder: Path) -> list[Score]:

@@ -1,9 +1,13 @@
-"""A table of scores, ready to be written in any format."""
+"""A table of scores, ready for every writer in `m2dx.results.formats`; comes without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from m2dx.contract.components import Score
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,20 @@ class Cell:
     ci95: float | None  # half width of the 95 % confidence interval
     decimals: int = 1
     marks: tuple[str, ...] = ()
+    is_best: bool = False  # of those that it stands beside; writers make it bold
+
+    @classmethod
+    def percent(
+        cls,
+        mean: float,
+        ci95: float | None,
+        *,
+        decimals: int = 1,
+        marks: tuple[str, ...] = (),
+        is_best: bool = False,
+    ) -> Cell:
+        """From a score in [0, 1]."""
+        return cls(100 * mean, None if ci95 is None else 100 * ci95, decimals, marks, is_best)
 
     @property
     def text(self) -> str:
@@ -24,7 +42,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """An encoder with its scores."""
+    """A line of the table: an encoder, or a task, with its scores."""
 
     label: str
     info: tuple[str, ...]  # as many as the table's; empty where there is nothing to say
@@ -41,20 +59,30 @@ class Group:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Scores in percent, by encoder and column."""
+    """Scores in percent by row and column."""
 
-    title: str
+    title: str  # empty: none
     heading: str  # of the first column
     info: tuple[str, ...]  # headings of the columns that are not scores
-    columns: tuple[str, ...]  # headings of the scores
+    columns: tuple[str, ...]  # headings of the scores; HTML keeps their line breaks, the others write a comma
     groups: tuple[Group, ...]
-    marks: Mapping[str, str]  # what each mark means
-    notes: tuple[str, ...]
+    marks: Mapping[str, str] = field(default_factory=dict)  # what each mark means
+    notes: tuple[str, ...] = ()
+    spans: tuple[tuple[str, int], ...] = ()  # headings above `columns`, with how many each covers; or none
 
     @property
     def width(self) -> int:
         """Columns in all."""
         return 1 + len(self.info) + len(self.columns)
+
+    @property
+    def column_titles(self) -> tuple[str, ...]:
+        """The headings of the scores, each in one line with the heading above it."""
+        above = [heading for heading, count in self.spans for _ in range(count)] or [""] * len(self.columns)
+        return tuple(
+            ", ".join(filter(None, (heading, *name.split("\n"))))
+            for heading, name in zip(above, self.columns, strict=True)
+        )
 
 
 class Marks:
@@ -78,3 +106,28 @@ class Marks:
             number, rest = divmod(number - 1, 26)
             letters = chr(ord("a") + rest) + letters
         return letters
+
+
+def score_table(scores: Sequence[Score], *, title: str = "") -> ResultTable:
+    """A row for each task, protocol and metric, a column for each encoder, in the order in which they come.
+
+    The best mean of each row is marked as such.
+    """
+    encoders = tuple(dict.fromkeys(score.encoder for score in scores))
+    lines: dict[tuple[str, str, str], dict[str, Score]] = {}
+    for score in scores:
+        lines.setdefault((score.task, score.protocol, score.metric), {})[score.encoder] = score
+    rows = tuple(
+        Row(task, (f"{protocol} ({metric})",), cells_of([found.get(encoder) for encoder in encoders]))
+        for (task, protocol, metric), found in lines.items()
+    )
+    return ResultTable(title, "task", ("protocol",), encoders, (Group("", rows),))
+
+
+def cells_of(scores: Sequence[Score | None]) -> tuple[Cell | None, ...]:
+    """Cells of scores that are compared with each other; of those with the best mean `is_best` is set."""
+    best = max((score.mean for score in scores if score is not None), default=None)
+    return tuple(
+        None if score is None else Cell.percent(score.mean, score.ci95, is_best=score.mean == best)
+        for score in scores
+    )

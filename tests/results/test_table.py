@@ -4,7 +4,8 @@ import re
 from rich.console import Console
 
 from m2dx.contract.components import Score
-from m2dx.results.score_table import markdown_table, score_table
+from m2dx.results.formats import html_table, markdown, terminal
+from m2dx.results.table import score_table
 
 SCORES = [
     Score("drums", "accuracy", 0.5, 0.0123, (0.5,), "linear", encoder="m2dx"),
@@ -15,17 +16,23 @@ SCORES = [
 
 def shown(scores: list[Score], *, width: int, **style: object) -> str:
     out = io.StringIO()
-    Console(file=out, width=width, markup=False, **style).print(score_table(scores, title="Run"))
+    Console(file=out, width=width, markup=False, **style).print(*terminal(score_table(scores, title="Run")))
     return out.getvalue()
 
 
 def test_markdown_has_tasks_and_protocols_by_encoder():
-    assert markdown_table(SCORES) == (
-        "| task, protocol           |       m2dx | random [0] |\n"
-        "| ------------------------ | ---------: | ---------: |\n"
-        "| drums, linear (accuracy) | 50.0 ± 1.2 |       45.7 |\n"
-        "| chords, knn (mAP)        |       25.0 |          - |\n"
+    assert markdown(score_table(SCORES)) == (
+        "| task | protocol | m2dx | random [0] |\n"
+        "| --- | --- | ---: | ---: |\n"
+        "| drums | linear (accuracy) | **50.0 ± 1.2** | 45.7 |\n"
+        "| chords | knn (mAP) | **25.0** | - |\n"
     )
+
+
+def test_html_escapes_what_it_is_given_and_says_what_is_not_measured():
+    text = html_table(score_table([*SCORES, Score("<b>", "mAP", 0.5, None, (0.5,), "knn", encoder="m2dx")]))
+    assert '<th scope="row">&lt;b&gt;</th>' in text and "<td>not measured</td>" in text
+    assert '<td><strong class="best">50.0 ± 1.2</strong></td><td>45.7</td>' in text
 
 
 def test_the_rich_table_marks_the_best_of_each_row():
