@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import operator
 import re
 import types
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -23,9 +26,13 @@ from pydantic import (
     ValidationError,
     create_model,
 )
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from m2dx.contract.paths import RecipePath
+
+LARGEST_INTEGER = 2**63 - 1
+LARGEST_NUMBER = 1e18
+"""Larger numbers mean nothing in a recipe, and overflow where they are used."""
 
 NO_SOURCE: dict[str, Any] = {"use_attribute_docstrings": False}
 """For models that are made here: pydantic would look for their source in every module of every caller, in vain."""
@@ -117,7 +124,7 @@ def option_model(kind: str, component: Any, options: Mapping[str, inspect.Parame
     for name, parameter in options.items():
         if name.startswith("_") or hasattr(ComponentSpec, name) or name in ComponentSpec.model_fields:
             raise TypeError(f"an option cannot be called {name!r}, which has a meaning of its own in recipes")
-        annotation = rewrite(annotations[name], _recipe_path)
+        annotation = rewrite(annotations[name], _recipe_type)
         default = ... if parameter.default is parameter.empty else parameter.default
         try:
             adapter: TypeAdapter[Any] = TypeAdapter(annotation)
@@ -155,8 +162,30 @@ def _first_line(component: type) -> str:
     return inspect.cleandoc(component.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
 
 
-def _recipe_path(annotation: Any) -> Any:
-    return RecipePath if annotation is Path else None
+def _recipe_type(annotation: Any) -> Any:
+    return RecipePath if annotation is Path else guarded_number(annotation)
+
+
+def guarded_number(annotation: Any) -> Any:
+    """For `int` and `float`, with constraints, the type that refuses booleans and what is too large; else None."""
+    kind, *constraints = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    if kind is int or kind is float:
+        annotated: Any = Annotated
+        return annotated[(kind, *constraints, BeforeValidator(_no_boolean), AfterValidator(_not_too_large))]
+    return None
+
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise PydanticCustomError("boolean", "must be a number")
+    return value
+
+
+def _not_too_large(value: int | float) -> int | float:
+    largest = LARGEST_INTEGER if isinstance(value, int) else LARGEST_NUMBER
+    if math.isfinite(value) and abs(value) > largest:
+        raise PydanticCustomError("too_large", "must be at most {largest}", {"largest": f"{largest:.3g}"})
+    return value
 
 
 def rewrite(annotation: Any, swap: Callable[[Any], Any]) -> Any:

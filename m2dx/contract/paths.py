@@ -5,8 +5,10 @@ A relative value of a variable that begins a path is relative to the current fol
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +42,8 @@ def expand(text: str, *, folder: Path) -> Path:
 
     if not text:
         raise ValueError("must be a path, but is empty")
+    if "\0" in text:
+        raise ValueError("must be a path, but has a NUL character")
     try:
         path = Path(_VARIABLE.sub(value_of, text)).expanduser()
     except RuntimeError as error:  # ~someone
@@ -47,6 +51,15 @@ def expand(text: str, *, folder: Path) -> Path:
     start = Path() if _VARIABLE.match(text) else folder
     # normpath, not resolve: links in the path stay as the user wrote them.
     return Path(os.path.normpath(start.absolute() / path))
+
+
+def check_regular(path: Path) -> None:
+    """Raises OSError where a file is missing, a folder, or a pipe or device, from which reading might never end."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "Not a regular file, but a pipe or a device", str(path))
 
 
 def _from_text(value: object) -> object:

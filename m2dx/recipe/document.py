@@ -1,14 +1,17 @@
-"""A recipe as a tree of values that know where they were written."""
+"""A recipe as a tree of values that know where they were written, read from YAML 1.2 (the core schema)."""
 
 from __future__ import annotations
 
-import datetime
+import io
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.paths import PlacedText
@@ -26,7 +29,7 @@ class Place:
         return self.source if self.line is None else f"{self.source}:{self.line}"
 
 
-Scalar: TypeAlias = "str | int | float | bool | bytes | datetime.date | None"
+Scalar: TypeAlias = "str | int | float | bool | None"
 Value: TypeAlias = "dict[str, Entry] | list[Entry] | Scalar"
 
 
@@ -111,28 +114,63 @@ def _other_component(base: dict[str, Entry], over: dict[str, Entry]) -> bool:
     return "name" in base and "name" in over and base["name"].value != over["name"].value
 
 
-_MERGE_TAG = "tag:yaml.org,2002:merge"
+MOST_VALUES = 20_000
+"""Values of a recipe at most, with what its aliases repeat."""
+MOST_LEVELS = 40
+"""Mappings and lists inside of each other at most."""
+
+_TAG = "tag:yaml.org,2002:"
+_TAGS = frozenset(_TAG + kind for kind in "null bool int float str timestamp value".split())
+"""Tags of the scalars; what YAML 1.1 reads as a time or a value is text."""
+_NULL = frozenset({"", "~", "null", "Null", "NULL"})
+_TRUE, _FALSE = frozenset({"true", "True", "TRUE"}), frozenset({"false", "False", "FALSE"})
+_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
 
 
 def read_yaml(text: str, *, place: Place, problems: list[Problem]) -> Entry | None:
     """The tree of a YAML text; None when there is nothing in it.
 
     `place` is where the text stands: with a line, lines are counted; without, everything has that place. Raises
-    `RecipeError` for text that is not YAML, together with the problems found before.
+    `RecipeError` for text that is not YAML, or grows too large, together with the problems found before.
     """
     try:
-        loader = yaml.SafeLoader(text)
-        try:
-            node = loader.get_single_node()
-            return None if node is None else _Tree(loader, place, problems).entry(node, place)
-        finally:
-            loader.dispose()
-    except yaml.YAMLError as error:
+        node = YAML(typ="safe", pure=True).compose(text)
+        return None if node is None else _Tree(place, problems).entry(node, place, level=0)
+    except YAMLError as error:
         raise RecipeError(report([*problems, _syntax_problem(error, text, place)])) from error
+    except RecursionError:
+        problem = Problem(
+            place, f"must have at most {MOST_LEVELS} levels of mappings and lists, but has far more"
+        )
+        raise RecipeError(report([*problems, problem])) from None
+    except _TooMuchError as error:
+        raise RecipeError(report([*problems, Problem(error.place, str(error))])) from None
 
 
-def _syntax_problem(error: yaml.YAMLError, text: str, place: Place) -> Problem:
-    if not isinstance(error, yaml.MarkedYAMLError):
+def plain_yaml(text: str) -> Any:
+    """The values of a YAML text that m2dx wrote. Raises `RecipeError` where it is not YAML."""
+    problems: list[Problem] = []
+    entry = read_yaml(text, place=Place("YAML", 1, Path()), problems=problems)
+    if problems:
+        raise RecipeError(report(problems))
+    return None if entry is None else plain(entry)
+
+
+def write_yaml(values: Any) -> str:
+    """Plain values as a YAML text that `read_yaml` reads, keys in their order."""
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
+    writer.width = 110
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    writer.dump(values, stream := io.StringIO())
+    return stream.getvalue()
+
+
+def _syntax_problem(error: YAMLError, text: str, place: Place) -> Problem:
+    if not isinstance(error, MarkedYAMLError):
         return Problem(place, f"must be YAML text, but {' '.join(str(error).split())}")
     mark = error.problem_mark or error.context_mark
     reason = ", ".join(part for part in (error.context, error.problem) if part)
@@ -145,54 +183,87 @@ def _syntax_problem(error: yaml.YAMLError, text: str, place: Place) -> Problem:
     return Problem(place, f"must be YAML, but is not: {reason}{hint}")
 
 
+class _TooMuchError(Exception):
+    def __init__(self, place: Place, text: str) -> None:
+        super().__init__(text)
+        self.place = place
+
+
 @dataclass
 class _Tree:
-    loader: yaml.SafeLoader
     place: Place
     problems: list[Problem]
+    values: int = 0
     open_nodes: set[int] = field(default_factory=set)  # that an alias must not point back to
     checked: set[int] = field(default_factory=set)
 
-    def entry(self, node: yaml.Node, place: Place) -> Entry:
-        if isinstance(node, yaml.ScalarNode):
+    def entry(self, node: Node, place: Place, *, level: int) -> Entry:
+        self.values += 1
+        if self.values > MOST_VALUES:
+            raise _TooMuchError(
+                place, f"must have at most {MOST_VALUES:,} values, but its aliases repeat more"
+            )
+        if level > MOST_LEVELS:
+            raise _TooMuchError(
+                place, f"must have at most {MOST_LEVELS} levels of mappings and lists, but has more"
+            )
+        if isinstance(node, ScalarNode):
             return Entry(self._scalar(node, place), place)
         if id(node) in self.open_nodes:
             self.problems.append(Problem(place, "an alias must not stand inside of what it repeats"))
             return Entry(None, place)
         self.open_nodes.add(id(node))
         try:
-            if isinstance(node, yaml.SequenceNode):
-                return Entry([self.entry(item, self._at(item)) for item in node.value], place)
-            assert isinstance(node, yaml.MappingNode)
-            return Entry(self._mapping(node), place)
+            if isinstance(node, SequenceNode):
+                return Entry(
+                    [self.entry(item, self._at(item), level=level + 1) for item in node.value], place
+                )
+            assert isinstance(node, MappingNode)
+            return Entry(self._mapping(node, level=level), place)
         finally:
             self.open_nodes.remove(id(node))
 
-    def _mapping(self, node: yaml.MappingNode) -> dict[str, Entry]:
-        if id(node) not in self.checked:  # once: merged keys, which may be repeated, are put in place below
+    def _mapping(self, node: MappingNode, *, level: int) -> dict[str, Entry]:
+        if id(node) not in self.checked:
             self.checked.add(id(node))
             self._refuse_duplicates(node)
-        self.loader.flatten_mapping(node)
         entries: dict[str, Entry] = {}
+        merged: dict[str, Entry] = {}
         for key_node, value_node in node.value:
             place = self._at(key_node)
-            key = self._scalar(key_node, place) if isinstance(key_node, yaml.ScalarNode) else None
+            if key_node.tag == f"{_TAG}merge":
+                for name, child in self._merged(value_node, place, level=level).items():
+                    merged.setdefault(name, child)
+                continue
+            key = self._scalar(key_node, place) if isinstance(key_node, ScalarNode) else None
             if isinstance(key, str):
-                entries[key] = self.entry(value_node, place)
+                entries[key] = self.entry(value_node, place, level=level + 1)
             else:
                 shown = getattr(key_node, "value", None)
-                text = (
+                is_read = (
                     f"{shown!r} is read as {key!r}"
                     if isinstance(shown, str)
                     else "this one is a list or a mapping"
                 )
-                self.problems.append(Problem(place, f"a key must be text, but {text}; write it in quotes"))
-        return entries
+                self.problems.append(Problem(place, f"a key must be text, but {is_read}; write it in quotes"))
+        return {**merged, **entries}
 
-    def _refuse_duplicates(self, node: yaml.MappingNode) -> None:
+    def _merged(self, node: Node, place: Place, *, level: int) -> dict[str, Entry]:
+        """What `<<:` gives: a mapping, or several, the first of which counts."""
+        found = self.entry(node, place, level=level + 1)
+        layers = found.value if isinstance(found.value, list) else [found]
+        merged: dict[str, Entry] = {}
+        for layer in layers:
+            if not isinstance(layer.value, dict):
+                self.problems.append(Problem(place, "`<<` must have a mapping, or a list of mappings"))
+                continue
+            merged = {**layer.value, **merged}
+        return merged
+
+    def _refuse_duplicates(self, node: MappingNode) -> None:
         lines: dict[str, int] = {}
         for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _MERGE_TAG:
+            if not isinstance(key_node, ScalarNode) or key_node.tag == f"{_TAG}merge":
                 continue
             line = key_node.start_mark.line + 1
             if key_node.value in lines:
@@ -201,20 +272,27 @@ class _Tree:
                 self.problems.append(Problem(self._at(key_node), text))
             lines[key_node.value] = line
 
-    def _scalar(self, node: yaml.ScalarNode, place: Place) -> str | int | float | bool | None:
-        try:
-            value: str | int | float | bool | None = self.loader.construct_object(node)
-        except yaml.MarkedYAMLError as error:  # a tag such as !!python/object
-            self.problems.append(Problem(place, f"must be plain YAML, but {error.problem}"))
-        except ValueError as error:  # a date that does not exist
-            self.problems.append(
-                Problem(place, f"{node.value!r} cannot be read ({error}); write it in quotes")
-            )
-        else:
-            return value
-        return None
+    def _scalar(self, node: ScalarNode, place: Place) -> Scalar:
+        """A value of the core schema: `yes`, 1:30 and 2026-01-01 are texts, 0777 is 777."""
+        text: str = node.value
+        if node.tag not in _TAGS:
+            tag = str(node.tag).replace(_TAG, "!!")
+            self.problems.append(Problem(place, f"must be plain YAML, but has the tag {tag!r}; remove it"))
+            return None
+        if node.style is not None or node.tag == f"{_TAG}str":
+            return text
+        if text in _NULL:
+            return None
+        if text in _TRUE or text in _FALSE:
+            return text in _TRUE
+        if _INTEGER.fullmatch(text):
+            # Any number of a hundred digits is refused as too large; int() fails with thousands.
+            return int(text[:100], 0 if text[:2] in ("0o", "0x") else 10)
+        if _FLOAT.fullmatch(text):
+            return float(text.replace(".", "", 1) if text[-3:].lower() in ("inf", "nan") else text)
+        return text
 
-    def _at(self, node: yaml.Node) -> Place:
+    def _at(self, node: Node) -> Place:
         if self.place.line is None:
             return self.place
         return Place(self.place.source, node.start_mark.line + 1, self.place.folder)

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from m2dx.contract.errors import RecipeError
-from m2dx.contract.paths import expand
+from m2dx.contract.paths import check_regular, expand
 from m2dx.recipe.document import Entry, Place, Problem, merge, nearest, plain, read_yaml, report
+
+MOST_EXTENDED = 20
+"""Files in a row, each of which extends the next, at most."""
+MOST_BYTES = 2**20
 
 
 def read_recipe(path: Path, *, problems: list[Problem]) -> Entry:
@@ -18,17 +22,24 @@ def read_recipe(path: Path, *, problems: list[Problem]) -> Entry:
     The run's `name` is not inherited, since variants must not share a folder. Raises `RecipeError` for a file that
     cannot be read at all; other problems are added to the list.
     """
-    *bases, own = _chain(path, named_at=None, problems=problems, extended_by=()).values()
+    chain: dict[Path, Entry] = {}
+    _add_to_chain(chain, path, named_at=None, problems=problems, extended_by=())
+    *bases, own = chain.values()
     for base in bases:
         assert isinstance(base.value, dict)
         base.value.pop("name", None)
     return functools.reduce(merge, [*bases, own])
 
 
-def _chain(
-    path: Path, *, named_at: Place | None, problems: list[Problem], extended_by: tuple[Path, ...]
-) -> dict[Path, Entry]:
-    """Roots of a file and of what it extends, by resolved path: the outermost base first, a common one once."""
+def _add_to_chain(
+    chain: dict[Path, Entry],
+    path: Path,
+    *,
+    named_at: Place | None,
+    problems: list[Problem],
+    extended_by: tuple[Path, ...],
+) -> None:
+    """Adds what a file extends, then its own root, by resolved path; a file that is there already is not read again."""
     place = Place(str(path), 1, path.parent)
     root = read_yaml(_text(path, named_at or place, problems), place=place, problems=problems)
     if root is None or root.value is None:
@@ -41,7 +52,8 @@ def _chain(
     extends = sections.pop("extends", None)
     own = _without_auto_batch(Entry(sections, place))
     files = (*extended_by, path)
-    chain: dict[Path, Entry] = {}
+    if len(files) > MOST_EXTENDED:
+        _stop(problems, place, f"extends must go over at most {MOST_EXTENDED} files, but goes on")
     for named in _named(extends):
         base = _base(path, named, problems)
         if base.resolve() in [file.resolve() for file in files]:
@@ -50,9 +62,9 @@ def _chain(
                 named.place,
                 f"extends must not come back to a file: {' -> '.join(map(str, (*files, base)))}",
             )
-        bases = _chain(base, named_at=named.place, problems=problems, extended_by=files)
-        chain |= {file: root for file, root in bases.items() if file not in chain}
-    return {**chain, path.resolve(): own}
+        if base.resolve() not in chain:
+            _add_to_chain(chain, base, named_at=named.place, problems=problems, extended_by=files)
+    chain[path.resolve()] = own
 
 
 def _named(extends: Entry | None) -> list[Entry]:
@@ -85,6 +97,11 @@ def _text(path: Path, named_at: Place, problems: list[Problem]) -> str:
     extends = "" if named_at.source == str(path) else f"extends: {path} "
     place = named_at if extends else Place(str(path), None, path.parent)
     try:
+        check_regular(path)
+        if path.stat().st_size > MOST_BYTES:
+            _stop(
+                problems, place, f"{extends}must be a recipe, but has more than {MOST_BYTES / 2**20:.0f} MiB"
+            )
         return path.read_text("utf-8-sig")
     except OSError as error:
         _stop(problems, place, f"{extends}cannot be read: {error.strerror}")

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import ValidationError
 
 from m2dx.contract.errors import RecipeError
-from m2dx.recipe.document import Entry, Place, Problem, plain, report
+from m2dx.recipe.document import Entry, Place, Problem, plain, report, write_yaml
 from m2dx.recipe.explain import explain
 from m2dx.recipe.files import apply_overrides, read_recipe
 from m2dx.recipe.model import recipe_model
@@ -50,8 +49,7 @@ def recipe_to_mapping(recipe: Recipe) -> dict[str, Any]:
 
 def recipe_to_yaml(recipe: Recipe) -> str:
     """The recipe as a file that `load_recipe` reads, every field given."""
-    text: str = yaml.safe_dump(recipe_to_mapping(recipe), sort_keys=False, allow_unicode=True, width=110)
-    return text
+    return write_yaml(recipe_to_mapping(recipe))
 
 
 def _validated(root: Entry, values: Any, problems: list[Problem], host: PluginHost) -> Recipe:

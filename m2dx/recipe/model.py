@@ -24,7 +24,7 @@ from typing import (
 from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
 
-from m2dx.contract.options import NO_SOURCE, ComponentSpec, ComponentUnion, Section, rewrite
+from m2dx.contract.options import NO_SOURCE, ComponentSpec, ComponentUnion, Section, guarded_number, rewrite
 from m2dx.recipe.schema import Kind, Recipe
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ class _Builder:
     def _swap(self, annotation: Any) -> Any:
         if get_origin(annotation) is Annotated:
             kind = next((meta.kind for meta in annotation.__metadata__ if isinstance(meta, Kind)), None)
-            return None if kind is None else Annotated[ComponentSpec, self._union(kind)]
+            return guarded_number(annotation) if kind is None else Annotated[ComponentSpec, self._union(kind)]
         if isinstance(annotation, type) and issubclass(annotation, Section):
             return self.section(annotation)
-        return None
+        return guarded_number(annotation)
 
     def _union(self, kind: str) -> ComponentUnion:
         if kind not in self.unions:

@@ -68,7 +68,7 @@ class AudioSection(Section):
             return values
         try:
             rate = int(values.get("sample_rate", 16_000))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return values  # the field's own error says it better
         length = rate // 40
         published = {"n_fft": length, "win_length": length, "hop_length": rate // 100, "f_max": rate / 2}

@@ -156,8 +156,8 @@ BAD = {
         "recipe.yaml:5: a key must be given once, but 'epochs' is there twice (first in line 3); remove one",
     ),
     "key that is no text": (
-        DATA + "train:\n  on: 3\n",
-        "recipe.yaml:3: a key must be text, but 'on' is read as True; write it in quotes",
+        DATA + "train:\n  true: 3\n",
+        "recipe.yaml:3: a key must be text, but 'true' is read as True; write it in quotes",
     ),
     "variable that is not set": (
         "data:\n  sets:\n    main:\n      dataset:\n        name: folder\n        path: ${M2DX_NOT_SET}/a\n",
@@ -184,11 +184,11 @@ BAD = {
     ),
     "Python object": (
         DATA + "name: !!python/name:os.system\n",
-        "recipe.yaml:2: must be plain YAML, but could not determine a constructor",
+        "recipe.yaml:2: must be plain YAML, but has the tag '!!python/name:os.system'; remove it",
     ),
-    "impossible date": (
-        DATA + "name: 2026-13-45\n",
-        "recipe.yaml:2: '2026-13-45' cannot be read (month must be in 1..12); write it in quotes",
+    "date for a number": (
+        DATA + "seed: 2026-13-45\n",
+        "recipe.yaml:2: seed: must be a valid integer, but is '2026-13-45'",
     ),
     "two documents": (
         DATA + "---\n" + DATA,
