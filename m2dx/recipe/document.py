@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from m2dx.contract.errors import RecipeError
@@ -137,7 +138,8 @@ def read_yaml(text: str, *, place: Place, problems: list[Problem]) -> Entry | No
     `RecipeError` for text that is not YAML, or grows too large, together with the problems found before.
     """
     try:
-        node = YAML(typ="safe", pure=True).compose(text)
+        with warnings.catch_warnings(action="ignore", category=ReusedAnchorWarning):
+            node = YAML(typ="safe", pure=True).compose(text)
         return None if node is None else _Tree(place, problems).entry(node, place, level=0)
     except YAMLError as error:
         raise RecipeError(report([*problems, _syntax_problem(error, text, place)])) from error

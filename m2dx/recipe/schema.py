@@ -38,27 +38,33 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveFraction = Annotated[float, Field(gt=0.0, le=1.0)]
 OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
+Samples = Annotated[int, Field(gt=0, le=65_536)]
+Depth = Annotated[int, Field(gt=0, le=256)]
+Width = Annotated[int, Field(gt=0, le=16_384)]
+Pixels = Annotated[int, Field(gt=0, le=4096)]
+EvaluationSeed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # as NumPy and scikit-learn take them
 ShortClips = Literal["pad", "repeat"]
 
 
 class AudioSection(Section):
     """Log-mel settings. The defaults are the published ones for the sampling rate (M2D-X, IV-A)."""
 
-    sample_rate: PositiveInt = 16_000
+    sample_rate: Annotated[int, Field(gt=0, le=1_000_000)] = 16_000
     """Sampling rate that all audio is converted to, Hz."""
-    n_fft: PositiveInt = 400
+    n_fft: Samples = 400
     """FFT length, samples; default 25 ms (400 at 16 kHz, 800 at 32 kHz)."""
-    win_length: PositiveInt = 400
+    win_length: Samples = 400
     """Window length (periodic Hann), samples; default 25 ms."""
-    hop_length: PositiveInt = 160
+    hop_length: Samples = 160
     """Step between frames, samples; default 10 ms."""
-    n_mels: PositiveInt = 80
+    n_mels: Annotated[int, Field(gt=0, le=1024)] = 80
     """Mel bands."""
     f_min: NonNegativeFloat = 50.0
     """Lowest frequency of the mel bands, Hz."""
     f_max: PositiveFloat = 8000.0
     """Highest frequency of the mel bands, Hz; default half the sampling rate."""
-    crop_seconds: PositiveFloat = 6.08
+    crop_seconds: Annotated[float, Field(gt=0, le=600)] = 6.08
     """Length of one training crop, s; its frames, one per hop_length, must be a multiple of the patch's time size."""
 
     @model_validator(mode="before")
@@ -109,7 +115,7 @@ class AudioSection(Section):
 class ImageSection(Section):
     """Images as input, instead of audio (M2D-X, appendix A). The defaults are those of MAE, which the paper takes."""
 
-    size: tuple[PositiveInt, PositiveInt] = (224, 224)
+    size: tuple[Pixels, Pixels] = (224, 224)
     """Height and width of the input, pixels; multiples of the patch size."""
     channels: Literal[1, 3] = 3
     """Channels: 3, images are brought to RGB, or 1, to grey."""
@@ -155,7 +161,7 @@ class DataSetSection(Section):
     """Where the clips come from."""
     split: str | None = None
     """Only clips of this split; default all."""
-    repeat: PositiveInt = 1
+    repeat: Annotated[int, Field(gt=0, le=100_000)] = 1
     """Times that each clip counts in an epoch, to give a small set its weight beside a large one."""
 
 
@@ -166,13 +172,13 @@ class DataSection(Section):
     """Data sets by name; `labels` tasks refer to the name."""
     short_clips: ShortClips = "pad"
     """What to do with clips shorter than the crop: pad with zeros at the end, or repeat."""
-    epoch_size: PositiveInt | None = None
+    epoch_size: Annotated[int, Field(gt=0, le=50_000_000)] | None = None
     """Clips per epoch; default the size of the data. A larger number replicates the list (M2D-X, IV-E: 10,000)."""
     sampling: Literal["uniform", "weighted"] = "uniform"
     """Clips that an epoch takes: all alike, or by the weights that the data sets give them, without replacement."""
     shards_at_once: PositiveInt | None = None
     """Shards of packed data that an epoch mixes at a time before it goes on to others; default it mixes all clips."""
-    workers: NonNegativeInt | None = None
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None
     """DataLoader processes per training process; default one per core, at most 16. Results do not depend on it."""
     max_bad_fraction: Fraction = 0.05
     """Share of unusable files above which the run stops."""
@@ -195,7 +201,7 @@ class DataSection(Section):
 class NoiseSection(Section):
     """Background noise (M2D-X, III-B2, eq. 5). M2D sees the noisy view, offline encoders the clean one."""
 
-    ratio: Fraction
+    ratio: BelowOne
     """Noise ratio eta: the noise's share of the mixed power (paper: 0.2 speech, 0.3 ICBHI, 0.01 SPRSound)."""
     source: NoiseSourceSpec | None = None
     """A noise source; give this or `dataset`."""
@@ -218,11 +224,11 @@ class NoiseSection(Section):
 class PredictorSection(Section):
     """The transformer that predicts all patches from the visible ones (eq. 1); for MSM-MAE the decoder."""
 
-    embed_dim: PositiveInt = 512
+    embed_dim: Width = 512
     """Width."""
-    depth: PositiveInt = 8
+    depth: Depth = 8
     """Blocks."""
-    num_heads: PositiveInt = 16
+    num_heads: Width = 16
     """Attention heads."""
 
 
@@ -234,6 +240,14 @@ class EmaSection(Section):
     end: Fraction = 0.99999
     """Decay at the last step."""
 
+    @model_validator(mode="after")
+    def _follows(self) -> "EmaSection":
+        if self.start > self.end:
+            raise ValueError(f"start must be at most end ({self.end:g}), but is {self.start:g}")
+        if self.start == 1.0:
+            raise ValueError("start must be less than 1, or the target never moves from its random weights")
+        return self
+
 
 class ModelSection(Section):
     """Masked Modeling Duo (M2D-X, III-A), or its reconstruction sibling MSM-MAE."""
@@ -242,7 +256,7 @@ class ModelSection(Section):
     """Predict the target network's latents (M2D), or reconstruct the spectrogram (MSM-MAE)."""
     size: Literal["tiny", "small", "base", "large"] = "base"
     """ViT size: 192, 384, 768 or 1024 wide; 12 blocks (large 24); 64 per head."""
-    depth: PositiveInt | None = None
+    depth: Depth | None = None
     """Blocks of the encoder, instead of the size's own."""
     patch_size: tuple[PositiveInt, PositiveInt] = (16, 16)
     """Patch size (mels, frames)."""
@@ -303,19 +317,20 @@ class TaskSection(Section):
     """Frames of the training signal: its own, or brought to the T frames of the patch grid (mean, interpolation)."""
 
 
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")]
+Threads = Annotated[int, Field(gt=0, le=1024)]
 
 
 class TrainSection(Section):
     """Optimisation. The defaults are the published ones (M2D-X, IV-A)."""
 
-    epochs: PositiveFloat = 300.0
+    epochs: Annotated[float, Field(gt=0, le=1_000_000)] = 300.0
     """Passes over the data (or over `data.epoch_size` clips)."""
     batch_size: BatchSize = 2048
     """Effective batch: clips per optimizer step, over processes and accumulation; auto: kept, with accumulate auto."""
     accumulate: PositiveInt | Literal["auto"] = 1
     """Backward passes per optimizer step of batch_size / (accumulate x processes) clips; auto: the fewest that fit."""
-    base_lr: PositiveFloat = 3e-4
+    base_lr: Annotated[float, Field(ge=1e-9, le=10)] = 3e-4
     """Base learning rate; the peak is base_lr x batch_size / 256."""
     min_lr: NonNegativeFloat = 0.0
     """Learning rate that the cosine ends at."""
@@ -325,7 +340,7 @@ class TrainSection(Section):
     """AdamW's betas."""
     weight_decay: NonNegativeFloat = 0.05
     """AdamW's weight decay; on matrices and the class and mask tokens, not on biases and norms."""
-    clip_norm: PositiveFloat | None = 3.0
+    clip_norm: Annotated[float, Field(ge=1e-6)] | None = 3.0
     """Gradient norm that gradients are clipped at; null: not clipped."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward pass (autocast); fp16 needs a GPU and scales the loss."""
@@ -333,11 +348,11 @@ class TrainSection(Section):
     """Compile the model with torch.compile."""
     sharding: Literal["none", "fsdp"] = "none"
     """How several processes share the model: none (a copy each, DDP), fsdp (weights, gradients, moments in shards)."""
-    timeout_minutes: PositiveFloat = 30.0
+    timeout_minutes: Annotated[float, Field(gt=0, le=100_000)] = 30.0
     """Minutes that a process waits for the others before it ends with an error."""
     device: Device = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
-    threads: PositiveInt | None = None
+    threads: Threads | None = None
     """CPU threads of each training process; default torch's choice."""
     log_every: PositiveInt = 10
     """Steps between lines of metrics.jsonl."""
@@ -379,6 +394,11 @@ class TrainSection(Section):
             raise ValueError(
                 f"batch_size must be a multiple of accumulate ({self.accumulate}), but is {self.batch_size}"
             )
+        peak = self.base_lr * self.batch_size / 256
+        if self.min_lr > peak:
+            raise ValueError(
+                f"min_lr must be at most the peak, base_lr x batch_size / 256 = {peak:.3g}, but is {self.min_lr:g}"
+            )
         if self.keep_every is not None and self.keep_every % self.checkpoint_every:
             raise ValueError(
                 f"keep_every must be a multiple of checkpoint_every ({self.checkpoint_every}), "
@@ -392,7 +412,7 @@ class EvaluationTaskSection(Section):
 
     dataset: DatasetSpec
     """Where the labelled clips come from."""
-    unit_seconds: PositiveFloat | None = None
+    unit_seconds: Annotated[float, Field(ge=0.01, le=3600)] | None = None
     """Length that each clip is cropped or padded to, s; default a published task's own, or the clips' mean length."""
     short_clips: ShortClips = "pad"
     """What to do with clips shorter than that."""
@@ -411,7 +431,7 @@ class EvaluationSection(Section):
     """Protocols by name; each runs on each task that does not name others."""
     baselines: tuple[Literal["random_weights", "mean_logmel"], ...] = ("random_weights", "mean_logmel")
     """What the encoder is compared with: the same network before training, and log-mel mean and std over time."""
-    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[EvaluationSeed, ...], Field(min_length=1)] = (0,)
     """Seeds of the evaluators (and of the random weights)."""
     cache: bool = True
     """Keep clip features in `output`/features, by weights, task and settings; not those of evaluations in training."""
@@ -419,7 +439,7 @@ class EvaluationSection(Section):
     """Steps between evaluations during training, in a process of their own; a multiple of train.checkpoint_every."""
     device: Device = "cpu"
     """Device of the evaluations during training; by default no GPU, since its memory is the training's."""
-    threads: PositiveInt | None = None
+    threads: Threads | None = None
     """CPU threads of the evaluations during training; default a quarter of the processors."""
 
     @model_validator(mode="after")
@@ -429,6 +449,12 @@ class EvaluationSection(Section):
                 f"every is {self.every}, so there must be tasks to score, but there are none; add one under tasks, or "
                 "leave every out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _each_baseline_once(self) -> "EvaluationSection":
+        if len(set(self.baselines)) < len(self.baselines):
+            raise ValueError(f"baselines must differ, but are {', '.join(self.baselines)}")
         return self
 
     @model_validator(mode="after")
@@ -480,7 +506,7 @@ class Recipe(Section):
     def _audio_or_images(self) -> "Recipe":
         if self.image is None:
             return self
-        if self.audio != AudioSection():
+        if self.audio != type(self.audio)():
             raise ValueError("audio must be left out where image is given; the input is one of the two")
         if self.noise is not None:
             raise ValueError("noise must be left out with image: background noise is mixed into audio only")
@@ -488,6 +514,14 @@ class Recipe(Section):
             raise ValueError(
                 "data.mean and data.std are those of log-mel spectrograms and must be left out with image; give "
                 "image.mean and image.std"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> "Recipe":
+        if not self.model.weight and not any(task.weight for task in self.tasks.values()):
+            raise ValueError(
+                "model.weight must be above 0 where no task has a weight, or there is nothing to learn"
             )
         return self
 

@@ -167,4 +167,4 @@ def test_a_recipe_for_the_cpu_is_trained_resumed_exported_and_evaluated(
         assert features.shape == (1, recipe.audio.crop_frames // recipe.model.patch_size[1], patches * 192)
     assert features.isfinite().all()
     scores = Scoring.of(recipe, plugin_host).run(encoder, console, tmp_path / "scores")
-    assert {score.score.task for score in scores} == set(recipe.evaluation.tasks)
+    assert {score.task for score in scores} == set(recipe.evaluation.tasks)
