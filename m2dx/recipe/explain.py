@@ -88,7 +88,9 @@ def _fault(details: ErrorDetails, location: Location, root: Entry, host: PluginH
         case _:
             must = details["msg"].partition(", unable")[0].partition(" after validation")[0]
             must = must.replace("Input should", "must", 1).replace("Dictionary should", "must", 1)
-            must = must.replace("Unable to parse input string as an integer, exceeded", "must be below the", 1)
+            must = must.replace(
+                "Unable to parse input string as an integer, exceeded", "must be below the", 1
+            )
             return _Fault(must.replace("Tuple should", "must", 1), f", but is {_shown(value)}")
 
 
