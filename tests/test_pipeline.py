@@ -61,7 +61,7 @@ def test_the_whole_job(tiny_recipe: Any, host: Any, console: Console, few_notes:
     assert recipe_to_mapping(resolved) == {**given, "data": {**given["data"], **measured}}
     content = json.loads((folder / "summary.json").read_text())
     assert content["steps"] == content["total_steps"] == 3 and content["bad_files"] == 0
-    assert content["stopped_by"] is None and content["device"] == "cpu x 1"
+    assert content["stopped_by"] is None and (content["device"], content["processes"]) == ("cpu", 1)
     text = console.export_text()
     for part in ("notes: 11 classes", "log-mel mean", "trained 3 of 3 steps", "pretrained", "random_weights"):
         assert part in text, part

@@ -79,7 +79,7 @@ class BackgroundScoring:
     def recover(self, step: int, *, total_steps: int) -> None:
         """Takes up what a run that goes on from `step` left: checkpoints without scores that are still there."""
         drop_step_scores(self.run, after=step)
-        scored = {line["step"] for line in read_step_scores(self.run)}
+        scored = {found.step for found in read_step_scores(self.run).scores}
         links = CheckpointFolder(self.folder).steps()
         checkpoints = CheckpointFolder(self.run / "checkpoints")
         for other in links:
@@ -156,12 +156,12 @@ class BackgroundScoring:
     def _ended(self, step: int, code: int) -> None:
         self._drop(step)
         try:
-            lines = [line for line in read_step_scores(self.run) if line["step"] == step]
+            found = [score for score in read_step_scores(self.run).scores if score.step == step]
         except OSError as error:
             self._fail(step, str(error))
             return
-        if code == 0 and lines:
-            scores = [f"{line['task']} {line['protocol']} {100 * line['mean']:.1f}" for line in lines]
+        if code == 0 and found:
+            scores = [f"{of.task} {of.protocol} {100 * of.mean:.1f}" for of in (line.score for line in found)]
             self.console.print(f"scores of step {step}: {', '.join(scores)}", soft_wrap=True)
             self._drop_log_without_text(step)
             return

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from rich.console import Console
 
-from m2dx.contract.atomic import replace_json
 from m2dx.contract.errors import M2dxError
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_any_encoder
@@ -26,7 +23,8 @@ from m2dx.recipe.schema import Recipe
 from m2dx.report.data_facts import describe_data
 from m2dx.report.page import write_report
 from m2dx.report.pictures import RunPictures, draw_run
-from m2dx.report.reproduce import describe_software, describe_start
+from m2dx.report.reproduce import describe_launch, describe_software
+from m2dx.results.run_summary import DataFacts, RunSummary, write_summary
 from m2dx.results.scoring import Scoring
 from m2dx.training.distributed import Processes, join_processes, pick_device
 from m2dx.training.memory import memory_advice, training_advice
@@ -68,7 +66,7 @@ def run_recipe(
                 summary = replace(summary, stopped_by=None if stopped is None else stopped.name)
     finally:
         processes.close()
-    write_summary(trainer, summary, console)
+    record_run(trainer, summary, console)
     try:
         if summary.stopped_by is None:
             folder = export_encoder(run.folder, run.folder / "encoder")
@@ -138,30 +136,30 @@ def describe_run(run: PreparedRun, console: Console) -> None:
         console.print(f"missing: {line}", style="yellow")
 
 
-def write_summary(trainer: Trainer, summary: TrainingSummary, console: Console) -> None:
+def record_run(trainer: Trainer, summary: TrainingSummary, console: Console) -> None:
     """Writes summary.json and says in a line what the run did."""
-    run = trainer.run
-    content: dict[str, object] = {
+    run, scoring = trainer.run, trainer.scoring
+    hours = float(run.clips.durations.sum()) / 3600
+    record = RunSummary(
         **asdict(summary),
-        "data_clips": len(run.clips),
-        "missing": list(run.missing),
-        "device": f"{run.processes.device} x {run.processes.world_size}",
-        **describe_start(),
-        **describe_software(run.host),
-        "data": describe_data(run.recipe, run.host),
-    }
-    if trainer.scoring is not None:
-        content["failed_evaluations"] = trainer.scoring.failed
-    if np.isfinite(run.clips.durations).all():
-        content["hours_of_data"] = round(float(run.clips.durations.sum()) / 3600, 3)
-    replace_json(run.folder / "summary.json", content)
+        failed_evaluations=None if scoring is None else scoring.failed,
+        device=str(run.processes.device),
+        processes=run.processes.world_size,
+        data_clips=len(run.clips),
+        hours_of_data=round(hours, 3) if math.isfinite(hours) else None,
+        missing=run.missing,
+        data=describe_data(run.recipe, run.host),
+        software=describe_software(run.host),
+        launch=describe_launch(),
+    )
+    write_summary(record, run.folder)
     console.print(
         f"trained {summary.steps} of {summary.total_steps} steps in {summary.seconds / 60:.1f} min, "
         f"{summary.bad_files} bad files, {summary.collapse_warnings} collapse warnings"
     )
 
 
-def write_page(run: PreparedRun, *, data: Mapping[str, Any] | None = None) -> Path:
+def write_page(run: PreparedRun, *, data: DataFacts | None = None) -> Path:
     """Writes report.html, with pictures of clips as far as they can be drawn; `data`: what the lists hold now."""
     return write_report(run.folder, draw_run(run), data=data)
 

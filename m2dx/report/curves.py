@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from m2dx.contract.errors import CheckpointError
 from m2dx.report.figures import MOST_POINTS, Metrics, curve, loss_names, smooth, title_of
 from m2dx.report.style import INK, LABEL_SIZE, TICKS, set_title
-from m2dx.results.by_step import STEP_SCORES_FILE, read_step_scores
+from m2dx.results.by_step import STEP_SCORES_FILE, StepScore
 from m2dx.results.run_folder import read_run
 
 SCORES = "scores"
@@ -53,7 +53,7 @@ class RunCurves:
 def read_curves(folder: Path) -> RunCurves:
     """The metrics and scores of a run's folder. CheckpointError where it has no recipe.yaml, or measured nothing."""
     run = read_run(folder)
-    scores = _by_what(read_step_scores(folder))
+    scores = _by_what(run.step_scores)
     if not run.metrics and not scores:
         raise CheckpointError(f"{folder}: no curves to draw. {run.notes.get('metrics.jsonl', '')}".rstrip())
     return RunCurves(run.name, [_own(line) for line in run.metrics], scores)
@@ -64,17 +64,14 @@ def _own(line: Mapping[str, float]) -> Mapping[str, float]:
     return {name: value for name, value in line.items() if name != "ema_decay" or "loss_msm_mae" not in line}
 
 
-def _by_what(lines: Sequence[dict[str, object]]) -> tuple[StepScores, ...]:
+def _by_what(scores: Sequence[StepScore]) -> tuple[StepScores, ...]:
     found: dict[str, list[tuple[float, float, float]]] = {}
-    for line in lines:
-        what = f"{line.get('task')}, {line.get('protocol')}: {line.get('metric')}"
-        mean, half = line.get("mean"), line.get("ci95")
-        if isinstance(mean, int | float) and isinstance(line["step"], int):
-            point = line["step"], float(mean), float(half) if isinstance(half, int | float) else math.nan
-            found.setdefault(what, []).append(point)
-    return tuple(
-        StepScores(what, *np.array(sorted(points), dtype=np.float64).T) for what, points in found.items()
-    )
+    for item in scores:
+        score = item.score
+        half = math.nan if score.ci95 is None else score.ci95
+        what = f"{score.task}, {score.protocol}: {score.metric}"
+        found.setdefault(what, []).append((item.step, score.mean, half))
+    return tuple(StepScores(what, *np.array(points, dtype=np.float64).T) for what, points in found.items())
 
 
 def curve_names(runs: Sequence[RunCurves]) -> list[str]:

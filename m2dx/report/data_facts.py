@@ -1,11 +1,11 @@
-"""What a run was trained on: clips, files, hours and a fingerprint of each data set, recorded with the run."""
+"""What a run was trained on: its data sets as they are listed, and what the page says of them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,59 +17,39 @@ from m2dx.contract.wording import hours_text, number
 from m2dx.data.clips import list_clips, missing_of, names_of
 from m2dx.data.reading import audio_seconds
 from m2dx.recipe.schema import Recipe
-from m2dx.report.summary_facts import Fact, section
+from m2dx.report.summary_facts import Fact, as_mapping, find, section
 from m2dx.results.run_folder import RunFolder
+from m2dx.results.run_summary import DataFacts, SetFacts
 
 HEADERS = 500
 """Files whose header is asked for their length, at most, where a list does not say it."""
 
 
-@dataclass(frozen=True)
-class SetFacts:
-    """One data set of a recipe, as it was listed."""
-
-    name: str
-    dataset: str  # the component
-    split: str | None
-    clips: int
-    files: int
-    hours: float | None  # None: not known, or not audio
-    hours_from: int | None  # clips that the hours are an estimate from; None: they are all counted
-    labelled: int  # clips with a label
-    classes: int
-    missing: tuple[str, ...]  # what it lacks on this machine
-    fingerprint: str
-
-
-def describe_data(recipe: Recipe, host: PluginHost) -> dict[str, Any]:
-    """Facts of each data set of the recipe and of its noise, as plain data for summary.json.
-
-    The lists are read anew. One that cannot be read has `error` in the place of its facts.
-    """
+def describe_data(recipe: Recipe, host: PluginHost) -> DataFacts:
+    """Facts of each data set of the recipe and of its noise; the lists are read anew."""
     sets = {
-        name: describe_set(name, section.dataset, section.split, host) | {"repeat": section.repeat}
-        for name, section in recipe.data.sets.items()
+        name: replace(describe_set(name, of.dataset, of.split, host), repeat=of.repeat)
+        for name, of in recipe.data.sets.items()
     }
     noise = recipe.noise
     if noise is None or noise.ratio == 0.0:
-        return {"sets": sets}
+        return DataFacts(sets)
     if noise.dataset is None:
         assert noise.source is not None
-        return {"sets": sets, "noise": {"source": noise.source.name}}
-    return {"sets": sets, "noise": describe_set("noise", noise.dataset, noise.split, host)}
+        return DataFacts(sets, SetFacts("noise", noise.source.name))
+    return DataFacts(sets, describe_set("noise", noise.dataset, noise.split, host))
 
 
-def describe_set(name: str, spec: ComponentSpec, split: str | None, host: PluginHost) -> dict[str, Any]:
+def describe_set(name: str, spec: ComponentSpec, split: str | None, host: PluginHost) -> SetFacts:
     """The facts of one set, or its `error`."""
+    facts = SetFacts(name, spec.name, split)
     try:
         dataset = host.build("dataset", spec)
         clips = list_clips(name, dataset, split)
         labelled = sum(bool(clip.labels) for clip in clips)
         hours, counted = hours_of(clips) if dataset.media != "image" else (None, len(clips))
-        facts = SetFacts(
-            name=name,
-            dataset=spec.name,
-            split=split,
+        return replace(
+            facts,
             clips=len(clips),
             files=len({clip.path for clip in clips}),
             hours=hours,
@@ -79,9 +59,8 @@ def describe_set(name: str, spec: ComponentSpec, split: str | None, host: Plugin
             missing=tuple(missing_of(name, dataset)),
             fingerprint=fingerprint(clips),
         )
-        return asdict(facts)
     except M2dxError as error:
-        return {"name": name, "dataset": spec.name, "error": str(error)}
+        return replace(facts, error=str(error))
 
 
 def hours_of(clips: Sequence[Clip]) -> tuple[float | None, int]:
@@ -129,136 +108,129 @@ def _place(clip: Clip) -> str:
     return f"{clip.start:.3f}\t{'' if clip.duration is None else f'{clip.duration:.3f}'}"
 
 
-def changed_sets(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names of the data sets whose lists are others than those that were recorded."""
-    before, after = by_name(recorded), by_name(now)
-    return [
-        name
-        for name, facts in before.items()
-        if "fingerprint" in facts and facts["fingerprint"] != after.get(name, facts).get("fingerprint")
-    ]
+@dataclass(frozen=True)
+class DataRow:
+    """A data set as the page tells it; empty texts: not known."""
 
-
-def by_name(data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The facts of `describe_data` by name, the noise last; what is not of that form is left out."""
-    sets = data.get("sets")
-    found = dict(sets) if isinstance(sets, dict) else {}
-    if isinstance(data.get("noise"), dict):
-        found["noise"] = data["noise"]
-    return {str(name): facts for name, facts in found.items() if isinstance(facts, dict)}
-
-
-_PATHS = ("path", "root", "folder")
+    name: str
+    source: str  # its component, and where it is
+    split: str
+    clips: str
+    files: str
+    hours: str
+    labels: str
+    repeat: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
 class DataTable:
     """What the page says about the data."""
 
-    rows: tuple[
-        tuple[str, ...], ...
-    ]  # set, data set, split, clips, files, hours, labels, repeat, fingerprint
+    rows: tuple[DataRow, ...]
     facts: tuple[Fact, ...]
     notes: tuple[str, ...]
     bad_share: str  # a sentence; empty: not known
 
 
-def data_table(run: RunFolder, recipe: Mapping[str, Any], now: Mapping[str, Any] | None) -> DataTable:
+def data_table(run: RunFolder, recipe: Mapping[str, Any], now: DataFacts | None) -> DataTable:
     """From the facts that were recorded with the run, else those of the lists `now`, else what the recipe names."""
-    recorded = section(run.summary, "data")
+    recorded = None if run.summary is None else run.summary.data
     notes = []
-    if not recorded and now:
+    if recorded is None and now is not None:
         notes.append(
             "Not recorded with the run: these are its lists as they were when this page was written."
         )
-    elif recorded and now:
-        changed = changed_sets(recorded, now)
-        if changed:
-            notes.append(f"Lists that have changed since the training: {', '.join(changed)}.")
-    facts = by_name(recorded or now or {})
-    data = section(recipe, "data")
-    sets = dict(section(data, "sets"))
-    if section(recipe, "noise"):
-        sets["noise"] = recipe["noise"]
-    rows = tuple(
-        _row(str(name), facts.get(str(name), {}), section(sets, name))
-        for name in dict.fromkeys([*sets, *facts])
-    )
-    errors = [
-        f"{name} could not be listed: {fact['error']}" for name, fact in facts.items() if "error" in fact
+    elif recorded is not None and now is not None and (changed := changed_sets(recorded, now)):
+        notes.append(f"Lists that have changed since the training: {', '.join(changed)}.")
+    facts = (recorded or now or DataFacts()).by_name
+    notes += [f"{name} could not be listed: {of.error}" for name, of in facts.items() if of.error is not None]
+    asked = {
+        **section(recipe, "data.sets"),
+        **({"noise": recipe["noise"]} if section(recipe, "noise") else {}),
+    }
+    rows = tuple(_row(str(name), facts.get(str(name)), asked) for name in dict.fromkeys([*asked, *facts]))
+    return DataTable(rows, _settings(run, recipe), tuple(notes), _bad_share(run, list(facts.values())))
+
+
+def changed_sets(recorded: DataFacts, now: DataFacts) -> list[str]:
+    """Names of the data sets whose lists are others than those that were recorded."""
+    after = now.by_name
+    return [
+        name
+        for name, facts in recorded.by_name.items()
+        if facts.fingerprint is not None and name in after and facts.fingerprint != after[name].fingerprint
     ]
-    return DataTable(rows, _facts(run, recipe), (*notes, *errors), _bad_share(run, facts))
 
 
-def _row(name: str, facts: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, ...]:
+def _row(name: str, facts: SetFacts | None, recipe_sets: Mapping[str, Any]) -> DataRow:
+    asked = as_mapping(recipe_sets.get(name))
     dataset = section(asked, "dataset") or section(asked, "source")
-    where = next((str(dataset[key]) for key in _PATHS if dataset.get(key)), "")
-    kind = str(facts.get("dataset") or facts.get("source") or dataset.get("name", ""))
-    return (
-        name,
-        f"{kind}: {where}" if where else kind,
-        str(asked.get("split") or "all"),
-        _count(facts, "clips"),
-        _count(facts, "files"),
-        _hours(facts),
-        _labels(facts),
-        f"{asked['repeat']} x" if "repeat" in asked else "",
-        str(facts.get("fingerprint", "")),
+    if facts is None:
+        facts = SetFacts(name, str(dataset.get("name", "")), asked.get("split"), asked.get("repeat"))
+    where = next((str(dataset[key]) for key in ("path", "root", "folder") if dataset.get(key)), "")
+    return DataRow(
+        name=name,
+        source=f"{facts.dataset}: {where}" if where else facts.dataset,
+        split=str(facts.split or "all"),
+        clips="" if facts.clips is None else number(facts.clips),
+        files="" if facts.files is None else number(facts.files),
+        hours=_hours(facts),
+        labels=_labels(facts),
+        repeat="" if facts.repeat is None else f"{facts.repeat} x",
+        fingerprint=facts.fingerprint or "",
     )
 
 
-def _count(facts: Mapping[str, Any], key: str) -> str:
-    return number(facts[key]) if isinstance(facts.get(key), int) else ""
+def _hours(facts: SetFacts) -> str:
+    if facts.hours is None:
+        return "" if facts.hours_from is None else "not known"
+    return hours_text(facts.hours) if facts.hours_from is None else f"about {hours_text(facts.hours)}"
 
 
-def _hours(facts: Mapping[str, Any]) -> str:
-    hours = facts.get("hours")
-    if not isinstance(hours, int | float):
-        return "" if facts.get("hours_from") is None else "not known"
-    return hours_text(hours) if facts.get("hours_from") is None else f"about {hours_text(hours)}"
-
-
-def _labels(facts: Mapping[str, Any]) -> str:
-    if not isinstance(facts.get("labelled"), int):
+def _labels(facts: SetFacts) -> str:
+    if facts.labelled is None:
         return ""
-    if not facts["labelled"]:
-        return "none"
-    return f"{number(facts['labelled'])} clips, {number(facts.get('classes', 0))} classes"
+    return f"{number(facts.labelled)} clips, {number(facts.classes)} classes" if facts.labelled else "none"
 
 
-def _facts(run: RunFolder, recipe: Mapping[str, Any]) -> tuple[Fact, ...]:
-    data, audio, summary = section(recipe, "data"), section(recipe, "audio"), run.summary
+_AUDIO_SETTINGS = (
+    ("Sampling rate", "audio.sample_rate", " Hz"),
+    ("Crop", "audio.crop_seconds", " s"),
+    ("Short clips", "data.short_clips", ""),
+    ("Log-mel mean", "data.mean", ""),
+    ("Log-mel std", "data.std", ""),
+)
+
+
+def _settings(run: RunFolder, recipe: Mapping[str, Any]) -> tuple[Fact, ...]:
     facts: list[Fact] = []
-    if "data_clips" in summary:
-        facts.append(("Clips, each once", number(summary["data_clips"])))
-    if isinstance(summary.get("hours_of_data"), int | float):
-        facts.append(("Hours, each clip once", hours_text(summary["hours_of_data"])))
-    if data.get("epoch_size"):
-        facts.append(("Clips an epoch", number(data["epoch_size"])))
-    image = section(recipe, "image")
-    if image:
-        facts += [(f"Images: {key}", _sizes(image[key])) for key in ("size", "mean", "std") if image.get(key)]
-        audio, data = {}, {}  # defaults that play no part
-    for title, part, key, unit in (
-        ("Sampling rate", audio, "sample_rate", " Hz"),
-        ("Crop", audio, "crop_seconds", " s"),
-        ("Short clips", data, "short_clips", ""),
-        ("Log-mel mean", data, "mean", ""),
-        ("Log-mel std", data, "std", ""),
-        ("Log-mel mean of the noise", section(recipe, "noise"), "mean", ""),
-    ):
-        if part.get(key) is not None:
-            facts.append((title, f"{number(part[key])}{unit}"))
-    return tuple(facts)
+    if run.summary is not None:
+        facts.append(("Clips, each once", number(run.summary.data_clips)))
+        if run.summary.hours_of_data is not None:
+            facts.append(("Hours, each clip once", hours_text(run.summary.hours_of_data)))
+    image, settings = section(recipe, "image"), [("Clips an epoch", "data.epoch_size", "")]
+    facts_of_images = [
+        (
+            f"Images: {key}",
+            ", ".join(map(number, image[key])) if isinstance(image[key], list) else number(image[key]),
+        )
+        for key in ("size", "mean", "std")
+        if image.get(key)
+    ]
+    if not image:  # else these are defaults that play no part
+        settings += _AUDIO_SETTINGS
+    settings.append(("Log-mel mean of the noise", "noise.mean", ""))
+    facts += [
+        (title, f"{number(value)}{unit}")
+        for title, path, unit in settings
+        if (value := find(recipe, path)) is not None
+    ]
+    return (*facts, *facts_of_images)
 
 
-def _sizes(values: object) -> str:
-    return ", ".join(map(number, values)) if isinstance(values, list) else number(values)
-
-
-def _bad_share(run: RunFolder, facts: Mapping[str, Mapping[str, Any]]) -> str:
-    bad, files = run.bad_files, [fact.get("files") for fact in facts.values() if "source" not in fact]
-    if not bad or not files or not all(isinstance(count, int) for count in files):
+def _bad_share(run: RunFolder, facts: Sequence[SetFacts]) -> str:
+    total = sum(of.files or 0 for of in facts)
+    if not run.bad_files or not total or any(of.error is not None for of in facts):
         return ""
-    total = sum(count for count in files if isinstance(count, int))
-    return f"{len(bad) / max(total, 1):.2%} of the {total:,} files of the lists above." if total else ""
+    return f"{len(run.bad_files) / total:.2%} of the {total:,} files of the lists above."

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -25,12 +24,13 @@ from m2dx.report.figures import (
 )
 from m2dx.report.pictures import RunPictures
 from m2dx.report.reproduce import reproduction
-from m2dx.report.scores import arrange_scores, score_details, verdict
+from m2dx.report.scores import arrange_scores, percent, score_details, verdict
 from m2dx.report.scores_by_step import by_column, step_figure, step_table
 from m2dx.report.summary_facts import date_of, read_recipe_text, recipe_facts, summary_facts, warnings
 from m2dx.results.by_step import StepScore
 from m2dx.results.formats import html_table
 from m2dx.results.run_folder import read_run
+from m2dx.results.run_summary import DataFacts
 
 MOST_BAD_FILES = 50
 _OTHER_CURVES = ("lr", "ema_decay", "grad_norm", "rankme", "clips_per_second")
@@ -49,9 +49,7 @@ _TITLES = {
 """The sections of the page; each has a template of its name in the folder `sections`."""
 
 
-def write_report(
-    folder: Path, pictures: RunPictures | None = None, *, data: Mapping[str, Any] | None = None
-) -> Path:
+def write_report(folder: Path, pictures: RunPictures | None = None, *, data: DataFacts | None = None) -> Path:
     """Writes `report.html` into a run's folder, from what the folder holds, and gives its path.
 
     `data` is what `describe_data` gives of the run's lists now; the page takes it where the run has not recorded its
@@ -119,10 +117,11 @@ def _step_plots(scores: Sequence[StepScore]) -> list[Markup]:
     """An SVG per task, protocol and metric."""
     plots = []
     for column, found in by_column(scores).items():
-        first, last, best = found[0], found[-1], max(found, key=lambda score: score.mean)
+        first, last, best = found[0], found[-1], max(found, key=lambda item: item.score.mean)
         label = (
-            f"{column[2]} of {column[0]}, {column[1]}, against the step: {first.text} % at step {first.step:,}, "
-            f"{last.text} % at step {last.step:,}; best {best.text} % at step {best.step:,}."
+            f"{column[2]} of {column[0]}, {column[1]}, against the step: {percent(first.score)} % at step "
+            f"{first.step:,}, {percent(last.score)} % at step {last.step:,}; best {percent(best.score)} % at step "
+            f"{best.step:,}."
         )
         plots.append(Markup(figure_svg(step_figure(column, found), label=label)))
     return plots

@@ -1,4 +1,4 @@
-"""How to repeat a run: commands, versions, seeds, machine."""
+"""How to repeat a run: what is recorded of its software and machine, and what the page makes of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import shlex
 import subprocess
 import sys
@@ -21,10 +20,12 @@ import torch
 
 from m2dx.contract.host import PluginHost
 from m2dx.contract.version import package_version
-from m2dx.report.summary_facts import Fact, section
+from m2dx.report.summary_facts import Fact, find, section
 from m2dx.results.run_folder import RunFolder
+from m2dx.results.run_summary import Launch, RunSummary, Software
 
-_PINNED = ("torch", "torchaudio", "timm", "numpy")
+_LIBRARIES = ("torch", "torchaudio", "timm", "numpy")
+_CPU_INFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -41,92 +42,82 @@ class Reproduction:
 
 def reproduction(run: RunFolder, recipe: Mapping[str, Any]) -> Reproduction:
     """From a run's folder and its recipe as plain data; what was not recorded is left out."""
-    versions = {str(name): str(number) for name, number in section(run.summary, "versions").items()}
-    commits = {str(name): str(commit) for name, commit in section(run.summary, "commits").items()}
+    software = Software({}, {}) if run.summary is None else run.summary.software
+    versions, commits = software.versions, software.commits
     data = base64.b64encode(run.recipe.encode("utf-8", errors="replace")).decode()
     return Reproduction(
-        commands=_commands(run, versions, commits),
+        commands=_commands(run, software),
         own=versions["m2dx"] if versions.get("m2dx", "unknown") != "unknown" else commits.get("m2dx", ""),
         recipe_uri=f"data:text/yaml;charset=utf-8;base64,{data}",
-        versions=tuple((name, number, commits.get(name, "")) for name, number in versions.items()),
+        versions=tuple((name, version, commits.get(name, "")) for name, version in versions.items()),
         seeds=_seeds(recipe),
-        start=_start(run.summary),
+        start=() if run.summary is None else _start(run.summary),
     )
 
 
-def _commands(run: RunFolder, versions: Mapping[str, str], commits: Mapping[str, str]) -> str:
-    lines = []
-    pins = [f"{name}=={versions[name]}" for name in _PINNED if versions.get(name, "unknown") != "unknown"]
-    if "m2dx" in commits:
-        commit = commits["m2dx"].split()[0]
+def _commands(run: RunFolder, software: Software) -> str:
+    known = {name: version for name, version in software.versions.items() if version != "unknown"}
+    pins, lines = [f"{name}=={known[name]}" for name in _LIBRARIES if name in known], []
+    if "m2dx" in software.commits:
+        commit = software.commits["m2dx"].split()[0]
         lines += ["# in a checkout of m2dx", f"git checkout {shlex.quote(commit)}", "pip install -e ."]
-    elif versions.get("m2dx", "unknown") != "unknown":
-        pins.insert(0, f"m2dx=={versions['m2dx']}")
+    elif "m2dx" in known:
+        pins.insert(0, f"m2dx=={known['m2dx']}")
     if pins:
         lines += ["# the libraries, at the versions of the run", f"pip install {shlex.join(pins)}"]
+    processes = 1 if run.summary is None else run.summary.processes
+    launcher = "m2dx" if processes == 1 else f"torchrun --nproc-per-node {processes} -m m2dx"
     again = shlex.quote(f"name={run.name}-again")
-    lines += [
-        "# the training, its evaluation and its page",
-        f"{_launcher(run.summary)} train recipe.yaml {again}",
-    ]
+    lines += ["# the training, its evaluation and its page", f"{launcher} train recipe.yaml {again}"]
     return "\n".join(lines)
-
-
-def _launcher(summary: Mapping[str, Any]) -> str:
-    processes = re.search(r" x (\d+)$", str(summary.get("device", "")))
-    if processes is None or processes[1] == "1":
-        return "m2dx"
-    return f"torchrun --nproc-per-node {processes[1]} -m m2dx"
 
 
 def _seeds(recipe: Mapping[str, Any]) -> tuple[Fact, ...]:
     seeds = []
     if "seed" in recipe:
         seeds.append(("Weights, order of the clips, crops, noise, masks", str(recipe["seed"])))
-    of_evaluation = section(recipe, "evaluation").get("seeds")
-    if section(section(recipe, "evaluation"), "tasks") and isinstance(of_evaluation, list):
+    of_evaluation = find(recipe, "evaluation.seeds")
+    if section(recipe, "evaluation.tasks") and isinstance(of_evaluation, list):
         seeds.append(("Evaluation", ", ".join(map(str, of_evaluation))))
     return tuple(seeds)
 
 
-def _start(summary: Mapping[str, Any]) -> tuple[Fact, ...]:
-    titles = {
-        "command": "Command",
-        "folder": "Started in",
-        "machine": "Machine",
-        "gpus": "GPUs",
-        "device": "Trained on",
-    }
-    return tuple((title, str(summary[key])) for key, title in titles.items() if summary.get(key))
+def _start(summary: RunSummary) -> tuple[Fact, ...]:
+    launch = summary.launch
+    facts = (
+        ("Command", launch.command),
+        ("Started in", launch.folder),
+        ("Machine", launch.machine),
+        ("GPUs", launch.gpus),
+        ("Trained on", f"{summary.device} x {summary.processes}"),
+    )
+    return tuple((title, value) for title, value in facts if value)
 
 
-_LIBRARIES = ("torch", "torchaudio", "timm", "numpy")
-_CPU_INFO = Path("/proc/cpuinfo")
-
-
-def describe_software(host: PluginHost) -> dict[str, Any]:
-    """`versions` of m2dx, the plugins' packages and the libraries, and `commits` of those that have one."""
-    packages = [record.distribution for record in host.records if record.distribution is not None]
+def describe_software(host: PluginHost) -> Software:
+    """Versions of m2dx, the plugins' packages and the libraries, and commits of those that have one."""
+    of_plugins = {record.distribution: None for record in host.records}  # in their order, each once
+    packages = [name for name in of_plugins if name not in (None, "m2dx")]
     versions = {"m2dx": package_version(), "python": platform.python_version()}
-    versions |= {name: package_version(name) for name in (*_LIBRARIES, *dict.fromkeys(packages))}
-    commits = {name: commit for name in packages if (commit := commit_of(name)) is not None}
+    versions |= {name: package_version(name) for name in (*_LIBRARIES, *packages)}
     own = commit_of("m2dx") or commit_of_folder(Path(__file__).parents[1])
-    return {"versions": versions, "commits": commits if own is None else {"m2dx": own, **commits}}
+    commits = {"m2dx": own, **{name: commit_of(name) for name in packages}}
+    return Software(versions, {name: commit for name, commit in commits.items() if commit is not None})
 
 
-def describe_start() -> dict[str, Any]:
-    """`command` that m2dx was started with (not where it is used as a library), `folder`, and the machine."""
-    facts: dict[str, Any] = {
-        "folder": os.getcwd(),
-        "machine": f"{platform.system()} {platform.machine()}, {cpu_name()}, {os.cpu_count()} cores",
-    }
-    program = Path(sys.argv[0])
-    if program.stem == "m2dx" or program.parent.name == "m2dx":  # the script, or `python -m m2dx`
-        facts["command"] = shlex.join(["m2dx", *sys.argv[1:]])
+def describe_launch() -> Launch:
+    """The command that m2dx was started with (not where it is used as a library), the folder, and the machine."""
+    program, gpus = Path(sys.argv[0]), None
+    is_m2dx = program.stem == "m2dx" or program.parent.name == "m2dx"  # the script, or `python -m m2dx`
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        facts["gpus"] = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
-    return facts
+        gpus = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+    return Launch(
+        folder=os.getcwd(),
+        machine=f"{platform.system()} {platform.machine()}, {cpu_name()}, {os.cpu_count()} cores",
+        command=shlex.join(["m2dx", *sys.argv[1:]]) if is_m2dx else None,
+        gpus=gpus,
+    )
 
 
 def commit_of(package: str) -> str | None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from m2dx.contract.components import Score
-from m2dx.results.table import Group, ResultTable, Row, cells_of
+from m2dx.results.table import Cell, Group, ResultTable, Row, cells_of
 
 PRETRAINED = "pretrained"
 _TITLES = {PRETRAINED: "Pre-trained", "random_weights": "Random weights", "mean_logmel": "Mean log-mel"}
@@ -61,6 +61,11 @@ def verdict(scores: Sequence[Score]) -> str:
         apart = [c for c in ahead if all(_low(own[c]) > _high(rival) for rival in rivals[c])]
         return f"{text}, in {len(apart)} of them with intervals that do not overlap."
     return f"{text}; some have a single value and so no interval, which leaves chance open."
+
+
+def percent(score: Score) -> str:
+    """A score in percent, with its interval where it has one."""
+    return Cell.percent(score.mean, score.ci95).text
 
 
 def encoder_title(encoder: str) -> str:

@@ -23,7 +23,7 @@ def by_column(scores: Sequence[StepScore]) -> dict[Column, list[StepScore]]:
 def step_table(scores: Sequence[StepScore]) -> ResultTable:
     """A row for each step, a column for each task, protocol and metric."""
     columns = tuple(by_column(scores))
-    found = {(score.step, score.column): Cell.percent(score.mean, score.ci95) for score in scores}
+    found = {(of.step, of.column): Cell.percent(of.score.mean, of.score.ci95) for of in scores}
     rows = [
         Row(f"{step:,}", (), tuple(found.get((step, column)) for column in columns))
         for step in sorted({score.step for score in scores})
@@ -37,10 +37,15 @@ def step_figure(column: Column, scores: Sequence[StepScore]) -> Figure:
     axes = figure.add_subplot()
     steps = [score.step for score in scores]
     axes.plot(
-        steps, [100 * score.mean for score in scores], color=ACCENT, linewidth=1.5, marker="o", markersize=3
+        steps,
+        [100 * item.score.mean for item in scores],
+        color=ACCENT,
+        linewidth=1.5,
+        marker="o",
+        markersize=3,
     )
-    low = [100 * (score.mean - (score.ci95 or 0.0)) for score in scores]
-    high = [100 * (score.mean + (score.ci95 or 0.0)) for score in scores]
+    low = [100 * (item.score.mean - (item.score.ci95 or 0.0)) for item in scores]
+    high = [100 * (item.score.mean + (item.score.ci95 or 0.0)) for item in scores]
     axes.fill_between(steps, low, high, color=ACCENT, alpha=0.2, linewidth=0)
     dress(axes, f"{column[0]}, {column[1]}: {column[2]} (%)", "step")
     thin_frame(axes, steps)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from operator import itemgetter
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
+
+from pydantic import TypeAdapter
 
 from m2dx.contract.atomic import replace_text
 from m2dx.contract.components import Score
@@ -16,88 +17,80 @@ from m2dx.contract.components import Score
 STEP_SCORES_FILE = "scores_by_step.jsonl"
 """Name of the file in the folder of a run."""
 
-
-def write_step_scores(folder: Path, step: int, scores: Iterable[Score]) -> None:
-    """Adds the scores of a step, in place of those that the file has of it: `step` and the fields of `Score`.
-
-    The file is written anew and replaced at once, so that nobody reads half of it.
-    """
-    lines = [{"step": step, **asdict(score)} for score in scores]
-    kept = [line for line in read_step_scores(folder) if line["step"] != step]
-    _write(folder, sorted([*kept, *lines], key=itemgetter("step")))
-
-
-def read_step_scores(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's file, none where it has no such file; lines that are no scores of a step are left out."""
-    try:
-        text = (folder / STEP_SCORES_FILE).read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    return [line for row in text.splitlines() if (line := _parse(row)) is not None]
-
-
-def drop_step_scores(folder: Path, *, after: int) -> None:
-    """Removes the lines of later steps, which a run that goes on from that step makes again."""
-    lines = read_step_scores(folder)
-    kept = [line for line in lines if line["step"] <= after]
-    if len(kept) < len(lines):
-        _write(folder, kept)
-
-
-def _write(folder: Path, lines: list[dict[str, Any]]) -> None:
-    text = "".join(f"{json.dumps(line, allow_nan=False, default=str)}\n" for line in lines)
-    replace_text(folder / STEP_SCORES_FILE, text)
-
-
-def _parse(row: str) -> dict[str, Any] | None:
-    try:
-        line = json.loads(row)
-    except ValueError:
-        return None
-    return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
-
-
 Column = tuple[str, str, str]
 """Task, protocol, metric."""
 
 
 @dataclass(frozen=True)
 class StepScore:
-    """One score after a step."""
+    """A score of the encoder that a run had after a step."""
 
     step: int
-    column: Column
-    mean: float  # in [0, 1]
-    ci95: float | None
+    score: Score
 
     @property
-    def text(self) -> str:
-        """In percent, with the interval."""
-        return f"{100 * self.mean:.1f}" + ("" if self.ci95 is None else f" ± {100 * self.ci95:.1f}")
+    def column(self) -> Column:
+        """What was measured."""
+        return (self.score.task, self.score.protocol, self.score.metric)
 
 
-def shown_step_scores(path: Path, notes: dict[str, str]) -> tuple[StepScore, ...]:
-    """The scores of a run, by step; none without the file. Lines that cannot be read are counted in `notes`."""
-    if not path.exists():
-        return ()
-    scores: dict[tuple[int, Column], StepScore] = {}
+@dataclass(frozen=True)
+class StepScores:
+    """What a run's file holds."""
+
+    scores: tuple[StepScore, ...] = ()  # by step; of two lines of the same step and column the later one
+    unreadable: int = 0  # lines that are no scores of a step
+
+
+def write_step_scores(folder: Path, step: int, scores: Iterable[Score]) -> None:
+    """Adds the scores of a step, in place of those that the file has of it: `step` and the fields of `Score`."""
+    kept = [score for score in read_step_scores(folder).scores if score.step != step]
+    _write(folder, sorted([*kept, *(StepScore(step, score) for score in scores)], key=attrgetter("step")))
+
+
+def drop_step_scores(folder: Path, *, after: int) -> None:
+    """Removes the scores of later steps, which a run that goes on from that step makes again."""
+    found = read_step_scores(folder)
+    kept = [score for score in found.scores if score.step <= after]
+    if len(kept) < len(found.scores):
+        _write(folder, kept)
+
+
+def read_step_scores(folder: Path) -> StepScores:
+    """The scores by step of a run's folder; none where it has no such file."""
+    try:
+        text = (folder / STEP_SCORES_FILE).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return StepScores()
+    found: dict[tuple[int, Column], StepScore] = {}
     unreadable = 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in text.splitlines():
         try:
-            score = _score(json.loads(line))
-        except (ValueError, KeyError, TypeError):
+            score = _parse(line)
+        except (ValueError, TypeError, AttributeError):
             unreadable += 1
         else:
-            scores[score.step, score.column] = score  # a later line of the same replaces it
-    if unreadable:
-        notes[path.name] = f"Lines of {path.name} that cannot be read, and are not shown: {unreadable}."
-    return tuple(sorted(scores.values(), key=lambda score: score.step))
+            found[score.step, score.column] = score
+    return StepScores(tuple(sorted(found.values(), key=attrgetter("step"))), unreadable)
 
 
-def _score(line: Mapping[str, object]) -> StepScore:
-    mean, ci95, step = line["mean"], line.get("ci95"), line["step"]
-    if not isinstance(mean, int | float) or not math.isfinite(mean) or not isinstance(step, int):
-        raise ValueError("not a score of a step")
-    known = isinstance(ci95, int | float) and math.isfinite(ci95)
-    column = (str(line["task"]), str(line["protocol"]), str(line["metric"]))
-    return StepScore(step, column, float(mean), float(ci95) if known else None)  # type: ignore[arg-type]
+_READ = TypeAdapter(StepScore)
+
+
+def _parse(line: str) -> StepScore:
+    fields = json.loads(line, parse_constant=_refuse)
+    return _READ.validate_python(
+        {"step": fields.get("step"), "score": {"ci95": None, "values": (), **fields}}
+    )
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"a score must be finite, but is {constant}")
+
+
+def _write(folder: Path, scores: Iterable[StepScore]) -> None:
+    lines = [{"step": item.step, **asdict(item.score)} for item in scores]
+    for line in lines:
+        del line["encoder"]  # it is always the run's own
+    text = "".join(f"{json.dumps(line, allow_nan=False, default=str)}\n" for line in lines)
+    replace_text(folder / STEP_SCORES_FILE, text)

@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from m2dx.contract.components import Score
 from m2dx.contract.errors import CheckpointError
-from m2dx.results.by_step import STEP_SCORES_FILE, StepScore, shown_step_scores
+from m2dx.results.by_step import STEP_SCORES_FILE, StepScore, read_step_scores
+from m2dx.results.run_summary import SUMMARY_FILE, RunSummary, read_summary
 from m2dx.results.scores import read_scores
 
 
@@ -22,7 +22,7 @@ class RunFolder:
     name: str
     recipe: str  # YAML
     metrics: tuple[dict[str, float], ...]
-    summary: dict[str, Any]
+    summary: RunSummary | None
     scores: tuple[Score, ...]
     step_scores: tuple[StepScore, ...]
     bad_files: tuple[tuple[str, str], ...]  # path, reason
@@ -38,15 +38,15 @@ def read_run(folder: Path) -> RunFolder:
             f"{folder} must be the folder of a run, with its recipe.yaml, but that cannot be read: {error}"
         ) from error
     notes: dict[str, str] = {}
-    summary = _summary(folder / "summary.json", notes)
+    summary = _summary(folder, notes)
     return RunFolder(
         name=folder.resolve().name,
         recipe=recipe,
         metrics=_metrics(folder / "metrics.jsonl", notes),
         summary=summary,
         scores=_scores(folder / "scores.json", notes),
-        step_scores=shown_step_scores(folder / STEP_SCORES_FILE, notes),
-        bad_files=_bad_files(folder, summary.get("bad_files", 0), notes),
+        step_scores=_step_scores(folder, notes),
+        bad_files=_bad_files(folder, 0 if summary is None else summary.bad_files, notes),
         notes=notes,
     )
 
@@ -70,18 +70,24 @@ def _metrics(path: Path, notes: dict[str, str]) -> tuple[dict[str, float], ...]:
     return tuple(lines)
 
 
-def _summary(path: Path, notes: dict[str, str]) -> dict[str, Any]:
-    if not path.exists():
-        notes[path.name] = "summary.json is missing: the run has not ended yet, or was killed."
-        return {}
+def _summary(folder: Path, notes: dict[str, str]) -> RunSummary | None:
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(summary, dict):
-            return summary
-        notes[path.name] = f"summary.json must hold an object, but holds a {type(summary).__name__}."
-    except (OSError, ValueError) as error:
-        notes[path.name] = f"summary.json cannot be read: {error}"
-    return {}
+        summary = read_summary(folder)
+    except CheckpointError as error:
+        notes[SUMMARY_FILE] = str(error)
+        return None
+    if summary is None:
+        notes[SUMMARY_FILE] = "summary.json is missing: the run has not ended yet, or was killed."
+    return summary
+
+
+def _step_scores(folder: Path, notes: dict[str, str]) -> tuple[StepScore, ...]:
+    found = read_step_scores(folder)
+    if found.unreadable:
+        notes[STEP_SCORES_FILE] = (
+            f"Lines of {STEP_SCORES_FILE} that cannot be read, and are not shown: {found.unreadable}."
+        )
+    return found.scores
 
 
 def _scores(path: Path, notes: dict[str, str]) -> tuple[Score, ...]:
@@ -98,7 +104,7 @@ def _scores(path: Path, notes: dict[str, str]) -> tuple[Score, ...]:
     return scores
 
 
-def _bad_files(folder: Path, counted: object, notes: dict[str, str]) -> tuple[tuple[str, str], ...]:
+def _bad_files(folder: Path, counted: int, notes: dict[str, str]) -> tuple[tuple[str, str], ...]:
     """Bad files of all processes (each writes its own table), every file once; without a table there are none."""
     paths = sorted(folder.glob("bad_files*.tsv"))
     if not paths and counted:

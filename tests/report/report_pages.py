@@ -121,19 +121,28 @@ SUMMARY = {
     "data_clips": 500,
     "hours_of_data": 1.25,
     "collapse_warnings": 2,
+    "last_metrics": {"step": 60, "loss": 0.05},
     "stopped_by": "SIGTERM",
+    "failed_evaluations": None,
     "missing": ["<drums> is not there"],
-    "device": "cuda:0 x 2",
-    "command": "m2dx train small.yaml train.epochs=4",
-    "folder": "/home/me",
-    "machine": "Linux x86_64, a processor, 8 cores",
-    "versions": {"m2dx": "0.1.0", "python": "3.11.7", "torch": "2.11.0", "m2dx-tasks": "0.3.0"},
-    "commits": {"m2dx": "0123456789ab with changes"},
+    "device": "cuda:0",
+    "processes": 2,
+    "launch": {
+        "command": "m2dx train small.yaml train.epochs=4",
+        "folder": "/home/me",
+        "machine": "Linux x86_64, a processor, 8 cores",
+        "gpus": None,
+    },
+    "software": {
+        "versions": {"m2dx": "0.1.0", "python": "3.11.7", "torch": "2.11.0", "m2dx-tasks": "0.3.0"},
+        "commits": {"m2dx": "0123456789ab with changes"},
+    },
     "data": {
         "sets": {
             "pool": {
                 "name": "pool", "dataset": "csv", "split": "train", "clips": 480, "files": 240, "hours": 1.25,
-                "hours_from": None, "labelled": 100, "classes": 11, "missing": [], "fingerprint": "aaaabbbbcccc",
+                "hours_from": None,
+                "repeat": 2, "labelled": 100, "classes": 11, "missing": [], "fingerprint": "aaaabbbbcccc",
             }
         },
         "noise": {

@@ -1,13 +1,15 @@
 """Data on the page: what is recorded of each set, and what the page tells of it."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from report_pages import SUMMARY, page_of
+from report_pages import page_of
 
 from m2dx.contract.components import Clip
 from m2dx.report.data_facts import HEADERS, changed_sets, describe_data, describe_set, fingerprint, hours_of
+from m2dx.results.run_summary import DataFacts, SetFacts, read_summary
 
 
 def test_each_set_and_the_noise_are_counted(tiny_recipe, host, sounds):
@@ -16,12 +18,12 @@ def test_each_set_and_the_noise_are_counted(tiny_recipe, host, sounds):
     )
     data = describe_data(recipe, host)
     lines = (sounds / "instrument.csv").read_text().splitlines()
-    notes = data["sets"]["notes"]
-    assert notes["clips"] == notes["labelled"] == sum(",train," in line for line in lines)
-    assert notes["classes"] == 11 and notes["split"] == "train" and notes["missing"] == ()
-    assert data["sets"]["all"]["split"] is None
-    assert data["noise"]["dataset"] == "csv" and data["noise"]["hours_from"] is None
-    assert json.loads(json.dumps(data))["sets"]["notes"]["hours"] == pytest.approx(notes["hours"])
+    notes = data.sets["notes"]
+    assert notes.clips == notes.labelled == sum(",train," in line for line in lines)
+    assert notes.classes == 11 and notes.split == "train" and notes.missing == ()
+    assert data.sets["all"].split is None
+    assert data.noise.dataset == "csv" and data.noise.hours_from is None
+    assert json.loads(json.dumps(asdict(data)))["sets"]["notes"]["hours"] == pytest.approx(notes.hours)
 
 
 def test_images_have_no_hours(host, tmp_path):
@@ -32,16 +34,16 @@ def test_images_have_no_hours(host, tmp_path):
         image_module.new("RGB", (8, 8)).save(path)
     dataset = host.option_model("dataset", "image_folder")(name="image_folder", path=tmp_path / "images")
     facts = describe_set("pictures", dataset, None, host)
-    assert facts["clips"] == 3 and facts["hours"] is None and facts["hours_from"] is None
+    assert facts.clips == 3 and facts.hours is None and facts.hours_from is None
 
 
 def test_a_noise_source_and_a_list_that_is_gone_are_told(tiny_recipe, host, tmp_path):
     recipe = tiny_recipe("noise={ratio: 0.1, source: {name: coloured}}")
-    assert describe_data(recipe, host)["noise"] == {"source": "coloured"}
+    assert describe_data(recipe, host).noise == SetFacts("noise", "coloured")
     folder = tmp_path / "gone"
     recipe = tiny_recipe(f"data.sets.notes={{dataset: {{name: folder, path: {folder}}}, split: null}}")
-    facts = describe_data(recipe, host)["sets"]["notes"]
-    assert str(folder) in facts["error"] and "clips" not in facts
+    facts = describe_data(recipe, host).sets["notes"]
+    assert str(folder) in facts.error and facts.clips is None
 
 
 def test_hours_are_counted_or_estimated_from_headers(make_wav):
@@ -83,18 +85,17 @@ def test_the_page_tells_the_recorded_data(run):
 
 
 def test_lists_that_have_changed_since_are_named(run):
-    now = json.loads(json.dumps(SUMMARY["data"]))
-    assert changed_sets(SUMMARY["data"], now) == []
+    recorded = now = read_summary(run).data
+    assert changed_sets(recorded, now) == []
     assert "changed since" not in page_of(run, data=now).text
-    now["noise"]["fingerprint"] = "0" * 12
+    now = replace(now, noise=replace(now.noise, fingerprint="0" * 12))
     assert "Lists that have changed since the training: noise." in page_of(run, data=now).text
-    del now["noise"]
-    assert changed_sets(SUMMARY["data"], now) == []  # not listed now, so nothing is known
+    assert changed_sets(recorded, replace(now, noise=None)) == []  # not listed now, so nothing is known
 
 
 def test_the_lists_of_now_stand_in_where_none_were_recorded(run):
     (run / "summary.json").unlink()
-    page = page_of(run, data={"sets": {"pool": {"error": "no such <file>"}}})
+    page = page_of(run, data=DataFacts({"pool": SetFacts("pool", "csv", error="no such <file>")}))
     assert "Not recorded with the run" in page.text
     assert "pool could not be listed: no such <file>" in page.text
     page = page_of(run)

@@ -142,8 +142,9 @@ def test_a_folder_without_recipe_is_refused(tmp_path):
         ),
         ("metrics.jsonl", "", "metrics.jsonl is empty"),
         ("metrics.jsonl", '{"step": 1}\n', "metrics.jsonl holds no losses"),
-        ("summary.json", "{", "summary.json cannot be read"),
-        ("summary.json", "[1]", "must hold an object, but holds a list"),
+        ("summary.json", "{", "must be a summary written by m2dx, but cannot be read"),
+        ("summary.json", "[1]", "must be a summary written by m2dx, but cannot be read"),
+        ("summary.json", '{"steps": 3}', "must be a summary written by m2dx, but cannot be read"),
         ("summary.json", '{"data": [], "versions": 3, "commits": "x"}', "The versions were not recorded"),
         ("scores.json", '[{"encoder": "x"}]', "must be scores written by m2dx"),
         ("scores.json", "[]", "names no evaluation"),
@@ -181,7 +182,14 @@ def test_all_text_is_escaped(run):
         f'name: "{evil}"\ntasks: {{"{evil}": {{}}}}\ndata: {{sets: {{"{evil}": 1}}}}\n'
     )
     (run / "metrics.jsonl").write_text(json.dumps({"step": 1, f"loss_{evil}": 1.0}) + "\n")
-    strange = {"stopped_by": evil, "versions": {"m2dx": evil, evil: evil}, "command": evil, evil: evil}
+    strange = {
+        **SUMMARY,
+        "stopped_by": evil,
+        "device": evil,
+        "missing": [evil],
+        "software": {"versions": {"m2dx": evil, evil: evil}, "commits": {evil: evil}},
+        "launch": {"folder": evil, "machine": evil, "command": evil, "gpus": evil},
+    }
     (run / "summary.json").write_text(json.dumps(strange))
     (run / "bad_files.tsv").write_text(f"path\treason\n{evil}\t{evil}\n")
     step = {"step": 1, "task": evil, "protocol": evil, "metric": evil, "mean": 0.5}

@@ -4,12 +4,13 @@ import base64
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 from report_pages import RECIPE, SUMMARY, page_of
 
 import m2dx
-from m2dx.report.reproduce import commit_of, commit_of_folder, cpu_name, describe_software, describe_start
+from m2dx.report.reproduce import commit_of, commit_of_folder, cpu_name, describe_launch, describe_software
 from m2dx.report.summary_facts import read_recipe_text, recipe_facts
 
 
@@ -79,9 +80,9 @@ def test_an_installed_package_tells_its_commit(monkeypatch, checkout):
 def test_versions_of_m2dx_its_plugins_and_libraries_are_recorded(host):
     facts = describe_software(host)
     plugins = {record.distribution for record in host.records if record.distribution}
-    assert {"m2dx", "python", "torch", "numpy", *plugins} == facts["versions"].keys() - {"torchaudio", "timm"}
-    assert facts["versions"]["m2dx"] == m2dx.__version__
-    assert json.loads(json.dumps(facts)) == facts
+    assert {"m2dx", "python", "torch", "numpy", *plugins} == facts.versions.keys() - {"torchaudio", "timm"}
+    assert facts.versions["m2dx"] == m2dx.__version__
+    assert json.loads(json.dumps(asdict(facts))) == asdict(facts)
 
 
 @pytest.mark.parametrize(
@@ -94,9 +95,9 @@ def test_versions_of_m2dx_its_plugins_and_libraries_are_recorded(host):
 )
 def test_the_command_is_recorded_where_m2dx_is_the_program(monkeypatch, argv, command):
     monkeypatch.setattr(sys, "argv", argv)
-    facts = describe_start()
-    assert facts.get("command") == command
-    assert "cores" in facts["machine"] and cpu_name() in facts["machine"]
+    launch = describe_launch()
+    assert launch.command == command
+    assert "cores" in launch.machine and cpu_name() in launch.machine
 
 
 def test_the_page_says_how_to_repeat_the_run(run):
@@ -116,7 +117,9 @@ def test_the_page_says_how_to_repeat_the_run(run):
 
 
 def test_a_released_version_is_installed_by_its_number(run):
-    (run / "summary.json").write_text(json.dumps({**SUMMARY, "commits": {}, "device": "cpu x 1"}))
+    (run / "summary.json").write_text(
+        json.dumps({**SUMMARY, "software": {**SUMMARY["software"], "commits": {}}, "processes": 1})
+    )
     page = page_of(run)
     assert "pip install m2dx==0.1.0 torch==2.11.0\n" in page.text
     assert "git checkout" not in page.text

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from report_pages import entry, page_of
 
+from m2dx.contract.components import Score
 from m2dx.report.scores import arrange_scores, verdict
 from m2dx.report.scores_by_step import step_figure, step_table
-from m2dx.results.by_step import StepScore, shown_step_scores
+from m2dx.results.by_step import StepScore, read_step_scores
+from m2dx.results.run_folder import read_run
 
 
 def test_scores_stand_by_task_and_the_best_is_marked():
@@ -49,7 +51,7 @@ def test_verdict_says_what_the_baselines_allow(own, rivals, ci95, told):
 
 
 def by_step(step, mean, *, ci95=None, protocol="linear"):
-    return StepScore(step, ("drums", protocol, "accuracy"), mean, ci95)
+    return StepScore(step, Score("drums", "accuracy", mean, ci95, (mean,), protocol))
 
 
 def test_scores_on_the_way_are_drawn_with_their_interval():
@@ -75,10 +77,12 @@ def test_lines_that_are_no_score_of_a_step_are_counted(tmp_path):
     again = {**good, "mean": 0.75, "values": [0.75], "details": {}}
     path = tmp_path / "scores_by_step.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in [good, *bad, again]) + '{"step": 6, "ta')
-    notes = {}
-    (score,) = shown_step_scores(path, notes)
-    assert (score.step, score.mean, score.ci95) == (5, 0.75, None)
-    assert notes == {path.name: "Lines of scores_by_step.jsonl that cannot be read, and are not shown: 6."}
+    found = read_step_scores(tmp_path)
+    (only,) = found.scores
+    assert (only.step, only.score.mean, only.score.ci95) == (5, 0.75, None) and found.unreadable == 6
+    (tmp_path / "recipe.yaml").write_text("name: a run")
+    told = "Lines of scores_by_step.jsonl that cannot be read, and are not shown: 6."
+    assert read_run(tmp_path).notes[path.name] == told
 
 
 def test_the_page_shows_scores_on_the_way_where_there_are_some(run):

@@ -66,7 +66,7 @@ def section(every: int) -> EvaluationSection:
 
 
 def steps_of(run: Path) -> list[int]:
-    return [line["step"] for line in read_step_scores(run)]
+    return [found.step for found in read_step_scores(run).scores]
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float = 30.0) -> bool:
@@ -213,7 +213,8 @@ def test_checkpoints_that_are_there_are_scored_when_the_recipe_asks_for_it_later
 
 
 def test_scores_of_steps_are_in_order_and_a_broken_line_is_left_out(run: Path) -> None:
-    one, other = (Score("notes", "accuracy", mean, None, (mean,), "knn") for mean in (0.25, 0.75))
+    one = Score("notes", "accuracy", 0.25, None, (0.25,), "knn")
+    other = Score("drums", "accuracy", 0.75, None, (0.75,), "knn")
     write_step_scores(run, 8, [one])
     with open(run / "scores_by_step.jsonl", "a") as file:
         file.write('{"step": 6, "task"')
@@ -223,7 +224,7 @@ def test_scores_of_steps_are_in_order_and_a_broken_line_is_left_out(run: Path) -
     assert [(line["step"], line["mean"]) for line in lines] == [(4, 0.75), (4, 0.25), (8, 0.75)]
     assert lines[0] == {
         "step": 4,
-        "task": "notes",
+        "task": "drums",
         "protocol": "knn",
         "metric": "accuracy",
         "mean": 0.75,

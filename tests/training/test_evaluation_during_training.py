@@ -25,7 +25,8 @@ from m2dx.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 QUICK = (
-    "import json, sys; line = {'step': int(sys.argv[1]), 'task': 'notes', 'protocol': 'knn', 'mean': 0.5}; "
+    "import json, sys; line = {'step': int(sys.argv[1]), 'task': 'notes', 'protocol': 'knn', "
+    "'metric': 'accuracy', 'mean': 0.5}; "
     "print(json.dumps(line), file=open(sys.argv[2] + '/scores_by_step.jsonl', 'a'))"
 )
 
@@ -66,7 +67,7 @@ def run_by(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def steps_of(folder: Path) -> list[int]:
-    return [line["step"] for line in read_step_scores(folder)]
+    return [found.step for found in read_step_scores(folder).scores]
 
 
 def assert_same_training(one: Path, other: Path, read_metrics: Any) -> None:
@@ -100,10 +101,10 @@ def test_scores_on_the_way_change_nothing_of_the_run(
     assert_same_training(one, other, read_metrics)
     assert steps_of(other) == [4, 8, 10] and not (one / "scores_by_step.jsonl").exists()
     assert (one / "scores.json").read_text() == (other / "scores.json").read_text()
-    final = read_step_scores(other)[-1]
+    final = read_step_scores(other).scores[-1]
     pretrained = json.loads((other / "scores.json").read_text())[0]
-    assert pretrained["encoder"] == "pretrained" and final["mean"] == pretrained["mean"]
-    assert final["values"] == pretrained["values"] and final["metric"] == "accuracy"
+    assert pretrained["encoder"] == "pretrained" and final.score.mean == pretrained["mean"]
+    assert list(final.score.values) == pretrained["values"] and final.score.metric == "accuracy"
     assert json.loads((other / "summary.json").read_text())["failed_evaluations"] == 0
     run_recipe(recipe_with("name=scored"), host, console, overwrite=True)
     assert not (other / "scores_by_step.jsonl").exists() and not (other / "scores_by_step").exists()
@@ -176,7 +177,7 @@ def test_the_process_scores_the_checkpoint_alone(recipe_with: Any, host: Any, co
     folder = recipe.output / recipe.name
     checkpoint = CheckpointFolder(folder / "checkpoints").file(8)
     score_checkpoint(8, checkpoint, folder, device="cpu", threads=1)
-    assert [(line["step"], line["task"], line["protocol"]) for line in read_step_scores(folder)] == [
+    assert [(found.step, *found.column[:2]) for found in read_step_scores(folder).scores] == [
         (8, "notes", "knn")
     ]
     records = [json.loads(line) for line in (recipe.output / "results.jsonl").read_text().splitlines()]
