@@ -10,11 +10,13 @@ import pytest
 import typer
 
 from m2dx import cli, testing
+from m2dx.cli.plugin_commands import COMMAND_GROUP
 from m2dx.contract import hookspecs
 from m2dx.contract.host import PluginHost
 from m2dx.jobs import core
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.model import field_lines
+from m2dx.results.published import TABLE_GROUP
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -58,6 +60,11 @@ def section(page: str, heading: str) -> str:
 )
 def test_each_hook_is_explained(hook: str) -> None:
     assert f"| `{hook}` |" in text_of("plugins.md")
+
+
+@pytest.mark.parametrize("group", [hookspecs.ENTRY_POINT_GROUP, COMMAND_GROUP, TABLE_GROUP])
+def test_each_group_of_entry_points_is_explained(group: str) -> None:
+    assert re.search(rf'\[project\.entry-points\."?{re.escape(group)}"?\]', text_of("plugins.md"))
 
 
 @pytest.mark.parametrize("name", testing.__all__)

@@ -79,7 +79,7 @@ def results(
     output: OutputOption = None,
 ) -> None:
     """Print the scores of all evaluations, or set them beside a published table; marks say what is not comparable."""
-    from m2dx.results.command import results_table, table_lines
+    from m2dx.jobs.results import results_table, table_lines
 
     if table == "list":
         typer.echo("\n".join(table_lines()))

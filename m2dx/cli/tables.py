@@ -40,7 +40,7 @@ def check_table_options(form: TableFormat | None, output: Path | None) -> None:
 
 def print_table(shown: ResultTable, form: TableFormat | None, output: Path | None) -> None:
     """Prints a table, or writes it to a file, in the form that the options ask for."""
-    from m2dx.results.command import SUFFIXES, WRITERS
+    from m2dx.results.formats import SUFFIXES, WRITERS
     from m2dx.results.formats import terminal as terminal_parts
 
     if form is None and output is None and terminal().is_terminal:

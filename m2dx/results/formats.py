@@ -168,6 +168,11 @@ def html_table(table: ResultTable) -> str:
     return f'<table class="scores">\n{"".join(parts)}</table>'
 
 
+WRITERS = {"markdown": markdown, "latex": latex, "csv": comma_separated}
+"""What writes a table to a file, by the name of the format."""
+SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv"}
+
+
 def _headings(table: ResultTable) -> tuple[str, ...]:
     return (table.heading, *table.info, *table.column_titles)
 

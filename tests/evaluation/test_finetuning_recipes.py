@@ -5,10 +5,10 @@ from pathlib import Path
 import m2dx_audioset
 import m2dx_tasks
 import pytest
+from m2dx_tasks.papers.published import paper_protocols, paper_tasks
 
 from m2dx.contract.host import PluginHost
 from m2dx.recipe.loading import load_recipe
-from m2dx.results.published import paper_protocols, paper_tasks
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "finetune"
 TABLE = {

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from m2dx_respiratory.evaluator import BEST
+from m2dx_tasks.papers.published import paper_protocols
 from msm_mae_expected import TABLE_1
 from recipe_files import PUBLISHED, SMALL, field, leaves
 from recipes_expected import CLIPS_PER_GPU, PAPER
@@ -14,7 +15,6 @@ from recipes_expected import CLIPS_PER_GPU, PAPER
 from m2dx.model.patches import PatchGrid
 from m2dx.recipe.loading import recipe_to_mapping
 from m2dx.recipe.schema import Recipe
-from m2dx.results.published import paper_protocols
 
 NAMED = ("data.sets.", "tasks.", "evaluation.tasks.", "evaluation.evaluators.")
 """Sections that have in a recipe what they have in PAPER, and nothing else."""

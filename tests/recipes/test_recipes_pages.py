@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from m2dx_tasks.papers.published import load_table, table_keys
 from msm_mae_expected import HEAR_SCORES, HEAR_TASKS, TABLE_1, TABLES
 from msm_mae_expected import ROWS as MSM_MAE_ROWS
 from recipe_files import PUBLISHED, RECIPES, first_lines
 
 from m2dx.recipe.schema import Recipe
-from m2dx.results.published import load_table, table_keys
 
 ROWS = {
     "m2d_audioset": (("m2d-x-iii", "M2D/0.7"), ("m2d-x-iv", "M2D/0.7")),

@@ -1,26 +1,17 @@
-"""The downstream tasks of M2D-X (table I) as data sets, from their official files."""
+"""The downstream tasks of M2D-X (table I) as data sets, from their official files; and the tables of the papers.
+
+Nothing heavy is imported here: `m2dx results` takes the tables of `m2dx_tasks.papers` without torch.
+"""
 
 import m2dx
-from m2dx_tasks.environment import ESC50, UrbanSound8K
-from m2dx_tasks.music import GTZAN, NSynth, NSynthPitch, Surge
-from m2dx_tasks.speech import CREMAD, SpeechCommands, VoxCeleb1, VoxForge
-
-__all__ = [
-    "CREMAD",
-    "ESC50",
-    "GTZAN",
-    "NSynth",
-    "NSynthPitch",
-    "SpeechCommands",
-    "Surge",
-    "UrbanSound8K",
-    "VoxCeleb1",
-    "VoxForge",
-]
 
 
 @m2dx.hookimpl
 def datasets() -> list[type]:
+    from m2dx_tasks.environment import ESC50, UrbanSound8K
+    from m2dx_tasks.music import GTZAN, NSynth, NSynthPitch, Surge
+    from m2dx_tasks.speech import CREMAD, SpeechCommands, VoxCeleb1, VoxForge
+
     return [
         ESC50,
         UrbanSound8K,

@@ -7,18 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from m2dx_tasks import (
-    CREMAD,
-    ESC50,
-    GTZAN,
-    NSynth,
-    NSynthPitch,
-    SpeechCommands,
-    Surge,
-    UrbanSound8K,
-    VoxCeleb1,
-    VoxForge,
-)
+from m2dx_tasks.environment import ESC50, UrbanSound8K
+from m2dx_tasks.music import GTZAN, NSynth, NSynthPitch, Surge
+from m2dx_tasks.speech import CREMAD, SpeechCommands, VoxCeleb1, VoxForge
 from task_clips import as_rows, told
 
 import m2dx

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from m2dx_tasks import NSynth, NSynthPitch
+from m2dx_tasks.music import NSynth, NSynthPitch
 from task_clips import as_rows, told
 
 import m2dx

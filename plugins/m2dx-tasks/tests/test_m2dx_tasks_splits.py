@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from m2dx_tasks import CREMAD, Surge, VoxForge
 from m2dx_tasks.groups import divide_groups
+from m2dx_tasks.music import Surge
 from m2dx_tasks.sample import write_cremad, write_surge, write_voxforge
+from m2dx_tasks.speech import CREMAD, VoxForge
 
 import m2dx
 

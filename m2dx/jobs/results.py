@@ -7,9 +7,8 @@ from pathlib import Path
 
 from m2dx.contract.errors import M2dxError
 from m2dx.contract.wording import counted
-from m2dx.results.comparison import paper_table, record_table
-from m2dx.results.formats import comma_separated, latex, markdown
-from m2dx.results.published import load_table, table_keys
+from m2dx.results.published import published_table, published_tables
+from m2dx.results.record_table import record_table
 from m2dx.results.records import RESULTS_FILE, read_records
 from m2dx.results.table import ResultTable
 
@@ -18,18 +17,11 @@ DEFAULT_FILE = Path("runs") / RESULTS_FILE
 MOST_BROKEN = 10
 """Broken lines that are shown one by one."""
 
-WRITERS = {"markdown": markdown, "latex": latex, "csv": comma_separated}
-SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv"}
-
 
 def table_lines() -> list[str]:
-    """The published tables: key, source, title, and the names that their tasks have in recipes; two lines each."""
-    lines = []
-    for key in table_keys():
-        table = load_table(key)
-        tasks = {task.names[0]: None for column in table.columns for task in column.tasks.values()}
-        lines += [f"{key}: {table.source}. {table.title}", f"    tasks: {', '.join(tasks)}"]
-    return lines
+    """The published tables of all installed packages: source, title, and the names of their tasks in recipes."""
+    lines = [line for table in published_tables().values() for line in table.about()]
+    return lines or ["there are no published tables; install m2dx-tasks, which has those of the papers"]
 
 
 def results_table(
@@ -39,7 +31,7 @@ def results_table(
 
     Raises M2dxError where there is no such table, a file cannot be read, or none has a record.
     """
-    published = None if key is None else load_table(key)
+    published = None if key is None else published_table(key)
     given = list(files) or [DEFAULT_FILE]
     found = read_records(given)
     warnings = [f"{line}; the line is skipped" for line in found.broken[:MOST_BROKEN]]
@@ -50,4 +42,4 @@ def results_table(
         raise M2dxError(f"{text}\n`m2dx train` and `m2dx evaluate` append to that file of the folder of runs")
     if published is None:
         return record_table(found.records, every=every), warnings
-    return paper_table(published, found.records, every=every), warnings
+    return published.beside(found.records, every=every), warnings

@@ -6,24 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from m2dx.results.comparability import EncoderKey, encoder_key, newest_first, plain, reasons, split_metric
-from m2dx.results.published import PaperColumn, PaperTable
-from m2dx.results.records import ResultRecord
-from m2dx.results.table import Cell, Marks, Row
+from m2dx.results import Cell, EncoderKey, Marks, ResultRecord, Row, encoder_key, newest_first
+from m2dx_tasks.papers.comparability import plain, reasons, split_metric
+from m2dx_tasks.papers.published import PaperColumn, PaperTable
 
-Place = tuple[str, str]  # key of a paper's task, metric
+TaskMetric = tuple[str, str]  # key of a paper's task, metric
 RowKey = tuple[EncoderKey, str, str, int]  # encoder, name of the protocol, remark of the metric, number
 
 
 @dataclass(frozen=True)
-class Measured:
+class OwnRows:
     """Rows, and the records that are in none of them."""
 
     rows: tuple[Row, ...]
     elsewhere: tuple[ResultRecord, ...]  # the table has no column for their task or metric
-    partial: tuple[
-        ResultRecord, ...
-    ]  # of columns that are means over several tasks, not all of which are there
+    partial: tuple[ResultRecord, ...]  # of columns that are means over several tasks, some of which lack
 
 
 @dataclass(frozen=True)
@@ -58,9 +55,9 @@ class _Draft:
         )
 
 
-def measured_rows(
+def own_rows(
     table: PaperTable, records: Sequence[ResultRecord], labels: Mapping[EncoderKey, str], marks: Marks
-) -> Measured:
+) -> OwnRows:
     """A row per encoder and protocol, in the order of the encoders; more rows where a column has several records.
 
     Protocols that fill different columns, as SUPERB and linear evaluation in table X, share a row.
@@ -78,13 +75,13 @@ def measured_rows(
             drafts.append(draft)
         else:
             drafts[host] = drafts[host].merged(draft)
-    return Measured(tuple(_row(table, draft, labels) for draft in drafts), tuple(elsewhere), tuple(partial))
+    return OwnRows(tuple(_row(table, draft, labels) for draft in drafts), tuple(elsewhere), tuple(partial))
 
 
 def _placed(
     table: PaperTable, records: Sequence[ResultRecord]
-) -> tuple[dict[RowKey, dict[Place, ResultRecord]], list[ResultRecord]]:
-    placed: dict[RowKey, dict[Place, ResultRecord]] = {}
+) -> tuple[dict[RowKey, dict[TaskMetric, ResultRecord]], list[ResultRecord]]:
+    placed: dict[RowKey, dict[TaskMetric, ResultRecord]] = {}
     elsewhere = []
     for record in newest_first(records):
         metric, remark = split_metric(record.metric)
@@ -114,10 +111,10 @@ def _is_of(record: ResultRecord, column: PaperColumn, task: str) -> bool:
 
 
 def _metrics(column: PaperColumn, task: str) -> set[str]:
-    return {plain(name) for name in column.metrics or column.tasks[task].metrics}
+    return {plain(name) for name in column.metrics_of(task)}
 
 
-def _draft(table: PaperTable, key: RowKey, row: Mapping[Place, ResultRecord], marks: Marks) -> _Draft:
+def _draft(table: PaperTable, key: RowKey, row: Mapping[TaskMetric, ResultRecord], marks: Marks) -> _Draft:
     encoder, protocol, remark, number = key
     return _Draft(
         encoder,
@@ -131,7 +128,7 @@ def _draft(table: PaperTable, key: RowKey, row: Mapping[Place, ResultRecord], ma
 
 
 def _cell(
-    table: PaperTable, column: PaperColumn, row: Mapping[Place, ResultRecord], marks: Marks
+    table: PaperTable, column: PaperColumn, row: Mapping[TaskMetric, ResultRecord], marks: Marks
 ) -> Cell | None:
     """A record's score, or the mean over the column's tasks where all have one."""
     found: dict[str, ResultRecord] = {}
@@ -142,15 +139,10 @@ def _cell(
         return None
     letters = marks.of(*(text for task, record in found.items() for text in reasons(record, column, task)))
     if len(found) == 1:
-        return record_cell(next(iter(found.values())), letters, table.decimals)
-    return Cell(
-        100 * sum(record.mean for record in found.values()) / len(found), None, table.decimals, letters
-    )
-
-
-def record_cell(record: ResultRecord, marks: tuple[str, ...], decimals: int) -> Cell:
-    """A record's score in percent."""
-    return Cell(100 * record.mean, None if record.ci95 is None else 100 * record.ci95, decimals, marks)
+        (record,) = found.values()
+        return Cell.percent(record.mean, record.ci95, decimals=table.decimals, marks=letters)
+    mean = sum(record.mean for record in found.values()) / len(found)
+    return Cell.percent(mean, None, decimals=table.decimals, marks=letters)
 
 
 def _row(table: PaperTable, draft: _Draft, labels: Mapping[EncoderKey, str]) -> Row:

@@ -1,11 +1,12 @@
-"""The file of results, the published numbers, what is marked as not comparable, and the formats of tables."""
+"""The papers' tables: their numbers, what is marked as not comparable, and `m2dx results --table`."""
 
 import csv
 import io
-import json
+import os
 import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
@@ -13,29 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
+from m2dx_tasks.papers import TABLES
+from m2dx_tasks.papers.comparability import reasons
+from m2dx_tasks.papers.comparison import OWN, paper_table
+from m2dx_tasks.papers.published import PaperTable, load_table, paper_protocols, paper_tasks, table_keys
 from typer.testing import CliRunner
 
 import m2dx
 from m2dx import cli
-from m2dx.contract.components import Score
-from m2dx.contract.errors import M2dxError
-from m2dx.encoder.audio import random_encoder
-from m2dx.jobs import core
-from m2dx.results.comparability import reasons
-from m2dx.results.comparison import OWN, paper_table, record_table
-from m2dx.results.formats import comma_separated, latex, latex_text, markdown
-from m2dx.results.published import PaperTable, load_table, paper_protocols, paper_tasks, table_keys
-from m2dx.results.records import (
+from m2dx.results import (
     Division,
     Protocol,
     ResultRecord,
+    ResultTable,
+    Row,
     ScoredEncoder,
     append_records,
-    read_records,
 )
-from m2dx.results.scoring import Scoring, folder_of_encoder
-from m2dx.results.table import Marks, ResultTable, Row
+from m2dx.results.formats import comma_separated, latex, markdown
 
 LUNGS = ScoredEncoder("lungs", "ab" * 32, "runs/lungs/encoder", 85_000_000)
 AS_PUBLISHED = Protocol("linear", "linear", {"lr": 3e-5, "epochs": 200, "patience": 20, "batch_size": 64})
@@ -141,8 +137,9 @@ def test_published_tables_are_whole(key: str, rows: int, numbers: int, intervals
 
 
 def test_each_table_of_the_package_is_listed() -> None:
-    found = {file.name for file in (files("m2dx.results") / "tables").iterdir()}
-    assert found == {f"{key.replace('-', '_')}.yaml" for key in table_keys()}
+    found = {file.name for file in files("m2dx_tasks.papers").iterdir() if file.name.endswith(".yaml")}
+    tables = {f"{key.replace('-', '_')}.yaml" for key in table_keys()}
+    assert found == tables | {"tasks.yaml", "protocols.yaml"} and tuple(TABLES) == table_keys()
 
 
 @pytest.mark.parametrize("key", ["m2d-x-iii", "m2d-x-v"])
@@ -195,67 +192,6 @@ def test_names_of_tasks_mean_one_task_in_each_table() -> None:
         tasks = {key: task for column in table.columns for key, task in column.tasks.items()}
         names = [name for task in tasks.values() for name in task.names]
         assert len(names) == len(set(names))
-
-
-def test_a_table_that_is_not_there_is_told_with_the_nearest_one() -> None:
-    with pytest.raises(M2dxError, match=r"no published table 'm2dx-iii'.*did you mean 'm2d-x-iii'"):
-        load_table("m2dx-iii")
-
-
-# The file
-
-
-def test_records_survive_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "runs" / "results.jsonl"
-    strange = replace(
-        ESC50, encoder=replace(LUNGS, path="caf\udce9"), ci95=None, division=None, warnings=("a", "b")
-    )
-    append_records(path, [ESC50, strange])
-    append_records(path, [])
-    append_records(path, [ESC50])
-    assert read_records([path.parent]).records == (ESC50, strange, ESC50)
-    assert len(path.read_bytes().splitlines()) == 3
-
-
-def test_lines_that_are_no_records_are_told_and_cost_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
-    append_records(path, [ESC50])
-    good = json.loads(path.read_text())
-    half = path.read_text()[:100]  # of a write that was cut off
-    lines = ["", json.dumps({**good, "mean": "high"}), json.dumps({**good, "mean": float("nan")}), "[]", half]
-    with path.open("a") as file:
-        file.write("\n".join(lines))
-    append_records(path, [ESC50])
-    with path.open("ab") as binary:
-        binary.write(b'"\xff"\n')
-    found = read_records([path, path])
-    assert found.records == (ESC50, ESC50)
-    places = [f"{path}:{number}: " for number in (3, 4, 5, 6, 8)]
-    assert [line.startswith(place) for line, place in zip(found.broken, places, strict=True)] == [True] * 5
-    assert "mean: Input should be a valid number" in found.broken[0]
-    assert "finite" in found.broken[1] and "not JSON" in found.broken[3]
-
-
-def test_two_processes_append_at_a_time(tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
-    append_records(path, [ESC50])
-    code = (
-        "import sys; from pathlib import Path; from m2dx.results.records import append_records, read_records\n"
-        "path = Path(sys.argv[1]); records = read_records([path]).records[:1] * 5\n"
-        "for _ in range(100): append_records(path, records)"
-    )
-    running = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(2)]
-    assert [process.wait() for process in running] == [0, 0]
-    found = read_records([path])
-    assert len(found.records) == 1001 and found.broken == ()
-
-
-def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    with pytest.raises(M2dxError, match=r"there must be results in .*none\.jsonl"):
-        read_records([tmp_path / "none.jsonl"])
-    (tmp_path / "file").touch()
-    with pytest.raises(M2dxError, match=r"cannot be appended to .*results\.jsonl"):
-        append_records(tmp_path / "file" / "results.jsonl", [ESC50])
 
 
 # What is comparable
@@ -368,12 +304,6 @@ def test_the_newest_record_of_a_score_is_shown_or_all() -> None:
     }
     rows = own_rows(paper_table(load_table("m2d-x-iii"), records, every=True))
     assert list(rows) == ["lungs, linear", "lungs, linear, older", "lungs, mine"]
-    shown = [record_table(records, every=every) for every in (False, True)]
-    assert [len(table.groups[0].rows) for table in shown] == [2, 3]
-    assert [any("1 older record" in note for note in table.notes) for table in shown] == [True, False]
-    again = replace(ESC50, mean=0.5)  # with the same date, the later line is the newer one
-    (row,) = record_table([ESC50, again]).groups[0].rows
-    assert row.cells[0] is not None and row.cells[0].mean == 50.0
 
 
 def test_encoders_of_one_name_are_told_apart_by_their_weights() -> None:
@@ -486,14 +416,6 @@ def test_what_differs_from_table_xiii_is_marked(changes: dict[str, Any], expecte
     assert (len(found) > len(expected)) == ("metric" not in changes)
 
 
-def test_marks_are_letters_each_for_one_explanation() -> None:
-    marks = Marks()
-    assert marks.of("x", "y", "x") == ("a", "b")
-    assert [marks.of(str(number)) for number in range(25)][-2:] == [("z",), ("aa",)]
-    assert marks.of("24", "x") == ("a", "aa")
-    assert marks.meanings()["b"] == "y"
-
-
 # Formats
 
 
@@ -503,7 +425,7 @@ def all_tables() -> list[Any]:
         replace(ESC50, seeds=(0,), encoder=ScoredEncoder("a_b & 50%", "12")),
         replace(ESC50, task="pr"),
     ]
-    tables = [paper_table(load_table(key), records) for key in table_keys()] + [record_table(records)]
+    tables = [paper_table(load_table(key), records) for key in table_keys()]
     return [pytest.param(table, id=table.title) for table in tables]
 
 
@@ -542,144 +464,59 @@ def test_every_line_of_markdown_and_latex_has_all_columns(table: ResultTable) ->
     assert len(re.findall(r"(?<!\\)\$", text)) % 2 == 0
 
 
-def test_formats_by_hand() -> None:
-    few = replace(ESC50, seeds=(0,), encoder=ScoredEncoder("a_b|c", "12"), warnings=("5 * 3",))
-    table = record_table([few])
-    assert markdown(table) == (
-        "**1 score**\n\n"
-        "| encoder | task | protocol | metric | seeds | clips | classes | date (UTC) | score |\n"
-        "| --- | --- | --- | --- | --- | --- | --- | --- | ---: |\n"
-        "| a\\_b\\|c | esc50 | linear | accuracy | 1 | 2,000 | 50 | 2026-11-22 12:00 | 90.0 ± 1.2 [a] |\n\n"
-        "- a: 5 \\* 3\n"
-        "- In percent; ± is half of the 95 % confidence interval (of m2dx: Student's t over its values).\n"
-    )
-    assert "a\\_b\\textbar{}c & esc50 & " in latex(table) and "$90.0 \\pm 1.2^{\\mathrm{a}}$ \\\\" in latex(
-        table
-    )
-    assert latex_text("50 % of {A&B} #1 ~ $x_2^3 \\ [1] → †") == (
-        "50 \\% of \\{A\\&B\\} \\#1 \\textasciitilde{} \\$x\\_2\\textasciicircum{}3 \\textbackslash{} {[}1{]} "
-        "$\\rightarrow$ $\\dagger$"
-    )
-
-
 # The command
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The entry points of the plugin as pip would leave them, whatever is installed here; gives their folder."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
+    info = tmp_path / "site" / "m2dx_tasks-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: m2dx-tasks\nVersion: 0.1.0\n", encoding="utf-8"
+    )
+    lines = [
+        line
+        for group, points in project["entry-points"].items()
+        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in points.items()))
+    ]
+    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.syspath_prepend(info.parent)
+    monkeypatch.chdir(tmp_path)
+    return info.parent
 
 
 def run(*arguments: str) -> Any:
     return CliRunner().invoke(cli.app, ["results", *arguments])
 
 
-def test_the_command_prints_and_writes_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_command_sets_records_beside_a_table(installed: Path) -> None:
     append_records(Path("runs/results.jsonl"), [ESC50])
-    with Path("runs/results.jsonl").open("a") as file:
-        file.write("{\n")
-    result = run()
-    assert result.exit_code == 0 and "| lungs | esc50 |" in result.stdout
-    assert "warning: runs/results.jsonl:2: not JSON" in result.stderr and "1 line skipped" in result.stderr
     result = run("runs", "--table", "m2d-x-iii", "-o", "table.tex")
-    assert result.exit_code == 0 and "\\toprule" in Path("table.tex").read_text(encoding="utf-8")
-    assert run("--format", "csv").stdout.startswith("group,encoder,")
-    assert "lungs" in run("--format", "rich").stdout
-    assert run("--format", "rich", "-o", "x.md").exit_code == 2
+    text = Path("table.tex").read_text(encoding="utf-8")
+    assert result.exit_code == 0 and "\\toprule" in text and "lungs, linear" in text
     listed = run("--table", "list").stdout
     assert all(f"{key}: " in listed for key in table_keys()) and "tasks: esc50, us8k" in listed
 
 
-def test_the_command_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert "there must be results in runs/results.jsonl" in str(run().exception)
-    Path("empty.jsonl").write_text("{}\n")
-    error = str(run("empty.jsonl").exception)
-    assert "there are no records in empty.jsonl" in error and "empty.jsonl:1: not a record: date" in error
-    assert "did you mean 'm2d-x-iii'" in str(run("--table", "m2dx-iii").exception)
+def test_a_table_that_is_not_there_is_told_with_the_nearest_one(installed: Path) -> None:
+    error = str(run("--table", "m2dx-iii").exception)
+    assert re.search(r"no published table 'm2dx-iii'.*did you mean 'm2d-x-iii'", error)
 
 
-def test_the_command_needs_no_torch(tmp_path: Path) -> None:
-    append_records(tmp_path / "results.jsonl", [ESC50])
+def test_the_command_needs_no_torch(installed: Path) -> None:
+    append_records(Path("results.jsonl"), [ESC50])
     code = (
         "import sys; from typer.testing import CliRunner; from m2dx.cli import app\n"
-        "result = CliRunner().invoke(app, ['results', sys.argv[1], '--table', 'm2d-x-v', '--format', 'rich'])\n"
+        "result = CliRunner().invoke(app, ['results', '.', '--table', 'm2d-x-v', '--format', 'rich'])\n"
         "assert result.exit_code == 0, result.exception\n"
         "assert not {'torch', 'm2dx.jobs.core'} & sys.modules.keys()"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
-
-
-# What evaluations record
-
-
-class Fixed(m2dx.Evaluator):
-    """Gives the same score to all."""
-
-    name = "fixed"
-
-    def __init__(self, *, value: float = 0.5) -> None:
-        self.value = value
-
-    def evaluate(
-        self, encoder: m2dx.ClipEncoder, task: m2dx.EvaluationTask, *, seeds: tuple[int, ...]
-    ) -> list[Score]:
-        return [Score(task.name, "accuracy", self.value, None, (self.value,), "fixed", {"k": 1})]
-
-
-class Plugin:
-    @m2dx.hookimpl
-    def evaluators(self) -> list[type]:
-        return [Fixed]
-
-
-@pytest.fixture
-def host() -> m2dx.PluginHost:
-    host = m2dx.PluginHost({"m2dx": core})
-    host.register("extra", Plugin(), distribution="m2dx-extra", version="1.2")
-    return host
-
-
-def test_an_evaluation_appends_a_record_per_score(
-    tiny_recipe: Any, host: m2dx.PluginHost, console: Console, make_wav: Any, tmp_path: Path
-) -> None:
-    parts = ("train", "train", "valid", "test")
-    lines = [f"{make_wav(f'{n}.wav', seed=n)},{'ab'[n % 2]},{parts[n // 2]}" for n in range(8)]
-    (tmp_path / "clips.csv").write_text("\n".join(["path,label,split", *lines]))
-    recipe = tiny_recipe(
-        f"evaluation={{tasks: {{tones: {{dataset: {{name: csv, path: {tmp_path / 'clips.csv'}}}}}}}, "
-        "evaluators: {mine: {name: fixed, value: 0.25}}, seeds: [3, 4]}",
-        with_host=host,
-    )
-    encoders = [
-        random_encoder(recipe.audio, recipe.model, mean=-7.0, std=4.0, seed=seed) for seed in (0, 0, 1)
-    ]
-    (tmp_path / "away.pt").touch()
-    run_folder = recipe.output / recipe.name
-    (run_folder / "encoder").mkdir(parents=True)
-    folders = [run_folder, folder_of_encoder(recipe.output / "evaluation", tmp_path / "away.pt"), run_folder]
-    for encoder, folder in zip(encoders, folders, strict=True):
-        Scoring.of(recipe, host).run(encoder, console, folder)
-    found = read_records([recipe.output])
-    assert found.broken == () and len(found.records) == 9
-    first, random_weights, mean_logmel = found.records[:3]
-    assert (first.encoder.name, first.encoder.path) == (recipe.name, str(run_folder / "encoder"))
-    assert first.protocol == Protocol("mine", "fixed", {"value": 0.25}) and first.seeds == (3, 4)
-    assert (first.mean, first.values, first.details) == (0.25, (0.25,), {"k": 1})
-    assert first.division == Division(1, (4, 2, 2)) and (first.clips, first.classes, first.bad_clips) == (
-        8,
-        2,
-        0,
-    )
-    assert (first.unit_seconds, first.short_clips, first.dataset) == (0.5, "pad", "csv")
-    assert first.versions["m2dx-extra"] == "1.2"
-    assert {"m2dx", "torch", "torchaudio", "timm", "numpy", "python"} < first.versions.keys()
-    assert first.device == "cpu" and abs((datetime.now(UTC) - first.date).total_seconds()) < 600
-    assert (random_weights.encoder.name, mean_logmel.encoder.name) == ("random_weights", "mean_logmel")
-    assert random_weights.encoder.path is None and mean_logmel.encoder.parameters is None
-    # the same weights from elsewhere, and other weights
-    own = [record.encoder for record in found.records[::3]]
-    assert (own[1].name, own[1].path) == ("away", str(tmp_path / "away.pt"))
-    assert own[0].sha256 == own[1].sha256 != own[2].sha256
-    assert (
-        len({record.encoder.sha256 for record in found.records}) == 4
-    )  # the baselines are the same each time
+    path = os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")])
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": path})
 
 
 def test_published_settings_are_options_of_the_evaluators() -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Sequence
 
-from m2dx.contract.wording import counted
-from m2dx.results.published import PaperColumn, PaperProtocol, PaperTask
-from m2dx.results.records import ResultRecord
+from m2dx.results import ResultRecord
+from m2dx_tasks.papers.published import PaperColumn, PaperProtocol, PaperTask
 
 UNIT_TOLERANCE = 0.05
 """Seconds; the papers round lengths to 0.1 s."""
@@ -35,15 +32,15 @@ def _protocol(record: ResultRecord, protocol: PaperProtocol, task: str) -> list[
     if evaluator not in protocol.evaluators:
         return [f"scored by {evaluator}, not by {protocol.title} as the published rows"]
     found = []
-    for place, published in (
+    for where, published in (
         ("in the paper", protocol.settings_for(task)),
         ("in the paper's code", protocol.code_settings),
     ):
         for option, value in published.items():
             if option not in settings:
-                found.append(f"{option} is not in the record, {place} {value}")
+                found.append(f"{option} is not in the record, {where} {value}")
             elif not _same(settings[option], value):
-                found.append(f"{option} {_shown(settings[option])}, {place} {value}")
+                found.append(f"{option} {_shown(settings[option])}, {where} {value}")
     return found
 
 
@@ -58,7 +55,7 @@ def _remark(record: ResultRecord, protocol: PaperProtocol) -> list[str]:
 def _seeds(record: ResultRecord, protocol: PaperProtocol) -> list[str]:
     if protocol.seeds is None or len(record.seeds) >= protocol.seeds:
         return []
-    return [f"{counted(len(record.seeds), 'seed')}, in the paper {protocol.seeds} runs"]
+    return [f"{_counted(len(record.seeds), 'seed')}, in the paper {protocol.seeds} runs"]
 
 
 def _unit(record: ResultRecord, task: PaperTask, protocol: PaperProtocol) -> list[str]:
@@ -77,12 +74,12 @@ def _unit(record: ResultRecord, task: PaperTask, protocol: PaperProtocol) -> lis
 def _clips(record: ResultRecord, task: PaperTask) -> list[str]:
     found = []
     if task.classes is not None and record.classes != task.classes:
-        found.append(f"{counted(record.classes, 'class')}, in the paper {task.classes}")
+        found.append(f"{_counted(record.classes, 'class')}, in the paper {task.classes}")
     if task.folds > 1 and (record.division is None or record.division.folds != task.folds):
         folds = None if record.division is None else record.division.folds
-        found.append(f"{counted(folds, 'division')}, in the paper {task.folds} folds")
+        found.append(f"{_counted(folds, 'division')}, in the paper {task.folds} folds")
     if task.clips is not None and record.clips != task.clips:
-        found.append(f"{counted(record.clips, 'clip')}, in the paper {task.clips:,}")
+        found.append(f"{_counted(record.clips, 'clip')}, in the paper {task.clips:,}")
     if task.parts is not None and not _same_parts(record, task.parts):
         found.append(f"{_parts(record)}, in the paper {_shown_parts(task.parts)}")
     return found
@@ -118,43 +115,13 @@ def _same(value: object, published: str) -> bool:
         return str(value).lower() == published.lower()
 
 
+def _counted(count: int | None, what: str) -> str:
+    number = "an unknown number of" if count is None else f"{count:,}"
+    return f"{number} {what}" if count == 1 else f"{number} {what}{'es' if what.endswith('s') else 's'}"
+
+
 def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-EncoderKey = tuple[str, str]  # name, sha256
-
-
-def encoder_key(record: ResultRecord) -> EncoderKey:
-    """What makes an encoder one and the same: its name and its weights."""
-    return record.encoder.name, record.encoder.sha256
-
-
-def newest_first(records: Sequence[ResultRecord]) -> list[ResultRecord]:
-    """Records by date, the newest first; of those with one date, the last one."""
-    numbered = sorted(enumerate(records), key=lambda entry: (entry[1].date, entry[0]), reverse=True)
-    return [record for _, record in numbered]
-
-
-def newest(records: Sequence[ResultRecord]) -> list[ResultRecord]:
-    """The newest record per encoder, task, protocol (by name) and metric, in the order of the records."""
-    kept: dict[tuple[object, ...], ResultRecord] = {}
-    for record in newest_first(records):
-        kept.setdefault((encoder_key(record), record.task, record.protocol.name, record.metric), record)
-    chosen = {id(record) for record in kept.values()}
-    return [record for record in records if id(record) in chosen]
-
-
-def encoder_labels(records: Sequence[ResultRecord]) -> dict[EncoderKey, str]:
-    """Names of encoders; with the beginning of the SHA-256 where several have one name."""
-    by_name: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        by_name[record.encoder.name].add(record.encoder.sha256)
-    return {
-        (name, sha256): name if len(digests) == 1 else f"{name} ({sha256[:8]})"
-        for name, digests in by_name.items()
-        for sha256 in digests
-    }
 
 
 def split_metric(metric: str) -> tuple[str, str]:

@@ -1,0 +1,88 @@
+"""What evaluations record."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import m2dx
+from m2dx.contract.components import Score
+from m2dx.encoder.audio import random_encoder
+from m2dx.jobs import core
+from m2dx.results.records import Division, Protocol, read_records
+from m2dx.results.scoring import Scoring, folder_of_encoder
+
+
+class Fixed(m2dx.Evaluator):
+    """Gives the same score to all."""
+
+    name = "fixed"
+
+    def __init__(self, *, value: float = 0.5) -> None:
+        self.value = value
+
+    def evaluate(
+        self, encoder: m2dx.ClipEncoder, task: m2dx.EvaluationTask, *, seeds: tuple[int, ...]
+    ) -> list[Score]:
+        return [Score(task.name, "accuracy", self.value, None, (self.value,), "fixed", {"k": 1})]
+
+
+class Plugin:
+    @m2dx.hookimpl
+    def evaluators(self) -> list[type]:
+        return [Fixed]
+
+
+@pytest.fixture
+def host() -> m2dx.PluginHost:
+    host = m2dx.PluginHost({"m2dx": core})
+    host.register("extra", Plugin(), distribution="m2dx-extra", version="1.2")
+    return host
+
+
+def test_an_evaluation_appends_a_record_per_score(
+    tiny_recipe: Any, host: m2dx.PluginHost, console: Console, make_wav: Any, tmp_path: Path
+) -> None:
+    parts = ("train", "train", "valid", "test")
+    lines = [f"{make_wav(f'{n}.wav', seed=n)},{'ab'[n % 2]},{parts[n // 2]}" for n in range(8)]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,label,split", *lines]))
+    recipe = tiny_recipe(
+        f"evaluation={{tasks: {{tones: {{dataset: {{name: csv, path: {tmp_path / 'clips.csv'}}}}}}}, "
+        "evaluators: {mine: {name: fixed, value: 0.25}}, seeds: [3, 4]}",
+        with_host=host,
+    )
+    encoders = [
+        random_encoder(recipe.audio, recipe.model, mean=-7.0, std=4.0, seed=seed) for seed in (0, 0, 1)
+    ]
+    (tmp_path / "away.pt").touch()
+    run_folder = recipe.output / recipe.name
+    (run_folder / "encoder").mkdir(parents=True)
+    folders = [run_folder, folder_of_encoder(recipe.output / "evaluation", tmp_path / "away.pt"), run_folder]
+    for encoder, folder in zip(encoders, folders, strict=True):
+        Scoring.of(recipe, host).run(encoder, console, folder)
+    found = read_records([recipe.output])
+    assert found.broken == () and len(found.records) == 9
+    first, random_weights, mean_logmel = found.records[:3]
+    assert (first.encoder.name, first.encoder.path) == (recipe.name, str(run_folder / "encoder"))
+    assert first.protocol == Protocol("mine", "fixed", {"value": 0.25}) and first.seeds == (3, 4)
+    assert (first.mean, first.values, first.details) == (0.25, (0.25,), {"k": 1})
+    assert first.division == Division(1, (4, 2, 2)) and (first.clips, first.classes, first.bad_clips) == (
+        8,
+        2,
+        0,
+    )
+    assert (first.unit_seconds, first.short_clips, first.dataset) == (0.5, "pad", "csv")
+    assert first.versions["m2dx-extra"] == "1.2"
+    assert {"m2dx", "torch", "torchaudio", "timm", "numpy", "python"} < first.versions.keys()
+    assert first.device == "cpu" and abs((datetime.now(UTC) - first.date).total_seconds()) < 600
+    assert (random_weights.encoder.name, mean_logmel.encoder.name) == ("random_weights", "mean_logmel")
+    assert random_weights.encoder.path is None and mean_logmel.encoder.parameters is None
+    # the same weights from elsewhere, and other weights
+    own = [record.encoder for record in found.records[::3]]
+    assert (own[1].name, own[1].path) == ("away", str(tmp_path / "away.pt"))
+    assert own[0].sha256 == own[1].sha256 != own[2].sha256
+    assert (
+        len({record.encoder.sha256 for record in found.records}) == 4
+    )  # the baselines are the same each time
