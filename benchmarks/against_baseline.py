@@ -174,7 +174,7 @@ class Contest:
             for batch in islice(batches, steps):
                 step(batch)
             wait(self.run.device)
-        return steps * len(self.batches[0].wav) / (now() - started)
+        return steps * len(self.batches[0].inputs) / (now() - started)
 
     def without(self, measure: str | None) -> AbstractContextManager[Any]:
         """While entered, the trainer does without a measure."""

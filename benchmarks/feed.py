@@ -31,7 +31,7 @@ from m2dx.contract.components import Dataset
 from m2dx.contract.errors import M2dxError
 from m2dx.data.batches import ItemKey, TrainingBatches
 from m2dx.data.clips import ClipList, join_sets
-from m2dx.data.crops import CropItem, TrainingCrops
+from m2dx.data.crops import AudioCrops, CropItem, TrainingCrops
 from m2dx.data.datasets import CsvDataset
 from m2dx.data.files import list_audio
 from m2dx.data.loader import training_loader
@@ -152,7 +152,7 @@ class FloatCrops(TrainingCrops):
     def __getitem__(self, key: ItemKey) -> CropItem:
         item = super().__getitem__(key)
         noise = None if item.noise_wav is None else float_tensor(item.noise_wav)
-        return replace(item, wav=float_tensor(item.wav), noise_wav=noise)
+        return replace(item, inputs=float_tensor(item.inputs), noise_wav=noise)
 
 
 def time_feed(
@@ -163,7 +163,7 @@ def time_feed(
     loader = iter(training_loader(crops, keys, workers=workers, prefetch=PREFETCH))
     for _ in range(max(2, PREFETCH * workers)):  # what is loaded beforehand, and what starts
         first = next(loader)
-    stored = sum(part.nbytes for part in (first.wav, first.noise_wav) if part is not None) // batch
+    stored = sum(part.nbytes for part in (first.inputs, first.noise_wav) if part is not None) // batch
     started, own = time.perf_counter(), time.process_time()
     for _ in range(batches):
         next(loader)
@@ -224,8 +224,7 @@ def crops_of(clips: ClipList, setting: Setting, options: argparse.Namespace) -> 
     kind = TrainingCrops if setting.samples == "int16" else FloatCrops
     return kind(
         clips,
-        crop_samples=round(options.crop_seconds * RATE),
-        sample_rate=RATE,
+        AudioCrops(round(options.crop_seconds * RATE), RATE),
         seed=0,
         draw_mask=draw_mask,
         noise=ClipNoise(RATE, clips) if options.noise else None,

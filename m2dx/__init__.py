@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         TaskInfo,
         TaskShapes,
         Views,
+        Waveforms,
     )
     from m2dx.contract.errors import (
         AudioError,
@@ -81,6 +82,7 @@ __all__ = [
     "TaskShapes",
     "TrainingError",
     "Views",
+    "Waveforms",
     "__version__",
     "audio_seconds",
     "audio_state",
@@ -102,7 +104,7 @@ _MODULES = {
     "m2dx.data.tables": "read_table",
     "m2dx.encoder.classifier": "AudioClassifier load_classifier",
     "m2dx.contract.components": "Clip ClipEncoder Crop DataInfo Dataset EvaluationTask Evaluator Loss Masking "
-    "NoiseSource OfflineEncoder OnlineMapper Score TaskInfo TaskShapes Views",
+    "NoiseSource OfflineEncoder OnlineMapper Score TaskInfo TaskShapes Views Waveforms",
     "m2dx.encoder.audio": "AudioEncoder load_encoder",
     "m2dx.contract.errors": "AudioError CheckpointError ImageError M2dxError PluginError RecipeError TrainingError",
     "m2dx.evaluation.features": "Standardiser",

@@ -43,27 +43,51 @@ class Crop:
 
 
 @dataclass(frozen=True)
+class Waveforms:
+    """The audio of a batch."""
+
+    samples: Tensor  # (B, N) float32 whatever the precision of training
+    sample_rate: int  # Hz
+
+
+@dataclass(frozen=True)
 class Views:
     """What an offline encoder may look at: the clean audio and its labels. M2D sees the noisy view instead.
 
     Paper: M2D-X, III-B. The published code feeds them the other way round in one of its loops; m2dx follows the paper.
     """
 
-    clean_wav: Tensor  # (B, N) float32 whatever the precision of training, at `sample_rate`; of images (B, 0)
-    sample_rate: int  # Hz; the rate that the encoder asked for; of images 0
+    waveforms: Waveforms | None  # at the rate that the encoder asked for; None: images
     clean_logmel: Tensor  # (B, 1, M, L), standardised by the pre-training data; the images, (B, C, H, W)
     labels: Mapping[str, Tensor] = field(default_factory=dict)
     """Per data set of the recipe: multi-hot (B, C) in the order of `DataInfo.label_names`; NaN rows: not labelled."""
     crops: tuple[Crop, ...] | None = None
     """Where each row of `clean_wav` is from, for encoders with `wants_crops`; None: not known."""
 
+    @property
+    def clean_wav(self) -> Tensor:
+        """(B, N) float32 at `sample_rate`; ValueError of images, which only encoders with `needs_wav = False` get."""
+        return self._audio().samples
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz, of `clean_wav`; ValueError of images."""
+        return self._audio().sample_rate
+
+    def _audio(self) -> Waveforms:
+        if self.waveforms is None:
+            raise ValueError(
+                "images have no waveforms; an encoder that needs them must not say `needs_wav = False`"
+            )
+        return self.waveforms
+
 
 @dataclass(frozen=True)
 class DataInfo:
     """What is known about the data before the first batch."""
 
-    sample_rate: int  # Hz; 0: images
-    crop_samples: int  # N, samples of one training crop; 0: images
+    sample_rate: int | None  # Hz; None: images
+    crop_samples: int | None  # N, samples of one training crop; None: images
     label_names: Mapping[str, tuple[str, ...]]  # per data set of the recipe
 
 
@@ -212,10 +236,10 @@ class OfflineEncoder(nn.Module, abc.ABC):
     frame_rate: float | None = None  # Hz of its output; None: one vector per clip
     embed_dim: int  # C
     wants_crops: bool = False  # whether `views.crops` is to say where the audio is from
-    needs_wav: ClassVar[bool] = True  # False: it works on images, too, where `clean_wav` is empty
+    needs_wav: ClassVar[bool] = True  # False: it works on images, too, which have no waveforms
 
     def num_frames(self, num_samples: int) -> int | None:
-        """Frames S that `forward` gives for N samples at its rate; None: one vector per clip."""
+        """Frames S that `forward` gives for N samples at its rate; None: one vector per clip, as of every image."""
         if self.frame_rate is None:
             return None
         if self.sample_rate is None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from m2dx.contract.atomic import replace_text
 from m2dx.contract.errors import TrainingError
-from m2dx.data.crops import BadFile
 
+BadFile = tuple[str, str]
+"""Path of a file that could not be used, and the reason."""
 _MOST_SHOWN = 20
 
 

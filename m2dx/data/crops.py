@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,48 +14,45 @@ from torch.utils.data import Dataset
 
 from m2dx.contract.components import Clip, Crop, NoiseSource
 from m2dx.contract.errors import AudioError, M2dxError, PluginError
+from m2dx.data.bad_files import BadFile
 from m2dx.data.batches import ItemKey, Stream, seeded_generator
 from m2dx.data.clips import ClipList
-from m2dx.data.pcm import StoredSamples, float_samples, float_tensor, stack_samples
+from m2dx.data.pcm import StoredSamples, float_samples, float_tensor, stack
 from m2dx.data.reading import AudioFile
 
-BadFile = tuple[str, str]
-"""Path of a file that could not be used, and the reason."""
 ShortClips = Literal["pad", "repeat"]
 MaskDraw = Callable[[torch.Generator], Tensor]
 """From a generator to `ids_shuffle` (P,), a permutation of the patches whose first part is visible."""
 
 _MOST_TRIES = 100
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
 class CropItem:
     """One item of a batch."""
 
-    wav: Tensor  # (N,) float32, or int16: 16-bit PCM as it is stored
-    noise_wav: Tensor | None  # (N,) alike
+    inputs: Tensor  # audio: (N,) float32, or int16, 16-bit PCM as it is stored; an image: (C, H, W) uint8
+    noise_wav: Tensor | None  # (N,), as audio
     labels: dict[str, Tensor]  # (C,) each
     ids_shuffle: Tensor  # (P,)
     clip_id: int
     crop: Crop | None
     bad: tuple[BadFile, ...]
-    image: Tensor | None = None  # (C, H, W) uint8; then the wav is empty
 
 
 @dataclass(frozen=True)
 class Batch:
     """What the workers give to one micro-batch."""
 
-    wav: Tensor  # (B, N) float32; from the loader, before `to`, also int16: 16-bit PCM as it is stored
-    noise_wav: Tensor | None  # (B, N) alike
+    inputs: Tensor
+    """Audio: (B, N) float32; from the loader, before `to`, also int16, 16-bit PCM as it is stored. Images: (B, C, H, W)
+    uint8."""
+    noise_wav: Tensor | None  # (B, N), as audio
     labels: dict[str, Tensor]  # by set: (B, C) multi-hot float32; NaN rows: not labelled
     ids_shuffle: Tensor  # (B, P) int64
     clip_ids: Tensor  # (B,) int64; of the clips that were read, after replacement of bad ones
     bad: tuple[BadFile, ...]  # found while loading this batch; a file may come again in a later one
     crops: tuple[Crop, ...] | None = None  # where the audio is from, if that is wanted
-    images: Tensor | None = None  # (B, C, H, W) uint8; then wav is (B, 0)
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on a device, with float32 samples; from pinned memory without waiting for the copy.
@@ -64,7 +61,7 @@ class Batch:
         """
         moved = self._map(lambda tensor: tensor.to(device, non_blocking=True))
         noise = None if moved.noise_wav is None else float_tensor(moved.noise_wav)
-        return replace(moved, wav=float_tensor(moved.wav), noise_wav=noise)
+        return replace(moved, inputs=float_tensor(moved.inputs), noise_wav=noise)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; called by DataLoader."""
@@ -80,15 +77,13 @@ class Batch:
         self._map(note)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(
-            wav=change(self.wav),
+        return replace(
+            self,
+            inputs=change(self.inputs),
             noise_wav=None if self.noise_wav is None else change(self.noise_wav),
             labels={name: change(labels) for name, labels in self.labels.items()},
             ids_shuffle=change(self.ids_shuffle),
             clip_ids=change(self.clip_ids),
-            bad=self.bad,
-            crops=self.crops,
-            images=None if self.images is None else change(self.images),
         )
 
 
@@ -101,17 +96,75 @@ def collate_stored(items: Sequence[CropItem]) -> Batch:
     """One batch of items as it travels to a device, by `Batch.to`: with int16 samples where all items have them."""
     noise = [item.noise_wav for item in items if item.noise_wav is not None]
     crops = tuple(item.crop for item in items if item.crop is not None)
-    images = [item.image for item in items if item.image is not None]
     return Batch(
-        wav=stack_samples([item.wav for item in items]),
-        noise_wav=stack_samples(noise) if noise else None,
+        inputs=stack([item.inputs for item in items]),
+        noise_wav=stack(noise) if noise else None,
         labels={name: torch.stack([item.labels[name] for item in items]) for name in items[0].labels},
         ids_shuffle=torch.stack([item.ids_shuffle for item in items]),
         clip_ids=torch.tensor([item.clip_id for item in items]),
         bad=tuple(dict.fromkeys(bad for item in items for bad in item.bad)),
         crops=crops or None,
-        images=torch.stack(images) if images else None,
     )
+
+
+class CropReader(Protocol):
+    """How one clip becomes a random crop; `AudioCrops` and `ImageCrops` (`m2dx.data.images`) are such."""
+
+    refusal: ClassVar[type[M2dxError]]
+    """What `read` raises for a clip that cannot be used."""
+
+    def read(self, clip: Clip, generator: torch.Generator) -> tuple[Tensor, Crop | None]:
+        """The crop as an item of a batch has it, and where in the audio it is from."""
+
+
+@dataclass(frozen=True)
+class AudioCrops:
+    """Reads random crops (N,) of audio, as `read_stored_crop` does."""
+
+    crop_samples: int
+    sample_rate: int  # Hz
+    short_clips: ShortClips = "pad"
+    refusal: ClassVar[type[M2dxError]] = AudioError
+
+    def read(self, clip: Clip, generator: torch.Generator) -> tuple[Tensor, Crop]:
+        """float32 or int16 samples, and where they are from."""
+        start, samples = read_stored_crop(
+            clip,
+            crop_samples=self.crop_samples,
+            sample_rate=self.sample_rate,
+            short_clips=self.short_clips,
+            position=float(torch.rand((), generator=generator, dtype=torch.float64)),
+        )
+        return torch.from_numpy(samples), Crop(clip, start)
+
+
+@dataclass(frozen=True)
+class FoundCrop:
+    """A crop of the clip that was asked for, or of another."""
+
+    clip_id: int  # of the clip that was read
+    inputs: Tensor
+    crop: Crop | None
+    bad: list[BadFile]  # the clips that could not be read
+
+
+def read_any_crop(
+    clips: Sequence[Clip] | ClipList, clip_id: int, reader: CropReader, generator: torch.Generator
+) -> FoundCrop:
+    """A random crop of the clip, or of another, drawn at random, where it cannot be read.
+
+    Raises what the reader does when 100 clips in a row cannot be read.
+    """
+    bad: list[BadFile] = []
+    for _ in range(_MOST_TRIES):
+        clip = clips[clip_id]
+        try:
+            return FoundCrop(clip_id, *reader.read(clip, generator), bad)
+        except reader.refusal as error:
+            bad.append((str(clip.path), str(error)))
+            clip_id = int(torch.randint(len(clips), (), generator=generator))
+    path, reason = bad[-1]
+    raise reader.refusal(f"none of {_MOST_TRIES} clips in a row could be read; the last: {path}: {reason}")
 
 
 class TrainingCrops(Dataset[CropItem]):
@@ -119,25 +172,22 @@ class TrainingCrops(Dataset[CropItem]):
 
     The crop's place, the noise and the mask follow from (seed, epoch, position) alone, so that they do not depend
     on workers, processes or a resumed run. A clip that cannot be read is replaced by one drawn from the same
-    randomness, and named in `bad`. Raises `AudioError` when 100 clips in a row cannot be read, `PluginError` when
+    randomness, and named in `bad`. Raises the reader's error when 100 clips in a row cannot be read, `PluginError` when
     the noise source breaks its contract.
     """
 
     def __init__(
         self,
         clips: ClipList,
+        reader: CropReader,
         *,
-        crop_samples: int,
-        sample_rate: int,
         seed: int,
         draw_mask: MaskDraw,
-        short_clips: ShortClips = "pad",
         noise: NoiseSource | None = None,
         with_crops: bool = False,
     ) -> None:
-        """`with_crops`: the items say where their audio is from."""
-        self.clips = clips
-        self.crop_samples, self.sample_rate, self.short_clips = crop_samples, sample_rate, short_clips
+        """`noise` is for audio. `with_crops`: the items say where their audio is from."""
+        self.clips, self.reader = clips, reader
         self.seed, self.draw_mask, self.noise, self.with_crops = seed, draw_mask, noise, with_crops
 
     def __len__(self) -> int:
@@ -145,26 +195,19 @@ class TrainingCrops(Dataset[CropItem]):
 
     def __getitem__(self, key: ItemKey) -> CropItem:
         where = {"seed": self.seed, "epoch": key.epoch, "position": key.position}
-        clip_id, start, wav, bad = read_any_crop(
-            self.clips,
-            key.clip_id,
-            crop_samples=self.crop_samples,
-            sample_rate=self.sample_rate,
-            short_clips=self.short_clips,
-            generator=seeded_generator(Stream.CROP, **where),
-        )
-        noise_wav = None
+        found = read_any_crop(self.clips, key.clip_id, self.reader, seeded_generator(Stream.CROP, **where))
+        noise_wav, bad = None, found.bad
         if self.noise is not None:
             generator = seeded_generator(Stream.NOISE, **where)
-            noise_wav = draw_noise(self.noise, self.crop_samples, generator, stored=True)
-            bad += self.noise.drain_bad()
+            noise_wav = draw_noise(self.noise, len(found.inputs), generator, stored=True)
+            bad = bad + self.noise.drain_bad()
         return CropItem(
-            wav=torch.from_numpy(wav),
+            inputs=found.inputs,
             noise_wav=noise_wav,
-            labels=self.clips.labels(clip_id),
+            labels=self.clips.labels(found.clip_id),
             ids_shuffle=self.draw_mask(seeded_generator(Stream.MASK, **where)),
-            clip_id=clip_id,
-            crop=Crop(self.clips[clip_id], start) if self.with_crops else None,
+            clip_id=found.clip_id,
+            crop=found.crop if self.with_crops else None,
             bad=tuple(bad),
         )
 
@@ -192,64 +235,10 @@ def draw_noise(
     return wav
 
 
-def read_any_crop(
-    clips: Sequence[Clip] | ClipList,
-    clip_id: int,
-    *,
-    crop_samples: int,
-    sample_rate: int,
-    short_clips: ShortClips,
-    generator: torch.Generator,
-) -> tuple[int, float, StoredSamples, list[BadFile]]:
-    """A random crop of the clip, or of another where it cannot be read.
-
-    Gives the clip's id, where in the file the crop begins (s), its samples (N,) as `read_stored_crop` does, and the
-    bad files.
-
-    Raises `AudioError` when 100 clips in a row cannot be read.
-    """
-
-    def read(clip: Clip) -> tuple[float, StoredSamples]:
-        return read_stored_crop(
-            clip,
-            crop_samples=crop_samples,
-            sample_rate=sample_rate,
-            short_clips=short_clips,
-            position=float(torch.rand((), generator=generator, dtype=torch.float64)),
-        )
-
-    clip_id, (start, wav), bad = read_any(clips, clip_id, read, refusal=AudioError, generator=generator)
-    return clip_id, start, wav, bad
-
-
-def read_any(
-    clips: Sequence[Clip] | ClipList,
-    clip_id: int,
-    read: Callable[[Clip], T],
-    *,
-    refusal: type[M2dxError],
-    generator: torch.Generator,
-) -> tuple[int, T, list[BadFile]]:
-    """What `read` gives for the clip, or for another, drawn at random, where it refuses the clip; the bad files.
-
-    The first is the id of the clip that was read. Raises the refusal when 100 clips in a row are refused.
-    """
-    bad: list[BadFile] = []
-    for _ in range(_MOST_TRIES):
-        clip = clips[clip_id]
-        try:
-            return clip_id, read(clip), bad
-        except refusal as error:
-            bad.append((str(clip.path), str(error)))
-            clip_id = int(torch.randint(len(clips), (), generator=generator))
-    path, reason = bad[-1]
-    raise refusal(f"none of {_MOST_TRIES} clips in a row could be read; the last: {path}: {reason}")
-
-
 def read_crop(
     clip: Clip, *, crop_samples: int, sample_rate: int, short_clips: ShortClips, position: float
 ) -> tuple[float, NDArray[np.float32]]:
-    """Where in the file a crop begins (s), and its samples (N,) at `sample_rate`; `position` in [0, 1): in the clip.
+    """Where in the file a crop starts (s), and its samples (N,) at `sample_rate`; `position` in [0, 1): in the clip.
 
     Only the crop is read. Shorter clips are padded with zeros at the end, or repeated. Raises `AudioError`.
     """

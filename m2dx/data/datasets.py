@@ -1,4 +1,4 @@
-"""The core's data sets: the audio files of a folder, and the clips of a CSV file."""
+"""The core's data sets: the audio files or the images of a folder, and the clips of a CSV file."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 
 from m2dx.contract.components import LABEL_SEPARATOR, Clip, Dataset
 from m2dx.contract.errors import AudioError, ImageError
-from m2dx.data.files import AudioFiles, extension_of, list_audio
-from m2dx.data.images import IMAGE_EXTENSIONS
+from m2dx.data.files import IMAGE_EXTENSIONS, AudioFiles, extension_of, list_audio
 from m2dx.data.packs import is_there
 from m2dx.data.tables import read_table
 

@@ -1,4 +1,4 @@
-"""Finds the audio files of a folder."""
+"""Finds the audio files or the images of a folder."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ AUDIO_EXTENSIONS = frozenset(
     "paf voc wve avr sds svx iff ircam sf".split()
 )
 """Extensions of the files that soundfile reads without being told the sampling rate."""
+IMAGE_EXTENSIONS = frozenset("jpg jpeg jpe png bmp gif tif tiff webp ppm pgm".split())
+"""Extensions of the files that an image folder takes."""
 _UNREADABLE_EXTENSIONS = frozenset("m4a aac mp4 wma webm mka amr ape wv dsf ac3".split())
 
 

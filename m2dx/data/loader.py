@@ -1,4 +1,4 @@
-"""The DataLoader of the training crops, of audio or of images."""
+"""Loads batches of crops in processes of their own, and copies them to the device."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def training_loader(
     prefetch: int = 4,
     pin_memory: bool = False,
 ) -> DataLoader[Any]:
-    """Gives a `Batch` for each micro-batch of keys, in their order, for `Batch.to`. 0 workers: loaded in this process.
+    """Gives a `Batch` for each micro-batch of keys, in their order, for `DeviceCopies`.
 
-    `workers` None takes `default_workers()`; `prefetch` is in batches per worker. The batches depend on neither.
+    The batches depend neither on `workers` (see `worker_loader`) nor on `prefetch`, which is in batches per worker.
     """
     return worker_loader(
         crops, batches, collate=collate_stored, workers=workers, prefetch=prefetch, pin_memory=pin_memory
@@ -48,12 +48,12 @@ def worker_loader(
     dataset: Dataset[Any],
     batches: Any,
     *,
-    collate: Any,
+    collate: Callable[[Sequence[Any]], Any],
     workers: int | None,
     prefetch: int = 4,
     pin_memory: bool = False,
 ) -> DataLoader[Any]:
-    """A DataLoader over a batch sampler, with the worker settings of m2dx.
+    """A DataLoader over a batch sampler; 0 workers: loaded in this process, None: `default_workers()`.
 
     Errors of m2dx come as they were raised, wherever items are loaded.
     """
@@ -70,49 +70,6 @@ def worker_loader(
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         pin_memory=pin_memory,
     )
-
-
-class _ItemsOrErrors(Dataset[Any]):
-    """Gives errors of m2dx as items: raised in a worker, their text would become that of its traceback."""
-
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, key: Any) -> Any:
-        try:
-            return self.dataset[key]
-        except M2dxError as error:
-            return error
-
-
-def _collate_or_error(collate: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> Any:
-    error = next((item for item in items if isinstance(item, M2dxError)), None)
-    return collate(items) if error is None else error
-
-
-class _Loader(DataLoader[Any]):
-    def __iter__(self) -> Any:
-        return _raising(super().__iter__())
-
-
-def _raising(batches: Iterator[Any]) -> Iterator[Any]:
-    for batch in batches:
-        if isinstance(batch, M2dxError):
-            raise batch
-        yield batch
-
-
-def _start_worker(worker_id: int) -> None:
-    torch.set_num_threads(1)
-    # A Ctrl-C or SIGTERM to the whole process group is the trainer's to act on: it saves, then stops its workers.
-    # Were they gone before, DataLoader would raise in the middle of the save. The alarm ends a worker whose
-    # trainer does not.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_later)
-
-
-def _end_later(signum: int, frame: FrameType | None) -> None:
-    signal.alarm(_GRACE_SECONDS)
 
 
 class DeviceCopies:
@@ -135,3 +92,48 @@ class DeviceCopies:
         working.wait_stream(self._stream)
         copied.record_stream(working)
         return copied
+
+
+class _ItemsOrErrors(Dataset[Any]):
+    """Gives errors of m2dx as items: raised in a worker, their text would become that of its traceback."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.dataset[key]
+        except M2dxError as error:
+            return error
+
+
+def _collate_or_error(collate: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> Any:
+    error = next((item for item in items if isinstance(item, M2dxError)), None)
+    return collate(items) if error is None else error
+
+
+class _Loader(DataLoader[Any]):
+    """Raises the errors that it gets as items."""
+
+    def __iter__(self) -> Any:
+        return _raising(super().__iter__())
+
+
+def _raising(batches: Iterator[Any]) -> Iterator[Any]:
+    for batch in batches:
+        if isinstance(batch, M2dxError):
+            raise batch
+        yield batch
+
+
+def _start_worker(worker_id: int) -> None:
+    torch.set_num_threads(1)
+    # A Ctrl-C or SIGTERM to the whole process group is the trainer's to act on: it saves, then stops its workers.
+    # Were they gone before, DataLoader would raise in the middle of the save. The alarm ends a worker whose
+    # trainer does not.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_later)
+
+
+def _end_later(signum: int, frame: FrameType | None) -> None:
+    signal.alarm(_GRACE_SECONDS)

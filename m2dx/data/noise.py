@@ -11,8 +11,9 @@ from torch import Tensor
 
 from m2dx.contract.components import Clip, Dataset, NoiseSource
 from m2dx.contract.errors import AudioError
+from m2dx.data.bad_files import BadFile
 from m2dx.data.clips import ClipList, pack_clips
-from m2dx.data.crops import BadFile, ShortClips, read_any_crop
+from m2dx.data.crops import AudioCrops, ShortClips, read_any_crop
 from m2dx.data.datasets import CsvDataset, FolderDataset
 from m2dx.data.pcm import float_tensor
 
@@ -62,16 +63,11 @@ class ClipNoise(NoiseSource):
         return self._draw(num_samples, generator)
 
     def _draw(self, num_samples: int, generator: torch.Generator) -> Tensor:
-        _, _, wav, bad = read_any_crop(
-            self.clips,
-            int(torch.randint(len(self.clips), (), generator=generator)),
-            crop_samples=num_samples,
-            sample_rate=self.sample_rate,
-            short_clips=self.short_clips,
-            generator=generator,
-        )
-        self._bad += bad
-        return torch.from_numpy(wav)
+        first = int(torch.randint(len(self.clips), (), generator=generator))
+        reader = AudioCrops(num_samples, self.sample_rate, self.short_clips)
+        found = read_any_crop(self.clips, first, reader, generator)
+        self._bad += found.bad
+        return found.inputs
 
     def drain_bad(self) -> list[BadFile]:
         """Files that could not be read since the last call, each with the reason."""

@@ -87,13 +87,12 @@ def float_tensor(samples: Tensor) -> Tensor:
     return samples if samples.dtype != torch.int16 else samples.to(torch.float32).mul_(STEP)
 
 
-def stack_samples(rows: Sequence[Tensor]) -> Tensor:
-    """(B, N): int16 if all rows are, else float32. In a loading process, in the memory that it shares."""
+def stack(rows: Sequence[Tensor]) -> Tensor:
+    """(B, ...), samples as int16 if all are, else as float32. In a loading process, in the memory that it shares."""
     if any(row.dtype != torch.int16 for row in rows):
         rows = [float_tensor(row) for row in rows]
     if get_worker_info() is None:
         return torch.stack(list(rows))
-    samples = rows[0].numel()
-    shared = torch.UntypedStorage._new_shared(len(rows) * samples * rows[0].element_size(), device="cpu")
-    out = torch.empty(0, dtype=rows[0].dtype).set_(shared, 0, (len(rows), samples), (samples, 1))
+    shared = torch.UntypedStorage._new_shared(len(rows) * rows[0].nbytes, device="cpu")
+    out = torch.empty(0, dtype=rows[0].dtype).set_(shared).view(len(rows), *rows[0].shape)
     return torch.stack(list(rows), out=out)

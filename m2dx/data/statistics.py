@@ -1,63 +1,57 @@
-"""Mean and standard deviation of the log-mel spectrograms, measured on crops as training sees them."""
+"""Mean and standard deviation of the input, measured on random crops as training sees them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from m2dx.contract.components import NoiseSource
-from m2dx.contract.errors import AudioError
+from m2dx.contract.errors import AudioError, ImageError
+from m2dx.data.bad_files import BadFile
 from m2dx.data.batches import Stream, seeded_generator
 from m2dx.data.clips import ClipList
-from m2dx.data.crops import BadFile, ShortClips, draw_noise, read_any_crop
+from m2dx.data.crops import AudioCrops, CropReader, draw_noise, read_any_crop
 from m2dx.data.loader import worker_loader
 from m2dx.data.logmel import LogMel
-from m2dx.data.pcm import float_samples
+from m2dx.data.pcm import float_tensor, stack
 
-Progress = Callable[[int, int], None]
-"""Called with the clips done and the clips in all."""
 _Item = tuple[Tensor, list[BadFile]]
 _BATCH = 32
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Statistics of log-mel spectrograms over all mels and frames."""
+    """Statistics of each channel: of log-mel spectrograms, which have one, or of pixels in [0, 1]."""
 
-    mean: float
-    std: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     clips: int  # crops that they were measured on
     bad: tuple[BadFile, ...]  # files that could not be used, each once
 
 
-def measure_statistics(
+def measure_audio(
     clips: ClipList,
+    reader: AudioCrops,
     *,
     logmel: LogMel,
-    crop_samples: int,
     seed: int,
-    short_clips: ShortClips = "pad",
     max_clips: int = 10_000,
     workers: int | None = None,
     device: torch.device | str = "cpu",
-    progress: Progress | None = None,
 ) -> Statistics:
-    """Statistics over one random crop each of at most `max_clips` random clips; the same under a seed.
+    """Log-mel statistics over one random crop each of at most `max_clips` random clips; the same under a seed.
 
     Short clips count with their padding, since training standardises it too. `logmel` must be on the device.
     Raises `AudioError` when nothing can be read, or all of it is the same (such as silence).
     """
-    generator = seeded_generator(Stream.STATISTICS_ORDER, seed=seed)
-    order = torch.randperm(len(clips), generator=generator)[:max_clips]
-    crops = _ClipCrops(clips, order, crop_samples, logmel.sample_rate, short_clips, seed)
-    return _measure(
-        crops, len(order), of="the data", logmel=logmel, workers=workers, device=device, progress=progress
-    )
+    crops = _ClipCrops(clips, reader, seed, max_clips)
+    return _refuse_silence(_measure(crops, _logmel_values(logmel, device), workers), "the data")
 
 
 def measure_noise(
@@ -69,44 +63,76 @@ def measure_noise(
     draws: int = 1000,
     workers: int | None = None,
     device: torch.device | str = "cpu",
-    progress: Progress | None = None,
 ) -> Statistics:
-    """Statistics over draws of a noise source, whose mean eq. (5) needs; the same under a seed.
+    """Log-mel statistics over draws of a noise source, whose mean eq. (5) needs; the same under a seed.
 
-    Raises `AudioError` as `measure_statistics` does, `PluginError` when the source breaks its contract.
+    Raises `AudioError` as `measure_audio` does, `PluginError` when the source breaks its contract.
     """
-    crops, of = _NoiseDraws(source, crop_samples, seed), f"the noise source {source.name!r}"
-    return _measure(crops, draws, of=of, logmel=logmel, workers=workers, device=device, progress=progress)
+    found = _measure(_NoiseDraws(source, crop_samples, seed, draws), _logmel_values(logmel, device), workers)
+    return _refuse_silence(found, f"the noise source {source.name!r}")
+
+
+def measure_images(
+    clips: ClipList, reader: CropReader, *, seed: int, max_clips: int, workers: int | None
+) -> Statistics:
+    """Statistics of the pixels over one random crop each of at most `max_clips` random images; the same under a seed.
+
+    Raises `ImageError` when nothing can be read, or a channel is the same everywhere.
+    """
+    found = _measure(_ClipCrops(clips, reader, seed, max_clips), _pixel_values, workers)
+    if min(found.std) < 1e-4:
+        raise ImageError(
+            f"images must vary in each channel, but standard deviations are {list(found.std)} over {found.clips} images"
+        )
+    return found
+
+
+def _logmel_values(logmel: LogMel, device: torch.device | str) -> Callable[[Tensor], Tensor]:
+    return lambda wav: logmel.crop(float_tensor(wav.to(device))).double().flatten()[None]
+
+
+def _pixel_values(images: Tensor) -> Tensor:
+    return images.double().div_(255).transpose(0, 1).flatten(1)  # (B, C, H, W) -> (C, B*H*W)
+
+
+def _refuse_silence(found: Statistics, of: str) -> Statistics:
+    """`AudioError` where there is nothing that log-mel spectrograms could be standardised by."""
+    (mean,), (std,) = found.mean, found.std
+    if not math.isfinite(std):
+        raise AudioError(
+            f"log-mel spectrograms of {of} must be finite, but their mean is {mean} over {found.clips} clips"
+        )
+    if std < 1e-3:
+        raise AudioError(
+            f"log-mel spectrograms of {of} must vary, but all values are {mean:.2f} in {found.clips} clips; are they "
+            "silent?"
+        )
+    return found
 
 
 class _ClipCrops(Dataset[_Item]):
-    def __init__(
-        self,
-        clips: ClipList,
-        order: Tensor,
-        crop_samples: int,
-        sample_rate: int,
-        short_clips: ShortClips,
-        seed: int,
-    ) -> None:
-        self.clips, self.order, self.short_clips, self.seed = clips, order, short_clips, seed
-        self.crop_samples, self.sample_rate = crop_samples, sample_rate
+    """A crop each of some random clips."""
+
+    def __init__(self, clips: ClipList, reader: CropReader, seed: int, most: int) -> None:
+        self.clips, self.reader, self.seed = clips, reader, seed
+        generator = seeded_generator(Stream.STATISTICS_ORDER, seed=seed)
+        self.order = torch.randperm(len(clips), generator=generator)[:most]
+
+    def __len__(self) -> int:
+        return len(self.order)
 
     def __getitem__(self, position: int) -> _Item:
-        _, _, wav, bad = read_any_crop(
-            self.clips,
-            int(self.order[position]),
-            crop_samples=self.crop_samples,
-            sample_rate=self.sample_rate,
-            short_clips=self.short_clips,
-            generator=seeded_generator(Stream.STATISTICS_CROP, seed=self.seed, position=position),
-        )
-        return torch.from_numpy(float_samples(wav)), bad
+        generator = seeded_generator(Stream.STATISTICS_CROP, seed=self.seed, position=position)
+        found = read_any_crop(self.clips, int(self.order[position]), self.reader, generator)
+        return found.inputs, found.bad
 
 
 class _NoiseDraws(Dataset[_Item]):
-    def __init__(self, source: NoiseSource, crop_samples: int, seed: int) -> None:
-        self.source, self.crop_samples, self.seed = source, crop_samples, seed
+    def __init__(self, source: NoiseSource, crop_samples: int, seed: int, draws: int) -> None:
+        self.source, self.crop_samples, self.seed, self.draws = source, crop_samples, seed, draws
+
+    def __len__(self) -> int:
+        return self.draws
 
     def __getitem__(self, position: int) -> _Item:
         generator = seeded_generator(Stream.STATISTICS_NOISE, seed=self.seed, position=position)
@@ -114,41 +140,22 @@ class _NoiseDraws(Dataset[_Item]):
 
 
 def _collate(items: Sequence[_Item]) -> _Item:
-    return torch.stack([wav for wav, _ in items]), [bad for _, found in items for bad in found]
+    return stack([inputs for inputs, _ in items]), [bad for _, found in items for bad in found]
 
 
 @torch.no_grad()
-def _measure(
-    crops: Dataset[_Item],
-    count: int,
-    *,
-    of: str,
-    logmel: LogMel,
-    workers: int | None,
-    device: torch.device | str,
-    progress: Progress | None,
-) -> Statistics:
-    batches = [range(begin, min(begin + _BATCH, count)) for begin in range(0, count, _BATCH)]
-    total = torch.zeros(2, dtype=torch.float64)  # of the values, and of their squares
-    values = done = 0
-    bad: dict[str, str] = {}
-    for wav, found in worker_loader(crops, batches, collate=_collate, workers=workers):
-        spectrograms = logmel.crop(wav.to(device)).double().flatten()
-        total += torch.stack([spectrograms.sum(), spectrograms.square().sum()]).cpu()
-        values += spectrograms.numel()
-        done += len(wav)
+def _measure(crops: Any, values_of: Callable[[Tensor], Tensor], workers: int | None) -> Statistics:
+    """The statistics of all crops; `values_of` gives (channels, values) float64 from a batch of them."""
+    count = len(crops)
+    batches = [range(first, min(first + _BATCH, count)) for first in range(0, count, _BATCH)]
+    total = torch.zeros(2, 1, dtype=torch.float64)  # of the values, and of their squares
+    number, bad = 0, dict[str, str]()
+    for inputs, found in worker_loader(crops, batches, collate=_collate, workers=workers):
+        values = values_of(inputs)
+        total = total + torch.stack([values.sum(1), values.square().sum(1)]).cpu()
+        number += values.shape[1]
         for path, reason in found:
             bad.setdefault(path, reason)
-        if progress is not None:
-            progress(done, count)
-    mean, mean_square = (total / values).tolist()
-    variance = mean_square - mean**2
-    if not math.isfinite(variance):
-        raise AudioError(
-            f"log-mel spectrograms of {of} must be finite, but their mean is {mean} over {done} clips"
-        )
-    if variance < 1e-6:
-        raise AudioError(
-            f"log-mel spectrograms of {of} must vary, but all values are {mean:.2f} in {done} clips; are they silent?"
-        )
-    return Statistics(mean=mean, std=math.sqrt(variance), clips=done, bad=tuple(bad.items()))
+    mean, mean_square = total / number
+    std = (mean_square - mean.square()).clamp_min(0).sqrt()
+    return Statistics(tuple(mean.tolist()), tuple(std.tolist()), count, tuple(bad.items()))

@@ -132,7 +132,7 @@ def _losses_table(run: PreparedRun, batch: Batch) -> Table:
         **{name: task.weight for name, task in run.model.tasks.items()},
     }
     table = _table(
-        f"losses of one step on {len(batch.wav)} clips, before training", "loss", "value", "weight"
+        f"losses of one step on {len(batch.inputs)} clips, before training", "loss", "value", "weight"
     )
     for name, value in losses.parts.items():
         table.add_row(name, f"{float(value):.4f}", f"{weights[name]:g}")

@@ -169,8 +169,8 @@ def _timeline(
     with mode:
         real = made_up.batch(clips)
         batch = replace(real)
-        known = [*model.parameters(), *model.buffers(), batch.wav, batch.ids_shuffle, batch.clip_ids]
-        known += [t for t in (batch.noise_wav, batch.images, *batch.labels.values()) if t is not None]
+        known = [*model.parameters(), *model.buffers(), batch.inputs, batch.ids_shuffle, batch.clip_ids]
+        known += [t for t in (batch.noise_wav, *batch.labels.values()) if t is not None]
         live = LiveMemory(known)
         hooks = [
             parameter.register_post_accumulate_grad_hook(live.note_gradient)

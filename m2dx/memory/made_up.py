@@ -49,7 +49,7 @@ class MadeUpCrops(Dataset[CropItem]):
     def data(self) -> DataInfo:
         """What components may know about the data."""
         if self.recipe.image is not None:
-            return DataInfo(0, 0, self.labels)
+            return DataInfo(None, None, self.labels)
         return DataInfo(self.recipe.audio.sample_rate, self.recipe.audio.crop_samples, self.labels)
 
     @property
@@ -74,17 +74,19 @@ class MadeUpCrops(Dataset[CropItem]):
 
     def __getitem__(self, key: ItemKey) -> CropItem:
         recipe, image = self.recipe, self.recipe.image
-        samples = 0 if image is not None else recipe.audio.crop_samples
+        if image is None:
+            inputs = torch.randn(recipe.audio.crop_samples) * 1e-3
+        else:
+            inputs = torch.zeros(image.channels, *image.size, dtype=torch.uint8)
         noisy = recipe.noise is not None and recipe.noise.ratio > 0.0
         return CropItem(
-            wav=torch.randn(samples) * 1e-3,
-            noise_wav=torch.randn(samples) * 1e-3 if noisy else None,
+            inputs=inputs,
+            noise_wav=torch.randn_like(inputs) * 1e-3 if noisy else None,
             labels={name: _one_hot(len(names), key.clip_id) for name, names in self.labels.items()},
             ids_shuffle=torch.randperm(self.num_patches),
             clip_id=key.clip_id,
             crop=None,
             bad=(),
-            image=None if image is None else torch.zeros(image.channels, *image.size, dtype=torch.uint8),
         )
 
     def batch(self, clips: int) -> Batch:
@@ -95,11 +97,10 @@ class MadeUpCrops(Dataset[CropItem]):
 def batch_bytes(batch: Batch) -> int:
     """Bytes of a batch's tensors."""
     tensors = [
-        batch.wav,
+        batch.inputs,
         batch.noise_wav,
         batch.ids_shuffle,
         batch.clip_ids,
-        batch.images,
         *batch.labels.values(),
     ]
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)

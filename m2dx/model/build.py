@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from m2dx.contract.components import DataInfo, TaskShapes, Views
+from m2dx.contract.components import DataInfo, TaskShapes, Views, Waveforms
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.host import CORE
 from m2dx.model.m2d import M2D
@@ -94,7 +94,7 @@ def build_task(
         with Part.of(name, kind, spec.name, host=host).attempt("__init__"):
             return host.build(kind, spec, **offered)
 
-    if not data.crop_samples and host.component("offline_encoder", section.offline_encoder.name).needs_wav:
+    if data.sample_rate is None and host.component("offline_encoder", section.offline_encoder.name).needs_wav:
         raise RecipeError(
             f"tasks.{name}: the offline encoder {section.offline_encoder.name} needs waveforms, but the recipe's input "
             "is images; take one that does not, such as labels"
@@ -102,10 +102,11 @@ def build_task(
     encoder = build("offline_encoder", section.offline_encoder, data=data)
     part = Part.of(name, "offline_encoder", encoder.name, host=host)
     check_declaration(part, encoder)
-    rate = encoder.sample_rate or data.sample_rate
-    # As torchaudio's resample rounds; of images there are none.
-    num_samples = -(-data.crop_samples * rate // data.sample_rate) if data.sample_rate else 0
-    frames, token_frames = declared_frames(part, encoder, num_samples), None
+    frames = token_frames = None
+    if data.sample_rate is not None and data.crop_samples is not None:
+        rate = encoder.sample_rate or data.sample_rate
+        # As torchaudio's resample rounds.
+        frames = declared_frames(part, encoder, -(-data.crop_samples * rate // data.sample_rate))
     if section.target_frames == "tokens":
         if frames is None:
             raise RecipeError(
@@ -165,9 +166,12 @@ def check_tasks(
     Raises `PluginError`, naming task and component (and plugin, with a host), where one breaks its contract.
     """
     generator = torch.Generator().manual_seed(0)
+    waveforms = None
+    if data.sample_rate is not None and data.crop_samples is not None:
+        noise = torch.randn(2, data.crop_samples, generator=generator) * 1e-3
+        waveforms = Waveforms(noise, data.sample_rate)
     views = Views(
-        clean_wav=torch.randn(2, data.crop_samples, generator=generator) * 1e-3,
-        sample_rate=data.sample_rate,
+        waveforms,
         clean_logmel=torch.zeros(2, shapes.grid.in_chans, *shapes.grid.input_size),
         labels={name: torch.eye(1, len(labels)).repeat(2, 1) for name, labels in data.label_names.items()},
     )

@@ -105,10 +105,11 @@ def try_task(
         views = at_rate(views, task.offline_encoder.sample_rate)
         with encoder.attempt("forward on a trial batch"):
             signal = task.offline_encoder(views)
-        batch, num_samples = views.clean_wav.shape
-        frames = declared_frames(encoder, task.offline_encoder, num_samples)
+        frames = None
+        if views.waveforms is not None:
+            frames = declared_frames(encoder, task.offline_encoder, views.clean_wav.shape[1])
         middle = () if frames is None else (frames,)
-        declared = (batch, *middle, task.offline_encoder.embed_dim)
+        declared = (len(tokens), *middle, task.offline_encoder.embed_dim)
         encoder.must_give(signal, declared, "as embed_dim and num_frames declare")
         target = task.at_token_frames(signal)
         with mapper.attempt("forward on a trial batch"):

@@ -10,7 +10,7 @@ import torchaudio.functional
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from m2dx.contract.components import Views
+from m2dx.contract.components import Views, Waveforms
 from m2dx.data.logmel import LogMel
 from m2dx.data.noise import mix_noise
 
@@ -45,7 +45,7 @@ class ViewMaker(nn.Module):
         """The noisy log-mel (B, 1, M, L), standardised, and the clean views."""
         with record_function("m2dx::logmel"):
             stats = self.statistics
-            clean = self.logmel.crop(batch.wav)  # (B, N) -> (B, 1, M, L)
+            clean = self.logmel.crop(batch.inputs)  # (B, N) -> (B, 1, M, L)
             noisy = standard = (clean - stats.mean) / stats.std
             if batch.noise_wav is not None:
                 noise = self.logmel.crop(batch.noise_wav)
@@ -54,8 +54,7 @@ class ViewMaker(nn.Module):
                 )
                 noisy = mixed / stats.std
         views = Views(
-            clean_wav=batch.wav,
-            sample_rate=self.logmel.sample_rate,
+            waveforms=Waveforms(batch.inputs, self.logmel.sample_rate),
             clean_logmel=standard,
             labels=batch.labels,
             crops=batch.crops,
@@ -64,12 +63,12 @@ class ViewMaker(nn.Module):
 
 
 def at_rate(views: Views, sample_rate: int | None) -> Views:
-    """The views with their waveform at another sampling rate (Hz), float32 whatever the autocast; None: as it is."""
-    if sample_rate is None or sample_rate == views.sample_rate:
+    """The views with waveforms at another sampling rate (Hz), float32 whatever the autocast; None: as they are."""
+    if sample_rate is None or views.waveforms is None or sample_rate == views.sample_rate:
         return views
     with torch.autocast(views.clean_wav.device.type, enabled=False):
         wav = torchaudio.functional.resample(views.clean_wav.float(), views.sample_rate, sample_rate)
-    return replace(views, clean_wav=wav, sample_rate=sample_rate)
+    return replace(views, waveforms=Waveforms(wav, sample_rate))
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,6 @@ class ImageViews(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> tuple[Tensor, Views]:
-        """The images (B, C, H, W), standardised, and the views, whose `clean_wav` is empty."""
-        assert batch.images is not None
-        images = standardised(batch.images, self.statistics)
-        return images, Views(clean_wav=batch.wav, sample_rate=0, clean_logmel=images, labels=batch.labels)
+        """The images (B, C, H, W), standardised, and the views, which have no waveforms."""
+        images = standardised(batch.inputs, self.statistics)
+        return images, Views(None, images, batch.labels)

@@ -46,7 +46,7 @@ def draw_run(run: PreparedRun) -> RunPictures:
         ]
         examples = masked_examples(run, batch)
         names = [example.name for example in examples[:CLIPS_BY_CHECKPOINT]]
-        sounds = [Sound(name, wav) for name, wav in zip(names, batch.wav, strict=False)]
+        sounds = [Sound(name, wav) for name, wav in zip(names, batch.inputs, strict=False)]
         checkpoints = checkpoint_pictures(run.folder, run.recipe, sounds)
     except M2dxError as error:
         logger.warning("without pictures of clips: %s", error)

@@ -9,7 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m2dx.contract.components import DataInfo, Loss, OfflineEncoder, OnlineMapper, TaskShapes, Views
+from m2dx.contract.components import (
+    DataInfo,
+    Loss,
+    OfflineEncoder,
+    OnlineMapper,
+    TaskShapes,
+    Views,
+    Waveforms,
+)
 from m2dx.contract.errors import M2dxError, RecipeError
 from m2dx.model.views import at_rate
 from m2dx.testing.rules import Subject
@@ -65,10 +73,11 @@ def check_offline_encoder(cls: type[OfflineEncoder], data: DataInfo | None = Non
 def trial_views(data: DataInfo, *, batch: int, level: float = 0.1) -> Views:
     """Views of white noise (RMS `level`), each clip with one label or two."""
     generator = torch.Generator().manual_seed(batch)
+    assert data.crop_samples is not None and data.sample_rate is not None
     frames = data.crop_samples * 100 // data.sample_rate
+    wav = torch.randn(batch, data.crop_samples, generator=generator) * level
     return Views(
-        clean_wav=torch.randn(batch, data.crop_samples, generator=generator) * level,
-        sample_rate=data.sample_rate,
+        Waveforms(wav, data.sample_rate),
         clean_logmel=torch.randn(batch, 1, 80, frames, generator=generator),
         labels={name: multi_hot((batch, len(names)), generator) for name, names in data.label_names.items()},
     )
@@ -82,7 +91,8 @@ def multi_hot(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 def _views_on(views: Views, device: torch.device) -> Views:
     labels = {name: rows.to(device) for name, rows in views.labels.items()}
-    return Views(views.clean_wav.to(device), views.sample_rate, views.clean_logmel.to(device), labels)
+    waveforms = Waveforms(views.clean_wav.to(device), views.sample_rate)
+    return Views(waveforms, views.clean_logmel.to(device), labels)
 
 
 def _check_declaration(subject: Subject, encoder: OfflineEncoder) -> None:

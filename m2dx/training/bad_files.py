@@ -6,8 +6,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from m2dx.data.bad_files import BadFiles
-from m2dx.data.crops import BadFile
+from m2dx.data.bad_files import BadFile, BadFiles
 from m2dx.training.distributed import Processes
 
 logger = logging.getLogger(__name__)

@@ -15,20 +15,21 @@ from rich.console import Console
 from m2dx.contract.components import DataInfo, Dataset, NoiseSource
 from m2dx.contract.errors import CheckpointError, RecipeError
 from m2dx.contract.host import PluginHost
+from m2dx.data.bad_files import BadFile
 from m2dx.data.batches import Blocks, TrainingBatches
 from m2dx.data.clips import ClipList, join_sets
-from m2dx.data.crops import BadFile, TrainingCrops
-from m2dx.data.images import MeasuredImages, TrainingImages, measure_images
+from m2dx.data.crops import AudioCrops, TrainingCrops
+from m2dx.data.images import ImageCrops
 from m2dx.data.loader import default_workers
 from m2dx.data.noise import ClipNoise
-from m2dx.data.statistics import Statistics, measure_noise, measure_statistics
+from m2dx.data.statistics import Statistics, measure_audio, measure_images, measure_noise
 from m2dx.encoder.initial_weights import initial_weights_table, load_initial_weights
 from m2dx.encoder.weights import read_weights
 from m2dx.model.build import build_masking, build_model
 from m2dx.model.multitask import MultiTask
 from m2dx.model.shapes import build_logmel
 from m2dx.model.views import DataStatistics, ImageStatistics
-from m2dx.recipe.schema import ImageSection, Recipe
+from m2dx.recipe.schema import Recipe
 from m2dx.training.distributed import Processes
 
 
@@ -40,7 +41,7 @@ class PreparedRun:
     folder: Path
     processes: Processes
     clips: ClipList
-    crops: TrainingCrops | TrainingImages
+    crops: TrainingCrops
     model: MultiTask
     statistics: DataStatistics | ImageStatistics
     missing: tuple[str, ...]  # what the data sets lack on this machine; empty but in the main process
@@ -111,27 +112,16 @@ def prepare(
     model = build_model(recipe, data, _no_statistics(recipe), host)
     if initialise and recipe.init_from is not None:
         _start_from(recipe.init_from, model, recipe, processes, console)
+    reader = crop_reader(recipe)
     found = processes.from_main(
-        _measure(recipe, clips, noise, processes, console) if processes.is_main else None
+        _measure(recipe, clips, reader, noise, processes, console) if processes.is_main else None
     )
     recipe, bad = with_statistics(recipe, *found), tuple(b for part in found if part for b in part.bad)
     statistics: DataStatistics | ImageStatistics
-    crops: TrainingCrops | TrainingImages
-    if recipe.image is None:
-        statistics = recorded_statistics(recipe)
-        crops = TrainingCrops(
-            clips,
-            crop_samples=recipe.audio.crop_samples,
-            sample_rate=recipe.audio.sample_rate,
-            seed=recipe.seed,
-            draw_mask=draw_mask,
-            short_clips=recipe.data.short_clips,
-            noise=noise,
-            with_crops=model.wants_crops,
-        )
-    else:
-        statistics = ImageStatistics.of(recipe.image)
-        crops = TrainingImages(clips, recipe.image, recipe.seed, draw_mask)
+    statistics = recorded_statistics(recipe) if recipe.image is None else ImageStatistics.of(recipe.image)
+    crops = TrainingCrops(
+        clips, reader, seed=recipe.seed, draw_mask=draw_mask, noise=noise, with_crops=model.wants_crops
+    )
     model.views.statistics = statistics
     folder = recipe.output / recipe.name
     return PreparedRun(recipe, folder, processes, clips, crops, model, statistics, missing, bad, host)
@@ -176,10 +166,17 @@ def _start_from(path: Path, model: MultiTask, recipe: Recipe, processes: Process
         console.print(initial_weights_table(weights, parts, recipe.input))
 
 
+def crop_reader(recipe: Recipe) -> AudioCrops | ImageCrops:
+    """What cuts the training crops."""
+    if recipe.image is not None:
+        return ImageCrops(recipe.image)
+    return AudioCrops(recipe.audio.crop_samples, recipe.audio.sample_rate, recipe.data.short_clips)
+
+
 def data_info(recipe: Recipe, clips: ClipList) -> DataInfo:
     """What components may know about the data."""
     if recipe.image is not None:
-        return DataInfo(0, 0, clips.label_names)
+        return DataInfo(None, None, clips.label_names)
     return DataInfo(recipe.audio.sample_rate, recipe.audio.crop_samples, clips.label_names)
 
 
@@ -227,55 +224,44 @@ def build_noise(recipe: Recipe, host: PluginHost, dataset: Dataset | None) -> No
 
 
 def _measure(
-    recipe: Recipe, clips: ClipList, noise: NoiseSource | None, processes: Processes, console: Console
-) -> tuple[Statistics | MeasuredImages | None, Statistics | None]:
+    recipe: Recipe,
+    clips: ClipList,
+    reader: AudioCrops | ImageCrops,
+    noise: NoiseSource | None,
+    processes: Processes,
+    console: Console,
+) -> tuple[Statistics | None, Statistics | None]:
     """Statistics of the data and of the noise, each only where the recipe does not give them."""
-    if recipe.image is not None:
-        return _measure_images(recipe, recipe.image, clips, console), None
-    logmel = build_logmel(recipe.audio).to(processes.device)
-    measure: dict[str, Any] = {
-        "logmel": logmel,
-        "crop_samples": recipe.audio.crop_samples,
-        "seed": recipe.seed,
-        "workers": recipe.data.workers,
-        "device": processes.device,
-    }
     of_data = of_noise = None
+    how: dict[str, Any] = {"seed": recipe.seed, "workers": recipe.data.workers}
+    most = recipe.data.stats_clips
+    if isinstance(reader, ImageCrops):
+        if reader.section.mean is None:
+            of_data = measure_images(clips, reader, max_clips=most, **how)
+            mean, std = (", ".join(f"{x:.3f}" for x in values) for values in (of_data.mean, of_data.std))
+            console.print(f"mean {mean}, std {std} by channel over {of_data.clips} images")
+        return of_data, None
+    how |= {"logmel": build_logmel(recipe.audio).to(processes.device), "device": processes.device}
     if recipe.data.mean is None:
-        of_data = measure_statistics(
-            clips, short_clips=recipe.data.short_clips, max_clips=recipe.data.stats_clips, **measure
+        of_data = measure_audio(clips, reader, max_clips=most, **how)
+        console.print(
+            f"log-mel mean {of_data.mean[0]:.3f}, std {of_data.std[0]:.3f} over {of_data.clips} clips"
         )
-        console.print(f"log-mel mean {of_data.mean:.3f}, std {of_data.std:.3f} over {of_data.clips} clips")
     if noise is not None and recipe.noise is not None and recipe.noise.mean is None:
-        of_noise = measure_noise(noise, draws=min(recipe.data.stats_clips, 1000), **measure)
-        console.print(f"noise log-mel mean {of_noise.mean:.3f} over {of_noise.clips} draws")
+        of_noise = measure_noise(noise, crop_samples=reader.crop_samples, draws=min(most, 1000), **how)
+        console.print(f"noise log-mel mean {of_noise.mean[0]:.3f} over {of_noise.clips} draws")
     return of_data, of_noise
 
 
-def _measure_images(
-    recipe: Recipe, section: ImageSection, clips: ClipList, console: Console
-) -> MeasuredImages | None:
-    if section.mean is not None:
-        return None
-    found = measure_images(
-        clips, section, seed=recipe.seed, max_clips=recipe.data.stats_clips, workers=recipe.data.workers
-    )
-    mean, std = (", ".join(f"{value:.3f}" for value in values) for values in (found.mean, found.std))
-    console.print(f"mean {mean}, std {std} by channel over {found.clips} images")
-    return found
-
-
-def with_statistics(
-    recipe: Recipe, data: Statistics | MeasuredImages | None, noise: Statistics | None
-) -> Recipe:
+def with_statistics(recipe: Recipe, data: Statistics | None, noise: Statistics | None) -> Recipe:
     """The recipe with the measured mean and std filled in."""
     update: dict[str, Any] = {}
-    if isinstance(data, MeasuredImages) and recipe.image is not None:
+    if data is not None and recipe.image is not None:
         update["image"] = recipe.image.model_copy(update={"mean": data.mean, "std": data.std})
     elif data is not None:
-        update["data"] = recipe.data.model_copy(update={"mean": data.mean, "std": data.std})
+        update["data"] = recipe.data.model_copy(update={"mean": data.mean[0], "std": data.std[0]})
     if noise is not None and recipe.noise is not None:
-        update["noise"] = recipe.noise.model_copy(update={"mean": noise.mean})
+        update["noise"] = recipe.noise.model_copy(update={"mean": noise.mean[0]})
     return recipe.model_copy(update=update)
 
 

@@ -58,7 +58,7 @@ def make_batch(*, noise: bool = False) -> Batch:
     generator = torch.Generator().manual_seed(1)
     wav = torch.randn(2, SAMPLES, generator=generator) * 0.1
     return Batch(
-        wav=wav,
+        inputs=wav,
         noise_wav=torch.randn(2, SAMPLES, generator=generator) if noise else None,
         labels={},
         ids_shuffle=torch.stack([torch.randperm(10, generator=generator) for _ in range(2)]),
@@ -78,7 +78,7 @@ def test_offline_encoders_see_clean_audio_and_m2d_the_noisy_one() -> None:
     clean_inputs: list[Tensor] = []
     clean_model.masked_model.register_forward_pre_hook(lambda module, args: clean_inputs.append(args[0]))
     clean_model(make_batch())
-    assert torch.equal(spy.seen[0].clean_wav, batch.wav)
+    assert torch.equal(spy.seen[0].clean_wav, batch.inputs)
     assert torch.equal(spy.seen[0].clean_logmel, clean_inputs[0])
     assert (inputs[0] - clean_inputs[0]).abs().mean() > 0.1
 

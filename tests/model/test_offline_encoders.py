@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from m2dx.contract.components import DataInfo, Views
+from m2dx.contract.components import DataInfo, Views, Waveforms
 from m2dx.contract.errors import RecipeError
 from m2dx.model.offline_encoders import Labels, LogSpectrum
 
@@ -18,7 +18,7 @@ def info(names: dict[str, tuple[str, ...]]) -> DataInfo:
 
 
 def views(wav: torch.Tensor, **labels: torch.Tensor) -> Views:
-    return Views(wav, 16_000, torch.zeros(len(wav), 1, 80, 100), labels)
+    return Views(Waveforms(wav, 16_000), torch.zeros(len(wav), 1, 80, 100), labels)
 
 
 def test_labels_of_the_only_labelled_set_or_the_named_one() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from m2dx.contract.components import TaskShapes, Views
+from m2dx.contract.components import TaskShapes, Views, Waveforms
 from m2dx.data.crops import Batch
 from m2dx.data.logmel import LogMel
 from m2dx.model.losses import MSE
@@ -28,7 +28,7 @@ def logmel() -> LogMel:
 def batch(*, noise: torch.Tensor | None = None) -> Batch:
     generator = torch.Generator().manual_seed(1)
     return Batch(
-        wav=torch.randn(2, FRAMES * HOP, generator=generator) * 0.1,
+        inputs=torch.randn(2, FRAMES * HOP, generator=generator) * 0.1,
         noise_wav=noise,
         labels={"notes": torch.eye(2)},
         ids_shuffle=torch.arange(10).expand(2, -1),
@@ -45,28 +45,28 @@ def views(ratio: float, given: Batch) -> tuple[torch.Tensor, Views]:
 def test_without_noise_both_are_the_standardised_log_mel() -> None:
     given = batch()
     seen, clean = views(0.0, given)
-    expected = (logmel()(given.wav)[..., :FRAMES] + 6.0) / 2.0
+    expected = (logmel()(given.inputs)[..., :FRAMES] + 6.0) / 2.0
     assert seen.shape == (2, 1, 80, FRAMES)
     torch.testing.assert_close(seen, expected)
     assert torch.equal(clean.clean_logmel, seen)
-    assert clean.clean_wav is given.wav and clean.labels is given.labels and clean.sample_rate == 16_000
+    assert clean.clean_wav is given.inputs and clean.labels is given.labels and clean.sample_rate == 16_000
 
 
 def test_equation_5_with_each_mean_subtracted_and_the_data_s_std() -> None:
     noise = torch.randn(2, FRAMES * HOP, generator=torch.Generator().manual_seed(2))
     given = batch(noise=noise)
     seen, clean = views(0.2, given)
-    x, b = logmel()(given.wav)[..., :FRAMES], logmel()(noise)[..., :FRAMES]
+    x, b = logmel()(given.inputs)[..., :FRAMES], logmel()(noise)[..., :FRAMES]
     expected = torch.log(0.8 * torch.exp(x + 6.0) + 0.2 * torch.exp(b + 9.0)) / 2.0
     torch.testing.assert_close(seen, expected)
     assert torch.equal(clean.clean_logmel, views(0.0, batch())[1].clean_logmel)
-    assert torch.equal(clean.clean_wav, given.wav)
+    assert torch.equal(clean.clean_wav, given.inputs)
 
 
 def test_at_ratio_1_nothing_of_the_clip_is_left() -> None:
     noise = torch.randn(2, FRAMES * HOP, generator=torch.Generator().manual_seed(2))
     given = batch(noise=noise)
-    other = Batch(given.wav * 0.0, noise, given.labels, given.ids_shuffle, given.clip_ids, ())
+    other = Batch(given.inputs * 0.0, noise, given.labels, given.ids_shuffle, given.clip_ids, ())
     seen, clean = views(1.0, given)
     silent, _ = views(1.0, other)
     assert torch.equal(seen, silent)
@@ -80,14 +80,14 @@ def test_other_sampling_rates() -> None:
     assert half.sample_rate == 8_000 and half.clean_wav.shape == (2, FRAMES * HOP // 2)
     assert half.clean_logmel is given.clean_logmel
     tone = torch.sin(torch.arange(16_000) * (2 * math.pi * 440 / 16_000))[None]
-    resampled = at_rate(Views(tone, 16_000, tone), 8_000).clean_wav
+    resampled = at_rate(Views(Waveforms(tone, 16_000), tone), 8_000).clean_wav
     assert torch.fft.rfft(resampled[0]).abs().argmax() == 440
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_offline_encoders_hear_the_same_at_any_precision(precision: torch.dtype) -> None:
     wav = torch.randn(2, 32_000, generator=torch.Generator().manual_seed(1)) * 0.1
-    given = Views(wav, 32_000, wav)
+    given = Views(Waveforms(wav, 32_000), wav)
     task = Task(LogSpectrum(), LinearMapper(TaskShapes((5, 50), 8, 50, 257)), MSE(), weight=1.0)
     expected = task.target(given)
     with torch.autocast("cpu", precision):
@@ -95,7 +95,7 @@ def test_offline_encoders_hear_the_same_at_any_precision(precision: torch.dtype)
         target = task.target(given)
     assert resampled.dtype == torch.float32
     assert torch.equal(target, expected)
-    assert at_rate(Views(wav.to(precision), 32_000, wav), 16_000).clean_wav.dtype == torch.float32
+    assert at_rate(Views(Waveforms(wav.to(precision), 32_000), wav), 16_000).clean_wav.dtype == torch.float32
 
 
 @pytest.mark.parametrize("std", [0.0, -1.0, float("nan")])

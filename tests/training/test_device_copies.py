@@ -17,9 +17,9 @@ def stored_batch(seed: int) -> Batch:
 def test_a_batch_arrives_as_float32() -> None:
     batch = stored_batch(0)
     arrived = DeviceCopies(torch.device("cpu"))(batch)
-    assert arrived.wav.dtype == arrived.noise_wav.dtype == torch.float32
-    assert torch.equal(arrived.wav * 2**15, batch.wav.float())
-    assert torch.equal(arrived.noise_wav, arrived.wav.flip(0))
+    assert arrived.inputs.dtype == arrived.noise_wav.dtype == torch.float32
+    assert torch.equal(arrived.inputs * 2**15, batch.inputs.float())
+    assert torch.equal(arrived.noise_wav, arrived.inputs.flip(0))
     assert torch.equal(arrived.ids_shuffle, batch.ids_shuffle)
 
 
@@ -32,7 +32,7 @@ def test_copies_beside_a_gpus_work_are_whole() -> None:
         arrived = copies(stored_batch(seed).pin_memory())
         for _ in range(5):  # keeps the GPU busy, so that the next copy runs beside it
             x = (x @ x).clamp(-1, 1)
-        results.append(arrived.wav.sum(dim=1))
+        results.append(arrived.inputs.sum(dim=1))
         del arrived
     for seed, result in enumerate(results):
-        assert torch.equal(result, stored_batch(seed).to(device).wav.sum(dim=1))
+        assert torch.equal(result, stored_batch(seed).to(device).inputs.sum(dim=1))

@@ -38,7 +38,9 @@ def test_what_each_clip_adds_is_what_a_real_pass_keeps(tiny_recipe: Any, host: A
     batch = crops.batch(5)
     from m2dx.model.precision import autocast
 
-    live = LiveMemory([*model.parameters(), *model.buffers(), batch.wav, batch.ids_shuffle, batch.clip_ids])
+    live = LiveMemory(
+        [*model.parameters(), *model.buffers(), batch.inputs, batch.ids_shuffle, batch.clip_ids]
+    )
     with live:
         with autocast(precision, torch.device("cpu")):
             total = model(batch).total

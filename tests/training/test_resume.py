@@ -159,7 +159,7 @@ def test_statistics_survive_a_resume(
     def refuse(*args: object, **options: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr("m2dx.training.prepare.measure_statistics", refuse)
+    monkeypatch.setattr("m2dx.training.prepare.measure_audio", refuse)
     monkeypatch.setattr("m2dx.training.prepare.measure_noise", refuse)
     again = make_trainer(recipe, resume=True)
     assert again.run.statistics == again.model.views.statistics == measured

@@ -9,7 +9,7 @@ from m2dx.testing import check_offline_encoder, check_online_mapper
 
 
 def cepstrum(encoder: Cepstrum, wav: torch.Tensor) -> torch.Tensor:
-    return encoder(m2dx.Views(wav, 16_000, torch.zeros(len(wav), 1, 80, 100)))
+    return encoder(m2dx.Views(m2dx.Waveforms(wav, 16_000), torch.zeros(len(wav), 1, 80, 100)))
 
 
 def test_the_components_keep_the_contract() -> None:

@@ -27,7 +27,7 @@ def test_it_gives_the_labels_of_its_data_set_as_they_are() -> None:
     rows[1, 526] = 1.0
     rows[2] = torch.nan  # not labelled
     labels = {"audioset": rows, "other": torch.ones(3, 3)}
-    views = m2dx.Views(torch.zeros(3, 15_360), 16_000, torch.zeros(3, 1, 80, 96), labels)
+    views = m2dx.Views(m2dx.Waveforms(torch.zeros(3, 15_360), 16_000), torch.zeros(3, 1, 80, 96), labels)
     target = AudioSetLabels(data_info(other=3, audioset=527))(views)
     torch.testing.assert_close(target, rows, equal_nan=True)
     assert target[0].nonzero().flatten().tolist() == [0, 451]

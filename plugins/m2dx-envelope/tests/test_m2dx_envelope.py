@@ -20,7 +20,7 @@ TONE = 0.1 * torch.sin(2 * torch.pi * 1500 * TIME)  # in the octave from 1 to 2 
 def envelope(wav: Tensor, *, num_bands: int = 7) -> Tensor:
     """(S, C), of samples (N,) at 16 kHz."""
     encoder = BandEnvelope(num_bands=num_bands)
-    signal: Tensor = encoder(m2dx.Views(wav[None], 16_000, torch.zeros(1, 1, 80, 200)))
+    signal: Tensor = encoder(m2dx.Views(m2dx.Waveforms(wav[None], 16_000), torch.zeros(1, 1, 80, 200)))
     return signal[0]
 
 

@@ -43,7 +43,7 @@ def views() -> Callable[..., m2dx.Views]:
     """Views of (B, N) samples at 16 kHz, with the crops that they are from."""
 
     def make(wav: Tensor, *crops: m2dx.Crop) -> m2dx.Views:
-        return m2dx.Views(wav, 16_000, torch.zeros(len(wav), 1, 80, 100), crops=crops or None)
+        return m2dx.Views(m2dx.Waveforms(wav, 16_000), torch.zeros(len(wav), 1, 80, 100), crops=crops or None)
 
     return make
 

@@ -19,7 +19,7 @@ import m2dx
 
 def features(encoder: HuBERT, wav: Tensor) -> Tensor:
     with torch.no_grad():
-        return encoder(m2dx.Views(wav, 16_000, torch.zeros(len(wav), 1, 80, 100)))
+        return encoder(m2dx.Views(m2dx.Waveforms(wav, 16_000), torch.zeros(len(wav), 1, 80, 100)))
 
 
 @pytest.mark.usefixtures("tiny")

@@ -45,7 +45,7 @@ class M2DTeacher(m2dx.OfflineEncoder):
                 raise m2dx.RecipeError(
                     f"{option} must be {own} or left out, since {weights} says so itself, but is {given}"
                 )
-        if data.sample_rate < teacher.sample_rate:
+        if data.sample_rate is not None and data.sample_rate < teacher.sample_rate:
             logger.warning(
                 "the teacher %s knows audio of %d Hz, but the recipe's has %d Hz: it hears nothing above %d Hz",
                 weights,

@@ -47,7 +47,7 @@ def wav(samples: int, *, batch: int = 2) -> Tensor:
 
 def views(samples: Tensor, rate: int = 16_000) -> m2dx.Views:
     """Views whose log-mel is of no use, as the teacher makes its own."""
-    return m2dx.Views(samples, rate, torch.full((len(samples), 1, 80, 4), torch.nan))
+    return m2dx.Views(m2dx.Waveforms(samples, rate), torch.full((len(samples), 1, 80, 4), torch.nan))
 
 
 def teach(encoder: M2DTeacher, samples: Tensor) -> Tensor:

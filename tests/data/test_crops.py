@@ -14,7 +14,7 @@ from m2dx.contract.components import Clip, NoiseSource
 from m2dx.contract.errors import AudioError, PluginError
 from m2dx.data.batches import ItemKey, TrainingBatches
 from m2dx.data.clips import ClipList, join_sets, pack_clips
-from m2dx.data.crops import Batch, ShortClips, TrainingCrops, read_crop
+from m2dx.data.crops import AudioCrops, Batch, ShortClips, TrainingCrops, read_crop
 from m2dx.data.datasets import CsvDataset
 from m2dx.data.loader import default_workers, training_loader
 from m2dx.data.noise import ClipNoise
@@ -28,9 +28,7 @@ def draw_mask(generator: torch.Generator) -> torch.Tensor:
 
 
 def crops_of(clips: ClipList, *, noise: NoiseSource | None = None, seed: int = 3) -> TrainingCrops:
-    return TrainingCrops(
-        clips, crop_samples=8000, sample_rate=RATE, seed=seed, draw_mask=draw_mask, noise=noise
-    )
+    return TrainingCrops(clips, AudioCrops(8000, RATE), seed=seed, draw_mask=draw_mask, noise=noise)
 
 
 def example(*, with_bad: bool = False) -> ClipList:
@@ -48,7 +46,7 @@ class _Fixed(CsvDataset):
 
 
 def assert_equal(a: Batch, b: Batch) -> None:
-    assert torch.equal(a.wav, b.wav)
+    assert torch.equal(a.inputs, b.inputs)
     assert torch.equal(a.ids_shuffle, b.ids_shuffle)
     assert torch.equal(a.clip_ids, b.clip_ids)
     assert a.labels.keys() == b.labels.keys()
@@ -79,14 +77,14 @@ def test_batches_do_not_depend_on_processes() -> None:
     alone = load(0)
     ranks = [load(0, rank=rank, world_size=2) for rank in (0, 1)]
     for expected, first, second in zip(alone, *ranks, strict=True):
-        assert torch.equal(expected.wav, torch.cat([first.wav, second.wav]))
+        assert torch.equal(expected.inputs, torch.cat([first.inputs, second.inputs]))
         assert torch.equal(expected.ids_shuffle, torch.cat([first.ids_shuffle, second.ids_shuffle]))
 
 
 def test_batch_shapes() -> None:
     batch = load(0)[0]
-    assert batch.wav.shape == (8, 8000)
-    assert batch.wav.dtype == torch.float32
+    assert batch.inputs.shape == (8, 8000)
+    assert batch.inputs.dtype == torch.float32
     assert batch.noise_wav is not None
     assert batch.noise_wav.shape == (8, 8000)
     assert batch.labels["notes"].shape[0] == 8
@@ -101,7 +99,7 @@ def test_the_mask_and_the_crop_stay_when_noise_is_added() -> None:
     key = ItemKey(epoch=2, position=5, clip_id=7)
     plain, noisy = crops_of(clips)[key], crops_of(clips, noise=noise)[key]
     assert plain.noise_wav is None
-    assert torch.equal(plain.wav, noisy.wav)
+    assert torch.equal(plain.inputs, noisy.inputs)
     assert torch.equal(plain.ids_shuffle, noisy.ids_shuffle)
 
 
@@ -114,11 +112,11 @@ def ramp(tmp_path: Path) -> Path:
 
 def test_crops_are_spread_over_the_clip(ramp: Path) -> None:
     crops = crops_of(pack_clips([Clip(ramp, start=2.0, duration=4.0)]))
-    starts = np.array([crops[ItemKey(0, i, 0)].wav[0].item() * 2**18 / RATE for i in range(300)])
+    starts = np.array([crops[ItemKey(0, i, 0)].inputs[0].item() * 2**18 / RATE for i in range(300)])
     assert starts.min() >= 2.0
     assert starts.max() <= 5.5
     assert np.histogram(starts, bins=5, range=(2.0, 5.5))[0].min() > 30
-    assert crops[ItemKey(0, 0, 0)].wav[0] != crops[ItemKey(1, 0, 0)].wav[0]
+    assert crops[ItemKey(0, 0, 0)].inputs[0] != crops[ItemKey(1, 0, 0)].inputs[0]
 
 
 def test_the_crop_at_both_ends_of_the_clip(ramp: Path) -> None:
@@ -144,7 +142,7 @@ def test_only_the_crop_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(soundfile.SoundFile, "read", counted)
     item = crops_of(pack_clips([Clip(tmp_path / "long.flac")]))[ItemKey(0, 0, 0)]
-    assert item.wav.shape == (8000,)
+    assert item.inputs.shape == (8000,)
     assert frames == [22_050]
 
 
@@ -184,8 +182,8 @@ def test_bad_clips_are_replaced_and_named(ramp: Path, tmp_path: Path) -> None:
         str(tmp_path / "none.wav"),
         str(tmp_path / "text.wav"),
     }
-    assert torch.equal(items[3].wav, crops[ItemKey(0, 3, 1)].wav)
-    assert len({item.wav[0].item() for item in items}) > 10
+    assert torch.equal(items[3].inputs, crops[ItemKey(0, 3, 1)].inputs)
+    assert len({item.inputs[0].item() for item in items}) > 10
 
 
 def test_nothing_but_bad_clips(tmp_path: Path) -> None:
@@ -269,13 +267,11 @@ def test_default_workers() -> None:
 
 def test_items_say_where_their_audio_is_from_if_asked() -> None:
     clips = example()
-    crops = TrainingCrops(
-        clips, crop_samples=4000, sample_rate=RATE, seed=3, draw_mask=draw_mask, with_crops=True
-    )
+    crops = TrainingCrops(clips, AudioCrops(4000, RATE), seed=3, draw_mask=draw_mask, with_crops=True)
     loader = training_loader(crops, TrainingBatches(len(clips), batch_size=8, total_steps=2), workers=1)
     for batch in loader:
         assert batch.crops is not None
-        for crop, clip_id, wav in zip(batch.crops, batch.clip_ids, batch.wav, strict=True):
+        for crop, clip_id, wav in zip(batch.crops, batch.clip_ids, batch.inputs, strict=True):
             assert crop.clip == clips[int(clip_id)]
             file, rate = soundfile.read(crop.clip.path, dtype="float32")
             assert rate == RATE  # so that the crop is the file's own samples
@@ -288,9 +284,7 @@ def test_items_say_where_their_audio_is_from_if_asked() -> None:
 def test_a_replaced_clip_s_crop_is_that_of_the_replacement() -> None:
     """A cache of features by clip would otherwise hold those of another recording."""
     clips = pack_clips([Clip(Path("/none.wav")), *example()])
-    crops = TrainingCrops(
-        clips, crop_samples=4000, sample_rate=RATE, seed=3, draw_mask=draw_mask, with_crops=True
-    )
+    crops = TrainingCrops(clips, AudioCrops(4000, RATE), seed=3, draw_mask=draw_mask, with_crops=True)
     for position in range(8):
         item = crops[ItemKey(0, position, 0)]
         assert item.clip_id != 0 and item.bad[0][0] == "/none.wav"
@@ -298,4 +292,4 @@ def test_a_replaced_clip_s_crop_is_that_of_the_replacement() -> None:
         file, rate = soundfile.read(item.crop.clip.path, dtype="float32")
         first = round(item.crop.start * rate)
         piece = file[first : first + 4000]
-        np.testing.assert_allclose(item.wav[: len(piece)], piece, atol=1e-6)
+        np.testing.assert_allclose(item.inputs[: len(piece)], piece, atol=1e-6)

@@ -16,7 +16,7 @@ from m2dx.contract.errors import AudioError, TrainingError
 from m2dx.data import pack_copies as remote_packs
 from m2dx.data.batches import Blocks, TrainingBatches, epoch_order
 from m2dx.data.clips import join_sets
-from m2dx.data.crops import TrainingCrops
+from m2dx.data.crops import AudioCrops, TrainingCrops
 from m2dx.data.datasets import FolderDataset
 from m2dx.data.loader import training_loader
 from m2dx.data.pack_copies import Shard
@@ -193,13 +193,12 @@ def test_batches_of_a_copy_are_those_of_the_pack(remote: Path, tmp_path: Path) -
         clips = join_sets({"a": (dataset, None)})
         crops = TrainingCrops(
             clips,
-            crop_samples=4000,
-            sample_rate=RATE,
+            AudioCrops(4000, RATE),
             seed=0,
             draw_mask=lambda g: torch.randperm(4, generator=g),
         )
         keys = TrainingBatches(12, batch_size=4, total_steps=5, blocks=Blocks(clips.draw_shards, 2))
-        return [batch.wav for batch in training_loader(crops, keys, workers=workers)]
+        return [batch.inputs for batch in training_loader(crops, keys, workers=workers)]
 
     here = batches(PackedDataset(path=remote), 0)
     there = batches(PackedDataset(path=tmp_path / "copy", url=URL, keep_gb=150_000 / 1e9), 1)

@@ -13,7 +13,7 @@ from m2dx.contract.components import Clip
 from m2dx.contract.errors import AudioError
 from m2dx.data.batches import ItemKey, Stream, TrainingBatches, seeded_generator
 from m2dx.data.clips import pack_clips
-from m2dx.data.crops import TrainingCrops, collate, collate_stored, read_crop, read_stored_crop
+from m2dx.data.crops import AudioCrops, TrainingCrops, collate, collate_stored, read_crop, read_stored_crop
 from m2dx.data.loader import training_loader
 from m2dx.data.noise import ClipNoise
 from m2dx.data.pcm import float_samples, float_tensor, plain_wav
@@ -29,7 +29,7 @@ def draw_mask(generator: torch.Generator) -> torch.Tensor:
 
 def crops_of(*paths: Path, **options: object) -> TrainingCrops:
     clips = pack_clips([Clip(path) for path in paths])
-    return TrainingCrops(clips, crop_samples=4000, sample_rate=RATE, seed=0, draw_mask=draw_mask, **options)
+    return TrainingCrops(clips, AudioCrops(4000, RATE), seed=0, draw_mask=draw_mask, **options)
 
 
 def write(path: Path, samples: np.ndarray = ALL, rate: int = RATE, **options: str) -> Path:
@@ -94,22 +94,22 @@ def test_batches_travel_as_int16_and_arrive_as_float32(workers: int, tmp_path: P
     batches = TrainingBatches(2, batch_size=2, total_steps=3)
     found = list(training_loader(crops, batches, workers=workers))
     for batch, keys in zip(found, batches, strict=True):
-        assert batch.wav.dtype == torch.int16 == batch.noise_wav.dtype
+        assert batch.inputs.dtype == torch.int16 == batch.noise_wav.dtype
         arrived, expected = batch.to("cpu"), collate([crops[key] for key in keys])
-        assert arrived.wav.dtype == torch.float32 == expected.wav.dtype
-        assert torch.equal(arrived.wav, expected.wav)
+        assert arrived.inputs.dtype == torch.float32 == expected.inputs.dtype
+        assert torch.equal(arrived.inputs, expected.inputs)
         assert torch.equal(arrived.noise_wav, expected.noise_wav)
-        assert torch.equal(arrived.wav * 2**15, batch.wav.float())
-        assert arrived.wav.abs().max() > 0
+        assert torch.equal(arrived.inputs * 2**15, batch.inputs.float())
+        assert arrived.inputs.abs().max() > 0
 
 
 def test_a_mixed_batch_is_float32(tmp_path: Path) -> None:
     crops = crops_of(write(tmp_path / "a.wav"), write(tmp_path / "b.wav", subtype="FLOAT"))
     items = [crops[ItemKey(0, i, i)] for i in range(2)]
     batch = collate_stored(items)
-    assert [item.wav.dtype for item in items] == [torch.int16, torch.float32]
-    assert batch.wav.dtype == torch.float32
-    assert torch.equal(batch.wav, torch.stack([float_tensor(item.wav) for item in items]))
+    assert [item.inputs.dtype for item in items] == [torch.int16, torch.float32]
+    assert batch.inputs.dtype == torch.float32
+    assert torch.equal(batch.inputs, torch.stack([float_tensor(item.inputs) for item in items]))
 
 
 def test_noise_that_changes_the_clips_is_asked_for_what_it_makes(tmp_path: Path) -> None:

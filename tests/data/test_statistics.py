@@ -10,13 +10,15 @@ import torch
 from m2dx.contract.components import Clip, NoiseSource
 from m2dx.contract.errors import AudioError, PluginError
 from m2dx.data.clips import ClipList, join_sets, pack_clips
+from m2dx.data.crops import AudioCrops
 from m2dx.data.datasets import CsvDataset
 from m2dx.data.logmel import LogMel
 from m2dx.data.noise import ClipNoise, ColouredNoise
 from m2dx.data.reading import read_wav
-from m2dx.data.statistics import measure_noise, measure_statistics
+from m2dx.data.statistics import measure_audio, measure_noise
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
+RATE = 16_000
 LOGMEL = LogMel(
     sample_rate=16_000, n_fft=400, win_length=400, hop_length=160, n_mels=80, f_min=50.0, f_max=8000.0
 )
@@ -33,24 +35,15 @@ def test_statistics_of_whole_clips_are_those_of_the_data(notes: ClipList) -> Non
     wavs = [read_wav(clip.path, sample_rate=16_000)[:crop_samples] for clip in notes]
     padded = torch.from_numpy(np.stack([np.pad(wav, (0, crop_samples - len(wav))) for wav in wavs]))
     direct = LOGMEL.crop(padded).double()
-    steps: list[tuple[int, int]] = []
-    statistics = measure_statistics(
-        notes,
-        logmel=LOGMEL,
-        crop_samples=crop_samples,
-        seed=0,
-        workers=0,
-        progress=lambda done, total: steps.append((done, total)),
-    )
-    assert statistics.mean == pytest.approx(direct.mean().item(), abs=1e-6)
-    assert statistics.std == pytest.approx(direct.std(correction=0).item(), abs=1e-6)
+    statistics = measure_audio(notes, AudioCrops(crop_samples, RATE), logmel=LOGMEL, seed=0, workers=0)
+    assert statistics.mean == pytest.approx([direct.mean().item()], abs=1e-6)
+    assert statistics.std == pytest.approx([direct.std(correction=0).item()], abs=1e-6)
     assert (statistics.clips, statistics.bad) == (len(notes), ())
-    assert steps[-1] == (len(notes), len(notes))
 
 
 def test_at_most_so_many_clips_the_same_for_any_workers(notes: ClipList) -> None:
     alone, together = (
-        measure_statistics(notes, logmel=LOGMEL, crop_samples=8000, seed=1, max_clips=40, workers=workers)
+        measure_audio(notes, AudioCrops(8000, RATE), logmel=LOGMEL, seed=1, max_clips=40, workers=workers)
         for workers in (0, 2)
     )
     assert alone == together
@@ -60,7 +53,9 @@ def test_at_most_so_many_clips_the_same_for_any_workers(notes: ClipList) -> None
 def test_the_clips_are_a_random_choice(notes: ClipList) -> None:
     """Crops as long as the clips leave only the choice to chance."""
     means = [
-        measure_statistics(notes, logmel=LOGMEL, crop_samples=32_000, seed=seed, max_clips=10, workers=0).mean
+        measure_audio(
+            notes, AudioCrops(32_000, RATE), logmel=LOGMEL, seed=seed, max_clips=10, workers=0
+        ).mean[0]
         for seed in (1, 2)
     ]
     assert means[0] != pytest.approx(means[1], abs=1e-3)
@@ -79,7 +74,7 @@ def test_white_noise_has_the_mean_of_its_level() -> None:
         )
         for level in (-10.0, -20.0)
     )
-    assert loud.mean - soft.mean == pytest.approx(np.log(10.0), abs=0.01)
+    assert loud.mean[0] - soft.mean[0] == pytest.approx(np.log(10.0), abs=0.01)
     assert loud.clips == 20
 
 
@@ -88,7 +83,7 @@ def test_bad_files_are_named_once(tmp_path: Path, notes: ClipList) -> None:
         [*list(notes)[:5], Clip(tmp_path / "none.wav"), Clip(tmp_path / "none.wav", start=1.0)]
     )
     expected = ((str(tmp_path / "none.wav"), "missing: no such file"),)
-    statistics = measure_statistics(clips, logmel=LOGMEL, crop_samples=8000, seed=0, workers=0)
+    statistics = measure_audio(clips, AudioCrops(8000, RATE), logmel=LOGMEL, seed=0, workers=0)
     assert statistics.bad == expected
     assert statistics.clips == 7  # the bad ones were replaced
     noise = ClipNoise(16_000, clips)
@@ -98,9 +93,8 @@ def test_bad_files_are_named_once(tmp_path: Path, notes: ClipList) -> None:
 def test_silence_has_no_statistics(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(16_000), 16_000)
     with pytest.raises(AudioError, match=r"of the data must vary.* are they silent"):
-        measure_statistics(
-            pack_clips([Clip(tmp_path / "silence.wav")]), logmel=LOGMEL, crop_samples=8000, seed=0, workers=0
-        )
+        clips = pack_clips([Clip(tmp_path / "silence.wav")])
+        measure_audio(clips, AudioCrops(8000, RATE), logmel=LOGMEL, seed=0, workers=0)
 
 
 class Constant(NoiseSource):

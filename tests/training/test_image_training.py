@@ -72,7 +72,7 @@ def test_the_model_sees_standardised_crops(image_recipe: Any, host: PluginHost, 
     run = prepare(image_recipe("data.stats_clips=32"), host, CPU, console)
     assert "by channel over 32 images" in console.export_text()
     batch = [run.crops[key] for key in next(iter(run.batches()))]
-    images = torch.stack([item.image for item in batch])
+    images = torch.stack([item.inputs for item in batch])
     assert images.shape == (8, 3, 32, 32) and images.dtype == torch.uint8
     section = run.recipe.image
     values = images.float() / 255
@@ -80,9 +80,9 @@ def test_the_model_sees_standardised_crops(image_recipe: Any, host: PluginHost, 
     noisy, views = run.model.views(collate(batch))
     wanted = (values - torch.tensor(section.mean).view(3, 1, 1)) / torch.tensor(section.std).view(3, 1, 1)
     torch.testing.assert_close(noisy, wanted)
-    assert noisy is views.clean_logmel and views.clean_wav.shape == (8, 0)
+    assert noisy is views.clean_logmel and views.waveforms is None
     same = run.crops[next(iter(run.batches()))[0]]
-    assert torch.equal(same.image, batch[0].image) and torch.equal(same.ids_shuffle, batch[0].ids_shuffle)
+    assert torch.equal(same.inputs, batch[0].inputs) and torch.equal(same.ids_shuffle, batch[0].ids_shuffle)
 
 
 def test_statistics_are_those_of_the_pixels(
