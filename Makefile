@@ -1,7 +1,8 @@
 # Needs Python 3.11 or newer and make; everything else is installed into .venv.
 #   make quickstart   install, pre-train on examples/sounds, evaluate, write the report
 #   make test         install, run the tests (`make test-slow` for the long ones)
-#   make lint         ruff and mypy
+#   make lint         ruff, mypy, the layers of imports, workflow files, the documentation as a site
+#   make docs         show the documentation as a site at http://127.0.0.1:8000
 # PYTHON=/path/to/python3.12 chooses the Python that .venv is made with.
 
 PYTHON ?= python3
@@ -21,7 +22,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 # One thread per test process: more of them than cores make each other wait.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS)
 
-.PHONY: quickstart test test-slow lint clean distclean
+.PHONY: quickstart test test-slow lint docs clean distclean
+
+# Its news about later versions.
+export NO_MKDOCS_2_WARNING := 1
 
 quickstart: $(INSTALLED)
 	$(BIN)/m2dx train recipes/quickstart.yaml --overwrite
@@ -36,9 +40,18 @@ lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+
+docs: $(INSTALLED_DEV)
+	$(BIN)/mkdocs serve
 
 clean:
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean
