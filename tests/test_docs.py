@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import typer
 
-from m2dx import cli, testing
+import m2dx
+from m2dx import cli, results, testing
 from m2dx.cli.plugin_commands import COMMAND_GROUP
 from m2dx.contract import hookspecs
 from m2dx.contract.host import PluginHost
@@ -20,7 +21,7 @@ from m2dx.results.published import TABLE_GROUP
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [*sorted(DOCS.glob("**/*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 BLOCK = re.compile(
     r"^(?:<!-- (?P<mark>[^\n]*?) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
 )
@@ -70,6 +71,16 @@ def test_each_group_of_entry_points_is_explained(group: str) -> None:
 @pytest.mark.parametrize("name", testing.__all__)
 def test_each_check_for_plugins_is_explained(name: str) -> None:
     assert f"`{name}" in section("plugins.md", "Testing")
+
+
+def test_each_public_name_is_in_the_reference_once() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in sorted((DOCS / "reference").glob("*.md")))
+    shown = sorted(re.findall(r"^::: (m2dx\.\w+|m2dx\.results\.\w+)$", pages, re.MULTILINE))
+    # The hooks are shown by their module, as the pictures and the checks are; the other two are no objects with a text.
+    elsewhere = {"m2dx.hear", "m2dx.report", "m2dx.testing"}
+    public = {f"m2dx.{name}" for name in m2dx.__all__} - {"m2dx.hookimpl", "m2dx.__version__"}
+    public |= {f"m2dx.results.{name}" for name in results.__all__} - {"m2dx.results.RESULTS_FILE"}
+    assert shown == sorted(public | elsewhere)
 
 
 COMMANDS = typer.main.get_command(cli.app)
@@ -165,8 +176,6 @@ def test_the_error_report_is_what_m2dx_says(
     tmp_path: Path, host: PluginHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A recipe with these mistakes gives the lines that recipes.md shows."""
-    import m2dx
-
     (report,) = re.findall(
         r"^\$ m2dx check \S+ (\S+)\nerror: (.*?)^```", text_of("recipes.md"), re.DOTALL | re.MULTILINE
     )

@@ -98,6 +98,17 @@ def test_the_pins_satisfy_the_declared_ranges() -> None:
             assert requirement.specifier.contains(versions[name]), requirement
 
 
+def test_what_ci_and_hooks_run_is_what_pyproject_says() -> None:
+    (ruff,) = [line.split("==")[1] for line in pins() if line.startswith("ruff==")]
+    assert f"rev: v{ruff} #" in (ROOT / ".pre-commit-config.yaml").read_text()
+    tested = re.search(r"python-version: \[(.*?)\]", (ROOT / ".github/workflows/test.yml").read_text())
+    assert tested is not None
+    versions = [line.rpartition(" :: ")[2] for line in PROJECT["classifiers"] if " :: Python :: 3." in line]
+    assert tested[1] == ", ".join(f'"{version}"' for version in versions)
+    assert PROJECT["requires-python"] == f">={versions[0]}"
+    assert f"version: {PROJECT['version']}" in (ROOT / "CITATION.cff").read_text()
+
+
 def test_every_import_of_the_core_is_a_declared_dependency() -> None:
     distributions = importlib.metadata.packages_distributions()
     core = {canonicalize_name(requirement.name) for requirement in declared()}
