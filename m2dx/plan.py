@@ -270,8 +270,8 @@ def _network_of(path: Path) -> Network:
     from m2dx.model.vit import VIT_SIZES
     from m2dx.recipe.schema import AudioSection
 
-    weights = read_weights(path)
-    vit, patch_size, audio = weights.size, weights.grid.patch_size, weights.audio
+    config = read_weights(path).config
+    vit, patch_size, audio = config.size, config.grid.patch_size, config.audio
     widths = {(size.embed_dim, size.num_heads): name for name, size in VIT_SIZES.items()}
     name = widths.get((vit.embed_dim, vit.num_heads))
     if name is None:
@@ -286,11 +286,11 @@ def _network_of(path: Path) -> Network:
     changed.pop("crop_seconds", None)
     frame_seconds = audio.hop_length / audio.sample_rate
     return Network(
-        round(weights.grid.input_size[1] * frame_seconds, 6),
+        round(config.grid.input_size[1] * frame_seconds, 6),
         patch_size,
         patch_size[1] * frame_seconds,
         "those of the weights",
-        frequency_patches=weights.grid.shape[0],
+        frequency_patches=config.grid.shape[0],
         size=name,
         depth=None if vit.depth == VIT_SIZES[name].depth else vit.depth,
         relative_memory=vit.embed_dim * vit.depth / (768 * 12),

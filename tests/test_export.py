@@ -94,11 +94,21 @@ def test_errors(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="neither an export"):
         export_encoder(tmp_path, tmp_path / "out")
     torch.save({"model": {}}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="only m2dx checkpoints can be exported"):
+    with pytest.raises(CheckpointError, match="a published M2D checkpoint must have"):
         export_encoder(tmp_path / "other.pt", tmp_path / "out")
-    newest = run_folder / "checkpoints" / "step-00000003.pt"
+    newest = run_folder / "checkpoints" / "step-00000003.encoder.safetensors"
+    torch.save({"model": load_file(newest)}, tmp_path / "published.pth")
+    with pytest.raises(CheckpointError, match="only m2dx checkpoints can be exported"):
+        export_encoder(tmp_path / "published.pth", tmp_path / "out")
     newest.write_bytes(newest.read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+    with pytest.raises(
+        CheckpointError, match=r"step-00000003\.encoder\.safetensors: not a readable checkpoint"
+    ):
+        export_encoder(run_folder, tmp_path / "out")
+    newest.unlink()
+    checkpoint = newest.with_name("step-00000003.pt")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=r"step-00000003\.pt: not a readable checkpoint"):
         export_encoder(run_folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

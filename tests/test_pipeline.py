@@ -144,7 +144,8 @@ def test_a_new_run_takes_the_place_of_the_old_one_when_it_is_ready(
     run_recipe(tiny_recipe("train.epochs=0.8"), host, console, overwrite=True)
     assert not (folder / "scores.json").exists()
     assert len(list((folder / "tensorboard").iterdir())) == 1
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-00000004.pt"]
+    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert names == ["step-00000004.encoder.safetensors", "step-00000004.pt"]
 
 
 def test_the_baseline_has_the_encoder_s_architecture(tiny_recipe: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from pathlib import Path
-from typing import Literal, get_args, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,15 +13,18 @@ from torch import Tensor, nn
 
 from m2dx.contract.errors import CheckpointError
 from m2dx.data.logmel import LogMel
-from m2dx.encoder.images import ImageEncoder, image_encoder_of
 from m2dx.encoder.weights import Weights, read_weights
 from m2dx.model.patches import PatchGrid, time_frames
 from m2dx.model.shapes import build_logmel, model_shapes
 from m2dx.model.vit import Encoder, ViTSize
 from m2dx.recipe.schema import AudioSection, ModelSection
 
+if TYPE_CHECKING:
+    from m2dx.encoder.images import ImageEncoder
+
 logger = logging.getLogger(__name__)
 
+SomeEncoder = TypeVar("SomeEncoder", "AudioEncoder", "ImageEncoder")
 LongClips = Literal["split", "interpolate"]
 
 
@@ -110,25 +113,33 @@ def load_encoder(
     Raises CheckpointError where the path is missing, corrupt or something else, such as an encoder of images.
     """
     weights = read_weights(path, sample_rate=sample_rate, num_heads=num_heads)
-    if weights.image is not None:
+    if weights.config.image is not None:
         raise CheckpointError(f"{weights.path}: an encoder of images; m2dx.load_image_encoder loads it")
-    encoder = weights.encoder()
-    if weights.unused and weights.source.startswith("published"):
-        logger.warning("not used by the encoder: %s", ", ".join(weights.unused))
-    return AudioEncoder(
-        encoder,
-        build_logmel(weights.audio),
-        mean=weights.mean,
-        std=weights.std,
-        long_clips=long_clips,
-        head=_published_head(weights),
-    ).eval()
+    return _audio_encoder_of(weights, long_clips)
 
 
 def load_any_encoder(path: str | Path) -> AudioEncoder | ImageEncoder:
     """What `load_encoder` or `m2dx.load_image_encoder` gives, by what the path holds."""
     weights = read_weights(path)
-    return load_encoder(path) if weights.image is None else image_encoder_of(weights)
+    if weights.config.image is None:
+        return _audio_encoder_of(weights, "split")
+    from m2dx.encoder.images import image_encoder_of  # most who load an encoder need no images
+
+    return image_encoder_of(weights)
+
+
+def _audio_encoder_of(weights: Weights, long_clips: LongClips) -> AudioEncoder:
+    network, config = weights.encoder(), weights.config
+    if weights.unused and weights.source.startswith("published"):
+        logger.warning("not used by the encoder: %s", ", ".join(weights.unused))
+    return AudioEncoder(
+        network,
+        build_logmel(config.audio),
+        mean=config.mean,
+        std=config.std,
+        long_clips=long_clips,
+        head=_published_head(weights),
+    ).eval()
 
 
 def _published_head(weights: Weights) -> nn.Module | None:
@@ -153,22 +164,13 @@ def random_encoder(
     return AudioEncoder(network, build_logmel(audio), mean=mean, std=std).eval()
 
 
-@overload
-def random_like(encoder: AudioEncoder, *, seed: int) -> AudioEncoder: ...
-@overload
-def random_like(encoder: ImageEncoder, *, seed: int) -> ImageEncoder: ...
-def random_like(encoder: AudioEncoder | ImageEncoder, *, seed: int) -> AudioEncoder | ImageEncoder:
+def random_like(encoder: SomeEncoder, *, seed: int) -> SomeEncoder:
     """The same encoder with random weights and no head: the baseline that training has to beat. On the CPU."""
     network = _random_network(encoder.encoder.grid, encoder.encoder.size, seed)
-    if isinstance(encoder, ImageEncoder):
-        return ImageEncoder(network, encoder.section).eval()
-    return AudioEncoder(
-        network,
-        copy.deepcopy(encoder.logmel).cpu(),
-        mean=encoder.mean,
-        std=encoder.std,
-        long_clips=encoder.long_clips,
-    ).eval()
+    alike = copy.deepcopy(encoder, {id(encoder.encoder): network})  # with the network in the place of a copy
+    if isinstance(alike, AudioEncoder):
+        alike.head = None
+    return alike.cpu().eval()
 
 
 def _random_network(grid: PatchGrid, size: ViTSize, seed: int) -> Encoder:

@@ -14,12 +14,18 @@ from typing import Any
 
 import torch
 
-from m2dx.contract.atomic import replace_file
+from m2dx.contract.atomic import Writer, replace_file
 from m2dx.contract.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r"step-(\d{8,})\.pt")
+_STATE, _ENCODER = ".pt", ".encoder.safetensors"
+"""What follows `step-00001000` in the names of a checkpoint and of the weights beside it."""
+
+
+def encoder_file(checkpoint: Path) -> Path:
+    """Where the weights lie beside a checkpoint."""
+    return checkpoint.with_suffix(_ENCODER)
 
 
 def write_atomically(path: Path, state: Mapping[str, Any]) -> None:
@@ -27,8 +33,12 @@ def write_atomically(path: Path, state: Mapping[str, Any]) -> None:
 
     CheckpointError where the disk refuses it (full, read-only); the old content stays.
     """
+    _write(path, lambda file: torch.save(dict(state), file))
+
+
+def _write(path: Path, write: Writer) -> None:
     try:
-        replace_file(path, lambda file: torch.save(dict(state), file))
+        replace_file(path, write)
     except OSError as error:
         raise CheckpointError(
             f"{path} could not be written: {error.strerror or error}; what was there before is whole. Mend the disk "
@@ -92,34 +102,58 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """The checkpoints of a run: `step-00001000.pt` holds the state after 1000 optimizer steps."""
+    """The checkpoints of a run: `step-00001000.pt` holds the state after 1000 optimizer steps.
+
+    Beside it, `step-00001000.encoder.safetensors` has what others than a resumed run need (`encoder_writer`).
+    """
 
     path: Path
 
     def steps(self) -> list[int]:
         """Steps with a checkpoint, in order."""
+        return self._steps(_STATE)
+
+    def encoder_steps(self) -> list[int]:
+        """Steps with the weights of an encoder, in order."""
+        return self._steps(_ENCODER)
+
+    def _steps(self, suffix: str) -> list[int]:
+        name = re.compile(rf"step-(\d{{8,}}){re.escape(suffix)}")
         if not self.path.is_dir():
             return []
-        return sorted(int(m.group(1)) for entry in self.path.iterdir() if (m := _NAME.fullmatch(entry.name)))
+        return sorted(int(m.group(1)) for entry in self.path.iterdir() if (m := name.fullmatch(entry.name)))
 
     def file(self, step: int) -> Path:
-        """The file of a step."""
-        return self.path / f"step-{step:08d}.pt"
+        """The checkpoint of a step."""
+        return self.path / f"step-{step:08d}{_STATE}"
+
+    def encoder(self, step: int) -> Path:
+        """The weights of the encoder of a step."""
+        return encoder_file(self.file(step))
 
     def newest(self) -> Path | None:
-        """The file of the last step; None: there is none."""
+        """The checkpoint of the last step; None: there is none."""
         steps = self.steps()
         return self.file(steps[-1]) if steps else None
 
     def save(
-        self, step: int, state: Mapping[str, Any], *, keep_last: int, keep_every: int | None = None
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        *,
+        encoder: Writer | None = None,
+        keep_last: int,
+        keep_every: int | None = None,
     ) -> Path:
         """Writes a checkpoint, then prunes: the last `keep_last` and each `keep_every`-th step stay.
 
-        Files of later steps, which could not be read when the run went on from an earlier one, are set aside as
-        `*.damaged`, so that they neither count as the newest nor push out whole ones.
+        What `encoder` writes is there before the checkpoint, and goes after it. Checkpoints of later steps, which
+        could not be read when the run went on from an earlier one, are set aside as `*.damaged`, so that they neither
+        count as the newest nor push out whole ones.
         """
         path = self.file(step)
+        if encoder is not None:
+            _write(self.encoder(step), encoder)
         write_atomically(path, state)
         for leftover in self.path.glob(".step-*.partial"):
             leftover.unlink()
@@ -128,6 +162,8 @@ class CheckpointFolder:
         for old in self.steps()[:-keep_last]:
             if keep_every is None or old % keep_every:
                 self.file(old).unlink()
+        for alone in set(self.encoder_steps()) - set(self.steps()):
+            self.encoder(alone).unlink()
         return path
 
     def load_newest_whole(self) -> Checkpoint | None:

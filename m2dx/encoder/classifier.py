@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from m2dx.contract.errors import AudioError, CheckpointError
 from m2dx.data.reading import read_wav
 from m2dx.encoder.audio import load_encoder
+from m2dx.encoder.config import EXPORT_CONFIG, read_export_config
 from m2dx.encoder.finetuned import CLASSIFIER, HEAD, FinetunedNetwork
 from m2dx.encoder.weights import EXPORT_WEIGHTS, read_tensors
 from m2dx.recipe.schema import ShortClips
@@ -85,7 +85,7 @@ def load_classifier(path: str | Path) -> AudioClassifier:
     )
     head = {
         name.removeprefix(HEAD): tensor
-        for name, tensor in read_tensors(path / EXPORT_WEIGHTS).items()
+        for name, tensor in read_tensors(path / EXPORT_WEIGHTS)[0].items()
         if name.startswith(HEAD)
     }
     try:
@@ -98,17 +98,13 @@ def load_classifier(path: str | Path) -> AudioClassifier:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    file = path / "config.json"
-    if not file.is_file():
+    if not (path / EXPORT_CONFIG).is_file():
         raise CheckpointError(
-            f"{path} must be a folder with a fine-tuned network, but has no config.json; the evaluator finetune writes "
-            "such folders into its save_dir"
+            f"{path} must be a folder with a fine-tuned network, but has no {EXPORT_CONFIG}; the evaluator finetune "
+            "writes such folders into its save_dir"
         )
-    try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        about = config.get(CLASSIFIER)
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{file}: not a fine-tuned network: {error}") from error
+    config = read_export_config(path)
+    about = config.get(CLASSIFIER)
     if about is None:
         raise CheckpointError(
             f"{path} must be a fine-tuned network, but is an encoder without a classifier; the evaluator finetune "
@@ -117,7 +113,9 @@ def _config(path: Path) -> dict[str, Any]:
     wanted = {"label_names", "multi_label", "unit_seconds", "short_clips"}
     missing = [*({"long_clips", "patchout"} - config.keys()), *(wanted - about.keys())]
     if missing:
-        raise CheckpointError(f"{file}: not a fine-tuned network: it lacks {', '.join(sorted(missing))}")
+        raise CheckpointError(
+            f"{path / EXPORT_CONFIG}: not a fine-tuned network: it lacks {', '.join(sorted(missing))}"
+        )
     return config
 
 

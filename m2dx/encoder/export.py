@@ -1,21 +1,19 @@
-"""A checkpoint's encoder as a self-describing folder: model.safetensors and config.json."""
+"""An encoder as a self-describing folder: model.safetensors and config.json."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from torch import Tensor
 
+from m2dx.contract.atomic import replace_files
 from m2dx.contract.errors import CheckpointError
-from m2dx.contract.version import package_version
-from m2dx.encoder.audio import AudioEncoder, load_any_encoder
-from m2dx.encoder.checkpoint import read_checked
-from m2dx.encoder.images import ImageEncoder
+from m2dx.encoder.config import EXPORT_CONFIG
 from m2dx.encoder.published import published_names
-from m2dx.encoder.weights import CHECKPOINT_FORMAT, EXPORT_FORMAT, EXPORT_WEIGHTS, newest_checkpoint
+from m2dx.encoder.weights import EXPORT_WEIGHTS, newest_checkpoint, read_weights, tensors_writer
 
 
 def export_encoder(checkpoint: Path, folder: Path) -> Path:
@@ -27,40 +25,26 @@ def export_encoder(checkpoint: Path, folder: Path) -> Path:
     if not checkpoint.exists():
         raise CheckpointError(f"{checkpoint}: no such checkpoint or run")
     path = newest_checkpoint(checkpoint) if checkpoint.is_dir() else checkpoint
-    state = read_checked(path)
-    if state.get("format") != CHECKPOINT_FORMAT:
+    weights = read_weights(path)
+    if weights.source != "checkpoint":
         raise CheckpointError(f"{path}: only m2dx checkpoints can be exported")
-    encoder = load_any_encoder(path)
-    grid, recipe = encoder.encoder.grid, state["recipe"]
-    config: dict[str, Any] = {
-        "format": EXPORT_FORMAT,
-        "version": 1,
-        "m2dx_version": package_version(),
-        "step": state["step"],
-        "embed_dim": encoder.embed_dim,
-        "input_size": list(grid.input_size),
-        "patch_size": list(grid.patch_size),
-        "vit": asdict(encoder.encoder.size),
-        "audio": recipe["audio"],
-        **_input_settings(encoder),
-        "label_names": state["label_names"],
-        "recipe": recipe,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {
-        key: value.contiguous() for key, value in published_names(encoder.encoder.state_dict()).items()
-    }
-    save_file(weights, folder / EXPORT_WEIGHTS, metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    write_export(folder, weights.encoder().state_dict(), {**weights.config.to_json(), **weights.about})
     return folder
 
 
-def _input_settings(encoder: AudioEncoder | ImageEncoder) -> dict[str, Any]:
-    if isinstance(encoder, ImageEncoder):
-        return {"image": encoder.section.model_dump(mode="json")}
-    return {
-        "sample_rate": encoder.sample_rate,
-        "frame_rate": encoder.frame_rate,
-        "mean": encoder.mean,
-        "std": encoder.std,
+def write_export(
+    folder: Path,
+    encoder: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    further: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Writes an encoder's state and `further` tensors, and what is said of them; a folder with a config.json is whole.
+
+    Raises OSError where the disk refuses it.
+    """
+    text = json.dumps(config, indent=1) + "\n"
+    files = {
+        EXPORT_WEIGHTS: tensors_writer({**published_names(encoder), **(further or {})}),
+        EXPORT_CONFIG: lambda file: file.write(text.encode()),
     }
+    replace_files(folder, files)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from m2dx.contract.atomic import replace_file
 from m2dx.contract.components import EvaluationTask
 from m2dx.contract.errors import CheckpointError
-from m2dx.contract.version import package_version
 from m2dx.encoder.audio import AudioEncoder
-from m2dx.encoder.published import published_names
-from m2dx.encoder.weights import EXPORT_FORMAT, EXPORT_WEIGHTS
+from m2dx.encoder.config import EXPORT_CONFIG, EncoderConfig
+from m2dx.encoder.export import write_export
 from m2dx.model.masking import gather_tokens
+from m2dx.recipe.schema import AudioSection
 
 HEAD_STD = 0.01
 """Of the linear layer's initial weights, in the published code."""
@@ -129,63 +125,46 @@ class NetworkFolder:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the network is there; config.json is written last."""
-        return (self.path / "config.json").is_file()
+        """Whether the network is there."""
+        return (self.path / EXPORT_CONFIG).is_file()
 
     def write(self, network: FinetunedNetwork, outcome: Mapping[str, object]) -> None:
-        """Writes model.safetensors and config.json, each at once. CheckpointError where the disk refuses it."""
-        tensors: dict[str, Tensor] = published_names(network.encoder.encoder.state_dict())
-        tensors |= {f"{HEAD}{name}": tensor for name, tensor in network.head.state_dict().items()}
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        config = {**encoder_config(network), CLASSIFIER: {**self._of_task(), **self.about, **outcome}}
-        data = safetensors.torch.save(weights, metadata={"format": "pt"})
-        text = json.dumps(config, indent=1) + "\n"
+        """Writes model.safetensors and config.json. CheckpointError where the disk refuses it."""
+        head = {f"{HEAD}{name}": tensor for name, tensor in network.head.state_dict().items()}
+        classifier = {
+            "task": self.task.name,
+            "label_names": list(self.task.label_names),
+            "multi_label": self.task.multi_label,
+            "unit_seconds": self.task.unit_seconds,
+            "short_clips": self.task.short_clips,
+            **self.about,
+            **outcome,
+        }
+        config = {
+            **_config(network.encoder).to_json(),
+            "long_clips": network.encoder.long_clips,
+            "patchout": network.patchout,
+            CLASSIFIER: classifier,
+        }
         try:
-            (self.path / "config.json").unlink(missing_ok=True)
-            replace_file(self.path / EXPORT_WEIGHTS, lambda file: file.write(data))
-            replace_file(self.path / "config.json", lambda file: file.write(text.encode()))
+            write_export(self.path, network.encoder.encoder.state_dict(), config, head)
         except OSError as error:
             raise CheckpointError(
                 f"the fine-tuned network must be written to {self.path} (save_dir), but cannot be: "
                 f"{error.strerror or error}; mend the disk (its space, quota or rights), or leave save_dir out"
             ) from error
 
-    def _of_task(self) -> dict[str, Any]:
-        return {
-            "task": self.task.name,
-            "label_names": list(self.task.label_names),
-            "multi_label": self.task.multi_label,
-            "unit_seconds": self.task.unit_seconds,
-            "short_clips": self.task.short_clips,
-        }
 
-
-def encoder_config(network: FinetunedNetwork) -> dict[str, Any]:
-    """config.json of the encoder, and how the network reads its features."""
-    encoder = network.encoder
+def _config(encoder: AudioEncoder) -> EncoderConfig:
     logmel, grid = encoder.logmel, encoder.encoder.grid
-    return {
-        "format": EXPORT_FORMAT,
-        "version": 1,
-        "m2dx_version": package_version(),
-        "sample_rate": encoder.sample_rate,
-        "embed_dim": encoder.embed_dim,
-        "frame_rate": encoder.frame_rate,
-        "input_size": list(grid.input_size),
-        "patch_size": list(grid.patch_size),
-        "vit": asdict(encoder.encoder.size),
-        "audio": {
-            "sample_rate": logmel.sample_rate,
-            "n_fft": logmel.n_fft,
-            "win_length": logmel.win_length,
-            "hop_length": logmel.hop_length,
-            "n_mels": logmel.n_mels,
-            "f_min": logmel.f_min,
-            "f_max": logmel.f_max,
-            "crop_seconds": grid.input_size[1] * logmel.hop_length / logmel.sample_rate,
-        },
-        "mean": encoder.mean,
-        "std": encoder.std,
-        "long_clips": encoder.long_clips,
-        "patchout": network.patchout,
-    }
+    audio = AudioSection(
+        sample_rate=logmel.sample_rate,
+        n_fft=logmel.n_fft,
+        win_length=logmel.win_length,
+        hop_length=logmel.hop_length,
+        n_mels=logmel.n_mels,
+        f_min=logmel.f_min,
+        f_max=logmel.f_max,
+        crop_seconds=grid.input_size[1] * logmel.hop_length / logmel.sample_rate,
+    )
+    return EncoderConfig(grid, encoder.encoder.size, audio, encoder.mean, encoder.std)

@@ -67,12 +67,12 @@ def load_image_encoder(path: str | Path) -> ImageEncoder:
     Raises CheckpointError where the path is missing, corrupt or something else, such as an encoder of audio.
     """
     weights = read_weights(path)
-    if weights.image is None:
+    if weights.config.image is None:
         raise CheckpointError(f"{weights.path}: an encoder of audio; m2dx.load_encoder loads it")
     return image_encoder_of(weights)
 
 
 def image_encoder_of(weights: Weights) -> ImageEncoder:
     """The encoder of weights on images, in eval mode."""
-    assert weights.image is not None
-    return ImageEncoder(weights.encoder(), weights.image).eval()
+    assert weights.config.image is not None
+    return ImageEncoder(weights.encoder(), weights.config.image).eval()

@@ -48,18 +48,20 @@ def load_initial_weights(
     `CheckpointError` where tensors are missing.
     """
     _check_sizes(model, weights, source)
-    parts = [_load_part("online encoder", model.online, weights.part("online"), weights.grid)]
+    parts = [_load_part("online encoder", model.online, weights.part("online"), weights.config.grid)]
     if isinstance(model, M2D):
         target = weights.part("target")
         if target:
-            parts.append(_load_part("target network", model.target, target, weights.grid))
+            parts.append(_load_part("target network", model.target, target, weights.config.grid))
         else:
             model.target.load_state_dict(model.online.trunk.state_dict())
             count = len(model.target.state_dict())
             parts.append(InitialPart("target network", count, 0, "not in the file: a copy of the online one"))
     parts.append(_load_predictor(model.predictor, weights))
     if isinstance(model, MSMMAE) and model.to_latent is not None:
-        parts.append(_load_fitting("to_latent", model.to_latent, weights.part("to_latent"), weights.grid))
+        parts.append(
+            _load_fitting("to_latent", model.to_latent, weights.part("to_latent"), weights.config.grid)
+        )
     return parts
 
 
@@ -75,9 +77,9 @@ def initial_weights_table(
     others = sorted({*weights.unused, *(["head"] if weights.head else [])})
     if others:
         table.add_row("not used", "", "", ", ".join(others))
-    if weights.image is not None or isinstance(source, ImageSection):
+    if weights.config.image is not None or isinstance(source, ImageSection):
         return table
-    for name, value in weights.audio.model_dump(exclude={"crop_seconds"}).items():
+    for name, value in weights.config.audio.model_dump(exclude={"crop_seconds"}).items():
         if value != getattr(source, name):
             table.add_row(
                 f"audio.{name}",
@@ -86,7 +88,10 @@ def initial_weights_table(
                 f"the file's encoder had {value}, the recipe has {getattr(source, name)}",
             )
     table.add_row(
-        "log-mel mean, std", "", "", f"the file's encoder had {weights.mean:.3f}, {weights.std:.3f}"
+        "log-mel mean, std",
+        "",
+        "",
+        f"the file's encoder had {weights.config.mean:.3f}, {weights.config.std:.3f}",
     )
     return table
 
@@ -94,16 +99,16 @@ def initial_weights_table(
 def _check_sizes(model: M2D | MSMMAE, weights: Weights, source: AudioSection | ImageSection) -> None:
     encoder = model.online
     have = {
-        "model.patch_size": (encoder.grid.patch_size, weights.grid.patch_size),
-        "channels of the input": (encoder.grid.in_chans, weights.grid.in_chans),
+        "model.patch_size": (encoder.grid.patch_size, weights.config.grid.patch_size),
+        "channels of the input": (encoder.grid.in_chans, weights.config.grid.in_chans),
         **(
-            {"audio.n_mels": (source.n_mels, weights.grid.input_size[0])}
+            {"audio.n_mels": (source.n_mels, weights.config.grid.input_size[0])}
             if isinstance(source, AudioSection)
             else {}
         ),
-        "width of model.size": (encoder.size.embed_dim, weights.size.embed_dim),
-        "model.depth": (encoder.size.depth, weights.size.depth),
-        "attention heads of model.size": (encoder.size.num_heads, weights.size.num_heads),
+        "width of model.size": (encoder.size.embed_dim, weights.config.size.embed_dim),
+        "model.depth": (encoder.size.depth, weights.config.size.depth),
+        "attention heads of model.size": (encoder.size.num_heads, weights.config.size.num_heads),
     }
     wrong = [
         f"  {name} must be {theirs} as in the file, but is {ours}"
@@ -115,11 +120,16 @@ def _check_sizes(model: M2D | MSMMAE, weights: Weights, source: AudioSection | I
 
 
 def _load_predictor(predictor: Predictor, weights: Weights) -> InitialPart:
-    heads, theirs = predictor.size.num_heads, weights.predictor_heads
-    if theirs is not None and theirs != heads:  # shapes would not tell
+    heads = predictor.size.num_heads
+    theirs = (
+        weights.about["recipe"]["model"]["predictor"]["num_heads"]
+        if weights.source == "checkpoint"
+        else heads
+    )
+    if theirs != heads:  # shapes would not tell
         why = f"{theirs} heads in the file, {heads} here"
         return InitialPart("predictor", 0, len(predictor.state_dict()), f"{why}: starts at random")
-    return _load_fitting("predictor", predictor, weights.part("predictor"), weights.grid)
+    return _load_fitting("predictor", predictor, weights.part("predictor"), weights.config.grid)
 
 
 def _load_fitting(part: str, module: nn.Module, state: Mapping[str, Tensor], grid: PatchGrid) -> InitialPart:

@@ -21,6 +21,7 @@ from types import TracebackType
 
 from rich.console import Console
 
+from m2dx.contract.atomic import replace_file
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.recipe.schema import EvaluationSection
 from m2dx.results.by_step import drop_step_scores, read_step_scores
@@ -30,7 +31,7 @@ from m2dx.training.signals import StopRequests
 logger = logging.getLogger(__name__)
 
 WAITING_FOLDER = "scores_by_step"
-"""Folder in that of a run, with the checkpoints that wait for their scores, and the logs of the processes."""
+"""Folder in that of a run, with the encoders that wait for their scores, and the logs of the processes."""
 MANY_WAITING = 3
 _POLL_SECONDS = 0.1
 _PATIENCE_SECONDS = 5.0
@@ -39,14 +40,14 @@ _TORCHRUN = re.compile(
 )
 
 Command = Callable[[int, Path], list[str]]
-"""From a step and its checkpoint to the command that scores it."""
+"""From a step and its encoder's weights to the command that scores them."""
 
 
 class BackgroundScoring:
     """Scores checkpoints of a run in the background, one at a time, in the order of their steps.
 
-    A checkpoint that waits is kept by a hard link, whatever becomes of the file in checkpoints/. A process that fails
-    is a warning and counts in `failed`; its checkpoint is not tried again before the run is resumed.
+    The encoder of a checkpoint that waits is kept by a hard link, whatever becomes of the files in checkpoints/. A
+    process that fails is a warning and counts in `failed`; its checkpoint is not tried again before the run is resumed.
     """
 
     def __init__(
@@ -80,20 +81,22 @@ class BackgroundScoring:
         """Takes up what a run that goes on from `step` left: checkpoints without scores that are still there."""
         drop_step_scores(self.run, after=step)
         scored = {found.step for found in read_step_scores(self.run).scores}
-        links = CheckpointFolder(self.folder).steps()
+        links = CheckpointFolder(self.folder).encoder_steps()
         checkpoints = CheckpointFolder(self.run / "checkpoints")
         for other in links:
             if other > step or other in scored:
                 self._drop(other)
-        kept = {other for other in checkpoints.steps() if other % self.every == 0 and other < total_steps}
+        kept = {
+            other for other in checkpoints.encoder_steps() if other % self.every == 0 and other < total_steps
+        }
         for other in sorted({*links, *kept} - scored):
             if other <= step:
-                self._take(other, checkpoints.file(other))
+                self._take(other, checkpoints.encoder(other))
 
-    def take(self, step: int, checkpoint: Path) -> None:
-        """Notes the checkpoint of a step, if it is one to be scored. It may be removed afterwards."""
+    def take(self, step: int, encoder: Path) -> None:
+        """Notes the encoder's weights after a step, if it is one to be scored. They may be removed afterwards."""
         if step % self.every == 0:
-            self._take(step, checkpoint)
+            self._take(step, encoder)
             if len(self.waiting) > MANY_WAITING and not self._warned:
                 self._warned = True
                 logger.warning(
@@ -126,9 +129,9 @@ class BackgroundScoring:
                 self.poll()
         return requests.received if self.waiting else None
 
-    def _take(self, step: int, checkpoint: Path) -> None:
+    def _take(self, step: int, encoder: Path) -> None:
         try:
-            keep_file(checkpoint, self._link(step))
+            keep_file(encoder, self._link(step))
         except OSError as error:
             self._fail(step, f"its checkpoint could not be kept: {error}")
         else:
@@ -190,22 +193,22 @@ class BackgroundScoring:
                 self._log(step).unlink()
 
     def _link(self, step: int) -> Path:
-        return CheckpointFolder(self.folder).file(step)
+        return CheckpointFolder(self.folder).encoder(step)
 
     def _log(self, step: int) -> Path:
-        return self._link(step).with_suffix(".log")
+        return self.folder / f"step-{step:08d}.log"
 
-    def _own_command(self, step: int, checkpoint: Path) -> list[str]:
+    def _own_command(self, step: int, encoder: Path) -> list[str]:
         module = [sys.executable, "-m", "m2dx.jobs.evaluation_process"]
         options = ["--parent", str(os.getpid()), "--device", self.device, "--threads", str(self.threads)]
-        return [*module, str(step), str(checkpoint), str(self.run), *options]
+        return [*module, str(step), str(encoder), str(self.run), *options]
 
 
 def discard_waiting(run: Path) -> None:
-    """Removes the checkpoints that wait for scores, of a run that goes on without evaluation during training."""
+    """Removes the encoders that wait for scores, of a run that goes on without evaluation during training."""
     waiting = CheckpointFolder(run / WAITING_FOLDER)
-    for step in waiting.steps():
-        waiting.file(step).unlink()
+    for step in waiting.encoder_steps():
+        waiting.encoder(step).unlink()
 
 
 def keep_file(source: Path, target: Path) -> None:
@@ -216,9 +219,8 @@ def keep_file(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.copyfile(source, partial)
-        partial.replace(target)
+        with open(source, "rb") as original:
+            replace_file(target, lambda file: shutil.copyfileobj(original, file))
 
 
 def child_environment(environment: Mapping[str, str], *, threads: int, gpu: bool) -> dict[str, str]:

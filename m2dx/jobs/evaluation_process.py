@@ -1,6 +1,6 @@
 """The process that scores one checkpoint of a run which goes on training.
 
-    python -m m2dx.jobs.evaluation_process STEP CHECKPOINT RUN --parent PID --device DEVICE --threads N
+    python -m m2dx.jobs.evaluation_process STEP ENCODER RUN --parent PID --device DEVICE --threads N
 
 It writes RUN/scores_by_step.jsonl and a record per score. This module imports nothing heavy at its top: it has to watch
 its parent before torch is there.
@@ -44,8 +44,8 @@ def end_at_once() -> None:
     os._exit(1)
 
 
-def score_checkpoint(step: int, checkpoint: Path, run: Path, *, device: str, threads: int) -> None:
-    """Scores a checkpoint with the recipe in the run's folder."""
+def score_checkpoint(step: int, encoder: Path, run: Path, *, device: str, threads: int) -> None:
+    """Scores the encoder's weights after a step with the recipe in the run's folder."""
     import torch
 
     from m2dx.contract.host import PluginHost
@@ -56,14 +56,14 @@ def score_checkpoint(step: int, checkpoint: Path, run: Path, *, device: str, thr
     torch.set_num_threads(threads)
     host = PluginHost.discover()
     recipe = load_recipe(run / "recipe.yaml", [f"train.device={device}"], host=host)
-    Scoring.of(recipe, host).run_step(load_any_encoder(checkpoint), step, run)
+    Scoring.of(recipe, host).run_step(load_any_encoder(encoder), step, run)
 
 
 def main() -> None:
     """Scores what the command line names; exit code 1, and the reason on stderr, where that is not possible."""
     parser = argparse.ArgumentParser(description="Score a checkpoint of a run that goes on training.")
     parser.add_argument("step", type=int)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("encoder", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--device", default="cpu")
@@ -76,7 +76,7 @@ def main() -> None:
     from m2dx.contract.errors import M2dxError
 
     try:
-        score_checkpoint(args.step, args.checkpoint, args.run, device=args.device, threads=args.threads)
+        score_checkpoint(args.step, args.encoder, args.run, device=args.device, threads=args.threads)
     except M2dxError as error:
         sys.exit(f"error: {error}")
 

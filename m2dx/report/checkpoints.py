@@ -121,7 +121,7 @@ def _first_model(recipe: Recipe) -> M2D | MSMMAE:
         torch.manual_seed(recipe.seed)
         model = build_masked_model(recipe.audio, recipe.model, with_tokens=False)
     if recipe.init_from is not None:
-        load_initial_weights(model, read_weights(recipe.init_from), recipe.audio)
+        load_initial_weights(model, read_weights(recipe.init_from, whole=True), recipe.audio)
     return model.eval()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from m2dx.contract.errors import CheckpointError
 from m2dx.data.crops import fit_length
 from m2dx.data.logmel import LogMel
-from m2dx.encoder.checkpoint import read_checked
-from m2dx.encoder.weights import CHECKPOINT_FORMAT, newest_checkpoint
+from m2dx.encoder.weights import read_weights
 from m2dx.model.build import build_masked_model
 from m2dx.model.mae import MSMMAE
 from m2dx.model.masking import Mask
@@ -29,7 +28,7 @@ from m2dx.model.patches import PatchGrid, patchify
 from m2dx.model.shapes import build_logmel
 from m2dx.model.trial import evaluating
 from m2dx.model.views import ViewMaker
-from m2dx.recipe.schema import AudioSection, ModelSection
+from m2dx.recipe.schema import ModelSection
 from m2dx.report.masks import PatchMask
 from m2dx.report.sounds import Sound
 from m2dx.report.style import (
@@ -41,8 +40,6 @@ from m2dx.report.style import (
     outline_patches,
     set_title,
 )
-
-_PREFIX = "masked_model."
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,12 +173,15 @@ def load_reconstructor(path: str | Path) -> Reconstructor:
 
     CheckpointError where the path is missing, damaged, an export (which has no decoder), or of another method.
     """
-    path = _checkpoint_of(Path(path))
-    state = read_checked(path)
-    if state.get("format") != CHECKPOINT_FORMAT:
-        raise CheckpointError(f"{path}: only checkpoints of m2dx can be drawn")
-    recipe, stats = state["recipe"], state["statistics"]
-    if recipe.get("image") is not None:
+    weights = read_weights(path)
+    if weights.source != "checkpoint":
+        raise CheckpointError(
+            f"{path} is {'an exported' if weights.source == 'export' else 'a published'} encoder, but a reconstruction "
+            "needs the decoder, and only checkpoints of m2dx are read with theirs; give the run's folder, or a "
+            "checkpoint of it"
+        )
+    recipe, config = weights.about["recipe"], weights.config
+    if config.image is not None:
         raise CheckpointError(
             f"{path}: it must be a model of sounds to draw their spectrograms, but is of images"
         )
@@ -192,41 +192,22 @@ def load_reconstructor(path: str | Path) -> Reconstructor:
             f"{path}: model.method must be msm_mae, but is {section.method}, which predicts features and has no "
             "decoder to the spectrogram; draw its attention or embedding instead"
         )
-    audio = AudioSection(**recipe["audio"])
-    model = build_masked_model(audio, section, with_tokens=False)
+    model = build_masked_model(config.audio, section, with_tokens=False)
     assert isinstance(model, MSMMAE)
+    # to_latent serves tasks only
+    tensors = {key: value for key, value in weights.tensors.items() if not key.startswith("to_latent.")}
     try:
-        model.load_state_dict(_weights_of(state["model"]))
+        model.load_state_dict(tensors)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: the weights do not fit: {error}") from error
     return Reconstructor(
         model,
-        build_logmel(audio),
-        mean=stats["mean"],
-        std=stats["std"],
+        build_logmel(config.audio),
+        mean=config.mean,
+        std=config.std,
         mask_ratio=section.mask_ratio,
         short_clips=recipe["data"]["short_clips"],
     ).eval()
-
-
-def _checkpoint_of(path: Path) -> Path:
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file or folder")
-    if (path / "config.json").is_file() or path.suffix == ".safetensors":
-        raise CheckpointError(
-            f"{path} is an exported encoder, but a reconstruction needs the decoder, which only checkpoints have; "
-            "give the run's folder, or a checkpoint of it"
-        )
-    return newest_checkpoint(path) if path.is_dir() else path
-
-
-def _weights_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The masked model's own weights among those of a checkpoint, without the layer that serves tasks only."""
-    return {
-        key.removeprefix(_PREFIX): value
-        for key, value in state.items()
-        if key.startswith(_PREFIX) and not key.startswith(f"{_PREFIX}to_latent.")
-    }
 
 
 PANEL_INCHES = (3.0, 1.35)

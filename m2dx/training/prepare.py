@@ -157,7 +157,7 @@ def _check_sampling(recipe: Recipe, clips: ClipList) -> None:
 
 
 def _start_from(path: Path, model: MultiTask, recipe: Recipe, processes: Processes, console: Console) -> None:
-    weights = read_weights(path)
+    weights = read_weights(path, whole=True)
     try:
         parts = load_initial_weights(model.masked_model, weights, recipe.input)
     except CheckpointError as error:

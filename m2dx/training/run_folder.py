@@ -33,10 +33,12 @@ _WRITTEN = (
     "report.html",
     "tensorboard/events.out.tfevents.*",
     "checkpoints/step-*.pt",
+    "checkpoints/step-*.encoder.safetensors",
     "checkpoints/step-*.pt.damaged",
     "checkpoints/.step-*.partial",
     "encoder/model.safetensors",
     "encoder/config.json",
+    "encoder/.*.partial",
 )
 """What training, export and evaluation write into a run's folder."""
 

@@ -20,8 +20,8 @@ from m2dx.contract.version import package_version
 from m2dx.data.bad_files import BadFiles
 from m2dx.data.crops import Batch
 from m2dx.data.loader import DeviceCopies, training_loader
-from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder
-from m2dx.encoder.weights import CHECKPOINT_FORMAT
+from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder, encoder_file
+from m2dx.encoder.weights import CHECKPOINT_FORMAT, encoder_writer
 from m2dx.model.m2d import M2D
 from m2dx.model.multitask import StepLosses
 from m2dx.model.precision import autocast, check_precision
@@ -52,8 +52,8 @@ class CheckpointScoring(Protocol):
 
     failed: int
 
-    def take(self, step: int, checkpoint: Path) -> None:
-        """Notes the checkpoint of a step, if it is one to be scored. It may be removed afterwards."""
+    def take(self, step: int, encoder: Path) -> None:
+        """Notes the encoder's weights after a step, if it is one to be scored. They may be removed afterwards."""
 
     def poll(self) -> None:
         """Takes note of what has been scored, and starts with the next checkpoint."""
@@ -161,7 +161,7 @@ class Trainer:
             progress.update(self.step, metrics.last if due and metrics is not None else None)
             path = self.save() if save or stop else None
             if self.scoring is not None and path is not None and self.step < self.total_steps:
-                self.scoring.take(self.step, path)
+                self.scoring.take(self.step, encoder_file(path))
             if stop and self.step < self.total_steps:
                 return True
             if self.scoring is not None:
@@ -257,7 +257,13 @@ class Trainer:
         state, train = run_state(self), self.recipe.train
         if not self.processes.is_main:
             return None
-        return self.checkpoints.save(self.step, state, keep_last=train.keep_last, keep_every=train.keep_every)
+        return self.checkpoints.save(
+            self.step,
+            state,
+            encoder=encoder_writer(state),
+            keep_last=train.keep_last,
+            keep_every=train.keep_every,
+        )
 
 
 logger = logging.getLogger(__name__)

@@ -147,7 +147,7 @@ def test_what_is_no_fine_tuned_network_is_told(
     assert "is an encoder without a classifier" in str(caught.value)
     with with_config("{") as caught:
         m2dx.load_classifier(folder)
-    assert "not a fine-tuned network" in str(caught.value)
+    assert "not an m2dx export" in str(caught.value)
     short = {key: value for key, value in whole["classifier"].items() if key != "unit_seconds"}
     with with_config({**whole, "classifier": short}) as caught:
         m2dx.load_classifier(folder)

@@ -152,11 +152,13 @@ def test_what_has_no_decoder_is_refused_clearly(runs, tmp_path):
     with pytest.raises(CheckpointError, match="no such file or folder"):
         load_reconstructor(tmp_path / "none")
     state = read_checked(runs / "msm_mae" / "checkpoints" / "step-00000003.pt")
-    write_atomically(tmp_path / "images.pt", {**state, "recipe": {**state["recipe"], "image": {"size": 32}}})
+    write_atomically(
+        tmp_path / "images.pt", {**state, "recipe": {**state["recipe"], "image": {"size": [32, 32]}}}
+    )
     with pytest.raises(CheckpointError, match="of images"):
         load_reconstructor(tmp_path / "images.pt")
     write_atomically(tmp_path / "other.pt", {"model": {}})
-    with pytest.raises(CheckpointError, match="only checkpoints of m2dx"):
+    with pytest.raises(CheckpointError, match="a published M2D checkpoint must have"):
         load_reconstructor(tmp_path / "other.pt")
 
 

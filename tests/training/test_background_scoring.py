@@ -37,15 +37,15 @@ SLOW = "import time; time.sleep(600)"
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """The folder of a run with checkpoints of the steps 2, 4, ..., 10; each holds its step."""
+    """The folder of a run with encoders of the steps 2, 4, ..., 10; each holds its step."""
     (tmp_path / "checkpoints").mkdir()
     for step in range(2, 11, 2):
-        checkpoint_of(tmp_path, step).write_text(f"weights-{step}")
+        encoder_of(tmp_path, step).write_text(f"weights-{step}")
     return tmp_path
 
 
-def checkpoint_of(run: Path, step: int) -> Path:
-    return run / "checkpoints" / f"step-{step:08d}.pt"
+def encoder_of(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:08d}.encoder.safetensors"
 
 
 @pytest.fixture
@@ -89,9 +89,9 @@ def test_checkpoints_are_scored_one_at_a_time_in_order(run: Path, scoring: Any, 
     """Also those that the run has removed from its checkpoints since."""
     with scoring() as background:
         for step in range(2, 11, 2):
-            background.take(step, checkpoint_of(run, step))
+            background.take(step, encoder_of(run, step))
             background.poll()
-            checkpoint_of(run, step).unlink()
+            encoder_of(run, step).unlink()
         assert background.finish() is None
     assert steps_of(run) == [4, 8] and background.failed == 0
     assert (run / "order.txt").read_text().splitlines() == [
@@ -112,8 +112,8 @@ def test_where_there_are_no_links_checkpoints_are_copied(
 
     monkeypatch.setattr(os, "link", refuse)
     with scoring() as background:
-        background.take(4, checkpoint_of(run, 4))
-        checkpoint_of(run, 4).unlink()
+        background.take(4, encoder_of(run, 4))
+        encoder_of(run, 4).unlink()
         background.finish()
     assert steps_of(run) == [4]
 
@@ -126,7 +126,7 @@ def test_a_slow_process_blocks_nothing_and_ends_with_the_run(
         for _ in range(1000):
             background.poll()
         for step in range(2, 11, 2):
-            background.take(step, checkpoint_of(run, step))
+            background.take(step, encoder_of(run, step))
             for _ in range(100):
                 background.poll()
         assert time.monotonic() - begin < 5.0
@@ -151,21 +151,21 @@ def test_a_failing_process_is_a_counted_warning(
 ) -> None:
     with scoring(f"import sys\nif sys.argv[1] == '4':\n    {script}\nelse:\n  exec({GOOD!r})") as background:
         for step in (4, 8):
-            background.take(step, checkpoint_of(run, step))
+            background.take(step, encoder_of(run, step))
         assert background.finish() is None
     assert background.failed == 1 and steps_of(run) == [8]
     assert "step 4 has no scores" in caplog.text and reason in caplog.text
     assert "step-00000004.log" in caplog.text and (run / "scores_by_step" / "step-00000004.log").exists()
-    assert not list((run / "scores_by_step").glob("*.pt"))
+    assert not list((run / "scores_by_step").glob("*.safetensors"))
 
 
 def test_a_process_that_cannot_start_and_a_checkpoint_that_cannot_be_kept(
     run: Path, console: Console, caplog: pytest.LogCaptureFixture
 ) -> None:
     background = BackgroundScoring(run, section(4), console, command=lambda step, path: ["/no/such/program"])
-    background.take(4, checkpoint_of(run, 4))
+    background.take(4, encoder_of(run, 4))
     background.poll()
-    background.take(8, run / "nowhere.pt")
+    background.take(8, run / "nowhere.safetensors")
     assert background.finish() is None and background.failed == 2
     assert "its process could not be started" in caplog.text
     assert "its checkpoint could not be kept" in caplog.text
@@ -173,7 +173,7 @@ def test_a_process_that_cannot_start_and_a_checkpoint_that_cannot_be_kept(
 
 def test_a_signal_ends_the_wait_for_the_rest(run: Path, scoring: Any, console: Console) -> None:
     with scoring(SLOW) as background:
-        background.take(4, checkpoint_of(run, 4))
+        background.take(4, encoder_of(run, 4))
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
         assert background.finish() == signal.SIGTERM
     assert "not scored yet: step 4; --resume scores them" in console.export_text()
@@ -183,17 +183,17 @@ def test_a_resumed_run_scores_what_is_missing(run: Path, scoring: Any) -> None:
     """Of a run that goes on from step 8: step 4 has scores, 8 waits, and 12 will come again."""
     with scoring(SLOW) as background:
         for step in (4, 8):
-            background.take(step, checkpoint_of(run, step))
-        checkpoint_of(run, 12).write_text("weights-12 of before")
-        background.take(12, checkpoint_of(run, 12))
+            background.take(step, encoder_of(run, step))
+        encoder_of(run, 12).write_text("weights-12 of before")
+        background.take(12, encoder_of(run, 12))
     score = Score("notes", "accuracy", 0.5, None, (0.5,), "knn")
     write_step_scores(run, 12, [score])
     write_step_scores(run, 4, [score])
     with scoring() as background:
         background.recover(8, total_steps=20)
         assert list(background.waiting) == [8] and steps_of(run) == [4]
-        checkpoint_of(run, 12).write_text("weights-12")
-        background.take(12, checkpoint_of(run, 12))
+        encoder_of(run, 12).write_text("weights-12")
+        background.take(12, encoder_of(run, 12))
         background.finish()
     assert steps_of(run) == [4, 8, 12]
     assert "begin 12 weights-12\n" in (run / "order.txt").read_text()
@@ -209,7 +209,7 @@ def test_checkpoints_that_are_there_are_scored_when_the_recipe_asks_for_it_later
     other.recover(10, total_steps=10)
     assert list(other.waiting) == [4, 8], "what waits is not lost; the last step is scored at the end"
     discard_waiting(run)
-    assert not list((run / "scores_by_step").glob("*.pt"))
+    assert not list((run / "scores_by_step").glob("*.safetensors"))
 
 
 def test_scores_of_steps_are_in_order_and_a_broken_line_is_left_out(run: Path) -> None:

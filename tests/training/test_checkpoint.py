@@ -196,3 +196,32 @@ def test_a_damaged_later_file_neither_counts_nor_pushes_out_whole_ones(tmp_path:
     found = folder.load_newest_whole()
     assert found is not None and found.path == folder.file(13)
     assert (tmp_path / "step-00000020.pt.damaged").read_bytes() == b"damaged"
+
+
+def test_an_encoder_comes_before_its_checkpoint_and_goes_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = CheckpointFolder(tmp_path)
+
+    def save(step: int) -> None:
+        folder.save(step, state(step), encoder=lambda file: file.write(b"%d" % step), keep_last=2)
+
+    (tmp_path / "step-00000009.encoder.safetensors").touch()  # of a save that was killed
+    changes: list[str] = []
+    replace, unlink = os.replace, Path.unlink
+    monkeypatch.setattr(os, "replace", lambda *args: (changes.append(args[1].name), replace(*args)))
+    monkeypatch.setattr(Path, "unlink", lambda path: (changes.append(f"no {path.name}"), unlink(path)))
+    for step in (1, 2, 3):
+        save(step)
+    assert changes == [
+        "step-00000001.encoder.safetensors",
+        "step-00000001.pt",
+        "no step-00000009.encoder.safetensors",
+        "step-00000002.encoder.safetensors",
+        "step-00000002.pt",
+        "step-00000003.encoder.safetensors",
+        "step-00000003.pt",
+        "no step-00000001.pt",
+        "no step-00000001.encoder.safetensors",
+    ]
+    assert folder.steps() == folder.encoder_steps() == [2, 3] and folder.encoder(3).read_bytes() == b"3"

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from m2dx.contract.errors import RecipeError
-from m2dx.encoder.checkpoint import CheckpointFolder, read_checked
+from m2dx.encoder.checkpoint import CheckpointFolder, encoder_file, read_checked
 from m2dx.jobs.background_scoring import BackgroundScoring
 from m2dx.jobs.evaluation_process import score_checkpoint
 from m2dx.jobs.train import run_recipe
@@ -176,7 +176,7 @@ def test_the_process_scores_the_checkpoint_alone(recipe_with: Any, host: Any, co
     run_recipe(recipe, host, console)
     folder = recipe.output / recipe.name
     checkpoint = CheckpointFolder(folder / "checkpoints").file(8)
-    score_checkpoint(8, checkpoint, folder, device="cpu", threads=1)
+    score_checkpoint(8, encoder_file(checkpoint), folder, device="cpu", threads=1)
     assert [(found.step, *found.column[:2]) for found in read_step_scores(folder).scores] == [
         (8, "notes", "knn")
     ]

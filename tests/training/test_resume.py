@@ -276,6 +276,7 @@ def test_a_fresh_start_removes_what_a_run_wrote_and_nothing_else(tiny_recipe: An
         "tensorboard/events.out.tfevents.1.host.2.0",
     ]
     files += ["checkpoints/step-00000003.pt.damaged", "checkpoints/.step-00000003.pt.partial"]
+    files += ["checkpoints/step-00000003.encoder.safetensors", "encoder/.config.json.partial"]
     own = ["notes.txt", "encoder/README.md", "evaluation/scores.json", "checkpoints/best.pt"]
     for name in (*files, *own):
         (folder / name).parent.mkdir(exist_ok=True)
