@@ -1,7 +1,9 @@
-"""Decodes audio by libsndfile, and finds what it would pass over: truncated files."""
+"""Decodes audio by libsndfile, and finds what it would pass over: truncated files, headers that are wrong."""
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 from pathlib import Path
 from typing import BinaryIO
@@ -11,6 +13,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from m2dx.contract.errors import AudioError
+from m2dx.data.headers import Mended, mended
 from m2dx.data.pcm import AudioInfo, StoredSamples
 
 TOLERANCE_SECONDS = 0.1
@@ -18,7 +21,16 @@ TOLERANCE_SECONDS = 0.1
 _LARGEST_SAMPLE = 1e9  # beyond this, the power spectrum of float32 overflows; no audio is that loud
 _UNKNOWN_FRAMES = 2**62  # libsndfile says "unknown" with the largest integer
 _STREAMED_BYTES = 0x7FF00000  # writers that cannot seek back leave such a placeholder as the size of the data
+_MOST_BYTES = 4 << 30
+"""Decoded samples that are held at a time, at most."""
 _OGG_PAGE_BYTES = 65_307  # the largest page of the format
+
+
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]
+    """A file that libsndfile calls seekable, though it only goes back to the start."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 class Decoder:
@@ -28,37 +40,65 @@ class Decoder:
     """
 
     def __init__(self, source: str | BinaryIO, size: int) -> None:
-        try:
-            self._file = soundfile.SoundFile(source)
-        except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-            raise AudioError(reason_of(error, "cannot be opened")) from error
+        self._source = source
+        self._mended = _mended_by_path(source) if isinstance(source, str) else mended(source, size)
+        self._raw: BinaryIO | None = None
+        self._open()
         try:
             frames = self._file.frames
             if frames >= _UNKNOWN_FRAMES:
                 frames = self._count_frames()
             self.info = AudioInfo(self._file.samplerate, frames, self._file.channels)
-            self._refuse_truncated(source, size)
+            if self._mended is None:
+                self._refuse_truncated(source, size)
             if frames <= 0:
                 raise AudioError("empty: no samples")
         except BaseException:
-            self._file.close()
+            self.close()
             raise
         self.pcm16 = self._file.subtype == "PCM_16" and self._file.channels == 1
+
+    def _open(self) -> None:
+        source = self._source
+        try:
+            if self._mended is not None:
+                if isinstance(source, str):
+                    source = self._raw = open(source, "rb")  # noqa: SIM115 (until close)
+                source = self._mended.open(source)
+            elif not isinstance(source, str):
+                source.seek(0)
+            self._file = soundfile.SoundFile(source)
+            if self._file.subtype.startswith("DWVW"):
+                self._file.__class__ = _Forward
+        except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
+            if self._raw is not None:
+                self._raw.close()
+            raise AudioError(reason_of(error, "cannot be opened")) from error
+        self._at = 0  # the next frame
 
     def close(self) -> None:
         """Ends the reading."""
         self._file.close()
+        if self._raw is not None:
+            self._raw.close()
 
     def read(self, first: int, frames: int) -> StoredSamples:
         """(N,) samples, channels averaged; int16 of mono 16-bit PCM, else float32. Fewer where the file ends early."""
+        needed = frames * self.info.channels * 4
+        if needed > _MOST_BYTES:
+            raise AudioError(f"{needed / 2**30:.0f} GB of samples at once; cut the file into shorter ones")
         try:
-            self._file.seek(first)
+            self._seek(first)
             if self.pcm16:
                 samples: NDArray[np.int16] = self._file.read(frames, dtype="int16")
+                self._at += len(samples)
                 return samples
             decoded = self._file.read(frames, dtype="float32", always_2d=True)
         except (soundfile.SoundFileError, OSError, ValueError) as error:
             raise AudioError(reason_of(error, "truncated or corrupt")) from error
+        except MemoryError as error:
+            raise AudioError(f"{needed / 2**30:.1f} GB of samples, for which there is no memory") from error
+        self._at += len(decoded)
         if not len(decoded):
             return np.empty(0, dtype=np.float32)
         peak = max(decoded.max(), -decoded.min())  # NaN if any sample is
@@ -68,13 +108,30 @@ class Decoder:
             raise AudioError(f"samples up to {peak:g}, which is not audio (full scale is 1)")
         return _mono(decoded)
 
+    def _seek(self, first: int) -> None:
+        """Goes to a frame; codecs that only run forward (GSM 6.10, G.721, NMS ADPCM, DWVW) are decoded up to it."""
+        if self._file.seekable():
+            self._file.seek(first)
+            return
+        if first < self._at:
+            self._file.close()
+            self._open()
+        while self._at < first:
+            passed = len(self._file.read(min(first - self._at, 65_536), dtype="float32", always_2d=True))
+            if not passed:
+                break
+            self._at += passed
+
     def _count_frames(self) -> int:
-        if not self._file.seekable():
-            raise AudioError("its length is unknown and it cannot be searched; convert it to WAV or FLAC")
+        """Frames to the end of what can be decoded, for a file whose length libsndfile does not know."""
         try:
-            return sum(len(block) for block in self._file.blocks(65_536))
-        except soundfile.SoundFileError as error:
+            frames = 0
+            while count := len(self._file.read(65_536, dtype="float32", always_2d=True)):
+                frames += count
+        except (soundfile.SoundFileError, OSError, ValueError) as error:
             raise AudioError(reason_of(error, "truncated or corrupt")) from error
+        self._at = frames
+        return frames
 
     def _refuse_truncated(self, source: str | BinaryIO, size: int) -> None:
         if self._file.format == "OGG":
@@ -87,6 +144,18 @@ class Decoder:
                 f"truncated: the header promises {promised / self.info.sample_rate:.3f} s, "
                 f"but there are {self.info.seconds:.3f} s"
             )
+
+
+def _mended_by_path(path: str) -> Mended | None:
+    status = os.stat(path)
+    return _mended_file(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _mended_file(path: str, size: int, changed: int) -> Mended | None:
+    """Once for each file: the frames of an MP3 without a length are counted, 10 ms for a minute of sound."""
+    with open(path, "rb") as file:
+        return mended(file, size)
 
 
 def reason_of(error: Exception, fallback: str) -> str:

@@ -70,9 +70,15 @@ def plain_wav(descriptor: int, begin: int, size: int) -> PlainWav | None:
         b"WAVE", b"fmt ", 16, _PCM, 1, 2, 16, b"data"
     )  # fmt: skip
     whole = 0 < data_size <= size - _HEADER.size and data_size % 2 == 0
-    if not (plain and whole and rate):
+    end = _HEADER.size + data_size
+    if not (plain and whole and rate) or not _is_chunk(os.pread(descriptor, 4, begin + end)):
         return None
     return PlainWav(descriptor, begin + _HEADER.size, AudioInfo(rate, data_size // 2, 1))
+
+
+def _is_chunk(name: bytes) -> bool:
+    """Whether these bytes after the data are the name of a chunk, or the end of the file."""
+    return len(name) < 4 or all(32 <= byte < 127 for byte in name)
 
 
 def float_samples(samples: StoredSamples) -> NDArray[np.float32]:

@@ -17,6 +17,8 @@ from m2dx.data.decoding import TOLERANCE_SECONDS, Decoder, reason_of
 from m2dx.data.packs import Member, find_info, find_member
 from m2dx.data.pcm import AudioInfo, PlainWav, StoredSamples, float_samples, plain_wav
 
+LOWEST_RATE, HIGHEST_RATE, MOST_CHANNELS = 100, 1_000_000, 256
+
 __all__ = ["AudioFile", "AudioInfo", "audio_seconds", "probe", "read_wav"]
 
 
@@ -24,9 +26,8 @@ class AudioFile:
     """An open audio file, also one within a shard of a pack. Use it in a `with` statement.
 
     Raises `AudioError`, with the reason only (the caller knows the path), for a file that is missing, unreadable,
-    of unknown format, empty, or truncated. The length of FLAC and MP3 files cannot be checked without decoding
-    them, so that a truncated one is found when a read reaches the gap. An MP3 of variable rate without a length
-    tag has an estimated length; if that is too long, its last part counts as truncated.
+    of unknown format, empty, or truncated. A header that tells no length, or another than whole frames have, is
+    passed over (`m2dx.data.headers`). A FLAC or MP3 file that was cut is found when a read reaches the gap.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -43,6 +44,12 @@ class AudioFile:
             self.close()
             raise
         self.info = self._source.info
+        if not (LOWEST_RATE <= self.info.sample_rate <= HIGHEST_RATE and self.info.channels <= MOST_CHANNELS):
+            self.close()
+            raise AudioError(
+                f"{self.info.sample_rate:,} Hz and {self.info.channels:,} channels, which is no audio "
+                f"({LOWEST_RATE} Hz to {HIGHEST_RATE / 1e6:g} MHz, up to {MOST_CHANNELS} channels)"
+            )
 
     def _open_file(self, path: str) -> PlainWav | Decoder:
         size = _regular_file_bytes(path)
