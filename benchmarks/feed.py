@@ -36,9 +36,8 @@ from m2dx.data.datasets import CsvDataset
 from m2dx.data.files import list_audio
 from m2dx.data.loader import training_loader
 from m2dx.data.noise import ClipNoise
-from m2dx.data.packed import PackedDataset
-from m2dx.data.packing.pack import PackOptions, pack
-from m2dx.data.packing.plan import ClipSet
+from m2dx.data.packing import ClipSet, PackOptions, pack
+from m2dx.data.packs import PackedDataset
 from m2dx.data.pcm import float_tensor
 from m2dx.data.reading import read_wav
 

@@ -32,7 +32,7 @@ from step import machine_and_versions, quartiles
 from m2dx.contract.components import Clip, Dataset
 from m2dx.data.crops import read_stored_crop
 from m2dx.data.datasets import CsvDataset
-from m2dx.data.packed import PackedDataset
+from m2dx.data.packs import PackedDataset
 
 RATE, CROP = 16_000, 96_000  # Hz, samples
 Reader = Callable[[int, float], NDArray[Any]]

@@ -12,7 +12,7 @@ from torch import nn
 import m2dx
 from m2dx.contract.components import KINDS, DataInfo
 from m2dx.contract.host import PluginHost
-from m2dx.data.packing.pack import PackOptions, pack
+from m2dx.data.packing import PackOptions, pack
 from m2dx.jobs.pack import source_of_path
 from m2dx.testing import (
     ComponentCheckError,

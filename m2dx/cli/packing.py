@@ -65,7 +65,7 @@ def pack(
 
         read_recipe(dataset, problems=[])  # a file that cannot be read is told before torch is imported
     host = plugin_host()
-    from m2dx.data.packing.pack import PackOptions
+    from m2dx.data.packing import PackOptions
     from m2dx.jobs.pack import run_pack
 
     options = PackOptions(form.value, sample_rate, shard_size * 10**6, workers, max_bad_fraction)

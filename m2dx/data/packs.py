@@ -1,47 +1,79 @@
 """Packs: audio in a few large tar files (shards), which are read at any place without being unpacked.
 
-A path into a shard, `PACK/shard-00003.tar/00003-000012.flac`, stands wherever the path of an audio file may.
-docs/feeding.md has the layout; `m2dx pack` writes it.
+A path into a shard, `PACK/shard-00003.tar/00003-000012.flac`, stands wherever the path of an audio file may. A pack on
+an object store or another machine has a local folder, its copy, into which shards are fetched when they are first read.
+docs/feeding.md has the layout; `m2dx pack` (`m2dx.data.packing`) writes it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from m2dx.contract.atomic import replace_text
+from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError, TrainingError
-from m2dx.data.pack_copies import Shard, ensure_shard, is_copy
 from m2dx.data.pcm import AudioInfo
 
 MANIFEST = "pack.json"
 MEMBERS = "members.npy"
+SOURCE = "source.json"
+"""In the folder of a copy: where the pack is from, and how much of it is kept."""
 VERSION = 1
-COLUMNS = ("begin", "bytes", "sample_rate", "frames", "channels")
-"""What `members.npy` says of each audio file: where it lies in its shard, and what its header says."""
+_COLUMNS = 5
+"""Of `members.npy`, for each audio file: its first byte in the shard, bytes, sample rate, frames, channels."""
 _INSIDE = ".tar" + os.sep
 _MOST_OPEN = 64  # shards of one process
 _MOST_IN_MEMORY = 4 * 2**20  # bytes; of a larger member only what is asked for is read
-_MOST_FETCHES = 10  # of a shard that other processes remove again before it is open
+_MOST_EXAMPLES = 5  # of shards that are not whole
+_TRIES = 3
+_PAUSE_SECONDS = 2.0  # before the second try to fetch, and twice as long before the third
+_CHUNK = 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar file of a pack."""
+
+    name: str
+    bytes: int
+    sha256: str
+    first: int  # its first row of the pack's members
+    members: int
 
 
 class OpenShard:
     """A shard that is open for as long as anything holds this object: other threads may read what the pack lets go."""
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
+    def __init__(self, path: str, shard: Shard) -> None:
+        """Raises FileNotFoundError where it is missing, `AudioError` where it is not whole or cannot be opened."""
+        try:
+            self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise AudioError(f"the shard {shard.name} cannot be opened: {error.strerror}") from error
+        size = os.fstat(self.descriptor).st_size
+        if size != shard.bytes:
+            raise AudioError(
+                f"truncated: the shard {shard.name} must have {shard.bytes} bytes, but has {size}"
+            )
 
     def __del__(self) -> None:
-        os.close(self.descriptor)
+        with suppress(AttributeError):  # it was not opened
+            os.close(self.descriptor)
 
     @property
     def is_removed(self) -> bool:
@@ -54,7 +86,7 @@ class Member:
     """Where an audio file lies in an open shard. Hold it while you read."""
 
     shard: OpenShard
-    begin: int  # bytes
+    first: int  # byte
     size: int
 
     @property
@@ -65,8 +97,32 @@ class Member:
     def open(self) -> BinaryIO:
         """Its content, as a binary file."""
         if self.size <= _MOST_IN_MEMORY:
-            return io.BytesIO(os.pread(self.descriptor, self.size, self.begin))
+            return io.BytesIO(os.pread(self.descriptor, self.size, self.first))
         return io.BufferedReader(_Part(self), buffer_size=65_536)
+
+
+class _Part(io.RawIOBase):
+    """A member as a file of its own, read on demand."""
+
+    def __init__(self, member: Member) -> None:
+        self._member, self._place = member, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._member.size}[whence]
+        self._place = max(0, start + offset)
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        member, count = self._member, max(0, min(len(buffer), self._member.size - self._place))
+        done = os.preadv(member.descriptor, [memoryview(buffer)[:count]], member.first + self._place)
+        self._place += done
+        return done
 
 
 class Pack:
@@ -74,13 +130,18 @@ class Pack:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.manifest = read_manifest(folder)
-        self.shards = _shards(self.manifest)
+        self.manifest = _read_manifest(folder)
+        self.shards: dict[str, Shard] = {}
+        count = 0
+        for item in self.manifest["shardlist"]:
+            shard = Shard(item["url"], item["filesize"], item["sha256"], count, item["nsamples"])
+            self.shards[shard.name] = shard
+            count += shard.members
         try:
             self._members: NDArray[np.int64] = np.load(os.path.join(folder, MEMBERS), mmap_mode="r")
         except (OSError, ValueError) as error:
             raise AudioError(f"the pack {folder} cannot be read: {MEMBERS}: {error}") from error
-        if self._members.shape != (sum(shard.members for shard in self.shards.values()), len(COLUMNS)):
+        if self._members.shape != (count, _COLUMNS):
             raise AudioError(
                 f"the pack {folder} is damaged: {MEMBERS} does not fit {MANIFEST}; copy both again"
             )
@@ -88,8 +149,8 @@ class Pack:
 
     def member(self, shard_name: str, name: str) -> Member:
         """A member by its name, such as `00003-000012.flac`. Raises `AudioError`, without the path."""
-        shard, (begin, size, *_) = self._row(shard_name, name)
-        return Member(self._shard(shard), begin, size)
+        shard, (first, size, *_) = self._row(shard_name, name)
+        return Member(self._opened(shard), first, size)
 
     def info(self, shard_name: str, name: str) -> AudioInfo:
         """What a member's header says, without its shard. Raises `AudioError`, without the path."""
@@ -97,17 +158,17 @@ class Pack:
         return AudioInfo(*info)
 
     def _row(self, shard_name: str, name: str) -> tuple[Shard, list[int]]:
-        shard, row = self.shards.get(shard_name), _row(name)
-        if shard is None or row is None or row >= shard.members:
+        shard, number = self.shards.get(shard_name), name.partition(".")[0].rpartition("-")[2]
+        if shard is None or not number.isdecimal() or int(number) >= shard.members:
             raise AudioError(f"missing: the pack has no member {shard_name}/{name}")
-        found: list[int] = self._members[shard.first + row].tolist()
-        return shard, found
+        row: list[int] = self._members[shard.first + int(number)].tolist()
+        return shard, row
 
-    def _shard(self, shard: Shard) -> OpenShard:
+    def _opened(self, shard: Shard) -> OpenShard:
         # Each step is atomic, so that threads need no lock, which a forked process could inherit as taken.
         opened = self._open.pop(shard.name, None)
         if opened is None:
-            opened = self._opened(shard)
+            opened = _open_shard(self.folder, shard)
             for name, other in list(self._open.items()):
                 if other.is_removed:
                     self._open.pop(name, None)
@@ -115,21 +176,6 @@ class Pack:
         if len(self._open) > _MOST_OPEN:
             self._open.popitem(last=False)
         return opened
-
-    def _opened(self, shard: Shard) -> OpenShard:
-        for _ in range(_MOST_FETCHES):
-            ensure_shard(self.folder, shard)
-            try:
-                return open_whole(os.path.join(self.folder, shard.name), shard)
-            except FileNotFoundError as error:
-                if not is_copy(self.folder):
-                    raise AudioError(
-                        f"missing: the shard {shard.name} cannot be opened: {error.strerror}"
-                    ) from error
-        raise TrainingError(
-            f"{self.folder} must have room for the shards that are read at a time, but other processes removed "
-            f"{shard.name} {_MOST_FETCHES} times before it was open; raise `keep_gb`"
-        )
 
 
 def find_member(path: str) -> Member | None:
@@ -142,24 +188,6 @@ def find_info(path: str) -> AudioInfo | None:
     """What the header of a member says, without its shard; else as `find_member`."""
     found = _find(path)
     return None if found is None else found[0].info(*found[1:])
-
-
-def _find(path: str) -> tuple[Pack, str, str] | None:
-    """The pack, the shard and the member that a path names."""
-    place = path.rfind(_INSIDE)
-    if place < 0:
-        return None
-    shard, name = path[: place + 4], path[place + 5 :]
-    folder, shard_name = os.path.split(shard)
-    try:
-        written = os.stat(os.path.join(folder, MANIFEST)).st_mtime_ns
-    except OSError:
-        if os.path.isfile(shard):
-            raise AudioError(
-                f"missing: {shard_name} has no {MANIFEST} beside it, as `m2dx pack` writes"
-            ) from None
-        return None  # a folder whose name ends like a tar file's
-    return _pack(folder, written), shard_name, name
 
 
 def is_shard(path: str) -> bool:
@@ -192,8 +220,36 @@ def audio_state(path: Path) -> list[object]:
         return []
 
 
-def read_manifest(folder: str) -> dict[str, Any]:
-    """What `pack.json` says; `AudioError` where it is no finished pack of this version."""
+def is_copy(folder: str) -> bool:
+    """Whether a folder is the local copy of a pack elsewhere."""
+    return os.path.exists(os.path.join(folder, SOURCE))
+
+
+def _find(path: str) -> tuple[Pack, str, str] | None:
+    """The pack, the shard and the member that a path names."""
+    place = path.rfind(_INSIDE)
+    if place < 0:
+        return None
+    shard, name = path[: place + 4], path[place + 5 :]
+    folder, shard_name = os.path.split(shard)
+    try:
+        written = os.stat(os.path.join(folder, MANIFEST)).st_mtime_ns
+    except OSError:
+        if os.path.isfile(shard):
+            raise AudioError(
+                f"missing: {shard_name} has no {MANIFEST} beside it, as `m2dx pack` writes"
+            ) from None
+        return None  # a folder whose name ends like a tar file's
+    return _pack(folder, written), shard_name, name
+
+
+@lru_cache(maxsize=16)
+def _pack(folder: str, written: int) -> Pack:
+    """The pack whose manifest was written at that time (ns): one that is packed anew is opened anew."""
+    return Pack(folder)
+
+
+def _read_manifest(folder: str) -> dict[str, Any]:
     path = os.path.join(folder, MANIFEST)
     try:
         with open(path, encoding="utf-8") as file:
@@ -211,61 +267,202 @@ def read_manifest(folder: str) -> dict[str, Any]:
     return manifest
 
 
-def open_whole(path: str, shard: Shard) -> OpenShard:
-    """A shard of the right size. Raises FileNotFoundError where it is missing, else `AudioError`."""
+class PackedDataset(Dataset):
+    """The clips of a pack, in the order of the list that was packed, with its labels, splits, groups and weights.
+
+    Raises `AudioError` where the folder is not a finished pack. Shards that are missing or not whole are counted by
+    `missing()`; their clips stay in the list, so that they count as bad files when they are read.
+
+    Options:
+        path: folder that `m2dx pack` wrote
+        part: which of its lists, where it has several: it is of a recipe, and has one for each of its data sets
+        url: address of the pack on an object store or another machine (fsspec: s3://, gs://, https://, ...); `path` is
+            then the folder into which its shards are fetched, each when it is first read
+        keep_gb: with `url`, shards beyond this are removed from `path`, those that were not used for longest; default
+            all are kept
+    """
+
+    name = "packed"
+
+    def __init__(
+        self, *, path: Path, part: str | None = None, url: str | None = None, keep_gb: float | None = None
+    ) -> None:
+        if keep_gb is not None and (url is None or keep_gb <= 0):
+            raise AudioError(f"`keep_gb` must be above 0 and beside `url`, but is {keep_gb} (url: {url})")
+        self.path, self.part, self.url, self.keep_gb = path, part, url, keep_gb
+
+    def clips(self, split: str | None = None) -> list[Clip]:
+        """Clips of one split, or all of them."""
+        return [clip for clip in self._listed[1] if split is None or clip.split == split]
+
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes, as those of the data set that was packed."""
+        return self._listed[0]
+
+    def missing(self) -> list[str]:
+        """One line where shards are missing or not whole: how many, and the first ones."""
+        if self.url is not None:
+            return []
+        shards, absent = self._pack.shards.values(), []
+        for shard in shards:
+            path = self.path / shard.name
+            if not path.exists() or path.stat().st_size != shard.bytes:
+                absent.append(shard.name)
+        if not absent:
+            return []
+        return [
+            f"{len(absent)} of {len(shards)} shards of {self.path} are missing or not whole, e.g. "
+            + ", ".join(absent[:_MOST_EXAMPLES])
+        ]
+
+    @cached_property
+    def _pack(self) -> Pack:
+        if self.url is not None:
+            _start_copy(self.path, self.url, self.keep_gb)
+            for name in (MEMBERS, MANIFEST):
+                _ensure_file(self.url, self.path, name)
+        return Pack(os.fspath(self.path))
+
+    @cached_property
+    def _listed(self) -> tuple[tuple[str, ...], list[Clip]]:
+        """The label names, and all clips."""
+        lists = self._pack.manifest["lists"]
+        part = self._part(tuple(lists))
+        path = self.path / f"{part}.jsonl"
+        if self.url is not None:
+            _ensure_file(self.url, self.path, path.name)
+        try:
+            with path.open(encoding="utf-8") as file:
+                head = json.loads(file.readline())
+                clips = [self._clip(json.loads(line)) for line in file]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise AudioError(f"the pack {self.path} cannot be read: {path.name}: {error}") from error
+        if len(clips) != lists[part]:
+            raise AudioError(
+                f"the pack {self.path} is damaged: {path.name} must have {lists[part]} clips, but has {len(clips)}"
+            )
+        return tuple(head["label_names"]), clips
+
+    def _part(self, there: tuple[str, ...]) -> str:
+        if self.part is None and len(there) == 1:
+            return there[0]
+        if self.part in there:
+            return self.part
+        given = "is not given" if self.part is None else f"is {self.part!r}"
+        raise AudioError(
+            f"`part` must be one of the lists of {self.path} ({', '.join(map(repr, there))}), but {given}"
+        )
+
+    def _clip(self, line: dict[str, Any]) -> Clip:
+        line["path"], line["labels"] = self.path / line["path"], tuple(line.get("labels", ()))
+        return Clip(**line)
+
+
+def _start_copy(folder: Path, url: str, keep_gb: float | None) -> None:
+    """Makes `folder` the local copy of the pack at `url`. Raises `AudioError` where it is for anything else."""
+    source, keep_bytes = folder / SOURCE, None if keep_gb is None else round(keep_gb * 1e9)
+    settings = {"url": url, "keep_bytes": keep_bytes}
+    folder.mkdir(parents=True, exist_ok=True)
+    with _lock(source):
+        known = json.loads(source.read_text(encoding="utf-8")) if source.exists() else None
+        if known is not None and known["url"] != url:
+            raise AudioError(
+                f"{folder} must be for {url}, but has the pack of {known['url']}; give another `path`"
+            )
+        if known is None and any(path.suffix != ".lock" for path in folder.iterdir()):
+            raise AudioError(f"{folder} must be empty or new to keep the pack of {url}; give another `path`")
+        if known != settings:
+            replace_text(source, json.dumps(settings))
+
+
+def _ensure_file(url: str, folder: Path, name: str) -> None:
+    """Fetches a file of a pack's index that is not in the folder; one process does it."""
+    if not (folder / name).exists():
+        with _lock(folder / name):
+            if not (folder / name).exists():
+                os.replace(_fetch(url, folder, name), folder / name)
+
+
+def _open_shard(folder: str, shard: Shard) -> OpenShard:
+    """Opens a shard, after it is fetched where this is the copy of a pack elsewhere; one process does it.
+
+    Raises `AudioError` where it is missing, `TrainingError` where it cannot be fetched: a store that is out of reach is
+    no bad file.
+    """
+    path = Path(folder, shard.name)
     try:
-        opened = OpenShard(os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)))
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise AudioError(f"the shard {shard.name} cannot be opened: {error.strerror}") from error
-    size = os.fstat(opened.descriptor).st_size
-    if size != shard.bytes:
-        raise AudioError(f"truncated: the shard {shard.name} must have {shard.bytes} bytes, but has {size}")
+        if is_copy(folder):
+            with suppress(OSError):
+                os.utime(path)  # used now: the last to be removed
+        return OpenShard(os.fspath(path), shard)
+    except FileNotFoundError as error:
+        if not is_copy(folder):
+            raise AudioError(f"missing: the shard {shard.name} cannot be opened: {error.strerror}") from error
+    with _lock(path):
+        if path.exists():  # by now another process has fetched it
+            with suppress(FileNotFoundError):
+                return OpenShard(os.fspath(path), shard)
+        settings = json.loads(Path(folder, SOURCE).read_text(encoding="utf-8"))
+        try:
+            partial = _fetch(settings["url"], path.parent, shard.name, sha256=shard.sha256)
+        except AudioError as error:
+            raise TrainingError(f"{error}; when it is in reach again, go on with --resume") from error
+        # Opened before others can see it, and remove it again.
+        opened = OpenShard(os.fspath(partial), shard)
+        os.replace(partial, path)
+    if settings["keep_bytes"] is not None:
+        _remove_oldest(path.parent, settings["keep_bytes"], but=shard.name)
     return opened
 
 
-def _shards(manifest: Mapping[str, Any]) -> dict[str, Shard]:
-    shards: dict[str, Shard] = {}
-    first = 0
-    for item in manifest["shardlist"]:
-        shards[item["url"]] = Shard(item["url"], item["filesize"], item["sha256"], first, item["nsamples"])
-        first += item["nsamples"]
-    return shards
+def _fetch(url: str, folder: Path, name: str, *, sha256: str | None = None) -> Path:
+    """Copies a file of a pack to the path that it gives, checked, for the caller to rename.
+
+    Raises `AudioError` after three tries, or at once where the file or the driver of the store is missing.
+    """
+    partial = folder / f".{name}.partial"
+    for attempt in range(_TRIES):
+        if attempt:
+            time.sleep(_PAUSE_SECONDS * 2 ** (attempt - 1))
+        try:
+            found = _copy(f"{url.rstrip('/')}/{name}", partial)
+            if sha256 not in (None, found):
+                raise OSError(f"its SHA-256 must be {sha256}, but is {found}")
+            return partial
+        except Exception as error:  # of any kind: each store has its own
+            failed = error
+            partial.unlink(missing_ok=True)
+            if isinstance(error, FileNotFoundError | ImportError):
+                break
+    raise AudioError(f"{url}/{name} cannot be fetched: {type(failed).__name__}: {failed}") from failed
 
 
-def _row(name: str) -> int | None:
-    number = name.partition(".")[0].rpartition("-")[2]
-    return int(number) if number.isdecimal() else None
+def _copy(url: str, path: Path) -> str:
+    """Copies a file, and gives its SHA-256."""
+    import fsspec
+
+    digest = hashlib.sha256()
+    with fsspec.open(url, "rb") as source, path.open("wb") as target:
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
+            target.write(chunk)
+    return digest.hexdigest()
 
 
-@lru_cache(maxsize=16)
-def _pack(folder: str, written: int) -> Pack:
-    """The pack whose manifest was written at that time (ns): one that is packed anew is opened anew."""
-    return Pack(folder)
+def _remove_oldest(folder: Path, keep_bytes: int, *, but: str) -> None:
+    """Removes shards that were not used for longest, until the others have at most `keep_bytes`."""
+    with _lock(folder / "shards"):
+        found = [(path, path.stat()) for path in folder.glob("shard-*.tar")]
+        total = sum(status.st_size for _, status in found)
+        for path, status in sorted(found, key=lambda item: item[1].st_mtime_ns):
+            if total <= keep_bytes:
+                return
+            if path.name != but:
+                total -= status.st_size
+                path.unlink()  # who has it open reads on
 
 
-class _Part(io.RawIOBase):
-    """A member as a file of its own, read on demand."""
+def _lock(path: Path) -> Any:
+    from filelock import FileLock
 
-    def __init__(self, member: Member) -> None:
-        self._member, self._place = member, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._member.size}[whence]
-        self._place = max(0, start + offset)
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        count = max(0, min(len(buffer), self._member.size - self._place))
-        done = os.preadv(
-            self._member.descriptor, [memoryview(buffer)[:count]], self._member.begin + self._place
-        )
-        self._place += done
-        return done
+    return FileLock(path.with_name(f".{path.name}.lock"))

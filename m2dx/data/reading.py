@@ -149,7 +149,7 @@ def audio_seconds(path: Path | str) -> float:
 
 
 def _open_member(path: str, member: Member) -> PlainWav | Decoder:
-    plain = plain_wav(member.descriptor, member.begin, member.size) if path.endswith(".wav") else None
+    plain = plain_wav(member.descriptor, member.first, member.size) if path.endswith(".wav") else None
     return Decoder(member.open(), member.size) if plain is None else plain
 
 

@@ -3,7 +3,7 @@
 from m2dx.contract.hookspecs import hookimpl
 from m2dx.data.datasets import CsvDataset, FolderDataset, ImageFolder
 from m2dx.data.noise import ColouredNoise, FileListNoise
-from m2dx.data.packed import PackedDataset
+from m2dx.data.packs import PackedDataset
 from m2dx.evaluation.finetuning.evaluator import Finetune
 from m2dx.evaluation.knn import Knn
 from m2dx.evaluation.linear import Linear

@@ -17,8 +17,7 @@ from m2dx.contract.wording import counted
 from m2dx.data.clips import list_clips, names_of
 from m2dx.data.datasets import CsvDataset, FolderDataset
 from m2dx.data.noise import ClipNoise
-from m2dx.data.packing.pack import BAD_FILES, PackOptions, PackSummary, Progress, pack
-from m2dx.data.packing.plan import ClipSet
+from m2dx.data.packing import BAD_FILES, ClipSet, PackOptions, PackSummary, Progress, pack
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 

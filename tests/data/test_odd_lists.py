@@ -8,9 +8,8 @@ import soundfile
 
 from m2dx.contract.components import Clip
 from m2dx.contract.errors import AudioError
-from m2dx.data.packed import PackedDataset
-from m2dx.data.packing.pack import PackOptions, pack
-from m2dx.data.packing.plan import ClipSet
+from m2dx.data.packing import ClipSet, PackOptions, pack
+from m2dx.data.packs import PackedDataset
 from m2dx.data.reading import probe, read_wav
 
 RATE = 16_000

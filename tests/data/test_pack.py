@@ -15,13 +15,11 @@ from filelock import FileLock
 
 from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError
+from m2dx.data import packing
 from m2dx.data.clips import join_sets
 from m2dx.data.datasets import CsvDataset
-from m2dx.data.packed import PackedDataset
-from m2dx.data.packing import pack as packing
-from m2dx.data.packing.pack import PackOptions, pack
-from m2dx.data.packing.plan import ClipSet, make_plan
-from m2dx.data.packs import audio_state, find_member, is_there
+from m2dx.data.packing import ClipSet, PackOptions, make_segments, pack
+from m2dx.data.packs import PackedDataset, audio_state, find_member, is_there
 from m2dx.data.reading import AudioFile, probe, read_wav
 from m2dx.testing import check_dataset
 
@@ -97,8 +95,8 @@ def test_a_packed_data_set_keeps_the_contract(recordings: Path, tmp_path: Path) 
 
 def test_only_the_listed_stretches_are_stored_and_once(recordings: Path, tmp_path: Path) -> None:
     source = clip_set(CsvDataset(path=recordings / "list.csv"))
-    stretches = make_plan([source, source], whole_files=False).stretches
-    assert [(Path(s.path).name, s.begin, s.end) for s in stretches] == [
+    segments = make_segments([source, source], whole_files=False)
+    assert [(Path(s.path).name, s.start, s.end) for s in segments] == [
         ("a.wav", 0, None),
         ("long.wav", 50, 52.75),
         ("b.flac", 0, 2.5),
@@ -259,17 +257,17 @@ def test_a_folder_that_is_for_something_else_is_left_alone(recordings: Path, tmp
         pack_csv(recordings, recordings)
     (out / "pack.json").unlink()
     (out / ".started.json").write_text(json.dumps({"fingerprint": "another"}))
-    with pytest.raises(AudioError, match="begun with other clips or options"):
+    with pytest.raises(AudioError, match="started with other clips or options"):
         pack_csv(recordings, out)
 
 
 def test_a_full_disk_is_told_with_what_to_do(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: object, content: bytes) -> int:
+    def full(self: object, *_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("m2dx.data.packing.shards._Hashed.write", full)
+    monkeypatch.setattr(tarfile.TarFile, "addfile", full)
     with pytest.raises(
         AudioError, match=r"the disk is full\. Free some space and start the same command again"
     ):

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from m2dx.cli import app
 from m2dx.contract.errors import AudioError, M2dxError, RecipeError
-from m2dx.data.packed import PackedDataset
+from m2dx.data.packs import PackedDataset
 from m2dx.jobs.pack import source_of_recipe
 from m2dx.recipe.loading import load_recipe
 

@@ -1,0 +1,540 @@
+"""Writes packs: what of each file is stored, how it is encoded, and the shards, which a kill does not cut.
+
+The listed segments of each file are stored once, in the order in which their clips are first listed. A shard has its
+name, and a record beside it, only when it is whole; an interrupted packing goes on after the last of these. The
+manifest comes last and makes the folder a pack, which `m2dx.data.packs` reads.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import hashlib
+import io
+import json
+import math
+import os
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from m2dx.contract.atomic import replace_file, replace_json, replace_text
+from m2dx.contract.components import Clip
+from m2dx.contract.errors import AudioError
+from m2dx.contract.wording import counted
+from m2dx.data.bad_files import BadFiles
+from m2dx.data.decoding import Decoder, reason_of
+from m2dx.data.loader import worker_loader
+from m2dx.data.packs import MANIFEST, MEMBERS, VERSION, find_member
+from m2dx.data.pcm import STEP, AudioInfo, StoredSamples
+from m2dx.data.reading import AudioFile
+
+BAD_FILES = "bad_files.tsv"
+_STARTED = ".started.json"  # whose packing a folder is
+_LOCK = ".lock"
+_MOST_SHOWN = 5  # unusable files in an error
+_BATCH = 8  # segments that a loading process encodes at a time
+_MARGIN = 2  # frames, for lists whose ends round differently
+_LONGEST_SUFFIX = 8  # characters; longer ones are no formats, and names in tar files are limited
+_TAR_BLOCK = 512  # bytes
+
+Format = Literal["flac", "wav", "keep"]
+Extent = tuple[float, float | None]
+"""Start and duration of a clip, s; None: to the end of the file."""
+Key = tuple[str, float, float | None]
+"""Path and extent of a clip."""
+Progress = Callable[[int, int], None]
+"""Called with the segments done and the segments in all."""
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """The clips of one list of a pack."""
+
+    clips: tuple[Clip, ...]
+    label_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """How the audio is stored."""
+
+    form: Format = "flac"
+    sample_rate: int | None = None  # Hz; None: each file's own
+    shard_bytes: int = 512 * 10**6  # of a shard, about
+    workers: int | None = None  # loading processes; None: one per core
+    max_bad_fraction: float = 0.05  # share of unusable files above which there is no pack
+
+
+@dataclass(frozen=True)
+class PackSummary:
+    """What has been packed."""
+
+    clips: Mapping[str, int]  # of each list
+    bytes: int
+    shards: int
+    members: int
+    bad: int  # files that could not be used
+    left_out: int  # clips of them
+    rounded: int  # files that were not mono 16-bit PCM at the rate
+    clipped: int  # files with samples beyond full scale
+    kept_shards: int  # of an interrupted packing
+
+
+def pack(
+    sets: Mapping[str, ClipSet], folder: Path, options: PackOptions, *, progress: Progress | None = None
+) -> PackSummary:
+    """Stores the clips of the lists in `folder`, which is a pack when this returns.
+
+    What an interrupted packing of the same lists and options has finished is kept. Raises `AudioError` where the
+    folder holds anything else, too many files cannot be read, or the disk is full.
+    """
+    try:
+        with _alone(folder):
+            return _Packing(sets, folder, options).run(progress)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "the disk is full" if full else f"{error.strerror or error}"
+        raise AudioError(
+            f"{folder}: cannot be written: {what}. {'Free some space' if full else 'Mend it'} and start the same "
+            "command again: it goes on with the shard that it was writing"
+        ) from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """AudioError where another process is packing into the folder, such as a job that was started again too early."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / _LOCK, blocking=False):
+            try:
+                yield
+            finally:
+                (folder / _LOCK).unlink(missing_ok=True)
+    except Timeout:
+        raise AudioError(
+            f"only one process may pack into {folder}, but another is at it; wait for it"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a file that becomes one member. It starts on a whole second, so that clips keep their milliseconds."""
+
+    path: str
+    start: int  # seconds
+    end: float | None  # seconds; None: to the end of the file
+    extents: tuple[Extent, ...]  # of its clips, each once
+
+
+def make_segments(sets: Iterable[ClipSet], *, whole_files: bool) -> list[Segment]:
+    """What to store of the clips of all lists, in the order in which they are first listed.
+
+    `whole_files`: each file as it is. Else only what is listed of it; what overlaps or touches is stored as one.
+    """
+    listed: dict[Key, int] = {}  # in which place
+    by_path: dict[str, list[Extent]] = {}
+    for clip in (clip for clip_set in sets for clip in clip_set.clips):
+        path, start, duration = key = _key(clip)
+        if key not in listed:
+            listed[key] = len(listed)
+            by_path.setdefault(path, []).append((start, duration))
+    found = [
+        segment
+        for path, extents in by_path.items()
+        for segment in ([Segment(path, 0, None, tuple(extents))] if whole_files else _merged(path, extents))
+    ]
+    return sorted(found, key=lambda part: min(listed[part.path, *extent] for extent in part.extents))
+
+
+def _merged(path: str, extents: Sequence[Extent]) -> list[Segment]:
+    """The segments of one file."""
+    found: list[tuple[int, float, list[Extent]]] = []
+    for start, duration in sorted(extents, key=lambda extent: extent[0]):
+        second, end = math.floor(start), math.inf if duration is None else start + duration
+        if found and second <= found[-1][1]:
+            first, last, members = found.pop()
+            found.append((first, max(last, end), [*members, (start, duration)]))
+        else:
+            found.append((second, end, [(start, duration)]))
+    return [Segment(path, start, None if end == math.inf else end, tuple(of)) for start, end, of in found]
+
+
+def _key(clip: Clip) -> Key:
+    """As Python's own types: a list may have numpy's, which JSON does not know."""
+    duration = None if clip.duration is None else float(clip.duration)
+    return os.path.abspath(clip.path), float(clip.start), duration
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One member, or why there is none."""
+
+    content: bytes  # empty: no clip of the segment can be used
+    suffix: str  # without the dot
+    info: AudioInfo | None = None  # of the member
+    bad: tuple[tuple[Extent, str], ...] = ()  # what cannot be used, and the reasons
+    rounded: bool = False  # samples that were not 16-bit PCM have become so
+    clipped: bool = False  # samples were beyond full scale, which 16 bits cannot hold
+
+
+class Members(Dataset[Encoded]):
+    """The members of the segments, by number."""
+
+    def __init__(self, segments: Sequence[Segment], options: PackOptions) -> None:
+        self.segments, self.options = segments, options
+
+    def __getitem__(self, number: int) -> Encoded:
+        return encode(self.segments[number], form=self.options.form, sample_rate=self.options.sample_rate)
+
+
+def encode(segment: Segment, *, form: Format, sample_rate: int | None) -> Encoded:
+    """The member of a segment: mono 16-bit FLAC or WAV at `sample_rate` (None: the file's own), or the file as it is.
+
+    What training would refuse of it is in `bad`; nothing is raised for audio that cannot be used.
+    """
+    suffix = _suffix(segment.path) if form == "keep" else form
+    try:
+        with AudioFile(segment.path) as file:
+            bad = _bad_extents(file, segment)
+            if len(bad) == len(segment.extents):
+                return Encoded(b"", suffix, bad=bad)
+            if form == "keep":
+                return Encoded(_content(segment.path), suffix, file.info, bad)
+            rate, last = file.info.sample_rate, file.info.frames
+            if segment.end is not None:
+                last = min(last, math.ceil(segment.end * rate) + _MARGIN)
+            first = segment.start * rate
+            samples = file.read_stored(first, last - first, sample_rate=sample_rate or rate)
+        stored, clipped = _to_16_bit(samples)
+        content = _encoded(stored, sample_rate or rate, form)
+    except AudioError as error:
+        return Encoded(b"", suffix, bad=tuple((extent, str(error)) for extent in segment.extents))
+    info = AudioInfo(sample_rate or rate, len(stored), 1)
+    return Encoded(content, suffix, info, bad, samples.dtype != np.int16, clipped)
+
+
+def _suffix(path: str) -> str:
+    suffix = Path(path).suffix.lower().lstrip(".")
+    return suffix if suffix.isalnum() and len(suffix) <= _LONGEST_SUFFIX else ""
+
+
+def _bad_extents(file: AudioFile, segment: Segment) -> tuple[tuple[Extent, str], ...]:
+    bad = []
+    for extent in segment.extents:
+        try:
+            file.extent(*extent)
+        except AudioError as error:
+            bad.append((extent, str(error)))
+    return tuple(bad)
+
+
+def _content(path: str) -> bytes:
+    """A file's bytes, which must be readable without its name."""
+    member = find_member(path)
+    try:
+        content = Path(path).read_bytes() if member is None else member.open().read()
+    except OSError as error:
+        raise AudioError(f"cannot be opened: {error.strerror}") from error
+    try:
+        Decoder(io.BytesIO(content), len(content)).close()
+    except AudioError as error:
+        raise AudioError(
+            f"cannot be kept, for it must be read without its name ({error}); --format flac or wav can store it"
+        ) from error
+    return content
+
+
+def _to_16_bit(samples: StoredSamples) -> tuple[NDArray[np.int16], bool]:
+    """The nearest 16-bit samples, and whether any were beyond full scale."""
+    if samples.dtype == np.int16:
+        return samples, False  # type: ignore[return-value]
+    steps = np.rint(samples * np.float32(1 / STEP))
+    lowest, highest = -(2**15), 2**15 - 1
+    clipped = bool(((steps < lowest) | (steps > highest + 1)).any())  # a full scale of 1 is 32768
+    return np.clip(steps, lowest, highest).astype(np.int16), clipped
+
+
+def _encoded(samples: NDArray[np.int16], rate: int, form: str) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        soundfile.write(buffer, samples, rate, format=form.upper(), subtype="PCM_16")
+    except soundfile.SoundFileError as error:  # such as a rate beyond what FLAC has
+        raise AudioError(reason_of(error, f"cannot be stored as {form} at {rate} Hz")) from error
+    return buffer.getvalue()
+
+
+@dataclass
+class ShardRecord:
+    """One shard, and what became of the segments that it covers; kept beside it until the pack is finished."""
+
+    name: str
+    end: int = 0  # the segment after the last that it covers
+    bytes: int = 0
+    sha256: str = ""
+    names: dict[str, str] = field(default_factory=dict)  # of the members, by the segment's number
+    rows: list[tuple[int, ...]] = field(default_factory=list)  # of the members, as `members.npy` has them
+    bad: list[tuple[str, float, float | None, str]] = field(default_factory=list)  # key and reason
+    rounded: int = 0  # members whose samples were not 16-bit PCM
+    clipped: int = 0  # members with samples beyond full scale
+
+    def remove(self, folder: Path) -> None:
+        """The shard with its record."""
+        for name in (f"{self.name}.json", self.name):
+            (folder / name).unlink(missing_ok=True)
+
+
+class _ShardWriter:
+    """One shard that is being written, under the name `.NAME.partial` until `finish`."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.folder, self.number = folder, number
+        self.record = ShardRecord(f"shard-{number:05}.tar")
+        self._partial = folder / f".{self.record.name}.partial"
+        self._tar = tarfile.open(self._partial, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115  # open as long as this
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self._tar.offset
+
+    def add(
+        self, number: int, segment: Segment, encoded: Encoded, clips: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """What became of a segment: a member, which is a sample of WebDataset's with JSON beside it, or nothing."""
+        record, info = self.record, encoded.info
+        record.bad += [(segment.path, *extent, reason) for extent, reason in encoded.bad]
+        if info is None:
+            return
+        key = f"{self.number:05}-{len(record.rows):06}"
+        name = f"{key}.{encoded.suffix}" if encoded.suffix else key
+        place = (self._tar.offset + _TAR_BLOCK, len(encoded.content))
+        record.rows.append((*place, info.sample_rate, info.frames, info.channels))
+        record.names[str(number)] = f"{record.name}/{name}"
+        record.rounded += encoded.rounded
+        record.clipped += encoded.clipped
+        self._add(name, encoded.content)
+        about = {"source": segment.path, "begin": segment.start, "clips": clips}
+        self._add(f"{key}.json", json.dumps(about).encode())
+
+    def _add(self, name: str, content: bytes) -> None:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        self._tar.addfile(entry, io.BytesIO(content))
+
+    def finish(self, end: int) -> ShardRecord:
+        """Closes the shard, which covers the segments before `end`, and gives it its name."""
+        self._tar.close()
+        record = self.record
+        with self._partial.open("rb") as file:
+            os.fsync(file.fileno())
+            record.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        record.end, record.bytes = end, self._partial.stat().st_size
+        os.replace(self._partial, self.folder / record.name)
+        replace_json(self.folder / f"{record.name}.json", asdict(record))
+        return record
+
+    def abandon(self) -> None:
+        """Removes what was written."""
+        if self._tar.fileobj is not None:
+            self._tar.fileobj.close()  # without the end of a whole tar file, for which there may be no room
+        self._partial.unlink(missing_ok=True)
+
+
+class _Packing:
+    """One packing into a folder."""
+
+    def __init__(self, sets: Mapping[str, ClipSet], folder: Path, options: PackOptions) -> None:
+        self.sets, self.folder, self.options = sets, folder, options
+        self.segments = make_segments(sets.values(), whole_files=options.form == "keep")
+        self.segment_of = {
+            (part.path, *extent): number
+            for number, part in enumerate(self.segments)
+            for extent in part.extents
+        }
+        stored = ("form", "sample_rate", "shard_bytes")
+        self.stored_as = {name: getattr(options, name) for name in stored}
+
+    def run(self, progress: Progress | None) -> PackSummary:
+        """Goes on from the shards that are there, and finishes the pack."""
+        fingerprint = self._fingerprint()
+        self._claim(fingerprint)
+        done = list(self._done())
+        records = [*done, *self._write_shards(done, progress)]
+        self._refuse_too_many_bad(records)
+        return self._finish(records, fingerprint, kept=len(done))
+
+    def _fingerprint(self) -> str:
+        """A SHA-256 of the lists and of the options, by which an interrupted packing knows its own."""
+        digest = hashlib.sha256(json.dumps({**self.stored_as, "version": VERSION}, sort_keys=True).encode())
+        for name, clip_set in self.sets.items():
+            digest.update(json.dumps([name, clip_set.label_names]).encode())
+            for clip in clip_set.clips:
+                known = [*_key(clip), clip.labels, clip.split, clip.group, float(clip.weight)]
+                digest.update(json.dumps(known).encode())
+        return digest.hexdigest()
+
+    def _claim(self, fingerprint: str) -> None:
+        """AudioError where the folder is not for this packing."""
+        folder = self.folder
+        there = {path.name for path in folder.iterdir()} - {_LOCK}
+        if MANIFEST in there:
+            raise AudioError(f"{folder} must not be a finished pack; remove it, or take another folder")
+        if not there:
+            replace_text(folder / _STARTED, json.dumps({"fingerprint": fingerprint}))
+        try:
+            started = json.loads((folder / _STARTED).read_text(encoding="utf-8"))["fingerprint"]
+        except FileNotFoundError:
+            raise AudioError(
+                f"{folder} must be empty or new, but has {sorted(there)[0]}; take another folder"
+            ) from None
+        if started != fingerprint:
+            raise AudioError(
+                f"{folder} must be of the same packing, but was started with other clips or options; remove it, or "
+                "take another folder"
+            )
+        for partial in folder.glob(".*.partial"):
+            partial.unlink()
+
+    def _done(self) -> Iterator[ShardRecord]:
+        """The shards from the first on, up to the one that is missing."""
+        for number in range(len(self.segments)):
+            shard = self.folder / f"shard-{number:05}.tar"
+            record = self.folder / f"{shard.name}.json"
+            if not (shard.exists() and record.exists()):
+                return
+            found = ShardRecord(**json.loads(record.read_text(encoding="utf-8")))
+            if shard.stat().st_size != found.bytes:
+                return
+            yield found
+
+    def _write_shards(self, done: Sequence[ShardRecord], progress: Progress | None) -> Iterator[ShardRecord]:
+        first, total = done[-1].end if done else 0, len(self.segments)
+        batches = [range(start, min(start + _BATCH, total)) for start in range(first, total, _BATCH)]
+        loader = worker_loader(
+            Members(self.segments, self.options), batches, collate=list, workers=self.options.workers
+        )
+        clips = self._clips_of_segments()
+        number, writer = len(done), None
+        gc.freeze()  # or each loading process would copy millions of listed clips when it collects garbage
+        try:
+            for i, encoded in enumerate((item for batch in loader for item in batch), start=first):
+                writer = writer or _ShardWriter(self.folder, number)
+                writer.add(i, self.segments[i], encoded, clips[i])
+                if writer.size >= self.options.shard_bytes or i == total - 1:
+                    yield writer.finish(i + 1)
+                    number, writer = number + 1, None
+                if progress is not None:
+                    progress(i + 1, total)
+        finally:
+            gc.unfreeze()
+            if writer is not None:
+                writer.abandon()
+
+    def _clips_of_segments(self) -> list[list[dict[str, Any]]]:
+        """What is known of the clips of each segment, for readers of the shards other than m2dx."""
+        found: list[list[dict[str, Any]]] = [[] for _ in self.segments]
+        for name, clip_set in self.sets.items():
+            for clip in clip_set.clips:
+                number = self.segment_of[_key(clip)]
+                found[number].append({"list": name, **self._known(clip, number)})
+        return found
+
+    def _known(self, clip: Clip, number: int) -> dict[str, Any]:
+        """What is known of a clip in a segment."""
+        _, start, duration = _key(clip)
+        known = {
+            "start": start - self.segments[number].start or None,
+            "duration": duration,
+            "labels": clip.labels or None,
+            "split": clip.split,
+            "group": clip.group,
+            "weight": None if clip.weight == 1.0 else float(clip.weight),
+        }
+        return {key: value for key, value in known.items() if value is not None}
+
+    def _refuse_too_many_bad(self, records: Sequence[ShardRecord]) -> None:
+        """AudioError where more of the files cannot be used than are allowed, or all of them.
+
+        The shards from the first such file on are removed, so that the same command packs them anew: the files may be
+        back.
+        """
+        reasons = {path: why for record in records for path, *_, why in record.bad}
+        files = len({segment.path for segment in self.segments})
+        most = self.options.max_bad_fraction
+        if len(reasons) <= most * files and any(record.rows for record in records):
+            return
+        first = next((number for number, record in enumerate(records) if record.bad), 0)
+        for record in records[first:]:
+            record.remove(self.folder)
+        shown = "".join(f"\n  {path}: {why}" for path, why in list(reasons.items())[:_MOST_SHOWN])
+        allowed = (
+            f"at most {most:.1%} of the {counted(files, 'file')} may be unusable, but {len(reasons)} are"
+        )
+        if len(reasons) == files:
+            allowed = f"there must be audio to pack, but none of {counted(files, 'file')} can be used"
+        raise AudioError(
+            f"{allowed}. Mend them (is their disk mounted?) and start the same command again, or allow more with "
+            f"--max-bad-fraction. The first:{shown}"
+        )
+
+    def _finish(self, records: Sequence[ShardRecord], fingerprint: str, *, kept: int) -> PackSummary:
+        """Writes the lists and, last, the manifest."""
+        folder = self.folder
+        bad = {
+            (path, start, duration): why for record in records for path, start, duration, why in record.bad
+        }
+        names = {int(number): name for record in records for number, name in record.names.items()}
+        counts = {name: self._write_list(name, names, bad) for name in self.sets}
+        ledger = BadFiles(len(self.segments), max_bad_fraction=1.0)
+        ledger.add((path, why) for (path, *_), why in bad.items())
+        ledger.write(folder / BAD_FILES)
+        rows = np.array([row for record in records for row in record.rows], dtype=np.int64)
+        replace_file(folder / MEMBERS, lambda file: np.save(file, rows))
+        shards = [
+            {"url": r.name, "nsamples": len(r.rows), "filesize": r.bytes, "sha256": r.sha256} for r in records
+        ]
+        manifest = {
+            "__kind__": "wids-shard-index-v1",
+            "wids_version": 1,
+            "m2dx_pack": VERSION,
+            "lists": counts,
+            "stored_as": self.stored_as,
+            "fingerprint": fingerprint,
+            "shardlist": shards,
+        }
+        replace_json(folder / MANIFEST, manifest)
+        for name in [_STARTED, *(f"{record.name}.json" for record in records)]:
+            (folder / name).unlink()
+        return PackSummary(
+            clips=counts,
+            bytes=sum(record.bytes for record in records),
+            shards=len(records),
+            members=len(names),
+            bad=len(ledger),
+            left_out=sum(len(clip_set.clips) for clip_set in self.sets.values()) - sum(counts.values()),
+            rounded=sum(record.rounded for record in records),
+            clipped=sum(record.clipped for record in records),
+            kept_shards=kept,
+        )
+
+    def _write_list(self, name: str, members: Mapping[int, str], bad: Mapping[Key, str]) -> int:
+        """The clips that can be used, a line each, after one with the label names; how many they are."""
+        clip_set = self.sets[name]
+        lines = [json.dumps({"label_names": clip_set.label_names})]
+        for clip in clip_set.clips:
+            number = self.segment_of[_key(clip)]
+            if number in members and _key(clip) not in bad:
+                lines.append(json.dumps({"path": members[number], **self._known(clip, number)}))
+        replace_text(self.folder / f"{name}.jsonl", "\n".join(lines) + "\n")
+        return len(lines) - 1
