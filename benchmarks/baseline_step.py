@@ -44,29 +44,18 @@ class Attention(nn.Module):
         return self.proj(mixed.transpose(1, 2).reshape(b, k, dim))  # type: ignore[no-any-return]
 
 
-class MLP(nn.Module):
-    """Two linear layers, four times as wide between them."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.fc2 = nn.Linear(4 * dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
-
-
 class Block(nn.Module):
-    """A pre-norm transformer block."""
+    """A pre-norm transformer block, whose MLP is four times as wide."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
-        self.attn, self.mlp = Attention(dim, heads), MLP(dim)
+        self.attn = Attention(dim, heads)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(dim, 4 * dim), "fc2": nn.Linear(4 * dim, dim)})
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))  # type: ignore[no-any-return]
 
 
 class Trunk(nn.Module):

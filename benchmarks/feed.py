@@ -8,37 +8,32 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
+import timing
 import torch
-from feed_tables import BEGIN, END, has_markers, show, write_page
 from numpy.typing import NDArray
-from rich.console import Console
-from step import machine_and_versions, quartiles, words
+from timing import Quartiles
 
 from m2dx.contract.components import Dataset
 from m2dx.contract.errors import M2dxError
-from m2dx.data.batches import ItemKey, TrainingBatches
+from m2dx.data.batches import TrainingBatches
 from m2dx.data.clips import ClipList, join_sets
-from m2dx.data.crops import AudioCrops, CropItem, TrainingCrops
+from m2dx.data.crops import AudioCrops, TrainingCrops
 from m2dx.data.datasets import CsvDataset
 from m2dx.data.files import list_audio
 from m2dx.data.loader import training_loader
 from m2dx.data.noise import ClipNoise
 from m2dx.data.packing import ClipSet, PackOptions, pack
 from m2dx.data.packs import PackedDataset
-from m2dx.data.pcm import float_tensor
 from m2dx.data.reading import read_wav
 
 SOUNDS = Path(__file__).resolve().parents[1] / "examples" / "sounds"
@@ -55,48 +50,40 @@ class Setting:
 
     form: str
     workers: int
-    samples: str  # what travels: int16 where it can, or float32
 
     def __str__(self) -> str:
-        return f"{self.form} {self.workers} workers {self.samples}"
+        return f"{self.form} {self.workers} workers"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Clips per second of one timing."""
+
+    clock: float
+    own: float  # by the processor time of this process
+    samples: str  # type in which they travel
+
+    def __str__(self) -> str:
+        return f"{self.clock:.0f}"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sounds", type=Path, default=SOUNDS, help="folder of recordings to cut clips from")
-    parser.add_argument("--formats", type=words, default=list(FORMATS), help=",".join(FORMATS))
-    parser.add_argument("--workers", type=words, default=["0", "1", "2"], help="numbers of loading processes")
-    parser.add_argument("--samples", type=words, default=["int16"], help="int16,float32: what travels")
-    parser.add_argument("--clips", type=int, default=400, help="clips of each format")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip, s")
-    parser.add_argument("--crop-seconds", type=float, default=6.0, help="length of a crop, s")
-    parser.add_argument("--batch", type=int, default=32, help="clips per batch")
-    parser.add_argument("--batches", type=int, default=20, help="batches of one timing")
-    parser.add_argument("--repeats", type=int, default=5, help="timings of each setting")
-    parser.add_argument("--noise", action="store_true", help="a noise crop of the same files with each clip")
-    parser.add_argument(
-        "--cold", action="store_true", help="drop the files from the page cache before each timing"
-    )
-    parser.add_argument("--folder", type=Path, help="keep the clips here; default a temporary folder")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write everything measured to this file")
-    parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="replace the table between the markers of this page"
-    )
-    options = parser.parse_args(arguments)
-    for name in ("clips", "batch", "batches", "repeats"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1, but is {getattr(options, name)}")
-    for name, known in (("formats", FORMATS), ("samples", ("int16", "float32"))):
-        if unknown := [value for value in getattr(options, name) if value not in known]:
-            parser.error(f"--{name} must be of {', '.join(known)}, but has {', '.join(unknown)}")
-    if not all(text.isdecimal() for text in options.workers):
-        parser.error(f"--workers must be numbers, but is {','.join(options.workers)}")
-    if options.write and not has_markers(options.write):
-        parser.error(f"--write: {options.write} must be a page with the lines {BEGIN} and {END}")
-    return options
+    parser = timing.options_of(__doc__, recipe_fields=False)
+    add, at_least = parser.add_argument, timing.at_least
+    add("--sounds", type=Path, default=SOUNDS, help="folder of recordings to cut clips from")
+    add("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
+    add("--workers", type=at_least(0), nargs="+", default=[0, 1, 2], help="loading processes")
+    add("--clips", type=at_least(1), default=400, help="clips of each format")
+    add("--seconds", type=float, default=10.0, help="length of a clip, s")
+    add("--crop-seconds", type=float, default=6.0, help="length of a crop, s")
+    add("--batch", type=at_least(1), default=32, help="clips per batch")
+    add("--batches", type=at_least(1), default=20, help="batches of one timing")
+    add("--repeats", type=at_least(1), default=5, help="timings of each setting")
+    add("--noise", action="store_true", help="a noise crop of the same files with each clip")
+    add("--cold", action="store_true", help="drop the files from the page cache before each timing")
+    add("--folder", type=Path, help="keep the clips here; default a temporary folder")
+    return parser.parse_args(arguments)
 
 
 def pieces(folder: Path, seconds: float) -> Iterator[NDArray[np.int16]]:
@@ -145,29 +132,26 @@ def draw_mask(generator: torch.Generator) -> torch.Tensor:
     return torch.randperm(PATCHES, generator=generator)
 
 
-class FloatCrops(TrainingCrops):
-    """Crops that become float32 in the loading process."""
-
-    def __getitem__(self, key: ItemKey) -> CropItem:
-        item = super().__getitem__(key)
-        noise = None if item.noise_wav is None else float_tensor(item.noise_wav)
-        return replace(item, inputs=float_tensor(item.inputs), noise_wav=noise)
-
-
-def time_feed(
-    crops: TrainingCrops, *, workers: int, batch: int, batches: int, seed: int
-) -> tuple[float, float, int]:
-    """Clips per second, by the clock and by this process's own time, and the bytes of the samples of a clip."""
-    keys = TrainingBatches(len(crops), batch_size=batch, seed=seed)
-    loader = iter(training_loader(crops, keys, workers=workers, prefetch=PREFETCH))
-    for _ in range(max(2, PREFETCH * workers)):  # what is loaded beforehand, and what starts
+def time_feed(clips: ClipList, setting: Setting, options: argparse.Namespace, *, seed: int) -> Timing:
+    """The speed of some batches, after those that are loaded beforehand."""
+    crops = TrainingCrops(
+        clips,
+        AudioCrops(round(options.crop_seconds * RATE), RATE),
+        seed=0,
+        draw_mask=draw_mask,
+        noise=ClipNoise(RATE, clips) if options.noise else None,
+    )
+    keys = TrainingBatches(len(crops), batch_size=options.batch, seed=seed)
+    loader = iter(training_loader(crops, keys, workers=setting.workers, prefetch=PREFETCH))
+    for _ in range(max(2, PREFETCH * setting.workers)):  # what is loaded beforehand, and what starts
         first = next(loader)
-    stored = sum(part.nbytes for part in (first.inputs, first.noise_wav) if part is not None) // batch
     started, own = time.perf_counter(), time.process_time()
-    for _ in range(batches):
+    for _ in range(options.batches):
         next(loader)
-    clips = batches * batch
-    return clips / (time.perf_counter() - started), clips / (time.process_time() - own), stored
+    number = options.batches * options.batch
+    seconds, own_seconds = time.perf_counter() - started, time.process_time() - own
+    samples = str(first.inputs.dtype).removeprefix("torch.")
+    return Timing(number / seconds, number / own_seconds, samples)
 
 
 def forget(folder: Path) -> None:
@@ -179,85 +163,44 @@ def forget(folder: Path) -> None:
         os.close(descriptor)
 
 
-def measure(options: argparse.Namespace, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Everything measured, as plain data for JSON."""
+def measure(options: argparse.Namespace, folder: Path) -> timing.Tables:
+    """The speed of each setting."""
     torch.set_num_threads(1)
-    about = machine_and_versions(torch.device("cpu"))
     clips = {
         form: join_sets({"clips": (dataset, None)}) for form, dataset in prepare(options, folder).items()
     }
-    parts = product(options.formats, map(int, options.workers), options.samples)
-    settings = [Setting(*part) for part in parts]
-    speeds: dict[Setting, list[tuple[float, float, int]]] = {setting: [] for setting in settings}
-    for repeat in range(options.repeats):
-        # There and back: a machine that gets slower slows every setting by the same.
-        for setting in settings if repeat % 2 == 0 else reversed(settings):
-            if options.cold:
-                forget(folder / setting.form)
-            speeds[setting].append(
-                time_feed(
-                    crops_of(clips[setting.form], setting, options),
-                    workers=setting.workers,
-                    batch=options.batch,
-                    batches=options.batches,
-                    seed=repeat,
-                )
-            )
-            say(f"{repeat + 1}/{options.repeats} {setting}: {speeds[setting][-1][0]:.0f} clips/s")
-    names = ("clips", "seconds", "crop_seconds", "batch", "batches", "repeats", "noise", "cold")
+    settings = itertools.starmap(Setting, itertools.product(options.formats, options.workers))
+
+    def time_setting(setting: Setting, repeat: int) -> Timing:
+        if options.cold:
+            forget(folder / setting.form)
+        return time_feed(clips[setting.form], setting, options, seed=repeat)
+
+    timings = timing.in_turns(list(settings), options.repeats, time_setting)
     return {
-        "benchmark": "feed",
-        "options": {name: getattr(options, name) for name in names},
-        **about,
-        "versions": {
-            **about["versions"],
-            "soundfile": soundfile.__version__,
-            "libsndfile": f"libsndfile {soundfile.__libsndfile_version__}",
-        },
-        "results": [result_of(setting, found, folder) for setting, found in speeds.items()],
-    }
-
-
-def crops_of(clips: ClipList, setting: Setting, options: argparse.Namespace) -> TrainingCrops:
-    """The crops of one setting."""
-    kind = TrainingCrops if setting.samples == "int16" else FloatCrops
-    return kind(
-        clips,
-        AudioCrops(round(options.crop_seconds * RATE), RATE),
-        seed=0,
-        draw_mask=draw_mask,
-        noise=ClipNoise(RATE, clips) if options.noise else None,
-    )
-
-
-def result_of(setting: Setting, found: list[tuple[float, float, int]], folder: Path) -> dict[str, Any]:
-    """One setting's numbers; the speed of one core is known where nothing is loaded elsewhere."""
-    clock, own, stored = zip(*found, strict=True)
-    return {
-        **vars(setting),
-        "clips_per_second": quartiles(clock),
-        "clips_per_core_second": quartiles(own) if setting.workers == 0 else None,
-        "sample_bytes_per_clip": stored[0],
-        "disk_bytes": sum(path.stat().st_size for path in (folder / setting.form).iterdir()),
+        f"Speed of the feed (soundfile {soundfile.__version__}, {soundfile.__libsndfile_version__})": [
+            {
+                "format": setting.form,
+                "MB on the disk": sum(p.stat().st_size for p in (folder / setting.form).iterdir()) / 1e6,
+                "travels as": found[0].samples,
+                "workers": setting.workers,
+                "clips/s": Quartiles.of([one.clock for one in found]),
+                # Known where nothing is loaded by other processes.
+                "clips per core second": None
+                if setting.workers
+                else Quartiles.of([one.own for one in found]),
+            }
+            for setting, found in timings.items()
+        ]
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints, writes; 1 where m2dx refuses something."""
-    options, errors = parse(arguments), Console(stderr=True)
-    try:
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = options.folder or Path(temporary)
-            report = measure(options, folder, lambda line: errors.print(line, highlight=False))
-    except M2dxError as error:
-        errors.print(str(error), style="red", markup=False, highlight=False)
-        return 1
-    show(report, Console(width=None if sys.stdout.isatty() else 140))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    if options.write:
-        write_page(options.write, report)
-    return 0
+    options = parse(arguments)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        return timing.give(options, lambda: measure(options, folder))
 
 
 if __name__ == "__main__":

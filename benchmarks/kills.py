@@ -20,10 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import timing
 import torch
-from step import ROOT, machine_and_versions
 
-RECIPE = "recipes/quickstart.yaml"
 SETTINGS = {
     "audio.crop_seconds": 0.64,
     "data.workers": 1,
@@ -59,23 +58,13 @@ class Kill:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument(
-        "--steps", type=int, default=600, help="of the run; too few for so many kills is an error"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--folder", type=Path, help="where the two runs go; default a temporary folder")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write everything found to this file")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="more recipe fields, as of `m2dx train`"
-    )
-    options = parser.parse_intermixed_args(arguments)
-    if options.kills < 0 or options.steps < 1:
-        parser.error("--kills must be at least 0 and --steps at least 1")
-    return options
+    parser = timing.options_of(__doc__)
+    add = parser.add_argument
+    add("--kills", type=timing.at_least(0), default=20)
+    add("--steps", type=timing.at_least(1), default=600, help="too few for so many kills is an error")
+    add("--seed", type=int, default=0, help="of the moments")
+    add("--folder", type=Path, help="where the two runs go; default a temporary folder")
+    return parser.parse_intermixed_args(arguments)
 
 
 def command_of(options: argparse.Namespace, folder: Path, name: str) -> list[str]:
@@ -88,7 +77,7 @@ def command_of(options: argparse.Namespace, folder: Path, name: str) -> list[str
         "name": name,
     }
     overrides = [f"{key}={value}" for key, value in settings.items()]
-    start = [sys.executable, "-m", "m2dx", "train", str(ROOT / RECIPE), "--resume-or-begin"]
+    start = [sys.executable, "-m", "m2dx", "train", str(timing.RECIPE), "--resume-or-begin"]
     return [*start, *overrides, *options.overrides]
 
 
@@ -204,9 +193,8 @@ def finish(command: list[str], log: Path) -> None:
         raise SystemExit(f"the run ended with {code}:\n{log.read_text(errors='replace')[-3000:]}")
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Both runs; the kills, and what differs."""
-    about, started = machine_and_versions(torch.device("cpu")), time.monotonic()
+def measure(options: argparse.Namespace, folder: Path) -> timing.Tables:
+    """Both runs: the kills, what differs, and the unfinished files that are left."""
     undisturbed, killed, draw = folder / "undisturbed", folder / "killed", random.Random(options.seed)
     finish(command_of(options, folder, undisturbed.name), folder / "undisturbed.log")
     command, log = command_of(options, folder, killed.name), folder / "killed.log"
@@ -219,53 +207,14 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             raise SystemExit(f"the run ended after {len(kills)} kills; give it more --steps")
         kills.append(kill)
         print(f"{len(kills)}/{options.kills} {kill}", file=sys.stderr, flush=True)
-    left = last_line(killed)
     finish(command, log)
     return {
-        "benchmark": "kills",
-        **about,
-        "options": {
-            "kills": options.kills,
-            "steps": options.steps,
-            "seed": options.seed,
-            "overrides": options.overrides,
-        },
-        "minutes": round((time.monotonic() - started) / 60, 1),
-        "steps_before_the_last_start": left,
-        "kills": [asdict(kill) for kill in kills],
-        "differences": list(differences(undisturbed, killed)),
-        "partial_files": [str(path.relative_to(killed)) for path in partials(killed)],
+        "Kills": [asdict(kill) for kill in kills],
+        "Differences from the run that was never killed": [
+            {"what": what} for what in differences(undisturbed, killed)
+        ],
+        "Unfinished files": [{"file": str(path.relative_to(killed))} for path in partials(killed)],
     }
-
-
-def markdown(report: dict[str, Any]) -> str:
-    """The kills as a table, and the verdict."""
-    lines = [
-        "| kill | while | s after that began | killed | newest checkpoint | last line of metrics | unfinished file |",
-        "| ---: | --- | ---: | --- | ---: | ---: | --- |",
-    ]
-    for number, kill in enumerate(report["kills"], start=1):
-        whom = "all processes" if kill["group"] else "training process"
-        partial = "yes" if kill["partial"] else "no"
-        lines.append(
-            f"| {number} | {kill['moment']} | {kill['delay']:.3f} | {whom} | {kill['step']} | {kill['last_line']} | "
-            f"{partial} |"
-        )
-    found = report["differences"] + [f"left over: {path}" for path in report["partial_files"]]
-    machine, options = report["machine"], report["options"]
-    verdict = (
-        ", ".join(found)
-        or "none: weights, moments, random state, encoder and metrics are the same to the bit"
-    )
-    return "\n".join([
-        *lines,
-        "",
-        f"- {options['steps']} steps, {len(report['kills'])} kills, seed {options['seed']}; "
-        f"{report['minutes']} minutes.",
-        f"- Differences from the run that was never killed: {verdict}.",
-        f"- {report['date']}, {machine['cpu']}, {machine['cores']} cores, load before {machine['load_before']}; torch "
-        f"{report['versions']['torch']}, Python {report['versions']['python']}.",
-    ])  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -274,11 +223,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        report = measure(options, folder)
-    print(markdown(report))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return 1 if report["differences"] or report["partial_files"] else 0
+        return timing.give(
+            options,
+            lambda: measure(options, folder),
+            failed=lambda tables: any(rows for title, rows in tables.items() if title != "Kills"),
+        )
 
 
 if __name__ == "__main__":

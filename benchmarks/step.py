@@ -8,42 +8,31 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
-from typing import Any
 
+import timing
 import torch
-from rich.console import Console
-from step_measures import DTYPES, anatomy, clips_per_second, matrix_rate, start
-from step_tables import BEGIN, END, has_markers, show, write_page
+from runs import Run, overrides_with, start, wait
+from timing import Quartiles
+from torch.autograd.profiler_util import FunctionEvent
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils.flop_counter import FlopCounterMode
 
-import m2dx
-from m2dx.contract.errors import M2dxError
 from m2dx.contract.host import PluginHost
+from m2dx.model.shapes import model_shapes
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 from m2dx.training.distributed import pick_device
 
-ROOT = Path(__file__).resolve().parents[1]
-RECIPE = "recipes/quickstart.yaml"
-OPTION_OF = {  # recipe fields that have an option of their own
-    "model.size": "--sizes",
-    "model.patch_size": "--patches",
-    "train.precision": "--precisions",
-    "audio.crop_seconds": "--crop-seconds",
-    "train.batch_size": "--batch",
-    "train.threads": "--threads",
-    "data.workers": "--workers",
-}
+PARTS = ("loading", "logmel", "encoder", "target", "predictor", "tasks", "backward", "optimizer", "ema")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -58,195 +47,163 @@ class Setting:
         return f"{self.size} {self.patch} {self.precision}"
 
 
-def words(text: str) -> list[str]:
-    """The words of a list with commas, each once."""
-    return list(dict.fromkeys(text.split(",")))
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--sizes", type=words, default=["tiny", "small", "base"], help="tiny,small,base,large"
-    )
-    parser.add_argument(
-        "--patches", type=words, default=["16x16", "16x4", "80x2"], help="mels x frames, with commas"
-    )
-    parser.add_argument("--precisions", type=words, default=["fp32", "bf16"], help="fp32,bf16,fp16")
-    parser.add_argument("--crop-seconds", type=float, default=6.08, help="length of a clip, s")
-    parser.add_argument("--batch", type=int, default=4, help="clips per step")
-    parser.add_argument("--steps", type=int, default=2, help="steps of one timing")
-    parser.add_argument("--warmup", type=int, default=1, help="steps before each timing")
-    parser.add_argument("--repeats", type=int, default=5, help="timings of each setting")
-    parser.add_argument("--threads", type=int, help="CPU threads; default torch's choice")
-    parser.add_argument(
-        "--workers", type=int, default=0, help="loading processes; 0: in the training process"
-    )
-    parser.add_argument("--matrix", type=int, help="size of the matrix product; default 4096, on a CPU 2048")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write everything measured to this file")
-    parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="replace the tables between the markers of this page"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="more recipe fields, as of `m2dx train`"
-    )
-    options = parser.parse_intermixed_args(arguments)
-    check(options, parser)
-    return options
-
-
-def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Ends the program with what must hold, where an option is wrong."""
-    least_of = {"batch": 1, "steps": 1, "warmup": 0, "repeats": 1, "threads": 1, "workers": 0, "matrix": 1}
-    for name, least in least_of.items():
-        if getattr(options, name) is not None and getattr(options, name) < least:
-            parser.error(f"--{name} must be at least {least}, but is {getattr(options, name)}")
-    if unknown := [name for name in options.precisions if name not in DTYPES]:
-        parser.error(f"--precisions must be of {', '.join(DTYPES)}, but has {', '.join(unknown)}")
-    for key in (text.partition("=")[0] for text in options.overrides):
-        if key in OPTION_OF:
-            parser.error(f"{key} must be set by {OPTION_OF[key]}, which the table is about")
-    if options.write and not has_markers(options.write):
-        parser.error(f"--write: {options.write} must be a page with the lines {BEGIN} and {END}")
+    parser = timing.options_of(__doc__)
+    add, at_least = parser.add_argument, timing.at_least
+    add("--sizes", nargs="+", default=["tiny", "small", "base"], help="ViT sizes")
+    add("--patches", nargs="+", default=["16x16", "16x4", "80x2"], help="mels x frames")
+    add("--precisions", nargs="+", choices=list(DTYPES), default=["fp32", "bf16"])
+    add("--crop-seconds", type=float, default=6.08, help="length of a clip, s")
+    add("--batch", type=at_least(1), default=4, help="clips per step")
+    add("--steps", type=at_least(1), default=2, help="steps of one timing")
+    add("--warmup", type=at_least(0), default=1, help="steps before each timing")
+    add("--repeats", type=at_least(1), default=5, help="timings of each setting")
+    add("--threads", type=at_least(1), help="CPU threads; default torch's choice")
+    add("--workers", type=at_least(0), default=0, help="loading processes; 0: in the training process")
+    add("--matrix", type=at_least(1), help="size of the matrix product; default 4096, on a CPU 2048")
+    return parser.parse_intermixed_args(arguments)
 
 
 def recipe_of(setting: Setting, options: argparse.Namespace, host: PluginHost, folder: str) -> Recipe:
-    """The quickstart with the setting's sizes, and with statistics given, so that nothing is measured beforehand."""
-    overrides = {
+    """The quickstart with the setting's sizes."""
+    fields = {
         "output": folder,
         "audio.crop_seconds": options.crop_seconds,
-        "data.mean": -7.1,
-        "data.std": 4.2,
         "data.workers": options.workers,
         "noise.mean": -7.1,
         "model.size": setting.size,
-        "model.depth": "null",
         "model.patch_size": f"[{setting.patch.replace('x', ', ')}]",
-        "model.predictor": "{embed_dim: 512, depth: 8, num_heads: 16}",
-        "model.mask_ratio": 0.7,
         "train.batch_size": options.batch,
         "train.precision": setting.precision,
         "train.threads": options.threads or "null",
     }
-    lines = [f"{key}={value}" for key, value in overrides.items()]
-    return load_recipe(ROOT / RECIPE, [*lines, *options.overrides], host=host)
+    return load_recipe(timing.RECIPE, overrides_with(fields, options.overrides), host=host)
 
 
-def quartiles(samples: Sequence[float]) -> dict[str, Any]:
-    """Median, quartiles and the samples themselves."""
-    cuts = statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else [samples[0]] * 3
-    return {"median": cuts[1], "q1": cuts[0], "q3": cuts[2], "samples": list(samples)}
-
-
-def measure(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
-    """Everything measured, as plain data for JSON."""
+def measure(options: argparse.Namespace) -> timing.Tables:
+    """The speed of each setting, and the shares of its parts."""
     host = PluginHost.discover()
     settings = [Setting(*parts) for parts in product(options.sizes, options.patches, options.precisions)]
-    speeds: dict[Setting, list[float]] = {setting: [] for setting in settings}
     rates: dict[str, list[float]] = {name: [] for name in options.precisions}
-    found: dict[Setting, dict[str, Any]] = {}
+    flops: dict[Setting, float] = {}
+    parts: dict[Setting, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         recipes = {setting: recipe_of(setting, options, host, folder) for setting in settings}
         device = pick_device(recipes[settings[0]].train.device)
         if options.threads:
             torch.set_num_threads(options.threads)
         size = options.matrix or (2048 if device.type == "cpu" else 4096)
-        about = surroundings(options, device, seed=recipes[settings[0]].seed, matrix=size)
-        for repeat in range(options.repeats):
-            for precision in options.precisions:
-                rates[precision].append(matrix_rate(precision, size, device))
-            # There and back: a machine that gets slower slows every setting by the same.
-            for setting in settings if repeat % 2 == 0 else reversed(settings):
-                run = start(recipes[setting], host)
-                speeds[setting].append(clips_per_second(run, steps=options.steps, warmup=options.warmup))
-                if repeat == 0:
-                    found[setting] = anatomy(run, steps=options.steps)
-                say(f"{repeat + 1}/{options.repeats} {setting}: {speeds[setting][-1]:.3g} clips/s")
-                del run
-                gc.collect()  # models held in reference cycles: the next setting needs the memory
-    results = [result_of(setting, found[setting], speeds, rates) for setting in settings]
-    matrix = {name: quartiles(samples) for name, samples in rates.items()}
-    return {**about, "matrix_flops_per_second": matrix, "results": results}
 
+        def clips_per_second(setting: Setting, repeat: int) -> float:
+            if len(rates[setting.precision]) == repeat:  # once a round
+                rates[setting.precision].append(matrix_rate(setting.precision, size, device))
+            run = start(recipes[setting], host)
+            run.steps(options.warmup)
+            speed = options.steps * options.batch / run.seconds(options.steps)
+            if repeat == 0:
+                parts[setting] = seconds_by_part(run, options.steps)
+                flops[setting] = flops_per_clip(run)
+            del run
+            gc.collect()  # models held in reference cycles: the next setting needs the memory
+            return speed
 
-def result_of(
-    setting: Setting,
-    found: dict[str, Any],
-    speeds: dict[Setting, list[float]],
-    rates: dict[str, list[float]],
-) -> dict[str, Any]:
-    """One setting's numbers; `speedup` is against the first precision, timing by timing."""
-    first = Setting(setting.size, setting.patch, next(iter(rates)))
-    ratios = [mine / other for mine, other in zip(speeds[setting], speeds[first], strict=True)]
-    speed = quartiles(speeds[setting])
-    flops = found["flops_per_clip"]["step"] * speed["median"]
+        speeds = timing.in_turns(settings, options.repeats, clips_per_second)
+    rows = []
+    for setting in settings:
+        shapes = model_shapes(recipes[setting].audio, recipes[setting].model)
+        first = replace(setting, precision=options.precisions[0])
+        speed = Quartiles.of(speeds[setting])
+        rows.append({
+            **vars(setting),
+            "visible + masked": f"{shapes.num_visible} + {shapes.num_masked}",
+            "clips/s": speed,
+            "speed-up": Quartiles.ratio(speeds[setting], speeds[first]),
+            "GFLOP/clip": flops[setting] / 1e9,
+            "GFLOP/s": flops[setting] * speed.median / 1e9,
+            "of the matrix rate": flops[setting] * speed.median / statistics.median(rates[setting.precision]),
+        })  # fmt: skip
     return {
-        **vars(setting),
-        "clips_per_second": speed,
-        "speedup": quartiles(ratios),
-        "flops_per_second": flops,
-        "share_of_matrix_rate": flops / statistics.median(rates[setting.precision]),
-        **found,
+        "Speed of the training step": rows,
+        "Share of each part, % of the step's time": [
+            {**vars(setting), **{name: 100 * s / sum(found.values()) for name, s in found.items()}}
+            for setting, found in parts.items()
+        ],
+        f"Matrix product of {size} x {size}": [
+            {"precision": name, "GFLOP/s": Quartiles.of([rate / 1e9 for rate in found])}
+            for name, found in rates.items()
+        ],
     }
 
 
-def surroundings(
-    options: argparse.Namespace, device: torch.device, *, seed: int, matrix: int
-) -> dict[str, Any]:
-    """Where and how it was measured."""
-    names = ("crop_seconds", "batch", "steps", "warmup", "repeats", "workers", "overrides")
-    return {
-        "benchmark": "training step",
-        "recipe": RECIPE,
-        "options": {**{name: getattr(options, name) for name in names}, "seed": seed, "matrix": matrix},
-        **machine_and_versions(device),
-    }
+def seconds_by_part(run: Run, steps: int) -> dict[str, float]:
+    """Seconds per step of each part and of the rest, from the profiler.
+
+    On the CPU the time of the ranges; on a GPU the time of their kernels, but loading by the CPU's clock.
+    """
+    on_gpu = run.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if on_gpu else [ProfilerActivity.CPU]
+    # Backward in this thread, so that its kernels count for the range that is open in this thread.
+    with (
+        torch.autograd.set_multithreading_enabled(False),
+        profile(activities=activities, acc_events=True) as profiler,
+    ):
+        for _ in range(steps):
+            with record_function("m2dx::step"):
+                run.trainer.train_step(run.batches)
+        wait(run.device)
+    seconds = dict.fromkeys(("step", *PARTS), 0.0)
+    for event in profiler.events():
+        if event.device_type == torch.autograd.DeviceType.CPU and event.name.startswith("m2dx::"):
+            name = event.name.removeprefix("m2dx::")
+            kernels = on_gpu and name != "loading"
+            seconds[name] += (kernel_microseconds(event) if kernels else event.cpu_time_total) / 1e6 / steps
+    if on_gpu:
+        seconds["step"] += seconds["loading"]
+    whole = seconds.pop("step")
+    return {**seconds, "other": whole - sum(seconds.values())}
 
 
-def machine_and_versions(device: torch.device) -> dict[str, Any]:
-    """Where it was measured, and when."""
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": {
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
-            "cpu": cpu_name(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-            "system": f"{platform.system()} {platform.machine()}",
-        },
-        "versions": {
-            "m2dx": m2dx.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-    }
+def kernel_microseconds(event: FunctionEvent) -> float:
+    """Time of the GPU kernels that were started inside a range of the profiler.
+
+    Not the profiler's own total: that counts ranges which it shows on the GPU's time line as kernels too.
+    """
+    own = sum(float(kernel.duration) for kernel in event.kernels if kernel.name != event.name)
+    return own + sum(kernel_microseconds(child) for child in event.cpu_children)
 
 
-def cpu_name() -> str:
-    """The processor's name, as well as the system knows it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
+def flops_per_clip(run: Run) -> float:
+    """FLOPs per clip of forward and backward together (2 per multiply-add), from torch's counter."""
+    train, device = run.trainer.recipe.train, run.device
+    batch = next(run.batches).to(device)
+    counter = FlopCounterMode(display=False)
+    # The counter knows matrix products but not the CPU's fused attention; the plain kernel is made of the former.
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        with torch.autocast(device.type, dtype=DTYPES[train.precision], enabled=train.precision != "fp32"):
+            total = run.trainer.model(batch).total
+        total.backward()
+    run.trainer.optimizer.zero_grad(set_to_none=True)
+    return counter.get_total_flops() / len(batch.inputs)
+
+
+def matrix_rate(precision: str, size: int, device: torch.device) -> float:
+    """FLOP/s of one square matrix product of that size."""
+    left, right = (torch.randn(size, size, device=device, dtype=DTYPES[precision]) for _ in range(2))
+    for _ in range(2):  # the first one warms up
+        wait(device)
+        started = time.perf_counter()
+        for _ in range(4):
+            left @ right
+        wait(device)
+        seconds = (time.perf_counter() - started) / 4
+    return 2 * size**3 / seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints, writes; 1 where m2dx refuses a setting."""
-    options, errors = parse(arguments), Console(stderr=True)
-    try:
-        report = measure(options, lambda line: errors.print(line, highlight=False))
-    except M2dxError as error:
-        errors.print(str(error), style="red", markup=False, highlight=False)
-        return 1
-    show(report, Console(width=None if sys.stdout.isatty() else 140))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    if options.write:
-        write_page(options.write, report)
-    return 0
+    options = parse(arguments)
+    return timing.give(options, lambda: measure(options))
 
 
 if __name__ == "__main__":
