@@ -101,6 +101,7 @@ def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
 def _write(path: Path, x: Tensor, encoder: nn.Module, task: EvaluationTask) -> None:
     about = {"task": task.name, "encoder": type(encoder).__qualname__, "m2dx": package_version()}
     try:
-        replace_file(path, lambda file: file.write(save({"x": x.contiguous()}, metadata=about)), shared=True)
-    except OSError as error:
+        data = save({"x": x.contiguous()}, metadata=about)
+        replace_file(path, lambda file: file.write(data))
+    except (OSError, SafetensorError) as error:
         logger.warning("features are not kept: %s cannot be written: %s", path, error)

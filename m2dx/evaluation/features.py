@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from m2dx.model.precision import autocast
 from m2dx.recipe.schema import AudioSection
 
 READING_THREADS = 4
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -93,20 +96,23 @@ def audio_batches(task: EvaluationTask, sample_rate: int, batch_size: int) -> It
         wav = _read_unit(clip, task.unit_seconds, sample_rate)
         return torch.from_numpy(fit_length(wav, num_samples, short_clips=task.short_clips))
 
-    return read_ahead(task.clips, read, batch_size)
+    return read_ahead(in_batches(task.clips, batch_size), read)
 
 
-def read_ahead(clips: Sequence[Clip], read: Callable[[Clip], Tensor], batch_size: int) -> Iterator[Tensor]:
-    """Stacks (B, ...) of what `read` gives for the clips, in order; the next is read while the caller works."""
+def in_batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """The items in their order, `size` at a time; the last batch may be smaller."""
+    return [items[first : first + size] for first in range(0, len(items), size)]
+
+
+def read_ahead(batches: Iterable[Sequence[T]], read: Callable[[T], Tensor]) -> Iterator[Tensor]:
+    """Stacks (B, ...) of what `read` gives for the items of each batch; the next is read while the caller works."""
     with ThreadPoolExecutor(READING_THREADS) as pool:
-
-        def start(clips: Sequence[Clip]) -> list[Future[Tensor]]:
-            return [pool.submit(read, clip) for clip in clips]
-
-        following = start(clips[:batch_size])
-        for first in range(0, len(clips), batch_size):
-            current, following = following, start(clips[first + batch_size : first + 2 * batch_size])
+        waiting = ([pool.submit(read, item) for item in batch] for batch in batches)
+        current = next(waiting, None)
+        while current is not None:
+            following = next(waiting, None)
             yield torch.stack([future.result() for future in current])
+            current = following
 
 
 def _read_unit(clip: Clip, unit_seconds: float, sample_rate: int) -> NDArray[np.float32]:

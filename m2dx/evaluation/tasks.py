@@ -21,7 +21,7 @@ from m2dx.data.images import read_image
 from m2dx.data.reading import probe, read_wav
 from m2dx.encoder.images import ImageEncoder
 from m2dx.evaluation.feature_cache import FeatureCache
-from m2dx.evaluation.features import READING_THREADS, audio_batches, extract, read_ahead
+from m2dx.evaluation.features import READING_THREADS, audio_batches, extract, in_batches, read_ahead
 from m2dx.evaluation.splits import SPLITS, divide, shared_groups
 
 logger = logging.getLogger(__name__)
@@ -301,4 +301,4 @@ class ImageTask(ClipTask):
         """
         if not isinstance(encoder, ImageEncoder):
             raise RecipeError(f"evaluation task {self.name!r}: images need an encoder of images")
-        return read_ahead(self.clips, lambda clip: encoder.load(clip.path), batch_size)
+        return read_ahead(in_batches(self.clips, batch_size), lambda clip: encoder.load(clip.path))

@@ -11,9 +11,9 @@ from m2dx.contract.errors import AudioError, CheckpointError, RecipeError, Train
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import random_encoder
 from m2dx.evaluation.features import MeanLogMel
-from m2dx.evaluation.finetuning.augmentation import StepRandom
+from m2dx.evaluation.finetuning.augmentation import Augmentation, StepRandom
 from m2dx.evaluation.finetuning.evaluator import Finetune
-from m2dx.evaluation.finetuning.examples import AudioExamples, Augmentation
+from m2dx.evaluation.finetuning.examples import AudioExamples
 from m2dx.evaluation.finetuning.training import Run
 from m2dx.evaluation.tasks import ClipTask
 from m2dx.recipe.schema import AudioSection, ModelSection

@@ -20,7 +20,8 @@ from m2dx.contract.errors import RecipeError
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.finetuned import FinetunedNetwork, Head, NetworkFolder
 from m2dx.evaluation.features import device_of
-from m2dx.evaluation.finetuning.examples import AudioExamples, Augmentation, Examples, FeatureExamples
+from m2dx.evaluation.finetuning.augmentation import Augmentation
+from m2dx.evaluation.finetuning.examples import AudioExamples, Examples, FeatureExamples
 from m2dx.evaluation.finetuning.training import (
     WEIGHT_DECAY,
     Division,

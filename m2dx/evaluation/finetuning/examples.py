@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -16,18 +14,8 @@ from m2dx.contract.components import ClipEncoder, EvaluationTask
 from m2dx.contract.errors import AudioError
 from m2dx.data.crops import read_crop
 from m2dx.encoder.audio import AudioEncoder
-from m2dx.evaluation.features import READING_THREADS, device_of
-from m2dx.evaluation.finetuning.augmentation import StepRandom, mask_stripes, mixup, random_resize_crop
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What is done to training clips; see `Finetune`."""
-
-    mixup: float = 0.0
-    random_resize_crop: bool = False
-    freq_mask: int = 0
-    time_mask: int = 0
+from m2dx.evaluation.features import device_of, read_ahead
+from m2dx.evaluation.finetuning.augmentation import Augmentation, StepRandom, mixup
 
 
 class Examples(Protocol):
@@ -89,7 +77,7 @@ class AudioExamples:
             targets = self.targets[rows].to(self.device)
             if self.augmentation.mixup:
                 wav, targets = mixup(wav, targets, alpha=self.augmentation.mixup, random=draws.mixup)
-            yield self._augmented(self._logmel(wav), draws), targets
+            yield self.augmentation.of_logmel(self._logmel(wav), draws), targets
 
     def plain(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         for wav in self._wavs(batches, [np.zeros(len(rows)) for rows in batches]):
@@ -99,28 +87,14 @@ class AudioExamples:
     def _logmel(self, wav: Tensor) -> Tensor:
         return self.encoder.standard_logmel(wav)
 
-    def _augmented(self, logmel: Tensor, random: StepRandom) -> Tensor:
-        how = self.augmentation
-        if how.freq_mask or how.time_mask:
-            logmel = mask_stripes(logmel, mels=how.freq_mask, frames=how.time_mask, random=random.masks)
-        if how.random_resize_crop:
-            logmel = random_resize_crop(logmel, random=random.resize)
-        return logmel
-
     def _wavs(self, batches: Sequence[Tensor], positions: Sequence[NDArray[np.float64]]) -> Iterator[Tensor]:
         """Waveforms (B, N) of each batch; the next one is read while the caller works on the last."""
-        with ThreadPoolExecutor(READING_THREADS) as pool:
-
-            def start(number: int) -> list[Future[NDArray[np.float32]]]:
-                if number == len(batches):
-                    return []
-                pairs = zip(batches[number].tolist(), positions[number].tolist(), strict=True)
-                return [pool.submit(self._read, row, position) for row, position in pairs]
-
-            following = start(0)
-            for number in range(len(batches)):
-                current, following = following, start(number + 1)
-                yield torch.from_numpy(np.stack([future.result() for future in current])).to(self.device)
+        pairs = (
+            list(zip(rows.tolist(), places.tolist(), strict=True))
+            for rows, places in zip(batches, positions, strict=True)
+        )
+        for wav in read_ahead(pairs, lambda pair: torch.from_numpy(self._read(*pair))):
+            yield wav.to(self.device)
 
     def _read(self, row: int, position: float) -> NDArray[np.float32]:
         clip = self.task.clips[row]
