@@ -165,22 +165,15 @@ def encoders_to_compare(
     """
     device = pick_device(recipe.train.device)
     encoder = encoder.to(device)
-    if isinstance(encoder, ImageEncoder):
-        wanted = {PRETRAINED, *recipe.evaluation.baselines}
-        of_images: dict[str, Callable[[int], Any]] = {
-            PRETRAINED: lambda seed: encoder,
-            "random_weights": lambda seed: random_like(encoder, seed=seed).to(device),
-        }
-        return {name: make for name, make in of_images.items() if name in wanted}
-    mean_logmel = MeanLogMel(recipe.audio).to(device)
-    makers: dict[str, Callable[[int], ClipEncoder]] = {
-        "random_weights": lambda seed: random_like(encoder, seed=seed).to(device),
-        "mean_logmel": lambda seed: mean_logmel,
-    }
-    return {
+    makers: dict[str, Callable[[int], Any]] = {
         PRETRAINED: lambda seed: encoder,
-        **{name: makers[name] for name in recipe.evaluation.baselines},
+        "random_weights": lambda seed: random_like(encoder, seed=seed).to(device),
     }
+    if isinstance(encoder, AudioEncoder):
+        mean_logmel = MeanLogMel(recipe.audio).to(device)
+        makers["mean_logmel"] = lambda seed: mean_logmel
+    wanted = (PRETRAINED, *recipe.evaluation.baselines)
+    return {name: makers[name] for name in wanted if name in makers}
 
 
 def source_of(folder: Path) -> Source:

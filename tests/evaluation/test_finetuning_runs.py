@@ -100,7 +100,7 @@ def test_without_a_validation_split_all_but_the_test_part_is_trained_on(encoder,
     seen = []
 
     def finish(self, checkpoint=None):
-        seen.append(self.division)
+        seen.append(self.clips)
         return original(self, checkpoint)
 
     original = Run.finish

@@ -24,11 +24,11 @@ from m2dx.evaluation.finetuning.augmentation import Augmentation
 from m2dx.evaluation.finetuning.examples import AudioExamples, Examples, FeatureExamples
 from m2dx.evaluation.finetuning.training import (
     WEIGHT_DECAY,
-    Division,
     OptimizerName,
     Outcome,
     Precision,
     Run,
+    RunClips,
     TrainingSettings,
 )
 from m2dx.evaluation.metrics import summarise
@@ -195,7 +195,7 @@ class Finetune(Evaluator):
         run = Run(
             build,
             examples,
-            _division(task, fold),
+            _run_clips(task, fold),
             self.settings,
             device=device_of(encoder),
             seed=seed,
@@ -253,7 +253,7 @@ def _parts(task: EvaluationTask, fold: Fold) -> tuple[Rows, Rows, Rows]:
     return np.sort(np.concatenate([fold.train, fold.valid])), np.empty(0, dtype=np.int64), fold.test
 
 
-def _division(task: EvaluationTask, fold: Fold) -> Division:
+def _run_clips(task: EvaluationTask, fold: Fold) -> RunClips:
     train, valid, test = map(torch.from_numpy, _parts(task, fold))
     if len(train) < 2:
         raise RecipeError(
@@ -261,7 +261,7 @@ def _division(task: EvaluationTask, fold: Fold) -> Division:
             f"or more, but has {len(train)}"
         )
     targets = torch.from_numpy(task.targets())
-    return Division(
+    return RunClips(
         train=train,
         weights=torch.tensor([task.clips[row].weight for row in train.tolist()], dtype=torch.float64),
         valid=valid if len(valid) else None,

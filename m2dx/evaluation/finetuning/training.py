@@ -47,7 +47,7 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Division:
+class RunClips:
     """The clips of one run, by row of the task."""
 
     train: Tensor
@@ -79,7 +79,7 @@ class Run:
         self,
         build: Callable[[], nn.Module],
         examples: Examples,
-        division: Division,
+        clips: RunClips,
         settings: TrainingSettings,
         *,
         device: torch.device,
@@ -87,7 +87,7 @@ class Run:
         what: str,
     ) -> None:
         """`build` makes the network, its random weights from torch's generator; `what` names the run in the log."""
-        self.examples, self.division, self.settings = examples, division, settings
+        self.examples, self.clips, self.settings = examples, clips, settings
         self.device, self.seed, self.what = device, seed, what
         with own_random(device, seed, 0):
             self.network = build().to(device)
@@ -96,8 +96,8 @@ class Run:
         )
         self.epoch = 0  # done
         self.best: tuple[float, int, dict[str, Tensor]] | None = None
-        clips = len(division.train)
-        self.epoch_size = clips if settings.epoch_size is None else settings.epoch_size
+        num_clips = len(clips.train)
+        self.epoch_size = num_clips if settings.epoch_size is None else settings.epoch_size
         self.batch_size = min(settings.batch_size, self.epoch_size)
         self.steps_per_epoch = self.epoch_size // self.batch_size
 
@@ -125,7 +125,7 @@ class Run:
         if self.best is not None:
             self.network.load_state_dict(self.best[2])
         valid, epoch = (None, self.epoch) if self.best is None else self.best[:2]
-        outcome = Outcome(self.score(self.division.test), epoch, valid)
+        outcome = Outcome(self.score(self.clips.test), epoch, valid)
         if folder is not None:
             assert isinstance(self.network, FinetunedNetwork)
             folder.write(self.network, {"score": outcome.score, "epoch": epoch})
@@ -137,13 +137,13 @@ class Run:
     def train_epoch(self) -> None:
         """Trains an epoch, and scores it on the validation part, if there is one."""
         order = epoch_order(
-            len(self.division.train),
+            len(self.clips.train),
             self.epoch_size,
             seed=self.seed,
             epoch=self.epoch,
-            weights=None if self.settings.epoch_size is None else self.division.weights,
+            weights=None if self.settings.epoch_size is None else self.clips.weights,
         )
-        batches = self.division.train[order[: self.steps_per_epoch * self.batch_size]].split(self.batch_size)
+        batches = self.clips.train[order[: self.steps_per_epoch * self.batch_size]].split(self.batch_size)
         random = [StepRandom.of(self.seed, epoch=self.epoch, step=step) for step in range(len(batches))]
         total = torch.zeros((), device=self.device)
         self.network.train()
@@ -157,8 +157,8 @@ class Run:
                 f"{self.what}: the loss must be finite, but is {loss} in epoch {self.epoch}; lower `lr`"
             )
         logger.info("%s: epoch %d/%d: loss %.4f", self.what, self.epoch, self.settings.epochs, loss)
-        if self.division.valid is not None:
-            score = self.score(self.division.valid)
+        if self.clips.valid is not None:
+            score = self.score(self.clips.valid)
             logger.info("%s: epoch %d: validation score %.4f", self.what, self.epoch, score)
             if self.best is None or score > self.best[0]:
                 self.best = (score, self.epoch, copy.deepcopy(self.network.state_dict()))
@@ -180,7 +180,7 @@ class Run:
         for some, wanted in zip(inputs.tensor_split(pieces), targets.tensor_split(pieces), strict=True):
             with autocast(settings.precision, self.device):
                 logits = self.network(some, random=random)
-            share = classification_loss(logits, wanted, multi_label=self.division.multi_label) * (
+            share = classification_loss(logits, wanted, multi_label=self.clips.multi_label) * (
                 len(some) / len(inputs)
             )
             share.backward()
@@ -197,7 +197,7 @@ class Run:
         for inputs in self.examples.plain(batches):
             with autocast(self.settings.precision, self.device):
                 logits.append(self.network(inputs).float().cpu())
-        return score_of(torch.cat(logits).numpy(), self.division.y[rows])
+        return score_of(torch.cat(logits).numpy(), self.clips.y[rows])
 
     def state(self) -> dict[str, Any]:
         """What `load_state` needs to go on as if there had been no stop."""
