@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SomeEncoder = TypeVar("SomeEncoder", "AudioEncoder", "ImageEncoder")
+SomeEncoder = TypeVar("SomeEncoder", bound="AudioEncoder | ImageEncoder")
 LongClips = Literal["split", "interpolate"]
 
 
@@ -170,7 +170,7 @@ def random_like(encoder: SomeEncoder, *, seed: int) -> SomeEncoder:
     alike = copy.deepcopy(encoder, {id(encoder.encoder): network})  # with the network in the place of a copy
     if isinstance(alike, AudioEncoder):
         alike.head = None
-    return alike.cpu().eval()
+    return cast(SomeEncoder, alike.cpu().eval())
 
 
 def _random_network(grid: PatchGrid, size: ViTSize, seed: int) -> Encoder:
