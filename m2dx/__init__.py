@@ -16,6 +16,9 @@ if TYPE_CHECKING:
         EvaluationTask,
         Evaluator,
         Loss,
+        Mask,
+        MaskedModel,
+        MaskedModelOutput,
         Masking,
         NoiseSource,
         OfflineEncoder,
@@ -69,6 +72,9 @@ __all__ = [
     "ImageError",
     "Loss",
     "M2dxError",
+    "Mask",
+    "MaskedModel",
+    "MaskedModelOutput",
     "Masking",
     "NoiseSource",
     "OfflineEncoder",
@@ -103,8 +109,9 @@ _MODULES = {
     "m2dx.data.reading": "audio_seconds read_wav",
     "m2dx.data.tables": "read_table",
     "m2dx.encoder.classifier": "AudioClassifier load_classifier",
-    "m2dx.contract.components": "Clip ClipEncoder Crop DataInfo Dataset EvaluationTask Evaluator Loss Masking "
-    "NoiseSource OfflineEncoder OnlineMapper Score TaskInfo TaskShapes Views Waveforms",
+    "m2dx.contract.components": "Clip ClipEncoder Crop DataInfo Dataset EvaluationTask Evaluator Loss Mask "
+    "MaskedModel MaskedModelOutput Masking NoiseSource OfflineEncoder OnlineMapper Score TaskInfo TaskShapes Views "
+    "Waveforms",
     "m2dx.encoder.audio": "AudioEncoder load_encoder",
     "m2dx.contract.errors": "AudioError CheckpointError ImageError M2dxError PluginError RecipeError TrainingError",
     "m2dx.evaluation.features": "Standardiser",

@@ -8,7 +8,7 @@ in (frequency, time) order. A component's positional `__init__` arguments come f
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
@@ -99,6 +99,46 @@ class TaskShapes:
     embed_dim: int  # D, of one token
     target_frames: int | None  # S; None: one target per clip
     target_dim: int  # C
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The patches of each clip of a batch, visible ones first. Patch f of frequency and t of time has index f*T + t."""
+
+    ids_shuffle: Tensor  # (B, P), a permutation per clip
+    num_visible: int  # V
+
+    @property
+    def visible(self) -> Tensor:
+        """(B, V) indices of the visible patches."""
+        return self.ids_shuffle[:, : self.num_visible]
+
+    @property
+    def masked(self) -> Tensor:
+        """(B, P - V) indices of the masked patches."""
+        return self.ids_shuffle[:, self.num_visible :]
+
+    @property
+    def restore(self) -> Tensor:
+        """(B, P) indices that bring `cat(visible, masked)` back to the order of the patches."""
+        return self.ids_shuffle.argsort(dim=1)
+
+    @property
+    def is_masked(self) -> Tensor:
+        """(B, P) bool in the order of the patches, true where masked."""
+        flags = torch.ones_like(self.ids_shuffle, dtype=torch.bool)
+        return flags.scatter(1, self.visible, torch.zeros_like(self.visible, dtype=torch.bool))
+
+
+@dataclass(frozen=True)
+class MaskedModelOutput:
+    """What one forward pass of a method gives."""
+
+    loss: Tensor  # scalar
+    latent: Tensor  # (B, 1 + V, D), the online encoder's output on visible patches, class token first
+    prediction: Tensor  # M2D: (B, P - V, D), masked patches; MSM-MAE: (B, P, patch values), all patches
+    target: Tensor  # what the prediction is compared with, masked patches only, standardised where asked
+    tokens: Tensor | None  # (B, P, D), h-hat in frequency-major order (M2D-X, III-B1); None: not asked for
 
 
 @dataclass(frozen=True)
@@ -223,6 +263,47 @@ class EvaluationTask(Protocol):
     def batches(self, encoder: ClipEncoder, batch_size: int) -> Iterator[Tensor]:
         """The clips in order as the encoder wants them: audio (B, N) of `unit_seconds`, images (B, C, H, W)."""
         ...
+
+
+class MaskedModel(nn.Module, abc.ABC):
+    """A method of masked pre-training, such as M2D or MSM-MAE.
+
+    What the engine offers to `__init__`: `grid` (`m2dx.model.patches.PatchGrid`) of the input; `size` and `predictor`,
+    the sizes of encoder and predictor in the recipe (`m2dx.model.vit.ViTSize`); `with_tokens`, whether there are tasks,
+    which need h-hat. Weights come from torch's global generator, so that the recipe's seed gives them.
+    """
+
+    name: ClassVar[str]
+    predictor_sizes: ClassVar[Mapping[str, int]] = {}
+    """Defaults of `model.predictor` (`embed_dim`, `depth`, `num_heads`) where they differ from M2D's."""
+    reconstructs: ClassVar[bool] = False
+    """Whether `prediction` has the input's values, (B, P, values of a patch), so that they can be drawn."""
+    fitting_parts: ClassVar[Mapping[str, str]] = {"online": "online encoder"}
+    """Children whose weights in a file of `init_from` must fit, with names for people. Others may start at random."""
+
+    online: nn.Module
+    """The encoder that tasks, exports and scores use: an `m2dx.model.vit.Encoder` of the grid and the size offered."""
+    standardise_target: bool = False
+    """Whether each target loses its own mean and spread, so that `prediction` has to get them back to be drawn."""
+
+    @abc.abstractmethod
+    def forward(self, logmel: Tensor, mask: Mask, *, with_tokens: bool = True) -> MaskedModelOutput:
+        """Loss and features of a batch: logmel (B, 1, M, L), standardised and perhaps noisy; images (B, C, H, W)."""
+
+    def after_step(self, ema_decay: float) -> Mapping[str, float]:
+        """What follows an optimizer step, such as a moving average; gives what the line of metrics shows of it.
+
+        `ema_decay`: the step's value between those of `model.ema_decay`.
+        """
+        return {}
+
+    def complete_start(self, missing: Sequence[str]) -> Mapping[str, str]:
+        """Starts children that a file of `init_from` lacks from those that it has; child -> what was done, in words."""
+        return {}
+
+    def transformers(self) -> list[nn.Module]:
+        """Modules with `blocks`, in the order of the forward pass: each is compiled, its blocks are sharded."""
+        return [part for part in self.modules() if isinstance(getattr(part, "blocks", None), nn.ModuleList)]
 
 
 class OfflineEncoder(nn.Module, abc.ABC):
@@ -353,6 +434,7 @@ class Evaluator(abc.ABC):
 
 
 KINDS: dict[str, type] = {
+    "method": MaskedModel,
     "offline_encoder": OfflineEncoder,
     "online_mapper": OnlineMapper,
     "loss": Loss,
@@ -364,6 +446,7 @@ KINDS: dict[str, type] = {
 """Kind -> base class. The hook of a kind is its plural, e.g. `offline_encoders`, `losses`."""
 
 OFFERED: dict[str, frozenset[str]] = {
+    "method": frozenset({"grid", "size", "predictor", "with_tokens"}),
     "offline_encoder": frozenset({"data"}),
     "online_mapper": frozenset({"shapes"}),
     "loss": frozenset(),

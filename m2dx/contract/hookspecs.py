@@ -13,6 +13,11 @@ hookimpl = pluggy.HookimplMarker("m2dx")
 
 
 @hookspec
+def methods() -> list[type]:  # type: ignore[empty-body]
+    """Subclasses of `MaskedModel`: what is predicted of the masked patches, and how it is learned."""
+
+
+@hookspec
 def offline_encoders() -> list[type]:  # type: ignore[empty-body]
     """Subclasses of `OfflineEncoder`: training signals for the tasks beside M2D."""
 

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -21,11 +21,14 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PydanticSchemaGenerationError,
     TypeAdapter,
     ValidationError,
     create_model,
+    model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from m2dx.contract.paths import RecipePath
@@ -51,6 +54,14 @@ class ComponentSpec(Section):
 
     name: str
     """Name of the component; `m2dx plugins` lists those that are installed."""
+
+    component: ClassVar[type | None] = None  # of the model of an installed component: its class
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_name(cls, value: Any) -> Any:
+        """A name alone stands for the component without options."""
+        return {"name": value} if isinstance(value, str) else value
 
     def options(self) -> dict[str, Any]:
         """The options, without the name."""
@@ -141,7 +152,9 @@ def option_model(kind: str, component: Any, options: Mapping[str, inspect.Parame
         fields[name] = (annotation, Field(default=default, description=docs.get(name)))
     title = f"{kind}_{component.name}"
     doc = _first_line(component)
-    return create_model(title, __base__=ComponentSpec, __doc__=doc, __cls_kwargs__=NO_SOURCE, **fields)
+    model = create_model(title, __base__=ComponentSpec, __doc__=doc, __cls_kwargs__=NO_SOURCE, **fields)
+    model.component = component
+    return model
 
 
 def _annotations(component: type, options: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
@@ -222,7 +235,23 @@ class ComponentUnion:
             choices or {"<>": handler.generate_schema(ComponentSpec)}, discriminator=self._tag
         )
 
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        plain = [
+            name
+            for name, model in self.models.items()
+            if not any(info.is_required() for key, info in model.model_fields.items() if key != "name")
+        ]
+        described = handler(schema)
+        if not plain:
+            return described
+        return {"oneOf": [{"enum": plain}, *described.get("oneOf", [described])]}
+
     @staticmethod
     def _tag(value: Any) -> str | None:
-        name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+        if isinstance(value, dict):
+            name = value.get("name")
+        else:
+            name = value if isinstance(value, str) else getattr(value, "name", None)
         return None if name is None or name == "" else f"<{name}>"

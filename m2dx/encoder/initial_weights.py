@@ -11,11 +11,10 @@ from rich.table import Table
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from m2dx.contract.components import MaskedModel
 from m2dx.contract.errors import CheckpointError, RecipeError
-from m2dx.model.m2d import M2D
-from m2dx.model.mae import MSMMAE
 from m2dx.model.patches import PatchGrid, sincos_positions
-from m2dx.model.vit import Predictor
+from m2dx.model.vit import Predictor, encoder_of
 from m2dx.recipe.schema import AudioSection, ImageSection
 
 if TYPE_CHECKING:
@@ -36,33 +35,32 @@ class InitialPart:
 
 @torch.no_grad()
 def load_initial_weights(
-    model: M2D | MSMMAE, weights: Weights, source: AudioSection | ImageSection
+    model: MaskedModel, weights: Weights, source: AudioSection | ImageSection
 ) -> list[InitialPart]:
-    """Starts the online encoder, and target and predictor where the file has them, from pre-trained weights.
+    """Starts the online encoder, and the method's other parts where the file has them, from pre-trained weights.
 
-    Where the file has no target network, the target starts as a copy of the online one: next to a trained encoder, a
-    random target would undo what it knows. A predictor of another size keeps its random start. Positions of another
-    grid are computed anew if the file's are the fixed sine-cosine ones, and resampled otherwise.
-    Raises `RecipeError`, with every difference, where the online encoder is of another size, patch or mel count, or of
-    another number of channels;
-    `CheckpointError` where tensors are missing.
+    The method may start parts that the file lacks from those that it has, as M2D does its target network. A part of
+    another size, such as a predictor, keeps its random start. Positions of another grid are computed anew if the file's
+    are the fixed sine-cosine ones, and resampled otherwise. Raises `RecipeError`, with every difference, where the
+    online encoder is of another size, patch or mel count, or of another number of channels; `CheckpointError` where
+    tensors are missing.
     """
     _check_sizes(model, weights, source)
-    parts = [_load_part("online encoder", model.online, weights.part("online"), weights.config.grid)]
-    if isinstance(model, M2D):
-        target = weights.part("target")
-        if target:
-            parts.append(_load_part("target network", model.target, target, weights.config.grid))
+    parts: dict[str, InitialPart] = {}
+    children = {name: child for name, child in model.named_children() if child.state_dict()}
+    for name, child in children.items():
+        state, label = weights.part(name), model.fitting_parts.get(name, name)
+        if name == "online" or (name in model.fitting_parts and state):
+            parts[name] = _load_part(label, child, state, weights.config.grid)
+        elif isinstance(child, Predictor):
+            parts[name] = _load_predictor(label, child, state, weights)
         else:
-            model.target.load_state_dict(model.online.trunk.state_dict())
-            count = len(model.target.state_dict())
-            parts.append(InitialPart("target network", count, 0, "not in the file: a copy of the online one"))
-    parts.append(_load_predictor(model.predictor, weights))
-    if isinstance(model, MSMMAE) and model.to_latent is not None:
-        parts.append(
-            _load_fitting("to_latent", model.to_latent, weights.part("to_latent"), weights.config.grid)
-        )
-    return parts
+            parts[name] = _load_fitting(label, child, state, weights.config.grid)
+    missing = [name for name, part in parts.items() if not part.loaded]
+    for name, done in model.complete_start(missing).items():
+        count, label = len(children[name].state_dict()), parts[name].part
+        parts[name] = InitialPart(label, count, 0, f"not in the file: {done}")
+    return list(parts.values())
 
 
 def initial_weights_table(
@@ -96,8 +94,8 @@ def initial_weights_table(
     return table
 
 
-def _check_sizes(model: M2D | MSMMAE, weights: Weights, source: AudioSection | ImageSection) -> None:
-    encoder = model.online
+def _check_sizes(model: MaskedModel, weights: Weights, source: AudioSection | ImageSection) -> None:
+    encoder = encoder_of(model)
     have = {
         "model.patch_size": (encoder.grid.patch_size, weights.config.grid.patch_size),
         "channels of the input": (encoder.grid.in_chans, weights.config.grid.in_chans),
@@ -119,7 +117,9 @@ def _check_sizes(model: M2D | MSMMAE, weights: Weights, source: AudioSection | I
         raise RecipeError(f"init_from: {weights.path} does not fit the recipe's model:\n" + "\n".join(wrong))
 
 
-def _load_predictor(predictor: Predictor, weights: Weights) -> InitialPart:
+def _load_predictor(
+    part: str, predictor: Predictor, state: Mapping[str, Tensor], weights: Weights
+) -> InitialPart:
     heads = predictor.size.num_heads
     theirs = (
         weights.about["recipe"]["model"]["predictor"]["num_heads"]
@@ -128,8 +128,8 @@ def _load_predictor(predictor: Predictor, weights: Weights) -> InitialPart:
     )
     if theirs != heads:  # shapes would not tell
         why = f"{theirs} heads in the file, {heads} here"
-        return InitialPart("predictor", 0, len(predictor.state_dict()), f"{why}: starts at random")
-    return _load_fitting("predictor", predictor, weights.part("predictor"), weights.config.grid)
+        return InitialPart(part, 0, len(predictor.state_dict()), f"{why}: starts at random")
+    return _load_fitting(part, predictor, state, weights.config.grid)
 
 
 def _load_fitting(part: str, module: nn.Module, state: Mapping[str, Tensor], grid: PatchGrid) -> InitialPart:

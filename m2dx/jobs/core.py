@@ -8,6 +8,8 @@ from m2dx.evaluation.finetuning.evaluator import Finetune
 from m2dx.evaluation.knn import Knn
 from m2dx.evaluation.linear import Linear
 from m2dx.model.losses import BCE, MSE, CrossEntropy, NormMSE
+from m2dx.model.m2d import M2D, M2DAllPatches
+from m2dx.model.mae import MSMMAE
 from m2dx.model.mappers import LinearMapper, PoolLinearMapper
 from m2dx.model.masking import (
     ChessboardMasking,
@@ -18,6 +20,11 @@ from m2dx.model.masking import (
     VerticalMasking,
 )
 from m2dx.model.offline_encoders import Labels, LogSpectrum
+
+
+@hookimpl
+def methods() -> list[type]:
+    return [M2D, M2DAllPatches, MSMMAE]
 
 
 @hookimpl

@@ -13,7 +13,6 @@ from m2dx.contract.host import PluginHost
 from m2dx.memory.live import LiveMemory, as_fake, storage_bytes
 from m2dx.memory.made_up import Labels, MadeUpCrops, batch_bytes
 from m2dx.model.build import build_masked_model, build_task, build_views, check_task_names
-from m2dx.model.m2d import M2D
 from m2dx.model.multitask import MultiTask
 from m2dx.model.precision import autocast
 from m2dx.model.shapes import model_shapes
@@ -76,8 +75,7 @@ def estimate_memory(recipe: Recipe, labels: Labels, host: PluginHost, *, process
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     model = fake_model(recipe, made_up, host, mode)
     trained = [p for p in model.parameters() if p.requires_grad]
-    masked = model.masked_model
-    target = list(masked.target.parameters()) if isinstance(masked, M2D) else []
+    target = [p for p in model.masked_model.parameters() if not p.requires_grad]
     frozen = [p for p in model.parameters() if not p.requires_grad] + list(model.buffers())
     weights, of_target = storage_bytes(trained), storage_bytes(target)
     moments, left_out = _moments(model, made_up, recipe, mode)
@@ -120,12 +118,12 @@ def fake_model(recipe: Recipe, made_up: MadeUpCrops, host: PluginHost, mode: Fak
     for part in (views, *tasks.values()):
         as_fake(part, mode)
     with mode:
-        masked_model = build_masked_model(recipe.input, recipe.model, with_tokens=bool(tasks))
+        masked_model = build_masked_model(recipe.input, recipe.model, host, with_tokens=bool(tasks))
     model = MultiTask(
         views,
         masked_model,
         tasks,
-        method=recipe.model.method,
+        method=recipe.model.method.name,
         num_visible=shapes.num_visible,
         weight=recipe.model.weight,
     )
@@ -158,7 +156,7 @@ def _moments(
 def _without_tasks(model: MultiTask, recipe: Recipe) -> MultiTask:
     alone: Mapping[str, Any] = {}
     return MultiTask(
-        model.views, model.masked_model, alone, method=recipe.model.method, num_visible=model.num_visible
+        model.views, model.masked_model, alone, method=model.method, num_visible=model.num_visible
     ).train()
 
 

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from m2dx.contract.components import DataInfo, TaskShapes, Views, Waveforms
+from m2dx.contract.components import DataInfo, MaskedModel, TaskShapes, Views, Waveforms
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.host import CORE
-from m2dx.model.m2d import M2D
-from m2dx.model.mae import MSMMAE
 from m2dx.model.masking import MaskDraw, RandomMasking
 from m2dx.model.multitask import MultiTask, Task
 from m2dx.model.shapes import ModelShapes, build_logmel, model_shapes
 from m2dx.model.trial import Part, check_declaration, declared_frames, try_task
 from m2dx.model.views import DataStatistics, ImageStatistics, ImageViews, ViewMaker
-from m2dx.model.vit import ViTSize
+from m2dx.model.vit import ViTSize, encoder_of
 from m2dx.recipe.schema import AudioSection
 
 if TYPE_CHECKING:
@@ -51,9 +49,9 @@ def build_masking(recipe: Recipe, host: PluginHost) -> MaskDraw:
 
 
 def build_masked_model(
-    source: AudioSection | ImageSection, model: ModelSection, *, with_tokens: bool
-) -> M2D | MSMMAE:
-    """M2D or MSM-MAE with fresh weights from torch's global generator; `with_tokens`: h-hat for tasks is wanted."""
+    source: AudioSection | ImageSection, model: ModelSection, host: PluginHost, *, with_tokens: bool
+) -> MaskedModel:
+    """The recipe's method with weights from torch's global generator; `with_tokens`: h-hat for tasks is wanted."""
     shapes = model_shapes(source, model)
     predictor = ViTSize(**model.predictor.model_dump())
     for name, size in (("model.size", shapes.size), ("model.predictor", predictor)):
@@ -62,23 +60,16 @@ def build_masked_model(
                 f"{name}: embed_dim must be a multiple of 4 and of num_heads, but is {size.embed_dim} "
                 f"with {size.num_heads} heads"
             )
-    if model.method == "msm_mae":
-        return MSMMAE(
-            shapes.grid,
-            shapes.size,
-            predictor,
-            standardise_target=bool(model.standardise_target),
-            with_tokens=with_tokens,
-        )
-    return M2D(
-        shapes.grid,
-        shapes.size,
-        predictor,
-        target_input=model.target_input,
-        target_init=model.target_init,
-        loss=model.loss,
-        standardise_target=model.standardise_target is not False,
+    masked_model: MaskedModel = host.build(
+        "method",
+        model.method,
+        grid=shapes.grid,
+        size=shapes.size,
+        predictor=predictor,
+        with_tokens=with_tokens,
     )
+    encoder_of(masked_model)  # that it has one
+    return masked_model
 
 
 def build_task(
@@ -124,7 +115,7 @@ def build_task(
 def check_task_names(recipe: Recipe) -> None:
     """RecipeError where a task has the name of the method, whose loss it would hide, or one that torch reserves."""
     for name in recipe.tasks:
-        if name == recipe.model.method or hasattr(nn.ModuleDict(), name):
+        if name == recipe.model.method.name or hasattr(nn.ModuleDict(), name):
             raise RecipeError(f"tasks.{name}: {name!r} is a reserved name; give the task another one")
 
 
@@ -144,13 +135,13 @@ def build_model(
     shapes = model_shapes(recipe.input, recipe.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        masked_model = build_masked_model(recipe.input, recipe.model, with_tokens=bool(recipe.tasks))
+        masked_model = build_masked_model(recipe.input, recipe.model, host, with_tokens=bool(recipe.tasks))
         tasks = {name: build_task(name, task, shapes, data, host) for name, task in recipe.tasks.items()}
     model = MultiTask(
         build_views(recipe, statistics),
         masked_model,
         tasks,
-        method=recipe.model.method,
+        method=recipe.model.method.name,
         num_visible=shapes.num_visible,
         weight=recipe.model.weight,
     )

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from m2dx.contract.components import Mask, MaskedModel, MaskedModelOutput
 from m2dx.model.losses import MSE, NormMSE, standardise
-from m2dx.model.masking import Mask, gather_tokens, restore_order
+from m2dx.model.masking import gather_tokens, restore_order
 from m2dx.model.patches import PatchGrid
 from m2dx.model.vit import Encoder, Predictor, Trunk, ViTSize
 
 
-@dataclass(frozen=True)
-class MaskedModelOutput:
-    """What one forward pass of M2D or MSM-MAE gives."""
-
-    loss: Tensor  # scalar
-    latent: Tensor  # (B, 1 + V, D), the online encoder's output on visible patches, class token first
-    prediction: Tensor  # M2D: (B, P - V, D), masked patches; MSM-MAE: (B, P, patch values), all patches
-    target: Tensor  # what the prediction is compared with, masked patches only, standardised where asked
-    tokens: Tensor | None  # (B, P, D), h-hat in frequency-major order (M2D-X, III-B1); None: not asked for
-
-
-class M2D(nn.Module):
+class M2D(MaskedModel):
     """Masked Modeling Duo (M2D-X, III-A).
 
     As in the published code, the target network is the transformer alone: it takes the online network's patch
     embedding, positions and class token (without gradient), and drops the class token from its output.
+
+    Options:
+        target_input: patches that the target network sees; "all" is the method `m2d_all_patches`
+        target_init: the target network starts from its own random weights, as published, or from the online ones
+        loss: eq. (2), or plain mean squared error
+        standardise_target: standardise the target of each patch, as published
     """
+
+    name = "m2d"
+    fitting_parts = {"online": "online encoder", "target": "target network"}
+    online: Encoder
 
     def __init__(
         self,
@@ -87,8 +86,45 @@ class M2D(nn.Module):
         """Pairs (target parameter, online parameter) that the moving average joins."""
         yield from zip(self.target.parameters(), self.online.trunk.parameters(), strict=True)
 
+    def after_step(self, ema_decay: float) -> Mapping[str, float]:
+        self.update_target(ema_decay)
+        return {"ema_decay": ema_decay}
+
+    def complete_start(self, missing: Sequence[str]) -> Mapping[str, str]:
+        """Next to a trained encoder, a random target would undo what it knows."""
+        if "target" not in missing:
+            return {}
+        self.target.load_state_dict(self.online.trunk.state_dict())
+        return {"target": "a copy of the online one"}
+
     @torch.no_grad()
     def update_target(self, decay: float) -> None:
         """One step of the moving average: target <- decay x target + (1 - decay) x online (M2D-X, eq. 3)."""
         targets, onlines = zip(*self.target_pairs(), strict=True)
         torch._foreach_lerp_(list(targets), list(onlines), 1.0 - decay)
+
+
+class M2DAllPatches(M2D):
+    """M2D's conventional variant, whose target network sees all patches (M2D-X, IV-B, tables III and IV)."""
+
+    name = "m2d_all_patches"
+
+    def __init__(
+        self,
+        grid: PatchGrid,
+        size: ViTSize,
+        predictor: ViTSize,
+        *,
+        target_init: Literal["random", "online"] = "random",
+        loss: Literal["norm_mse", "mse"] = "norm_mse",
+        standardise_target: bool = True,
+    ) -> None:
+        super().__init__(
+            grid,
+            size,
+            predictor,
+            target_input="all",
+            target_init=target_init,
+            loss=loss,
+            standardise_target=standardise_target,
+        )

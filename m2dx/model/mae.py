@@ -5,34 +5,42 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from m2dx.contract.components import Mask, MaskedModel, MaskedModelOutput
 from m2dx.model.losses import standardise
-from m2dx.model.m2d import MaskedModelOutput
-from m2dx.model.masking import Mask, gather_tokens, restore_order
+from m2dx.model.masking import gather_tokens, restore_order
 from m2dx.model.patches import PatchGrid, patchify
 from m2dx.model.vit import Encoder, Predictor, ViTSize, init_linear
 
 
-class MSMMAE(nn.Module):
+class MSMMAE(MaskedModel):
     """Masked Spectrogram Modeling with masked autoencoders (MSM-MAE, section 3).
 
     For offline tasks, a linear layer of m2dx's own brings the decoder's features of the masked patches to the
     encoder's width; the papers do not join MSM-MAE with other tasks.
+
+    Options:
+        standardise_target: standardise the values of each patch; not done in the paper
     """
+
+    name = "msm_mae"
+    predictor_sizes = {"embed_dim": 384, "depth": 4, "num_heads": 6}
+    reconstructs = True
+    online: Encoder
 
     def __init__(
         self,
         grid: PatchGrid,
         size: ViTSize,
-        decoder: ViTSize,
+        predictor: ViTSize,
+        with_tokens: bool = False,
         *,
         standardise_target: bool = False,
-        with_tokens: bool = False,
     ) -> None:
         super().__init__()
         self.grid, self.standardise_target = grid, standardise_target
         self.online = Encoder(grid, size)
-        self.predictor = Predictor(grid, decoder, input_dim=size.embed_dim, output_dim=grid.patch_values)
-        self.to_latent = nn.Linear(decoder.embed_dim, size.embed_dim) if with_tokens else None
+        self.predictor = Predictor(grid, predictor, input_dim=size.embed_dim, output_dim=grid.patch_values)
+        self.to_latent = nn.Linear(predictor.embed_dim, size.embed_dim) if with_tokens else None
         if self.to_latent is not None:
             init_linear(self.to_latent)
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from m2dx.contract.components import Masking
+from m2dx.contract.components import Mask, Masking
 from m2dx.contract.errors import PluginError, RecipeError
 from m2dx.recipe.schema import Fraction
 
@@ -51,35 +51,6 @@ class MaskDraw:
                 f"between {int(ids.min())} and {int(ids.max())} came"
             )
         return ids
-
-
-@dataclass(frozen=True)
-class Mask:
-    """The patches of each clip of a batch, visible ones first. Patch f of frequency and t of time has index f*T + t."""
-
-    ids_shuffle: Tensor  # (B, P), a permutation per clip
-    num_visible: int  # V
-
-    @property
-    def visible(self) -> Tensor:
-        """(B, V) indices of the visible patches."""
-        return self.ids_shuffle[:, : self.num_visible]
-
-    @property
-    def masked(self) -> Tensor:
-        """(B, P - V) indices of the masked patches."""
-        return self.ids_shuffle[:, self.num_visible :]
-
-    @property
-    def restore(self) -> Tensor:
-        """(B, P) indices that bring `cat(visible, masked)` back to the order of the patches."""
-        return self.ids_shuffle.argsort(dim=1)
-
-    @property
-    def is_masked(self) -> Tensor:
-        """(B, P) bool in the order of the patches, true where masked."""
-        flags = torch.ones_like(self.ids_shuffle, dtype=torch.bool)
-        return flags.scatter(1, self.visible, torch.zeros_like(self.visible, dtype=torch.bool))
 
 
 def gather_tokens(tokens: Tensor, ids: Tensor) -> Tensor:

@@ -11,10 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from m2dx.contract.components import Loss, OfflineEncoder, OnlineMapper, Views
-from m2dx.model.m2d import M2D
-from m2dx.model.mae import MSMMAE
-from m2dx.model.masking import Mask
+from m2dx.contract.components import Loss, Mask, MaskedModel, OfflineEncoder, OnlineMapper, Views
 from m2dx.model.views import ImageViews, ViewMaker, at_rate
 
 if TYPE_CHECKING:
@@ -26,7 +23,7 @@ class StepLosses:
     """The losses of one batch."""
 
     total: Tensor  # scalar, the weighted sum (eq. 6)
-    parts: dict[str, Tensor]  # "m2d" or "msm_mae", and each task's name -> scalar, unweighted
+    parts: dict[str, Tensor]  # the method's name, such as "m2d", and each task's name -> scalar, unweighted
     latent: Tensor  # (B, V, D), features of the visible patches, detached
 
 
@@ -85,12 +82,12 @@ class Task(nn.Module):
 
 
 class MultiTask(nn.Module):
-    """M2D-X (or MSM-MAE with tasks): from a batch of waveforms (or images) to the weighted sum of losses (eq. 6)."""
+    """A method with any number of tasks: from a batch of waveforms or images to the weighted sum of losses (eq. 6)."""
 
     def __init__(
         self,
         views: ViewMaker | ImageViews,
-        masked_model: M2D | MSMMAE,
+        masked_model: MaskedModel,
         tasks: Mapping[str, Task],
         *,
         method: str,

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 
+from m2dx.contract.components import MaskedModel
 from m2dx.contract.errors import RecipeError
 from m2dx.model.cpu_kernels import CPUKernels
-from m2dx.model.m2d import M2D
-from m2dx.model.mae import MSMMAE
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -37,10 +35,7 @@ def autocast(precision: str, device: torch.device, *, compiled: bool = False) ->
             yield
 
 
-def compile_parts(masked_model: M2D | MSMMAE) -> None:
-    """Has torch.compile take the transformers of M2D or MSM-MAE, in place."""
-    parts: list[nn.Module] = [masked_model.online.trunk, masked_model.predictor.trunk]
-    if isinstance(masked_model, M2D):
-        parts.append(masked_model.target)
-    for part in parts:
+def compile_parts(masked_model: MaskedModel) -> None:
+    """Has torch.compile take the transformers of a method, in place."""
+    for part in masked_model.transformers():
         part.compile()

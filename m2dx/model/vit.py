@@ -11,6 +11,8 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from m2dx.contract.components import MaskedModel
+from m2dx.contract.errors import PluginError
 from m2dx.model.masking import gather_tokens
 from m2dx.model.patches import PatchGrid, sincos_positions
 
@@ -125,6 +127,17 @@ class Encoder(nn.Module):
     def forward(self, logmel: Tensor) -> Tensor:
         """All patches encoded, class token first: (B, 1, M, L) -> (B, 1 + F*T, D)."""
         return self.trunk(self.with_class_token(self.embed(logmel)))  # type: ignore[no-any-return]
+
+
+def encoder_of(model: MaskedModel) -> Encoder:
+    """The online encoder of a method; PluginError where it has none."""
+    online = getattr(model, "online", None)
+    if not isinstance(online, Encoder):
+        raise PluginError(
+            f"the method {model.name!r} must have an m2dx.model.vit.Encoder as `online`, but has "
+            f"{type(online).__name__}"
+        )
+    return online
 
 
 class Predictor(nn.Module):

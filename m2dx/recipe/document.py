@@ -93,9 +93,14 @@ def _child(value: Value, step: str | int) -> Entry | None:
 def merge(base: Entry, over: Entry, *, root: bool = True) -> Entry:
     """`over` on top of `base`: mappings key by key, anything else replaced.
 
-    A component section whose `name` changes is replaced, since options of another component mean nothing. Null in
-    place of a mapping removes the key. (The root's `name` is the run's, not a component's.)
+    A component section whose `name` changes is replaced, since options of another component mean nothing. Text beside a
+    component's section is a component's name. Null in place of a mapping removes the key. (The root's `name` is the
+    run's, not a component's.)
     """
+    if isinstance(base.value, str) and isinstance(over.value, dict):
+        base = Entry({"name": base}, base.place)
+    elif isinstance(over.value, str) and isinstance(base.value, dict) and "name" in base.value:
+        over = Entry({"name": over}, over.place)
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
         return over
     if not root and _other_component(base.value, over.value):

@@ -96,15 +96,15 @@ def _fault(details: ErrorDetails, location: Location, root: Entry, host: PluginH
 
 def _component_fault(union: ComponentUnion, value: Any, host: PluginHost) -> _Fault:
     name = value.get("name") if isinstance(value, dict) else value
-    if isinstance(value, dict) and isinstance(name, str) and name:
+    if isinstance(name, str) and name:
         try:
             host.component(union.kind, name)
         except PluginError as error:
             return _Fault(str(error))
     kind = union.kind.replace("_", " ")
-    hint = f"write {{name: {name}}}" if value in tuple(union.models) else suggestion(str(name), union.models)
     return _Fault(
-        f"must be a mapping with the `name` of a component ({kind})", f", but is {_shown(value)}; {hint}"
+        f"must be a mapping with the `name` of a component ({kind})",
+        f", but is {_shown(value)}; {suggestion(str(name), union.models)}",
     )
 
 

@@ -51,8 +51,12 @@ class _Builder:
             if annotation == hints[name]:
                 continue
             default = info.default
-            if isinstance(default, BaseModel):  # an instance of the section before it was rebuilt
-                default = annotation.model_validate(default.model_dump())
+            if isinstance(default, ComponentSpec):
+                default = default.name
+            elif isinstance(
+                default, BaseModel
+            ):  # of the section before it was rebuilt; validated where it is needed
+                default = default.model_dump()
             fields[name] = (
                 annotation,
                 Field(default=... if info.is_required() else default, description=info.description),
@@ -212,7 +216,7 @@ def _section_lines(model: type[BaseModel], prefix: str) -> Iterator[FieldLine]:
 
 
 def _default_text(default: Any) -> str:
-    if isinstance(default, BaseModel):
+    if isinstance(default, BaseModel | dict) and default:
         return ""  # its own fields have theirs
     return str(default) if isinstance(default, Path) else json.dumps(default, default=str, ensure_ascii=False)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from m2dx.contract.options import ComponentSpec, Section
+from m2dx.contract.options import ComponentSpec, ComponentUnion, Section
 from m2dx.contract.paths import RecipePath, RunPath
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class Kind:
         self.kind = kind
 
 
+MethodSpec = Annotated[ComponentSpec, Kind("method")]
 OfflineEncoderSpec = Annotated[ComponentSpec, Kind("offline_encoder")]
 OnlineMapperSpec = Annotated[ComponentSpec, Kind("online_mapper")]
 LossSpec = Annotated[ComponentSpec, Kind("loss")]
@@ -250,10 +251,10 @@ class EmaSection(Section):
 
 
 class ModelSection(Section):
-    """Masked Modeling Duo (M2D-X, III-A), or its reconstruction sibling MSM-MAE."""
+    """Masked Modeling Duo (M2D-X, III-A), its reconstruction sibling MSM-MAE, or another method."""
 
-    method: Literal["m2d", "msm_mae"] = "m2d"
-    """Predict the target network's latents (M2D), or reconstruct the spectrogram (MSM-MAE)."""
+    method: MethodSpec = ComponentSpec(name="m2d")
+    """Predict the target network's latents (m2d), reconstruct the spectrogram (msm_mae), or what a plugin brings."""
     size: Literal["tiny", "small", "base", "large"] = "base"
     """ViT size: 192, 384, 768 or 1024 wide; 12 blocks (large 24); 64 per head."""
     depth: Depth | None = None
@@ -267,39 +268,23 @@ class ModelSection(Section):
     predictor: PredictorSection = PredictorSection()
     """The predictor; by default the published one of the method (MSM-MAE: 384 wide, 4 blocks, 6 heads)."""
     ema_decay: EmaSection = EmaSection()
-    """Decay of the target network; M2D only (MSM-MAE, which has none, leaves it unread)."""
-    target_init: Literal["random", "online"] = "random"
-    """The target network starts from its own random weights, as published, or from the online ones; M2D only."""
-    target_input: Literal["masked", "all"] = "masked"
-    """Patches that the target network sees; "all" is the paper's conventional variant; M2D only."""
-    loss: Literal["norm_mse", "mse"] = "norm_mse"
-    """Loss of M2D: eq. (2), or plain mean squared error; M2D only."""
-    standardise_target: bool | None = None
-    """Standardise each patch's target; default yes for M2D, no for MSM-MAE, as published."""
+    """Decay of the target network; methods that have none, such as MSM-MAE, leave it unread."""
     weight: NonNegativeFloat = 1.0
-    """Weight lambda of the M2D (or MSM-MAE) loss in eq. (6)."""
+    """Weight lambda of the method's loss in eq. (6)."""
 
     @model_validator(mode="before")
     @classmethod
-    def _published_decoder(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("method") != "msm_mae":
-            return values
-        given = values.get("predictor", {})
+    def _predictor_of_the_method(cls, values: Any) -> Any:
+        """Sizes of the predictor that the recipe leaves open are those that its method was published with."""
+        given = values.get("predictor", {}) if isinstance(values, dict) else None
         if not isinstance(given, dict):
             return values
-        return {**values, "predictor": {"embed_dim": 384, "depth": 4, "num_heads": 6, **given}}
-
-    @model_validator(mode="after")
-    def _fields_of_the_method(self) -> "ModelSection":
-        if self.method == "msm_mae":
-            fields = type(self).model_fields
-            unused = ("target_init", "target_input", "loss")
-            changed = [name for name in unused if getattr(self, name) != fields[name].default]
-            if changed:
-                raise ValueError(
-                    f"{' and '.join(changed)} must be left out with method msm_mae, which has no target"
-                )
-        return self
+        method = values.get("method")
+        name = method.get("name") if isinstance(method, dict) else method
+        unions = [meta for meta in cls.model_fields["method"].metadata if isinstance(meta, ComponentUnion)]
+        spec = unions[0].models.get(str(name)) if unions else None
+        sizes = getattr(spec.component, "predictor_sizes", {}) if spec is not None else {}
+        return {**values, "predictor": {**sizes, **given}}
 
 
 class TaskSection(Section):

@@ -9,15 +9,16 @@ from typing import TypeVar
 
 import torch
 
+from m2dx.contract.components import MaskedModel
 from m2dx.contract.errors import CheckpointError, M2dxError
+from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import AudioEncoder, load_encoder
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.encoder.initial_weights import load_initial_weights
 from m2dx.encoder.weights import read_weights
 from m2dx.model.build import build_masked_model
-from m2dx.model.m2d import M2D
-from m2dx.model.mae import MSMMAE
 from m2dx.model.shapes import build_logmel
+from m2dx.model.vit import encoder_of
 from m2dx.recipe.schema import Recipe
 from m2dx.report import Reconstructor, Sound, load_reconstructor
 from m2dx.report.clip_pictures import (
@@ -40,38 +41,40 @@ View = TypeVar("View")
 class CheckpointPictures:
     """What the page shows of the checkpoints, and what it says about them."""
 
-    method: str = "m2d"
+    reconstructs: bool = False  # whether the pictures are reconstructions
     clips: tuple[ClipPictures, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def checkpoint_pictures(folder: Path, recipe: Recipe, sounds: Sequence[Sound]) -> CheckpointPictures:
+def checkpoint_pictures(
+    folder: Path, recipe: Recipe, sounds: Sequence[Sound], host: PluginHost
+) -> CheckpointPictures:
     """Pictures of the sounds at the run's start and at its checkpoints, at most `MOST_CHECKPOINTS`, evenly spread.
 
-    MSM-MAE: reconstructions and their errors. M2D: the encoder's features as colours, and what a patch attends to.
-    A checkpoint that cannot be read is named in the notes.
+    Reconstructions and their errors, where the method gives them; otherwise the encoder's features as colours, and what
+    a patch attends to. A checkpoint that cannot be read is named in the notes.
     """
     kept = CheckpointFolder(folder / "checkpoints")
     steps = kept.steps()
     files = {f"Step {step:,}": kept.file(step) for step in spread(steps, MOST_CHECKPOINTS)}
     notes = [_kept(steps, recipe)]
-    if recipe.model.method == "msm_mae":
+    if host.component("method", recipe.model.method.name).reconstructs:
         made = _of_each(
             files,
             notes,
-            start=lambda: first_reconstructor(recipe),
-            read=load_reconstructor,
+            start=lambda: first_reconstructor(recipe, host),
+            read=lambda path: load_reconstructor(path, host),
             view=lambda model: reconstructions(model, sounds, mask_ratio=recipe.model.mask_ratio),
         )
-        return CheckpointPictures("msm_mae", reconstruction_pictures(made), tuple(notes))
+        return CheckpointPictures(True, reconstruction_pictures(made), tuple(notes))
     seen = _of_each(
         files,
         notes,
-        start=lambda: first_encoder(recipe),
+        start=lambda: first_encoder(recipe, host),
         read=load_encoder,
         view=lambda encoder: encoder_views(encoder, sounds),
     )
-    return CheckpointPictures("m2d", encoder_pictures(seen), tuple(notes))
+    return CheckpointPictures(False, encoder_pictures(seen), tuple(notes))
 
 
 def spread(steps: Sequence[int], most: int) -> list[int]:
@@ -115,29 +118,29 @@ def _of_each(
     return seen
 
 
-def _first_model(recipe: Recipe) -> M2D | MSMMAE:
+def _first_model(recipe: Recipe, host: PluginHost) -> MaskedModel:
     """The model as the run began: weights from the seed, or those of `init_from`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = build_masked_model(recipe.audio, recipe.model, with_tokens=False)
+        model = build_masked_model(recipe.audio, recipe.model, host, with_tokens=False)
     if recipe.init_from is not None:
         load_initial_weights(model, read_weights(recipe.init_from, whole=True), recipe.audio)
     return model.eval()
 
 
-def first_encoder(recipe: Recipe) -> AudioEncoder:
+def first_encoder(recipe: Recipe, host: PluginHost) -> AudioEncoder:
     """The encoder that a run of a resolved recipe begins with."""
     statistics = recorded_statistics(recipe)
-    online = _first_model(recipe).online
+    online = encoder_of(_first_model(recipe, host))
     return AudioEncoder(online, build_logmel(recipe.audio), mean=statistics.mean, std=statistics.std).eval()
 
 
-def first_reconstructor(recipe: Recipe) -> Reconstructor:
-    """The MSM-MAE that a run of a resolved recipe begins with; CheckpointError for another method."""
+def first_reconstructor(recipe: Recipe, host: PluginHost) -> Reconstructor:
+    """The model that a run of a resolved recipe begins with; CheckpointError where it does not reconstruct."""
     statistics = recorded_statistics(recipe)
-    model = _first_model(recipe)
-    if not isinstance(model, MSMMAE):
-        raise CheckpointError(f"model.method must be msm_mae, but is {recipe.model.method}")
+    model = _first_model(recipe, host)
+    if not model.reconstructs:
+        raise CheckpointError(f"model.method must be msm_mae, but is {recipe.model.method.name}")
     logmel = build_logmel(recipe.audio)
     return Reconstructor(
         model, logmel, mean=statistics.mean, std=statistics.std, short_clips=recipe.data.short_clips

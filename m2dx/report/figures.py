@@ -41,6 +41,7 @@ _SMOOTHED = ("loss", "grad_norm", "clips_per_second")
 _TITLES = {
     "loss": "Total loss",
     "loss_m2d": "M2D loss",
+    "loss_m2d_all_patches": "M2D loss",
     "loss_msm_mae": "MSM-MAE loss",
     "lr": "Learning rate",
     "ema_decay": "EMA decay of the target",

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from m2dx.contract.components import Mask
 from m2dx.contract.errors import M2dxError
 from m2dx.data.batches import ItemKey
 from m2dx.data.crops import Batch, collate
-from m2dx.model.masking import Mask
+from m2dx.model.vit import encoder_of
 from m2dx.report import Sound
 from m2dx.report.checkpoints import CheckpointPictures, checkpoint_pictures
 from m2dx.report.figures import MaskedExample
@@ -47,7 +48,7 @@ def draw_run(run: PreparedRun) -> RunPictures:
         examples = masked_examples(run, batch)
         names = [example.name for example in examples[:CLIPS_BY_CHECKPOINT]]
         sounds = [Sound(name, wav) for name, wav in zip(names, batch.inputs, strict=False)]
-        checkpoints = checkpoint_pictures(run.folder, run.recipe, sounds)
+        checkpoints = checkpoint_pictures(run.folder, run.recipe, sounds, run.host)
     except M2dxError as error:
         logger.warning("without pictures of clips: %s", error)
         notes.append(f"Clips cannot be shown: {error}")
@@ -67,7 +68,7 @@ def masked_examples(run: PreparedRun, batch: Batch) -> list[MaskedExample]:
     """What the model sees of a batch in training: clean and noisy log-mel, and which patches are masked."""
     model = run.model.to("cpu")
     noisy, views = model.views(batch)
-    grid = model.masked_model.online.grid.shape
+    grid = encoder_of(model.masked_model).grid.shape
     masked = Mask(batch.ids_shuffle, model.num_visible).is_masked.unflatten(1, grid)
     return [
         MaskedExample(

@@ -16,18 +16,19 @@ from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from m2dx.contract.components import Mask, MaskedModel
 from m2dx.contract.errors import CheckpointError
+from m2dx.contract.host import PluginHost
 from m2dx.data.crops import fit_length
 from m2dx.data.logmel import LogMel
 from m2dx.encoder.weights import read_weights
 from m2dx.model.build import build_masked_model
-from m2dx.model.mae import MSMMAE
-from m2dx.model.masking import Mask
 from m2dx.model.multitask import MultiTask
 from m2dx.model.patches import PatchGrid, patchify
 from m2dx.model.shapes import build_logmel
 from m2dx.model.trial import evaluating
 from m2dx.model.views import ViewMaker
+from m2dx.model.vit import encoder_of
 from m2dx.recipe.schema import ModelSection
 from m2dx.report.masks import PatchMask
 from m2dx.report.sounds import Sound
@@ -91,7 +92,7 @@ class Reconstructor(nn.Module):
 
     def __init__(
         self,
-        model: MSMMAE,
+        model: MaskedModel,
         logmel: LogMel,
         *,
         mean: float,
@@ -104,17 +105,18 @@ class Reconstructor(nn.Module):
         self.model, self.logmel, self.mean, self.std = model, logmel, mean, std
         self.mask_ratio, self.short_clips = mask_ratio, short_clips
         self.sample_rate = logmel.sample_rate
-        self.num_samples = model.grid.input_size[1] * logmel.hop_length
-        self.grid = model.grid.shape
+        self.patches = encoder_of(model).grid
+        self.num_samples = self.patches.input_size[1] * logmel.hop_length
+        self.grid = self.patches.shape
 
     @classmethod
     def of(cls, model: MultiTask, *, short_clips: Literal["pad", "repeat"] = "pad") -> Reconstructor | None:
-        """That of a model in training, which it shares; None: it is an M2D, without decoder, or works on images."""
+        """That of a model in training, which it shares; None: it has no decoder, as M2D, or works on images."""
         views = model.views
-        if not isinstance(model.masked_model, MSMMAE) or not isinstance(views, ViewMaker):
+        if not model.masked_model.reconstructs or not isinstance(views, ViewMaker):
             return None
         mean, std = views.statistics.mean, views.statistics.std
-        ratio = 1 - model.num_visible / model.masked_model.grid.num_patches
+        ratio = 1 - model.num_visible / encoder_of(model.masked_model).grid.num_patches
         return cls(
             model.masked_model, views.logmel, mean=mean, std=std, mask_ratio=ratio, short_clips=short_clips
         )
@@ -140,7 +142,7 @@ class Reconstructor(nn.Module):
         ids = masked.to(torch.uint8).argsort(stable=True).expand(len(logmel), -1)  # visible ones first
         with evaluating(self.model):
             output = self.model(logmel, Mask(ids, int((~masked).sum())), with_tokens=False)
-        grid = self.model.grid
+        grid = self.patches
         values = patchify(logmel, grid.patch_size).float()  # (B, P, patch values)
         predicted = output.prediction.float()
         if self.model.standardise_target:
@@ -168,7 +170,7 @@ def unpatchify(values: Tensor, grid: PatchGrid) -> Tensor:
     return placed.transpose(2, 3).reshape(-1, 1, *grid.input_size)
 
 
-def load_reconstructor(path: str | Path) -> Reconstructor:
+def load_reconstructor(path: str | Path, host: PluginHost | None = None) -> Reconstructor:
     """The MSM-MAE of a run's folder (its newest checkpoint) or of a checkpoint, in eval mode, on the CPU.
 
     CheckpointError where the path is missing, damaged, an export (which has no decoder), or of another method.
@@ -185,19 +187,20 @@ def load_reconstructor(path: str | Path) -> Reconstructor:
         raise CheckpointError(
             f"{path}: it must be a model of sounds to draw their spectrograms, but is of images"
         )
-    # a masking may be of a plugin that is not there, and is not needed
-    section = ModelSection(**{key: value for key, value in recipe["model"].items() if key != "masking"})
-    if section.method != "msm_mae":
+    host = PluginHost.discover() if host is None else host
+    # A masking may be of a plugin that is not there, and is not needed.
+    settings = {key: value for key, value in recipe["model"].items() if key != "masking"}
+    method = settings["method"]["name"]
+    settings["method"] = host.option_model("method", method).model_validate(settings["method"])
+    section = ModelSection(**settings)
+    if not host.component("method", method).reconstructs:
         raise CheckpointError(
-            f"{path}: model.method must be msm_mae, but is {section.method}, which predicts features and has no "
+            f"{path}: model.method must be msm_mae, but is {method}, which predicts features and has no "
             "decoder to the spectrogram; draw its attention or embedding instead"
         )
-    model = build_masked_model(config.audio, section, with_tokens=False)
-    assert isinstance(model, MSMMAE)
-    # to_latent serves tasks only
-    tensors = {key: value for key, value in weights.tensors.items() if not key.startswith("to_latent.")}
+    model = build_masked_model(config.audio, section, host, with_tokens=bool(recipe["tasks"]))
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict(weights.tensors)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: the weights do not fit: {error}") from error
     return Reconstructor(

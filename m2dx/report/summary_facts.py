@@ -91,7 +91,8 @@ def as_mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-_METHODS = {"m2d": "M2D", "msm_mae": "MSM-MAE"}
+_METHODS = {"m2d": "M2D", "m2d_all_patches": "M2D (all patches)", "msm_mae": "MSM-MAE"}
+_WITH_TARGET = ("m2d", "m2d_all_patches")
 
 
 def recipe_facts(recipe: Mapping[str, Any]) -> list[Fact]:
@@ -103,7 +104,7 @@ def recipe_facts(recipe: Mapping[str, Any]) -> list[Fact]:
         values = [find(recipe, path) for path in paths]
         return "" if None in values else sentence.format(*map(_text, values))
 
-    method = find(recipe, "model.method")
+    method = find(recipe, "model.method.name")
     facts = [
         ("Method", _METHODS.get(method, _text(method))),
         ("Encoder", told("ViT {}", "model.size") + told(", {} blocks", "model.depth")),
@@ -112,7 +113,9 @@ def recipe_facts(recipe: Mapping[str, Any]) -> list[Fact]:
         ("Predictor", _predictor(section(recipe, "model.predictor"))),
         (
             "EMA decay",
-            told("{} to {}", "model.ema_decay.start", "model.ema_decay.end") if method == "m2d" else "",
+            told("{} to {}", "model.ema_decay.start", "model.ema_decay.end")
+            if method in _WITH_TARGET
+            else "",
         ),
         ("Starts from", told("{}", "init_from") or "random weights"),
         (

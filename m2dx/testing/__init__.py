@@ -12,6 +12,7 @@ from typing import Any
 from m2dx.contract.components import KINDS
 from m2dx.testing.evaluators import check_evaluator
 from m2dx.testing.maskings import check_masking
+from m2dx.testing.methods import check_method
 from m2dx.testing.modules import check_loss, check_offline_encoder, check_online_mapper
 from m2dx.testing.rules import ComponentCheckError
 from m2dx.testing.sources import check_dataset, check_noise_source
@@ -23,12 +24,14 @@ __all__ = [
     "check_evaluator",
     "check_loss",
     "check_masking",
+    "check_method",
     "check_noise_source",
     "check_offline_encoder",
     "check_online_mapper",
 ]
 
 _CHECKS: Mapping[str, Callable[..., None]] = {
+    "method": check_method,
     "offline_encoder": check_offline_encoder,
     "online_mapper": check_online_mapper,
     "loss": check_loss,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from typing import Any
 
 import torch.distributed as dist
@@ -16,7 +17,6 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
 from m2dx.contract.errors import RecipeError
-from m2dx.model.m2d import M2D
 from m2dx.model.multitask import MultiTask, Task
 from m2dx.model.precision import compile_parts
 from m2dx.recipe.schema import TrainSection
@@ -134,11 +134,12 @@ def share_model(model: MultiTask, train: TrainSection, processes: Processes) -> 
 
 def _blocks(model: MultiTask) -> list[nn.Module]:
     """Every transformer block, in the order of the forward pass."""
-    masked_model = model.masked_model
-    trunks = [masked_model.online.trunk, masked_model.predictor.trunk]
-    if isinstance(masked_model, M2D):
-        trunks.insert(1, masked_model.target)
-    return [block for trunk in trunks for block in trunk.blocks]
+    return [block for blocks in _stacks(model) for block in blocks]
+
+
+def _stacks(model: MultiTask) -> list[list[nn.Module]]:
+    """The blocks of each of the method's transformers."""
+    return [list(transformer.blocks) for transformer in model.masked_model.transformers()]  # type: ignore[arg-type]
 
 
 def _offline_parameters(model: MultiTask) -> set[nn.Parameter]:
@@ -156,13 +157,13 @@ def _refuse_scalars(model: MultiTask, frozen: set[nn.Parameter]) -> None:
 
 
 def _prefetch(model: MultiTask) -> None:
-    """Has the backward pass go on from the predictor's first block to the encoder's last one.
+    """Has the backward pass go on from a transformer's first block to the last one of the trained one before it.
 
     By itself FSDP gathers what computed before: the target's last block, which has no backward pass.
     """
-    masked_model = model.masked_model
-    first, last = masked_model.predictor.trunk.blocks[0], masked_model.online.trunk.blocks[-1]
-    first.set_modules_to_backward_prefetch([last])  # type: ignore[operator]
+    trained = [blocks for blocks in _stacks(model) if any(p.requires_grad for p in blocks[0].parameters())]
+    for before, after in pairwise(trained):
+        after[0].set_modules_to_backward_prefetch([before[-1]])  # type: ignore[operator]
 
 
 def _shard_like(value: Any, like: Tensor) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +22,6 @@ from m2dx.data.crops import Batch
 from m2dx.data.loader import DeviceCopies, training_loader
 from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder, encoder_file
 from m2dx.encoder.weights import CHECKPOINT_FORMAT, encoder_writer
-from m2dx.model.m2d import M2D
 from m2dx.model.multitask import StepLosses
 from m2dx.model.precision import autocast, check_precision
 from m2dx.recipe.loading import recipe_to_mapping
@@ -93,6 +92,7 @@ class Trainer:
         self.requests, self.votes = StopRequests(), StopVotes()
         self.scoring: CheckpointScoring | None = None
         """May be set before `fit`, in the main process; it is given all checkpoints but the last."""
+        self._of_method: Mapping[str, float] = {}  # what it shows of the last step
         self.seconds_before = 0.0  # of the run before this process
         self._started = time.perf_counter()
         if resume:
@@ -210,8 +210,7 @@ class Trainer:
         with record_function("m2dx::optimizer"):
             grad_norm = self._optimizer_step()
         with record_function("m2dx::ema"):
-            if isinstance(self.model.masked_model, M2D):
-                self.model.masked_model.update_target(self.schedule.ema_decay(self.step))
+            self._of_method = self.model.masked_model.after_step(self.schedule.ema_decay(self.step))
         self.step += 1
         self.clips += self.recipe.train.batch_size
         means, vote = mean_losses(sums, self.processes, stop=self.requests.received is not None)
@@ -237,17 +236,12 @@ class Trainer:
         return grad_norm
 
     def _line(self, values: dict[str, float], clips_per_second: float) -> dict[str, float]:
-        decay = (
-            {"ema_decay": self.schedule.ema_decay(self.step - 1)}
-            if isinstance(self.model.masked_model, M2D)
-            else {}
-        )
         return {
             "step": self.step,
             "epoch": self.step / self.batches.steps_per_epoch,
             **values,
             "lr": self.schedule.learning_rate(self.step - 1),
-            **decay,
+            **self._of_method,
             "clips_per_second": clips_per_second,
             "time": time.time(),
         }

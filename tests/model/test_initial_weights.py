@@ -10,9 +10,11 @@ from rich.console import Console
 from torch import Tensor
 
 from m2dx.contract.errors import CheckpointError, RecipeError
+from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_encoder
 from m2dx.encoder.export import export_encoder
 from m2dx.encoder.published import MODEL_NAMES, rename
+from m2dx.jobs import core
 from m2dx.jobs.train import run_recipe
 from m2dx.model.build import build_masked_model
 from m2dx.model.m2d import M2D
@@ -27,7 +29,7 @@ MODEL = ModelSection(size="tiny", depth=2, predictor={"embed_dim": 32, "depth": 
 
 def m2d(audio: AudioSection = AUDIO, model: ModelSection = MODEL, *, seed: int = 0) -> M2D:
     torch.manual_seed(seed)
-    made = build_masked_model(audio, model, with_tokens=False)
+    made = build_masked_model(audio, model, PluginHost({"m2dx": core}), with_tokens=False)
     assert isinstance(made, M2D)
     return made
 
@@ -80,7 +82,7 @@ def test_an_export_gives_the_encoder_and_the_target_its_copy(
     run_recipe(tiny_recipe(*options), host, console)
     folder = tiny_recipe().output / "first"
     encoder = load_encoder(folder / "encoder").encoder.state_dict()
-    run = start(folder / "encoder", "model.target_init=random")
+    run = start(folder / "encoder", "model.method={name: m2d, target_init: random}")
     model = run.model.masked_model
     assert equal(model.online.state_dict(), encoder)
     assert equal(model.target.state_dict(), model.online.trunk.state_dict())

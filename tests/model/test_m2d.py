@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from m2dx.contract.components import Mask
 from m2dx.model.m2d import M2D
 from m2dx.model.mae import MSMMAE
-from m2dx.model.masking import Mask, gather_tokens
+from m2dx.model.masking import gather_tokens
 from m2dx.model.patches import PatchGrid
 from m2dx.model.vit import Predictor, ViTSize
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from m2dx.model.masking import Mask, gather_tokens, num_visible_patches, random_mask, restore_order
+from m2dx.contract.components import Mask
+from m2dx.model.masking import gather_tokens, num_visible_patches, random_mask, restore_order
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from m2dx.contract.components import DataInfo
+from m2dx.contract.components import DataInfo, Mask
 from m2dx.contract.errors import AudioError, CheckpointError
 from m2dx.encoder.checkpoint import read_checked, write_atomically
 from m2dx.model.build import build_model
-from m2dx.model.masking import Mask
 from m2dx.model.patches import PatchGrid, patchify
 from m2dx.model.views import DataStatistics
 from m2dx.recipe.loading import recipe_to_mapping

@@ -10,6 +10,32 @@ import m2dx
 from m2dx.contract.host import PluginHost
 
 
+class M2D(m2dx.MaskedModel):
+    """Predicts features.
+
+    Options:
+        loss: what is compared
+    """
+
+    name = "m2d"
+
+    def __init__(self, grid, size, predictor, *, loss: Literal["norm_mse", "mse"] = "norm_mse") -> None:
+        super().__init__()
+
+    def forward(self, logmel, mask, *, with_tokens=True):
+        raise AssertionError
+
+
+class MSMMAE(M2D):
+    """Reconstructs patches."""
+
+    name = "msm_mae"
+    predictor_sizes = {"embed_dim": 384, "depth": 4, "num_heads": 6}
+
+    def __init__(self, grid, size, predictor) -> None:
+        super().__init__(grid, size, predictor)
+
+
 class Labels(m2dx.OfflineEncoder):
     """Labels of the clips.
 
@@ -121,6 +147,7 @@ class Knn(m2dx.Evaluator):
 
 
 COMPONENTS = {
+    "methods": [M2D, MSMMAE],
     "offline_encoders": [Labels],
     "online_mappers": [LinearMapper, MLPMapper],
     "losses": [NormMSE, Huber],

@@ -68,7 +68,7 @@ BAD = {
     ),
     "unknown choice": (
         DATA + "model:\n  method: m2dd\n",
-        "recipe.yaml:3: model.method: must be 'm2d' or 'msm_mae', but is 'm2dd'; did you mean 'm2d'?",
+        "recipe.yaml:3: model.method: there is no method 'm2dd'; did you mean 'm2d'?",
     ),
     "unknown choice of a component": (
         DATA + TASK.replace("{name: norm_mse}", "{name: huber, reduction: men}"),
@@ -103,9 +103,17 @@ BAD = {
         "recipe.yaml:1: data.sets.main.dataset.fold: must be a valid integer or must be a valid boolean, but is 'two'",
     ),
     "component as text": (
-        DATA + TASK.replace("{name: labels}", "labels"),
+        DATA + TASK.replace("{name: labels}", "lables"),
+        "recipe.yaml:4: tasks.tags.offline_encoder: there is no offline encoder 'lables'; did you mean 'labels'?",
+    ),
+    "component as text without what it needs": (
+        "data: {sets: {main: {dataset: folder}}}\n",
+        "recipe.yaml:1: data.sets.main.dataset.path: must be given",
+    ),
+    "component as a list": (
+        DATA + TASK.replace("{name: labels}", "[labels]"),
         "recipe.yaml:4: tasks.tags.offline_encoder: must be a mapping with the `name` of a component "
-        "(offline encoder), but is 'labels'; write {name: labels}",
+        "(offline encoder), but is ['labels']; did you mean 'labels'?",
     ),
     "component without name": (
         DATA + TASK.replace("{name: linear}", "{hidden_dim: 3}"),
@@ -140,8 +148,8 @@ BAD = {
         "but is 0.001 s, 0 frames; nearest: 0.16 s",
     ),
     "fields that the method does not have": (
-        DATA + "model: {method: msm_mae, target_input: all}\n",
-        "recipe.yaml:2: model: target_input must be left out with method msm_mae, which has no target",
+        DATA + "model: {method: {name: msm_mae, loss: mse}}\n",
+        "recipe.yaml:2: model.method.loss: unknown key, with value 'mse'; known: name",
     ),
     "derived value that does not fit": (
         DATA + "audio:\n  sample_rate: 20\n",

@@ -1,6 +1,18 @@
 """Defaults that depend on another field: the published settings of a sampling rate and of a method."""
 
-from m2dx.recipe.schema import AudioSection, ModelSection
+import pytest
+
+from m2dx.contract.host import PluginHost
+from m2dx.jobs import core
+from m2dx.recipe.model import recipe_model
+from m2dx.recipe.schema import AudioSection
+
+DATA = {"sets": {"main": {"dataset": {"name": "folder", "path": "a"}}}}
+
+
+@pytest.fixture(scope="module")
+def core_host() -> PluginHost:
+    return PluginHost({"m2dx": core})
 
 
 def test_log_mel_settings_follow_the_sampling_rate() -> None:
@@ -11,8 +23,13 @@ def test_log_mel_settings_follow_the_sampling_rate() -> None:
     assert AudioSection(sample_rate=32_000).crop_frames == AudioSection().crop_frames == 608
 
 
-def test_the_decoder_follows_the_method() -> None:
-    assert tuple(dict(ModelSection().predictor).values()) == (512, 8, 16)
-    assert tuple(dict(ModelSection(method="msm_mae").predictor).values()) == (384, 4, 6)
-    given = ModelSection.model_validate({"method": "msm_mae", "predictor": {"depth": 2}})
-    assert tuple(dict(given.predictor).values()) == (384, 2, 6)
+def test_the_decoder_follows_the_method(core_host: PluginHost) -> None:
+    """Whether its name is given alone or in a mapping."""
+
+    def predictor(**model: object) -> tuple[int, ...]:
+        recipe = recipe_model(core_host).model_validate({"data": DATA, "model": model})
+        return tuple(dict(recipe.model.predictor).values())
+
+    assert predictor() == predictor(method="m2d") == (512, 8, 16)
+    assert predictor(method="msm_mae") == predictor(method={"name": "msm_mae"}) == (384, 4, 6)
+    assert predictor(method="msm_mae", predictor={"depth": 2}) == (384, 2, 6)

@@ -14,7 +14,11 @@ def test_the_schema_has_components_and_documentation(host):
     assert (delta["type"], delta["default"]) == ("number", 1.0)
     assert delta["description"] == "where it turns linear, in units of the target"
     choices = definitions["TaskSection"]["properties"]["loss"]
-    assert choices["anyOf"] == [{"$ref": "#/$defs/loss_huber"}, {"$ref": "#/$defs/loss_norm_mse"}]
+    assert choices["anyOf"] == [
+        {"enum": ["huber", "norm_mse"]},  # without options, the name will do
+        {"$ref": "#/$defs/loss_huber"},
+        {"$ref": "#/$defs/loss_norm_mse"},
+    ]
     assert choices["description"] == "Compares the two."
     assert definitions["TrainSection"]["properties"]["epochs"]["exclusiveMinimum"] == 0
 

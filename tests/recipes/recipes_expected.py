@@ -12,7 +12,7 @@ BASICS = {
     "audio.n_mels": 80,
     "audio.f_min": 50,
     "audio.f_max": 8000,
-    "model.method": "m2d",
+    "model.method.name": "m2d",
     "model.size": "base",
     "model.depth": None,
     "model.predictor.embed_dim": 512,
@@ -20,8 +20,9 @@ BASICS = {
     "model.predictor.num_heads": 16,
     "model.ema_decay.start": 0.99995,
     "model.ema_decay.end": 0.99999,
-    "model.target_input": "masked",
-    "model.loss": "norm_mse",
+    "model.method.target_input": "masked",
+    "model.method.loss": "norm_mse",
+    "model.method.standardise_target": True,
     "model.weight": 1.0,
     "train.base_lr": 3e-4,
     "train.betas": (0.9, 0.95),
@@ -184,7 +185,7 @@ IMAGENET: dict[str, Any] = {
 NO_NOISE: dict[str, Any] = {"noise": None}
 MSM_MAE = {
     **{path: value for path, value in AUDIOSET.items() if path.startswith(("audio.", "data.", "noise"))},
-    "model.method": "msm_mae",
+    "model.method.name": "msm_mae",
     "model.size": "base",
     "model.depth": None,
     "model.predictor.embed_dim": 384,
@@ -193,7 +194,7 @@ MSM_MAE = {
     "model.patch_size": (16, 16),
     "model.mask_ratio": 0.75,
     "model.masking": None,
-    "model.standardise_target": False,
+    "model.method.standardise_target": False,
     "model.weight": 1.0,
     "train.epochs": 100,
     "train.warmup_epochs": 10,
@@ -208,20 +209,25 @@ MSM_MAE = {
 }
 """MSM-MAE paper, 4.1.1, and what it takes from MAE; mean and std of AudioSet from M2D-X, IV-A."""
 BASELINE = {
-    **AUDIOSET,
-    "model.method": "msm_mae",
+    **{path: value for path, value in AUDIOSET.items() if not path.startswith("model.method.")},
+    "model.method.name": "msm_mae",
     "model.mask_ratio": 0.75,
     "model.predictor.embed_dim": 384,
     "model.predictor.depth": 4,
     "model.predictor.num_heads": 6,
-    "model.standardise_target": None,
+    "model.method.standardise_target": False,
 }
 """(i) of table III: only the method is another; MSM-MAE's default leaves targets as they are."""
+
+ALL_PATCHES = {
+    **{path: value for path, value in AUDIOSET.items() if path != "model.method.target_input"},
+    "model.method.name": "m2d_all_patches",
+}
 
 PAPER: dict[str, dict[str, Any]] = {
     "m2d_audioset": {**AUDIOSET, **NO_TASK},
     "m2d_audioset_06": {**AUDIOSET, **NO_TASK, "model.mask_ratio": 0.6},
-    "m2d_audioset_all": {**AUDIOSET, **NO_TASK, "model.target_input": "all"},
+    "m2d_audioset_all": {**ALL_PATCHES, **NO_TASK},
     "msm_mae_audioset": {**BASELINE, **NO_TASK},
     "m2d_as": {**AUDIOSET, **LABELS},
     "m2d_audioset_16x4": {**AUDIOSET, **NO_TASK, "model.patch_size": (16, 4), "audio.crop_seconds": 2.0},

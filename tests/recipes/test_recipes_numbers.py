@@ -89,14 +89,16 @@ def test_the_learning_rate_of_msm_mae_is_the_peak(name: str, load: Callable[...,
         (
             "msm_mae_audioset",
             {
-                "model.method",
+                "model.method.name",
+                *(f"model.method.{option}" for option in ("target_input", "target_init", "loss")),
+                "model.method.standardise_target",
                 "model.mask_ratio",
                 "model.predictor.embed_dim",
                 "model.predictor.depth",
                 "model.predictor.num_heads",
             },
         ),
-        ("m2d_audioset_all", {"model.target_input"}),
+        ("m2d_audioset_all", {"model.method.name", "model.method.target_input"}),
         ("m2d_audioset_06", {"model.mask_ratio"}),
     ],
 )

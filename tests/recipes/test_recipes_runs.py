@@ -101,7 +101,7 @@ def test_each_recipe_passes_m2dx_check(
     recipe = load(name, *shallow(name))
     text = checked(recipe, plugin_host, monkeypatch)
     losses = dict(re.findall(r"│ (\w+) +│ +(\S+) │", text.rpartition("losses of one step")[2]))
-    assert losses.keys() == {recipe.model.method, *recipe.tasks, "total"}
+    assert losses.keys() == {recipe.model.method.name, *recipe.tasks, "total"}
     assert all(0 < float(loss) < 10 for loss in losses.values())
     if recipe.data.epoch_size == 10_000:
         assert "46800 (78 per epoch)" in text
@@ -152,7 +152,7 @@ def test_a_recipe_for_the_cpu_is_trained_resumed_exported_and_evaluated(
     recipe = load(f"small/cpu/{name}", *overrides, "train.epochs=0.75")
     summary = run_recipe(recipe, plugin_host, console, resume=True, overwrite=False)
     assert (summary.steps, summary.clips, summary.bad_files) == (3, 12, 0)
-    assert all(f"loss_{task}" in summary.last_metrics for task in (recipe.model.method, *recipe.tasks))
+    assert all(f"loss_{task}" in summary.last_metrics for task in (recipe.model.method.name, *recipe.tasks))
     run = recipe.output / recipe.name
     assert (run / "scores.json").is_file() and (run / "report.html").is_file()
 

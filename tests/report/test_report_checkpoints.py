@@ -47,8 +47,8 @@ def test_checkpoints_are_evenly_spread_with_both_ends():
 
 def test_m2d_is_shown_from_its_start_to_its_last_step(trained):
     run = trained("train.epochs=1.4")
-    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run))
-    assert shown.method == "m2d" and [clip.name for clip in shown.clips] == ["first.wav", "second.wav"]
+    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
+    assert not shown.reconstructs and [clip.name for clip in shown.clips] == ["first.wav", "second.wav"]
     for clip in shown.clips:
         assert [strip.title[:8] for strip in clip.strips] == ["Features", "Attentio"]
         for strip in clip.strips:
@@ -63,7 +63,7 @@ def test_the_start_is_the_model_that_the_run_began_with(trained, host, console, 
     run = trained("train.epochs=0.6")
     recipe = tiny_recipe("name=again")
     fresh = prepare(recipe, host, Processes(0, 1, torch.device("cpu")), console).model.masked_model.online
-    first = first_encoder(run.recipe)
+    first = first_encoder(run.recipe, run.host)
     assert all(torch.equal(a, b) for a, b in zip(first.encoder.parameters(), fresh.parameters(), strict=True))
 
 
@@ -71,20 +71,20 @@ def test_a_run_from_other_weights_starts_from_these(trained):
     before = trained("train.epochs=0.6")
     weights = CheckpointFolder(before.folder / "checkpoints").newest()
     run = trained("name=next", "train.epochs=0.6", f"init_from={weights}")
-    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run))
-    old = checkpoint_pictures(before.folder, before.recipe, sounds(before))
+    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
+    old = checkpoint_pictures(before.folder, before.recipe, sounds(before), before.host)
     start = shown.clips[0].strips[1].pictures[0]
     assert start.source == old.clips[0].strips[1].pictures[-1].source
     weights.unlink()
-    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run))
+    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
     assert any(note.startswith("The start is not shown") for note in shown.notes)
     assert shown.clips[0].strips[0].pictures[0].caption == "Step 1"
 
 
 def test_msm_mae_is_shown_with_its_errors(trained):
     run = trained("model.method=msm_mae", "train.epochs=0.4", "train.base_lr=0.3")
-    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run))
-    assert shown.method == "msm_mae"
+    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
+    assert shown.reconstructs
     for clip in shown.clips:
         assert [made.caption for made in clip.inputs] == ["Log-mel", "Visible: 40%"]
         reconstruction, error = clip.strips
@@ -97,7 +97,7 @@ def test_a_damaged_checkpoint_is_named_and_the_others_shown(trained):
     run = trained("train.epochs=0.6")
     path = CheckpointFolder(run.folder / "checkpoints").file(2)
     path.write_bytes(path.read_bytes()[:2000])
-    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run))
+    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
     (note,) = [note for note in shown.notes if "not shown" in note]
     assert note.startswith("Step 2 is not shown") and str(path) in note
     captions = [made.caption for made in shown.clips[0].strips[0].pictures]
@@ -194,6 +194,6 @@ def test_long_and_large_pictures_stay_small():
     assert picture(pixels[:, :200], caption="a", alt="b").source.startswith("data:image/png")
 
 
-def test_a_start_of_another_method_is_refused(tiny_recipe):
+def test_a_start_of_another_method_is_refused(tiny_recipe, host):
     with pytest.raises(CheckpointError, match="must be msm_mae, but is m2d"):
-        first_reconstructor(tiny_recipe())
+        first_reconstructor(tiny_recipe(), host)

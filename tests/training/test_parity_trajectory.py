@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from m2dx.contract.components import Mask
 from m2dx.encoder.published import MODEL_NAMES, rename
 from m2dx.model.m2d import M2D
-from m2dx.model.masking import Mask
 from m2dx.training.optim import Schedule, clip_gradients, fused_adamw
 
 STEPS, STEPS_PER_EPOCH = 18, 6

@@ -62,7 +62,7 @@ def test_a_line_of_metrics(tiny_recipe: Any, make_trainer: Any) -> None:
     "overrides",
     [
         ["model.method=msm_mae", "model.ema_decay=null"],
-        ["model.target_input=all", "model.target_init=online", "model.loss=mse"],
+        ["model.method={name: m2d_all_patches, target_init: online, loss: mse}"],
         ["model.patch_size=[80, 2]", "train.clip_norm=null"],
         ["train.precision=bf16"],
     ],
