@@ -34,7 +34,9 @@ class EncoderConfig:
     def of_run(cls, recipe: Mapping[str, Any], statistics: Mapping[str, Any]) -> EncoderConfig:
         """From a resolved recipe and its statistics, as a checkpoint has them."""
         # Without the masking, whose options only its plugin knows; an encoder does not need it.
-        model = ModelSection(**{key: value for key, value in recipe["model"].items() if key != "masking"})
+        model = ModelSection(
+            **{key: value for key, value in recipe["model"].items() if key not in ("method", "masking")}
+        )
         audio, image = AudioSection(**recipe["audio"]), recipe.get("image")
         if image is None:
             shapes = model_shapes(audio, model)
