@@ -33,7 +33,7 @@ class EncoderConfig:
     @classmethod
     def of_run(cls, recipe: Mapping[str, Any], statistics: Mapping[str, Any]) -> EncoderConfig:
         """From a resolved recipe and its statistics, as a checkpoint has them."""
-        # Without the masking, whose options only its plugin knows; an encoder does not need it.
+        # Without components, whose options only their plugins know; an encoder does not need them.
         model = ModelSection(
             **{key: value for key, value in recipe["model"].items() if key not in ("method", "masking")}
         )
