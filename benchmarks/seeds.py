@@ -34,7 +34,7 @@ from m2dx.recipe.loading import load_recipe, recipe_to_mapping
 from m2dx.recipe.schema import Recipe
 from m2dx.results.scores import read_scores
 from m2dx.results.scoring import PRETRAINED, Scoring
-from m2dx.training.run_folder import as_begun
+from m2dx.training.run_folder import as_started
 
 Row = tuple[str, str, str]
 """Task, protocol and metric of a score."""
@@ -93,7 +93,7 @@ def scores_of(case: Case, seed: int, options: argparse.Namespace, host: PluginHo
         found = Scoring.of(recipe, host).run(load_encoder(folder / "encoder"), console, folder)
     else:
         if not options.pool_only and not is_finished(folder, recipe):
-            summary = run_recipe(recipe, host, console, resume="or_begin")
+            summary = run_recipe(recipe, host, console, resume="or_start")
             if summary.stopped_by is not None:
                 sys.exit(f"{recipe.name} was stopped by {summary.stopped_by}; start this again to go on")
         found = read_scores(folder / "scores.json")
@@ -106,7 +106,7 @@ def is_finished(folder: Path, recipe: Recipe) -> bool:
     if newest is None:
         return False
     state = Checkpoint.read(newest).state
-    began, now = state["recipe"], recipe_to_mapping(as_begun(recipe, state["recipe"]))
+    began, now = state["recipe"], recipe_to_mapping(as_started(recipe, state["recipe"]))
     if changed := sorted(key for key in began.keys() | now.keys() if began.get(key) != now.get(key)):
         raise RecipeError(
             f"{folder} must hold a run of {recipe.name} as its recipe is now, but {', '.join(changed)} differ; "

@@ -44,7 +44,7 @@ def test_commands_are_taken(command: list[str]) -> None:
     assert options.module and options.training_script == "m2dx"
     name, *arguments = options.training_script_args
     given = typer.main.get_command(app).commands[name].make_context(name, list(arguments)).params  # type: ignore[attr-defined]
-    assert given["resume_or_begin"] and not given["resume"] and not given["overwrite"]
+    assert given["resume_or_start"] and not given["resume"] and not given["overwrite"]
     assert str(given["recipe"]).endswith("recipe.yaml")
     assert all("=" in override for override in given["overrides"])
 

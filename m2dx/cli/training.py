@@ -22,10 +22,10 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start anew where a run of that name is.")
     ] = False,
-    resume_or_begin: Annotated[
+    resume_or_start: Annotated[
         bool,
         typer.Option(
-            "--resume-or-begin",
+            "--resume-or-start",
             help="Go on where there is a checkpoint, else begin: for restarts by a machine.",
         ),
     ] = False,
@@ -50,10 +50,10 @@ def train(
     """
     import signal
 
-    if resume + overwrite + resume_or_begin > 1:
-        raise typer.BadParameter("--resume, --resume-or-begin and --overwrite exclude each other")
+    if resume + overwrite + resume_or_start > 1:
+        raise typer.BadParameter("--resume, --resume-or-start and --overwrite exclude each other")
     if dry_run_memory:
-        if resume + overwrite + resume_or_begin:
+        if resume + overwrite + resume_or_start:
             raise typer.BadParameter("--dry-run-memory trains nothing; leave the other options out")
         _print_memory(recipe, overrides, processes or 1, output)
         return
@@ -63,7 +63,7 @@ def train(
     from m2dx.jobs.train import run_recipe
 
     summary = run_recipe(
-        loaded, host, terminal(), resume="or_begin" if resume_or_begin else resume, overwrite=overwrite
+        loaded, host, terminal(), resume="or_start" if resume_or_start else resume, overwrite=overwrite
     )
     if summary.stopped_by is not None:
         if os.environ.get("RANK", "0") == "0":

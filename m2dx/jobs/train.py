@@ -30,7 +30,7 @@ from m2dx.training.distributed import Processes, join_processes, pick_device
 from m2dx.training.memory import memory_advice, training_advice
 from m2dx.training.monitor import TrainingSummary
 from m2dx.training.prepare import PreparedRun, prepare
-from m2dx.training.run_folder import Resume, as_begun, open_run_folder, start_run_folder
+from m2dx.training.run_folder import Resume, as_started, open_run_folder, start_run_folder
 from m2dx.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def run_recipe(
 ) -> TrainingSummary:
     """Trains; then, unless a signal stopped it, exports, evaluates and writes report.html (in the main process).
 
-    `resume` "or_begin" goes on where there is a checkpoint, and begins where there is none.
+    `resume` "or_start" goes on where there is a checkpoint, and starts where there is none.
     The evaluation's lists and settings are checked before anything is trained. Where export or evaluation fail, the
     page is written all the same.
     """
@@ -106,7 +106,7 @@ def make_trainer(
     overwrite: bool = False,
 ) -> Trainer:
     """A trainer at the run's first step, or at its newest checkpoint, which each process reads once; writes nothing."""
-    with processes.depending_on_each_other():
+    with processes.reporting_lost_processes():
         checkpoint = (
             open_run_folder(recipe, resume=resume, overwrite=overwrite) if processes.is_main else None
         )
@@ -115,7 +115,7 @@ def make_trainer(
             checkpoint = Checkpoint.read(path)
         if checkpoint is not None:
             as_many = len(checkpoint.state["rng"]) == processes.world_size
-            recipe = as_begun(recipe, checkpoint.state["recipe"], accumulation=as_many)
+            recipe = as_started(recipe, checkpoint.state["recipe"], accumulation=as_many)
         run = prepare(recipe, host, processes, console, initialise=checkpoint is None)
         run = choose_accumulation(run, console)
         with memory_advice(

@@ -13,7 +13,7 @@ from m2dx.contract.wording import suggestion
 from m2dx.recipe.loading import load_recipe, recipe_to_mapping, recipe_to_yaml
 from m2dx.sweep.folder import Manifest, ManifestPoint, State, SweepFolder
 from m2dx.sweep.points import Plan, Point, differences
-from m2dx.training.run_folder import as_begun
+from m2dx.training.run_folder import as_started
 
 if TYPE_CHECKING:
     from m2dx.contract.host import PluginHost
@@ -111,7 +111,7 @@ def check_runs(folder: SweepFolder, points: Sequence[Point], host: PluginHost) -
         if not file.exists():
             continue
         began = load_recipe(file, host=host)
-        changed = differences(began, as_begun(point.recipe, recipe_to_mapping(began)))
+        changed = differences(began, as_started(point.recipe, recipe_to_mapping(began)))
         problems += [f"  {point.name}: {', '.join(changed)}"] if changed else []
     if problems:
         raise RecipeError(

@@ -73,7 +73,7 @@ class Processes:
         return box[0]
 
     @contextlib.contextmanager
-    def depending_on_each_other(self) -> Iterator[None]:
+    def reporting_lost_processes(self) -> Iterator[None]:
         """Inside, the end of another process is a TrainingError that says so.
 
         NCCL has no error for it: torch ends a process that has waited for `train.timeout_minutes`, and torchrun ends
@@ -87,7 +87,7 @@ class Processes:
             raise TrainingError(
                 f"the {self.world_size} processes must go on together, but another has ended or does not answer "
                 f"(its last lines say why; here: {str(error).splitlines()[0]}). Go on from the last checkpoint with "
-                "--resume; torchrun --max-restarts N with --resume-or-begin does so by itself"
+                "--resume; torchrun --max-restarts N with --resume-or-start does so by itself"
             ) from error
 
     def close(self) -> None:

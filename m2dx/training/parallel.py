@@ -1,4 +1,4 @@
-"""How the processes of a run share its model: a copy for each (DDP), or shards (FSDP2); one process has it whole."""
+"""How the processes of a run share its model: a replica for each (DDP), or shards (FSDP2); one process has it whole."""
 
 from __future__ import annotations
 
@@ -35,20 +35,24 @@ class Parallel:
         """Around forward and backward pass of an accumulation step: only the last one's gradients meet."""
         return contextlib.nullcontext()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Lets go of what holds the process group; there is no training after it."""
 
     def whole(self, state: dict[str, Any]) -> dict[str, Any]:
         """A state for a checkpoint, in which every tensor is whole; every process has to ask for it."""
         return state
 
-    def of_own(self, state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    def own_weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What this process has of the model's state that `whole` gave."""
+        return state
+
+    def own_moments(self, state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
         """What this process has of an optimizer's state that `whole` gave."""
         return state
 
 
-class Copies(Parallel):
-    """A copy of the model for each process; gradients are averaged (DDP)."""
+class DataParallel(Parallel):
+    """A replica of the model for each process; gradients are averaged (DDP)."""
 
     def __init__(self, model: MultiTask) -> None:
         super().__init__(model)
@@ -57,7 +61,7 @@ class Copies(Parallel):
     def accumulation(self, *, last: bool) -> AbstractContextManager[None]:
         return contextlib.nullcontext() if last else self._ddp.no_sync()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Where DDP is the last to hold a group of gloo, the process may hang when DDP goes.
 
         It then waits, with Python's lock, for a thread of gloo that needs the lock to let go of its last tensors
@@ -67,13 +71,13 @@ class Copies(Parallel):
         del self._ddp
 
 
-class Shards(Parallel):
+class FullyShardedDataParallel(Parallel):
     """Each process keeps a part of every trained weight, its gradient and moments, and of the target network (FSDP2).
 
     A transformer block's weights are gathered when it computes, and freed afterwards; what is outside of the blocks
     stays together through forward and backward pass. Frozen offline encoders are whole in each process: they may
     compute anywhere, and have neither gradients nor moments. Weights and gradients travel in float32, so that autocast
-    computes the same as with a copy of the model for each process.
+    computes the same as with a replica for each process.
     """
 
     def __init__(self, model: MultiTask, processes: Processes) -> None:
@@ -104,7 +108,11 @@ class Shards(Parallel):
         gathered_state: dict[str, Any] = tree_map_only(DTensor, gathered, state)
         return gathered_state
 
-    def of_own(self, state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    def own_weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        shards = self.model.state_dict()
+        return {name: _shard_like(value, shards.get(name)) for name, value in state.items()}
+
+    def own_moments(self, state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if any(number >= len(parameters) for number in state["state"]):
             raise ValueError("the checkpoint has moments of more weights than are trained")
@@ -128,8 +136,8 @@ def share_model(model: MultiTask, train: TrainSection, processes: Processes) -> 
     elif train.compile:
         compile_parts(model.masked_model)
     if sharded:
-        return Shards(model, processes)
-    return Copies(model) if processes.world_size > 1 else Parallel(model)
+        return FullyShardedDataParallel(model, processes)
+    return DataParallel(model) if processes.world_size > 1 else Parallel(model)
 
 
 def _blocks(model: MultiTask) -> list[nn.Module]:
@@ -166,7 +174,7 @@ def _prefetch(model: MultiTask) -> None:
         after[0].set_modules_to_backward_prefetch([before[-1]])  # type: ignore[operator]
 
 
-def _shard_like(value: Any, like: Tensor) -> Any:
+def _shard_like(value: Any, like: Tensor | None) -> Any:
     """The own part of a whole tensor, where it has the shape of a parameter; anything else as it is."""
     if not isinstance(value, Tensor) or not isinstance(like, DTensor) or value.shape != like.shape:
         return value

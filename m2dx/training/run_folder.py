@@ -18,8 +18,8 @@ from m2dx.recipe.schema import Recipe
 
 logger = logging.getLogger(__name__)
 
-Resume = bool | Literal["or_begin"]
-"""Whether to go on from a run's newest checkpoint; "or_begin": where there is one."""
+Resume = bool | Literal["or_start"]
+"""Whether to go on from a run's newest checkpoint; "or_start": where there is one."""
 
 _WRITTEN = (
     "recipe.yaml",
@@ -52,11 +52,11 @@ def open_run_folder(recipe: Recipe, *, resume: Resume, overwrite: bool) -> Check
     folder = recipe.output / recipe.name
     if resume:
         found = CheckpointFolder(folder / "checkpoints").load_newest_whole()
-        if found is None and resume != "or_begin":
+        if found is None and resume != "or_start":
             raise RecipeError(f"{folder} has no checkpoint to resume from; train without --resume")
         if found is not None:
             began = found.state["recipe"]
-            now = recipe_to_mapping(as_begun(recipe, began))
+            now = recipe_to_mapping(as_started(recipe, began))
             changed = sorted(_differences(_with_new_fields(began, recipe), now))
             if changed:
                 logger.warning("the recipe has changed since this run began: %s", ", ".join(changed))
@@ -93,7 +93,7 @@ def start_run_folder(recipe: Recipe, *, resume: bool) -> Path:
     return folder
 
 
-def as_begun(recipe: Recipe, began: Mapping[str, Any], *, accumulation: bool = True) -> Recipe:
+def as_started(recipe: Recipe, began: Mapping[str, Any], *, accumulation: bool = True) -> Recipe:
     """The recipe with the statistics that the run began with, where it leaves them open.
 
     `accumulation`: with its number for `train.accumulate: auto` too, which other processes may need to find anew.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -45,6 +44,8 @@ from m2dx.training.parallel import share_model
 from m2dx.training.prepare import PreparedRun
 from m2dx.training.signals import StopRequests, StopVotes
 
+logger = logging.getLogger(__name__)
+
 
 class CheckpointScoring(Protocol):
     """What scores the checkpoints of a run while it trains; none of its calls waits."""
@@ -59,10 +60,18 @@ class CheckpointScoring(Protocol):
 
 
 class Trainer:
-    """Trains a prepared run from its start, or from a checkpoint (`resume`). Writes nothing before `fit`."""
+    """Trains a prepared run from its start, or from a checkpoint (`resume`). Writes nothing before `fit`.
 
-    def __init__(self, run: PreparedRun, *, resume: Checkpoint | None = None, console: Console) -> None:
-        self.run, self.console = run, console
+    `Trainer(prepare(recipe, host, processes, console)).fit()` trains from Python: metrics, checkpoints and what the
+    encoders need go into `run.folder`. `state_dict` is what a checkpoint holds of a run after a step, and a trainer of
+    the same recipe that has loaded it goes on as if there had been no stop. RecipeError where the recipe does not suit
+    the device or the run is past its end, CheckpointError where `resume` does not fit the recipe.
+    """
+
+    def __init__(
+        self, run: PreparedRun, *, resume: Checkpoint | None = None, console: Console | None = None
+    ) -> None:
+        self.run, self.console = run, console or Console()
         self.recipe, self.processes = run.recipe, run.processes
         train, device = self.recipe.train, self.processes.device
         check_precision(train.precision, device)
@@ -73,10 +82,6 @@ class Trainer:
         )
         self.to_device = DeviceCopies(device)
         self.model = run.model.to(device).train()
-        self.step = self.clips = 0
-        self.resumed = resume is not None
-        if resume:
-            load_weights(self, resume)
         self.parallel = share_model(self.model, train, self.processes)
         self.optimizer = fused_adamw(
             self.model.named_parameters(),
@@ -93,15 +98,78 @@ class Trainer:
         self.scoring: CheckpointScoring | None = None
         """May be set before `fit`, in the main process; it is given all checkpoints but the last."""
         self._of_method: Mapping[str, float] = {}  # what it shows of the last step
+        self.step = self.clips = 0
         self.seconds_before = 0.0  # of the run before this process
         self._started = time.perf_counter()
-        if resume:
-            load_run_state(self, resume)
-        else:
-            torch.manual_seed(self.recipe.seed + self.processes.rank)  # of dropout in a mapper and the like
+        torch.manual_seed(self.recipe.seed + self.processes.rank)  # of dropout in a mapper and the like
+        self.resumed = resume is not None
+        if resume is not None:
+            self._resume(resume)
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        try:
+            self.load_state_dict(checkpoint.state)
+        except (RuntimeError, KeyError, ValueError) as error:
+            if is_shortage(error):
+                raise
+            raise CheckpointError(f"{checkpoint.path}: does not fit the recipe: {error}") from error
+        if self.processes.is_main:
+            self.console.print(f"resuming from step {self.step} ({checkpoint.path})")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state after the last step; every process has to ask for it, that of the main one is whole."""
+        return {
+            "format": CHECKPOINT_FORMAT,
+            "version": 1,
+            "m2dx_version": package_version(),
+            "step": self.step,
+            "recipe": recipe_to_mapping(self.recipe),
+            "statistics": vars(self.run.statistics),
+            "label_names": {name: list(labels) for name, labels in self.run.clips.label_names.items()},
+            "model": self.parallel.whole(self.model.training_state()),
+            "optimizer": self.parallel.whole(self.optimizer.state_dict()),
+            "scaler": self.scaler.state_dict(),
+            "pending": self.watch.pending(),
+            "rankme": self.watch.rankme,
+            "totals": {
+                "clips": self.clips,
+                "seconds": self.seconds,
+                "collapse_warnings": self.alarm.count,
+            },
+            "rng": self.processes.gather(torch.get_rng_state()),
+            "bad_files": self.bad_files.ledger.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on after what `state_dict` gave in the main process; every process has to load it, before `fit`.
+
+        RecipeError where the run is past its end; RuntimeError, KeyError or ValueError where the state does not fit.
+        """
+        step, totals = int(state["step"]), state["totals"]
+        if step > self.total_steps:
+            raise RecipeError(
+                f"the run must not be past its end, but its checkpoint is of step {step}, and train.epochs "
+                f"{self.recipe.train.epochs:g} ends at step {self.total_steps}; set train.epochs to at least "
+                f"{step / self.batches.steps_per_epoch:g}"
+            )
+        self.step, self.clips, self.seconds_before = step, totals["clips"], totals["seconds"]
+        self.model.load_training_state(self.parallel.own_weights(state["model"]))
+        load_moments(self.optimizer, self.parallel.own_moments(state["optimizer"], self.optimizer))
+        self.scaler.load_state_dict(state["scaler"])
+        if state["recipe"]["tasks"].keys() == self.recipe.tasks.keys():
+            self.watch.restore(state["pending"], step=step, device=self.processes.device)
+        self.watch.rankme = state["rankme"]
+        self.alarm = CollapseAlarm(totals["collapse_warnings"])
+        self.bad_files.ledger.load_state_dict(state["bad_files"])
+        before, now = len(state["rng"]), self.processes.world_size
+        if before == now:
+            torch.set_rng_state(state["rng"][self.processes.rank])
+        elif self.processes.is_main:
+            logger.warning("%d processes now, %d before: torch's own random state starts anew", now, before)
 
     def fit(self) -> TrainingSummary:
         """Trains to the last step, or until a signal asks to stop; either way the last step is saved."""
+        self.run.folder.mkdir(parents=True, exist_ok=True)
         self.bad_files.report(self.run.bad)
         loader = training_loader(
             self.run.crops,
@@ -113,13 +181,13 @@ class Trainer:
         progress = ProgressLine(self.console, self.total_steps, self.step, enabled=self.processes.is_main)
         self._started = time.perf_counter()
         try:
-            with self.requests, self.processes.depending_on_each_other():
+            with self.requests, self.processes.reporting_lost_processes():
                 stopped = self._loop(iter(loader), metrics, progress)
         finally:
             progress.close()
             if metrics is not None:
                 metrics.close()
-            self.parallel.end()
+            self.parallel.close()
         received = self.requests.received
         return TrainingSummary(
             steps=self.step,
@@ -248,7 +316,7 @@ class Trainer:
 
     def save(self) -> Path | None:
         """Writes a checkpoint of this step (main process only); every process has to call it."""
-        state, train = run_state(self), self.recipe.train
+        state, train = self.state_dict(), self.recipe.train
         if not self.processes.is_main:
             return None
         return self.checkpoints.save(
@@ -258,84 +326,3 @@ class Trainer:
             keep_last=train.keep_last,
             keep_every=train.keep_every,
         )
-
-
-logger = logging.getLogger(__name__)
-
-
-def run_state(trainer: Trainer) -> dict[str, Any]:
-    """The state after a trainer's last step; every process has to ask for it, that of the main one is whole."""
-    parallel = trainer.parallel
-    return {
-        "format": CHECKPOINT_FORMAT,
-        "version": 1,
-        "m2dx_version": package_version(),
-        "step": trainer.step,
-        "recipe": recipe_to_mapping(trainer.recipe),
-        "statistics": vars(trainer.run.statistics),
-        "label_names": {name: list(labels) for name, labels in trainer.run.clips.label_names.items()},
-        "model": parallel.whole(trainer.model.training_state()),
-        "optimizer": parallel.whole(trainer.optimizer.state_dict()),
-        "scaler": trainer.scaler.state_dict(),
-        "pending": trainer.watch.pending(),
-        "rankme": trainer.watch.rankme,
-        "totals": {
-            "clips": trainer.clips,
-            "seconds": trainer.seconds,
-            "collapse_warnings": trainer.alarm.count,
-        },
-        "rng": trainer.processes.gather(torch.get_rng_state()),
-        "bad_files": trainer.bad_files.ledger.state_dict(),
-    }
-
-
-def load_weights(trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """Gives a trainer the step and the weights of a checkpoint, before its processes share the model.
-
-    RecipeError where the run is past its end, CheckpointError where the weights do not fit.
-    """
-    with _fitting(checkpoint):
-        trainer.step = int(checkpoint.state["step"])
-        if trainer.step > trainer.total_steps:
-            raise RecipeError(
-                f"the run must not be past its end, but its checkpoint is of step {trainer.step}, and train.epochs "
-                f"{trainer.recipe.train.epochs:g} ends at step {trainer.total_steps}; set train.epochs to at least "
-                f"{trainer.step / trainer.batches.steps_per_epoch:g}"
-            )
-        trainer.model.load_training_state(checkpoint.state["model"])
-
-
-def load_run_state(trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """Gives a trainer all else of a checkpoint; CheckpointError where it does not fit."""
-    state, processes = checkpoint.state, trainer.processes
-    with _fitting(checkpoint):
-        load_moments(trainer.optimizer, trainer.parallel.of_own(state["optimizer"], trainer.optimizer))
-        trainer.scaler.load_state_dict(state["scaler"])
-        if state["recipe"]["tasks"].keys() == trainer.recipe.tasks.keys():
-            trainer.watch.restore(state["pending"], step=trainer.step, device=processes.device)
-    trainer.watch.rankme = state.get("rankme")
-    totals = state.get("totals", {})  # older checkpoints have none
-    trainer.clips = totals.get("clips", trainer.step * trainer.recipe.train.batch_size)
-    trainer.seconds_before = totals.get("seconds", 0.0)
-    trainer.alarm = CollapseAlarm(totals.get("collapse_warnings", 0))
-    if len(state["rng"]) == processes.world_size:
-        torch.set_rng_state(state["rng"][processes.rank])
-    elif processes.is_main:
-        logger.warning(
-            "%d processes now, %d before: torch's own random state starts anew",
-            processes.world_size,
-            len(state["rng"]),
-        )
-    trainer.bad_files.ledger.load_state_dict(state["bad_files"])
-    if processes.is_main:
-        trainer.console.print(f"resuming from step {trainer.step} ({checkpoint.path})")
-
-
-@contextlib.contextmanager
-def _fitting(checkpoint: Checkpoint) -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, KeyError, ValueError) as error:
-        if is_shortage(error):
-            raise
-        raise CheckpointError(f"{checkpoint.path}: does not fit the recipe: {error}") from error

@@ -17,7 +17,7 @@ from m2dx.contract.host import PluginHost
 from m2dx.jobs.train import make_trainer
 from m2dx.recipe.loading import load_recipe
 from m2dx.training.distributed import Processes, join_processes
-from m2dx.training.parallel import Copies, Shards
+from m2dx.training.parallel import DataParallel, FullyShardedDataParallel
 from m2dx.training.run_folder import start_run_folder
 from m2dx.training.trainer import Trainer
 
@@ -73,10 +73,10 @@ def run(job: dict[str, Any], processes: Processes) -> dict[str, Any]:
     if processes.is_main:
         start_run_folder(trainer.recipe, resume=job["resume"])
     traffic, start = Traffic(), trainer.step
-    if isinstance(trainer.parallel, Copies):
+    if isinstance(trainer.parallel, DataParallel):
         trainer.parallel.forward.register_comm_hook(None, traffic.bucket)  # type: ignore[operator]
     summary = trainer.fit()
-    sharded = isinstance(trainer.parallel, Shards)
+    sharded = isinstance(trainer.parallel, FullyShardedDataParallel)
     own = sum(getattr(p, "_local_tensor", p).numel() for p in trainer.model.masked_model.parameters())
     whole = sum(p.numel() for p in trainer.model.masked_model.parameters())
     return {

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from m2dx.contract.errors import RecipeError, TrainingError
 from m2dx.training.distributed import Processes, _store_of_this_start, join_processes, pick_device
-from m2dx.training.parallel import Copies
+from m2dx.training.parallel import DataParallel
 
 
 def test_resuming_with_fewer_processes(
@@ -43,7 +43,7 @@ def test_ddp_is_gone_when_the_processes_part(tiny_recipe: Any, make_trainer: Any
     dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
     try:
         trainer = make_trainer(tiny_recipe("train.epochs=0.6"))
-        trainer.parallel = Copies(trainer.model)
+        trainer.parallel = DataParallel(trainer.model)
         ddp = weakref.ref(trainer.parallel.forward)
         assert trainer.fit().steps == 3
         assert ddp() is None
@@ -86,19 +86,19 @@ def test_a_lost_process_is_an_error_that_says_so(error: Exception) -> None:
     several = Processes(0, 2, torch.device("cpu"))
     with (
         pytest.raises(
-            TrainingError, match=r"2 processes must go on together, but another has ended.*--resume-or-begin"
+            TrainingError, match=r"2 processes must go on together, but another has ended.*--resume-or-start"
         ),
-        several.depending_on_each_other(),
+        several.reporting_lost_processes(),
     ):
         raise error
 
 
 def test_other_errors_stay_what_they_are() -> None:
     several, alone = Processes(0, 2, torch.device("cpu")), Processes(0, 1, torch.device("cpu"))
-    with pytest.raises(RuntimeError, match="shapes"), several.depending_on_each_other():
+    with pytest.raises(RuntimeError, match="shapes"), several.reporting_lost_processes():
         raise RuntimeError("shapes do not match")
     for processes in (several, alone):
-        with pytest.raises(RuntimeError, match="timed out"), processes.depending_on_each_other():
+        with pytest.raises(RuntimeError, match="timed out"), processes.reporting_lost_processes():
             raise RuntimeError("a download timed out")
 
 

@@ -239,29 +239,29 @@ def test_nothing_to_resume_and_nothing_to_overwrite(tiny_recipe: Any, make_train
         make_trainer(recipe)
 
 
-def test_resume_or_begin_begins_and_goes_on(
+def test_resume_or_start_starts_and_goes_on(
     tiny_recipe: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a machine starts again does not know whether there is a checkpoint yet."""
     recipe = tiny_recipe("train.epochs=0.6", "train.checkpoint_every=2")
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "save", lambda self: None)
-        make_trainer(recipe, resume="or_begin").fit()  # it ended before its first checkpoint
-    trainer = make_trainer(recipe, resume="or_begin")
+        make_trainer(recipe, resume="or_start").fit()  # it ended before its first checkpoint
+    trainer = make_trainer(recipe, resume="or_start")
     assert (trainer.step, trainer.resumed) == (0, False)
     trainer.fit()
     assert trainer.checkpoints.steps() == [2, 3]
-    again = make_trainer(recipe, resume="or_begin")
+    again = make_trainer(recipe, resume="or_start")
     assert (again.step, again.resumed) == (3, True)
     for step in again.checkpoints.steps():
         again.checkpoints.file(step).write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="no checkpoint can be read"):  # not a reason to begin anew
-        make_trainer(recipe, resume="or_begin")
+        make_trainer(recipe, resume="or_start")
 
 
 @pytest.mark.parametrize("other", ["--resume", "--overwrite"])
 def test_one_way_to_begin_at_a_time(other: str) -> None:
-    result = CliRunner().invoke(app, ["train", "recipe.yaml", "--resume-or-begin", other])
+    result = CliRunner().invoke(app, ["train", "recipe.yaml", "--resume-or-start", other])
     assert result.exit_code == 2
     assert "--overwrite exclude each other" in " ".join(result.output.replace("│", " ").split())
 
