@@ -26,7 +26,7 @@ def train(
         bool,
         typer.Option(
             "--resume-or-start",
-            help="Go on where there is a checkpoint, else begin: for restarts by a machine.",
+            help="Go on where there is a checkpoint, else start: for restarts by a machine.",
         ),
     ] = False,
     dry_run_memory: Annotated[
