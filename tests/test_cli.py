@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+import m2dx
 from m2dx import cli
 from m2dx.cli import components
 from m2dx.contract.errors import PluginError, RecipeError, TrainingError
@@ -41,6 +42,11 @@ for arguments, code in (
 
 def test_wrong_arguments_are_told_before_torch_is_imported(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_TORCH], cwd=tmp_path, check=True)
+
+
+def test_the_version_is_printed() -> None:
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"m2dx {m2dx.__version__}\n")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from m2dx.cli import components, draw, encoders, packing, sweep, training
 from m2dx.cli.plugin_commands import CommandGroup
 from m2dx.cli.shared import print_error
 from m2dx.contract.errors import M2dxError, PluginError, RecipeError
+from m2dx.contract.version import package_version
 
 app = typer.Typer(
     name="m2dx",
@@ -21,6 +22,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"m2dx {package_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(
+        False, "--version", is_eager=True, callback=_print_version, help="Print the version, and end."
+    ),
+) -> None:
+    """The options of the program itself."""
+
+
 for module in (training, packing, sweep, encoders, draw, components):
     app.add_typer(module.commands)
 
