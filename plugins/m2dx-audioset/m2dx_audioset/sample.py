@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import random
-import shutil
 import string
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
+from m2dx.testing.samples import SoundFiles, tone
 from m2dx_audioset.audioset import BALANCED, CLASSES_FILE, EVALUATION, NUM_CLASSES, UNBALANCED
 from m2dx_audioset.fsd50k import AUDIO_FOLDERS, GROUND_TRUTH, VOCABULARY
 from m2dx_audioset.fsd50k import NUM_CLASSES as NUM_FSD50K_CLASSES
@@ -72,9 +70,7 @@ def write_audioset(folder: Path, *, clips: int = 24, seed: int = 0) -> Path:
     with (folder / CLASSES_FILE).open("w", encoding="utf-8", newline="") as file:
         file.write("index,mid,display_name\n")
         file.writelines(f'{n},{mid},"{name}"\n' for n, (mid, name) in enumerate(classes))
-    sounds = _Sounds(
-        folder / "audio", sample_rate=16_000, seconds=(10.0,) * (NUM_SOUNDS - 1) + (8.0,), seed=seed
-    )
+    sounds, lengths = SoundFiles(folder / "audio"), (10.0,) * (NUM_SOUNDS - 1) + (8.0,)
     ids = _video_ids(seed)
     balanced, evaluated = max(1, clips // 3), max(NUM_SOUNDS, clips // 3)
     for name, number in ((BALANCED, balanced), (UNBALANCED, clips - balanced), (EVALUATION, evaluated)):
@@ -83,9 +79,10 @@ def write_audioset(folder: Path, *, clips: int = 24, seed: int = 0) -> Path:
         for position, ytid in enumerate(videos):
             sound = position % NUM_SOUNDS
             start = 30 if sound % 2 else 0
-            end = start + round(sounds.seconds[sound])
+            end = start + round(lengths[sound])
             if position < number:
-                sounds.add(sound, _audioset_file(name, ytid, start, end, position))
+                file_name = _audioset_file(name, ytid, start, end, position)
+                sounds.add(file_name, sound, _sound(sound, lengths[sound], sounds.sample_rate, seed))
             mids = sorted({classes[sound][0], *([classes[10 + sound % 3][0]] if position % 3 else [])})
             rows.append(f'{ytid}, {start}.000, {end}.000, "{",".join(mids)}"\n')
         _write_segments(folder / name, sorted(rows))
@@ -103,7 +100,7 @@ def write_fsd50k(folder: Path, *, clips: int = 24, seed: int = 0) -> Path:
     classes += [(f"Sound_{n:03d}", f"/t/dd{n:05d}") for n in range(len(classes), NUM_FSD50K_CLASSES)]
     with (folder / GROUND_TRUTH / VOCABULARY).open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows((n, *names) for n, names in enumerate(classes))
-    sounds = _Sounds(folder, sample_rate=44_100, seconds=tuple(np.linspace(0.5, 4.0, NUM_SOUNDS)), seed=seed)
+    sounds, lengths = SoundFiles(folder, 44_100), np.linspace(0.5, 4.0, NUM_SOUNDS)
     numbers = count(1000 + seed)
     for name, number in (("dev.csv", clips), ("eval.csv", max(NUM_SOUNDS, clips // 2))):
         with (folder / GROUND_TRUTH / name).open("w", encoding="utf-8", newline="") as file:
@@ -112,7 +109,8 @@ def write_fsd50k(folder: Path, *, clips: int = 24, seed: int = 0) -> Path:
             for position in range(number + _without_audio(number)):
                 sound, fname = position % NUM_SOUNDS, next(numbers)
                 if position < number:
-                    sounds.add(sound, Path(AUDIO_FOLDERS[name], f"{fname}.wav"))
+                    make = _sound(sound, float(lengths[sound]), sounds.sample_rate, seed)
+                    sounds.add(Path(AUDIO_FOLDERS[name], f"{fname}.wav"), sound, make)
                 labels = [classes[sound], *([classes[10 + sound % 3]] if position % 3 else [])]
                 cells = [str(fname), *(",".join(texts) for texts in zip(*labels, strict=True))]
                 split = "val" if position // NUM_SOUNDS % 5 == 1 else "train"
@@ -120,36 +118,16 @@ def write_fsd50k(folder: Path, *, clips: int = 24, seed: int = 0) -> Path:
     return folder
 
 
-@dataclass
-class _Sounds:
-    """The distinct sounds, and where each has been written; further files are links to the first ones."""
-
-    folder: Path
-    sample_rate: int  # Hz
-    seconds: Sequence[float]
-    seed: int
-    written: dict[tuple[int, str], Path] = field(default_factory=dict)
-
-    def add(self, sound: int, name: Path) -> None:
-        """Writes a file with a sound, in the format that its extension says."""
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        first = self.written.setdefault((sound, path.suffix), path)
-        if first == path:
-            soundfile.write(path, self._wav(sound), self.sample_rate, subtype="PCM_16")
-            return
-        try:
-            os.link(first, path)
-        except OSError:  # a file system without links, or with a limit on their number
-            shutil.copyfile(first, path)
-
-    def _wav(self, sound: int) -> NDArray[np.float64]:
-        generator = np.random.default_rng((self.seed, sound))
-        time = np.arange(round(self.seconds[sound] * self.sample_rate)) / self.sample_rate
-        tone = np.sin(2 * np.pi * 200 * 1.5**sound * time) * (1 + np.sin(2 * np.pi * (1 + sound) * time)) / 2
-        wav: NDArray[np.float64] = 0.3 * tone + generator.normal(scale=0.02, size=time.size)
-        return wav
+def _sound(number: int, seconds: float, sample_rate: int, seed: int) -> Callable[[], NDArray[np.float64]]:
+    """Makes one of the distinct sounds, each of its own pitch and beat."""
+    return partial(
+        tone,
+        200 * 1.5**number,
+        seconds=seconds,
+        sample_rate=sample_rate,
+        beat=1.0 + number,
+        seed=(seed, number),
+    )
 
 
 def _video_ids(seed: int) -> Iterator[str]:

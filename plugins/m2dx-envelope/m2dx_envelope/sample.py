@@ -4,24 +4,21 @@
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import soundfile
-
-RATE = 16_000  # Hz
+from m2dx.testing.samples import SoundFiles, tone
 
 
 def write_sample(folder: Path, *, clips: int = 24) -> Path:
     """Writes recordings of 3 s, each a tone that beats at its own pace in noise, and gives the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    time = np.arange(3 * RATE) / RATE
+    files = SoundFiles(folder)
     for number in range(clips):
         random = np.random.default_rng(number)
-        hertz, beats = 100 * 2 ** random.uniform(0, 5), random.uniform(0.5, 5)
-        level = 0.15 * (1 + np.sin(2 * np.pi * beats * time))
-        wav = level * np.sin(2 * np.pi * hertz * time) + random.normal(scale=0.01, size=time.size)
-        soundfile.write(folder / f"{number:05d}.wav", wav, RATE, subtype="PCM_16")
+        hertz, beat = 100 * 2 ** random.uniform(0, 5), random.uniform(0.5, 5)
+        sound = partial(tone, hertz, seconds=3.0, beat=beat, noise=0.01, seed=number)
+        files.add(f"{number:05d}.wav", number, sound)
     return folder
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 
+from m2dx.testing.samples import SoundFiles, write_lines
 from m2dx_hubert.architectures import MODELS, ModelName, build_network
 from m2dx_hubert.librispeech import NUM_UTTERANCES
 
@@ -39,11 +39,11 @@ def write_sample(
     Each speaker gets four recordings at most, of lengths between `seconds`; further utterances are hard links to them.
     """
     root = folder / "LibriSpeech"
-    rng = np.random.default_rng(seed)
+    rng, files = np.random.default_rng(seed), SoundFiles(root, SAMPLE_RATE)
     speakers, chapters = [], []
     for number, subset in enumerate(subsets):
         for index in range(_SPEAKERS):
-            recordings: list[Path] = []
+            numbers = itertools.count()
             speaker = _FIRST_SPEAKER + 7 * (number * _SPEAKERS + index)
             speakers.append(
                 f"{speaker:<4} | {'FM'[index % 2]} | {subset:<16} | {25.0:<5.2f} | Reader {speaker}"
@@ -51,46 +51,43 @@ def write_sample(
             for part in range(_CHAPTERS):
                 chapter = _FIRST_CHAPTER + 100 * speaker + part
                 count = len(range(index * _CHAPTERS + part, clips, _SPEAKERS * _CHAPTERS))
-                _write_chapter(root / subset, speaker, chapter, count, recordings, seconds=seconds, rng=rng)
+                _write_chapter(
+                    files, subset, speaker, chapter, islice(numbers, count), seconds=seconds, rng=rng
+                )
                 if count:
                     chapters.append(
                         f"{chapter:<6} | {speaker:<6} | 1.00 | {subset:<16} | 1 | 1 | Part | A Book"
                     )
     header = ";ID  |SEX| SUBSET           |MINUTES| NAME"
-    (root / "SPEAKERS.TXT").write_text("\n".join([header, *speakers]) + "\n", encoding="utf-8")
+    write_lines(root / "SPEAKERS.TXT", [header, *speakers])
     header = ";ID    |READER|MINUTES| SUBSET           | PROJ.|BOOK ID| CH. TITLE | PROJECT TITLE"
-    (root / "CHAPTERS.TXT").write_text("\n".join([header, *chapters]) + "\n", encoding="utf-8")
+    write_lines(root / "CHAPTERS.TXT", [header, *chapters])
     return root
 
 
 def _write_chapter(
-    subset: Path,
+    files: SoundFiles,
+    subset: str,
     speaker: int,
     chapter: int,
-    count: int,
-    recordings: list[Path],
+    numbers: Iterable[int],
     *,
     seconds: tuple[float, float],
     rng: np.random.Generator,
 ) -> None:
-    """The utterances and transcripts of a chapter; new recordings are added to those of the speaker."""
-    if not count:
-        return
-    folder = subset / str(speaker) / str(chapter)
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for index in range(count):
+    """The utterances and transcripts of a chapter; `numbers` count those of the speaker."""
+
+    def voice() -> NDArray[np.float32]:
+        return speech(rng, seconds=float(rng.uniform(*seconds)), pitch=100.0 + 8 * (speaker % 13))
+
+    folder, lines = Path(subset, str(speaker), str(chapter)), []
+    for index, number in enumerate(numbers):
         name = f"{speaker}-{chapter}-{index:04d}"
-        file = folder / f"{name}.flac"
-        file.unlink(missing_ok=True)
-        if len(recordings) < _RECORDINGS:
-            wav = speech(rng, seconds=float(rng.uniform(*seconds)), pitch=100.0 + 8 * (speaker % 13))
-            soundfile.write(file, wav, SAMPLE_RATE, subtype="PCM_16")
-            recordings.append(file)
-        else:
-            _link(recordings[int(rng.integers(_RECORDINGS))], file)
-        lines.append(f"{name} {' '.join(rng.choice(_WORDS, 8))}\n")
-    (folder / f"{speaker}-{chapter}.trans.txt").write_text("".join(lines), encoding="utf-8")
+        recording = number if number < _RECORDINGS else int(rng.integers(_RECORDINGS))
+        files.add(folder / f"{name}.flac", (speaker, recording), voice)
+        lines.append(f"{name} {' '.join(rng.choice(_WORDS, 8))}")
+    if lines:
+        write_lines(files.folder / folder / f"{speaker}-{chapter}.trans.txt", lines)
 
 
 def speech(rng: np.random.Generator, *, seconds: float, pitch: float) -> NDArray[np.float32]:
@@ -129,13 +126,6 @@ def write_weights(file: Path, *, model: ModelName = "hubert_base", layer: int = 
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save({name: tensor.half() for name, tensor in network.state_dict().items()}, file)
     return file
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without links, or too many of them
-        shutil.copyfile(source, target)
 
 
 def main() -> None:

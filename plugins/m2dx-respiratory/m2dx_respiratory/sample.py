@@ -8,11 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +19,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from m2dx.testing.samples import SoundFiles
 from m2dx_respiratory.icbhi_files import SPLIT_FILE, read_annotation
 from m2dx_respiratory.sprsound_files import PARTS, TYPES
 
@@ -44,24 +44,15 @@ class _Breath:
     wheeze: bool
 
 
-@dataclass
-class _Recorder:
-    """Writes the audio of a data set: a few files, and links to them (copies, where links cannot be)."""
+class _Recorder(SoundFiles):
+    """Writes breaths; recordings beyond the first few are links to these."""
 
-    random: np.random.Generator
-    written: list[Path] = field(default_factory=list)
+    def __init__(self, folder: Path, seed: int) -> None:
+        super().__init__(folder, SAMPLE_RATE)
+        self.random = np.random.default_rng(seed)
 
     def write(self, path: Path, number: int, num_samples: int, breaths: Sequence[_Breath]) -> None:
-        path.unlink(missing_ok=True)
-        if number < DISTINCT:
-            soundfile.write(path, self._wav(num_samples, breaths), SAMPLE_RATE, subtype="PCM_16")
-            self.written.append(path)
-            return
-        source = self.written[number % DISTINCT]
-        try:
-            os.link(source, path)
-        except OSError:
-            shutil.copyfile(source, path)
+        self.add(path.relative_to(self.folder), number % DISTINCT, lambda: self._wav(num_samples, breaths))
 
     def _wav(self, num_samples: int, breaths: Sequence[_Breath]) -> NDArray[np.float64]:
         """Faint noise, and in each breath a noise that swells, clicks for crackles, a tone for wheezes."""
@@ -95,7 +86,7 @@ def write_icbhi(folder: Path, *, clips: int = 24, seed: int = 0) -> Path:
     """
     inner = folder / "ICBHI_final_database"
     inner.mkdir(parents=True, exist_ok=True)
-    recorder = _Recorder(np.random.default_rng(seed))
+    recorder = _Recorder(folder, seed)
     listed = []
     for number in range(clips):
         split = "test" if number % 3 == 2 else "train"
@@ -135,7 +126,7 @@ def write_sprsound(
     folders = {part: top / names[layout == "first"] for part, names in PARTS.items()}
     for path in folders.values():
         path.mkdir(parents=True, exist_ok=True)
-    recorder = _Recorder(np.random.default_rng(seed))
+    recorder = _Recorder(folder, seed)
     for number in range(clips):
         part = ("train", "inter", "train", "intra")[number % 4]
         patient = 41000000 + number // 4 + (5000 if part == "inter" else 0)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
+
+from m2dx.testing.samples import SoundFiles, tone, write_encoder, write_lines
 
 RATE = 16_000  # Hz
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
@@ -23,7 +23,6 @@ EMOTIONS = ("neu", "hap", "ang", "sad", "exc", "fru")  # `fru` is not of the tas
 LEXICON = {"ONE": "W AH1 N", "TWO": "T UW1", "SIX": "S IH1 K S", "NINE": "N AY1 N"}
 TRIAL_SPEAKERS = (10270, 10271)  # of the verification test
 SPEAKERS = (10001, 10002, 10003)
-MELS, FRAMES, PATCH_FRAMES, WIDTH = 80, 64, 2, 24
 
 
 def write_sample(folder: Path, tasks: Sequence[str] = ("pr", "ks", "ic", "sid", "er", "asv")) -> Path:
@@ -31,17 +30,16 @@ def write_sample(folder: Path, tasks: Sequence[str] = ("pr", "ks", "ic", "sid", 
     writers = {"pr": _librispeech, "ks": _speech_commands, "ic": _fluent_commands, "er": _iemocap}
     for task in tasks:
         writers.get(task, _voxceleb)(folder / task)
-    write_encoder(folder / "encoder")
+    write_encoder(folder / "encoder", patch=(80, 2), width=24, heads=2)
     return folder
 
 
 def _tone(path: Path, pitch: int, *, seconds: float, take: int = 0) -> None:
     """A tone with noise; the pitch is a number of thirds of an octave above 200 Hz."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng([pitch, take])
-    time = np.arange(round(seconds * RATE)) / RATE
-    tone = 0.3 * np.sin(2 * np.pi * 200 * 2 ** (pitch / 3) * time + take)
-    soundfile.write(path, tone + random.normal(scale=0.01, size=time.size), RATE, subtype="PCM_16")
+    hertz = 200 * 2 ** (pitch / 3)
+    SoundFiles(path.parent).add(
+        path.name, pitch, lambda: tone(hertz, seconds=seconds, noise=0.01, seed=(pitch, take))
+    )
 
 
 def _speech_commands(folder: Path) -> None:
@@ -60,9 +58,8 @@ def _speech_commands(folder: Path) -> None:
 
 
 def _noise(path: Path, *, seconds: float, take: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     wav = np.random.default_rng(take).normal(scale=0.02, size=round(seconds * RATE))
-    soundfile.write(path, wav, RATE, subtype="PCM_16")
+    SoundFiles(path.parent).add(path.name, take, lambda: wav)
 
 
 def _speakers(*, split: str) -> Iterator[str]:
@@ -90,8 +87,8 @@ def _voxceleb(folder: Path) -> None:
     first, second = trials
     pairs = [(1, first[0], first[1]), (1, second[0], second[1]), (0, first[0], second[0])]
     pairs.append((0, second[1], first[1]))
-    _write(folder / "iden_split.txt", lines)
-    _write(folder / "voxceleb1_test_v2.txt", [f"{label} {one} {two}" for label, one, two in pairs])
+    write_lines(folder / "iden_split.txt", lines)
+    write_lines(folder / "voxceleb1_test_v2.txt", [f"{label} {one} {two}" for label, one, two in pairs])
 
 
 def _iemocap(folder: Path) -> None:
@@ -104,7 +101,7 @@ def _iemocap(folder: Path) -> None:
             wav = folder / f"Session{session}" / "sentences" / "wav" / scene / f"{name}.wav"
             _tone(wav, pitch, seconds=0.6, take=20 * session + number)
             lines.append(f"[{number}.0000 - {number}.6000]\t{name}\t{emotion}\t[2.5000, 2.5000, 2.5000]")
-        _write(folder / f"Session{session}" / "dialog" / "EmoEvaluation" / f"{scene}.txt", lines)
+        write_lines(folder / f"Session{session}" / "dialog" / "EmoEvaluation" / f"{scene}.txt", lines)
 
 
 def _fluent_commands(folder: Path) -> None:
@@ -116,7 +113,7 @@ def _fluent_commands(folder: Path) -> None:
             pitch = 4 * [intent[0] for intent in intents].index(action)
             _tone(folder / path, pitch, seconds=0.6, take=len(split) + 10 * take)
             rows.append(f"{number},{path},{split}speaker{take},{action} it,{action},{thing},{location}")
-        _write(folder / "data" / f"{split}_data.csv", rows)
+        write_lines(folder / "data" / f"{split}_data.csv", rows)
 
 
 def _librispeech(folder: Path) -> None:
@@ -129,56 +126,11 @@ def _librispeech(folder: Path) -> None:
             words = [*LEXICON][number:] + [*LEXICON][:number]
             _tone(chapter / f"{reader}-7-{number:04d}.flac", 5 * number, seconds=2.0, take=reader)
             lines.append(f"{reader}-7-{number:04d} {' '.join(words)}")
-        _write(chapter / f"{reader}-7.trans.txt", lines)
-    _write(folder / "SPEAKERS.TXT", [";ID  |SEX| SUBSET           |MINUTES| NAME", *speakers])
+        write_lines(chapter / f"{reader}-7.trans.txt", lines)
+    write_lines(folder / "SPEAKERS.TXT", [";ID  |SEX| SUBSET           |MINUTES| NAME", *speakers])
     words = [f"{word}\t{phonemes}" for word, phonemes in LEXICON.items()]
-    _write(folder / "librispeech-lexicon-200k-g2p.txt", words[:2])
-    _write(folder / "librispeech-lexicon-allothers-g2p.txt", words[2:])
-
-
-def _write(path: Path, lines: Sequence[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def write_encoder(folder: Path, *, seed: int = 0) -> None:
-    """An export of m2dx with random weights: frames of 20 ms, two small blocks."""
-    import torch
-    from safetensors.torch import save_file
-
-    generator = torch.Generator().manual_seed(seed)
-
-    def matrix(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator).div(shape[-1] ** 0.5)
-
-    state = {
-        "cls_token": torch.zeros(1, 1, WIDTH),
-        "pos_embed": 0.1 * matrix(1, 1 + FRAMES // PATCH_FRAMES, WIDTH),
-        "patch_embed.proj.weight": matrix(WIDTH, MELS * PATCH_FRAMES).unflatten(1, (1, MELS, PATCH_FRAMES)),
-        "patch_embed.proj.bias": torch.zeros(WIDTH),
-    }
-    norms = ["norm"]
-    for block in ("blocks.0", "blocks.1"):
-        norms += [f"{block}.norm1", f"{block}.norm2"]
-        sizes = {"attn.qkv": (3, 1), "attn.proj": (1, 1), "mlp.fc1": (4, 1), "mlp.fc2": (1, 4)}
-        for layer, (outputs, inputs) in sizes.items():
-            state[f"{block}.{layer}.weight"] = matrix(outputs * WIDTH, inputs * WIDTH)
-            state[f"{block}.{layer}.bias"] = torch.zeros(outputs * WIDTH)
-    for norm in norms:
-        state[f"{norm}.weight"], state[f"{norm}.bias"] = torch.ones(WIDTH), torch.zeros(WIDTH)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    config = {
-        "format": "m2dx-encoder",
-        "version": 1,
-        "input_size": [MELS, FRAMES],
-        "patch_size": [MELS, PATCH_FRAMES],
-        "vit": {"embed_dim": WIDTH, "depth": 2, "num_heads": 2},
-        "audio": {"sample_rate": RATE, "crop_seconds": FRAMES / 100},
-        "mean": -7.0,
-        "std": 4.0,
-    }
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    write_lines(folder / "librispeech-lexicon-200k-g2p.txt", words[:2])
+    write_lines(folder / "librispeech-lexicon-allothers-g2p.txt", words[2:])
 
 
 def main() -> None:

@@ -9,55 +9,30 @@ so that the tasks can be learnt.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-import soundfile
-from numpy.typing import NDArray
-
+from m2dx.testing.samples import SoundFiles, tone, write_csv, write_lines
 from m2dx_tasks.speech import EMOTIONS, LANGUAGES
 
 DISTINCT = 4  # sounds of a class; further clips are links to them
 
 
-@dataclass
-class _Sounds:
-    """Writes tones in noise, one frequency for each class."""
+class _Sounds(SoundFiles):
+    """Tones, one frequency for each class."""
 
-    folder: Path
-    seconds: float
-    sample_rate: int = 16_000  # Hz
-    written: dict[tuple[int, int, str], Path] = field(default_factory=dict)
+    def __init__(self, folder: Path, *, seconds: float, sample_rate: int = 16_000) -> None:
+        super().__init__(folder, sample_rate)
+        self.seconds = seconds
 
-    def add(self, name: str, *, label: int, number: int) -> None:
-        """A file with a sound of a class, in the format that its extension says."""
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        first = self.written.setdefault((label, number % DISTINCT, path.suffix), path)
-        if first == path:
-            subtype = "VORBIS" if path.suffix == ".ogg" else "PCM_16"
-            soundfile.write(path, self._wav(label, number % DISTINCT), self.sample_rate, subtype=subtype)
-            return
-        try:
-            os.link(first, path)
-        except OSError:  # a file system without links, or with a limit on their number
-            shutil.copyfile(first, path)
-
-    def _wav(self, label: int, number: int) -> NDArray[np.float64]:
-        generator = np.random.default_rng((label, number))
-        time = np.arange(round(self.seconds * self.sample_rate)) / self.sample_rate
-        frequency = 110 * 2 ** (label / 16) * (1 + 0.004 * number)  # Hz; a class every 3/4 of a semitone
-        wav: NDArray[np.float64] = 0.3 * np.sin(2 * np.pi * frequency * time) + generator.normal(
-            scale=0.02, size=time.size
-        )
-        return wav
+    def clip(self, name: str, *, label: int, number: int) -> None:
+        """A file with a sound of a class."""
+        take = number % DISTINCT
+        hertz = 110 * 2 ** (label / 16) * (1 + 0.004 * take)  # a class every 3/4 of a semitone
+        sound = partial(tone, hertz, seconds=self.seconds, sample_rate=self.sample_rate, seed=(label, take))
+        self.add(name, (label, take), sound)
 
 
 def write_esc50(folder: Path, *, clips: int = 100) -> Path:
@@ -67,12 +42,12 @@ def write_esc50(folder: Path, *, clips: int = 100) -> Path:
     for number in range(max(clips, 500)):
         target, fold, take = number // 2 % 50, number // 100 % 5 + 1, "AB"[number % 2]
         name = f"{fold}-{100_000 + number // 2}-{take}-{target}.wav"
-        sounds.add(f"audio/{name}", label=target, number=number)
+        sounds.clip(f"audio/{name}", label=target, number=number)
         rows.append(
             (name, fold, target, f"class_{target}", target % 5 == 0, str(100_000 + number // 2), take)
         )
     header = "filename,fold,target,category,esc10,src_file,take"
-    _write_csv(folder / "meta/esc50.csv", header, rows)
+    write_csv(folder / "meta/esc50.csv", header, rows)
     return folder
 
 
@@ -83,10 +58,10 @@ def write_us8k(folder: Path, *, clips: int = 100) -> Path:
     for number in range(max(clips, 200)):
         class_id, fold, recording = number // 2 % 10, number // 20 % 10 + 1, 100_000 + number // 2
         name = f"{recording}-{class_id}-0-{number % 2}.wav"
-        sounds.add(f"audio/fold{fold}/{name}", label=class_id, number=number)
+        sounds.clip(f"audio/fold{fold}/{name}", label=class_id, number=number)
         rows.append((name, recording, 0.0, 0.4, 1, fold, class_id, f"class_{class_id}"))
     header = "slice_file_name,fsID,start,end,salience,fold,classID,class"
-    _write_csv(folder / "metadata/UrbanSound8K.csv", header, rows)
+    write_csv(folder / "metadata/UrbanSound8K.csv", header, rows)
     return folder
 
 
@@ -97,12 +72,12 @@ def write_spcv2(folder: Path, *, clips: int = 100) -> Path:
     for number in range(max(clips, 350)):
         word, speaker = number % 35, number // 35
         name = f"word{word:02d}/{speaker:08x}_nohash_0.wav"
-        sounds.add(name, label=word, number=number)
+        sounds.clip(name, label=word, number=number)
         if speaker % 10 > 7:
             lists[list(lists)[speaker % 10 - 8]].append(name)
-    sounds.add("_background_noise_/pink_noise.wav", label=60, number=0)
+    sounds.clip("_background_noise_/pink_noise.wav", label=60, number=0)
     for file, names in lists.items():
-        _write_lines(folder / file, sorted(names))
+        write_lines(folder / file, sorted(names))
     return folder
 
 
@@ -113,9 +88,9 @@ def write_voxceleb1(folder: Path, *, clips: int = 100) -> Path:
     for number in range(clips):
         speaker, video = number // 8, number % 8 // 2
         name = f"id1{speaker + 1:04d}/Video{video:06d}/{number % 2 + 1:05d}.wav"
-        sounds.add(f"wav/{name}", label=speaker % 64, number=number)
+        sounds.clip(f"wav/{name}", label=speaker % 64, number=number)
         lines.append(f"{(1, 1, 2, 3)[video]} {name}")
-    _write_lines(folder / "iden_split.txt", sorted(lines))
+    write_lines(folder / "iden_split.txt", sorted(lines))
     return folder
 
 
@@ -127,8 +102,8 @@ def write_voxforge(folder: Path, *, clips: int = 100) -> Path:
         user = f"user{number // 24:02d}{LANGUAGES[language]}"
         archive = f"{user}-2014012{number // 2 % 2}-abc"
         name = f"{LANGUAGES[language]}/{archive}/wav/{LANGUAGES[language]}5-{number % 2 + 1:03d}.wav"
-        sounds.add(name, label=language, number=number)
-        _write_lines(folder / LANGUAGES[language] / archive / "etc/README", ["User Name:" + user])
+        sounds.clip(name, label=language, number=number)
+        write_lines(folder / LANGUAGES[language] / archive / "etc/README", ["User Name:" + user])
     return folder
 
 
@@ -137,7 +112,7 @@ def write_cremad(folder: Path, *, clips: int = 100) -> Path:
     sounds = _Sounds(folder, seconds=0.5)
     for number in range(max(clips, 120)):
         emotion, actor = number % 6, 1001 + number // 6
-        sounds.add(f"AudioWAV/{actor}_DFA_{EMOTIONS[emotion]}_XX.wav", label=emotion, number=number)
+        sounds.clip(f"AudioWAV/{actor}_DFA_{EMOTIONS[emotion]}_XX.wav", label=emotion, number=number)
     return folder
 
 
@@ -149,11 +124,11 @@ def write_gtzan(folder: Path, *, clips: int = 100) -> Path:
     for number in range(max(clips, 100)):
         genre, place = names[number % 10], number // 10
         name = f"{genre}/{genre}.{place:05d}.wav"
-        sounds.add(f"genres/{name}", label=number % 10, number=number)
+        sounds.clip(f"genres/{name}", label=number % 10, number=number)
         if place % 10 < 9:
             lists[("train", "train", "valid", "test")[place % 4]].append(name)
     for split, files in lists.items():
-        _write_lines(folder / f"{split}_filtered.txt", files)
+        write_lines(folder / f"{split}_filtered.txt", files)
     return folder
 
 
@@ -167,7 +142,7 @@ def write_nsynth(folder: Path, *, clips: int = 100) -> Path:
         split = {8: "valid", 9: "test"}.get(tenth, "train")
         instrument = f"{families[family]}_acoustic_{ {'train': 0, 'valid': 1, 'test': 2}[split]:03d}"
         note = f"{instrument}-{pitch:03d}-{25 + number // 90:03d}"
-        sounds.add(f"nsynth-{split}/audio/{note}.wav", label=family, number=number)
+        sounds.clip(f"nsynth-{split}/audio/{note}.wav", label=family, number=number)
         notes[split][note] = {
             "note": number,
             "note_str": note,
@@ -184,7 +159,7 @@ def write_nsynth(folder: Path, *, clips: int = 100) -> Path:
             "instrument_source_str": "acoustic",
         }
     for split, described in notes.items():
-        _write_lines(folder / f"nsynth-{split}/examples.json", [json.dumps(described, indent=4)])
+        write_lines(folder / f"nsynth-{split}/examples.json", [json.dumps(described, indent=4)])
     return folder
 
 
@@ -194,7 +169,7 @@ def write_surge(folder: Path, *, clips: int = 100) -> Path:
     for number in range(max(clips, 88 * 11)):
         preset, pitch = number // 88, 21 + number % 88
         name = f"surge-patches-3rdparty-Made-Up-Basses-Bass-{preset + 1}-velocity64/{pitch}.ogg"
-        sounds.add(name, label=(pitch - 21) % 64, number=0)
+        sounds.clip(name, label=(pitch - 21) % 64, number=0)
     return folder
 
 
@@ -216,18 +191,6 @@ def write_sample(folder: Path, *, clips: int = 100, tasks: Iterable[str] = tuple
     for name in tasks:
         WRITERS[name](folder / name, clips=clips)
     return folder
-
-
-def _write_csv(path: Path, header: str, rows: Iterable[Sequence[object]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(f"{header}\n")
-        csv.writer(file, lineterminator="\n").writerows(rows)
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
