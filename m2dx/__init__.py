@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from m2dx.contract.hookspecs import hookimpl
     from m2dx.contract.host import PluginHost
     from m2dx.data.files import AudioFiles, list_audio
+    from m2dx.data.logmel import LogMel
     from m2dx.data.packs import audio_state
     from m2dx.data.reading import audio_seconds, read_wav
     from m2dx.data.tables import read_table
@@ -50,11 +51,19 @@ if TYPE_CHECKING:
     from m2dx.evaluation.features import Standardiser
     from m2dx.evaluation.metrics import half_width_95
     from m2dx.evaluation.tasks import ClipTask
+    from m2dx.model.m2d import M2D
+    from m2dx.model.mae import MSMMAE
+    from m2dx.model.multitask import MultiTask
+    from m2dx.model.patches import PatchGrid
+    from m2dx.model.vit import ViTSize
     from m2dx.recipe.loading import load_recipe
+    from m2dx.training.trainer import Trainer
 
     __version__: str
 
 __all__ = [
+    "M2D",
+    "MSMMAE",
     "AudioClassifier",
     "AudioEncoder",
     "AudioError",
@@ -70,15 +79,18 @@ __all__ = [
     "Evaluator",
     "ImageEncoder",
     "ImageError",
+    "LogMel",
     "Loss",
     "M2dxError",
     "Mask",
     "MaskedModel",
     "MaskedModelOutput",
     "Masking",
+    "MultiTask",
     "NoiseSource",
     "OfflineEncoder",
     "OnlineMapper",
+    "PatchGrid",
     "PluginError",
     "PluginHost",
     "RecipeError",
@@ -86,7 +98,9 @@ __all__ = [
     "Standardiser",
     "TaskInfo",
     "TaskShapes",
+    "Trainer",
     "TrainingError",
+    "ViTSize",
     "Views",
     "Waveforms",
     "__version__",
@@ -121,6 +135,13 @@ _MODULES = {
     "m2dx.encoder.images": "ImageEncoder load_image_encoder",
     "m2dx.contract.host": "PluginHost",
     "m2dx.recipe.loading": "load_recipe",
+    "m2dx.data.logmel": "LogMel",
+    "m2dx.model.m2d": "M2D",
+    "m2dx.model.mae": "MSMMAE",
+    "m2dx.model.multitask": "MultiTask",
+    "m2dx.model.patches": "PatchGrid",
+    "m2dx.model.vit": "ViTSize",
+    "m2dx.training.trainer": "Trainer",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 

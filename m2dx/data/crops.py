@@ -21,8 +21,6 @@ from m2dx.data.pcm import StoredSamples, float_samples, float_tensor, stack
 from m2dx.data.reading import AudioFile
 
 ShortClips = Literal["pad", "repeat"]
-MaskDraw = Callable[[torch.Generator], Tensor]
-"""From a generator to `ids_shuffle` (P,), a permutation of the patches whose first part is visible."""
 
 _MOST_TRIES = 100
 
@@ -182,11 +180,12 @@ class TrainingCrops(Dataset[CropItem]):
         reader: CropReader,
         *,
         seed: int,
-        draw_mask: MaskDraw,
+        draw_mask: Callable[[torch.Generator], Tensor],
         noise: NoiseSource | None = None,
         with_crops: bool = False,
     ) -> None:
-        """`noise` is for audio. `with_crops`: the items say where their audio is from."""
+        """`draw_mask` gives `ids_shuffle` (P,), a permutation of the patches, from a clip's generator. `noise` is for
+        audio. `with_crops`: the items say where their audio is from."""
         self.clips, self.reader = clips, reader
         self.seed, self.draw_mask, self.noise, self.with_crops = seed, draw_mask, noise, with_crops
 

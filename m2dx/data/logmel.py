@@ -21,13 +21,13 @@ class LogMel(nn.Module):
     def __init__(
         self,
         *,
-        sample_rate: int,
-        n_fft: int,
-        win_length: int,
-        hop_length: int,
-        n_mels: int,
-        f_min: float,
-        f_max: float,
+        sample_rate: int = 16_000,
+        n_fft: int = 400,
+        win_length: int = 400,
+        hop_length: int = 160,
+        n_mels: int = 80,
+        f_min: float = 50.0,
+        f_max: float = 8000.0,
     ) -> None:
         super().__init__()
         self.n_fft, self.win_length, self.hop_length, self.n_mels = n_fft, win_length, hop_length, n_mels

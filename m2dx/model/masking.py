@@ -1,4 +1,4 @@
-"""Which patches are visible and which are masked: the mask of a batch, and the draw of a clip's."""
+"""Which patches are visible: the maskings of the core, the checked draw of a clip, and tokens by a mask's order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO m2dx/model/shapes.py."""
+"""What follows from a recipe without building a model: patch grid, sizes, mask counts, and the log-mel transform."""
 
 from __future__ import annotations
 

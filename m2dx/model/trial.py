@@ -1,4 +1,4 @@
-"""What the components of a task must keep to: each is tried before training, and blamed by name."""
+"""Trials before training: what the components of a task must keep to, in eval mode, each blamed by name."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def try_task(
     encoder = Part.of(name, "offline_encoder", task.offline_encoder.name, host=host)
     mapper = Part.of(name, "online_mapper", task.online_mapper.name, host=host)
     loss = Part.of(name, "loss", task.loss.name, host=host)
-    with _eval_mode(task), torch.random.fork_rng(devices=[]):
+    with evaluating(task), torch.random.fork_rng(devices=[]):
         views = at_rate(views, task.offline_encoder.sample_rate)
         with encoder.attempt("forward on a trial batch"):
             signal = task.offline_encoder(views)
@@ -122,7 +122,7 @@ def try_task(
 
 
 @contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Eval mode, so that no BatchNorm learns from a trial batch; after it, each part's mode as it was."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
@@ -135,14 +135,3 @@ def _eval_mode(module: nn.Module) -> Iterator[None]:
 
 def _shape(sizes: tuple[int, ...]) -> str:
     return f"({', '.join(map(str, sizes))})"
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """In eval mode, and back in the mode before it."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)

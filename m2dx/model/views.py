@@ -1,4 +1,4 @@
-"""From waveforms to the two views: the noisy log-mel that M2D sees, the clean one that offline encoders see."""
+"""From a batch of audio or images to the two views: what the method sees, and the clean one of offline encoders."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DataStatistics:
 
 
 class ViewMaker(nn.Module):
-    """Gives M2D the noisy view and offline encoders the clean one (M2D-X, III-B2, eq. 5)."""
+    """Gives the method the noisy view and offline encoders the clean one (M2D-X, III-B2, eq. 5)."""
 
     def __init__(self, logmel: LogMel, statistics: DataStatistics, *, noise_ratio: float) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ def standardised(images: Tensor, statistics: ImageStatistics) -> Tensor:
 
 
 class ImageViews(nn.Module):
-    """Gives M2D and offline encoders the standardised images of a batch. There is no noise, and no waveform."""
+    """Gives the method and offline encoders the standardised images of a batch. There is no noise, and no waveform."""
 
     def __init__(self, statistics: ImageStatistics) -> None:
         super().__init__()
