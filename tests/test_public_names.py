@@ -29,3 +29,13 @@ def test_names_and_schema_need_no_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_encoder_needs_few_modules():
+    """What reads a trained encoder stays apart from what trains, so that it can be understood alone."""
+    code = (
+        "import sys\nfrom m2dx import load_encoder\n"
+        "found = sorted(name for name in sys.modules if name.split('.')[0] == 'm2dx')\n"
+        "assert len(found) <= 25, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
