@@ -23,7 +23,7 @@ LABEL_SEPARATOR = ";"
 
 @dataclass(frozen=True, slots=True)  # of which there are millions
 class Clip:
-    """A stretch of one audio file (or an image), with what is known about it."""
+    """A segment of one audio file (or an image), with what is known about it."""
 
     path: Path
     start: float = 0.0  # seconds

@@ -167,8 +167,7 @@ class TrainingBatches(Sampler[list[ItemKey]]):
                 order = self.draws[drawn]
             first = step % self.steps_per_epoch * self.batch_size
             for micro in range(self.accumulate):
-                begin = first + (micro * self.world_size + self.rank) * self.micro_batch_size
-                end = begin + self.micro_batch_size
-                ids = order[begin:end].tolist()
-                yield [ItemKey(epoch, begin + i, clip_id) for i, clip_id in enumerate(ids)]
+                start = first + (micro * self.world_size + self.rank) * self.micro_batch_size
+                ids = order[start : start + self.micro_batch_size].tolist()
+                yield [ItemKey(epoch, start + i, clip_id) for i, clip_id in enumerate(ids)]
             step += 1

@@ -32,8 +32,8 @@ class PackedStrings(Sequence[str]):
     def __getitem__(self, index: int) -> str:  # type: ignore[override]  # slices are not needed
         if not 0 <= index < len(self):
             raise IndexError(index)
-        begin = self._ends[index - 1] if index else 0
-        return os.fsdecode(self._buffer[begin : self._ends[index]].tobytes())
+        start = self._ends[index - 1] if index else 0
+        return os.fsdecode(self._buffer[start : self._ends[index]].tobytes())
 
 
 @dataclass(frozen=True)

@@ -42,13 +42,13 @@ class PlainWav:
     """Where the samples of a mono 16-bit WAV file are, whose header is the usual 44 bytes."""
 
     descriptor: int  # of the open file
-    begin: int  # of the first sample, bytes
+    first_byte: int  # of the samples
     info: AudioInfo
 
     def read(self, first: int, frames: int) -> NDArray[np.int16]:
         """(N,) samples; fewer where the file has become shorter. Raises OSError."""
         samples = np.empty(min(frames, self.info.frames - first), dtype=np.int16)
-        view, place = samples.view(np.uint8).data, self.begin + 2 * first
+        view, place = samples.view(np.uint8).data, self.first_byte + 2 * first
         done = 0
         while done < len(view):
             count = os.preadv(self.descriptor, [view[done:]], place + done)
@@ -58,11 +58,11 @@ class PlainWav:
         return samples[: done // 2]
 
 
-def plain_wav(descriptor: int, begin: int, size: int) -> PlainWav | None:
-    """The WAV file in `size` bytes from `begin` on of an open file; None where it is anything but plain and whole."""
+def plain_wav(descriptor: int, start: int, size: int) -> PlainWav | None:
+    """The WAV file in `size` bytes from `start` on of an open file; None where it is anything but plain and whole."""
     if not hasattr(os, "preadv") or sys.byteorder != "little":
         return None
-    head = os.pread(descriptor, min(_HEADER.size, size), begin)
+    head = os.pread(descriptor, min(_HEADER.size, size), start)
     if len(head) < _HEADER.size or not head.startswith(b"RIFF"):
         return None
     _, _, wave, fmt, fmt_size, tag, channels, rate, _, align, bits, data, data_size = _HEADER.unpack(head)
@@ -71,9 +71,9 @@ def plain_wav(descriptor: int, begin: int, size: int) -> PlainWav | None:
     )  # fmt: skip
     whole = 0 < data_size <= size - _HEADER.size and data_size % 2 == 0
     end = _HEADER.size + data_size
-    if not (plain and whole and rate) or not _is_chunk(os.pread(descriptor, 4, begin + end)):
+    if not (plain and whole and rate) or not _is_chunk(os.pread(descriptor, 4, start + end)):
         return None
-    return PlainWav(descriptor, begin + _HEADER.size, AudioInfo(rate, data_size // 2, 1))
+    return PlainWav(descriptor, start + _HEADER.size, AudioInfo(rate, data_size // 2, 1))
 
 
 def _is_chunk(name: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Reads audio files: any format of soundfile, any rate and channel count, only the stretch that is needed."""
+"""Reads audio files: any format of soundfile, any rate and channel count, only the segment that is needed."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class AudioFile:
             self._descriptor = None
 
     def extent(self, start: float, duration: float | None) -> tuple[int, int]:
-        """First frame and number of frames of a stretch given in seconds.
+        """First frame and number of frames of a segment given in seconds.
 
         Raises `AudioError` when it starts past the end, or ends past it by more than `TOLERANCE_SECONDS`.
         """
@@ -96,7 +96,7 @@ class AudioFile:
         return first, min(frames, total - first)
 
     def read(self, first: int, frames: int, *, sample_rate: int) -> NDArray[np.float32]:
-        """(N,) mono samples at `sample_rate` of the stretch, channels averaged.
+        """(N,) mono samples at `sample_rate` of the segment, channels averaged.
 
         Raises `AudioError` for samples that cannot be decoded, end too early, or are NaN or infinite.
         """
@@ -134,7 +134,7 @@ def probe(path: Path | str) -> AudioInfo:
 def read_wav(
     path: Path | str, *, start: float = 0.0, duration: float | None = None, sample_rate: int | None = None
 ) -> NDArray[np.float32]:
-    """(N,) mono samples at `sample_rate` (None: the file's own) of a file, or of a stretch of it in seconds.
+    """(N,) mono samples at `sample_rate` (None: the file's own) of a file, or of a segment of it in seconds.
 
     Raises `AudioError`, whose text is the reason without the path, for anything that cannot be used as audio.
     """

@@ -41,12 +41,6 @@ def read_table(
         raise AudioError(f"the list {path} must be UTF-8 text, but is not ({error.reason})") from error
 
 
-def list_problems(problems: Sequence[str], *, shown: int = _MOST_PROBLEMS) -> str:
-    """The first problems, one a line, and how many more there are."""
-    more = len(problems) - shown
-    return "\n".join([*problems[:shown], *([f"and {more} more"] if more > 0 else [])])
-
-
 class _Table:
     """Lines as rows, one at a time: a quote that is not closed is an error of its own line, and swallows no others."""
 
@@ -71,7 +65,9 @@ class _Table:
                 if row is not None:
                     found.append(row)
         if problems:
-            raise AudioError(list_problems(problems))
+            more = len(problems) - _MOST_PROBLEMS
+            lines = problems[:_MOST_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
+            raise AudioError("\n".join(lines))
         return found
 
     def _numbered(self, file: TextIO, comment: str | None) -> Iterator[tuple[int, str]]:
@@ -97,9 +93,8 @@ class _Table:
             raise AudioError(f"{place}: no column may come twice, but there are: {there}")
 
     def _cells(self, text: str) -> list[str]:
-        odd_quotes = bool(
-            text.count('"') % 2
-        )  # an inch sign, or a quote that is not closed: strict reading tells
+        # An inch sign, or a quote that is not closed: strict reading tells.
+        odd_quotes = bool(text.count('"') % 2)
         tabs = self.delimiter == "\t"
         reader = csv.reader([text], delimiter=self.delimiter, skipinitialspace=not tabs, strict=odd_quotes)
         try:
