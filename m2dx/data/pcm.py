@@ -70,8 +70,11 @@ def plain_wav(descriptor: int, start: int, size: int) -> PlainWav | None:
         b"WAVE", b"fmt ", 16, _PCM, 1, 2, 16, b"data"
     )  # fmt: skip
     whole = 0 < data_size <= size - _HEADER.size and data_size % 2 == 0
+    if not (plain and whole and rate):
+        return None
     end = _HEADER.size + data_size
-    if not (plain and whole and rate) or not _is_chunk(os.pread(descriptor, 4, start + end)):
+    # Not beyond the file: in a shard, the padding of the tar file follows.
+    if end < size and not _is_chunk(os.pread(descriptor, min(4, size - end), start + end)):
         return None
     return PlainWav(descriptor, start + _HEADER.size, AudioInfo(rate, data_size // 2, 1))
 

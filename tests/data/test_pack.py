@@ -20,6 +20,7 @@ from m2dx.data.clips import join_sets
 from m2dx.data.datasets import CsvDataset
 from m2dx.data.packing import ClipSet, PackOptions, make_segments, pack
 from m2dx.data.packs import PackedDataset, audio_state, find_member, is_there
+from m2dx.data.pcm import PlainWav
 from m2dx.data.reading import AudioFile, probe, read_wav
 from m2dx.testing import check_dataset
 
@@ -133,6 +134,7 @@ def test_a_wav_member_is_read_in_place_and_opens_the_shard_once(recordings: Path
     clip = pack_csv(recordings, tmp_path / "out", form="wav").clips()[1]
     with AudioFile(clip.path) as file:
         assert file.read_stored(5000, 1000, sample_rate=RATE).dtype == np.int16
+        assert isinstance(file._source, PlainWav)  # read without a decoder
     assert find_member(str(clip.path)) == find_member(str(clip.path)) is not None
 
 
