@@ -144,7 +144,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("name", ["a", "whale-song", LONGEST])
 def test_every_template_is_rendered(name: str) -> None:
     contents = render(PluginNames(name))
-    templates = [path.name for path in (ROOT / "m2dx" / "scaffold" / "template").iterdir()]
+    templates = [path.name for path in (ROOT / "m2dx" / "jobs" / "scaffold" / "template").iterdir()]
     assert sorted(templates) == sorted(scaffold.TEMPLATES) and len(contents) == len(templates)
     for file, text in contents.items():
         assert not any(mark in file + text for mark in ("<<", ">>", "{module}"))
