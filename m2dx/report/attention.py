@@ -18,7 +18,10 @@ from m2dx.encoder.audio import AudioEncoder
 from m2dx.model.trial import evaluating
 from m2dx.model.vit import Encoder
 from m2dx.report.sounds import Sound
-from m2dx.report.style import draw_grid_image, label_axes, limits_of, outline_patches, set_title
+from m2dx.report.style import draw_grid_image, draw_logmel, label_axes, outline_patches, set_title
+
+PANEL_INCHES = (3.0, 1.45)
+POINT = "#ff2d2d"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,32 +40,49 @@ class AttentionMap:
     seconds: float
 
 
-def attention_weights(attention: Attention, tokens: Tensor) -> Tensor:
-    """Softmax of the scaled q k of each head, (B, H, K, K), from normed tokens (B, K, D).
+def attention_figure(
+    encoder: AudioEncoder, sounds: Sequence[Sound], points: Sequence[tuple[int, int]] | None = None
+) -> Figure:
+    """For each sound its log-mel and, for each point (f, t), what that patch attends to; the point is outlined in red.
 
-    The blocks compute it inside a fused kernel, which does not give it out.
+    Without points, the loudest patch of each half of the sound is taken.
     """
-    q, k, _ = queries_keys_values(attention, tokens)
-    weights: Tensor = ((q * attention.scale) @ k.mT).softmax(dim=-1)
-    return weights
+    chosen = None if points is None else list(points)
+    return draw_attention([attention_maps(encoder, sound, chosen) for sound in sounds])
 
 
-def queries_keys_values(attention: Attention, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k and v, each (B, H, K, width of a head), of normed tokens (B, K, D)."""
-    heads = attention.num_heads
-    qkv = attention.qkv(tokens).unflatten(-1, (3, heads, -1))  # (B, K, 3, H, width)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    return attention.q_norm(q), attention.k_norm(k), v
+def draw_attention(blocks: Sequence[Sequence[AttentionMap]]) -> Figure:
+    """A figure of attention maps, a row for each sound. Each map has a scale of its own, from 0 to its strongest patch,
+    whose weight the title says, with that of the class token.
+
+    Raises ValueError without maps.
+    """
+    if not blocks or not all(blocks):
+        raise ValueError("a figure needs at least one attention map of each sound")
+    columns, rows = 1 + max(len(block) for block in blocks), len(blocks)
+    figure = Figure(figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.3), layout="constrained")
+    for row, block in enumerate(blocks):
+        panels = [figure.add_subplot(rows, columns, row * columns + 1 + i) for i in range(1 + len(block))]
+        draw_logmel(panels[0], block[0].logmel, seconds=block[0].seconds)
+        set_title(panels[0], block[0].name)
+        for axes, item in zip(panels[1:], block, strict=True):
+            draw_map(axes, item)
+            strongest, class_token = item.weights.max(), item.to_class_token
+            set_title(axes, f"{item.title}: up to {strongest:.1%}, class token {class_token:.1%}")
+        for number, axes in enumerate(panels):
+            label_axes(axes, left=number == 0, bottom=row == rows - 1)
+    return figure
 
 
-@torch.no_grad()
-def last_attention(encoder: Encoder, logmel: Tensor) -> Tensor:
-    """Attention of the last block, (B, H, 1 + P, 1 + P), class token first, of standardised log-mels (B, 1, M, L)."""
-    tokens = encoder.with_class_token(encoder.embed(logmel))
-    *before, last = encoder.trunk.blocks
-    for block in before:
-        tokens = block(tokens)
-    return attention_weights(last.attn, last.norm1(tokens))  # type: ignore[arg-type, operator]
+def draw_map(axes: Axes, item: AttentionMap) -> None:
+    """A map, brighter for more, with its point outlined."""
+    mels, strongest = len(item.logmel), max(float(item.weights.max()), 1e-12)
+    draw_grid_image(
+        axes, item.weights, seconds=item.seconds, mels=mels, limits=(0.0, strongest), colours="viridis"
+    )
+    point = np.zeros(item.weights.shape, dtype=np.bool_)
+    point[item.point] = True
+    outline_patches(axes, point, seconds=item.seconds, mels=mels, colour=POINT, width=1.6)
 
 
 def attention_map(
@@ -121,54 +141,29 @@ def loud_points(logmel: NDArray[np.float32], grid: tuple[int, int]) -> list[tupl
     return points
 
 
-PANEL_INCHES = (3.0, 1.45)
-POINT = "#ff2d2d"
+@torch.no_grad()
+def last_attention(encoder: Encoder, logmel: Tensor) -> Tensor:
+    """Attention of the last block, (B, H, 1 + P, 1 + P), class token first, of standardised log-mels (B, 1, M, L)."""
+    tokens = encoder.with_class_token(encoder.embed(logmel))
+    *before, last = encoder.trunk.blocks
+    for block in before:
+        tokens = block(tokens)
+    return attention_weights(last.attn, last.norm1(tokens))  # type: ignore[arg-type, operator]
 
 
-def attention_figure(
-    encoder: AudioEncoder, sounds: Sequence[Sound], points: Sequence[tuple[int, int]] | None = None
-) -> Figure:
-    """For each sound its log-mel and, for each point (f, t), what that patch attends to; the point is outlined in red.
+def attention_weights(attention: Attention, tokens: Tensor) -> Tensor:
+    """Softmax of the scaled q k of each head, (B, H, K, K), from normed tokens (B, K, D).
 
-    Without points, the loudest patch of each half of the sound is taken.
+    The blocks compute it inside a fused kernel, which does not give it out.
     """
-    chosen = None if points is None else list(points)
-    return draw_attention([attention_maps(encoder, sound, chosen) for sound in sounds])
+    q, k, _ = queries_keys_values(attention, tokens)
+    weights: Tensor = ((q * attention.scale) @ k.mT).softmax(dim=-1)
+    return weights
 
 
-def draw_attention(blocks: Sequence[Sequence[AttentionMap]]) -> Figure:
-    """A figure of attention maps, a row for each sound. Each map has a scale of its own, from 0 to its strongest patch,
-    whose weight the title says, with that of the class token.
-
-    Raises ValueError without maps.
-    """
-    if not blocks or not all(blocks):
-        raise ValueError("a figure needs at least one attention map of each sound")
-    columns, rows = 1 + max(len(block) for block in blocks), len(blocks)
-    figure = Figure(figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.3), layout="constrained")
-    for row, block in enumerate(blocks):
-        panels = [figure.add_subplot(rows, columns, row * columns + 1 + i) for i in range(1 + len(block))]
-        _draw_logmel(panels[0], block[0])
-        for axes, item in zip(panels[1:], block, strict=True):
-            _draw_map(axes, item)
-        for number, axes in enumerate(panels):
-            label_axes(axes, left=number == 0, bottom=row == rows - 1)
-    return figure
-
-
-def _draw_logmel(axes: Axes, item: AttentionMap) -> None:
-    mels = len(item.logmel)
-    draw_grid_image(axes, item.logmel, seconds=item.seconds, mels=mels, limits=limits_of(item.logmel))
-    set_title(axes, item.name)
-
-
-def _draw_map(axes: Axes, item: AttentionMap) -> None:
-    mels = len(item.logmel)
-    strongest = float(item.weights.max())
-    draw_grid_image(
-        axes, item.weights, seconds=item.seconds, mels=mels, limits=(0.0, strongest), colours="viridis"
-    )
-    point = np.zeros(item.weights.shape, dtype=np.bool_)
-    point[item.point] = True
-    outline_patches(axes, point, seconds=item.seconds, mels=mels, colour=POINT, width=1.6)
-    set_title(axes, f"{item.title}: up to {strongest:.1%}, class token {item.to_class_token:.1%}")
+def queries_keys_values(attention: Attention, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v, each (B, H, K, width of a head), of normed tokens (B, K, D)."""
+    heads = attention.num_heads
+    qkv = attention.qkv(tokens).unflatten(-1, (3, heads, -1))  # (B, K, 3, H, width)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    return attention.q_norm(q), attention.k_norm(k), v

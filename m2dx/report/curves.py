@@ -11,34 +11,41 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from m2dx.contract.errors import CheckpointError
-from m2dx.report.figures import MOST_POINTS, Metrics, curve, loss_names, smooth, title_of
-from m2dx.report.style import INK, LABEL_SIZE, TICKS, set_title
-from m2dx.results.by_step import STEP_SCORES_FILE, StepScore
+from m2dx.report.style import ACCENT, INK, LABEL_SIZE, frame_curves, set_title
+from m2dx.results.by_step import STEP_SCORES_FILE, Column, StepScore
 from m2dx.results.run_folder import read_run
+
+Metrics = Sequence[Mapping[str, float]]
+"""Lines of metrics.jsonl: each holds `step`, and any of the other names."""
 
 SCORES = "scores"
 """The name among the curves that stands for every score by step."""
 PANEL_INCHES = (3.6, 2.2)
 FEW_POINTS = 30  # fewer are drawn with markers
 SMOOTHED_FROM = 40  # points; a running mean of fewer says nothing
-_OTHERS = ("lr", "ema_decay", "rankme")
+MOST_POINTS = 1500
+"""Points that a curve is drawn with, at most: more can't be seen, and would make a page heavy."""
+_TITLES = {
+    "loss": "Total loss",
+    "loss_m2d": "M2D loss",
+    "loss_m2d_all_patches": "M2D loss",
+    "loss_msm_mae": "MSM-MAE loss",
+    "lr": "Learning rate",
+    "ema_decay": "EMA decay of the target",
+    "grad_norm": "Gradient norm",
+    "rankme": "RankMe (effective rank)",
+    "clips_per_second": "Clips per second",
+}
 _SCHEDULES = ("lr", "ema_decay")
 _RAW = (*_SCHEDULES, "rankme")  # drawn as they are: no noise from step to step
-_SHARED = {"loss_m2d": "loss", "loss_msm_mae": "loss"}  # the same as the total where there is no task
-
-
-@dataclass(frozen=True)
-class StepScores:
-    """Scores of one run's checkpoints, for one task, protocol and metric."""
-
-    what: str
-    steps: NDArray[np.float64]
-    means: NDArray[np.float64]
-    ci95: NDArray[np.float64]  # half widths of the intervals; NaN where not known
+_OF_METHODS = (
+    "loss_m2d",
+    "loss_m2d_all_patches",
+    "loss_msm_mae",
+)  # the same as the total where there is no task
 
 
 @dataclass(frozen=True)
@@ -47,16 +54,15 @@ class RunCurves:
 
     name: str
     metrics: Metrics
-    scores: tuple[StepScores, ...]
+    scores: Mapping[Column, Sequence[StepScore]]
 
 
 def read_curves(folder: Path) -> RunCurves:
     """The metrics and scores of a run's folder. CheckpointError where it has no recipe.yaml, or measured nothing."""
     run = read_run(folder)
-    scores = _by_what(run.step_scores)
-    if not run.metrics and not scores:
+    if not run.metrics and not run.step_scores:
         raise CheckpointError(f"{folder}: no curves to draw. {run.notes.get('metrics.jsonl', '')}".rstrip())
-    return RunCurves(run.name, [_own(line) for line in run.metrics], scores)
+    return RunCurves(run.name, [_own(line) for line in run.metrics], by_column(run.step_scores))
 
 
 def _own(line: Mapping[str, float]) -> Mapping[str, float]:
@@ -64,39 +70,19 @@ def _own(line: Mapping[str, float]) -> Mapping[str, float]:
     return {name: value for name, value in line.items() if name != "ema_decay" or "loss_msm_mae" not in line}
 
 
-def _by_what(scores: Sequence[StepScore]) -> tuple[StepScores, ...]:
-    found: dict[str, list[tuple[float, float, float]]] = {}
-    for item in scores:
-        score = item.score
-        half = math.nan if score.ci95 is None else score.ci95
-        what = f"{score.task}, {score.protocol}: {score.metric}"
-        found.setdefault(what, []).append((item.step, score.mean, half))
-    return tuple(StepScores(what, *np.array(points, dtype=np.float64).T) for what, points in found.items())
-
-
-def curve_names(runs: Sequence[RunCurves]) -> list[str]:
-    """What is worth drawing of the runs: losses, learning rate, EMA decay, RankMe, and scores where there are any.
-
-    A method's own loss is left out where it is the total in every run that has it.
-    """
-    losses = loss_names([line for run in runs for line in run.metrics])
-    names = [name for name in losses if not _only_loss(name, runs)]
-    names += [name for name in _OTHERS if any(name in line for run in runs for line in run.metrics)]
-    return [*names, *([SCORES] if any(run.scores for run in runs) else [])]
-
-
-def _only_loss(name: str, runs: Sequence[RunCurves]) -> bool:
-    total = _SHARED.get(name)
-    return total is not None and all(
-        line.get(name) == line.get(total) for run in runs for line in run.metrics if name in line
-    )
+def by_column(scores: Sequence[StepScore]) -> dict[Column, list[StepScore]]:
+    """The scores of each task, protocol and metric, in the order of the steps."""
+    columns: dict[Column, list[StepScore]] = {}
+    for score in scores:
+        columns.setdefault(score.column, []).append(score)
+    return columns
 
 
 def runs_figure(runs: Sequence[RunCurves], names: Sequence[str] | None = None) -> Figure:
     """Curves against the step, a panel each, a colour for each run; raw values faint under a running mean.
 
-    `names` are metrics of metrics.jsonl, or `scores` for a panel of each score by checkpoint (M2D-X, figure 5), with
-    95 % intervals. Raises CheckpointError for one that no run has, ValueError without runs.
+    `names` are metrics of metrics.jsonl, or `scores` for a panel of each score by checkpoint (M2D-X, figure 5), in
+    percent, with 95 % intervals. Raises CheckpointError for one that no run has, ValueError without runs.
     """
     if not runs:
         raise ValueError("a figure needs at least one run")
@@ -104,22 +90,69 @@ def runs_figure(runs: Sequence[RunCurves], names: Sequence[str] | None = None) -
     columns = 2 if len(panels) in (2, 4) else min(len(panels), 3)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.3), layout="constrained")
-    titles = run_titles(runs)
-    for number, (name, is_score) in enumerate(panels, start=1):
+    for number, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, columns, number)
         for position, run in enumerate(runs):
-            draw = _draw_scores if is_score else _draw_metric
-            behind = (len(runs) - 1 - position) / len(runs) if name in _SCHEDULES else 0.0
-            width = 1.3 + 2.4 * behind  # equal ones show at the edges
-            draw(axes, run, name, colour=_colour(position), width=width)
-        _dress(axes, name if is_score else title_of(name))
+            if isinstance(panel, str):
+                behind = (len(runs) - 1 - position) / len(runs) if panel in _SCHEDULES else 0.0
+                width = 1.3 + 2.4 * behind  # equal ones show at the edges
+                draw_metric(axes, run.metrics, panel, colour=_colour(position), width=width)
+            elif panel in run.scores:
+                draw_scores(axes, run.scores[panel], colour=_colour(position))
+        set_title(axes, title_of(panel))
     if len(runs) > 1:
         lines = [Line2D([], [], color=_colour(i)) for i in range(len(runs))]
         figure.legend(
-            lines, titles, loc="outside upper left", ncols=min(len(runs), 2 * columns), frameon=False,
+            lines, run_titles(runs), loc="outside upper left", ncols=min(len(runs), 2 * columns), frameon=False,
             fontsize=LABEL_SIZE, labelcolor=INK,
         )  # fmt: skip
     return figure
+
+
+def _colour(position: int) -> str:
+    return f"C{position % 10}"
+
+
+def _panels(runs: Sequence[RunCurves], names: Sequence[str]) -> list[str | Column]:
+    """Each panel's metric, or the column of its scores."""
+    measured = {name for run in runs for line in run.metrics for name in line} - {"step", "time", "epoch"}
+    scores = list(dict.fromkeys(column for run in runs for column in run.scores))
+    panels: list[str | Column] = []
+    for name in names:
+        if name == SCORES and not scores:
+            raise CheckpointError(
+                f"no run has scores by step: {STEP_SCORES_FILE} is missing in {', '.join(run.name for run in runs)}"
+            )
+        if name != SCORES and name not in measured:
+            raise CheckpointError(
+                f"a curve must be one of {', '.join(sorted(measured))} or {SCORES}, but is {name!r}"
+            )
+        panels += scores if name == SCORES else [name]
+    return panels
+
+
+def curve_names(runs: Sequence[RunCurves]) -> list[str]:
+    """What is worth drawing of the runs: losses, learning rate, EMA decay, RankMe, and scores where there are any.
+
+    A method's own loss is left out where it is the total in every run that has it.
+    """
+    lines = [line for run in runs for line in run.metrics]
+    names = [name for name in loss_names(lines) if not _is_total(name, lines)]
+    names += [name for name in _RAW if any(name in line for line in lines)]
+    return [*names, *([SCORES] if any(run.scores for run in runs) else [])]
+
+
+def _is_total(name: str, lines: Metrics) -> bool:
+    return name in _OF_METHODS and all(line[name] == line.get("loss") for line in lines if name in line)
+
+
+def loss_names(metrics: Metrics) -> list[str]:
+    """Names of the losses that occur: the total, M2D (or MSM-MAE), then the tasks."""
+    found = dict.fromkeys(
+        name for line in metrics for name in line if name == "loss" or name.startswith("loss_")
+    )
+    first = [name for name in ("loss", *_OF_METHODS) if name in found]
+    return first + [name for name in found if name not in first]
 
 
 def run_titles(runs: Sequence[RunCurves]) -> list[str]:
@@ -131,30 +164,16 @@ def run_titles(runs: Sequence[RunCurves]) -> list[str]:
     ]
 
 
-def _panels(runs: Sequence[RunCurves], names: Sequence[str]) -> list[tuple[str, bool]]:
-    """Each panel's metric or score, and which of the two it is."""
-    measured = {name for run in runs for line in run.metrics for name in line} - {"step", "time", "epoch"}
-    scores = dict.fromkeys(score.what for run in runs for score in run.scores)
-    panels: list[tuple[str, bool]] = []
-    for name in names:
-        if name == SCORES and not scores:
-            raise CheckpointError(
-                f"no run has scores by step: {STEP_SCORES_FILE} is missing in {', '.join(run.name for run in runs)}"
-            )
-        if name != SCORES and name not in measured:
-            raise CheckpointError(
-                f"a curve must be one of {', '.join(sorted(measured))} or {SCORES}, but is {name!r}"
-            )
-        panels += [(what, True) for what in scores] if name == SCORES else [(name, False)]
-    return panels
+def title_of(panel: str | Column) -> str:
+    """A metric's name for people, or what a column of scores measures."""
+    if isinstance(panel, str):
+        return _TITLES.get(panel) or f"Task loss: {panel.removeprefix('loss_')}"
+    return f"{panel[0]}, {panel[1]}: {panel[2]} (%)"
 
 
-def _colour(position: int) -> str:
-    return f"C{position % 10}"
-
-
-def _draw_metric(axes: Axes, run: RunCurves, name: str, *, colour: str, width: float) -> None:
-    steps, values = curve(run.metrics, name)
+def draw_metric(axes: Axes, metrics: Metrics, name: str, *, colour: str = ACCENT, width: float = 1.3) -> None:
+    """One metric against the step."""
+    steps, values = curve(metrics, name)
     thin = slice(None, None, max(-(-len(steps) // MOST_POINTS), 1))
     if name not in _RAW and len(values) >= SMOOTHED_FROM:
         axes.plot(steps[thin], values[thin], color=colour, alpha=0.2, linewidth=0.6)
@@ -163,27 +182,34 @@ def _draw_metric(axes: Axes, run: RunCurves, name: str, *, colour: str, width: f
         steps[thin], values[thin], color=colour, linewidth=width,
         marker="o" if len(steps) <= FEW_POINTS else "", markersize=2.5,
     )  # fmt: skip
+    frame_curves(axes)
 
 
-def _draw_scores(axes: Axes, run: RunCurves, what: str, *, colour: str, width: float) -> None:
-    for score in run.scores:
-        if score.what == what:
-            axes.errorbar(
-                score.steps, score.means, yerr=np.nan_to_num(score.ci95), color=colour,
-                linewidth=width, marker="o", markersize=3, elinewidth=0.8, capsize=2,
-            )  # fmt: skip
+def draw_scores(axes: Axes, scores: Sequence[StepScore], *, colour: str = ACCENT) -> None:
+    """The scores of one column against the step, in percent, with the 95 % interval where it is known."""
+    axes.errorbar(
+        [item.step for item in scores],
+        [100 * item.score.mean for item in scores],
+        yerr=[100 * (item.score.ci95 or 0.0) for item in scores],
+        color=colour, linewidth=1.3, marker="o", markersize=3, elinewidth=0.8, capsize=2,
+    )  # fmt: skip
+    frame_curves(axes)
 
 
-def _dress(axes: Axes, title: str) -> None:
-    set_title(axes, title)
-    axes.set_xlabel("step", fontsize=LABEL_SIZE, color=INK)
-    axes.tick_params(labelsize=LABEL_SIZE, colors=INK)
-    axes.tick_params(axis="y", length=0)
-    axes.spines[:].set_color(INK)
-    axes.spines[["left", "top", "right"]].set_visible(False)
-    axes.grid(axis="y", color=INK, alpha=0.13, linewidth=0.6)
-    axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=TICKS))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=TICKS))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+def curve(metrics: Metrics, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Steps and values of one metric, at the lines where it is there and finite."""
+    points = [(line["step"], line[name]) for line in metrics if math.isfinite(line.get(name, math.nan))]
+    table = np.array(points, dtype=np.float64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A centred running mean over a twentieth of the values; at the ends over those that are there."""
+    half = len(values) // 40
+    if half == 0:
+        return values
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    means: NDArray[np.float64] = (sums[high] - sums[low]) / (high - low)
+    return means

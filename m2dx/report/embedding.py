@@ -1,4 +1,4 @@
-"""Clip features of a labelled set in two dimensions: t-SNE or principal components, coloured by class."""
+"""Features for the eye: clips in two dimensions (t-SNE or principal components), and patches as colours."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ logger = logging.getLogger(__name__)
 Method = Literal["tsne", "pca"]
 SEVERAL = "several labels"
 PERPLEXITY = 30.0
+PANEL_INCHES = 4.2
+MARKERS = "os^DvP*X<>hp"
+LEGEND_ROWS = 24
+GREY = "#9aa1a8"
+_SPREAD = 2.0  # standard deviations from the middle to full colour
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,12 +123,6 @@ def project(
     return tsne.fit_transform(x).astype(np.float64), ("t-SNE 1", "t-SNE 2")
 
 
-PANEL_INCHES = 4.2
-MARKERS = "os^DvP*X<>hp"
-LEGEND_ROWS = 24
-GREY = "#9aa1a8"
-
-
 def embedding_figure(embeddings: Sequence[Embedding]) -> Figure:
     """A panel for each embedding of one labelled set, coloured by class, with one legend for all.
 
@@ -141,16 +140,9 @@ def embedding_figure(embeddings: Sequence[Embedding]) -> Figure:
         _draw(figure.add_subplot(1, len(embeddings), number), item, looks)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(
-        handles,
-        labels,
-        loc="outside right upper",
-        ncols=legend_columns,
-        fontsize=LABEL_SIZE,
-        labelcolor=INK,
-        frameon=False,
-        markerscale=1.6,
-        handletextpad=0.2,
-    )
+        handles, labels, loc="outside right upper", ncols=legend_columns, fontsize=LABEL_SIZE, labelcolor=INK,
+        frameon=False, markerscale=1.6, handletextpad=0.2,
+    )  # fmt: skip
     return figure
 
 
@@ -186,3 +178,27 @@ def _legend_text(name: str) -> str:
     """A class's name that matplotlib takes as it is: not as a formula, and not hidden for its underscore."""
     text = name.replace("$", r"\$")
     return f"\u200b{text}" if text.startswith("_") else text
+
+
+def patch_colours(states: Sequence[NDArray[np.floating]]) -> list[NDArray[np.float64]]:
+    """Colours (N, 3) in [0, 1] of the features (N, D) of the same N patches in each state of a model.
+
+    Patches of like features have like colours. Principal components are known up to their signs, and turn into each
+    other where they are about equally large; so each state is turned to the next one (orthogonal Procrustes), from
+    the last one back, to keep colours from changing by chance alone.
+    """
+    whitened = [components(features) for features in states]
+    for index in range(len(whitened) - 2, -1, -1):
+        left, _, right = np.linalg.svd(whitened[index].T @ whitened[index + 1])
+        whitened[index] = whitened[index] @ (left @ right)
+    return [np.clip(0.5 + 0.5 * scores / _SPREAD, 0.0, 1.0) for scores in whitened]
+
+
+def components(features: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The first three principal components (N, 3) of features (N, D), each of variance 1; zeros for those not there."""
+    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    scores = np.zeros((len(features), 3))
+    count = int((values[:3] > 1e-6 * max(float(values[0]), 1e-12)).sum())
+    scores[:, :count] = left[:, :count] * np.sqrt(len(features))
+    return scores

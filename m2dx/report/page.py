@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from m2dx.contract.atomic import replace_text
+from m2dx.report.curves import Metrics, by_column, curve, draw_metric, draw_scores, loss_names, title_of
 from m2dx.report.data_facts import data_table
-from m2dx.report.figures import (
-    VIEWS,
-    MaskedExample,
-    Metrics,
-    curve,
-    curves_figure,
-    example_figure,
-    figure_svg,
-    loss_names,
-    title_of,
-    view_title,
-)
+from m2dx.report.examples import MaskedExample, draw_example
+from m2dx.report.panels import panel_svg
 from m2dx.report.pictures import RunPictures
 from m2dx.report.reproduce import reproduction
-from m2dx.report.scores import arrange_scores, percent, score_details, verdict
-from m2dx.report.scores_by_step import by_column, step_figure, step_table
+from m2dx.report.scores import arrange_scores, percent, score_details, step_table, verdict
 from m2dx.report.summary_facts import date_of, read_recipe_text, recipe_facts, summary_facts, warnings
 from m2dx.results.by_step import StepScore
 from m2dx.results.formats import html_table
@@ -100,7 +91,7 @@ def write_report(folder: Path, pictures: RunPictures | None = None, *, data: Dat
 
 
 def _plots(metrics: Metrics, names: Sequence[str]) -> list[Markup]:
-    """An SVG per metric that occurs."""
+    """A panel per metric that occurs."""
     plots = []
     for name in names:
         steps, values = curve(metrics, name)
@@ -109,12 +100,13 @@ def _plots(metrics: Metrics, names: Sequence[str]) -> list[Markup]:
                 f"{title_of(name)} against the step: {values[0]:.4g} at step {steps[0]:,.0f}, {values[-1]:.4g} at step "
                 f"{steps[-1]:,.0f}; between {values.min():.4g} and {values.max():.4g}."
             )
-            plots.append(Markup(figure_svg(curves_figure(metrics, [name]), label=label)))
+            draw = partial(draw_metric, metrics=metrics, name=name)
+            plots.append(panel_svg(draw, title=title_of(name), label=label))
     return plots
 
 
 def _step_plots(scores: Sequence[StepScore]) -> list[Markup]:
-    """An SVG per task, protocol and metric."""
+    """A panel per task, protocol and metric."""
     plots = []
     for column, found in by_column(scores).items():
         first, last, best = found[0], found[-1], max(found, key=lambda item: item.score.mean)
@@ -123,18 +115,16 @@ def _step_plots(scores: Sequence[StepScore]) -> list[Markup]:
             f"{first.step:,}, {percent(last.score)} % at step {last.step:,}; best {percent(best.score)} % at step "
             f"{best.step:,}."
         )
-        plots.append(Markup(figure_svg(step_figure(column, found), label=label)))
+        plots.append(panel_svg(partial(draw_scores, scores=found), title=title_of(column), label=label))
     return plots
 
 
 def _pictures(example: MaskedExample) -> list[Markup]:
-    views = [view for view in VIEWS if view != "noisy" or example.has_noise]
     return [
-        Markup(
-            figure_svg(
-                example_figure(example, [view]),
-                label=f"Log-mel of {example.name}. {view_title(example, view)}.",
-            )
+        panel_svg(
+            partial(draw_example, example=example, view=view),
+            title=example.title(view),
+            label=f"Log-mel of {example.name}. {example.title(view)}.",
         )
-        for view in views
+        for view in example.views
     ]

@@ -13,7 +13,7 @@ from m2dx.data.crops import Batch, collate
 from m2dx.model.vit import encoder_of
 from m2dx.report import Sound
 from m2dx.report.checkpoints import CheckpointPictures, checkpoint_pictures
-from m2dx.report.figures import MaskedExample
+from m2dx.report.examples import MaskedExample
 from m2dx.training.prepare import PreparedRun
 
 logger = logging.getLogger(__name__)

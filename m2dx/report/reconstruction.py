@@ -36,11 +36,16 @@ from m2dx.report.style import (
     INK,
     LABEL_SIZE,
     draw_grid_image,
+    draw_logmel,
     label_axes,
     limits_of,
     outline_patches,
     set_title,
 )
+
+PANEL_INCHES = (3.0, 1.35)
+MOST_IN_A_ROW = 3
+"""Reconstructions beside each other, at most; more go on in the next row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,11 +218,6 @@ def load_reconstructor(path: str | Path, host: PluginHost | None = None) -> Reco
     ).eval()
 
 
-PANEL_INCHES = (3.0, 1.35)
-MOST_IN_A_ROW = 3
-"""Reconstructions beside each other, at most; more go on in the next row."""
-
-
 def reconstruction_figure(
     model: Reconstructor,
     sounds: Sequence[Sound],
@@ -266,20 +266,23 @@ def draw_reconstructions(blocks: Sequence[Sequence[Reconstruction]], *, outline:
     rows = len(blocks) if longest == 1 else sum(2 * -(-len(block) // MOST_IN_A_ROW) for block in blocks)
     figure = Figure(figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.6), layout="constrained")
     grid = figure.add_gridspec(rows, columns)
-    most = _highest_error(blocks)
+    most = highest_error(list(chain(*blocks)))
     row, drawn = 0, []
     for block in blocks:
         input_axes = figure.add_subplot(grid[row, 0])
-        _draw_input(input_axes, block[0])
+        draw_logmel(input_axes, block[0].logmel, seconds=block[0].seconds)
+        set_title(input_axes, block[0].name)
         drawn.append(input_axes)
         for number, item in enumerate(block):
             line = row + 2 * (number // MOST_IN_A_ROW)
             column = 1 + number % MOST_IN_A_ROW
             below = (line, 2) if longest == 1 else (line + 1, column)
             result_axes = figure.add_subplot(grid[line, column])
-            _draw_result(result_axes, item, block[0], outline=outline)
+            draw_result(result_axes, item, limits=limits_of(block[0].logmel), outline=outline)
+            set_title(result_axes, item.title)
             error_axes = figure.add_subplot(grid[below])
-            errors = _draw_error(error_axes, item, most)
+            errors = draw_error(error_axes, item, most=most)
+            set_title(error_axes, error_title(item))
             drawn += [result_axes, error_axes]
         row += 1 if longest == 1 else 2 * -(-len(block) // MOST_IN_A_ROW)
     _label_edges(drawn)
@@ -287,34 +290,28 @@ def draw_reconstructions(blocks: Sequence[Sequence[Reconstruction]], *, outline:
     return figure
 
 
-def _highest_error(blocks: Sequence[Sequence[Reconstruction]]) -> float:
+def highest_error(items: Sequence[Reconstruction]) -> float:
     """Where the scale of errors ends: one value in 200 lies above it."""
-    errors = [item.error.ravel() for item in chain(*blocks)]
-    return max(float(np.percentile(np.concatenate(errors), 99.5)), 1e-6)
+    return max(float(np.percentile(np.concatenate([item.error.ravel() for item in items]), 99.5)), 1e-6)
 
 
-def _draw_input(axes: Axes, item: Reconstruction) -> None:
-    draw_grid_image(
-        axes, item.logmel, seconds=item.seconds, mels=len(item.logmel), limits=limits_of(item.logmel)
-    )
-    set_title(axes, item.name)
-
-
-def _draw_result(axes: Axes, item: Reconstruction, first: Reconstruction, *, outline: bool) -> None:
+def draw_result(
+    axes: Axes, item: Reconstruction, *, limits: tuple[float, float], outline: bool = False
+) -> None:
+    """A reconstruction with the colours of its input's range; `outline`: visible patches are outlined in white."""
     mels = len(item.logmel)
-    draw_grid_image(axes, item.result, seconds=item.seconds, mels=mels, limits=limits_of(first.logmel))
+    draw_logmel(axes, item.result, seconds=item.seconds, limits=limits)
     if outline:
         width = min(0.9, 40.0 / max(item.is_masked.shape))
         outline_patches(axes, ~item.is_masked, seconds=item.seconds, mels=mels, colour="white", width=width)
-    set_title(axes, item.title)
 
 
-def _draw_error(axes: Axes, item: Reconstruction, most: float) -> AxesImage:
+def draw_error(axes: Axes, item: Reconstruction, *, most: float) -> AxesImage:
+    """The error of a reconstruction, darker for more, up to `most`."""
     image = draw_grid_image(
         axes, item.error, seconds=item.seconds, mels=len(item.logmel), limits=(0.0, most), colours="Greys"
     )
     axes.spines[:].set(visible=True, color=INK, alpha=0.25, linewidth=0.6)  # white ends somewhere
-    set_title(axes, error_title(item))
     return image
 
 
@@ -335,20 +332,12 @@ def _label_edges(drawn: Sequence[Axes]) -> None:
 def _key(figure: Figure, errors: AxesImage, drawn: Sequence[Axes], *, rows: int, own_scale: bool) -> None:
     """The scale of errors, and what a reader has to know of the reconstructions."""
     bar = figure.colorbar(
-        errors,
-        ax=list(drawn),
-        location="right",
-        shrink=0.9 if rows == 1 else 0.6,
-        aspect=12 * rows,
-        pad=0.01,
+        errors, ax=list(drawn), location="right", shrink=0.9 if rows == 1 else 0.6, aspect=12 * rows, pad=0.01,
         extend="max",
-    )
+    )  # fmt: skip
     bar.set_label("error (std of log-mels)", fontsize=LABEL_SIZE, color=INK)
     bar.ax.tick_params(labelsize=LABEL_SIZE, colors=INK)
     bar.outline.set_visible(False)
     if own_scale:
-        figure.supxlabel(
-            "The model leaves out each patch's mean and spread; those of the input were put back.",
-            fontsize=LABEL_SIZE,
-            color=INK,
-        )
+        told = "The model leaves out each patch's mean and spread; those of the input were put back."
+        figure.supxlabel(told, fontsize=LABEL_SIZE, color=INK)

@@ -1,4 +1,4 @@
-"""Scores arranged for the page: encoders by task and protocol."""
+"""Scores arranged for the page: encoders by task and protocol, and the encoder by step."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 
 from m2dx.contract.components import Score
+from m2dx.report.curves import by_column
+from m2dx.results.by_step import Column, StepScore
 from m2dx.results.table import Cell, Group, ResultTable, Row, cells_of
 
 PRETRAINED = "pretrained"
 _TITLES = {PRETRAINED: "Pre-trained", "random_weights": "Random weights", "mean_logmel": "Mean log-mel"}
-
-Column = tuple[str, str, str]  # task, protocol, metric
 
 
 def arrange_scores(scores: Sequence[Score]) -> ResultTable:
@@ -37,6 +37,17 @@ def arrange_scores(scores: Sequence[Score]) -> ResultTable:
     )
 
 
+def step_table(scores: Sequence[StepScore]) -> ResultTable:
+    """A row for each step, a column for each task, protocol and metric."""
+    columns = tuple(by_column(scores))
+    found = {(item.step, item.column): Cell.percent(item.score.mean, item.score.ci95) for item in scores}
+    rows = [
+        Row(f"{step:,}", (), tuple(found.get((step, column)) for column in columns))
+        for step in sorted({item.step for item in scores})
+    ]
+    return ResultTable("", "Step", (), tuple(map("\n".join, columns)), (Group("", tuple(rows)),))
+
+
 def score_details(scores: Sequence[Score]) -> list[tuple[str, ...]]:
     """Encoder, task, protocol, values and details of each score."""
     return [_details(score) for score in scores]
@@ -58,9 +69,14 @@ def verdict(scores: Sequence[Score]) -> str:
     if not ahead:
         return f"{text}."
     if all(score.ci95 is not None for c in compared for score in (own[c], *rivals[c])):
-        apart = [c for c in ahead if all(_low(own[c]) > _high(rival) for rival in rivals[c])]
+        apart = [c for c in ahead if all(_is_apart(own[c], rival) for rival in rivals[c])]
         return f"{text}, in {len(apart)} of them with intervals that do not overlap."
     return f"{text}; some have a single value and so no interval, which leaves chance open."
+
+
+def _is_apart(score: Score, rival: Score) -> bool:
+    """Whether the interval of a score lies above that of a rival."""
+    return score.mean - (score.ci95 or 0.0) > rival.mean + (rival.ci95 or 0.0)
 
 
 def percent(score: Score) -> str:
@@ -81,14 +97,6 @@ def _by_encoder(scores: Sequence[Score]) -> tuple[dict[str, dict[Column, Score]]
         by_task.setdefault(score.task, {})[column] = None
         rows.setdefault(score.encoder, {})[column] = score
     return rows, [column for columns in by_task.values() for column in columns]
-
-
-def _low(score: Score) -> float:
-    return score.mean - (score.ci95 or 0.0)
-
-
-def _high(score: Score) -> float:
-    return score.mean + (score.ci95 or 0.0)
 
 
 def _details(score: Score) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from m2dx.contract.wording import duration, hours_text, number
-from m2dx.report.figures import Metrics
+from m2dx.report.curves import Metrics
 from m2dx.results.run_folder import RunFolder
 
 Fact = tuple[str, str]

@@ -2,17 +2,18 @@
 
 import json
 import re
+from functools import partial
 from html.parser import HTMLParser
 
 import numpy as np
 
 from m2dx.contract.components import Score
-from m2dx.report.checkpoints import CheckpointPictures
-from m2dx.report.clip_pictures import ClipPictures, Strip
-from m2dx.report.figures import MaskedExample
-from m2dx.report.images import coloured, picture
+from m2dx.report.checkpoints import CheckpointPictures, ClipPictures, Picture, Strip
+from m2dx.report.examples import MaskedExample
 from m2dx.report.page import write_report
+from m2dx.report.panels import strip_svg
 from m2dx.report.pictures import RunPictures
+from m2dx.report.style import draw_logmel
 from m2dx.results.scores import write_scores
 
 VOID = {"meta", "br", "link", "img", "wbr"}
@@ -83,7 +84,9 @@ def some_pictures(name="a clip", *, states=("Start", "Step 1,000")):
     """A picture for each state, as those of checkpoints."""
     values = np.random.default_rng(1).normal(size=(80, 208))
     made = tuple(
-        picture(coloured(values, limits=(-2.0, 2.0)), caption=state, alt=f"{state}: {name}.")
+        Picture(
+            strip_svg(partial(draw_logmel, logmel=values, seconds=2.08), label=f"{state}: {name}."), state
+        )
         for state in states
     )
     clip = ClipPictures(

@@ -1,20 +1,28 @@
 """Figures of the page: curves, and what masking leaves of a clip."""
 
+import base64
+import re
+import struct
+
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from report_pages import masked_example
 
-from m2dx.report.figures import (
-    ACCENT,
-    INK,
-    MaskedExample,
-    curve,
-    curves_figure,
-    example_figure,
-    figure_svg,
-    loss_figure,
-    smooth,
-)
+from m2dx.report.curves import RunCurves, curve, draw_metric, runs_figure, smooth
+from m2dx.report.examples import MaskedExample, draw_example
+from m2dx.report.panels import MOST_COLUMNS, panel_svg, strip_svg
+from m2dx.report.style import ACCENT, INK, draw_grid_image, draw_logmel, set_title
+
+
+def drawn(draw, *arguments):
+    axes = Figure().add_subplot()
+    draw(axes, *arguments)
+    return axes
+
+
+def image(axes, number=0):
+    return np.asarray(axes.images[number].get_array())
 
 
 def test_curve_takes_the_lines_that_have_a_finite_value():
@@ -33,45 +41,66 @@ def test_smooth_is_a_running_mean_without_bias_at_the_ends():
     assert smooth(noise).std() < 0.2 * noise.std()
 
 
-def test_loss_figure_has_a_panel_per_loss_the_total_first():
-    metrics = [{"step": s, "loss_b": 1.0, "loss_m2d": 2.0, "loss": 3.0, "lr": 0.1} for s in range(50)]
-    figure = loss_figure(metrics)
+def test_a_figure_has_a_panel_per_loss_the_total_first():
+    metrics = [{"step": s, "loss_b": 1.0, "loss_m2d": 2.0, "loss": 3.0} for s in range(50)]
+    figure = runs_figure([RunCurves("a", metrics, {})])
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["Total loss", "M2D loss", "Task loss: b"]
     assert figure.axes[0].lines[-1].get_ydata()[0] == 3.0
-    with pytest.raises(ValueError, match="at least one metric"):
-        loss_figure([{"step": 1}])
 
 
 def test_a_long_name_is_cut_in_a_title():
-    figure = curves_figure([{"step": 1, "loss_" + "x" * 100: 1.0}], ["loss_" + "x" * 100])
-    assert figure.axes[0].get_title(loc="left") == f"Task loss: {'x' * 20}…"
+    axes = drawn(set_title, f"Task loss: {'x' * 100}")
+    assert axes.get_title(loc="left") == f"Task loss: {'x' * 10}…{'x' * 21}"
+    svg = panel_svg(lambda axes: None, title=f"Task loss: {'x' * 100}", label="a")
+    assert f">Task loss: {'x' * 4}…{'x' * 15}<" in svg
 
 
 def test_a_single_step_has_a_single_tick():
-    (axes,) = curves_figure([{"step": 18, "rankme": 33.0}], ["rankme"]).axes
-    assert axes.get_xticks().tolist() == [18]
+    assert drawn(draw_metric, [{"step": 18, "rankme": 33.0}], "rankme").get_xticks().tolist() == [18]
 
 
 def test_a_long_run_draws_few_points():
-    figure = curves_figure([{"step": s, "loss": 1.0} for s in range(100_000)], ["loss"])
-    assert all(len(line.get_xdata()) <= 1500 for line in figure.axes[0].lines)
+    axes = drawn(draw_metric, [{"step": s, "loss": 1.0} for s in range(100_000)], "loss")
+    assert len(axes.lines) == 2 and all(len(line.get_xdata()) <= 1500 for line in axes.lines)
 
 
-def test_example_figure_shows_three_views_and_greys_the_masked_patches():
+def test_an_example_has_three_views_and_its_masked_patches_are_grey():
     example = masked_example()
-    clean, noisy, visible = example_figure(example).axes
-    np.testing.assert_array_equal(clean.images[0].get_array(), example.clean)
-    np.testing.assert_array_equal(noisy.images[0].get_array(), example.noisy)
-    np.testing.assert_array_equal(visible.images[0].get_array(), example.noisy)
-    np.testing.assert_array_equal(visible.images[1].get_array()[..., 3] == 1.0, example.is_masked)
+    assert example.views == ("clean", "noisy", "visible")
+    clean, noisy, visible = (drawn(draw_example, example, view) for view in example.views)
+    np.testing.assert_array_equal(image(clean), example.clean)
+    np.testing.assert_array_equal(image(noisy), example.noisy)
+    np.testing.assert_array_equal(image(visible), example.noisy)
+    np.testing.assert_array_equal(image(visible, 1)[..., 3] == 1.0, example.is_masked)
     assert clean.images[0].get_clim() == noisy.images[0].get_clim()
     assert visible.images[1].get_extent() == [0.0, 0.12, 0.0, 8.0]
-    assert visible.get_title(loc="left") == "Visible patches (33% of 6)"
+    assert example.title("visible") == "Visible patches (33% of 6)"
 
 
-def test_an_example_without_noise_is_called_so():
-    titles = [axes.get_title(loc="left") for axes in example_figure(masked_example(noise=0.0)).axes]
-    assert titles[1] == "What is given (no noise)"
+def test_an_example_without_noise_is_shown_once():
+    assert masked_example(noise=0.0).views == ("clean", "visible")
+
+
+def test_low_frequencies_are_at_the_bottom():
+    image = drawn(lambda axes: draw_logmel(axes, np.eye(3), seconds=1.0)).images[0]
+    assert image.origin == "lower" and image.get_extent() == [0.0, 1.0, 0.0, 3.0]
+
+
+def test_long_spectrograms_stay_small_on_the_page():
+    values = np.random.default_rng(0).normal(size=(80, 3000))
+    svg = strip_svg(lambda axes: draw_logmel(axes, values, seconds=30.0), label="a")
+    (width, height) = size_of_png(svg)
+    assert width <= MOST_COLUMNS and height == 80 and len(svg) < 120_000
+    colours = np.random.default_rng(0).random((5, 400, 3))
+    svg = strip_svg(
+        lambda axes: draw_grid_image(axes, colours, seconds=1.0, mels=80, limits=(0.0, 1.0)), label="a"
+    )
+    assert size_of_png(svg) == (400, 5)
+
+
+def size_of_png(svg):
+    (data,) = re.findall(r'"data:image/png;base64,([^"]*)"', svg)
+    return struct.unpack(">II", base64.b64decode(data)[16:24])
 
 
 @pytest.mark.parametrize(
@@ -88,7 +117,8 @@ def test_an_example_of_unfitting_shapes_is_refused(noisy, grid, seconds, told):
 
 
 def test_svg_scales_and_takes_the_text_colour_of_the_page():
-    svg = figure_svg(loss_figure([{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}]), label='a "b" <c>')
+    metrics = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}]
+    svg = panel_svg(lambda axes: draw_metric(axes, metrics, "loss"), title="Total loss", label='a "b" <c>')
     opening = svg[: svg.index(">")]
     assert 'aria-label="a &quot;b&quot; &lt;c&gt;"' in opening
     assert "viewBox" in opening and "width=" not in opening and "height=" not in opening

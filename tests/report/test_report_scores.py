@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from report_pages import entry, page_of
 
 from m2dx.contract.components import Score
-from m2dx.report.scores import arrange_scores, verdict
-from m2dx.report.scores_by_step import step_figure, step_table
+from m2dx.report.curves import draw_scores, title_of
+from m2dx.report.scores import arrange_scores, step_table, verdict
 from m2dx.results.by_step import StepScore, read_step_scores
 from m2dx.results.run_folder import read_run
 
@@ -56,11 +57,12 @@ def by_step(step, mean, *, ci95=None, protocol="linear"):
 
 def test_scores_on_the_way_are_drawn_with_their_interval():
     scores = [by_step(10, 0.5, ci95=0.1), by_step(20, 0.7, ci95=0.05)]
-    (axes,) = step_figure(scores[0].column, scores).axes
-    assert axes.get_title(loc="left") == "drums, linear: accuracy (%)"
+    axes = Figure().add_subplot()
+    draw_scores(axes, scores)
+    assert title_of(scores[0].column) == "drums, linear: accuracy (%)"
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [(10, 50), (20, 70)])
-    corners = axes.collections[0].get_paths()[0].vertices
-    assert corners[:, 1].min() == pytest.approx(40) and corners[:, 1].max() == pytest.approx(75)
+    (bars,) = axes.containers[0].lines[2]
+    np.testing.assert_allclose([bar[:, 1] for bar in bars.get_segments()], [(40, 60), (65, 75)])
 
 
 def test_scores_on_the_way_are_a_table_of_steps():

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from m2dx.contract.errors import CheckpointError
-from m2dx.report.curves import curve_names, read_curves, run_titles, runs_figure
-from m2dx.report.figures import smooth
+from m2dx.report.curves import curve_names, read_curves, run_titles, runs_figure, smooth
 
 
 @pytest.fixture
@@ -97,13 +96,13 @@ def test_scores_by_step_are_drawn_for_each_task_with_their_intervals(make_run):
     second = make_run("b", scores=[score(100, 0.4, ci95=0.05)])
     figure = runs_figure([read_curves(first), read_curves(second)], ["scores"])
     esc10, env = figure.axes
-    assert esc10.get_title(loc="left") == "esc10, linear: accuracy" and env.get_title(loc="left").startswith(
-        "env"
-    )
+    assert esc10.get_title(loc="left") == "esc10, linear: accuracy (%)" and env.get_title(
+        loc="left"
+    ).startswith("env")
     a, b = esc10.containers
-    assert list(a.lines[0].get_xdata()) == [100, 200] and list(a.lines[0].get_ydata()) == [0.5, 0.6]
+    assert list(a.lines[0].get_xdata()) == [100, 200] and list(a.lines[0].get_ydata()) == [50, 60]
     (bars,) = b.lines[2]
-    np.testing.assert_allclose(bars.get_segments()[0][:, 1], [0.35, 0.45])
+    np.testing.assert_allclose(bars.get_segments()[0][:, 1], [35, 45])
     assert len(env.containers) == 1
 
 
