@@ -121,3 +121,18 @@ def test_an_export_without_its_weights(run_folder: Path, tmp_path: Path) -> None
     shutil.copy(folder / "config.json", folder / "model.safetensors")
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):
         load_encoder(folder)
+
+
+@torch.no_grad()
+def test_encoders_and_exports_leave_the_checkpoint_alone(run_folder: Path, tmp_path: Path) -> None:
+    """With its optimizer's state; what lies beside it is enough, alone as well."""
+    newest = run_folder / "checkpoints" / "step-00000003.pt"
+    expected = load_encoder(newest)(wav())
+    newest.write_bytes(b"")
+    export_encoder(newest, tmp_path / "encoder")
+    beside = newest.with_name("step-00000003.encoder.safetensors")
+    for path in (newest, run_folder, tmp_path / "encoder", beside):
+        assert torch.equal(load_encoder(path)(wav()), expected)
+    alone = beside.rename(tmp_path / "alone.safetensors")
+    assert torch.equal(load_encoder(alone)(wav()), expected)
+    assert export_encoder(alone, tmp_path / "again").exists()
