@@ -11,7 +11,6 @@ from dataclasses import dataclass, is_dataclass
 from itertools import chain
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from m2dx.contract.atomic import replace_file
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Features
 from m2dx.contract.version import package_version
 from m2dx.data.packs import audio_state
-from m2dx.evaluation.features import extract, targets_of
+from m2dx.evaluation.features import bytes_of, extract, targets_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ def _encoder_parts(encoder: nn.Module) -> Iterator[bytes]:
         yield json.dumps([name, type(module).__qualname__, settings], sort_keys=True).encode()
     for name, tensor in chain(encoder.named_parameters(), encoder.named_buffers()):
         yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
-        yield tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        yield bytes_of(tensor)
 
 
 def _is_setting(key: str, value: object) -> bool:
@@ -102,6 +101,6 @@ def _write(path: Path, x: Tensor, encoder: nn.Module, task: EvaluationTask) -> N
     about = {"task": task.name, "encoder": type(encoder).__qualname__, "m2dx": package_version()}
     try:
         data = save({"x": x.contiguous()}, metadata=about)
-        replace_file(path, lambda file: file.write(data))
+        replace_file(path, lambda file: file.write(data), shared=True)
     except (OSError, SafetensorError) as error:
         logger.warning("features are not kept: %s cannot be written: %s", path, error)

@@ -52,6 +52,11 @@ def device_of(encoder: ClipEncoder) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
+def bytes_of(tensor: Tensor) -> bytes:
+    """A tensor's values in their order, for a digest."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
 def extract(encoder: ClipEncoder, task: EvaluationTask, *, batch_size: int) -> Features:
     """Features of all clips of the task.
 

@@ -19,8 +19,10 @@ from m2dx.contract.host import PluginHost
 from m2dx.contract.version import package_version
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.images import ImageEncoder
+from m2dx.evaluation.features import bytes_of
 from m2dx.recipe.schema import EvaluationSection, Recipe
 from m2dx.results.records import Division, Protocol, ResultRecord, ScoredEncoder
+from m2dx.results.scores import PRETRAINED
 
 PACKAGES = ("torch", "torchaudio", "timm", "numpy")
 
@@ -119,7 +121,7 @@ def fingerprint(encoder: AudioEncoder | ImageEncoder, *, values: bool = True) ->
     for name, tensor in sorted(encoder.state_dict().items()):
         _update(digest, [name, str(tensor.dtype), list(tensor.shape)])
         if values:
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(bytes_of(tensor))
     return digest.hexdigest()
 
 
@@ -127,7 +129,7 @@ def _scored_encoder(
     name: str, encoder: AudioEncoder | ImageEncoder, source: Source, recipe: Recipe
 ) -> ScoredEncoder:
     parameters = sum(parameter.numel() for parameter in encoder.encoder.parameters())
-    if name == "pretrained":
+    if name == PRETRAINED:
         path = None if source.path is None else str(source.path)
         return ScoredEncoder(source.name, fingerprint(encoder), path, parameters)
     if name == "random_weights":

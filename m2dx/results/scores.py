@@ -9,15 +9,18 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from m2dx.contract.atomic import replace_file
+from m2dx.contract.atomic import replace_text
 from m2dx.contract.components import Score
 from m2dx.contract.errors import CheckpointError
+
+PRETRAINED = "pretrained"
+"""Name of the encoder itself among the baselines."""
 
 
 def write_scores(scores: Sequence[Score], path: Path) -> None:
     """Writes scores as JSON: a list of objects with the fields of `Score`."""
     text = json.dumps([asdict(score) for score in scores], indent=1, allow_nan=False)
-    replace_file(path, lambda file: file.write(f"{text}\n".encode("ascii")))
+    replace_text(path, f"{text}\n")
 
 
 def read_scores(path: Path) -> list[Score]:

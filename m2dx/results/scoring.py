@@ -26,13 +26,10 @@ from m2dx.results.by_step import write_step_scores
 from m2dx.results.formats import terminal
 from m2dx.results.recording import Source, plugin_versions, records_of
 from m2dx.results.records import RESULTS_FILE, append_records
-from m2dx.results.scores import write_scores
+from m2dx.results.scores import PRETRAINED, write_scores
 from m2dx.results.table import score_table
 from m2dx.training.distributed import pick_device
 from m2dx.training.prepare import check_media
-
-PRETRAINED = "pretrained"
-"""Name of the encoder itself among the baselines."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Fol
 from m2dx.contract.errors import RecipeError
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.finetuned import FinetunedNetwork, Head, NetworkFolder
-from m2dx.evaluation.features import device_of
+from m2dx.evaluation.features import bytes_of, device_of
 from m2dx.evaluation.finetuning.augmentation import Augmentation
 from m2dx.evaluation.finetuning.examples import AudioExamples, Examples, FeatureExamples
 from m2dx.evaluation.finetuning.training import (
@@ -235,9 +235,7 @@ class Finetune(Evaluator):
         if isinstance(encoder, nn.Module):
             for name, tensor in [*encoder.named_parameters(), *encoder.named_buffers()]:
                 digest.update(name.encode())
-                digest.update(
-                    tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-                )
+                digest.update(bytes_of(tensor))
         return digest.hexdigest()
 
 
