@@ -28,7 +28,7 @@ from m2dx.contract.errors import M2dxError
 from m2dx.data.batches import TrainingBatches
 from m2dx.data.clips import ClipList, join_sets
 from m2dx.data.crops import AudioCrops, TrainingCrops
-from m2dx.data.datasets import CsvDataset
+from m2dx.data.csv_list import CsvDataset
 from m2dx.data.files import list_audio
 from m2dx.data.loader import training_loader
 from m2dx.data.noise import ClipNoise

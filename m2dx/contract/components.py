@@ -394,6 +394,10 @@ class Dataset(abc.ABC):
         """What this data set lacks on this machine, one line each; training goes on without it."""
         return []
 
+    def notes(self) -> list[str]:
+        """What of its list is ignored, or taken for something else, one line each; `m2dx check` prints them."""
+        return []
+
 
 class Masking(abc.ABC):
     """Chooses the patches of each clip that are visible; the others are masked.

@@ -200,10 +200,10 @@ def is_there(path: Path) -> bool:
     try:
         found = _find(os.fspath(path))
         if found is None:
-            return path.exists()
+            return os.path.exists(path)
         pack, shard_name, name = found
         pack.info(shard_name, name)
-    except AudioError:
+    except (AudioError, OSError, ValueError):  # a name that is too long, a folder that is closed
         return False
     return os.path.exists(os.path.join(pack.folder, shard_name)) or is_copy(pack.folder)
 

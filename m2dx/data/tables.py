@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
 from m2dx.contract.errors import AudioError
+from m2dx.contract.paths import check_regular
 
 T = TypeVar("T")
 
@@ -32,28 +35,61 @@ def read_table(
     field is on one line: quotes are for delimiters in it.
     Raises `AudioError` for a file that cannot be read, or with `file:line: problem` for each wrong row (at most 10).
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return _Table(path, file, header, delimiter, comment).rows(parse, columns)
-    except OSError as error:
-        raise AudioError(f"cannot read the list {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise AudioError(f"the list {path} must be UTF-8 text, but is not ({error.reason})") from error
+    table = Table.read(path, header=header, delimiter=delimiter, comment=comment, encodings=("utf-8-sig",))
+    table.check_header(columns)
+    return table.rows(parse)
 
 
-class _Table:
+class Table:
     """Lines as rows, one at a time: a quote that is not closed is an error of its own line, and swallows no others."""
 
     def __init__(
-        self, path: Path, file: TextIO, header: Sequence[str] | None, delimiter: str, comment: str | None
+        self,
+        path: Path,
+        text: str,
+        *,
+        header: Sequence[str] | None,
+        delimiter: str | None,
+        comment: str | None,
     ) -> None:
-        self.path, self.delimiter = path, delimiter
-        self._lines = self._numbered(file, comment)
-        self._header_line, names = (1, header) if header is not None else self._header()
-        self._names = [name.strip() for name in names]
+        self.path, self.delimiter = path, delimiter or ","
+        self.notes: list[str] = []
+        """What the text was taken for, where that is not UTF-8 with commas."""
+        self._lines = self._numbered(io.StringIO(text, newline=""), comment)
+        line, names = (1, header) if header is not None else self._header(sniff=delimiter is None)
+        self.place = f"{path}:{line}"
+        """File and line of the header."""
+        self.names = [name.strip() for name in names]
+        """Names of the columns."""
 
-    def rows(self, parse: Callable[[dict[str, str]], T | None], columns: Iterable[str]) -> list[T]:
-        self._check_header(columns)
+    @classmethod
+    def read(
+        cls,
+        path: Path,
+        *,
+        header: Sequence[str] | None = None,
+        delimiter: str | None = ",",
+        comment: str | None = None,
+        encodings: Sequence[str] = ("utf-8-sig", "utf-16", "cp1252"),
+    ) -> Table:
+        """A table from a file, in the first of the encodings that fits (UTF-16 needs its mark). Raises `AudioError`.
+
+        `delimiter` None: the comma, semicolon, tab or bar that the header has most of.
+        """
+        try:
+            check_regular(path)
+            data = path.read_bytes()
+        except (OSError, ValueError) as error:
+            reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            raise AudioError(f"cannot read the list {path}: {reason}") from error
+        text, encoding = _decoded(path, data, encodings)
+        table = cls(path, text, header=header, delimiter=delimiter, comment=comment)
+        if encoding != "utf-8-sig":
+            table.notes.append(f"is no UTF-8 text; read as {encoding}")
+        return table
+
+    def rows(self, parse: Callable[[dict[str, str]], T | None]) -> list[T]:
+        """What `parse` makes of each row, once. Raises `AudioError` with a line for each wrong row."""
         found: list[T] = []
         problems: list[str] = []
         for number, text in self._lines:
@@ -70,27 +106,32 @@ class _Table:
             raise AudioError("\n".join(lines))
         return found
 
-    def _numbered(self, file: TextIO, comment: str | None) -> Iterator[tuple[int, str]]:
+    def _numbered(self, file: Iterable[str], comment: str | None) -> Iterator[tuple[int, str]]:
         """Lines that are neither blank nor comments, with their numbers."""
         for number, text in enumerate(file, start=1):
             if text.strip() and (comment is None or not text.lstrip().startswith(comment)):
                 yield number, text
 
-    def _header(self) -> tuple[int, Sequence[str]]:
+    def _header(self, *, sniff: bool) -> tuple[int, Sequence[str]]:
         number, text = next(self._lines, (1, ""))
+        if sniff:
+            self.delimiter = max(",;\t|", key=text.count)
         try:
             return number, self._cells(text)
         except ValueError as error:
             raise AudioError(f"{self.path}:{number}: {error}") from error
 
-    def _check_header(self, columns: Iterable[str]) -> None:
-        place, there = f"{self.path}:{self._header_line}", ", ".join(self._names)
-        absent = [f"`{column}`" for column in columns if column not in self._names]
+    def check_header(self, columns: Iterable[str] = ()) -> None:
+        """Raises `AudioError` where a column is not there, or comes twice."""
+        there = ", ".join(self.names)
+        absent = [f"`{column}`" for column in columns if column not in self.names]
         if absent:
             what = "a column" if len(absent) == 1 else "columns"
-            raise AudioError(f"{place}: there must be {what} {', '.join(absent)}, but there are: {there}")
-        if len(set(self._names)) < len(self._names):
-            raise AudioError(f"{place}: no column may come twice, but there are: {there}")
+            raise AudioError(
+                f"{self.place}: there must be {what} {', '.join(absent)}, but there are: {there}"
+            )
+        if len(set(self.names)) < len(self.names):
+            raise AudioError(f"{self.place}: no column may come twice, but there are: {there}")
 
     def _cells(self, text: str) -> list[str]:
         # An inch sign, or a quote that is not closed: strict reading tells.
@@ -105,9 +146,21 @@ class _Table:
 
     def _row(self, text: str) -> dict[str, str]:
         cells = self._cells(text)
-        if len(cells) > len(self._names):
+        if len(cells) > len(self.names):
             raise ValueError(
-                f"more fields than columns ({len(cells)} for {len(self._names)}); "
+                f"more fields than columns ({len(cells)} for {len(self.names)}); "
                 "a field with a comma needs quotes"
             )
-        return dict(itertools.zip_longest(self._names, (cell.strip() for cell in cells), fillvalue=""))
+        return dict(itertools.zip_longest(self.names, (cell.strip() for cell in cells), fillvalue=""))
+
+
+def _decoded(path: Path, data: bytes, encodings: Sequence[str]) -> tuple[str, str]:
+    reason = ""
+    for encoding in encodings:
+        if encoding == "utf-16" and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            continue
+        try:
+            return data.decode(encoding), encoding
+        except UnicodeDecodeError as error:
+            reason = reason or error.reason
+    raise AudioError(f"the list {path} must be UTF-8 text, but is not ({reason})")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +15,8 @@ from m2dx.contract.components import Clip, Fold
 from m2dx.contract.errors import RecipeError
 
 SPLITS = ("train", "valid", "test")
+OVERLAP_SECONDS = 1e-3
+"""Segments of one file that share less are apart: times in lists are rounded."""
 VALID_SHARE = 0.1
 """Share of the training clips that is held out for validation where a task has no validation split."""
 
@@ -29,6 +34,10 @@ def divide(clips: Sequence[Clip], targets: NDArray[np.float32]) -> tuple[Fold, .
     if set(rows) & {"train", "test"}:
         return (_given_split(rows, clips, targets),)
     names = sorted(rows, key=_fold_order)
+    if {name.lower() for name in names} <= {"true", "false", "yes", "no"}:
+        raise RecipeError(
+            f"`split` must say which clips are train, valid and test, or name folds, but has {', '.join(names)}"
+        )
     if len(names) < 2:
         raise RecipeError(
             f"`split` must be train, valid and test, or name two folds or more, but every clip has {names[0]!r}"
@@ -37,17 +46,37 @@ def divide(clips: Sequence[Clip], targets: NDArray[np.float32]) -> tuple[Fold, .
 
 
 def shared_groups(clips: Sequence[Clip]) -> dict[str, tuple[str, ...]]:
-    """What occurs in more than one split: groups, and recordings listed twice, with the splits where they occur.
+    """What occurs in more than one split: groups, and segments of one file that overlap, with the splits.
 
-    Clips without a group only count as themselves: nothing is known about what they share.
+    Files are told apart by where their paths lead, not by how they are written. Clips without a group only count as
+    themselves: nothing else is known about what they share.
     """
     found: dict[str, set[str]] = defaultdict(set)
+    by_file: dict[str, list[Clip]] = defaultdict(list)
+    real: dict[Path, str] = {}
+    for clip in clips:
+        if clip.path not in real:
+            real[clip.path] = os.path.realpath(clip.path)
+        by_file[real[clip.path]].append(clip)
+        if clip.group is not None:
+            found[f"group {clip.group!r}"].add(str(clip.split))
+    for members in by_file.values():
+        for what, splits in _overlaps(sorted(members, key=lambda clip: clip.start)):
+            found[what] |= splits
+    return {what: tuple(sorted(splits, key=_fold_order)) for what, splits in found.items() if len(splits) > 1}
+
+
+def _overlaps(clips: Sequence[Clip]) -> Iterator[tuple[str, set[str]]]:
+    """Of the clips of one file, by their start: each that overlaps an earlier one of another split."""
+    earlier: dict[str, tuple[float, Clip]] = {}  # of each split, the end of the clip that ends last
     for clip in clips:
         split = str(clip.split)
-        found[f"the clip {clip.path} at {clip.start:g} s"].add(split)
-        if clip.group is not None:
-            found[f"group {clip.group!r}"].add(split)
-    return {what: tuple(sorted(splits, key=_fold_order)) for what, splits in found.items() if len(splits) > 1}
+        for other, (end, first) in earlier.items():
+            if other != split and clip.start < end - OVERLAP_SECONDS:
+                yield f"the clip {first.path} at {first.start:g} s", {other, split}
+        end = math.inf if clip.duration is None else clip.start + clip.duration
+        if split not in earlier or earlier[split][0] < end:
+            earlier[split] = (end, clip)
 
 
 def _rows_by_split(clips: Sequence[Clip]) -> dict[str, NDArray[np.int64]]:

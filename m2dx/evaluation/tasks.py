@@ -26,6 +26,8 @@ from m2dx.evaluation.splits import SPLITS, divide, shared_groups
 
 logger = logging.getLogger(__name__)
 
+MOST_TOLD = 20
+"""Unusable clips that a line is written for, at most."""
 SHOWN = 5
 """Examples that an error or a warning lists, at most."""
 
@@ -212,8 +214,10 @@ def _readable(clip: Clip, unit_seconds: float) -> Clip:
 
 
 def _report_bad(name: str, bad: list[BadClip], *, total: int, max_bad_fraction: float) -> None:
-    for clip in bad:
+    for clip in bad[:MOST_TOLD]:
         logger.warning("evaluation task %r leaves out %s: %s", name, clip.path, clip.reason)
+    if len(bad) > MOST_TOLD:
+        logger.warning("evaluation task %r leaves out %d more", name, len(bad) - MOST_TOLD)
     if len(bad) > max_bad_fraction * total or len(bad) == total:
         listed = "\n".join(f"  {clip.path}: {clip.reason}" for clip in bad[:SHOWN])
         raise TrainingError(

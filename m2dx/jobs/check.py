@@ -41,6 +41,8 @@ def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
     run = prepare(recipe.model_copy(update={"data": brief, "train": train}), host, processes, console)
     for line in run.missing:
         console.print(f"missing: {line}", style="yellow")
+    for line in run.notes:
+        console.print(f"note: {line}", soft_wrap=True)
     console.print(_shapes_table(run, found_later=found_later))
     console.print(_parameters_table(run))
     keys = next(iter(run.batches()))[:MOST_CLIPS]

@@ -1,7 +1,8 @@
 """The core's own components, registered through the same hooks as any plugin's, as the plugin named `m2dx`."""
 
 from m2dx.contract.hookspecs import hookimpl
-from m2dx.data.datasets import CsvDataset, FolderDataset, ImageFolder
+from m2dx.data.csv_list import CsvDataset
+from m2dx.data.datasets import FolderDataset, ImageFolder
 from m2dx.data.noise import ColouredNoise, FileListNoise
 from m2dx.data.packs import PackedDataset
 from m2dx.evaluation.finetuning.evaluator import Finetune

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2dx.contract.errors import RecipeError
-from m2dx.data.datasets import CsvDataset
+from m2dx.data.csv_list import CsvDataset
 from m2dx.encoder.audio import load_encoder, random_like
 from m2dx.evaluation.tasks import ClipTask
 from m2dx.report.attention import attention_figure

@@ -15,7 +15,8 @@ from m2dx.contract.errors import AudioError, RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.contract.wording import counted
 from m2dx.data.clips import list_clips, names_of
-from m2dx.data.datasets import CsvDataset, FolderDataset
+from m2dx.data.csv_list import CsvDataset
+from m2dx.data.datasets import FolderDataset
 from m2dx.data.noise import ClipNoise
 from m2dx.data.packing import BAD_FILES, ClipSet, PackOptions, PackSummary, Progress, pack
 from m2dx.recipe.loading import load_recipe

@@ -47,6 +47,7 @@ class PreparedRun:
     missing: tuple[str, ...]  # what the data sets lack on this machine; empty but in the main process
     bad: tuple[BadFile, ...]  # files found unusable while measuring
     host: PluginHost
+    notes: tuple[str, ...] = ()  # what of their lists is ignored or taken for something else; as `missing`
 
     @property
     def num_files(self) -> int:
@@ -99,6 +100,7 @@ def prepare(
     noise_dataset = build_noise_dataset(recipe, host)
     asked = {**datasets, **({} if noise_dataset is None else {"noise": noise_dataset})}
     missing = missing_lines(asked) if processes.is_main else ()
+    notes = tuple(line for dataset in asked.values() for line in dataset.notes()) if processes.is_main else ()
     sections = recipe.data.sets
     clips = join_sets(
         {name: (datasets[name], section.split) for name, section in sections.items()},
@@ -124,7 +126,7 @@ def prepare(
     )
     model.views.statistics = statistics
     folder = recipe.output / recipe.name
-    return PreparedRun(recipe, folder, processes, clips, crops, model, statistics, missing, bad, host)
+    return PreparedRun(recipe, folder, processes, clips, crops, model, statistics, missing, bad, host, notes)
 
 
 def _no_statistics(recipe: Recipe) -> DataStatistics | ImageStatistics:

@@ -8,7 +8,7 @@ import torch
 from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError, PluginError
 from m2dx.data.clips import PackedStrings, join_sets, pack_clips
-from m2dx.data.datasets import CsvDataset
+from m2dx.data.csv_list import CsvDataset
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
 

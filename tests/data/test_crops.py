@@ -15,7 +15,7 @@ from m2dx.contract.errors import AudioError, PluginError
 from m2dx.data.batches import ItemKey, TrainingBatches
 from m2dx.data.clips import ClipList, join_sets, pack_clips
 from m2dx.data.crops import AudioCrops, Batch, ShortClips, TrainingCrops, read_crop
-from m2dx.data.datasets import CsvDataset
+from m2dx.data.csv_list import CsvDataset
 from m2dx.data.loader import default_workers, training_loader
 from m2dx.data.noise import ClipNoise
 

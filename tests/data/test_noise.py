@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from m2dx.contract.errors import AudioError
-from m2dx.data.datasets import CsvDataset
+from m2dx.data.csv_list import CsvDataset
 from m2dx.data.noise import ClipNoise, ColouredNoise, FileListNoise, mix_noise
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"

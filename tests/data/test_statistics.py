@@ -11,7 +11,7 @@ from m2dx.contract.components import Clip, NoiseSource
 from m2dx.contract.errors import AudioError, PluginError
 from m2dx.data.clips import ClipList, join_sets, pack_clips
 from m2dx.data.crops import AudioCrops
-from m2dx.data.datasets import CsvDataset
+from m2dx.data.csv_list import CsvDataset
 from m2dx.data.logmel import LogMel
 from m2dx.data.noise import ClipNoise, ColouredNoise
 from m2dx.data.reading import read_wav

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from m2dx.contract.components import Fold
 from m2dx.contract.errors import TrainingError
-from m2dx.data.datasets import CsvDataset
+from m2dx.data.csv_list import CsvDataset
 from m2dx.evaluation.features import MeanLogMel, Standardiser
 from m2dx.evaluation.linear import Linear, LinearSettings, fit
 from m2dx.evaluation.tasks import ClipTask

@@ -79,6 +79,7 @@ def test_one_group_cannot_be_held_out():
         (("test",), "needs clips with `split` train"),
         (("train", "test", "val"), "'val'"),
         (("1", "1"), "two folds or more, but every clip has '1'"),
+        (("True", "False"), "must say which clips are train, valid and test"),
     ],
 )
 def test_unusable_splits_are_refused(splits, message):
@@ -88,8 +89,37 @@ def test_unusable_splits_are_refused(splits, message):
 
 def test_shared_groups_and_repeated_clips_are_found():
     clips = listed("train", "test", "train", "train", groups=["ann", "ann", "bob", None])
-    clips += [Clip(Path("3.wav"), split="valid"), Clip(Path("3.wav"), start=1.0, split="test")]
+    clips += [Clip(Path("3.wav"), split="valid")]
     assert shared_groups(clips) == {
         "group 'ann'": ("test", "train"),
         "the clip 3.wav at 0 s": ("train", "valid"),
     }
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [
+        ((0.0, 1.0), (1.0, 1.0), False),
+        ((0.0, 1.0005), (1.0, 1.0), False),
+        ((0.0, 1.0), (0.1, 1.0), True),
+        ((0.1, 1.0), (0.0, None), True),
+        ((0.0, 10.0), (4.0, 1.0), True),
+    ],
+)
+@pytest.mark.parametrize("other", ["a.wav", "x/../a.wav", "link.wav", "ABSOLUTE"])
+def test_segments_of_one_file_that_overlap_are_shared_however_it_is_written(
+    first, second, shared, other, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "link.wav").symlink_to("a.wav")
+    path = tmp_path / "a.wav" if other == "ABSOLUTE" else Path(other)
+    clips = [
+        Clip(Path("a.wav"), first[0], first[1], split="train"),
+        Clip(Path("a.wav"), 20.0, 1.0, split="train"),
+        Clip(path, second[0], second[1], split="test"),
+    ]
+    if second[1] is None:
+        del clips[1]
+    assert list(shared_groups(clips).values()) == ([("test", "train")] if shared else [])

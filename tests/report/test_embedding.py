@@ -8,7 +8,7 @@ import torch
 from matplotlib.colors import to_rgba
 
 from m2dx.contract.errors import RecipeError
-from m2dx.data.datasets import CsvDataset
+from m2dx.data.csv_list import CsvDataset
 from m2dx.encoder.audio import load_encoder
 from m2dx.report.embedding import (
     GREY,

@@ -14,7 +14,7 @@ from torch import Tensor
 import m2dx
 from m2dx.contract.errors import RecipeError, TrainingError
 from m2dx.contract.host import PluginHost
-from m2dx.data.datasets import CsvDataset
+from m2dx.data.csv_list import CsvDataset
 from m2dx.model.m2d import M2D
 from m2dx.training import monitor
 from m2dx.training.trainer import Trainer
