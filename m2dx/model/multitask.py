@@ -82,7 +82,11 @@ class Task(nn.Module):
 
 
 class MultiTask(nn.Module):
-    """A method with any number of tasks: from a batch of waveforms or images to the weighted sum of losses (eq. 6)."""
+    """A method with any number of tasks: from a batch of waveforms or images to the weighted sum of losses (eq. 6).
+
+    A batch has waveforms (B, N) or images (B, C, H, W), labels (B, C) by data set, and a permutation of the patches
+    (B, F*T) for each clip. `method` names the method's own loss among the parts; `num_visible` is V.
+    """
 
     def __init__(
         self,
