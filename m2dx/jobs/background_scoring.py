@@ -8,14 +8,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -25,6 +23,7 @@ from m2dx.contract.atomic import replace_file
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.recipe.schema import EvaluationSection
 from m2dx.results.by_step import drop_step_scores, read_step_scores
+from m2dx.training.child import end_child, module_command, start_child
 from m2dx.training.memory import killed_evaluation
 from m2dx.training.signals import StopRequests
 
@@ -34,10 +33,6 @@ WAITING_FOLDER = "scores_by_step"
 """Folder in that of a run, with the encoders that wait for their scores, and the logs of the processes."""
 MANY_WAITING = 3
 _POLL_SECONDS = 0.1
-_PATIENCE_SECONDS = 5.0
-_TORCHRUN = re.compile(
-    r"((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*)"
-)
 
 Command = Callable[[int, Path], list[str]]
 """From a step and its encoder's weights to the command that scores them."""
@@ -72,7 +67,7 @@ class BackgroundScoring:
     ) -> None:
         """Ends the process, and says which checkpoints still wait; they are scored when the run is resumed."""
         if self._process is not None:
-            _end(self._process)
+            end_child(self._process)
             self._process = None
         if self.waiting:
             self.console.print(f"not scored yet: {steps_text(self.waiting)}; --resume scores them")
@@ -138,18 +133,13 @@ class BackgroundScoring:
             self.waiting.append(step)
 
     def _start(self, step: int) -> None:
-        environment = child_environment(os.environ, threads=self.threads, gpu=self.device != "cpu")
         try:
             with open(self._log(step), "wb") as log:
-                self._process = subprocess.Popen(
+                self._process = start_child(
                     self._command(step, self._link(step)),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                    # Ctrl-C is for the training, which ends this one in order. A group, not a session: Linux may give
-                    # each session an equal share of the processors, whatever the niceness of its processes.
-                    process_group=0,
+                    output=log,
+                    threads=self.threads,
+                    gpus="" if self.device == "cpu" else None,
                 )
         except OSError as error:
             self.waiting.popleft()
@@ -199,9 +189,10 @@ class BackgroundScoring:
         return self.folder / f"step-{step:08d}.log"
 
     def _own_command(self, step: int, encoder: Path) -> list[str]:
-        module = [sys.executable, "-m", "m2dx.jobs.evaluation_process"]
         options = ["--parent", str(os.getpid()), "--device", self.device, "--threads", str(self.threads)]
-        return [*module, str(step), str(encoder), str(self.run), *options]
+        return module_command(
+            "m2dx.jobs.evaluation_process", str(step), str(encoder), str(self.run), *options
+        )
 
 
 def discard_waiting(run: Path) -> None:
@@ -223,33 +214,12 @@ def keep_file(source: Path, target: Path) -> None:
             replace_file(target, lambda file: shutil.copyfileobj(original, file))
 
 
-def child_environment(environment: Mapping[str, str], *, threads: int, gpu: bool) -> dict[str, str]:
-    """The environment of a process that is none of torchrun's, has so many threads, and sees no GPU without `gpu`."""
-    kept = {key: value for key, value in environment.items() if not _TORCHRUN.fullmatch(key)}
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        kept[name] = str(threads)
-    if not gpu:
-        kept["CUDA_VISIBLE_DEVICES"] = ""
-    return kept
-
-
 def steps_text(steps: Iterable[int]) -> str:
     """Such as "steps 10, 20 and 30"."""
     names = [str(step) for step in steps]
     if len(names) == 1:
         return f"step {names[0]}"
     return f"steps {', '.join(names[:-1])} and {names[-1]}"
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process and what it started; it leads a group of its own."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_PATIENCE_SECONDS)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _last_line(log: Path) -> str:

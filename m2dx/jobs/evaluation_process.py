@@ -12,36 +12,13 @@ import argparse
 import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
-import time
 from pathlib import Path
+
+from m2dx.training.child import end_with_parent
 
 NICENESS = 10
 """Added to the parent's, so that the training goes first where both want the same processors."""
-_WATCH_SECONDS = 0.5
-
-
-def end_with_parent(parent: int) -> None:
-    """Ends this process, and what it started, when the process `parent` (its id) is no longer this one's parent.
-
-    A process whose parent was killed has another parent at once, on Linux and macOS.
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_WATCH_SECONDS)
-        end_at_once()
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
-
-
-def end_at_once() -> None:
-    """Kills this process, and its group where it leads one."""
-    if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
 
 
 def score_checkpoint(step: int, encoder: Path, run: Path, *, device: str, threads: int) -> None:

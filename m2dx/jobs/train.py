@@ -16,7 +16,6 @@ from m2dx.encoder.audio import load_any_encoder
 from m2dx.encoder.checkpoint import Checkpoint
 from m2dx.encoder.export import export_encoder
 from m2dx.jobs.background_scoring import BackgroundScoring, discard_waiting
-from m2dx.memory.choice import choose_accumulation
 from m2dx.model.precision import check_precision
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
@@ -28,6 +27,7 @@ from m2dx.results.run_summary import DataFacts, RunSummary, write_summary
 from m2dx.results.scoring import Scoring
 from m2dx.training.distributed import Processes, join_processes, pick_device
 from m2dx.training.memory import memory_advice, training_advice
+from m2dx.training.micro_batch import choose_accumulation
 from m2dx.training.monitor import TrainingSummary
 from m2dx.training.prepare import PreparedRun, prepare
 from m2dx.training.run_folder import Resume, as_started, open_run_folder, start_run_folder

@@ -50,7 +50,7 @@ def _add_to_chain(
         )
     sections = dict(root.value)
     extends = sections.pop("extends", None)
-    own = _without_auto_batch(Entry(sections, place))
+    own = Entry(sections, place)
     files = (*extended_by, path)
     if len(files) > MOST_EXTENDED:
         _stop(problems, place, f"extends must go over at most {MOST_EXTENDED} files, but goes on")
@@ -115,25 +115,8 @@ def apply_overrides(root: Entry, overrides: Sequence[str], *, problems: list[Pro
         place = Place(f"override {number}: {text}", None, Path())
         override = _override(root, text, place, problems)
         if override is not None:
-            root = merge(root, _without_auto_batch(override))
+            root = merge(root, override)
     return root
-
-
-def _without_auto_batch(layer: Entry) -> Entry:
-    """A file or an override with `accumulate: auto` for `batch_size: auto`, which keeps the number of what it changes.
-
-    One that gives another `accumulate` stays as it is, and is refused later.
-    """
-    sections = layer.value if isinstance(layer.value, dict) else {}
-    fields = sections["train"].value if "train" in sections else None
-    if not isinstance(fields, dict) or "batch_size" not in fields or "accumulate" in fields:
-        return layer
-    size = fields["batch_size"]
-    if size.value != "auto":
-        return layer
-    rest = {key: entry for key, entry in fields.items() if key != "batch_size"}
-    changed = Entry({**rest, "accumulate": Entry("auto", size.place)}, sections["train"].place)
-    return Entry({**sections, "train": changed}, layer.place)
 
 
 def _override(root: Entry, text: str, place: Place, problems: list[Problem]) -> Entry | None:

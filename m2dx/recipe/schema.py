@@ -6,17 +6,20 @@ torch, so that the command line starts fast.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from m2dx.contract.options import ComponentSpec, ComponentUnion, Section
 from m2dx.contract.paths import RecipePath, RunPath
-
-if TYPE_CHECKING:
-    BatchSize = int  # "auto" is gone once a recipe is read
-else:
-    BatchSize = PositiveInt | Literal["auto"]
 
 
 class Kind:
@@ -311,8 +314,8 @@ class TrainSection(Section):
 
     epochs: Annotated[float, Field(gt=0, le=1_000_000)] = 300.0
     """Passes over the data (or over `data.epoch_size` clips)."""
-    batch_size: BatchSize = 2048
-    """Effective batch: clips per optimizer step, over processes and accumulation; auto: kept, with accumulate auto."""
+    batch_size: PositiveInt = 2048
+    """Effective batch: clips per optimizer step, over processes and accumulation."""
     accumulate: PositiveInt | Literal["auto"] = 1
     """Backward passes per optimizer step of batch_size / (accumulate x processes) clips; auto: the fewest that fit."""
     base_lr: Annotated[float, Field(ge=1e-9, le=10)] = 3e-4
@@ -352,22 +355,19 @@ class TrainSection(Section):
 
     @property
     def backward_passes(self) -> int:
-        """`accumulate`, once m2dx.memory.choice has put a number in the place of auto."""
+        """`accumulate`, once m2dx.training.micro_batch has put a number in the place of auto."""
         assert self.accumulate != "auto"
         return self.accumulate
 
-    @model_validator(mode="before")
+    @field_validator("batch_size", mode="before")
     @classmethod
-    def _auto_batch(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("batch_size") != "auto":
-            return values
-        if values.get("accumulate", "auto") != "auto":
+    def _given_batch(cls, value: Any) -> Any:
+        if value == "auto":
             raise ValueError(
-                "batch_size is auto, so accumulate must be left out, or auto, but is "
-                f"{values['accumulate']}; give batch_size a number to set accumulate"
+                "must be a number of clips, since the learning rate follows from it; accumulate: auto finds how many "
+                "of them fit at a time"
             )
-        rest = {key: value for key, value in values.items() if key != "batch_size"}
-        return {**rest, "accumulate": "auto"}
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainSection":

@@ -57,7 +57,7 @@ def open_run_folder(recipe: Recipe, *, resume: Resume, overwrite: bool) -> Check
         if found is not None:
             began = found.state["recipe"]
             now = recipe_to_mapping(as_started(recipe, began))
-            changed = sorted(_differences(_with_new_fields(began, recipe), now))
+            changed = sorted(differences(_with_new_fields(began, recipe), now))
             if changed:
                 logger.warning("the recipe has changed since this run began: %s", ", ".join(changed))
             return found
@@ -125,13 +125,13 @@ def _with_new_fields(began: Mapping[str, Any], recipe: Recipe) -> Mapping[str, A
         return began
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
     """Fields whose values differ, as `key.path (before -> now)`."""
     found = []
     for key in before.keys() | now.keys():
         old, new = before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += _differences(old, new, f"{path}{key}.")
+            found += differences(old, new, f"{path}{key}.")
         elif old != new:
             found.append(f"{path}{key} ({old} -> {new})")
     return found

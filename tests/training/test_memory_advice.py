@@ -14,14 +14,14 @@ import torch
 from m2dx.contract.errors import MemoryShortageError
 from m2dx.evaluation.runner import evaluate
 from m2dx.jobs.background_scoring import BackgroundScoring
-from m2dx.memory import limits
-from m2dx.memory.limits import Memory
 from m2dx.training.memory import (
+    Memory,
+    control_groups,
     evaluation_advice,
+    host_memory,
     is_shortage,
     killed_worker,
     memory_advice,
-    next_accumulation,
     training_advice,
 )
 
@@ -71,7 +71,12 @@ def test_other_errors_stay_as_they_are(error: Exception) -> None:
 
 
 def test_advice_for_training_names_the_next_accumulation(tiny_recipe: Any) -> None:
-    assert [next_accumulation(48, value, 2) for value in (1, 4, 12, 24)] == [2, 6, 24, None]
+    for accumulate, following in ((1, 2), (4, 6), (12, 24)):
+        recipe = tiny_recipe("train.batch_size=48", f"train.accumulate={accumulate}")
+        assert training_advice(recipe, 2)[0].startswith(f"train.accumulate={following}: ")
+    assert training_advice(tiny_recipe("train.batch_size=48", "train.accumulate=24"), 2)[0].startswith(
+        "a smaller"
+    )
     first, *rest = training_advice(tiny_recipe("train.batch_size=12", "train.accumulate=2"), 1)
     assert first.startswith(
         "train.accumulate=3: 4 clips at a time instead of 6, the effective batch of 12 stays"
@@ -219,21 +224,11 @@ def test_limits_of_control_groups_count(tmp_path: Path) -> None:
         (folder / "memory.max").write_text(most)
         (folder / "memory.current").write_text(str(3 * 2**30))
         (folder / "memory.stat").write_text(f"anon 5\ninactive_file {2**30}\n")
-    assert limits._groups(tmp_path / "groups", own) == [Memory(8 * 2**30, 6 * 2**30)]
-    own.write_text("11:memory:/slurm\n4:cpu,cpuacct:/slurm\n")
-    old = tmp_path / "groups" / "memory" / "slurm"
-    old.mkdir(parents=True)
-    (old / "memory.limit_in_bytes").write_text(str(4 * 2**30))
-    (old / "memory.usage_in_bytes").write_text(str(2**30))
-    (old / "memory.stat").write_text("inactive_file 0\n")
-    assert limits._groups(tmp_path / "groups", own) == [Memory(4 * 2**30, 3 * 2**30)]
+    assert control_groups(tmp_path / "groups", own) == [Memory(8 * 2**30, 6 * 2**30)]
+    assert control_groups(tmp_path / "groups", tmp_path / "none") == []
 
 
 @LINUX
 def test_the_machine_tells_its_memory() -> None:
-    memory = limits.host_memory()
+    memory = host_memory()
     assert 0 < memory.available <= memory.total
-    assert memory.usable == int(memory.available * 0.9)
-    block = torch.ones(60 * 2**20, dtype=torch.uint8)
-    assert limits.resident_bytes() > block.nbytes
-    assert limits.device_memory(torch.device("cpu"), processes=4).available <= memory.total // 4

@@ -1,0 +1,91 @@
+"""Processes that m2dx starts: scores beside a training, trials of memory, the runs of a sweep; all in one way.
+
+Nothing heavy is imported here, since a child watches its parent before torch is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import IO
+
+PATIENCE_SECONDS = 5.0
+"""How long a process may take to end before it is killed."""
+_WATCH_SECONDS = 0.5
+_TORCHRUN = re.compile(
+    r"((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*)"
+)
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module with this Python; files of the current folder cannot stand in for modules."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def start_child(
+    command: Sequence[str],
+    *,
+    output: IO[bytes] | int,
+    input: int = subprocess.DEVNULL,
+    errors: int | None = subprocess.STDOUT,
+    threads: int | None = None,
+    gpus: str | None = None,
+) -> subprocess.Popen[bytes]:
+    """Starts a process that is none of torchrun's; `threads` for its CPU, `gpus` as CUDA_VISIBLE_DEVICES.
+
+    What it prints as errors goes where its output goes; with `errors` None, where this process's errors go.
+
+    It leads a process group of its own: Ctrl-C is for this process, which ends the other one in order.
+    """
+    environment = {key: value for key, value in os.environ.items() if not _TORCHRUN.fullmatch(key)}
+    environment |= {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    if threads is not None:
+        environment |= dict.fromkeys(
+            ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
+        )
+    if gpus is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = gpus
+    # A group, not a session: Linux may give each session an equal share of the processors, whatever the niceness of
+    # its processes.
+    return subprocess.Popen(
+        command, stdin=input, stdout=output, stderr=errors, env=environment, process_group=0
+    )
+
+
+def kill_child(process: subprocess.Popen[bytes]) -> None:
+    """Kills a process of `start_child` and all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def end_child(process: subprocess.Popen[bytes]) -> None:
+    """Asks a process of `start_child` to end, and kills what is left of it and of what it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(PATIENCE_SECONDS)
+    kill_child(process)
+
+
+def end_with_parent(parent: int) -> None:
+    """Ends this process, and what it started, when the process `parent` (its id) is no longer this one's parent.
+
+    A process whose parent was killed has another parent at once, on Linux and macOS.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_SECONDS)
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()

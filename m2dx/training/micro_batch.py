@@ -1,0 +1,385 @@
+"""The micro-batch that fits into the memory: `train.accumulate: auto`, and `m2dx train --dry-run-memory`.
+
+A process of its own trains real steps on made-up clips, of more and more clips a pass, until its memory is full. What
+it has trained fits, whether it then raises, crashes or is killed. `python -P -m m2dx.training.micro_batch PARENT` reads
+the arguments of `_steps` from stdin and writes lines of JSON: the memory there is, each step, and why it ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from m2dx.contract.components import Clip, DataInfo
+from m2dx.contract.errors import M2dxError, MemoryShortageError, RecipeError, TrainingError
+from m2dx.contract.host import PluginHost
+from m2dx.contract.wording import gigabytes
+from m2dx.data.clips import join_sets, pack_clips
+from m2dx.data.crops import Batch, TrainingCrops
+from m2dx.data.loader import default_workers
+from m2dx.model.build import build_masking, build_model
+from m2dx.model.precision import check_precision
+from m2dx.model.shapes import model_shapes
+from m2dx.model.views import DataStatistics, ImageStatistics
+from m2dx.recipe.loading import recipe_from_mapping, recipe_to_mapping
+from m2dx.recipe.schema import Recipe
+from m2dx.training.child import end_with_parent, kill_child, module_command, start_child
+from m2dx.training.distributed import Processes, pick_device
+from m2dx.training.memory import host_memory, is_shortage, kilobyte_fields
+from m2dx.training.prepare import PreparedRun
+from m2dx.training.trainer import Trainer
+
+LONGEST_SECONDS = 60.0
+"""A pass that would take longer is not tried."""
+KEPT_FREE = 0.1
+"""Share of the free memory that stays free: fragments of the allocator, and what other programs come to."""
+_UNUSED_BYTES = 2**29  # that a process asks for and does not use, such as stacks of threads
+_WORKER_BYTES = 2**28  # of a loading process, beside its batches
+_WORKER_BATCHES = 4  # that wait in a loading process
+
+Labels = Mapping[str, Sequence[str]]
+"""Names of the classes by data set."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that was trained."""
+
+    clips: int  # of each pass
+    accumulate: int
+    peak: int  # memory of the process on the device, bytes
+    seconds: float  # of its last pass
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What fits into the memory of a device."""
+
+    total: int  # bytes
+    usable: int  # bytes
+    steps: tuple[Step, ...]  # from few to many clips a pass
+    ended: str  # why no larger ones were tried; empty: there are none
+
+    @property
+    def best(self) -> Step:
+        """The largest that fits. MemoryShortageError: not even one clip does."""
+        if not self.steps:
+            raise MemoryShortageError(
+                f"a training step must fit into the memory, {gigabytes(self.usable)} of which may be used, but with "
+                f"one clip at a time it does not: {self.ended}. Take a smaller model (model.size, model.depth), "
+                "shorter crops (audio.crop_seconds), larger patches (model.patch_size), train.precision=bf16, or "
+                "another device; or end other programs"
+            )
+        return self.steps[-1]
+
+
+def choose_accumulation(run: PreparedRun, console: Console) -> PreparedRun:
+    """The run with a number for `train.accumulate: auto`, the same in all processes: the fewest passes that fit in all.
+
+    MemoryShortageError, in all of them, where one clip at a time is too much for one.
+    """
+    train, processes = run.recipe.train, run.processes
+    if train.accumulate != "auto":
+        return run
+    if processes.is_main:
+        console.print("train.accumulate is auto: measuring what fits into the memory")
+    found: Step | str | None = None
+    # Each GPU is measured; the machine's memory is measured once, by one process for all.
+    if processes.device.type == "cuda" or os.environ.get("LOCAL_RANK", "0") == "0":
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        try:
+            found = try_steps(
+                run.recipe, run.clips.label_names, processes.device, processes.world_size, here
+            ).best
+        except M2dxError as error:
+            found = str(error)
+    every = processes.gather(found)
+    for problem in every:
+        if isinstance(problem, str):
+            raise MemoryShortageError(problem)
+    least = min((step for step in every if step is not None), key=lambda step: step.clips)
+    if processes.is_main:
+        console.print(
+            f"train.accumulate: {least.accumulate}, since {least.clips} clips at a time take {gigabytes(least.peak)}; "
+            f"an effective batch of {train.batch_size}",
+            soft_wrap=True,
+        )
+    train = train.model_copy(update={"accumulate": least.accumulate})
+    return replace(run, recipe=run.recipe.model_copy(update={"train": train}))
+
+
+def dry_run(recipe: Recipe, host: PluginHost, console: Console, *, processes: int) -> Trial:
+    """Prints what each size of the micro-batch takes of this machine's memory, and what to set; writes nothing.
+
+    No recording is read, but the lists are, for their labels. RecipeError where the recipe cannot be trained.
+    """
+    device = pick_device(recipe.train.device)
+    check_precision(recipe.train.precision, device)
+    labels, unlisted = dict[str, tuple[str, ...]](), ""
+    try:
+        sets = recipe.data.sets.items()
+        datasets = {name: (host.build("dataset", section.dataset), section.split) for name, section in sets}
+        labels = join_sets(datasets).label_names
+    except (M2dxError, OSError) as error:
+        unlisted = f"\nThe data cannot be listed yet, so clips have no labels here: {error}"
+    try:
+        with console.status("training steps on made-up clips"):
+            trial = try_steps(recipe, labels, device, processes, processes)
+    except RecipeError as error:
+        raise RecipeError(f"{error}{unlisted}") from error
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    table = Table(title=f"{recipe.name}, {recipe.train.precision}, on {name}", title_justify="left")
+    for column in ("clips a pass", "accumulate", "memory", "seconds a pass"):
+        table.add_column(column, justify="right")
+    for step in trial.steps:
+        table.add_row(f"{step.clips}", f"{step.accumulate}", gigabytes(step.peak), f"{step.seconds:.2f}")
+    best, across = trial.best, f" in each of {processes} processes" if processes > 1 else ""
+    console.print(table)
+    console.print(
+        f"{best.clips} clips a pass fit{across}: an effective batch of {recipe.train.batch_size} needs "
+        f"train.accumulate={best.accumulate}; train.accumulate=auto finds it.\n"
+        f"{f'More were not tried: {trial.ended}.' if trial.ended else 'These are all clips of a step.'} "
+        f"{gigabytes(trial.usable)} of {gigabytes(trial.total)} may be used: what is free, less {KEPT_FREE:.0%}."
+        f"{unlisted}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return trial
+
+
+def micro_batches(batch_size: int, processes: int) -> list[int]:
+    """The clips of a pass that are tried: they divide a process's part of the batch, and at least double.
+
+    RecipeError where the batch does not divide by the processes.
+    """
+    if batch_size % processes:
+        raise RecipeError(
+            f"train.batch_size must be a multiple of the number of processes ({processes}), but is {batch_size}"
+        )
+    part, sizes = batch_size // processes, [1]
+    for clips in range(2, part + 1):
+        if part % clips == 0 and clips >= 2 * sizes[-1]:
+            sizes.append(clips)
+    return sizes if sizes[-1] == part else [*sizes, part]
+
+
+def try_steps(recipe: Recipe, labels: Labels, device: torch.device, processes: int, here: int) -> Trial:
+    """Trains steps, of one of `processes` that share a batch, `here` on this machine, until the memory is full.
+
+    RecipeError where the recipe cannot be trained, TrainingError where the trial fails otherwise.
+    """
+    request = {
+        "mapping": recipe_to_mapping(recipe),
+        "labels": labels,
+        "device_name": str(device),
+        "processes": processes,
+        "here": here,
+        "sizes": micro_batches(recipe.train.batch_size, processes),
+    }
+    child = start_child(
+        module_command("m2dx.training.micro_batch", str(os.getpid())),
+        input=subprocess.PIPE,
+        output=subprocess.PIPE,
+        errors=None,
+        threads=recipe.train.threads or torch.get_num_threads(),
+        gpus=None if device.type == "cuda" else "",
+    )
+    try:
+        answers = child.communicate(json.dumps(request).encode())[0]
+    finally:
+        kill_child(child)
+    steps, found = [], dict[str, Any]()
+    for line in map(json.loads, answers.splitlines()):
+        if "clips" in line:
+            steps.append(Step(**line))
+        else:
+            found |= line
+    code = f"exit code {child.returncode}"
+    if "refused" in found:
+        raise RecipeError(found["refused"])
+    if "failed" in found or "total" not in found:
+        raise TrainingError(
+            f"memory must be measured by training steps, but these failed: {found.get('failed', code)}; `m2dx check` "
+            "may tell more"
+        )
+    ended = found.get("ended", f"its process was killed, as the system does where memory runs out ({code})")
+    return Trial(found["total"], found["usable"], tuple(steps), ended)
+
+
+def main() -> None:
+    """Answers the request on stdin."""
+    end_with_parent(int(sys.argv[1]))
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what plugins print is no answer
+    # Where the machine's memory runs out all the same, this process is to go.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
+    try:
+        for answer in _steps(**json.load(sys.stdin)):
+            print(json.dumps(answer), file=answers)
+    except M2dxError as error:
+        print(json.dumps({"refused": str(error)}), file=answers)
+    except Exception as error:  # of whatever kind: the parent tells the user
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        print(
+            json.dumps({"ended": "memory ran out"} if is_shortage(error) else {"failed": text}), file=answers
+        )
+
+
+def _steps(
+    mapping: Mapping[str, Any],
+    labels: Labels,
+    device_name: str,
+    processes: int,
+    here: int,
+    sizes: Sequence[int],
+) -> Iterator[dict[str, Any]]:
+    """The memory there is, then each step that could be trained, and why there are no more."""
+    host, device = PluginHost.discover(), torch.device(device_name)
+    recipe = recipe_from_mapping(mapping, host=host, source="the recipe")
+    workers = recipe.data.workers
+    if workers is None:
+        workers = default_workers(processes=here)
+    memory = _limit_memory(device, workers, here)
+    yield memory
+    run = _made_up_run(recipe, labels, device, host)
+    copied = 0
+    if processes > 1 and recipe.train.sharding == "none":  # DDP has a copy of the gradients on their way
+        copied = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+    held, one, step = torch.ones(copied, device=device), _made_up_batch(run, labels, 1), None
+    for clips in sizes:
+        if step is not None and step.seconds * clips / step.clips > LONGEST_SECONDS:
+            yield {"ended": f"a pass of {clips} clips would take more than {LONGEST_SECONDS:g} s"}
+            return
+        passes = 1 if clips == sizes[-1] else 2  # in the second one, the gradients of the first are there
+        train = recipe.train.model_copy(
+            update={
+                "accumulate": passes,
+                "batch_size": passes * clips,
+                "rankme_every": 1,
+                "compile": False,  # which takes minutes for each size, and no more memory
+            }
+        )
+        of_size = replace(run, recipe=run.recipe.model_copy(update={"train": train}))
+        trainer = Trainer(of_size, console=Console(quiet=True))
+        trainer.train_step(iter([one] * passes))  # after it, the optimizer has its state
+        many = _made_up_batch(run, labels, clips)
+        # Batches that wait in loading processes take of the machine's memory, of which a CPU trains.
+        waiting = [
+            _made_up_batch(run, labels, clips)
+            for _ in range(workers * _WORKER_BATCHES * (device.type == "cpu"))
+        ]
+        started = time.perf_counter()
+        trainer.train_step(iter([*[one] * (passes - 1), many]))
+        peak = _peak(device)
+        step = Step(
+            clips, recipe.train.batch_size // (processes * clips), peak, time.perf_counter() - started
+        )
+        if peak > memory["usable"]:
+            yield {"ended": f"{clips} clips a pass take {gigabytes(peak)}"}
+            return
+        yield asdict(step)
+        del trainer, many, waiting
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    del held
+    yield {"ended": ""}
+
+
+def _limit_memory(device: torch.device, workers: int, here: int) -> dict[str, int]:
+    """The memory there is and what may be used of it, bytes; from now on, asking for more raises where it can."""
+    if device.type == "cuda":
+        torch.zeros(1, device=device)
+        free, total = torch.cuda.mem_get_info(device)
+        usable = int(free * (1 - KEPT_FREE))
+        torch.cuda.set_per_process_memory_fraction(usable / total, device)
+        return {"total": total, "usable": usable}
+    memory = host_memory()
+    more = max(int(memory.available * (1 - KEPT_FREE)) // here - workers * _WORKER_BYTES, 0)
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        taken = kilobyte_fields(Path("/proc/self/status")).get("VmData", 0)
+        limit = taken + more + _UNUSED_BYTES
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    return {"total": memory.total, "usable": _peak(device) + more}
+
+
+def _peak(device: torch.device) -> int:
+    """The most memory that this process has had on a device, bytes; 0 where the system does not tell."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_reserved(device)
+    with contextlib.suppress(ImportError):
+        import resource
+
+        # What Linux gives as ru_maxrss may be that of the process before this one.
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return kilobyte_fields(Path("/proc/self/status")).get("VmHWM", most)
+    return 0
+
+
+def _made_up_run(recipe: Recipe, labels: Labels, device: torch.device, host: PluginHost) -> PreparedRun:
+    """A run whose clips are not there."""
+    data = recipe.data.model_copy(update={"epoch_size": None, "sampling": "uniform", "shards_at_once": None})
+    clips = pack_clips([Clip(Path(f"made-up-{number}")) for number in range(recipe.train.batch_size)])
+    names = {name: tuple(classes) for name, classes in labels.items()}
+    info = DataInfo(recipe.audio.sample_rate, recipe.audio.crop_samples, names)
+    statistics: DataStatistics | ImageStatistics = DataStatistics(0.0, 1.0)
+    if recipe.image is not None:
+        channels = recipe.image.channels
+        info, statistics = DataInfo(0, 0, names), ImageStatistics((0.0,) * channels, (1.0,) * channels)
+    crops = TrainingCrops(
+        clips,
+        crop_samples=info.crop_samples,
+        sample_rate=info.sample_rate,
+        seed=recipe.seed,
+        draw_mask=build_masking(recipe, host),
+    )
+    model = build_model(recipe, info, statistics, host)
+    return PreparedRun(
+        recipe.model_copy(update={"data": data}),
+        Path("made-up"),
+        Processes(0, 1, device),
+        clips,
+        crops,
+        model,
+        statistics,
+        missing=(),
+        bad=(),
+        host=host,
+    )
+
+
+def _made_up_batch(run: PreparedRun, labels: Labels, clips: int) -> Batch:
+    """Quiet noise in the shapes of the recipe, with every class in turn."""
+    recipe, image = run.recipe, run.recipe.image
+    shape = (clips, 0 if image is not None else recipe.audio.crop_samples)
+    noisy = recipe.noise is not None and recipe.noise.ratio > 0.0
+    patches = model_shapes(recipe.input, recipe.model).grid.num_patches
+    numbers = torch.arange(clips)
+    return Batch(
+        wav=torch.randn(shape) * 1e-3,
+        noise_wav=torch.randn(shape) * 1e-3 if noisy else None,
+        labels={name: torch.eye(len(classes))[numbers % len(classes)] for name, classes in labels.items()},
+        ids_shuffle=torch.rand(clips, patches).argsort(dim=1),
+        clip_ids=numbers,
+        bad=(),
+        images=None if image is None else torch.zeros(clips, image.channels, *image.size, dtype=torch.uint8),
+    )
+
+
+if __name__ == "__main__":
+    main()
