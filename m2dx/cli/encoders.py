@@ -17,7 +17,7 @@ from m2dx.cli.shared import (
     print_error,
     terminal,
 )
-from m2dx.cli.tables import FormOption, OutputOption, check_table_options, print_table
+from m2dx.cli.table_output import FormOption, OutputOption, check_table_options, print_table
 
 commands = typer.Typer()
 

@@ -7,87 +7,64 @@ from typing import Annotated
 
 import typer
 
-from m2dx.cli.shared import (
-    plugin_host,
-    terminal,
-)
-from m2dx.cli.tables import FormOption, OutputOption, check_table_options, print_table
+from m2dx.cli.shared import RecipeFile, plugin_host, terminal
+from m2dx.cli.table_output import FormOption, OutputOption, check_table_options, print_table
 
 commands = typer.Typer()
-
-RecipeOrSweep = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RECIPE", help="Recipe file, or the folder of a sweep to go on with.", show_default=False
-    ),
-]
-Grid = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="KEY.PATH=A,B,...",
-        help="Changes to the recipe; those with several values make the grid.",
-        show_default=False,
-    ),
-]
-ProcessesOption = Annotated[int, typer.Option(min=1, help="Processes (GPUs) of each run, under torchrun.")]
-JobsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Runs side by side; default 1, with --slurm as many as Slurm allows.", show_default=False
-    ),
-]
-PointOption = Annotated[
-    list[str] | None, typer.Option(help="Only this point, by its name (repeatable).", show_default=False)
-]
-SlurmOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="Run nothing; write a Slurm script with an array task for each point.", show_default=False
-    ),
-]
-SbatchOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Options of sbatch for that script, such as --time=24:00:00 (repeatable).", show_default=False
-    ),
-]
 
 
 @commands.command()
 def sweep(
-    recipe: RecipeOrSweep,
-    grid: Grid = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is not finished.")] = False,
-    processes: ProcessesOption = 1,
-    jobs: JobsOption = None,
-    point: PointOption = None,
-    slurm: SlurmOption = None,
-    sbatch: SbatchOption = None,
+    recipe: RecipeFile,
+    grid: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY.PATH=A,B,...",
+            help="Changes to the recipe; those with several values make the grid.",
+            show_default=False,
+        ),
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes (GPUs) of each run, under torchrun.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Runs side by side; default 1, with --slurm as many as Slurm allows.",
+            show_default=False,
+        ),
+    ] = None,
+    slurm: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run nothing; write a Slurm script with an array task for each point.", show_default=False
+        ),
+    ] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Options of sbatch for that script, such as --time=24:00:00 (repeatable).",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print points and commands; write nothing.")
     ] = False,
 ) -> None:
     """Train a recipe at every point of a grid of overrides, then print the scores as a table.
 
-    Such as: m2dx sweep recipe.yaml model.mask_ratio=0.6,0.7,0.8 seed=0,1,2
+    Such as: m2dx sweep recipe.yaml model.mask_ratio=0.6,0.7,0.8 seed=0,1,2. The same command goes on where it stopped.
     """
+    from m2dx.jobs.grid import parse_grid
     from m2dx.recipe.files import read_recipe
-    from m2dx.sweep.grid import parse_grid
 
     if sbatch and slurm is None:
         raise typer.BadParameter("--sbatch is for the script that --slurm writes")
-    parsed = None
-    if not recipe.is_dir():
-        parsed = parse_grid(grid or [])
-        read_recipe(recipe, problems=[])  # a file that cannot be read is told before torch is imported
-    elif grid:
-        raise typer.BadParameter(
-            f"{recipe} is the folder of a sweep, which has its grid; give the recipe to change it"
-        )
+    parsed = parse_grid(grid or [])
+    read_recipe(recipe, problems=[])  # a file that cannot be read is told before torch is imported
     host = plugin_host()
-    from m2dx.sweep.command import Options, run_sweep
+    from m2dx.jobs.sweep import Options, run_sweep
 
-    options = Options(resume, processes, jobs, tuple(point or ()), slurm, tuple(sbatch or ()), dry_run)
+    options = Options(processes, jobs, slurm, tuple(sbatch or ()), dry_run)
     code = run_sweep(recipe, parsed, options, host=host, console=terminal())
     if code:
         raise typer.Exit(code)
@@ -117,7 +94,6 @@ def sweep_table(
 ) -> None:
     """Print the scores of a sweep's finished runs, those of all seeds pooled; what is missing is told."""
     check_table_options(form, output)
-    from m2dx.sweep.command import make_table
+    from m2dx.jobs import sweep_table as table
 
-    shown = make_table(folder, columns=column or (), encoder=encoder, across=across)
-    print_table(shown, form, output)
+    print_table(table.sweep_table(folder, columns=column or (), encoder=encoder, across=across), form, output)

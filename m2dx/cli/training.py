@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -78,15 +80,12 @@ def _print_memory(recipe: Path, overrides: list[str] | None, processes: int, out
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise typer.BadParameter("--dry-run-memory runs without torchrun; give the number of --processes")
     host, loaded = load_with_plugins(recipe, overrides)
-    from m2dx.memory.dry_run import dry_run, write_json
-    from m2dx.memory.tables import print_dry_run
+    from m2dx.training.micro_batch import dry_run
 
-    console = terminal()
-    with console.status("reading the lists") as status:
-        found = dry_run(loaded, host, processes=processes, say=status.update)
-    print_dry_run(found, console)
+    trial = dry_run(loaded, host, terminal(), processes=processes)
     if output is not None:
-        write_json(found, output, console)
+        output.write_text(json.dumps(asdict(trial), indent=1) + "\n", encoding="utf-8")
+        terminal().print(f"measured memory: {output}", soft_wrap=True)
 
 
 @commands.command()
@@ -120,12 +119,11 @@ def plan(
         bool, typer.Option("--overwrite", help="Write over a recipe that is there.")
     ] = False,
 ) -> None:
-    """Propose how to train on data of a given size, from the settings known to work, and write it as a recipe."""
-    from m2dx.plan import Request, propose
-    from m2dx.plan_recipe import plan_table, write_recipe
+    """Propose one of the published ways to train for data of a given size, and write it as a recipe."""
+    from m2dx.jobs.plan import Request, proposal_table, propose, write_recipe
 
     proposal = propose(Request(clips, gpu_memory, clip_seconds, processes, weights, labels))
-    terminal().print(plan_table(proposal))
+    terminal().print(proposal_table(proposal))
     if output is not None:
         write_recipe(proposal, output, overwrite=overwrite)
         terminal().print(f"recipe: {output}; its first lines say what to set", soft_wrap=True)

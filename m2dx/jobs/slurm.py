@@ -3,40 +3,39 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from m2dx.contract.errors import RecipeError
-from m2dx.sweep.folder import SweepFolder
 
 SECONDS_TO_SAVE = 120
 """How long before its time limit a task is told to save."""
+SCRIPT_MARK = "# Written by m2dx sweep"
 
 _SCRIPT = """\
 #!/bin/bash
 # Written by m2dx sweep. Submit it with: sbatch {file}
 # Each array task trains one point, under torchrun where it has several processes. A task that is requeued goes on from
-# the newest checkpoint of its run; a point that is finished already ends at once.
+# the newest checkpoint of its run.
 {options}
 
-points=(
-{points}
+commands=(
+{commands}
 )
-point=${{points[${{SLURM_ARRAY_TASK_ID:?must be set by sbatch --array}}]}}
+command=${{commands[${{SLURM_ARRAY_TASK_ID:?must be set by sbatch --array}}]}}
 cd {here} || exit 1
 
-{command} --point "$point" &
-sweep=$!
+eval "exec $command" &
+training=$!
 
 # Before the time limit Slurm sends USR1, as asked for above: the run saves, and its task goes back into the queue.
 requeue=no
 interrupted=yes
-trap 'interrupted=yes; requeue=yes; kill -TERM "$sweep" 2>/dev/null' USR1
-trap 'interrupted=yes; kill -TERM "$sweep" 2>/dev/null' TERM INT
+trap 'interrupted=yes; requeue=yes; kill -TERM "$training" 2>/dev/null' USR1
+trap 'interrupted=yes; kill -TERM "$training" 2>/dev/null' TERM INT
 while [ "$interrupted" = yes ]; do  # a signal ends `wait` early
   interrupted=no
-  wait "$sweep"
+  wait "$training"
   code=$?
 done
 if [ "$requeue" = yes ] && [ "$code" -eq 143 ]; then
@@ -46,18 +45,26 @@ exit "$code"
 """
 
 
+def check_script(file: Path) -> None:
+    """RecipeError where a file is there that m2dx sweep has not written."""
+    if file.exists() and SCRIPT_MARK not in file.read_text(encoding="utf-8", errors="replace"):
+        raise RecipeError(
+            f"{file} is there already, and not written by m2dx sweep; give --slurm another file"
+        )
+
+
 def slurm_script(
-    folder: SweepFolder,
-    points: Sequence[str],
+    folder: Path,
+    commands: Sequence[Sequence[str]],
     *,
     file: Path,
-    processes: int,
     jobs: int | None,
     options: Sequence[str] = (),
 ) -> str:
-    """The script for some points; `jobs` tasks at a time at most, and a line `#SBATCH` for each of the options.
+    """The script that runs a command in each task; `jobs` at a time at most, and a line `#SBATCH` per option.
 
-    RecipeError for an option of several lines, or one that the script sets itself.
+    RecipeError for an option of several lines, or one that the script sets itself, and for paths that #SBATCH cannot
+    hold.
     """
     for option in options:
         if "\n" in option or not option.startswith("-"):
@@ -68,20 +75,24 @@ def slurm_script(
             raise RecipeError(
                 f"--sbatch must leave --array to m2dx, but is {option!r}; limit its tasks with --jobs"
             )
-    at_once = "" if jobs is None else f"%{jobs}"
+    here = Path.cwd()
+    for path in (folder, file, here):
+        if any(sign in str(path) for sign in '\n\r"%'):
+            raise RecipeError(
+                f"a path in a Slurm script must have no line breaks, double quotes or percent signs, but one is "
+                f"{str(path)!r}; give the sweep another output, or work in another folder"
+            )
     own = [
-        f"--job-name={folder.path.name}",
-        f"--array=0-{len(points) - 1}{at_once}",
-        f'--output="{folder.path}/logs/slurm-%A_%a.log"',
+        f'--job-name="{folder.name}"',
+        f"--array=0-{len(commands) - 1}{'' if jobs is None else f'%{jobs}'}",
+        f'--output="{folder}/logs/slurm-%A_%a.log"',
         "--open-mode=append",
         "--requeue",
         f"--signal=B:USR1@{SECONDS_TO_SAVE}",
     ]
-    command = [sys.executable, "-m", "m2dx", "sweep", str(folder.path), "--processes", str(processes)]
     return _SCRIPT.format(
         file=shlex.quote(str(file)),
         options="\n".join(f"#SBATCH {option}" for option in [*own, *options]),
-        points="\n".join(f"  {shlex.quote(point)}" for point in points),
-        here=shlex.quote(str(Path.cwd())),
-        command=shlex.join(command),
+        commands="\n".join(f"  {shlex.quote(shlex.join(command))}" for command in commands),
+        here=shlex.quote(str(here)),
     )

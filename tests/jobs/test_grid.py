@@ -5,8 +5,7 @@ import re
 import pytest
 
 from m2dx.contract.errors import RecipeError
-from m2dx.sweep.grid import parse_grid, split_values
-from m2dx.sweep.naming import LONGEST, run_name, short_keys, sweep_name
+from m2dx.jobs.grid import LONGEST, parse_grid, run_name, short_keys, split_values, sweep_name
 
 SWEPT = "model.depth=1,2"
 
@@ -36,7 +35,7 @@ def test_a_grid_is_every_combination_and_the_last_key_changes_fastest() -> None:
     grid = parse_grid(["noise.ratio=0.1,0.2", "train.epochs=3", "name=first", "seed=0,1"])
     points = [tuple(choice.values()) for choice in grid.choices()]
     assert points == [(ratio, "3", "first", seed) for ratio in ("0.1", "0.2") for seed in ("0", "1")]
-    assert [axis.title for axis in grid.axes] == ["noise.ratio", "seed"]
+    assert grid.swept == ["noise.ratio", "seed"]
     assert grid.is_named
 
 
@@ -133,6 +132,8 @@ def test_names_are_fit_for_recipes_and_folders(value: str) -> None:
 
 def test_sweeps_are_named_for_recipe_and_keys() -> None:
     assert sweep_name("lungs", ["model.mask_ratio", "noise"]) == "lungs-mask_ratio-noise"
+    assert sweep_name("lungs", ["model.mask_ratio", "seed"]) == "lungs-mask_ratio"
+    assert sweep_name("lungs", ["seed"]) == "lungs-seed"
     assert short_keys(["a.weight", "b.weight", "c"]) == {
         "a.weight": "a.weight",
         "b.weight": "b.weight",

@@ -1,12 +1,17 @@
-"""The grid of a sweep, from `key.path=a,b,c` arguments."""
+"""The grid of a sweep, from `key.path=a,b,c` arguments, and the names of its runs."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+
+import yaml
 
 from m2dx.contract.errors import RecipeError
 from m2dx.recipe.document import Place, Problem, read_yaml, report
@@ -15,8 +20,11 @@ KEEP = "keep"
 """In place of a value: as it is in the recipe."""
 SEED = "seed"
 """The key whose values are pooled in tables."""
+LONGEST = 100
+"""Characters of a name; longer ones are cut, and end in a digest of the whole."""
 
-_OPENING, _CLOSING = "[{", "]}"
+_CLOSING = {"[": "]", "{": "}"}
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
 @dataclass(frozen=True)
@@ -25,11 +33,6 @@ class Axis:
 
     keys: tuple[str, ...]
     values: tuple[tuple[str, ...], ...]  # of each choice, a YAML text (or `keep`) per key
-
-    @property
-    def title(self) -> str:
-        """As it is typed before `=`."""
-        return "+".join(self.keys)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class Grid:
     def axes(self) -> tuple[Axis, ...]:
         """The arguments with several values."""
         return tuple(axis for axis in self.arguments if len(axis.values) > 1)
+
+    @property
+    def swept(self) -> list[str]:
+        """The keys of the axes."""
+        return [key for axis in self.axes for key in axis.keys]
 
     @property
     def is_named(self) -> bool:
@@ -75,24 +83,17 @@ def parse_grid(arguments: Sequence[str]) -> Grid:
         except RecipeError as error:
             problems += [Problem(place, line.removeprefix(f"{place}: ")) for line in str(error).splitlines()]
     grid = Grid(tuple(parsed))
-    keys = Counter(key for axis in grid.arguments for key in axis.keys)
     command = Place("m2dx sweep", None, Path())
-    problems += [
-        Problem(
-            command,
-            f"a key must be given once, but {key} is given {count} times; give all its values at once",
-        )
-        for key, count in keys.items()
-        if count > 1
-    ]
+    for key, count in Counter(key for axis in grid.arguments for key in axis.keys).items():
+        if count > 1:
+            text = f"a key must be given once, but {key} is given {count} times; give all its values at once"
+            problems.append(Problem(command, text))
     if not problems and not grid.axes:
-        problems.append(
-            Problem(
-                command,
-                "must have a key with several values, such as model.mask_ratio=0.6,0.7, but has none; "
-                "a single run is trained with `m2dx train`",
-            )
+        text = (
+            "must have a key with several values, such as model.mask_ratio=0.6,0.7, but has none; a single run is "
+            "trained with `m2dx train`"
         )
+        problems.append(Problem(command, text))
     if problems:
         raise RecipeError(report(problems))
     return grid
@@ -117,12 +118,6 @@ def _axis(text: str, place: Place) -> Axis:
         read_yaml(value, place=place, problems=problems)
         if problems:
             raise RecipeError(report(problems))
-    _check_own_keys(keys, rows)
-    return Axis(keys, tuple(rows))
-
-
-def _check_own_keys(keys: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """The keys that a sweep has a use of its own for."""
     for key in ("name", "output"):
         if key in keys and (len(keys) > 1 or len(rows) > 1):
             raise ValueError(
@@ -130,6 +125,7 @@ def _check_own_keys(keys: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> N
             )
     if SEED in keys and len(keys) > 1:
         raise ValueError("seed must stand alone, since the runs of all seeds are pooled")
+    return Axis(keys, tuple(rows))
 
 
 def _together(item: str, keys: tuple[str, ...]) -> tuple[str, ...]:
@@ -159,9 +155,9 @@ def split_values(text: str) -> list[str]:
                 quote, before = "", sign
         elif sign in "\"'" and before in ",[{:":
             quote = sign
-        elif sign in _OPENING:
-            nesting.append(_CLOSING[_OPENING.index(sign)])
-        elif sign in _CLOSING and (not nesting or nesting.pop() != sign):
+        elif sign in _CLOSING:
+            nesting.append(_CLOSING[sign])
+        elif sign in _CLOSING.values() and (not nesting or nesting.pop() != sign):
             raise ValueError(
                 f"must have brackets and braces in pairs, but this {sign!r} closes none; write text in quotes"
             )
@@ -176,3 +172,80 @@ def split_values(text: str) -> list[str]:
             f"must close its brackets and quotes, but lacks {quote or nesting[-1]!r}; write text in quotes"
         )
     return [*parts, text[start:].strip()]
+
+
+def short_keys(keys: Sequence[str]) -> dict[str, str]:
+    """Key -> its last part, or as many parts as tell it from the others (`hubert.weight`)."""
+    short = {}
+    for key in keys:
+        parts = key.split(".")
+        for count in range(1, len(parts) + 1):
+            end = parts[-count:]
+            if sum(other.split(".")[-count:] == end for other in keys) == 1:
+                break
+        short[key] = ".".join(end)
+    return short
+
+
+def run_name(values: Mapping[str, str]) -> str:
+    """The name of the run with these values (texts, by key), such as `mask_ratio-0p6-seed-1`.
+
+    It is readable, stable, and fit for a recipe's `name`: letters, digits, _ and -.
+    """
+    short = short_keys(list(values))
+    return _shortened("-".join(f"{_letters(short[key])}-{_value(text)}" for key, text in values.items()))
+
+
+def sweep_name(recipe: str, keys: Sequence[str]) -> str:
+    """The name of the sweep of a recipe over some keys, such as `lungs-mask_ratio`."""
+    named = [key for key in keys if key != SEED] or list(keys)
+    return _shortened("-".join([recipe, *map(_letters, short_keys(named).values())]))
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{_digest(name)}"
+
+
+def _value(text: str) -> str:
+    if text == KEEP:
+        return KEEP
+    value = yaml.safe_load(text)
+    if isinstance(value, list) and value and all(map(_is_number, value)):
+        return "x".join(map(_number, value))  # [16, 4] -> 16x4
+    if isinstance(value, bool | None):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, str | int | float) and _is_number(value):
+        return _number(value)
+    if isinstance(value, str) and _PLAIN.fullmatch(value):
+        return value
+    head = value.get("name") if isinstance(value, dict) else ""
+    if isinstance(value, str):
+        head = PurePath(value).stem
+    digest = _digest(json.dumps(value, sort_keys=True, default=str))
+    return "-".join(part for part in (_letters(str(head or ""))[-24:], digest) if part)
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is read as a number in the end: YAML takes 1e-4 for text, a recipe's fields do not."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(value: str | int | float) -> str:
+    number = value if isinstance(value, int) else float(value)
+    whole = isinstance(number, float) and number.is_integer() and abs(number) < 1e15
+    text = str(int(number)) if whole else repr(number)
+    return _letters(text.replace(".", "p").replace("+", ""))
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]

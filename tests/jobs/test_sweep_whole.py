@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from m2dx import cli
-from m2dx.sweep.folder import State, SweepFolder
+from m2dx.encoder.checkpoint import CheckpointFolder
+from m2dx.jobs.sweep_table import is_finished
 
 WITHOUT_TORCH = """
 import sys
@@ -26,7 +27,7 @@ for arguments, code in (
     (["sweep-table", "--help"], 0),
     (["sweep", "none.yaml", "seed=0"], 1),
     (["sweep", "none.yaml", "seed=0,1"], 1),
-    (["sweep", ".", "seed=0,1"], 2),
+    (["sweep", ".", "seed=0,1"], 1),
     (["sweep", "none.yaml", "seed=0,1", "--sbatch", "--time=1"], 2),
     (["sweep-table", ".", "--format", "rich", "-o", "a.md"], 2),
 ):
@@ -63,19 +64,20 @@ def test_a_sweep_from_the_command_to_the_table(tiny: Path) -> None:
     grid = ("model.mask_ratio=0.6,0.8", "train.epochs=0.8", "name=first")
     planned = m2dx("sweep", tiny, *grid, "--dry-run")
     assert planned.exit_code == 0 and not Path("runs").exists()
-    assert "mask_ratio-0p8 (not started): model.mask_ratio=0.8\n" in planned.output
-    ran = m2dx("sweep", tiny, *grid, "--point", "mask_ratio-0p6")
+    assert "mask_ratio-0p8 (left to do): model.mask_ratio=0.8\n" in planned.output
+    ran = m2dx("sweep", tiny, *grid)
     assert ran.exit_code == 0, ran.output
-    folder = SweepFolder(Path("runs/first"))
-    assert folder.state("mask_ratio-0p6") is State.FINISHED and folder.state("mask_ratio-0p8") is State.NEW
-    assert json.loads((folder.run("mask_ratio-0p6") / "summary.json").read_text())["steps"] == 4
-    table = m2dx("sweep-table", folder.path, "--column", "loss").output
+    folder = Path("runs/first")
+    assert json.loads((folder / "mask_ratio-0p6" / "summary.json").read_text())["steps"] == 4
+    (folder / "mask_ratio-0p8" / "summary.json").unlink()
+    table = m2dx("sweep-table", folder, "--column", "loss").output
     assert re.search(r"^\| 0\.6 \| 1 of 1 \| \d\.\d{4} \|$", table, re.MULTILINE)
-    assert re.search(r"^\| 0\.8 \| not started \| - \|$", table, re.MULTILINE)
-    again = m2dx("sweep", folder.path, "--point", "mask_ratio-0p7")
-    assert "did you mean 'mask_ratio-0p6'" in str(again.exception) or "'mask_ratio-0p8'" in str(
-        again.exception
-    )
+    assert re.search(r"^\| 0\.8 \| 0 of 1 \| - \|$", table, re.MULTILINE)
+    before = (folder / "mask_ratio-0p6" / "summary.json").stat().st_mtime_ns
+    again = m2dx("sweep", tiny, *grid)
+    assert again.exit_code == 0 and "(1 of 2 points finished)" in again.output
+    assert "mask_ratio-0p6: " not in again.output and "mask_ratio-0p8: finished" in again.output
+    assert (folder / "mask_ratio-0p6" / "summary.json").stat().st_mtime_ns == before
 
 
 def test_what_cannot_be_started(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,29 +90,32 @@ def test_what_cannot_be_started(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "must be started without torchrun" in str(told.exception)
 
 
+def saved_step(run: Path) -> int | None:
+    steps = CheckpointFolder(run / "checkpoints").steps()
+    return steps[-1] if steps else None
+
+
 @pytest.mark.slow
 def test_a_run_that_is_killed_in_the_middle_goes_on_and_the_others_finish(tiny: Path) -> None:
     grid = ("seed=0,1", "train.epochs=8", "train.checkpoint_every=1")
     sweep = subprocess.Popen(
         [sys.executable, "-m", "m2dx", "sweep", str(tiny), *grid], stdout=subprocess.PIPE, text=True
     )
-    folder = SweepFolder(Path("runs/tiny-seed"))
-    wait_for(lambda: (folder.saved_step("seed-0") or 0) >= 3)
+    run = Path("runs/tiny-seed/seed-0")
+    wait_for(lambda: (saved_step(run) or 0) >= 3)
     (child,) = Path(f"/proc/{sweep.pid}/task/{sweep.pid}/children").read_text().split()
     os.kill(int(child), signal.SIGKILL)
     output, _ = sweep.communicate()
     assert sweep.returncode == 1
-    assert "seed-0: failed, killed by SIGKILL" in output and "seed-1: finished in" in output
-    step = folder.saved_step("seed-0")
+    assert "seed-0: failed, killed by SIGKILL" in output and "seed-1: finished" in output
+    step = saved_step(run)
     assert step is not None and step < 40
-    resumed = m2dx("sweep", tiny, *grid, "--resume")
+    resumed = m2dx("sweep", tiny, *grid)
     assert resumed.exit_code == 0, resumed.output
-    assert (
-        f"seed-0: goes on from step {step}" in resumed.output and "seed-1: finished before" in resumed.output
-    )
-    assert f"resuming from step {step}" in folder.log("seed-0").read_text()
-    assert json.loads((folder.run("seed-0") / "summary.json").read_text())["steps"] == 40
-    metrics = (folder.run("seed-0") / "metrics.jsonl").read_text().splitlines()
+    assert "(1 of 2 points finished)" in resumed.output and "seed-1: " not in resumed.output
+    assert f"resuming from step {step}" in Path("runs/tiny-seed/logs/seed-0.log").read_text()
+    assert json.loads((run / "summary.json").read_text())["steps"] == 40
+    metrics = (run / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in metrics] == list(range(1, 41))
 
 
@@ -119,21 +124,15 @@ def test_sigterm_saves_and_a_task_of_slurm_goes_on_under_torchrun(tiny: Path) ->
     grid = ("seed=0,1", "train.epochs=8", "train.checkpoint_every=2")
     assert m2dx("sweep", tiny, *grid, "--slurm", "sweep.sh", "--processes", 2).exit_code == 0
     subprocess.run(["bash", "-n", "sweep.sh"], check=True)
-    folder = SweepFolder(Path("runs/tiny-seed"))
-    assert "points=(\n  seed-0\n  seed-1\n)" in Path("sweep.sh").read_text()
-    sweep = subprocess.Popen([sys.executable, "-m", "m2dx", "sweep", str(folder.path), "--point", "seed-1"])
-    wait_for(lambda: folder.saved_step("seed-1") is not None)
-    assert folder.state("seed-1") is State.RUNNING
+    first = Path("runs/tiny-seed/seed-0")
+    sweep = subprocess.Popen([sys.executable, "-m", "m2dx", "sweep", str(tiny), *grid])
+    wait_for(lambda: saved_step(first) is not None)
     sweep.send_signal(signal.SIGTERM)
     assert sweep.wait() == 143
-    assert folder.state("seed-1") is State.UNFINISHED
-    step = folder.saved_step("seed-1")
-    environment = {**os.environ, "SLURM_ARRAY_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "1"}
+    step = saved_step(first)
+    assert step is not None and not is_finished(first)
+    environment = {**os.environ, "SLURM_ARRAY_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "0"}
     task = subprocess.run(["bash", "sweep.sh"], env=environment, capture_output=True, text=True)
     assert task.returncode == 0, task.stdout + task.stderr
-    assert f"seed-1: goes on from step {step}" in task.stdout
-    assert "on cpu x 2" in folder.log("seed-1").read_text()
-    assert {name: folder.state(name) for name in ("seed-0", "seed-1")} == {
-        "seed-0": State.NEW,
-        "seed-1": State.FINISHED,
-    }
+    assert f"resuming from step {step}" in task.stdout and "on cpu x 2" in task.stdout
+    assert is_finished(first) and not Path("runs/tiny-seed/seed-1").exists()

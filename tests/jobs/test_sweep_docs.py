@@ -10,8 +10,8 @@ import pytest
 
 from m2dx.contract.host import PluginHost
 from m2dx.jobs import core
-from m2dx.sweep.grid import parse_grid
-from m2dx.sweep.points import Plan, plan_sweep
+from m2dx.jobs.grid import parse_grid
+from m2dx.jobs.sweep import Point, points_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8").replace("\\\n", " ")
@@ -36,8 +36,8 @@ def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(ROOT)
 
 
-def plan(command: list[str], host: PluginHost) -> Plan:
-    return plan_sweep(Path(command[0]), parse_grid(command[1:]), host=host)
+def plan(command: list[str], host: PluginHost) -> list[Point]:
+    return points_of(Path(command[0]), parse_grid(command[1:]), host=host)
 
 
 def test_there_are_the_five_sweeps_of_the_paper() -> None:
@@ -56,13 +56,13 @@ def test_examples_of_the_syntax_parse(text: str) -> None:
 
 @pytest.mark.parametrize(("command", "count"), list(zip(OF_PAPERS, (5, 7, 7, 5, 5), strict=True)), ids=str)
 def test_sweeps_of_the_paper_are_valid(command: list[str], count: int, host: PluginHost) -> None:
-    assert len(plan(command, host).points) == count
+    assert len(plan(command, host)) == count
 
 
 def test_table_xi_has_its_five_rows(host: PluginHost) -> None:
     rows = [
         (bool(recipe.noise), bool(recipe.tasks), recipe.model.weight)
-        for recipe in (point.recipe for point in plan(OF_PAPERS[4], host).points)
+        for recipe in (point.recipe for point in plan(OF_PAPERS[4], host))
     ]
     a, b, c, d, e = (
         (True, False, 1.0),

@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 
 from m2dx.contract.errors import RecipeError
-from m2dx.jobs import slurm
-from m2dx.sweep.folder import SweepFolder
+from m2dx.jobs.slurm import slurm_script
 
-POINTS = ["mask_ratio-0p6", "mask_ratio-0p8"]
+COMMANDS = [["python", "-m", "m2dx", "name=a b"], ["python", "-m", "m2dx", "name=it's $HOME"]]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> SweepFolder:
+def folder(tmp_path: Path) -> Path:
     path = tmp_path / "a folder" / "it's a sweep"
     path.mkdir(parents=True)
-    return SweepFolder(path)
+    return path
 
 
 def executable(path: Path, text: str) -> Path:
@@ -30,7 +29,7 @@ def executable(path: Path, text: str) -> Path:
 
 
 @pytest.fixture
-def script(folder: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def script(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A script whose Python writes down its arguments, waits for SIGTERM if told so, and ends with 143 then."""
     python = executable(
         tmp_path / "python",
@@ -38,11 +37,11 @@ def script(folder: SweepFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         f'trap "exit 143" TERM; touch {tmp_path}/waits; for i in $(seq 600); do sleep 0.1; done',
     )
     executable(tmp_path / "scontrol", f'echo "$@" > {tmp_path}/requeued')
-    monkeypatch.setattr(slurm.sys, "executable", str(python))
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     file = tmp_path / "sweep.sh"
     options = ["--partition=gpu --gpus-per-node=4", "-t 24:00:00"]
-    text = slurm.slurm_script(folder, POINTS, file=file, processes=4, jobs=3, options=options)
+    commands = [[str(python), *command[1:]] for command in COMMANDS]
+    text = slurm_script(folder, commands, file=file, jobs=3, options=options)
     file.write_text(text)
     return file
 
@@ -60,7 +59,7 @@ def wait_for(file: Path) -> None:
     raise AssertionError(f"{file} has not come")
 
 
-def test_bash_takes_the_script_and_it_has_the_options(script: Path, folder: SweepFolder) -> None:
+def test_bash_takes_the_script_and_it_has_the_options(script: Path, folder: Path) -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)
     lines = [
         line.removeprefix("#SBATCH ")
@@ -68,25 +67,16 @@ def test_bash_takes_the_script_and_it_has_the_options(script: Path, folder: Swee
         if line.startswith("#SBATCH")
     ]
     assert "--array=0-1%3" in lines and "--requeue" in lines and "--signal=B:USR1@120" in lines
-    assert f'--output="{folder.path}/logs/slurm-%A_%a.log"' in lines
+    assert f'--output="{folder}/logs/slurm-%A_%a.log"' in lines
     assert lines[-2:] == ["--partition=gpu --gpus-per-node=4", "-t 24:00:00"]
 
 
 def test_a_task_runs_its_point_and_ends_with_its_exit_code(
-    script: Path, folder: SweepFolder, tmp_path: Path
+    script: Path, folder: Path, tmp_path: Path
 ) -> None:
     assert start(script, "1").wait() == 7
     arguments = (tmp_path / "arguments").read_text().splitlines()
-    assert arguments == [
-        "-m",
-        "m2dx",
-        "sweep",
-        str(folder.path),
-        "--processes",
-        "4",
-        "--point",
-        "mask_ratio-0p8",
-    ]
+    assert arguments == COMMANDS[1][1:]
     assert not (tmp_path / "requeued").exists()
 
 
@@ -120,6 +110,14 @@ def test_outside_of_slurm_it_says_what_is_missing(script: Path) -> None:
         ("-a 0-9", "must leave --array to m2dx"),
     ],
 )
-def test_options_that_cannot_be(folder: SweepFolder, option: str, told: str) -> None:
+def test_options_that_cannot_be(folder: Path, option: str, told: str) -> None:
     with pytest.raises(RecipeError, match=told):
-        slurm.slurm_script(folder, POINTS, file=Path("a.sh"), processes=1, jobs=None, options=[option])
+        slurm_script(folder, COMMANDS, file=Path("a.sh"), jobs=None, options=[option])
+
+
+@pytest.mark.parametrize("name", ["two\nlines", 'a"quote', "100%"])
+def test_paths_that_a_script_cannot_hold(tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        RecipeError, match="must have no line breaks, double quotes or percent signs, but one is"
+    ):
+        slurm_script(tmp_path / name, COMMANDS, file=Path("a.sh"), jobs=None)

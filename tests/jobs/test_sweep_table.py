@@ -14,11 +14,10 @@ import m2dx
 from m2dx import cli
 from m2dx.contract.components import Score
 from m2dx.contract.errors import CheckpointError, M2dxError
+from m2dx.jobs.sweep_table import SweptGrid, sweep_table
 from m2dx.results.formats import comma_separated, markdown
 from m2dx.results.scores import write_scores
 from m2dx.results.table import ResultTable
-from m2dx.sweep.command import make_table
-from m2dx.sweep.folder import Manifest, ManifestPoint, SweepFolder
 
 RATIOS, SEEDS = ("0.6", "0.8"), ("0", "1", "2")
 
@@ -34,10 +33,11 @@ def scores_of(
     ]
 
 
-def finish(folder: SweepFolder, name: str, scores: list[Score], *, loss: float = 0.5) -> None:
-    run = folder.run(name)
+def finish(folder: Path, name: str, scores: list[Score], *, loss: float = 0.5) -> None:
+    run = folder / name
     (run / "encoder").mkdir(parents=True)
     (run / "encoder" / "config.json").touch()
+    (run / "recipe.yaml").write_text("evaluation: {tasks: {}}")
     (run / "summary.json").write_text('{"stopped_by": null}')
     if scores:
         write_scores(scores, run / "scores.json")
@@ -45,31 +45,25 @@ def finish(folder: SweepFolder, name: str, scores: list[Score], *, loss: float =
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "lo')
 
 
-def begin(
-    folder: SweepFolder, keys: tuple[tuple[str, ...], ...], points: Mapping[str, dict[str, str]]
-) -> None:
-    (folder.path / "recipes").mkdir(parents=True)
-    for name in points:
-        folder.recipe(name).write_text("evaluation: {tasks: {}}")
-    entries = tuple(ManifestPoint(name, values) for name, values in points.items())
-    folder.write_manifest(Manifest("lungs", "lungs.yaml", keys, entries))
+def start(folder: Path, keys: tuple[tuple[str, ...], ...], points: Mapping[str, dict[str, str]]) -> None:
+    folder.mkdir()
+    (folder / "grid.json").write_text(json.dumps(asdict(SweptGrid("lungs", keys, points))))
 
 
 @pytest.fixture
-def seeded(tmp_path: Path) -> SweepFolder:
-    """Two mask ratios with three seeds; of the second ratio, one has failed and one is not started."""
-    folder = SweepFolder(tmp_path / "seeded")
+def seeded(tmp_path: Path) -> Path:
+    """Two mask ratios with three seeds; of the second ratio, two are not finished."""
+    folder = tmp_path / "seeded"
     points = {
         f"r{ratio}-s{seed}": {"model.mask_ratio": ratio, "seed": seed} for ratio in RATIOS for seed in SEEDS
     }
-    begin(folder, (("model.mask_ratio",), ("seed",)), points)
+    start(folder, (("model.mask_ratio",), ("seed",)), points)
     for seed, esc, drums in (("0", 0.50, 0.60), ("1", 0.54, 0.70), ("2", 0.55, 0.50)):
         baseline = scores_of(0.1, 0.2, encoder="random_weights")
         finish(folder, f"r0.6-s{seed}", [*scores_of(esc, drums), *baseline], loss=0.5 + int(seed))
     finish(folder, "r0.8-s0", scores_of(0.7, 0.8))
-    failed = {"outcome": "failed", "code": 1, "seconds": 1.0, "ended": "", "host": "", "command": []}
-    folder.attempt_file("r0.8-s1").parent.mkdir()
-    folder.attempt_file("r0.8-s1").write_text(json.dumps(failed))
+    (folder / "r0.8-s1").mkdir()
+    (folder / "r0.8-s1" / "recipe.yaml").write_text("evaluation: {tasks: {}}")
     return folder
 
 
@@ -86,8 +80,8 @@ def rows(table: ResultTable) -> dict[tuple[str, str, str], tuple[float, float | 
     }
 
 
-def test_seeds_are_pooled_to_mean_and_interval(seeded: SweepFolder) -> None:
-    table = make_table(seeded.path)
+def test_seeds_are_pooled_to_mean_and_interval(seeded: Path) -> None:
+    table = sweep_table(seeded)
     found = rows(table)
     mean, ci95, marks = found["", "0.6", "esc"]
     half_width = m2dx.half_width_95([50.0, 54.0, 55.0])
@@ -99,36 +93,36 @@ def test_seeds_are_pooled_to_mean_and_interval(seeded: SweepFolder) -> None:
     assert table.columns == ("average", "esc", "drums")
 
 
-def test_what_is_missing_is_told(seeded: SweepFolder) -> None:
-    text = markdown(make_table(seeded.path))
+def test_what_is_missing_is_told(seeded: Path) -> None:
+    text = markdown(sweep_table(seeded))
     assert "| 0.6 | 3 of 3 |" in text and "| 0.8 | 1 of 3 |" in text
-    assert "- Failed: r0.8-s1." in text and "- Not started: r0.8-s2." in text
+    assert "- Not finished: r0.8-s1, r0.8-s2." in text
     assert "- a: 1 of 3 seeds" in text
 
 
-def test_columns_are_chosen(seeded: SweepFolder) -> None:
-    table = make_table(seeded.path, columns=["loss", "average", "*/linear", "rankme"])
+def test_columns_are_chosen(seeded: Path) -> None:
+    table = sweep_table(seeded, columns=["loss", "average", "*/linear", "rankme"])
     assert table.columns == ("loss", "average", "esc", "drums", "rankme")
     found = rows(table)
     assert found["", "0.6", "loss"][0] == pytest.approx(1.5)  # the last whole lines: 0.5, 1.5, 2.5
     assert found["", "0.6", "rankme"] == (7.0, 0.0, "")
-    assert rows(make_table(seeded.path, encoder="random_weights"))["", "0.6", "drums"][0] == pytest.approx(20)
+    assert rows(sweep_table(seeded, encoder="random_weights"))["", "0.6", "drums"][0] == pytest.approx(20)
     with pytest.raises(
         M2dxError, match="--column must be a score or a metric of these runs, but is 'los'; did you mean"
     ):
-        make_table(seeded.path, columns=["los"])
+        sweep_table(seeded, columns=["los"])
     with pytest.raises(
         M2dxError, match="--encoder must be one of those that were scored, but is 'pretraind'; did"
     ):
-        make_table(seeded.path, encoder="pretraind")
+        sweep_table(seeded, encoder="pretraind")
 
 
 def test_protocols_are_told_apart_where_they_differ(tmp_path: Path) -> None:
-    folder = SweepFolder(tmp_path / "two")
-    begin(folder, (("noise",),), {"a": {"noise": "keep"}, "b": {"noise": "null"}})
+    folder = tmp_path / "two"
+    start(folder, (("noise",),), {"a": {"noise": "keep"}, "b": {"noise": "null"}})
     finish(folder, "a", scores_of(0.5, 0.6, knn=0.4))
     finish(folder, "b", scores_of(0.5, None))
-    table = make_table(folder.path)
+    table = sweep_table(folder)
     assert table.columns == ("average (linear)", "esc (linear)", "drums (linear)", "esc (knn)")
     found = rows(table)
     assert found["", "keep", "average (linear)"] == (pytest.approx(55.0), None, "")
@@ -137,33 +131,33 @@ def test_protocols_are_told_apart_where_they_differ(tmp_path: Path) -> None:
 
 
 def test_without_scores_the_losses_are_shown(tmp_path: Path) -> None:
-    folder = SweepFolder(tmp_path / "losses")
-    begin(folder, (("seed",),), {"s0": {"seed": "0"}, "s1": {"seed": "1"}})
+    folder = tmp_path / "losses"
+    start(folder, (("seed",),), {"s0": {"seed": "0"}, "s1": {"seed": "1"}})
     finish(folder, "s0", [], loss=1.0)
     finish(folder, "s1", [], loss=2.0)
-    table = make_table(folder.path)
+    table = sweep_table(folder)
     assert (table.heading, table.columns) == ("recipe", ("loss", "rankme"))
     assert rows(table)["", "lungs", "loss"][:2] == (1.5, pytest.approx(m2dx.half_width_95([1.0, 2.0])))
 
 
 @pytest.fixture
-def crossed(tmp_path: Path) -> SweepFolder:
+def crossed(tmp_path: Path) -> Path:
     """Three keys, two of which go together; one point is not finished."""
-    folder = SweepFolder(tmp_path / "crossed")
+    folder = tmp_path / "crossed"
     keys = (("audio.crop_seconds", "train.accumulate"), ("noise.ratio",))
     points = {
         f"{crop}-{noise}": {"audio.crop_seconds": crop, "train.accumulate": steps, "noise.ratio": noise}
         for crop, steps in (("2", "1"), ("6", "4"))
         for noise in ("0.1", "0.2")
     }
-    begin(folder, keys, points)
+    start(folder, keys, points)
     for name, score in {"2-0.1": 0.21, "2-0.2": 0.22, "6-0.1": 0.61}.items():
         finish(folder, name, scores_of(score, score / 2))
     return folder
 
 
-def test_the_second_of_two_keys_goes_across(crossed: SweepFolder) -> None:
-    table = make_table(crossed.path, columns=["esc", "drums"])
+def test_the_second_of_two_keys_goes_across(crossed: Path) -> None:
+    table = sweep_table(crossed, columns=["esc", "drums"])
     assert (table.heading, table.columns) == ("crop_seconds, accumulate", ("ratio 0.1", "ratio 0.2"))
     assert {key: value[0] for key, value in rows(table).items()} == pytest.approx(
         {
@@ -178,52 +172,47 @@ def test_the_second_of_two_keys_goes_across(crossed: SweepFolder) -> None:
     assert "| 6, 4 | 61.0 ± 1.0 | - |" in markdown(table)
 
 
-def test_another_key_goes_across_or_none(crossed: SweepFolder) -> None:
-    across = make_table(crossed.path, columns=["esc"], across="train.accumulate")
+def test_another_key_goes_across_or_none(crossed: Path) -> None:
+    across = sweep_table(crossed, columns=["esc"], across="train.accumulate")
     assert across.columns == ("crop_seconds, accumulate 2, 1", "crop_seconds, accumulate 6, 4")
     assert rows(across)["esc", "0.1", "crop_seconds, accumulate 6, 4"][0] == 61.0
-    flat = make_table(crossed.path, columns=["esc"], across="none")
-    assert flat.info == ("ratio", "runs") and "| 6, 4 | 0.2 | not started | - |" in markdown(flat)
+    flat = sweep_table(crossed, columns=["esc"], across="none")
+    assert flat.info == ("ratio", "runs") and "| 6, 4 | 0.2 | 0 of 1 | - |" in markdown(flat)
     with pytest.raises(
         M2dxError, match=r"must be a key of this sweep \(.*, noise.ratio\) or none, but is 'seed'"
     ):
-        make_table(crossed.path, across="seed")
+        sweep_table(crossed, across="seed")
 
 
-def test_across_leaves_a_key_for_the_rows(seeded: SweepFolder) -> None:
+def test_across_leaves_a_key_for_the_rows(seeded: Path) -> None:
     with pytest.raises(
         M2dxError, match=r"must leave a key for the rows, but model.mask_ratio is the only one"
     ):
-        make_table(seeded.path, across="mask_ratio")
+        sweep_table(seeded, across="mask_ratio")
 
 
-def test_a_table_needs_something_that_is_finished(tmp_path: Path, seeded: SweepFolder) -> None:
-    folder = SweepFolder(tmp_path / "new")
-    begin(folder, (("seed",),), {"s0": {"seed": "0"}})
-    with pytest.raises(
-        M2dxError, match=r"a table needs a finished run, but .* 0 of 1 points finished, 1 not started"
-    ):
-        make_table(folder.path)
-    (seeded.run("r0.6-s0") / "scores.json").write_text("[1]")
+def test_a_table_needs_something_that_is_finished(tmp_path: Path, seeded: Path) -> None:
+    folder = tmp_path / "new"
+    start(folder, (("seed",),), {"s0": {"seed": "0"}})
+    with pytest.raises(M2dxError, match=r"a table needs a finished run, but .* 0 of 1 points are finished"):
+        sweep_table(folder)
+    (seeded / "r0.6-s0" / "scores.json").write_text("[1]")
     with pytest.raises(CheckpointError, match="must be scores written by m2dx"):
-        make_table(seeded.path)
+        sweep_table(seeded)
 
 
-def test_the_command_writes_every_format(seeded: SweepFolder, tmp_path: Path) -> None:
-    def sweep_table(*arguments: str) -> str:
-        result = CliRunner().invoke(cli.app, ["sweep-table", str(seeded.path), *arguments])
+def test_the_command_writes_every_format(seeded: Path, tmp_path: Path) -> None:
+    def table(*arguments: str) -> str:
+        result = CliRunner().invoke(cli.app, ["sweep-table", str(seeded), *arguments])
         assert result.exit_code == 0, result.output
         return result.output
 
-    assert sweep_table("--column", "esc").startswith(
-        "**lungs: linear, accuracy**\n\n| mask\\_ratio | runs | esc |"
-    )
-    assert sweep_table("--format", "csv").startswith("group,mask_ratio,runs,column,mean,ci95,marks\n")
-    assert "lungs: linear, accuracy" in sweep_table("--format", "rich")
+    assert table("--column", "esc").startswith("**lungs: linear, accuracy**\n\n| mask\\_ratio | runs | esc |")
+    assert table("--format", "csv").startswith("group,mask_ratio,runs,column,mean,ci95,marks\n")
+    assert "lungs: linear, accuracy" in table("--format", "rich")
     for suffix, begins in ((".tex", "% needs"), (".csv", "group,"), (".md", "**lungs")):
         file = tmp_path / f"table{suffix}"
-        sweep_table("-o", str(file))
+        table("-o", str(file))
         assert file.read_text().startswith(begins)
     wrong = CliRunner().invoke(cli.app, ["sweep-table", "x", "--format", "rich", "-o", "y"])
     assert wrong.exit_code == 2
-    assert asdict(seeded.read_manifest())["recipe"] == "lungs"
