@@ -1,6 +1,6 @@
 """A sweep: a recipe trained at every point of a grid of overrides.
 
-Each point is a process `m2dx train RECIPE KEY=VALUE... --resume-or-begin`, whose run lies in the sweep's folder and is
+Each point is a process `m2dx train RECIPE KEY=VALUE... --resume-or-start`, whose run lies in the sweep's folder and is
 named after its values:
 
 <output>/<sweep>/
@@ -38,7 +38,7 @@ from m2dx.recipe.schema import Recipe
 from m2dx.results.formats import terminal as terminal_parts
 from m2dx.results.scoring import Scoring
 from m2dx.training.child import kill_child, module_command, start_child
-from m2dx.training.run_folder import as_begun, differences
+from m2dx.training.run_folder import as_started, differences
 from m2dx.training.signals import StopRequests
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Point:
 
     def command(self, processes: int) -> list[str]:
         """What trains it, under torchrun if with several processes."""
-        train = ("m2dx", "train", *self.arguments, "--resume-or-begin")
+        train = ("m2dx", "train", *self.arguments, "--resume-or-start")
         if processes == 1:
             return module_command(*train)
         return module_command(
@@ -269,7 +269,7 @@ def _checked_grid(path: Path, grid: Grid, points: Sequence[Point], host: PluginH
     for point in points:
         if (point.folder / "recipe.yaml").exists():
             started = recipe_to_mapping(load_recipe(point.folder / "recipe.yaml", host=host))
-            wanted = recipe_to_mapping(as_begun(point.recipe, started))
+            wanted = recipe_to_mapping(as_started(point.recipe, started))
             changed = [
                 text for text in differences(started, wanted) if text.partition(" ")[0] not in HOW_IT_RUNS
             ]

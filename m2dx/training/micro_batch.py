@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from m2dx.contract.components import Clip, DataInfo
+from m2dx.contract.components import Clip
 from m2dx.contract.errors import M2dxError, MemoryShortageError, RecipeError, TrainingError
 from m2dx.contract.host import PluginHost
 from m2dx.contract.wording import gigabytes
@@ -32,13 +32,12 @@ from m2dx.data.loader import default_workers
 from m2dx.model.build import build_masking, build_model
 from m2dx.model.precision import check_precision
 from m2dx.model.shapes import model_shapes
-from m2dx.model.views import DataStatistics, ImageStatistics
 from m2dx.recipe.loading import recipe_from_mapping, recipe_to_mapping
 from m2dx.recipe.schema import Recipe
 from m2dx.training.child import end_with_parent, kill_child, module_command, start_child
 from m2dx.training.distributed import Processes, pick_device
 from m2dx.training.memory import host_memory, is_shortage, kilobyte_fields
-from m2dx.training.prepare import PreparedRun
+from m2dx.training.prepare import PreparedRun, crop_reader, data_info, no_statistics
 from m2dx.training.trainer import Trainer
 
 LONGEST_SECONDS = 60.0
@@ -334,50 +333,35 @@ def _peak(device: torch.device) -> int:
 def _made_up_run(recipe: Recipe, labels: Labels, device: torch.device, host: PluginHost) -> PreparedRun:
     """A run whose clips are not there."""
     data = recipe.data.model_copy(update={"epoch_size": None, "sampling": "uniform", "shards_at_once": None})
+    recipe = recipe.model_copy(update={"data": data})
     clips = pack_clips([Clip(Path(f"made-up-{number}")) for number in range(recipe.train.batch_size)])
     names = {name: tuple(classes) for name, classes in labels.items()}
-    info = DataInfo(recipe.audio.sample_rate, recipe.audio.crop_samples, names)
-    statistics: DataStatistics | ImageStatistics = DataStatistics(0.0, 1.0)
-    if recipe.image is not None:
-        channels = recipe.image.channels
-        info, statistics = DataInfo(0, 0, names), ImageStatistics((0.0,) * channels, (1.0,) * channels)
-    crops = TrainingCrops(
-        clips,
-        crop_samples=info.crop_samples,
-        sample_rate=info.sample_rate,
-        seed=recipe.seed,
-        draw_mask=build_masking(recipe, host),
-    )
+    info, statistics = replace(data_info(recipe, clips), label_names=names), no_statistics(recipe)
+    draw_mask = build_masking(recipe, host)
+    crops = TrainingCrops(clips, crop_reader(recipe), seed=recipe.seed, draw_mask=draw_mask)
     model = build_model(recipe, info, statistics, host)
+    processes = Processes(0, 1, device)
     return PreparedRun(
-        recipe.model_copy(update={"data": data}),
-        Path("made-up"),
-        Processes(0, 1, device),
-        clips,
-        crops,
-        model,
-        statistics,
-        missing=(),
-        bad=(),
-        host=host,
+        recipe, Path("made-up"), processes, clips, crops, model, statistics, missing=(), bad=(), host=host
     )
 
 
 def _made_up_batch(run: PreparedRun, labels: Labels, clips: int) -> Batch:
-    """Quiet noise in the shapes of the recipe, with every class in turn."""
-    recipe, image = run.recipe, run.recipe.image
-    shape = (clips, 0 if image is not None else recipe.audio.crop_samples)
+    """Quiet noise (or black images) in the shapes of the recipe, with every class in turn."""
+    recipe, image, numbers = run.recipe, run.recipe.image, torch.arange(clips)
+    if image is None:
+        inputs = torch.randn(clips, recipe.audio.crop_samples) * 1e-3
+    else:
+        inputs = torch.zeros(clips, image.channels, *image.size, dtype=torch.uint8)
     noisy = recipe.noise is not None and recipe.noise.ratio > 0.0
     patches = model_shapes(recipe.input, recipe.model).grid.num_patches
-    numbers = torch.arange(clips)
     return Batch(
-        wav=torch.randn(shape) * 1e-3,
-        noise_wav=torch.randn(shape) * 1e-3 if noisy else None,
+        inputs=inputs,
+        noise_wav=torch.randn_like(inputs) * 1e-3 if noisy else None,
         labels={name: torch.eye(len(classes))[numbers % len(classes)] for name, classes in labels.items()},
         ids_shuffle=torch.rand(clips, patches).argsort(dim=1),
         clip_ids=numbers,
         bad=(),
-        images=None if image is None else torch.zeros(clips, image.channels, *image.size, dtype=torch.uint8),
     )
 
 

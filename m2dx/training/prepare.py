@@ -111,7 +111,7 @@ def prepare(
     data = data_info(recipe, clips)
     # The model first, its statistics later: what cannot fit should not cost a pass over the data.
     draw_mask = build_masking(recipe, host)
-    model = build_model(recipe, data, _no_statistics(recipe), host)
+    model = build_model(recipe, data, no_statistics(recipe), host)
     if initialise and recipe.init_from is not None:
         _start_from(recipe.init_from, model, recipe, processes, console)
     reader = crop_reader(recipe)
@@ -129,7 +129,7 @@ def prepare(
     return PreparedRun(recipe, folder, processes, clips, crops, model, statistics, missing, bad, host, notes)
 
 
-def _no_statistics(recipe: Recipe) -> DataStatistics | ImageStatistics:
+def no_statistics(recipe: Recipe) -> DataStatistics | ImageStatistics:
     """Statistics that change nothing, until the data's are known."""
     if recipe.image is None:
         return DataStatistics(0.0, 1.0)

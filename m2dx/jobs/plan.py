@@ -1,0 +1,371 @@
+"""`m2dx plan`: one of the three published ways to pre-train, for data of a given size, as a recipe.
+
+Nothing here imports torch or pydantic, unless it is given weights to look at.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from m2dx.contract.errors import RecipeError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FEWEST_CLIPS = 500
+"""ICBHI's 539 recordings of 20 s are the smallest set with published gains."""
+FURTHER_CLIPS = 2_683
+"""SPRSound's recordings, test part included, are the largest set with a published further pre-training (IV-E 4)."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """The encoder that is trained: its input and size."""
+
+    crop_seconds: float
+    patch_size: tuple[int, int]  # (mels, frames)
+    source: str
+    patch_seconds: float
+    size: str = "base"
+    depth: int | None = None  # where it is not that of the size
+    audio: tuple[tuple[str, float], ...] = ()  # settings of the log-mel that are not the default
+
+    def cropped(self, clip_seconds: float | None) -> Network:
+        """The network for crops that are no longer than the clips, but two patches at least."""
+        if clip_seconds is None or clip_seconds >= self.crop_seconds:
+            return self
+        patches = math.floor(clip_seconds / self.patch_seconds + 1e-6)
+        crop = round(max(patches, 2) * self.patch_seconds, 6)
+        how = "shortened to the clips" if patches >= 2 else "two patches, the fewest; the clips are shorter"
+        return replace(self, crop_seconds=crop, source=f"{self.source}; {how}")
+
+
+class Setting(NamedTuple):
+    """A published schedule (M2D-X, IV and table XV)."""
+
+    clips: int  # per epoch
+    batch_size: int
+    epochs: int
+    warmup_epochs: int
+    source: str
+    cost: str
+
+
+ICBHI = "M2D-X on ICBHI 2017 (539 recordings, repeated to 10,000 an epoch)"
+LIBRISPEECH = "M2D-S on LibriSpeech (281,241 clips)"
+AUDIOSET = "M2D on AudioSet (2,005,132 clips)"
+SETTINGS = (
+    Setting(10_000, 128, 600, 24, ICBHI, "7 h on one RTX 3090 Ti"),
+    Setting(281_241, 2048, 1000, 60, LIBRISPEECH, "half the crops of M2D on AudioSet"),
+    Setting(2_005_132, 2048, 300, 20, AUDIOSET, "55 h on 4 A100 of 80 GB"),
+)
+FROM_SCRATCH = Network(
+    6.08, (16, 16), "M2D-X, IV-A; for speech 80 x 2 was best (recipes/m2d_s_6s.yaml)", 0.16
+)
+FURTHER = Network(2.0, (16, 4), "the best of four on ICBHI (M2D-X, table XII)", 0.04)
+WEIGHTS = "${M2D_16X4}"
+SAME_IN_ALL = "the same in all known settings (M2D-X, IV-A)"
+NOISE = "ICBHI; 0.01 on SPRSound: the number to try on your data (M2D-X, IV-E)"
+MASK_RATIO = "M2D-X, IV-B, IV-C, IV-E; 0.6 was better for speech"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user has. Raises RecipeError for what cannot be."""
+
+    clips: int
+    gpu_memory: float  # GB of each GPU; 0: none
+    clip_seconds: float | None = None
+    processes: int = 1
+    weights: Path | None = None
+    labels: bool = False
+
+    def __post_init__(self) -> None:
+        if self.clips < 1:
+            raise RecipeError(f"clips must be 1 or more, but is {self.clips}")
+        if self.processes < 1:
+            raise RecipeError(f"processes must be 1 or more, but is {self.processes}")
+        if not 0 <= self.gpu_memory < math.inf:
+            raise RecipeError(f"gpu_memory must be 0 (no GPU) or GB of one GPU, but is {self.gpu_memory}")
+        if self.clip_seconds is not None and not 0 < self.clip_seconds < math.inf:
+            raise RecipeError(f"clip_seconds must be more than 0, but is {self.clip_seconds}")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """How to train; `proposal_table` shows it and `recipe_text` writes it."""
+
+    request: Request
+    strategy: str  # "from scratch", "further pre-training" or "features only"
+    reason: str
+    network: Network
+    setting: Setting
+
+    @property
+    def batch_size(self) -> int:
+        """That of the setting, made a multiple of the processes."""
+        return max(self.setting.batch_size // self.request.processes, 1) * self.request.processes
+
+
+class Line(NamedTuple):
+    """One line of a proposal."""
+
+    what: str
+    value: str
+    reason: str
+
+
+def propose(request: Request) -> Proposal:
+    """What suits the data. RecipeError or CheckpointError for weights that cannot be used."""
+    setting = min(SETTINGS, key=lambda known: abs(math.log(request.clips / known.clips)))
+    published = f"published for ICBHI's 539 recordings and SPRSound's {FURTHER_CLIPS:,} (with its test part)"
+    if request.clips > FURTHER_CLIPS:
+        published = f"a guess for so many clips: {published}"
+    strategy, network = "further pre-training", FURTHER
+    if request.gpu_memory == 0:
+        strategy = "features only"
+        reason = (
+            "without a GPU, even the smallest published run (7 h on one GPU) takes weeks; to try out training, "
+            "recipes/small/cpu has tiny ones"
+        )
+    elif request.clips < FEWEST_CLIPS:
+        strategy = "features only"
+        reason = (
+            f"{request.clips} clips are fewer than the smallest set with published gains, the 539 recordings of "
+            "ICBHI 2017 (3 h)"
+        )
+    elif request.weights is not None:
+        network, reason = _network_of(request.weights), f"from the weights given; {published}"
+    elif setting is SETTINGS[0]:
+        reason = (
+            "training from scratch failed on ICBHI's 539 recordings, and this gained 1.4 points over the published "
+            f"model (M2D-X, tables XII and XIII); {published}"
+        )
+    else:
+        strategy, network = "from scratch", FROM_SCRATCH
+        reason = "published for 281,241 and for 2,005,132 clips"
+        if request.clips < 0.9 * SETTINGS[1].clips:
+            reason = f"a guess, since it is {reason}; further pre-training (--weights) may do as well"
+    return Proposal(request, strategy, reason, network.cropped(request.clip_seconds), setting)
+
+
+def _network_of(path: Path) -> Network:
+    """The input and size of pre-trained weights. RecipeError for a size that recipes do not have."""
+    from m2dx.encoder.weights import read_weights
+    from m2dx.model.vit import VIT_SIZES
+    from m2dx.recipe.schema import AudioSection
+
+    config = read_weights(path).config
+    vit, patch_size, audio = config.size, config.grid.patch_size, config.audio
+    widths = {(size.embed_dim, size.num_heads): name for name, size in VIT_SIZES.items()}
+    name = widths.get((vit.embed_dim, vit.num_heads))
+    if name is None:
+        raise RecipeError(
+            f"{path}: weights must be of a ViT {', '.join(VIT_SIZES)}, but are {vit.embed_dim} wide with "
+            f"{vit.num_heads} heads; recipes have no such model"
+        )
+    defaults = AudioSection(sample_rate=audio.sample_rate).model_dump()
+    changed = {key: value for key, value in audio.model_dump().items() if value != defaults[key]}
+    if audio.sample_rate != AudioSection().sample_rate:
+        changed = {"sample_rate": audio.sample_rate, **changed}
+    changed.pop("crop_seconds", None)
+    frame_seconds = audio.hop_length / audio.sample_rate
+    return Network(
+        round(config.grid.input_size[1] * frame_seconds, 6),
+        patch_size,
+        "those of the weights",
+        patch_size[1] * frame_seconds,
+        name,
+        None if vit.depth == VIT_SIZES[name].depth else vit.depth,
+        tuple(changed.items()),
+    )
+
+
+def proposal_lines(proposal: Proposal) -> list[Line]:
+    """The proposal, each number with the setting that it is from."""
+    request, setting, network = proposal.request, proposal.setting, proposal.network
+    further = proposal.strategy == "further pre-training"
+    start = Line("start", "random weights", "as the published models on this much data")
+    if further:
+        start = Line(
+            "start", WEIGHTS, "the published 16 x 4 model, which ICBHI and SPRSound went on from (IV-E)"
+        )
+    if proposal.strategy == "features only":
+        start = Line("start", "a published M2D", "M2D-AS is the best on average, M2D for speakers (table V)")
+    if request.weights is not None:
+        start = Line("start", str(request.weights), "as given")
+    lines = [Line("strategy", proposal.strategy, proposal.reason), start]
+    if proposal.strategy == "features only":
+        return lines
+    source = f"nearest published setting: {setting.source}"
+    batch = (
+        "" if proposal.batch_size == setting.batch_size else f"; a multiple of {request.processes} processes"
+    )
+    repeated = request.clips < SETTINGS[0].clips
+    epoch = f"{SETTINGS[0].clips if repeated else request.clips:,} clips"
+    how = "the list is repeated to that size (M2D-X, IV-E)" if repeated else "each clip once"
+    lines += [
+        Line(
+            "crop, patch", "{:g} s, {} x {}".format(network.crop_seconds, *network.patch_size), network.source
+        ),
+        Line("batch size", f"{proposal.batch_size}", source + batch),
+        Line("an epoch", epoch, how),
+        Line("epochs", f"{setting.epochs}, warm-up {setting.warmup_epochs}", source),
+        Line("base learning rate", "3e-4", SAME_IN_ALL),
+        Line("EMA decay", "0.99995 to 0.99999", SAME_IN_ALL),
+        Line("mask ratio", "0.7", MASK_RATIO),
+        Line(
+            "accumulate", "auto", "measured before the first step: the fewest passes that fit into the memory"
+        ),
+    ]
+    if further:
+        lines.append(
+            Line("teacher", "a task, weight 1.0", "ICBHI: score 63.29 with it, 62.73 without (table XIII)")
+        )
+        lines.append(Line("noise", "ratio 0.3", NOISE))
+    elif request.labels:
+        lines.append(Line("labels", "a task, weight 1.0", "M2D-AS (M2D-X, IV-C), of 2 million clips"))
+    return [*lines, Line("cost", setting.cost, "the published run of ViT-Base (M2D-X, table XV)")]
+
+
+def proposal_table(proposal: Proposal) -> Table:
+    """The lines as a table."""
+    from rich.table import Column, Table
+
+    table = Table(*(Column(title, overflow="fold") for title in ("what", "proposal", "where it comes from")))
+    for line in proposal_lines(proposal):
+        table.add_row(*line)
+    return table
+
+
+def write_recipe(proposal: Proposal, path: Path, *, overwrite: bool) -> None:
+    """Writes the proposal as a recipe. RecipeError where the file is there already, or cannot be written."""
+    try:
+        with path.open("w" if overwrite else "x", encoding="utf-8") as file:
+            file.write(recipe_text(proposal))
+    except FileExistsError as error:
+        raise RecipeError(
+            f"{path}: the recipe must be a new file, but this one exists; give another name, or --overwrite"
+        ) from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def recipe_text(proposal: Proposal) -> str:
+    """The proposal as a commented recipe; paths that only the user knows are environment variables."""
+    request, network, setting = proposal.request, proposal.network, proposal.setting
+    evaluation = EVALUATION if request.labels or proposal.strategy == "features only" else ""
+    if proposal.strategy == "features only":
+        return _head(proposal) + LABELLED_SET + evaluation
+    further = proposal.strategy == "further pre-training"
+    weights = WEIGHTS if request.weights is None else str(request.weights.absolute())
+    quoted = json.dumps(weights, ensure_ascii=False)
+    lines = [f"init_from: {quoted}"] if further else []
+    lines += ["data:", "  sets:", *(TEST_PART if request.labels else [])]
+    lines.append('    mine: {dataset: {name: folder, path: "${MY_AUDIO}"}}')
+    if request.labels and not further:
+        lines.append('    labelled: {dataset: {name: csv, path: "${MY_LABELS}"}, split: train}')
+    if request.clips < SETTINGS[0].clips:
+        lines.append(f"  epoch_size: {SETTINGS[0].clips}  # the list is repeated to that size (M2D-X, IV-E)")
+    if further:
+        lines += ["noise:", f"  ratio: 0.3  # {NOISE}"]
+        lines.append('  source: {name: files, path: "${MY_NOISE}"}  # the paper: FSD50K')
+    lines += ["audio:", *(f"  {name}: {value}" for name, value in network.audio)]
+    lines += [
+        f"  crop_seconds: {network.crop_seconds:g}  # {network.source}",
+        "model:",
+        f"  size: {network.size}",
+    ]
+    lines += [] if network.depth is None else [f"  depth: {network.depth}"]
+    lines += [
+        "  patch_size: [{}, {}]".format(*network.patch_size),
+        f"  mask_ratio: 0.7  # {MASK_RATIO}",
+        f"  ema_decay: {{start: 0.99995, end: 0.99999}}  # {SAME_IN_ALL}",
+    ]
+    tasks = TEACHER.format(weights=quoted) if further else LABELS if request.labels else ""
+    steps = setting.epochs * (max(request.clips, SETTINGS[0].clips) // proposal.batch_size)
+    every = max(steps // (6 * 8), 1)
+    train = f"""train:
+  # {setting.source}
+  epochs: {setting.epochs}
+  warmup_epochs: {setting.warmup_epochs}
+  batch_size: {proposal.batch_size}
+  accumulate: auto
+  base_lr: 3e-4  # {SAME_IN_ALL}
+  precision: bf16
+  checkpoint_every: {every}
+  keep_every: {8 * every}  # six on the way: the last is not always the best (M2D-X, fig. 5)
+"""
+    return _head(proposal) + "\n".join(lines) + "\n" + tasks + train + evaluation
+
+
+def _head(proposal: Proposal) -> str:
+    request = proposal.request
+    seconds = f" of {request.clip_seconds:g} s" if request.clip_seconds else ""
+    gpus = f"{request.processes} GPU{'s' * (request.processes > 1)} of {request.gpu_memory:g} GB"
+    lines = [
+        f"Proposed by `m2dx plan` for {request.clips} clips{seconds} and "
+        f"{gpus if request.gpu_memory else 'no GPU'}: {proposal.strategy}.",
+        f"Why: {proposal.reason}.",
+    ]
+    variables = []
+    if proposal.strategy == "features only":
+        encoder = request.weights or "ENCODER"
+        lines.append(
+            f"Nothing is trained: `m2dx encode {encoder} FILES` writes features, and `m2dx evaluate {encoder} RECIPE` "
+            "scores them on your labels, with baselines."
+        )
+    else:
+        several = request.processes > 1
+        launcher = f"torchrun --nproc-per-node {request.processes} -m m2dx" if several else "m2dx"
+        lines.append(f"Use: `m2dx check RECIPE`, then `{launcher} train RECIPE`.")
+        variables.append("MY_AUDIO: the folder with your audio")
+    if proposal.strategy == "further pre-training":
+        lines.append("Needs the plugin m2dx-teacher.")
+        variables.append("MY_NOISE: a folder with background noise")
+        if request.weights is None:
+            variables.append(
+                "M2D_16X4: the published 16 x 4 model, or a folder that m2dx has exported one to"
+            )
+    if request.labels or proposal.strategy == "features only":
+        variables.append("MY_LABELS: a CSV file with the columns path, label and split (train, valid, test)")
+    lines += ["Environment variables to set before:", *(f"  {variable}" for variable in variables)]
+    wrapped = (textwrap.wrap(line, 108, subsequent_indent="  ", drop_whitespace=True) for line in lines)
+    return "".join(f"# {part}\n" for parts in wrapped for part in parts)
+
+
+LABELLED_SET = """data:
+  sets:
+    mine: {dataset: {name: csv, path: "${MY_LABELS}"}}
+"""
+TEST_PART = [
+    "    # All audio of the folder: where the test part of MY_LABELS lies in it, pre-training hears that, too.",
+    "    # Keep it in another folder for scores on audio that the encoder has never heard.",
+]
+TEACHER = """tasks:
+  teacher:  # keeps the features near those of the start (M2D-X, IV-E)
+    offline_encoder: {{name: m2d_teacher, weights: {weights}}}
+    online_mapper: {{name: linear}}
+    loss: {{name: norm_mse}}
+    target_frames: tokens
+    weight: 1.0
+"""
+LABELS = """tasks:
+  labels:  # M2D-AS (M2D-X, IV-C)
+    offline_encoder: {name: labels, dataset: labelled}
+    online_mapper: {name: pool_linear}
+    loss: {name: bce}  # cross_entropy where a clip has one class
+    weight: 1.0
+"""
+EVALUATION = """evaluation:
+  tasks:
+    mine: {dataset: {name: csv, path: "${MY_LABELS}"}}
+  evaluators:
+    linear: {name: linear}
+    knn: {name: knn}
+"""
