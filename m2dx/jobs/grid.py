@@ -11,10 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-import yaml
-
 from m2dx.contract.errors import RecipeError
-from m2dx.recipe.document import Place, Problem, read_yaml, report
+from m2dx.recipe.document import Place, Problem, plain_yaml, read_yaml, report
 
 KEEP = "keep"
 """In place of a value: as it is in the recipe."""
@@ -209,7 +207,7 @@ def _shortened(name: str) -> str:
 def _value(text: str) -> str:
     if text == KEEP:
         return KEEP
-    value = yaml.safe_load(text)
+    value = plain_yaml(text)
     if isinstance(value, list) and value and all(map(_is_number, value)):
         return "x".join(map(_number, value))  # [16, 4] -> 16x4
     if isinstance(value, bool | None):
@@ -226,7 +224,7 @@ def _value(text: str) -> str:
 
 
 def _is_number(value: object) -> bool:
-    """Whether it is read as a number in the end: YAML takes 1e-4 for text, a recipe's fields do not."""
+    """Whether it is read as a number in the end: a recipe's fields take one in quotes, too."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return False
     try:

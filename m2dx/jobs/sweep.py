@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import yaml
 from rich.console import Console
 
 from m2dx.contract.atomic import replace_json
@@ -33,6 +32,7 @@ from m2dx.contract.errors import M2dxError, RecipeError
 from m2dx.jobs.grid import KEEP, Grid, run_name, sweep_name
 from m2dx.jobs.slurm import check_script, slurm_script
 from m2dx.jobs.sweep_table import GRID_FILE, SweptGrid, is_finished, sweep_table
+from m2dx.recipe.document import plain_yaml
 from m2dx.recipe.loading import load_recipe, recipe_to_mapping
 from m2dx.recipe.schema import Recipe
 from m2dx.results.formats import terminal as terminal_parts
@@ -192,7 +192,7 @@ def points_of(path: Path, grid: Grid, *, host: PluginHost, processes: int = 1) -
 
 def _yaml(text: str) -> str:
     """A text as a value that YAML reads as this text."""
-    return text if yaml.safe_load(text) == text else json.dumps(text, ensure_ascii=False)
+    return text if plain_yaml(text) == text else json.dumps(text, ensure_ascii=False)
 
 
 def _check_together(points: Sequence[Point], host: PluginHost, processes: int) -> None:

@@ -10,13 +10,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from m2dx.contract.errors import M2dxError, RecipeError
 from m2dx.contract.wording import suggestion
 from m2dx.evaluation.metrics import half_width_95
 from m2dx.jobs.grid import SEED, short_keys
+from m2dx.recipe.document import plain_yaml
 from m2dx.results.scores import read_scores
 from m2dx.results.scoring import PRETRAINED
 from m2dx.results.table import Cell, Group, Marks, ResultTable, Row
@@ -62,9 +62,9 @@ def is_finished(run: Path) -> bool:
     """Whether a run was trained to its last step, exported, and scored where its recipe says so."""
     try:
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-        recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+        recipe = plain_yaml((run / "recipe.yaml").read_text(encoding="utf-8"))
         scored = (run / "scores.json").exists() or not recipe["evaluation"]["tasks"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError, RecipeError):
         return False
     return scored and summary.get("stopped_by") is None and (run / "encoder" / "config.json").exists()
 

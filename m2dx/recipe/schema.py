@@ -42,7 +42,6 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveFraction = Annotated[float, Field(gt=0.0, le=1.0)]
 OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
-BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 Samples = Annotated[int, Field(gt=0, le=65_536)]
 Depth = Annotated[int, Field(gt=0, le=256)]
 Width = Annotated[int, Field(gt=0, le=16_384)]
@@ -205,7 +204,7 @@ class DataSection(Section):
 class NoiseSection(Section):
     """Background noise (M2D-X, III-B2, eq. 5). M2D sees the noisy view, offline encoders the clean one."""
 
-    ratio: BelowOne
+    ratio: Fraction
     """Noise ratio eta: the noise's share of the mixed power (paper: 0.2 speech, 0.3 ICBHI, 0.01 SPRSound)."""
     source: NoiseSourceSpec | None = None
     """A noise source; give this or `dataset`."""

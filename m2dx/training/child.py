@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO
 
 PATIENCE_SECONDS = 5.0
@@ -44,19 +44,26 @@ def start_child(
 
     It leads a process group of its own: Ctrl-C is for this process, which ends the other one in order.
     """
-    environment = {key: value for key, value in os.environ.items() if not _TORCHRUN.fullmatch(key)}
-    environment |= {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
-    if threads is not None:
-        environment |= dict.fromkeys(
-            ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
-        )
-    if gpus is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = gpus
+    environment = child_environment(os.environ, threads=threads, gpus=gpus)
     # A group, not a session: Linux may give each session an equal share of the processors, whatever the niceness of
     # its processes.
     return subprocess.Popen(
         command, stdin=input, stdout=output, stderr=errors, env=environment, process_group=0
     )
+
+
+def child_environment(
+    environment: Mapping[str, str], *, threads: int | None, gpus: str | None
+) -> dict[str, str]:
+    """The environment of a process that is none of torchrun's; without `threads` and `gpus`, these stay as they are."""
+    kept = {key: value for key, value in environment.items() if not _TORCHRUN.fullmatch(key)}
+    kept |= {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    if threads is not None:
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        kept |= dict.fromkeys(names, str(threads))
+    if gpus is not None:
+        kept["CUDA_VISIBLE_DEVICES"] = gpus
+    return kept
 
 
 def kill_child(process: subprocess.Popen[bytes]) -> None:

@@ -15,9 +15,10 @@ import pytest
 from rich.console import Console
 
 from m2dx.contract.components import Score
-from m2dx.jobs.background_scoring import BackgroundScoring, child_environment, discard_waiting
+from m2dx.jobs.background_scoring import BackgroundScoring, discard_waiting
 from m2dx.recipe.schema import EvaluationSection
 from m2dx.results.by_step import read_step_scores, write_step_scores
+from m2dx.training.child import child_environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -244,18 +245,20 @@ def test_the_process_is_none_of_torchrun_s_and_sees_no_gpu() -> None:
     }
     given |= {"LOCAL_DATA": "/data", "OMP_NUM_THREADS": "8", "CUDA_VISIBLE_DEVICES": "0"}
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "3")
-    assert child_environment(given, threads=3, gpu=False) == {
+    assert child_environment(given, threads=3, gpus="") == {
         "LOCAL_DATA": "/data",
         "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUNBUFFERED": "1",
         **one,
     }
-    assert child_environment(given, threads=3, gpu=True)["CUDA_VISIBLE_DEVICES"] == "0"
+    assert child_environment(given, threads=3, gpus=None)["CUDA_VISIBLE_DEVICES"] == "0"
 
 
 def test_a_killed_run_leaves_no_process(tmp_path: Path) -> None:
     """The process that scores ends by itself, and so does what an evaluator has started."""
     child = (
-        "import os, subprocess, sys, time; from m2dx.jobs.evaluation_process import end_with_parent; "
+        "import os, subprocess, sys, time; from m2dx.training.child import end_with_parent; "
         "end_with_parent(int(sys.argv[1])); grandchild = subprocess.Popen(['sleep', '600']); "
         "print(os.getpid(), grandchild.pid, flush=True); time.sleep(600)"
     )
