@@ -17,8 +17,7 @@ from m2dx.contract.wording import suggestion
 from m2dx.evaluation.metrics import half_width_95
 from m2dx.jobs.grid import SEED, short_keys
 from m2dx.recipe.document import plain_yaml
-from m2dx.results.scores import read_scores
-from m2dx.results.scoring import PRETRAINED
+from m2dx.results.scores import PRETRAINED, read_scores
 from m2dx.results.table import Cell, Group, Marks, ResultTable, Row
 
 GRID_FILE = "grid.json"
