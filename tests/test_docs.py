@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -131,6 +132,23 @@ def test_links_lead_somewhere() -> None:
             if not target.exists() or (anchor and anchor not in anchors(target)):
                 broken.append(f"{page.name}: {link}")
     assert broken == []
+
+
+def test_files_and_rooms_of_the_architecture_are_there() -> None:
+    text = text_of("architecture.md")
+    files = re.findall(r"`((?:\w+/)+\w+\.(?:py|html))`", text)
+    assert len(files) > 20 and [name for name in files if not (ROOT / "m2dx" / name).exists()] == []
+    rooms = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert set(rooms) == {path.parent.name for path in (ROOT / "m2dx").glob("*/__init__.py")}
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0][
+        "layers"
+    ]
+    assert [room for layer in layers for room in layer.split(" | ")] == [
+        "testing",
+        "hear",
+        "__main__",
+        *rooms[-2::-1],
+    ]
 
 
 def anchors(page: Path) -> set[str]:
