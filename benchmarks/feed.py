@@ -20,6 +20,7 @@ import numpy as np
 import soundfile
 import timing
 import torch
+from m2dx_pack.packing import ClipSet, PackOptions, pack
 from numpy.typing import NDArray
 from timing import Quartiles
 
@@ -32,7 +33,6 @@ from m2dx.data.csv_list import CsvDataset
 from m2dx.data.files import list_audio
 from m2dx.data.loader import training_loader
 from m2dx.data.noise import ClipNoise
-from m2dx.data.packing import ClipSet, PackOptions, pack
 from m2dx.data.packs import PackedDataset
 from m2dx.data.reading import read_wav
 

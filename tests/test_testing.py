@@ -7,13 +7,13 @@ import pytest
 import sklearn.datasets
 import soundfile
 import torch
+from m2dx_pack.job import source_of_path
+from m2dx_pack.packing import PackOptions, pack
 from torch import nn
 
 import m2dx
 from m2dx.contract.components import KINDS, DataInfo
 from m2dx.contract.host import PluginHost
-from m2dx.data.packing import PackOptions, pack
-from m2dx.jobs.pack import source_of_path
 from m2dx.testing import (
     ComponentCheckError,
     check_component,

@@ -2,7 +2,7 @@
 
 A path into a shard, `PACK/shard-00003.tar/00003-000012.flac`, stands wherever the path of an audio file may. A pack on
 an object store or another machine has a local folder, its copy, into which shards are fetched when they are first read.
-docs/feeding.md has the layout; `m2dx pack` (`m2dx.data.packing`) writes it.
+docs/feeding.md has the layout; `m2dx pack` of the package m2dx-pack writes it.
 """
 
 from __future__ import annotations

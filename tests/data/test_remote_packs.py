@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from m2dx_pack.packing import ClipSet, PackOptions, pack
 
 from m2dx.contract.errors import AudioError, TrainingError
 from m2dx.data import packs
@@ -20,7 +21,6 @@ from m2dx.data.clips import join_sets
 from m2dx.data.crops import AudioCrops, TrainingCrops
 from m2dx.data.datasets import FolderDataset
 from m2dx.data.loader import training_loader
-from m2dx.data.packing import ClipSet, PackOptions, pack
 from m2dx.data.packs import PackedDataset, find_member
 from m2dx.data.reading import probe, read_wav
 

@@ -1,4 +1,4 @@
-"""A run on packed data: the same clips, crops and losses as on the files; commands take a pack as any data set."""
+"""A run on a pack of m2dx-pack: the same clips, crops, losses as on the files; commands take it as any data set."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from m2dx_pack.command import commands
 from typer.testing import CliRunner
 
 from m2dx.cli import app
@@ -45,7 +46,7 @@ def plain(folder: Path) -> list[str]:
 
 def packed(recipe: Path, overrides: list[str], out: Path, *options: str) -> list[str]:
     """What `m2dx pack` says to add to the recipe."""
-    done = CliRunner().invoke(app, ["pack", str(recipe), str(out), *overrides, *options, "--workers", "0"])
+    done = CliRunner().invoke(commands, [str(recipe), str(out), *overrides, *options, "--workers", "0"])
     assert done.exit_code == 0, done.output
     lines = [line.strip().strip("'") for line in done.output.splitlines()]
     return [*(line for line in lines if "{name: packed" in line), STEPS]

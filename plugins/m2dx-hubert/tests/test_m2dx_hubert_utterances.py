@@ -13,11 +13,11 @@ from hubert_crops import SECOND, MakeViews, MakeWav, crop_of, files, frames_of, 
 from m2dx_hubert import HuBERT, utterances
 from m2dx_hubert.cache import FeatureCache
 from m2dx_hubert.utterances import CropEncoder, pieces
+from m2dx_pack.command import commands
 from torch import Tensor
 from typer.testing import CliRunner
 
 import m2dx
-from m2dx.cli import app
 
 
 def test_crops_are_wanted_with_a_cache_only(make: Callable[..., HuBERT]) -> None:
@@ -51,7 +51,7 @@ def test_crops_of_packed_clips_are_cut_from_their_utterances_too(
     make: Callable[..., HuBERT], wav_file: MakeWav, views: MakeViews, cache: Path, tmp_path: Path
 ) -> None:
     folder = wav_file("a.wav", 4.0).parent
-    packed = CliRunner().invoke(app, ["pack", str(folder), str(tmp_path / "pack"), "--workers", "0"])
+    packed = CliRunner().invoke(commands, [str(folder), str(tmp_path / "pack"), "--workers", "0"])
     assert packed.exit_code == 0
     clip = m2dx.Clip(tmp_path / "pack" / "shard-00000.tar" / "00000-000000.flac")
     hubert = make()

@@ -1,17 +1,25 @@
 """`m2dx pack`: what it takes, says and refuses."""
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import typer
+from m2dx_pack.command import commands
+from m2dx_pack.job import source_of_recipe
 from typer.testing import CliRunner
 
-from m2dx.cli import app
+import m2dx
 from m2dx.contract.errors import AudioError, M2dxError, RecipeError
 from m2dx.data.packs import PackedDataset
-from m2dx.jobs.pack import source_of_recipe
 from m2dx.recipe.loading import load_recipe
+
+
+@pytest.fixture(scope="module")
+def host() -> m2dx.PluginHost:
+    return m2dx.PluginHost.discover()
 
 
 @pytest.fixture
@@ -24,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> str:
-    done = CliRunner().invoke(app, ["pack", *map(str, arguments), "--workers", "0"])
+    done = CliRunner().invoke(commands, [*map(str, arguments), "--workers", "0"])
     if isinstance(done.exception, M2dxError):
         raise done.exception
     return done.output
@@ -88,3 +96,15 @@ def test_a_recipe_on_images_is_refused(folder: Path, tmp_path: Path, host) -> No
     )
     with pytest.raises(RecipeError, match="only audio can be packed"):
         source_of_recipe(load_recipe(path, [], host=host), host)
+
+
+def test_the_readme_explains_each_option_and_the_package_has_the_command() -> None:
+    package = Path(__file__).parents[1]
+    readme = (package / "README.md").read_text(encoding="utf-8")
+    for parameter in typer.main.get_command(commands).params:
+        if parameter.param_type_name == "argument":
+            assert parameter.metavar.strip("[].") in readme
+        else:
+            assert [option for option in parameter.opts if f"`{option}`" not in readme] == []
+    entry_points = tomllib.loads((package / "pyproject.toml").read_text())["project"]["entry-points"]
+    assert entry_points == {"m2dx.commands": {"pack": "m2dx_pack.command:commands"}}

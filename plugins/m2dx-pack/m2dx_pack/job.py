@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,27 +18,12 @@ from m2dx.data.clips import list_clips, names_of
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.datasets import FolderDataset
 from m2dx.data.noise import ClipNoise
-from m2dx.data.packing import BAD_FILES, ClipSet, PackOptions, PackSummary, Progress, pack
-from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
+from m2dx_pack.packing import BAD_FILES, ClipSet, PackOptions, PackSummary, Progress, pack
 
-RECIPE_SUFFIXES = (".yaml", ".yml")
 
-
-def run_pack(
-    dataset: Path,
-    folder: Path,
-    overrides: Sequence[str],
-    options: PackOptions,
-    *,
-    host: PluginHost,
-    console: Console,
-) -> None:
-    """Packs a folder, a CSV list or a recipe's data, and prints how to use the pack."""
-    if dataset.suffix.lower() in RECIPE_SUFFIXES:
-        source = source_of_recipe(load_recipe(dataset, overrides, host=host), host)
-    else:
-        source = source_of_path(dataset)
+def run_pack(source: Source, folder: Path, options: PackOptions, *, console: Console) -> None:
+    """Packs the lists, and prints how to use the pack."""
     if options.form != "keep" and options.sample_rate is None and source.sample_rate is not None:
         options = replace(options, sample_rate=source.sample_rate)
     with _bar(console) as progress:

@@ -1,4 +1,4 @@
-"""The command for packing data: pack."""
+"""`m2dx pack`: arguments only."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Annotated
 
 import typer
 
-from m2dx.cli.shared import Overrides, plugin_host, terminal
-
-commands = typer.Typer()
+commands = typer.Typer(add_completion=False)
 
 
 class StoredFormat(StrEnum):
@@ -32,7 +30,10 @@ def pack(
     folder: Annotated[
         Path, typer.Argument(metavar="OUT", help="Folder to write the pack to.", show_default=False)
     ],
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY.PATH=VALUE", help="Changes to the recipe, in YAML.", show_default=False),
+    ] = None,
     form: Annotated[
         StoredFormat,
         typer.Option(
@@ -64,9 +65,16 @@ def pack(
         from m2dx.recipe.files import read_recipe
 
         read_recipe(dataset, problems=[])  # a file that cannot be read is told before torch is imported
-    host = plugin_host()
-    from m2dx.data.packing import PackOptions
-    from m2dx.jobs.pack import run_pack
+    from rich.console import Console
 
+    import m2dx
+    from m2dx_pack.job import run_pack, source_of_path, source_of_recipe
+    from m2dx_pack.packing import PackOptions
+
+    if is_recipe:
+        host = m2dx.PluginHost.discover()
+        source = source_of_recipe(m2dx.load_recipe(dataset, overrides or [], host=host), host)
+    else:
+        source = source_of_path(dataset)
     options = PackOptions(form.value, sample_rate, shard_size * 10**6, workers, max_bad_fraction)
-    run_pack(dataset, folder, overrides or [], options, host=host, console=terminal())
+    run_pack(source, folder, options, console=Console(markup=False))

@@ -12,13 +12,13 @@ import pytest
 import soundfile
 import torch
 from filelock import FileLock
+from m2dx_pack import packing
+from m2dx_pack.packing import ClipSet, PackOptions, make_segments, pack
 
 from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError
-from m2dx.data import packing
 from m2dx.data.clips import join_sets
 from m2dx.data.csv_list import CsvDataset
-from m2dx.data.packing import ClipSet, PackOptions, make_segments, pack
 from m2dx.data.packs import PackedDataset, audio_state, find_member, is_there
 from m2dx.data.pcm import PlainWav
 from m2dx.data.reading import AudioFile, probe, read_wav

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from m2dx_pack.packing import ClipSet, PackOptions, pack
 
 from m2dx.contract.components import Clip
 from m2dx.contract.errors import AudioError
-from m2dx.data.packing import ClipSet, PackOptions, pack
 from m2dx.data.packs import PackedDataset
 from m2dx.data.reading import probe, read_wav
 

@@ -1,0 +1,1 @@
+"""`m2dx pack`: audio in a few large tar files, which the core's data set `packed` reads."""
