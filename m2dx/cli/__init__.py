@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -13,6 +14,14 @@ from m2dx.cli.plugin_commands import CommandGroup
 from m2dx.cli.shared import print_error
 from m2dx.contract.errors import M2dxError, PluginError, RecipeError
 from m2dx.contract.version import package_version
+
+_OF_THE_DISK = frozenset(
+    {
+        errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR,
+        errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ELOOP, errno.EFBIG,
+    }
+)  # fmt: skip
+"""Errors of the system that are the user's to mend."""
 
 app = typer.Typer(
     name="m2dx",
@@ -59,4 +68,12 @@ def main() -> None:
         sys.exit(1)
     except M2dxError as error:
         print_error(str(error) if alone else f"process {os.environ.get('RANK')}: {error}")
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print_error(
+            f"{place}{error.strerror}; mend it (its space, quota, rights or name), or choose another place"
+        )
         sys.exit(1)

@@ -7,11 +7,12 @@ Lines that are appended (metrics, results) are the exception: their readers skip
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 Writer = Callable[[BinaryIO], object]
 """Writes the content of a file to it."""
@@ -25,17 +26,37 @@ def replace_file(path: Path, write: Writer, *, shared: bool = False) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial" if shared else f".{path.name}.partial")
+    disk: _Disk | None = None
     try:
-        with open(partial, "wb") as file:
+        disk = _Disk(partial, "wb")
+        with io.BufferedWriter(disk) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()  # it would take the space that may be lacking
+        if (
+            disk is not None and disk.error is not None
+        ):  # torch.save makes a RuntimeError without a reason of it
+            raise disk.error from error
         raise
     _sync_folder(path.parent)
+
+
+class _Disk(io.FileIO):
+    """A file that remembers why the disk refused to write."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = error.filename or self.name
+            self.error = error
+            raise
 
 
 def replace_text(path: Path, text: str, *, errors: str = "strict") -> None:
