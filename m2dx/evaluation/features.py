@@ -1,26 +1,36 @@
-"""Frozen clip features of a task's clips, and their standardisation."""
+"""Frozen clip features of a task's clips, their standardisation, and features that are kept on disk."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from itertools import chain
+from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from m2dx.contract.components import Clip, ClipEncoder, EvaluationTask, Features
-from m2dx.contract.errors import AudioError, TrainingError
-from m2dx.data.crops import fit_length
+from m2dx.contract.atomic import replace_file
+from m2dx.contract.components import ClipEncoder, EvaluationTask, Features
+from m2dx.contract.errors import TrainingError
+from m2dx.contract.version import package_version
 from m2dx.data.logmel import LogMel
-from m2dx.data.reading import read_wav
+from m2dx.data.packs import audio_state
 from m2dx.model.precision import autocast
 from m2dx.recipe.schema import AudioSection
 
+logger = logging.getLogger(__name__)
+
+CACHE_FOLDER = "features"
+"""Folder of the cache, beside the runs."""
 READING_THREADS = 4
 
 T = TypeVar("T")
@@ -88,27 +98,6 @@ def targets_of(task: EvaluationTask) -> Tensor:
     return targets if task.multi_label else targets.argmax(1)
 
 
-def audio_batches(task: EvaluationTask, sample_rate: int, batch_size: int) -> Iterator[Tensor]:
-    """Batches (B, N) of a task's clips in order, each brought to its `unit_seconds`.
-
-    Longer clips are cut to their beginning, shorter ones are filled at the end. (The paper crops longer ones at random,
-    M2D-X, IV-B; a fixed crop keeps features frozen and runs repeatable.) Raises AudioError where a file became
-    unreadable.
-    """
-    num_samples = max(1, round(task.unit_seconds * sample_rate))
-
-    def read(clip: Clip) -> Tensor:
-        wav = _read_unit(clip, task.unit_seconds, sample_rate)
-        return torch.from_numpy(fit_length(wav, num_samples, short_clips=task.short_clips))
-
-    return read_ahead(in_batches(task.clips, batch_size), read)
-
-
-def in_batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    """The items in their order, `size` at a time; the last batch may be smaller."""
-    return [items[first : first + size] for first in range(0, len(items), size)]
-
-
 def read_ahead(batches: Iterable[Sequence[T]], read: Callable[[T], Tensor]) -> Iterator[Tensor]:
     """Stacks (B, ...) of what `read` gives for the items of each batch; the next is read while the caller works."""
     with ThreadPoolExecutor(READING_THREADS) as pool:
@@ -118,14 +107,6 @@ def read_ahead(batches: Iterable[Sequence[T]], read: Callable[[T], Tensor]) -> I
             following = next(waiting, None)
             yield torch.stack([future.result() for future in current])
             current = following
-
-
-def _read_unit(clip: Clip, unit_seconds: float, sample_rate: int) -> NDArray[np.float32]:
-    duration = unit_seconds if clip.duration is None else min(clip.duration, unit_seconds)
-    try:
-        return read_wav(clip.path, start=clip.start, duration=duration, sample_rate=sample_rate)
-    except AudioError as error:
-        raise AudioError(f"{clip.path}: {error}") from error
 
 
 class MeanLogMel(nn.Module):
@@ -143,3 +124,72 @@ class MeanLogMel(nn.Module):
         """Features (B, 2 * M), the means first, from wav (B, N)."""
         bands = self.logmel(wav)[:, 0]  # (B, 1, M, L) -> (B, M, L)
         return torch.cat([bands.mean(-1), bands.std(-1, correction=0)], dim=-1)
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Features in a folder, one safetensors file per encoder and task; it may be deleted at any time.
+
+    A file belongs to what its features follow from: the encoder's class, weights, buffers and settings; each clip's
+    file (path, size, time of change) and its place in the file; the length that clips are brought to, and how; and the
+    version of m2dx. A change of any makes another file; old ones stay. Files that cannot be read or written are
+    warned of, and the features computed.
+    """
+
+    folder: Path
+
+    def features(self, encoder: ClipEncoder, task: EvaluationTask, *, batch_size: int) -> Features:
+        """The task's features by the encoder, from the folder or computed and kept. Raises what `extract` raises."""
+        if not isinstance(encoder, nn.Module):  # its settings cannot be known
+            return extract(encoder, task, batch_size=batch_size)
+        digest = hashlib.sha256(package_version().encode())
+        for part in chain(_encoder_parts(encoder), _task_parts(task)):
+            digest.update(part)
+            digest.update(b"\0")
+        path = self.folder / f"{task.name}-{digest.hexdigest()[:32]}.safetensors"
+        x = _read(path, (len(task.clips), encoder.embed_dim))
+        if x is not None:
+            return Features(x, targets_of(task))
+        found = extract(encoder, task, batch_size=batch_size)
+        about = {"task": task.name, "encoder": type(encoder).__qualname__, "m2dx": package_version()}
+        try:
+            data = save({"x": found.x.contiguous()}, metadata=about)
+            replace_file(path, lambda file: file.write(data), shared=True)
+        except (OSError, SafetensorError) as error:
+            logger.warning("features are not kept: %s cannot be written: %s", path, error)
+        return found
+
+
+def _encoder_parts(encoder: nn.Module) -> Iterator[bytes]:
+    for name, module in encoder.named_modules():
+        settings = {  # plain values and dataclasses of them; not torch's own bookkeeping
+            key: repr(value)
+            for key, value in vars(module).items()
+            if not key.startswith("_")
+            and (is_dataclass(value) or isinstance(value, int | float | str | tuple | None))
+        }
+        yield json.dumps([name, type(module).__qualname__, settings], sort_keys=True).encode()
+    for name, tensor in chain(encoder.named_parameters(), encoder.named_buffers()):
+        yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+        yield bytes_of(tensor)
+
+
+def _task_parts(task: EvaluationTask) -> Iterator[bytes]:
+    yield json.dumps([task.unit_seconds, task.short_clips]).encode()
+    for clip in task.clips:
+        path = Path(clip.path)
+        yield json.dumps([os.path.abspath(path), clip.start, clip.duration, *audio_state(path)]).encode()
+
+
+def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
+    try:
+        x = load_file(path)["x"]
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, KeyError) as error:
+        logger.warning("features are computed again, since %s cannot be read: %s", path, error)
+        return None
+    if x.shape != shape or not x.isfinite().all():
+        logger.warning("features are computed again, since %s must hold finite ones of shape %s", path, shape)
+        return None
+    return x

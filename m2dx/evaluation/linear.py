@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Literal
@@ -21,22 +19,9 @@ from m2dx.evaluation.features import Standardiser, device_of
 from m2dx.evaluation.metrics import batched_score, score_of, summarise
 
 EarlyStopping = Literal["score", "loss"]
-Precision = Literal["fp32", "bf16"]
 
 
-@dataclass(frozen=True)
-class LinearSettings:
-    """How a linear layer is trained; see `Linear`."""
-
-    lr: float = 1e-3
-    epochs: int = 200
-    patience: int = 20
-    batch_size: int = 64
-    weight_decay: float = 0.0
-    early_stopping: EarlyStopping = "score"
-    precision: Precision = "bf16"
-
-
+@dataclass(frozen=True, kw_only=True)
 class Linear(Evaluator):
     """Linear evaluation (M2D-X, IV-B): standardised frozen features, a linear layer, early stopping; accuracy or mAP.
 
@@ -60,36 +45,25 @@ class Linear(Evaluator):
     name = "linear"
     needs_wav = False
 
-    def __init__(
-        self,
-        *,
-        lr: PositiveFloat = 1e-3,
-        epochs: PositiveInt = 200,
-        patience: PositiveInt = 20,
-        batch_size: PositiveInt = 64,
-        weight_decay: NonNegativeFloat = 0.0,
-        early_stopping: EarlyStopping = "score",
-        precision: Precision = "bf16",
-    ) -> None:
-        self.settings = LinearSettings(
-            lr, epochs, patience, batch_size, weight_decay, early_stopping, precision
-        )
+    lr: PositiveFloat = 1e-3
+    epochs: PositiveInt = 200
+    patience: PositiveInt = 20
+    batch_size: PositiveInt = 64
+    weight_decay: NonNegativeFloat = 0.0
+    early_stopping: EarlyStopping = "score"
+    precision: Literal["fp32", "bf16"] = "bf16"
 
     def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
         """One score, over folds and seeds."""
         found, device = task.features(encoder), device_of(encoder)
         x, y = found.x.to(device), found.y.to(device)
-        runs = fit(x, y, task.folds, seeds, num_classes=len(task.label_names), settings=self.settings)
+        runs = fit(x, y, task.folds, seeds, num_classes=len(task.label_names), options=self)
         by_run = [
             [score_of(run.test_logits.cpu(), found.y[fold.test]) for run in row]
             for fold, row in zip(task.folds, runs, strict=True)
         ]
-        epochs = [[run.epoch for run in row] for row in runs]
-        return [
-            summarise(
-                task, by_run, protocol=self.name, details={**asdict(self.settings), "best_epochs": epochs}
-            )
-        ]
+        details = {**asdict(self), "best_epochs": [[run.epoch for run in row] for row in runs]}
+        return [summarise(task, by_run, protocol=self.name, details=details)]
 
 
 @dataclass(frozen=True)
@@ -110,40 +84,33 @@ def fit(
     seeds: tuple[int, ...],
     *,
     num_classes: int,
-    settings: LinearSettings,
+    options: Linear,
 ) -> list[list[LinearRun]]:
     """Linear layers by fold and seed, each as if trained alone, from features (n, D) and targets (n,) or (n, C)."""
     parts = [_Part.of(x, y, fold) for fold in folds]
     runs = [_Run.start(part, seed, num_classes) for part in parts for seed in seeds]
     optimizer = torch.optim.Adam(
         [parameter for run in runs for parameter in (run.weight, run.bias)],
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
+        lr=options.lr,
+        weight_decay=options.weight_decay,
         fused=True,
     )
-    stack = _Stack(runs, settings.batch_size)
-    with _products_in(settings.precision):
-        for epoch in range(1, settings.epochs + 1):
+    stack = _Stack(runs, options.batch_size)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if options.precision == "bf16" else "highest")
+    try:
+        for epoch in range(1, options.epochs + 1):
             stack.train_epoch(optimizer)
-            stack.validate(epoch, settings.early_stopping)
-            active = [run for run in stack.runs if epoch - run.best_epoch < settings.patience]
+            stack.validate(epoch, options.early_stopping)
+            active = [run for run in stack.runs if epoch - run.best_epoch < options.patience]
             if not active:
                 break
             if len(active) < len(stack.runs):
-                stack = _Stack(active, settings.batch_size)
-    done = [run.finish() for run in runs]
-    return [done[first : first + len(seeds)] for first in range(0, len(done), len(seeds))]
-
-
-@contextmanager
-def _products_in(precision: Precision) -> Iterator[None]:
-    """Products of float32 matrices in that arithmetic; after it, in the one of before."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium" if precision == "bf16" else "highest")
-    try:
-        yield
+                stack = _Stack(active, options.batch_size)
     finally:
         torch.set_float32_matmul_precision(before)
+    done = [run.finish() for run in runs]
+    return [done[first : first + len(seeds)] for first in range(0, len(done), len(seeds))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,10 +184,7 @@ class _Stack:
         self.weight_grad, self.bias_grad = torch.empty_like(self.weight), torch.empty_like(self.bias)
         self.inputs = self.weight.new_empty(len(runs), batch_size, self.weight.shape[2])  # (R, B, D)
         for run, weight, bias in zip(runs, self.weight, self.bias, strict=True):
-            run.weight.data, run.bias.data = (
-                weight,
-                bias,
-            )  # the optimizer's parameters are slices of the stack
+            run.weight.data, run.bias.data = weight, bias  # the optimizer's parameters: slices of the stack
 
     def train_epoch(self, optimizer: torch.optim.Optimizer) -> None:
         """One pass of each run over its training clips, in its own order."""

@@ -11,17 +11,18 @@ from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from m2dx.contract.components import BadClip, Clip, ClipEncoder, Dataset, Features, Fold
 from m2dx.contract.errors import AudioError, ImageError, RecipeError, TrainingError
 from m2dx.data.clips import list_clips, missing_of, names_of
+from m2dx.data.crops import fit_length
 from m2dx.data.images import read_image
 from m2dx.data.reading import probe, read_wav
 from m2dx.encoder.images import ImageEncoder
-from m2dx.evaluation.feature_cache import FeatureCache
-from m2dx.evaluation.features import READING_THREADS, audio_batches, extract, in_batches, read_ahead
+from m2dx.evaluation.features import READING_THREADS, FeatureCache, extract, read_ahead
 from m2dx.evaluation.splits import SPLITS, divide, shared_groups
 
 logger = logging.getLogger(__name__)
@@ -34,17 +35,18 @@ SHOWN = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipTask:
-    """A labelled set of clips, divided for training and testing a classifier on frozen features."""
+    """A labelled set of clips or images, divided for training and testing a classifier on frozen features."""
 
     name: str
     clips: tuple[Clip, ...]  # the usable ones, with their durations
     label_names: tuple[str, ...]
     folds: tuple[Fold, ...]  # one for train/valid/test splits, several for cross validation
-    unit_seconds: float  # length that each clip is cropped (from its start) or filled to
+    unit_seconds: float  # length that each clip is cropped (from its start) or filled to; 0: images
     short_clips: Literal["pad", "repeat"]
     bad: tuple[BadClip, ...] = ()
     warnings: tuple[str, ...] = ()
     cache: FeatureCache | None = None  # where features are kept beyond this process
+    images: bool = False
     _features: WeakKeyDictionary[ClipEncoder, Features] = field(default_factory=WeakKeyDictionary, repr=False)
 
     @classmethod
@@ -58,47 +60,53 @@ class ClipTask:
         max_bad_fraction: float = 0.05,
         shared_groups: Literal["error", "warn"] = "error",
         cache: FeatureCache | None = None,
+        images: bool | None = None,
     ) -> ClipTask:
         """The task of a data set, after reading each clip once to find unusable files.
 
         `unit_seconds` defaults to that of a published task (`dataset.task`), else to the mean length of the clips
         (M2D-X, IV-B). `shared_groups` says what follows from a group in both train and test, or in two folds; "warn"
-        is for official splits that have such groups. Where a published task is not as published, the warnings say it.
+        is for official splits that have such groups. `images` defaults to what the data set says that it has. Where a
+        published task is not as published, the warnings say it.
 
         Raises RecipeError, with every problem found, where clips lack a label or a split, splits are unusable, or
         groups leak; TrainingError where more than `max_bad_fraction` of the clips cannot be read; PluginError where the
         data set fails.
         """
-        clips, label_names = _checked_lists(name, dataset)
-        clips, bad, seconds = cls._usable(clips, dataset, unit_seconds)
-        _report_bad(name, bad, total=len(clips) + len(bad), max_bad_fraction=max_bad_fraction)
-        warnings = _leaks(name, clips, strict=shared_groups == "error")
-        targets = multi_hot(clips, label_names)
-        folds = _divided(name, clips, targets)
-        warnings += _untrained_classes(folds, targets, label_names)
+        listed, label_names = _checked_lists(name, dataset)
+        images = dataset.media == "image" if images is None else images
+        if images:
+            (clips, bad), seconds = _partition(listed, _image), 0.0
+        else:
+            clips, bad = _partition(listed, _with_duration)
+            published = None if dataset.task is None else dataset.task.unit_seconds
+            mean = float(np.mean([clip.duration for clip in clips])) if clips else 0.0
+            seconds = unit_seconds or published or mean
+            clips, unreadable = _partition(clips, lambda clip: _readable(clip, seconds))
+            bad += unreadable
+        _report_bad(name, bad, total=len(listed), max_bad_fraction=max_bad_fraction)
+        folds, warnings = _divided(name, clips, label_names, strict=shared_groups == "error")
+        warnings += _untrained_classes(folds, _multi_hot(clips, label_names), label_names)
         warnings += _unlike_published(name, dataset, clips, label_names)
         for warning in warnings:
             logger.warning("evaluation task %r: %s", name, warning)
         return cls(
-            name, tuple(clips), label_names, folds, seconds, short_clips, tuple(bad), tuple(warnings), cache
+            name,
+            tuple(clips),
+            label_names,
+            folds,
+            seconds,
+            short_clips,
+            tuple(bad),
+            tuple(warnings),
+            cache,
+            images,
         )
-
-    @classmethod
-    def _usable(
-        cls, clips: list[Clip], dataset: Dataset, unit_seconds: float | None
-    ) -> tuple[list[Clip], list[BadClip], float]:
-        """The clips that can be read, with their durations, those that cannot, and the length of a unit (s)."""
-        clips, bad = partition(clips, _with_duration)
-        published = None if dataset.task is None else dataset.task.unit_seconds
-        mean = float(np.mean([clip.duration for clip in clips])) if clips else 0.0
-        seconds = unit_seconds or published or mean
-        clips, unreadable = partition(clips, lambda clip: _readable(clip, seconds))
-        return clips, bad + unreadable, seconds
 
     @property
     def multi_label(self) -> bool:
         """Whether any clip has more than one label; then targets are multi-hot and the metric is mAP."""
-        return _multi_label(self.clips)
+        return any(len(clip.labels) > 1 for clip in self.clips)
 
     @property
     def metric(self) -> str:
@@ -107,7 +115,7 @@ class ClipTask:
 
     def targets(self) -> NDArray[np.float32]:
         """Multi-hot targets (n, C), in the order of `clips` and `label_names`."""
-        return multi_hot(self.clips, self.label_names)
+        return _multi_hot(self.clips, self.label_names)
 
     def features(self, encoder: ClipEncoder, *, batch_size: int = 32) -> Features:
         """Frozen clip features of an encoder; computed once per encoder object, whose weights must not change.
@@ -121,19 +129,37 @@ class ClipTask:
         return found
 
     def batches(self, encoder: ClipEncoder, batch_size: int) -> Iterator[Tensor]:
-        """The clips in order as the encoder wants them, batches (B, N), each of `unit_seconds`: see `audio_batches`."""
-        return audio_batches(self, encoder.sample_rate, batch_size)
+        """The clips in order, as the encoder wants them: audio (B, N), or the middle of each image, (B, C, H, W) uint8.
+
+        Audio is brought to `unit_seconds`: longer clips are cut to their beginning, shorter ones are filled at the end.
+        (The paper crops longer ones at random, M2D-X, IV-B; a fixed crop keeps features frozen and runs repeatable.)
+        Raises RecipeError for images where the encoder is not of images, AudioError or ImageError where a file became
+        unreadable.
+        """
+
+        def read(clip: Clip) -> Tensor:
+            if isinstance(encoder, ImageEncoder):
+                return encoder.load(clip.path)
+            try:
+                wav = _wav(clip, self.unit_seconds, encoder.sample_rate)
+            except AudioError as error:
+                raise AudioError(f"{clip.path}: {error}") from error
+            num_samples = max(1, round(self.unit_seconds * encoder.sample_rate))
+            return torch.from_numpy(fit_length(wav, num_samples, short_clips=self.short_clips))
+
+        if self.images and not isinstance(encoder, ImageEncoder):
+            raise RecipeError(f"evaluation task {self.name!r}: images need an encoder of images")
+        starts = range(0, len(self.clips), batch_size)
+        return read_ahead((self.clips[first : first + batch_size] for first in starts), read)
 
 
 def check_dataset(name: str, dataset: Dataset, *, shared_groups: Literal["error", "warn"] = "error") -> None:
     """Raises what `ClipTask.from_dataset` would raise for the lists of a data set; reads no audio file."""
     clips, label_names = _checked_lists(name, dataset)
-    _leaks(name, clips, strict=shared_groups == "error")
-    _divided(name, clips, multi_hot(clips, label_names))
+    _divided(name, clips, label_names, strict=shared_groups == "error")
 
 
-def multi_hot(clips: Sequence[Clip], label_names: Sequence[str]) -> NDArray[np.float32]:
-    """Targets (n, C) with a 1 for each label of a clip."""
+def _multi_hot(clips: Sequence[Clip], label_names: Sequence[str]) -> NDArray[np.float32]:
     column = {label: number for number, label in enumerate(label_names)}
     targets = np.zeros((len(clips), len(label_names)), dtype=np.float32)
     for row, clip in enumerate(clips):
@@ -141,12 +167,8 @@ def multi_hot(clips: Sequence[Clip], label_names: Sequence[str]) -> NDArray[np.f
     return targets
 
 
-def _multi_label(clips: Iterable[Clip]) -> bool:
-    return any(len(clip.labels) > 1 for clip in clips)
-
-
 def _metric(clips: Iterable[Clip]) -> str:
-    return "mAP" if _multi_label(clips) else "accuracy"
+    return "mAP" if any(len(clip.labels) > 1 for clip in clips) else "accuracy"
 
 
 def _checked_lists(name: str, dataset: Dataset) -> tuple[list[Clip], tuple[str, ...]]:
@@ -181,7 +203,7 @@ def _examples(names: Iterable[str]) -> str:
     return ", ".join(listed[:SHOWN]) + (f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else "")
 
 
-def partition(clips: list[Clip], check: Callable[[Clip], Clip]) -> tuple[list[Clip], list[BadClip]]:
+def _partition(clips: list[Clip], check: Callable[[Clip], Clip]) -> tuple[list[Clip], list[BadClip]]:
     """Clips that `check` accepts, as it returns them, and those that it refuses with an AudioError or ImageError."""
 
     def attempt(clip: Clip) -> Clip | BadClip:
@@ -208,8 +230,17 @@ def _with_duration(clip: Clip) -> Clip:
 
 
 def _readable(clip: Clip, unit_seconds: float) -> Clip:
-    assert clip.duration is not None
-    read_wav(clip.path, start=clip.start, duration=min(clip.duration, unit_seconds), sample_rate=16_000)
+    _wav(clip, unit_seconds, 16_000)
+    return clip
+
+
+def _wav(clip: Clip, unit_seconds: float, sample_rate: int) -> NDArray[np.float32]:
+    duration = unit_seconds if clip.duration is None else min(clip.duration, unit_seconds)
+    return read_wav(clip.path, start=clip.start, duration=duration, sample_rate=sample_rate)
+
+
+def _image(clip: Clip) -> Clip:
+    read_image(clip.path, channels=3)
     return clip
 
 
@@ -248,9 +279,13 @@ def _leaks(name: str, clips: list[Clip], *, strict: bool) -> list[str]:
     return warnings
 
 
-def _divided(name: str, clips: list[Clip], targets: NDArray[np.float32]) -> tuple[Fold, ...]:
+def _divided(
+    name: str, clips: list[Clip], label_names: Sequence[str], *, strict: bool
+) -> tuple[tuple[Fold, ...], list[str]]:
+    """The divisions, and warnings about what they share."""
+    warnings = _leaks(name, clips, strict=strict)
     try:
-        return divide(clips, targets)
+        return divide(clips, _multi_hot(clips, label_names)), warnings
     except RecipeError as error:
         raise RecipeError(f"evaluation task {name!r}: {error}") from error
 
@@ -282,27 +317,3 @@ def _unlike_published(
     if _metric(clips) != info.metric:
         warnings.append(f"{info.title} is scored by {info.metric} ({info.source}), here by {_metric(clips)}")
     return warnings + missing_of(name, dataset)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ImageTask(ClipTask):
-    """A labelled set of images, which have no length: `unit_seconds` is 0."""
-
-    @classmethod
-    def _usable(
-        cls, clips: list[Clip], dataset: Dataset, unit_seconds: float | None
-    ) -> tuple[list[Clip], list[BadClip], float]:
-        def check(clip: Clip) -> Clip:
-            read_image(clip.path, channels=3)
-            return clip
-
-        return *partition(clips, check), 0.0
-
-    def batches(self, encoder: ClipEncoder, batch_size: int) -> Iterator[Tensor]:
-        """Batches (B, C, H, W) of the middle of each image, uint8, in order.
-
-        Raises RecipeError for an encoder that is not of images, ImageError where a file became unreadable.
-        """
-        if not isinstance(encoder, ImageEncoder):
-            raise RecipeError(f"evaluation task {self.name!r}: images need an encoder of images")
-        return read_ahead(in_batches(self.clips, batch_size), lambda clip: encoder.load(clip.path))

@@ -22,7 +22,7 @@ from rich.console import Console
 from m2dx.contract.atomic import replace_file
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.recipe.schema import EvaluationSection
-from m2dx.results.by_step import drop_step_scores, read_step_scores
+from m2dx.results.scores import drop_step_scores, read_step_scores
 from m2dx.training.child import end_child, module_command, start_child
 from m2dx.training.memory import killed_evaluation
 from m2dx.training.signals import StopRequests

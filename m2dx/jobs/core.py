@@ -5,7 +5,7 @@ from m2dx.data.csv_list import CsvDataset
 from m2dx.data.datasets import FolderDataset, ImageFolder
 from m2dx.data.noise import ColouredNoise, FileListNoise
 from m2dx.data.packs import PackedDataset
-from m2dx.evaluation.finetuning.evaluator import Finetune
+from m2dx.evaluation.finetuning import Finetune
 from m2dx.evaluation.knn import Knn
 from m2dx.evaluation.linear import Linear
 from m2dx.model.losses import BCE, MSE, CrossEntropy, NormMSE

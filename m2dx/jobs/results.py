@@ -8,9 +8,8 @@ from pathlib import Path
 from m2dx.contract.errors import M2dxError
 from m2dx.contract.wording import counted
 from m2dx.results.published import published_table, published_tables
-from m2dx.results.record_table import record_table
 from m2dx.results.records import RESULTS_FILE, read_records
-from m2dx.results.table import ResultTable
+from m2dx.results.table import ResultTable, record_table
 
 DEFAULT_FILE = Path("runs") / RESULTS_FILE
 """Where the default `output` of recipes puts it."""

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from m2dx.contract.errors import CheckpointError
 from m2dx.report.style import ACCENT, INK, LABEL_SIZE, frame_curves, set_title
-from m2dx.results.by_step import STEP_SCORES_FILE, Column, StepScore
 from m2dx.results.run_folder import read_run
+from m2dx.results.scores import STEP_SCORES_FILE, Column, StepScore
 
 Metrics = Sequence[Mapping[str, float]]
 """Lines of metrics.jsonl: each holds `step`, and any of the other names."""

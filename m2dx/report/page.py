@@ -18,10 +18,10 @@ from m2dx.report.pictures import RunPictures
 from m2dx.report.reproduce import reproduction
 from m2dx.report.scores import arrange_scores, percent, score_details, step_table, verdict
 from m2dx.report.summary_facts import date_of, read_recipe_text, recipe_facts, summary_facts, warnings
-from m2dx.results.by_step import StepScore
 from m2dx.results.formats import html_table
 from m2dx.results.run_folder import read_run
 from m2dx.results.run_summary import DataFacts
+from m2dx.results.scores import StepScore
 
 MOST_BAD_FILES = 50
 _OTHER_CURVES = ("lr", "ema_decay", "grad_norm", "rankme", "clips_per_second")

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from m2dx.contract.components import Score
 from m2dx.report.curves import by_column
-from m2dx.results.by_step import Column, StepScore
-from m2dx.results.scores import PRETRAINED
+from m2dx.results.scores import PRETRAINED, Column, StepScore
 from m2dx.results.table import Cell, Group, ResultTable, Row, cells_of
 
 _TITLES = {PRETRAINED: "Pre-trained", "random_weights": "Random weights", "mean_logmel": "Mean log-mel"}

@@ -5,15 +5,26 @@ This module imports no torch, so that tables of results come at once.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import platform
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import AwareDatetime, FiniteFloat, TypeAdapter, ValidationError
 
 from m2dx.contract.errors import M2dxError
+from m2dx.contract.version import package_version
+from m2dx.contract.wording import counted
+
+if TYPE_CHECKING:
+    from m2dx.encoder.audio import AudioEncoder
+    from m2dx.encoder.images import ImageEncoder
 
 RESULTS_FILE = "results.jsonl"
 """Name of the file, in the folder that runs are in (a recipe's `output`)."""
@@ -82,23 +93,26 @@ class Results:
     broken: tuple[str, ...]  # lines that are no records, each as `file:line: reason`
 
 
+EncoderKey = tuple[str, str]  # name, sha256
+
+
 def append_records(path: Path, records: Iterable[ResultRecord]) -> None:
     """Appends a line of JSON per record, all lines in one write, so that two runs may do it at a time.
 
     What is left of a write that was cut off keeps a line of its own. Raises M2dxError where the file cannot be written.
     """
-    lines = [_to_json(record) for record in records]
-    if not lines:
+    contents = [{**asdict(record), "date": record.date.isoformat()} for record in records]
+    if not contents:
         return
+    lines = [json.dumps(content, allow_nan=False, default=str) for content in contents]
+    data = "".join(f"{line}\n" for line in lines).encode("ascii")  # names of files may not be UTF-8
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        try:
-            text = ("" if _ends_a_line(file) else "\n") + "".join(f"{line}\n" for line in lines)
-            data = text.encode("ascii")
-            written = os.write(file, data)
-        finally:
-            os.close(file)
+        with path.open("ab+", buffering=0) as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                data = data if file.read(1) == b"\n" else b"\n" + data
+            written = file.write(data)
         if written < len(data):
             raise OSError(f"only {written} of {len(data)} bytes were written; is the disk full?")
     except OSError as error:
@@ -129,28 +143,76 @@ def read_records(paths: Iterable[Path]) -> Results:
                 continue
             try:
                 records.append(adapter.validate_python(json.loads(line)))
+            except ValidationError as error:
+                first = error.errors()[0]
+                why = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+                broken.append(f"{file}:{number}: not a record: {why}")
             except (ValueError, RecursionError) as error:
-                broken.append(f"{file}:{number}: {_reason(error)}")
+                broken.append(f"{file}:{number}: not JSON: {error}")
     return Results(tuple(records), tuple(broken))
 
 
-def _to_json(record: ResultRecord) -> str:
-    content = {**asdict(record), "date": record.date.isoformat()}
-    return json.dumps(content, allow_nan=False, default=str)  # ASCII: names of files may not be UTF-8
+def encoder_key(record: ResultRecord) -> EncoderKey:
+    """What makes an encoder one and the same: its name and its weights."""
+    return record.encoder.name, record.encoder.sha256
 
 
-def _ends_a_line(file: int) -> bool:
-    if os.lseek(file, 0, os.SEEK_END) == 0:
-        return True
-    os.lseek(file, -1, os.SEEK_END)
-    return os.read(file, 1) == b"\n"
+def score_key(record: ResultRecord) -> tuple[str, str, str]:
+    """What was measured: task, name of the protocol, metric."""
+    return record.task, record.protocol.name, record.metric
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        return f"not a record: {where}: {first['msg']}" if where else f"not a record: {first['msg']}"
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg} at character {error.pos + 1}"
-    return f"not JSON: {error}"
+def encoder_labels(records: Sequence[ResultRecord]) -> dict[EncoderKey, str]:
+    """Names of encoders; with the start of the SHA-256 where several have one name."""
+    keys = set(map(encoder_key, records))
+    several = Counter(name for name, _ in keys)
+    return {key: key[0] if several[key[0]] == 1 else f"{key[0]} ({key[1][:8]})" for key in keys}
+
+
+def newest_first(records: Sequence[ResultRecord]) -> list[ResultRecord]:
+    """Records by date, the newest first; of those with one date, the last one."""
+    return sorted(records, key=lambda record: record.date)[::-1]
+
+
+def newest(records: Sequence[ResultRecord]) -> list[ResultRecord]:
+    """The newest record per encoder, task, protocol (by name) and metric, in the order of the records."""
+    kept: dict[tuple[object, ...], ResultRecord] = {}
+    for record in newest_first(records):
+        kept.setdefault((encoder_key(record), *score_key(record)), record)
+    chosen = {id(record) for record in kept.values()}
+    return [record for record in records if id(record) in chosen]
+
+
+def left_out(records: Sequence[ResultRecord], shown: Sequence[ResultRecord]) -> list[str]:
+    """A note on the records that are not among those shown, if there are any."""
+    number = len(records) - len(shown)
+    return [f"Left out: {counted(number, 'older record')} of the same scores."] if number else []
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of m2dx, of what it computes with, and of Python."""
+    packages = {name: version(name) for name in ("torch", "torchaudio", "timm", "numpy")}
+    return {"m2dx": package_version(), **packages, "python": platform.python_version()}
+
+
+def fingerprint(encoder: AudioEncoder | ImageEncoder, *, values: bool = True) -> str:
+    """SHA-256 of an encoder's weights and of the settings of its input; without `values`, of the shapes alone."""
+    from m2dx.encoder.images import ImageEncoder
+    from m2dx.evaluation.features import bytes_of
+
+    if isinstance(encoder, ImageEncoder):
+        digest = digest_of(encoder.section.model_dump(mode="json"))
+    else:
+        logmel = encoder.logmel
+        settings = [logmel.sample_rate, logmel.n_fft, logmel.win_length, logmel.hop_length, logmel.n_mels]
+        digest = digest_of([*settings, encoder.mean, encoder.std, encoder.long_clips])
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode("ascii"))
+        if values:
+            digest.update(bytes_of(tensor))
+    return digest.hexdigest()
+
+
+def digest_of(settings: object) -> hashlib._Hash:
+    """SHA-256 of what JSON can write."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode("ascii"))

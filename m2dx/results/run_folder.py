@@ -10,9 +10,8 @@ from pathlib import Path
 
 from m2dx.contract.components import Score
 from m2dx.contract.errors import CheckpointError
-from m2dx.results.by_step import STEP_SCORES_FILE, StepScore, read_step_scores
 from m2dx.results.run_summary import SUMMARY_FILE, RunSummary, read_summary
-from m2dx.results.scores import read_scores
+from m2dx.results.scores import STEP_SCORES_FILE, StepScore, read_scores, read_step_scores
 
 
 @dataclass(frozen=True)

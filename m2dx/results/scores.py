@@ -1,10 +1,11 @@
-"""scores.json of a run: the scores of its encoder and of the baselines."""
+"""Files of scores in a run's folder: scores.json, of its end, and scores_by_step.jsonl, of some of its steps."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -15,6 +16,32 @@ from m2dx.contract.errors import CheckpointError
 
 PRETRAINED = "pretrained"
 """Name of the encoder itself among the baselines."""
+STEP_SCORES_FILE = "scores_by_step.jsonl"
+"""Name of the file in the folder of a run: a line per score of its encoder after a step, in the order of the steps."""
+
+Column = tuple[str, str, str]
+"""Task, protocol, metric."""
+
+
+@dataclass(frozen=True)
+class StepScore:
+    """A score of the encoder that a run had after a step."""
+
+    step: int
+    score: Score
+
+    @property
+    def column(self) -> Column:
+        """What was measured."""
+        return (self.score.task, self.score.protocol, self.score.metric)
+
+
+@dataclass(frozen=True)
+class StepScores:
+    """What a run's file holds."""
+
+    scores: tuple[StepScore, ...] = ()  # by step; of two lines of the same step and column the later one
+    unreadable: int = 0  # lines that are no scores of a step
 
 
 def write_scores(scores: Sequence[Score], path: Path) -> None:
@@ -31,3 +58,43 @@ def read_scores(path: Path) -> list[Score]:
         raise CheckpointError(
             f"{path} must be scores written by m2dx, but cannot be read: {error}"
         ) from error
+
+
+def write_step_scores(folder: Path, step: int, scores: Iterable[Score]) -> None:
+    """Adds the scores of a step, in place of those that the file has of it: `step` and the fields of `Score`."""
+    kept = [score for score in read_step_scores(folder).scores if score.step != step]
+    _write(folder, sorted([*kept, *(StepScore(step, score) for score in scores)], key=attrgetter("step")))
+
+
+def drop_step_scores(folder: Path, *, after: int) -> None:
+    """Removes the scores of later steps, which a run that goes on from that step makes again."""
+    found = read_step_scores(folder)
+    kept = [score for score in found.scores if score.step <= after]
+    if len(kept) < len(found.scores):
+        _write(folder, kept)
+
+
+def read_step_scores(folder: Path) -> StepScores:
+    """The scores by step of a run's folder; none where it has no such file."""
+    path, adapter = folder / STEP_SCORES_FILE, TypeAdapter(StepScore)
+    found: dict[tuple[int, Column], StepScore] = {}
+    unreadable = 0
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
+        try:
+            fields = json.loads(line, parse_constant=int)  # int refuses NaN and infinities
+            content = {"step": fields["step"], "score": {"ci95": None, "values": (), **fields}}
+            score = adapter.validate_python(content)
+        except (ValueError, TypeError, KeyError):
+            unreadable += 1
+        else:
+            found[score.step, score.column] = score
+    return StepScores(tuple(sorted(found.values(), key=attrgetter("step"))), unreadable)
+
+
+def _write(folder: Path, scores: Iterable[StepScore]) -> None:
+    lines = [{"step": item.step, **asdict(item.score)} for item in scores]
+    for line in lines:
+        del line["encoder"]  # it is always the run's own
+    text = "".join(f"{json.dumps(line, allow_nan=False, default=str)}\n" for line in lines)
+    replace_text(folder / STEP_SCORES_FILE, text)

@@ -1,35 +1,54 @@
-"""Scores an encoder and its baselines as a recipe's evaluation section says."""
+"""Scores an encoder and its baselines as a recipe's evaluation section says, and records the scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
-from m2dx.contract.components import ClipEncoder, Dataset, Evaluator, Score
+from m2dx.contract.components import ClipEncoder, Dataset, EvaluationTask, Evaluator, Score
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.data.clips import list_clips, names_of
 from m2dx.encoder.audio import AudioEncoder, random_like
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.encoder.images import ImageEncoder
-from m2dx.evaluation.feature_cache import CACHE_FOLDER, FeatureCache
-from m2dx.evaluation.features import MeanLogMel
+from m2dx.evaluation.features import CACHE_FOLDER, FeatureCache, MeanLogMel
 from m2dx.evaluation.runner import Progress, check_request, evaluate
-from m2dx.evaluation.tasks import ClipTask, ImageTask, check_dataset
-from m2dx.recipe.schema import Recipe
-from m2dx.results.by_step import write_step_scores
+from m2dx.evaluation.tasks import ClipTask, check_dataset
+from m2dx.recipe.schema import EvaluationSection, Recipe
 from m2dx.results.formats import terminal
-from m2dx.results.recording import Source, plugin_versions, records_of
-from m2dx.results.records import RESULTS_FILE, append_records
-from m2dx.results.scores import PRETRAINED, write_scores
+from m2dx.results.records import (
+    RESULTS_FILE,
+    Division,
+    Protocol,
+    ResultRecord,
+    ScoredEncoder,
+    append_records,
+    digest_of,
+    fingerprint,
+    package_versions,
+)
+from m2dx.results.scores import PRETRAINED, write_scores, write_step_scores
 from m2dx.results.table import score_table
 from m2dx.training.distributed import pick_device
 from m2dx.training.prepare import check_media
+
+AnyEncoder = AudioEncoder | ImageEncoder
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the encoder is from."""
+
+    name: str
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -66,20 +85,14 @@ class Scoring:
                 problems.append(str(error))
         if problems:
             raise RecipeError("\n".join(problems))
-        return cls(recipe, datasets, evaluators, plugin_versions(section, host))
-
-    def protocols(self) -> dict[str, tuple[str, ...]]:
-        """The evaluators of each task, by name."""
-        tasks = self.recipe.evaluation.tasks
-        return {name: task.evaluators or tuple(self.evaluators) for name, task in tasks.items()}
+        return cls(recipe, datasets, evaluators, _plugin_versions(section, host))
 
     def tasks(self) -> list[ClipTask]:
         """The tasks, their clips found and checked."""
         section, bad = self.recipe.evaluation.tasks, self.recipe.data.max_bad_fraction
         cache = FeatureCache(self.recipe.output / CACHE_FOLDER) if self.recipe.evaluation.cache else None
-        kind = ClipTask if self.recipe.image is None else ImageTask
         return [
-            kind.from_dataset(
+            ClipTask.from_dataset(
                 name,
                 dataset,
                 unit_seconds=section[name].unit_seconds,
@@ -87,12 +100,13 @@ class Scoring:
                 max_bad_fraction=bad,
                 shared_groups=section[name].shared_groups,
                 cache=cache,
+                images=self.recipe.image is not None,
             )
             for name, dataset in self.datasets.items()
         ]
 
     def run(
-        self, encoder: AudioEncoder | ImageEncoder, console: Console, folder: Path, *, step: int | None = None
+        self, encoder: AnyEncoder, console: Console, folder: Path, *, step: int | None = None
     ) -> list[Score]:
         """Scores an encoder and its baselines; prints the table and writes scores.json into the folder.
 
@@ -114,7 +128,7 @@ class Scoring:
         console.print(*terminal(score_table(scores)))
         return scores
 
-    def run_step(self, encoder: AudioEncoder | ImageEncoder, step: int, folder: Path) -> list[Score]:
+    def run_step(self, encoder: AnyEncoder, step: int, folder: Path) -> list[Score]:
         """Scores the encoder that a run had after a step, without baselines, which are scored once, at its end.
 
         Writes scores_by_step.jsonl in the run's folder, and a record of each score as `run` does.
@@ -128,7 +142,7 @@ class Scoring:
 
     def _score(
         self,
-        encoder: AudioEncoder | ImageEncoder,
+        encoder: AnyEncoder,
         source: Source,
         *,
         step: int | None = None,
@@ -144,17 +158,90 @@ class Scoring:
             tasks,
             self.evaluators,
             seeds=recipe.evaluation.seeds,
-            protocols=self.protocols(),
+            protocols={
+                name: task.evaluators or tuple(self.evaluators)
+                for name, task in recipe.evaluation.tasks.items()
+            },
             progress=progress,
         )
-        records = records_of(scores, tasks, encoder, source, recipe, plugins=self.plugins, step=step)
-        append_records(recipe.output / RESULTS_FILE, records)
+        append_records(recipe.output / RESULTS_FILE, self._records(scores, tasks, encoder, source, step))
         return scores
 
+    def _records(
+        self,
+        scores: Sequence[Score],
+        tasks: Sequence[EvaluationTask],
+        encoder: AnyEncoder,
+        source: Source,
+        step: int | None,
+    ) -> list[ResultRecord]:
+        """A record per score; `step` is that of an encoder whose training went on after it."""
+        recipe, section = self.recipe, self.recipe.evaluation
+        device = next(encoder.parameters()).device
+        on = f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+        now, versions = datetime.now(UTC).replace(microsecond=0), {**package_versions(), **self.plugins}
+        by_name = {task.name: task for task in tasks}
+        encoders = {
+            name: _scored_encoder(name, encoder, source, recipe) for name in {s.encoder for s in scores}
+        }
+        records = []
+        for score in scores:
+            task = by_name[score.task]
+            options = section.evaluators[score.protocol].model_dump(mode="json")
+            first, folds = task.folds[0], len(task.folds)
+            parts = (len(first.train), len(first.valid), len(first.test)) if folds == 1 else None
+            records.append(
+                ResultRecord(
+                    date=now,
+                    encoder=encoders[score.encoder],
+                    task=task.name,
+                    protocol=Protocol(score.protocol, options.pop("name"), options),
+                    metric=score.metric,
+                    mean=score.mean,
+                    ci95=score.ci95,
+                    values=score.values,
+                    seeds=section.seeds,
+                    step=step,
+                    recipe=recipe.name,
+                    dataset=section.tasks[task.name].dataset.name,
+                    division=Division(folds, parts),
+                    clips=len(task.clips),
+                    bad_clips=len(task.bad),
+                    classes=len(task.label_names),
+                    unit_seconds=task.unit_seconds,
+                    short_clips=task.short_clips,
+                    warnings=task.warnings,
+                    details=score.details,
+                    device=on,
+                    versions=versions,
+                )
+            )
+        return records
 
-def encoders_to_compare(
-    recipe: Recipe, encoder: AudioEncoder | ImageEncoder
-) -> dict[str, Callable[[int], ClipEncoder]]:
+
+def _scored_encoder(name: str, encoder: AnyEncoder, source: Source, recipe: Recipe) -> ScoredEncoder:
+    parameters = sum(parameter.numel() for parameter in encoder.encoder.parameters())
+    if name == PRETRAINED:
+        path = None if source.path is None else str(source.path)
+        return ScoredEncoder(source.name, fingerprint(encoder), path, parameters)
+    if name == "random_weights":
+        return ScoredEncoder(name, fingerprint(encoder, values=False), None, parameters)
+    audio = recipe.audio.model_dump(mode="json", exclude={"crop_seconds"})
+    return ScoredEncoder(name, digest_of(audio).hexdigest())
+
+
+def _plugin_versions(section: EvaluationSection, host: PluginHost) -> dict[str, str]:
+    """Versions of the packages, other than m2dx, whose data sets and evaluators an evaluation uses, by name."""
+    used = {host.plugin_of("dataset", task.dataset.name) for task in section.tasks.values()}
+    used |= {host.plugin_of("evaluator", spec.name) for spec in section.evaluators.values()}
+    return {
+        record.distribution: record.version or "unknown"
+        for record in host.records
+        if record.name in used and record.distribution is not None
+    }
+
+
+def encoders_to_compare(recipe: Recipe, encoder: AnyEncoder) -> dict[str, Callable[[int], ClipEncoder]]:
     """The encoder and the recipe's baselines, each as a function of the seed, on the recipe's device.
 
     The random weights are those of the encoder's own architecture, whatever the recipe's model is. Images have

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count, product
+from string import ascii_lowercase
 from typing import TYPE_CHECKING
+
+from m2dx.contract.wording import counted
+from m2dx.results.records import ResultRecord, encoder_key, encoder_labels, left_out, newest, score_key
 
 if TYPE_CHECKING:
     from m2dx.contract.components import Score
+
+NONE = "-"
+"""Where there is nothing to say."""
+PERCENT = "In percent; ± is half of the 95 % confidence interval (of m2dx: Student's t over its values)."
 
 
 @dataclass(frozen=True)
@@ -22,16 +31,10 @@ class Cell:
 
     @classmethod
     def percent(
-        cls,
-        mean: float,
-        ci95: float | None,
-        *,
-        decimals: int = 1,
-        marks: tuple[str, ...] = (),
-        is_best: bool = False,
+        cls, mean: float, ci95: float | None, *, decimals: int = 1, marks: tuple[str, ...] = ()
     ) -> Cell:
         """From a score in [0, 1]."""
-        return cls(100 * mean, None if ci95 is None else 100 * ci95, decimals, marks, is_best)
+        return cls(100 * mean, None if ci95 is None else 100 * ci95, decimals, marks)
 
     @property
     def text(self) -> str:
@@ -47,6 +50,11 @@ class Row:
     label: str
     info: tuple[str, ...]  # as many as the table's; empty where there is nothing to say
     cells: tuple[Cell | None, ...]  # as many as the table has columns; None: no score
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What stands before the scores."""
+        return (self.label, *(text or NONE for text in self.info))
 
 
 @dataclass(frozen=True)
@@ -71,11 +79,6 @@ class ResultTable:
     spans: tuple[tuple[str, int], ...] = ()  # headings above `columns`, with how many each covers; or none
 
     @property
-    def width(self) -> int:
-        """Columns in all."""
-        return 1 + len(self.info) + len(self.columns)
-
-    @property
     def column_titles(self) -> tuple[str, ...]:
         """The headings of the scores, each in one line with the heading above it."""
         above = [heading for heading, count in self.spans for _ in range(count)] or [""] * len(self.columns)
@@ -84,28 +87,35 @@ class ResultTable:
             for heading, name in zip(above, self.columns, strict=True)
         )
 
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """Those of all columns, each in one line."""
+        return (self.heading, *self.info, *self.column_titles)
+
+    @property
+    def width(self) -> int:
+        """Columns in all."""
+        return len(self.headings)
+
 
 class Marks:
     """Gives each explanation a letter: a, b, ..., z, aa, ab, ..."""
 
     def __init__(self) -> None:
         self._letters: dict[str, str] = {}
+        self._unused = ("".join(signs) for n in count(1) for signs in product(ascii_lowercase, repeat=n))
 
     def of(self, *texts: str) -> tuple[str, ...]:
         """The letters of explanations, in their order, each once."""
-        letters = {self._letters.setdefault(text, self._next()) for text in texts}
+        for text in texts:
+            if text not in self._letters:
+                self._letters[text] = next(self._unused)
+        letters = {self._letters[text] for text in texts}
         return tuple(sorted(letters, key=lambda letter: (len(letter), letter)))
 
     def meanings(self) -> dict[str, str]:
         """Letter -> explanation."""
         return {letter: text for text, letter in self._letters.items()}
-
-    def _next(self) -> str:
-        number, letters = len(self._letters) + 1, ""
-        while number:
-            number, rest = divmod(number - 1, 26)
-            letters = chr(ord("a") + rest) + letters
-        return letters
 
 
 def score_table(scores: Sequence[Score], *, title: str = "") -> ResultTable:
@@ -128,6 +138,35 @@ def cells_of(scores: Sequence[Score | None]) -> tuple[Cell | None, ...]:
     """Cells of scores that are compared with each other; of those with the best mean `is_best` is set."""
     best = max((score.mean for score in scores if score is not None), default=None)
     return tuple(
-        None if score is None else Cell.percent(score.mean, score.ci95, is_best=score.mean == best)
+        None if score is None else replace(Cell.percent(score.mean, score.ci95), is_best=score.mean == best)
         for score in scores
+    )
+
+
+def record_table(records: Sequence[ResultRecord], *, every: bool = False) -> ResultTable:
+    """All records, a row each, by task, protocol and metric; without `every`, the newest ones."""
+    shown = list(records) if every else newest(records)
+    labels, marks = encoder_labels(records), Marks()
+    order = {key: number for number, key in enumerate(dict.fromkeys(map(score_key, shown)))}
+    rows = [
+        Row(
+            labels[encoder_key(record)],
+            (
+                *score_key(record),
+                str(len(record.seeds)),
+                *("" if value is None else f"{value:,}" for value in (record.clips, record.classes)),
+                f"{record.date:%Y-%m-%d %H:%M}",
+            ),
+            (Cell.percent(record.mean, record.ci95, marks=marks.of(*record.warnings)),),
+        )
+        for record in sorted(shown, key=lambda record: order[score_key(record)])
+    ]
+    return ResultTable(
+        title=counted(len(shown), "score"),
+        heading="encoder",
+        info=("task", "protocol", "metric", "seeds", "clips", "classes", "date (UTC)"),
+        columns=("score",),
+        groups=(Group("", tuple(rows)),),
+        marks=marks.meanings(),
+        notes=(PERCENT, *left_out(records, shown)),
     )

@@ -9,9 +9,8 @@ from safetensors.torch import save_file
 
 from m2dx.data.logmel import LogMel
 from m2dx.encoder.audio import random_encoder
-from m2dx.evaluation import feature_cache
-from m2dx.evaluation.feature_cache import FeatureCache
-from m2dx.evaluation.features import MeanLogMel
+from m2dx.evaluation import features
+from m2dx.evaluation.features import FeatureCache, MeanLogMel
 from m2dx.evaluation.tasks import ClipTask
 from m2dx.recipe.schema import AudioSection, ModelSection
 
@@ -26,13 +25,13 @@ def clips(tone):
 @pytest.fixture
 def computed(monkeypatch):
     """Names of the encoders' classes whose features were computed."""
-    names, extract = [], feature_cache.extract
+    names, extract = [], features.extract
 
     def counted(encoder, task, *, batch_size):
         names.append(type(encoder).__name__)
         return extract(encoder, task, batch_size=batch_size)
 
-    monkeypatch.setattr(feature_cache, "extract", counted)
+    monkeypatch.setattr(features, "extract", counted)
     return names
 
 

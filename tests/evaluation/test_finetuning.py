@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from m2dx.encoder.audio import random_encoder
 from m2dx.encoder.finetuned import FinetunedNetwork, Head, structured_patchout
-from m2dx.evaluation.finetuning.augmentation import (
+from m2dx.evaluation.augmentation import (
     StepRandom,
     mask_stripes,
     mix,
@@ -17,7 +17,7 @@ from m2dx.evaluation.finetuning.augmentation import (
     random_resize_crop,
     resize,
 )
-from m2dx.evaluation.finetuning.training import (
+from m2dx.evaluation.finetuning import (
     WEIGHT_DECAY,
     classification_loss,
     learning_rate,

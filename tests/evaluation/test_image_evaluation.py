@@ -14,8 +14,8 @@ from m2dx.contract.host import PluginHost
 from m2dx.data.datasets import ImageFolder
 from m2dx.encoder.audio import random_encoder, random_like
 from m2dx.encoder.images import ImageEncoder
-from m2dx.evaluation.feature_cache import FeatureCache
-from m2dx.evaluation.tasks import ImageTask
+from m2dx.evaluation.features import FeatureCache
+from m2dx.evaluation.tasks import ClipTask
 from m2dx.jobs.train import run_recipe
 from m2dx.model.shapes import model_shapes
 from m2dx.model.vit import Encoder
@@ -58,7 +58,7 @@ def encoder(image_recipe: Any) -> ImageEncoder:
 
 
 def test_features_are_those_of_the_middle_of_each_image(encoder: ImageEncoder, photos: Path) -> None:
-    task = ImageTask.from_dataset("photos", ImageFolder(path=photos))
+    task = ClipTask.from_dataset("photos", ImageFolder(path=photos))
     found = task.features(encoder, batch_size=5)
     assert found.x.shape == (56, 192)
     with torch.no_grad():
@@ -73,8 +73,8 @@ def test_features_are_those_of_the_middle_of_each_image(encoder: ImageEncoder, p
 def test_features_of_images_are_kept_until_a_setting_of_the_encoder_changes(
     encoder: ImageEncoder, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def task() -> ImageTask:
-        return ImageTask.from_dataset(
+    def task() -> ClipTask:
+        return ClipTask.from_dataset(
             "photos", ImageFolder(path=photos), cache=FeatureCache(tmp_path / "kept")
         )
 
@@ -93,13 +93,13 @@ def test_images_that_cannot_be_read_are_left_out_up_to_a_limit(photos: Path, tmp
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(file.read_bytes())
     (tmp_path / "train" / "china" / "00.png").write_text("no image")
-    task = ImageTask.from_dataset("photos", ImageFolder(path=tmp_path))
+    task = ClipTask.from_dataset("photos", ImageFolder(path=tmp_path))
     assert len(task.clips) == 55
     assert [(bad.path.name, bad.reason[:26]) for bad in task.bad] == [
         ("00.png", "cannot be read as an image")
     ]
     with pytest.raises(TrainingError, match="at most 0% of its clips may be unusable, but 1 of 56 are"):
-        ImageTask.from_dataset("photos", ImageFolder(path=tmp_path), max_bad_fraction=0.0)
+        ClipTask.from_dataset("photos", ImageFolder(path=tmp_path), max_bad_fraction=0.0)
 
 
 def test_what_needs_audio_is_refused_before_training(
@@ -124,4 +124,4 @@ def test_an_encoder_of_the_other_kind_is_refused(
     with pytest.raises(RecipeError, match="must both be of images, or both of audio"):
         Scoring.of(image_recipe(evaluation(photos)), host).run(of_audio, console, tmp_path / "scores")
     with pytest.raises(RecipeError, match="images need an encoder of images"):
-        ImageTask.from_dataset("photos", ImageFolder(path=photos)).features(of_audio)
+        ClipTask.from_dataset("photos", ImageFolder(path=photos)).features(of_audio)

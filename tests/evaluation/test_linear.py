@@ -10,7 +10,7 @@ from m2dx.contract.components import Fold
 from m2dx.contract.errors import TrainingError
 from m2dx.data.csv_list import CsvDataset
 from m2dx.evaluation.features import MeanLogMel, Standardiser
-from m2dx.evaluation.linear import Linear, LinearSettings, fit
+from m2dx.evaluation.linear import Linear, fit
 from m2dx.evaluation.tasks import ClipTask
 from m2dx.recipe.schema import AudioSection
 
@@ -29,7 +29,7 @@ def blobs(*, classes=3, clips=90, width=6, spread=1.5):
     return x, y, folds
 
 
-SETTINGS = LinearSettings(lr=1e-2, epochs=40, patience=5, batch_size=16)
+SETTINGS = Linear(lr=1e-2, epochs=40, patience=5, batch_size=16)
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
@@ -38,10 +38,10 @@ def test_a_run_in_the_batch_is_as_alone(multi_label):
     if multi_label:
         y = torch.nn.functional.one_hot(y, 3).float() + torch.nn.functional.one_hot(y.flip(0), 3)
         y = y.clamp_max(1.0)
-    together = fit(x, y, folds, (0, 7), num_classes=3, settings=SETTINGS)
+    together = fit(x, y, folds, (0, 7), num_classes=3, options=SETTINGS)
     for fold, row in zip(folds, together, strict=True):
         for seed, run in zip((0, 7), row, strict=True):
-            ((alone,),) = fit(x, y, (fold,), (seed,), num_classes=3, settings=SETTINGS)
+            ((alone,),) = fit(x, y, (fold,), (seed,), num_classes=3, options=SETTINGS)
             assert run.epoch == alone.epoch
             torch.testing.assert_close(run.weight, alone.weight, atol=1e-5, rtol=1e-4)
             torch.testing.assert_close(run.test_logits, alone.test_logits, atol=1e-4, rtol=1e-4)
@@ -51,8 +51,8 @@ def test_a_run_in_the_batch_is_as_alone(multi_label):
 
 def test_a_run_is_plain_adam_on_a_linear_layer():
     x, y, (fold, *_) = blobs()
-    settings = LinearSettings(lr=1e-2, epochs=3, patience=3, batch_size=8, weight_decay=0.01)
-    ((run,),) = fit(x, y, (fold,), (3,), num_classes=3, settings=settings)
+    settings = Linear(lr=1e-2, epochs=3, patience=3, batch_size=8, weight_decay=0.01)
+    ((run,),) = fit(x, y, (fold,), (3,), num_classes=3, options=settings)
 
     generator = torch.Generator().manual_seed(3)
     drawn = (torch.rand(7, 3, generator=generator) * 2 - 1) / 6**0.5
@@ -73,45 +73,45 @@ def test_a_run_is_plain_adam_on_a_linear_layer():
 
 def test_seeds_differ_and_repeat():
     x, y, folds = blobs()
-    runs = fit(x, y, folds[:1], (0, 1, 0), num_classes=3, settings=SETTINGS)[0]
+    runs = fit(x, y, folds[:1], (0, 1, 0), num_classes=3, options=SETTINGS)[0]
     assert not torch.allclose(runs[0].weight, runs[1].weight)
     torch.testing.assert_close(runs[0].weight, runs[2].weight)
 
 
 def test_early_stopping_keeps_the_best_epoch():
     x, y, (fold, *_) = blobs(spread=3.0)
-    patient = LinearSettings(lr=0.1, epochs=60, patience=60, batch_size=4)
-    ((free,),) = fit(x, y, (fold,), (0,), num_classes=3, settings=patient)
+    patient = Linear(lr=0.1, epochs=60, patience=60, batch_size=4)
+    ((free,),) = fit(x, y, (fold,), (0,), num_classes=3, options=patient)
     assert free.epoch < 40  # it overfits, so later epochs are worse
-    impatient = LinearSettings(lr=0.1, epochs=60, patience=60 - free.epoch, batch_size=4)
-    ((stopped,),) = fit(x, y, (fold,), (0,), num_classes=3, settings=impatient)
+    impatient = Linear(lr=0.1, epochs=60, patience=60 - free.epoch, batch_size=4)
+    ((stopped,),) = fit(x, y, (fold,), (0,), num_classes=3, options=impatient)
     torch.testing.assert_close(stopped.weight, free.weight)
     valid = Standardiser.fit(x[fold.train])(x[fold.valid])
     correct = ((valid @ free.weight + free.bias).argmax(1) == y[fold.valid]).float().mean()
     assert correct.item() == pytest.approx(free.valid_score)
-    last = LinearSettings(lr=0.1, epochs=free.epoch, patience=60, batch_size=4)
+    last = Linear(lr=0.1, epochs=free.epoch, patience=60, batch_size=4)
     torch.testing.assert_close(
-        fit(x, y, (fold,), (0,), num_classes=3, settings=last)[0][0].weight, free.weight
+        fit(x, y, (fold,), (0,), num_classes=3, options=last)[0][0].weight, free.weight
     )
 
 
 def test_patience_ends_a_run():
     x, y, (fold, *_) = blobs()
     y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(1))]  # nothing to learn
-    settings = LinearSettings(lr=0.1, epochs=1000, patience=3, batch_size=8)
-    ((run,),) = fit(x, y, (fold,), (0,), num_classes=3, settings=settings)
-    longer = LinearSettings(lr=0.1, epochs=run.epoch + 3, patience=1000, batch_size=8)
-    assert fit(x, y, (fold,), (0,), num_classes=3, settings=longer)[0][0].epoch == run.epoch
+    settings = Linear(lr=0.1, epochs=1000, patience=3, batch_size=8)
+    ((run,),) = fit(x, y, (fold,), (0,), num_classes=3, options=settings)
+    longer = Linear(lr=0.1, epochs=run.epoch + 3, patience=1000, batch_size=8)
+    assert fit(x, y, (fold,), (0,), num_classes=3, options=longer)[0][0].epoch == run.epoch
 
 
 def test_the_loss_may_choose_the_epoch():
     x, y, (fold, *_) = blobs(spread=3.0)
-    settings = LinearSettings(lr=0.1, epochs=60, patience=60, batch_size=4, early_stopping="loss")
-    ((run,),) = fit(x, y, (fold,), (0,), num_classes=3, settings=settings)
+    settings = Linear(lr=0.1, epochs=60, patience=60, batch_size=4, early_stopping="loss")
+    ((run,),) = fit(x, y, (fold,), (0,), num_classes=3, options=settings)
     standardise = Standardiser.fit(x[fold.train])
 
     def valid_loss(epochs):
-        ((other,),) = fit(x, y, (fold,), (0,), num_classes=3, settings=replace(settings, epochs=epochs))
+        ((other,),) = fit(x, y, (fold,), (0,), num_classes=3, options=replace(settings, epochs=epochs))
         logits = standardise(x[fold.valid]) @ other.weight + other.bias
         return torch.nn.functional.cross_entropy(logits, y[fold.valid]).item()
 
@@ -124,7 +124,7 @@ def test_the_loss_may_choose_the_epoch():
 def test_a_loss_that_is_not_finite_stops():
     x, y, (fold, *_) = blobs()
     with pytest.raises(TrainingError, match="lower `lr`"):
-        fit(x, y, (fold,), (0,), num_classes=3, settings=LinearSettings(lr=1e37))
+        fit(x, y, (fold,), (0,), num_classes=3, options=Linear(lr=1e37))
 
 
 def test_multi_label_learns(tone, list_dataset, spectrum_encoder):

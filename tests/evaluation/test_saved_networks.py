@@ -15,8 +15,7 @@ from m2dx.cli import app
 from m2dx.contract.errors import CheckpointError
 from m2dx.encoder.audio import AudioEncoder, random_encoder
 from m2dx.evaluation.features import MeanLogMel
-from m2dx.evaluation.finetuning.evaluator import Finetune
-from m2dx.evaluation.finetuning.training import Run
+from m2dx.evaluation.finetuning import Finetune, Run
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.testing.evaluators import tone_task
 

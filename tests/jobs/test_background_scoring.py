@@ -17,7 +17,7 @@ from rich.console import Console
 from m2dx.contract.components import Score
 from m2dx.jobs.background_scoring import BackgroundScoring, discard_waiting
 from m2dx.recipe.schema import EvaluationSection
-from m2dx.results.by_step import read_step_scores, write_step_scores
+from m2dx.results.scores import read_step_scores, write_step_scores
 from m2dx.training.child import child_environment
 
 ROOT = Path(__file__).parents[2]

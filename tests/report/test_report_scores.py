@@ -10,8 +10,8 @@ from report_pages import entry, page_of
 from m2dx.contract.components import Score
 from m2dx.report.curves import draw_scores, title_of
 from m2dx.report.scores import arrange_scores, step_table, verdict
-from m2dx.results.by_step import StepScore, read_step_scores
 from m2dx.results.run_folder import read_run
+from m2dx.results.scores import StepScore, read_step_scores
 
 
 def test_scores_stand_by_task_and_the_best_is_marked():

@@ -11,9 +11,8 @@ import pytest
 from result_records import AS_PUBLISHED, ESC50, LUNGS
 
 from m2dx.results.formats import comma_separated, latex, latex_text, markdown
-from m2dx.results.record_table import record_table
 from m2dx.results.records import ScoredEncoder
-from m2dx.results.table import Cell, Group, Marks, ResultTable, Row
+from m2dx.results.table import Cell, Group, Marks, ResultTable, Row, record_table
 
 
 def test_the_newest_record_of_a_score_is_shown_or_all() -> None:

@@ -20,7 +20,7 @@ from m2dx.jobs.background_scoring import BackgroundScoring
 from m2dx.jobs.evaluation_process import score_checkpoint
 from m2dx.jobs.train import run_recipe
 from m2dx.recipe.schema import Recipe
-from m2dx.results.by_step import read_step_scores
+from m2dx.results.scores import read_step_scores
 from m2dx.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]

@@ -35,22 +35,6 @@ class StepRandom:
         return cls(*map(np.random.default_rng, np.random.SeedSequence((seed, epoch, step)).spawn(5)))
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """What is done to training clips; see `Finetune`."""
-
-    mixup: float = 0.0
-    random_resize_crop: bool = False
-    freq_mask: int = 0
-    time_mask: int = 0
-
-    def of_logmel(self, logmel: Tensor, random: StepRandom) -> Tensor:
-        """Standardised log-mels (B, 1, M, L) with masks, then cropped and resized."""
-        if self.freq_mask or self.time_mask:
-            logmel = mask_stripes(logmel, mels=self.freq_mask, frames=self.time_mask, random=random.masks)
-        return random_resize_crop(logmel, random=random.resize) if self.random_resize_crop else logmel
-
-
 def mixup(
     wav: Tensor, targets: Tensor, *, alpha: float, random: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
