@@ -128,25 +128,26 @@ def _override(root: Entry, text: str, place: Place, problems: list[Problem]) -> 
         problems.append(Problem(place, f"must have keys between dots, but the path is {path!r}"))
     elif not value_text.strip():
         problems.append(Problem(place, "must have a value after `=`; write null for none"))
-    elif (lost := _lost(root, keys)) is not None:
+    else:
+        value = read_yaml(value_text, place=place, problems=problems) or Entry(None, place)
+        if (lost := _lost(root, keys, value)) is None:
+            for key in reversed(keys):
+                value = Entry({key: value}, place)
+            return value
         problems.append(
             Problem(place, f"must come before {lost.source!r}, since another component has other options")
         )
-    else:
-        entry = read_yaml(value_text, place=place, problems=problems)
-        value = entry or Entry(None, place)
-        for key in reversed(keys):
-            value = Entry({key: value}, place)
-        return value
     return None
 
 
-def _lost(root: Entry, keys: list[str]) -> Place | None:
-    """An earlier override that changing a component's name would silently undo."""
-    if len(keys) < 2 or keys[-1] != "name":
+def _lost(root: Entry, keys: list[str], value: Entry) -> Place | None:
+    """An earlier override that naming a component, by its section's `name` or in its place, would silently undo."""
+    if len(keys) > 1 and keys[-1] == "name":
+        keys = keys[:-1]
+    elif not isinstance(value.value, str):
         return None
-    section = nearest(root, keys[:-1])
-    if section is nearest(root, keys[:-2]) or not isinstance(section.value, dict):
+    section = nearest(root, keys)
+    if section is nearest(root, keys[:-1]) or not isinstance(section.value, dict):
         return None
     places = [entry.place for key, entry in section.value.items() if key != "name"]
     return next((place for place in places if place.line is None), None)
