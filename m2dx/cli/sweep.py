@@ -82,13 +82,6 @@ def sweep_table(
         ),
     ] = None,
     encoder: Annotated[str, typer.Option(help="Or a baseline: random_weights, mean_logmel.")] = "pretrained",
-    across: Annotated[
-        str | None,
-        typer.Option(
-            help="Key whose values become columns; default the second of two; none for a row per point.",
-            show_default=False,
-        ),
-    ] = None,
     form: FormOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -96,4 +89,4 @@ def sweep_table(
     check_table_options(form, output)
     from m2dx.jobs import sweep_table as table
 
-    print_table(table.sweep_table(folder, columns=column or (), encoder=encoder, across=across), form, output)
+    print_table(table.sweep_table(folder, columns=column or (), encoder=encoder), form, output)

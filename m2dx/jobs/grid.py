@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -21,8 +20,8 @@ SEED = "seed"
 LONGEST = 100
 """Characters of a name; longer ones are cut, and end in a digest of the whole."""
 
-_CLOSING = {"[": "]", "{": "}"}
-_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,40}")
+# Quoted text, then text that only looks so (it's), then any sign.
+_PARTS = re.compile(r""""(?:\\.|[^"\\])*"|'(?:''|[^'])*'|[^\s,\[\]{}:"'][^,\[\]{}:]*|.""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -40,28 +39,15 @@ class Grid:
     arguments: tuple[Axis, ...]
 
     @property
-    def axes(self) -> tuple[Axis, ...]:
-        """The arguments with several values."""
-        return tuple(axis for axis in self.arguments if len(axis.values) > 1)
-
-    @property
-    def swept(self) -> list[str]:
-        """The keys of the axes."""
-        return [key for axis in self.axes for key in axis.keys]
-
-    @property
-    def is_named(self) -> bool:
-        """Whether `name=` gives the sweep a name."""
-        return any(axis.keys == ("name",) for axis in self.arguments)
+    def swept(self) -> list[tuple[str, ...]]:
+        """The keys of each argument with several values."""
+        return [axis.keys for axis in self.arguments if len(axis.values) > 1]
 
     def choices(self) -> Iterator[dict[str, str]]:
         """Key -> value of each point, in the order of the arguments; the last one changes fastest."""
         for chosen in itertools.product(*(axis.values for axis in self.arguments)):
-            yield {
-                key: value
-                for axis, values in zip(self.arguments, chosen, strict=True)
-                for key, value in zip(axis.keys, values, strict=True)
-            }
+            keys = [axis.keys for axis in self.arguments]
+            yield dict(zip(itertools.chain(*keys), itertools.chain(*chosen), strict=True))
 
 
 def parse_grid(arguments: Sequence[str]) -> Grid:
@@ -71,27 +57,26 @@ def parse_grid(arguments: Sequence[str]) -> Grid:
     RecipeError with a line for every argument that is wrong.
     """
     problems: list[Problem] = []
-    parsed = []
+    axes, seen = [], set[str]()
     for number, text in enumerate(arguments, start=1):
         place = Place(f"argument {number}: {text}", None, Path())
         try:
-            parsed.append(_axis(text, place))
+            axis = _axis(text, place)
+            if not seen.isdisjoint(axis.keys) or len(set(axis.keys)) < len(axis.keys):
+                raise ValueError("a key must be given once; give all its values at once")
+            seen.update(axis.keys)
+            axes.append(axis)
         except ValueError as error:
             problems.append(Problem(place, str(error)))
         except RecipeError as error:
-            problems += [Problem(place, line.removeprefix(f"{place}: ")) for line in str(error).splitlines()]
-    grid = Grid(tuple(parsed))
-    command = Place("m2dx sweep", None, Path())
-    for key, count in Counter(key for axis in grid.arguments for key in axis.keys).items():
-        if count > 1:
-            text = f"a key must be given once, but {key} is given {count} times; give all its values at once"
-            problems.append(Problem(command, text))
-    if not problems and not grid.axes:
+            problems.append(Problem(place, str(error).removeprefix(f"{place}: ")))
+    grid = Grid(tuple(axes))
+    if not problems and not grid.swept:
         text = (
             "must have a key with several values, such as model.mask_ratio=0.6,0.7, but has none; a single run is "
             "trained with `m2dx train`"
         )
-        problems.append(Problem(command, text))
+        problems.append(Problem(Place("m2dx sweep", None, Path()), text))
     if problems:
         raise RecipeError(report(problems))
     return grid
@@ -105,12 +90,20 @@ def _axis(text: str, place: Place) -> Axis:
     for key in keys:
         if not all(key.split(".")) or key != "".join(key.split()):
             raise ValueError(f"must have keys between dots, but the path is {key!r}")
-    items = split_values(right)
-    if "" in items:
-        raise ValueError(
-            "must have a value before and after each comma; write null for none, or keep for the recipe's"
-        )
-    rows = [(item,) if len(keys) == 1 else _together(item, keys) for item in items]
+    rows = []
+    for item in split_values(right):
+        values = (item,) if len(keys) == 1 else tuple(split_values(item[1:-1]))
+        if len(values) != len(keys) or (len(keys) > 1 and not (item.startswith("[") and item.endswith("]"))):
+            raise ValueError(
+                f"each value must be a list of {len(keys)}, a value for each key, such as "
+                f"[{', '.join(map(str, range(1, len(keys) + 1)))}], but is {item!r}"
+            )
+        if "" in values:
+            text = (
+                "must have a value before and after each comma; write null for none, or keep for the recipe's"
+            )
+            raise ValueError(text)
+        rows.append(values)
     for value in itertools.chain(*rows):
         problems: list[Problem] = []
         read_yaml(value, place=place, problems=problems)
@@ -126,62 +119,29 @@ def _axis(text: str, place: Place) -> Axis:
     return Axis(keys, tuple(rows))
 
 
-def _together(item: str, keys: tuple[str, ...]) -> tuple[str, ...]:
-    values = split_values(item[1:-1]) if item.startswith("[") and item.endswith("]") else []
-    if len(values) != len(keys) or "" in values:
-        raise ValueError(
-            f"each value must be a list of {len(keys)}, a value for each key, such as "
-            f"[{', '.join(map(str, range(1, len(keys) + 1)))}], but is {item!r}"
-        )
-    return tuple(values)
-
-
 def split_values(text: str) -> list[str]:
-    """The parts between commas that are not in brackets, braces or quotes, without the spaces around them.
-
-    ValueError where a bracket or a quote is not closed, or closes nothing.
-    """
-    parts, nesting, quote, start = [], [], "", 0
-    before = ","  # the last sign that is no space, outside of quotes: a quote opens only where a value begins
-    position = 0
-    while position < len(text):
-        sign = text[position]
-        if quote:
-            if (quote == '"' and sign == "\\") or text[position : position + 2] == "''" == quote * 2:
-                position += 1
-            elif sign == quote:
-                quote, before = "", sign
-        elif sign in "\"'" and before in ",[{:":
-            quote = sign
-        elif sign in _CLOSING:
-            nesting.append(_CLOSING[sign])
-        elif sign in _CLOSING.values() and (not nesting or nesting.pop() != sign):
-            raise ValueError(
-                f"must have brackets and braces in pairs, but this {sign!r} closes none; write text in quotes"
-            )
-        elif sign == "," and not nesting:
-            parts.append(text[start:position].strip())
-            start = position + 1
-        if not quote and not sign.isspace():
-            before = sign
-        position += 1
-    if quote or nesting:
-        raise ValueError(
-            f"must close its brackets and quotes, but lacks {quote or nesting[-1]!r}; write text in quotes"
-        )
-    return [*parts, text[start:].strip()]
+    """The parts between commas that are not in brackets, braces or quotes, without the spaces around them."""
+    parts, level = [""], 0
+    for part in _PARTS.findall(text):
+        level += (part in ("[", "{")) - (part in ("]", "}"))
+        if part == "," and level == 0:
+            parts.append("")
+        else:
+            parts[-1] += part
+    return [part.strip() for part in parts]
 
 
 def short_keys(keys: Sequence[str]) -> dict[str, str]:
     """Key -> its last part, or as many parts as tell it from the others (`hubert.weight`)."""
+
+    def end(key: str, count: int) -> list[str]:
+        return key.split(".")[-count:]
+
     short = {}
     for key in keys:
-        parts = key.split(".")
-        for count in range(1, len(parts) + 1):
-            end = parts[-count:]
-            if sum(other.split(".")[-count:] == end for other in keys) == 1:
-                break
-        short[key] = ".".join(end)
+        counts = range(1, key.count(".") + 2)
+        enough = (n for n in counts if sum(end(other, n) == end(key, n) for other in keys) == 1)
+        short[key] = ".".join(end(key, next(enough, counts[-1])))
     return short
 
 
@@ -205,40 +165,33 @@ def _shortened(name: str) -> str:
 
 
 def _value(text: str) -> str:
-    if text == KEEP:
-        return KEEP
     value = plain_yaml(text)
-    if isinstance(value, list) and value and all(map(_is_number, value)):
-        return "x".join(map(_number, value))  # [16, 4] -> 16x4
+    items = value if isinstance(value, list) and value else [value]
+    numbers = [_number(item) for item in items]
+    if None not in numbers:
+        return "x".join(filter(None, numbers))  # [16, 4] -> 16x4
     if isinstance(value, bool | None):
-        return "null" if value is None else str(value).lower()
-    if isinstance(value, str | int | float) and _is_number(value):
-        return _number(value)
-    if isinstance(value, str) and _PLAIN.fullmatch(value):
+        return json.dumps(value)
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,40}", value):
         return value
-    head = value.get("name") if isinstance(value, dict) else ""
-    if isinstance(value, str):
-        head = PurePath(value).stem
+    head = PurePath(value).stem if isinstance(value, str) else ""
+    if isinstance(value, dict):
+        head = str(value.get("name", ""))
     digest = _digest(json.dumps(value, sort_keys=True, default=str))
-    return "-".join(part for part in (_letters(str(head or ""))[-24:], digest) if part)
+    return "-".join(filter(None, (_letters(head)[-24:], digest)))
 
 
-def _is_number(value: object) -> bool:
-    """Whether it is read as a number in the end: a recipe's fields take one in quotes, too."""
+def _number(value: object) -> str | None:
+    """A number, also one in quotes, which a recipe's fields take as well; None: it is none."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return False
+        return None
     try:
-        float(value)
+        number = float(value)
     except ValueError:
-        return False
-    return True
-
-
-def _number(value: str | int | float) -> str:
-    number = value if isinstance(value, int) else float(value)
-    whole = isinstance(number, float) and number.is_integer() and abs(number) < 1e15
-    text = str(int(number)) if whole else repr(number)
-    return _letters(text.replace(".", "p").replace("+", ""))
+        return None
+    if isinstance(value, int) or (number.is_integer() and abs(number) < 1e15):
+        return str(int(value if isinstance(value, int) else number))
+    return _letters(repr(number).replace(".", "p").replace("+", ""))
 
 
 def _letters(text: str) -> str:

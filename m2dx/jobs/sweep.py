@@ -18,7 +18,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 import torch
 from rich.console import Console
 
-from m2dx.contract.atomic import replace_json
-from m2dx.contract.errors import M2dxError, RecipeError
+from m2dx.contract.atomic import replace_json, replace_text
+from m2dx.contract.errors import RecipeError
 from m2dx.jobs.grid import KEEP, Grid, run_name, sweep_name
 from m2dx.jobs.slurm import check_script, slurm_script
 from m2dx.jobs.sweep_table import GRID_FILE, SweptGrid, is_finished, sweep_table
@@ -36,7 +36,6 @@ from m2dx.recipe.document import plain_yaml
 from m2dx.recipe.loading import load_recipe, recipe_to_mapping
 from m2dx.recipe.schema import Recipe
 from m2dx.results.formats import terminal as terminal_parts
-from m2dx.results.scoring import Scoring
 from m2dx.training.child import kill_child, module_command, start_child
 from m2dx.training.run_folder import as_started, differences
 from m2dx.training.signals import StopRequests
@@ -44,22 +43,13 @@ from m2dx.training.signals import StopRequests
 if TYPE_CHECKING:
     from m2dx.contract.host import PluginHost
 
-MOST_NAMED = 4
-"""Points that an error names one by one."""
 MOST_LINES = 12
 """Lines of a failed run that are shown."""
 HOW_IT_RUNS = (
-    "output",
-    "data.workers",
-    "train.device",
-    "train.threads",
-    "train.checkpoint_every",
-    "train.keep_last",
-    "train.keep_every",
-    "train.timeout_minutes",
-)
+    "output data.workers train.device train.threads train.checkpoint_every train.keep_last train.keep_every "
+    "train.timeout_minutes"
+).split()
 """Fields that may change while a sweep goes on, since they change no result (its folder may have been moved)."""
-_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -95,29 +85,25 @@ class Point:
     def command(self, processes: int) -> list[str]:
         """What trains it, under torchrun if with several processes."""
         train = ("m2dx", "train", *self.arguments, "--resume-or-start")
-        if processes == 1:
-            return module_command(*train)
-        return module_command(
-            "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", *train
-        )
+        launcher = ("torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m")
+        return module_command(*(() if processes == 1 else launcher), *train)
 
 
 def run_sweep(path: Path, grid: Grid, options: Options, *, host: PluginHost, console: Console) -> int:
     """Trains what is not finished of a recipe's grid, or writes the Slurm script for it; the exit code.
 
-    Every point is checked before anything is written or started. RecipeError where one of them, or an option, is wrong.
+    The recipe of every point is checked before anything is written or started. RecipeError where one is wrong.
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise RecipeError(
             "m2dx sweep must be started without torchrun, which it starts itself for each run: --processes"
         )
-    points = points_of(path, grid, host=host, processes=options.processes)
+    points = points_of(path, grid, host=host)
     folder = points[0].recipe.output
     swept = _checked_grid(path, grid, points, host)
     left = [point for point in points if not is_finished(point.folder)]
-    console.print(
-        f"sweep: {folder} ({len(points) - len(left)} of {len(points)} points finished)", soft_wrap=True
-    )
+    done = len(points) - len(left)
+    console.print(f"sweep: {folder} ({done} of {len(points)} points finished)", soft_wrap=True)
     if options.dry_run:
         for point in points:
             values = " ".join(shlex.quote(f"{key}={value}") for key, value in point.values.items())
@@ -125,17 +111,15 @@ def run_sweep(path: Path, grid: Grid, options: Options, *, host: PluginHost, con
             command = f"\n  {shlex.join(point.command(options.processes))}" if point in left else ""
             console.print(f"{point.name} ({state}): {values}{command}", soft_wrap=True, highlight=False)
         return 0
-    jobs = options.jobs or 1
-    gpus = gpu_groups(left, jobs=jobs, processes=options.processes)
     if options.slurm is not None:
         check_script(options.slurm)
     replace_json(folder / GRID_FILE, asdict(swept))
     (folder / "logs").mkdir(exist_ok=True)
     if options.slurm is None:
+        gpus = gpu_groups(visible_gpus(), jobs=options.jobs or 1, processes=options.processes)
         code = run_points(left, gpus, processes=options.processes, console=console)
         if any(is_finished(point.folder) for point in points):
-            for part in terminal_parts(sweep_table(folder)):
-                console.print(part)
+            console.print(*terminal_parts(sweep_table(folder)), sep="\n")
         if code:
             console.print("The same command goes on with what is not finished.")
         return code
@@ -144,8 +128,7 @@ def run_sweep(path: Path, grid: Grid, options: Options, *, host: PluginHost, con
         return 0
     commands = [point.command(options.processes) for point in left]
     text = slurm_script(folder, commands, file=options.slurm, jobs=options.jobs, options=options.sbatch)
-    options.slurm.parent.mkdir(parents=True, exist_ok=True)
-    options.slurm.write_text(text, encoding="utf-8")
+    replace_text(options.slurm, text)
     console.print(
         f"{len(left)} points. Submit them with:\n  sbatch {shlex.quote(str(options.slurm))}\n"
         f"and see how far they are with:\n  m2dx sweep-table {shlex.quote(str(folder))}",
@@ -154,95 +137,51 @@ def run_sweep(path: Path, grid: Grid, options: Options, *, host: PluginHost, con
     return 0
 
 
-def points_of(path: Path, grid: Grid, *, host: PluginHost, processes: int = 1) -> list[Point]:
+def points_of(path: Path, grid: Grid, *, host: PluginHost) -> list[Point]:
     """The recipe at every point of the grid, in `<output>/<sweep>/<point>`.
 
-    RecipeError with all that is wrong with any of them: recipes that are not valid, evaluations whose lists cannot be
-    used, batches that do not divide by the processes, points that are the same.
+    RecipeError with all that is wrong with any of them: recipes that are not valid, names that are the same.
     """
-    choices = list(grid.choices())
-    names = [run_name({key: choice[key] for key in grid.swept}) for choice in choices]
-    overrides = [
-        [f"{key}={value}" for key, value in choice.items() if value != KEEP and key not in ("name", "output")]
-        for choice in choices
-    ]
-    sweeps = [[f"{key}={choice[key]}" for key in ("name", "output") if key in choice] for choice in choices]
-    recipes, problems = [], []
-    for name, changes, own in zip(names, overrides, sweeps, strict=True):
+    keys = [key for keys in grid.swept for key in keys]
+    found: list[tuple[str, dict[str, str], list[str], Recipe]] = []
+    problems: dict[str, list[str]] = {}  # each text, with the points that it is true of
+    folder = Path()
+    for number, choice in enumerate(grid.choices()):
+        values = {key: choice[key] for key in keys}
+        name = run_name(values)
+        changes = [f"{key}={value}" for key, value in choice.items() if value != KEEP]
         try:
-            recipes.append(load_recipe(path, [*changes, *own], host=host))
+            recipe = load_recipe(path, changes, host=host)
         except RecipeError as error:
-            problems.append((name, str(error)))
+            problems.setdefault(str(error), []).append(name)
+            continue
+        if number == 0:
+            folder = recipe.output / (recipe.name if "name" in choice else sweep_name(recipe.name, keys))
+        own = [change for change in changes if not change.startswith(("name=", "output="))]
+        found.append((name, values, own, recipe))
+    for name, count in Counter(name for name, *_ in found).items():
+        if count > 1:
+            text = f"values must give names that differ, but {count} points are called {name}"
+            problems.setdefault(text, []).append(name)
     if problems:
-        raise _not_valid(problems, len(choices))
-    base = recipes[0]
-    folder = base.output / (base.name if grid.is_named else sweep_name(base.name, grid.swept))
-    points = [
+        lines = ["some points cannot be run, so nothing was started"]
+        for text, names in problems.items():
+            lines += [f"{', '.join(names)}:", *(f"  {line}" for line in text.splitlines())]
+        raise RecipeError("\n".join(lines))
+    return [
         Point(
             name,
-            {key: choice[key] for key in grid.swept},
-            (str(path), *changes, f"name={_yaml(name)}", f"output={_yaml(str(folder))}"),
+            values,
+            (str(path), *own, f"name={_yaml(name)}", f"output={_yaml(str(folder))}"),
             recipe.model_copy(update={"name": name, "output": folder}),
         )
-        for name, choice, changes, recipe in zip(names, choices, overrides, recipes, strict=True)
+        for name, values, own, recipe in found
     ]
-    _check_together(points, host, processes)
-    return points
 
 
 def _yaml(text: str) -> str:
     """A text as a value that YAML reads as this text."""
     return text if plain_yaml(text) == text else json.dumps(text, ensure_ascii=False)
-
-
-def _check_together(points: Sequence[Point], host: PluginHost, processes: int) -> None:
-    problems: list[tuple[str, str]] = []
-    named: set[str] = set()
-    same: dict[str, str] = {}
-    evaluations: dict[str, str | None] = {}
-    for point in points:
-        recipe, train = point.recipe, point.recipe.train
-        if point.name in named:
-            text = f"values must give names that differ, but two points are called {point.name}"
-            problems.append((point.name, text))
-        named.add(point.name)
-        text = recipe.model_copy(update={"name": "point"}).model_dump_json()
-        if same.setdefault(text, point.name) != point.name:
-            text = f"points must differ, but this is the same recipe as {same[text]}; leave one out"
-            problems.append((point.name, text))
-        accumulate = 1 if train.accumulate == "auto" else train.accumulate
-        if train.batch_size % (accumulate * processes):
-            text = (
-                f"train.batch_size must be a multiple of train.accumulate x processes ({accumulate} x {processes}), "
-                f"but is {train.batch_size}"
-            )
-            problems.append((point.name, text))
-        if recipe.evaluation.tasks:
-            evaluation = recipe.evaluation.model_dump_json()
-            if evaluation not in evaluations:
-                try:
-                    Scoring.of(recipe, host)
-                    evaluations[evaluation] = None
-                except M2dxError as error:
-                    evaluations[evaluation] = str(error)
-            problem = evaluations[evaluation]
-            problems += [] if problem is None else [(point.name, problem)]
-    if problems:
-        raise _not_valid(problems, len(points))
-
-
-def _not_valid(problems: Sequence[tuple[str, str]], count: int) -> RecipeError:
-    """Each text once, with the points that it is true of."""
-    points: dict[str, list[str]] = {}
-    for name, text in problems:
-        points.setdefault(text, []).append(name)
-    wrong = {name for name, _ in problems}
-    lines = [f"{len(wrong)} of {count} points cannot be run, so nothing was started"]
-    for text, names in points.items():
-        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-        where = "all points" if len(names) == count else ", ".join(names[:MOST_NAMED]) + more
-        lines += [f"{where}:", *(f"  {line}" for line in text.splitlines())]
-    return RecipeError("\n".join(lines))
 
 
 def _checked_grid(path: Path, grid: Grid, points: Sequence[Point], host: PluginHost) -> SweptGrid:
@@ -253,62 +192,46 @@ def _checked_grid(path: Path, grid: Grid, points: Sequence[Point], host: PluginH
     folder = points[0].recipe.output
     if (folder / "recipe.yaml").exists():
         raise RecipeError(f"{folder} holds a run; give the sweep another name (name=...)")
-    swept = SweptGrid(
-        path.stem, tuple(axis.keys for axis in grid.axes), {point.name: point.values for point in points}
-    )
+    before: Mapping[str, Mapping[str, str]] = {}
     if (folder / GRID_FILE).exists():
-        before = SweptGrid.read(folder)
-        if before.keys != swept.keys:
-            was, now = ("  ".join(map("+".join, keys)) for keys in (before.keys, swept.keys))
+        earlier = SweptGrid.read(folder)
+        before = earlier.points
+        if list(earlier.keys) != grid.swept:
+            was, now = ("  ".join(map("+".join, keys)) for keys in (earlier.keys, grid.swept))
             raise RecipeError(
                 f"a sweep must go on over the keys that it was started with ({was}), in their order, but this one is "
                 f"over {now}; give it another name (name=...)"
             )
-        swept = SweptGrid(swept.recipe, swept.keys, {**before.points, **swept.points})
     problems = []
     for point in points:
         if (point.folder / "recipe.yaml").exists():
             started = recipe_to_mapping(load_recipe(point.folder / "recipe.yaml", host=host))
-            wanted = recipe_to_mapping(as_started(point.recipe, started))
-            changed = [
-                text for text in differences(started, wanted) if text.partition(" ")[0] not in HOW_IT_RUNS
-            ]
-            problems += [f"  {point.name}: {', '.join(sorted(changed))}"] if changed else []
+            changed = differences(started, recipe_to_mapping(as_started(point.recipe, started)))
+            told = sorted(text for text in changed if text.partition(" ")[0] not in HOW_IT_RUNS)
+            problems += [f"  {point.name}: {', '.join(told)}"] if told else []
     if problems:
         raise RecipeError(
             "runs must have been trained with the recipes of their points, but these differ (run -> point):\n"
             + "\n".join(problems)
             + f"\ngive this sweep another name (name=...), or remove these runs from {folder}"
         )
-    return swept
+    return SweptGrid(
+        path.stem, tuple(grid.swept), {**before, **{point.name: point.values for point in points}}
+    )
 
 
-def gpu_groups(points: Sequence[Point], *, jobs: int, processes: int) -> list[str | None]:
-    """For each of the runs side by side, its `CUDA_VISIBLE_DEVICES`; None: as it is.
-
-    Each has GPUs of its own where there are enough; runs of one process share them otherwise. RecipeError where runs of
-    several processes would have to.
-    """
-    gpus = visible_gpus()
-    chosen = any(point.recipe.train.device.startswith(("cpu", "cuda:")) for point in points)
-    if jobs == 1 or not gpus or chosen:
+def gpu_groups(gpus: Sequence[str], *, jobs: int, processes: int) -> list[str | None]:
+    """`CUDA_VISIBLE_DEVICES` of each of the runs side by side, in turn; None: as it is."""
+    if jobs == 1 or not gpus:
         return [None] * jobs
-    if jobs * processes <= len(gpus):
-        return [",".join(gpus[number * processes : (number + 1) * processes]) for number in range(jobs)]
-    if processes > 1:
-        raise RecipeError(
-            f"{jobs} runs of {processes} processes side by side need {jobs * processes} GPUs, but there are "
-            f"{len(gpus)}; lower --jobs or --processes"
-        )
-    return [gpus[number % len(gpus)] for number in range(jobs)]
+    several = [gpus[number % len(gpus)] for number in range(jobs * processes)]
+    return [",".join(several[start : start + processes]) for start in range(0, len(several), processes)]
 
 
 def visible_gpus() -> list[str]:
     """The GPUs that torch may use, as `CUDA_VISIBLE_DEVICES` names them."""
     count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named:
-        return [name.strip() for name in named.split(",")][:count]
-    return [str(number) for number in range(count)]
+    return [name.strip() for name in named.split(",")][:count] if named else list(map(str, range(count)))
 
 
 def run_points(
@@ -330,13 +253,11 @@ def run_points(
                     with open(point.log, "ab") as log:
                         child = start_child(point.command(processes), output=log, gpus=devices)
                         running[child] = (point, devices, log.tell())
-                    where = "" if devices is None else f" on GPU {devices}"
-                    console.print(f"{point.name}: starts{where}, and prints to {point.log}", soft_wrap=True)
+                    console.print(f"{point.name}: starts, and prints to {point.log}", soft_wrap=True)
                 if requests.received is not None and not stopping:
                     stopping = True
-                    names = ", ".join(point.name for point, *_ in running.values())
                     console.print(
-                        f"stopping: {names} saves after the step at hand; Ctrl-C again ends it at once"
+                        "stopping: runs save after the step at hand; Ctrl-C again ends them at once"
                     )
                     for child in running:
                         child.send_signal(signal.SIGTERM)
@@ -344,39 +265,32 @@ def run_points(
                     point, devices, start = running.pop(child)
                     free.append(devices)
                     kill_child(child)  # what a launcher that was killed has left
-                    failed |= not _ended(point, child.returncode, start, stopping=stopping, console=console)
-                time.sleep(_POLL_SECONDS)
+                    text, ended_well = _end_of(point, child.returncode, start, stopping=stopping)
+                    console.print(f"{point.name}: {text}", soft_wrap=True)
+                    failed |= not ended_well
+                time.sleep(0.1)
         except KeyboardInterrupt:
             console.print("ended at once")
         finally:
             for child in running:
                 kill_child(child)
-    if requests.received is not None:
-        return 128 + requests.received
-    return int(failed)
+    return int(failed) if requests.received is None else 128 + requests.received
 
 
-def _ended(point: Point, code: int, start: int, *, stopping: bool, console: Console) -> bool:
-    """Says how a run ended, with the end of its log, from byte `start` on, where it failed; whether it is finished."""
+def _end_of(point: Point, code: int, start: int, *, stopping: bool) -> tuple[str, bool]:
+    """How a run ended, with the end of its log, from byte `start` on, where it failed; and whether it is finished."""
     if code == 0 and is_finished(point.folder):
-        console.print(f"{point.name}: finished")
-        return True
+        return "finished", True
     if stopping or code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-        console.print(f"{point.name}: stopped")
-        return False
+        return "stopped", False
     reason = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
     hint = " (often for lack of memory)" if code == -signal.SIGKILL else ""
-    console.print(f"{point.name}: failed, {reason}{hint}: {point.log}", style="red", soft_wrap=True)
-    for line in last_lines(point.log, start):
-        console.print(f"    {line}", soft_wrap=True)
-    return False
+    return "\n    ".join([f"failed, {reason}{hint}: {point.log}", *last_lines(point.log, start)]), False
 
 
 def last_lines(log: Path, start: int) -> list[str]:
     """The end of what was printed into a log from a byte on; from the last error's first line, if there is one."""
-    with open(log, "rb") as file:
-        file.seek(start)
-        text = file.read().decode("utf-8", "replace")
+    text = log.read_bytes()[start:].decode("utf-8", "replace")
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     errors = [number for number, line in enumerate(lines) if line.startswith("error:")]
     return lines[errors[-1] :][:MOST_LINES] if errors else lines[-MOST_LINES:]

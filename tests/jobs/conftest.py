@@ -18,8 +18,8 @@ def plan(tiny_recipe: Any, tmp_path: Path, host: PluginHost) -> Planner:
     """The points of a grid of the tiny recipe, with runs in `tmp_path / "runs"`."""
     tiny_recipe()  # writes tiny.yaml
 
-    def make(*arguments: str, processes: int = 1) -> list[Point]:
+    def make(*arguments: str) -> list[Point]:
         grid = parse_grid([f"output={tmp_path / 'runs'}", *arguments])
-        return points_of(tmp_path / "tiny.yaml", grid, host=host, processes=processes)
+        return points_of(tmp_path / "tiny.yaml", grid, host=host)
 
     return make

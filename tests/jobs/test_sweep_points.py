@@ -81,7 +81,7 @@ def test_all_points_that_are_wrong_are_told_at_once_and_nothing_is_written(
     with pytest.raises(RecipeError) as error:
         plan("model.mask_ratio=0.6,1.5", "model.patch_size=[16,16],[15,16]", "train.epoch=keep,2")
     text = str(error.value)
-    assert text.startswith("7 of 8 points cannot be run, so nothing was started")
+    assert text.startswith("some points cannot be run, so nothing was started")
     assert "mask_ratio: must be less than 1, but is 1.5" in text
     assert "must be a multiple of the patch's 15 mels" in text
     assert "unknown key" in text and "did you mean 'epochs'?" in text
@@ -93,30 +93,12 @@ def test_an_error_of_the_recipe_is_told_once(plan: Planner, tmp_path: Path) -> N
     path.write_text(path.read_text() + "sed: 1\n")
     with pytest.raises(RecipeError) as error:
         plan("seed=0,1,2")
-    assert str(error.value).count("unknown key") == 1 and "all points:" in str(error.value)
+    assert str(error.value).count("unknown key") == 1 and "\nseed-0, seed-1, seed-2:\n" in str(error.value)
 
 
-def test_points_that_are_the_same_are_refused(plan: Planner) -> None:
-    with pytest.raises(
-        RecipeError, match="0p6:\n  points must differ, but this is the same recipe as mask_ratio-keep"
-    ):
-        plan("model.mask_ratio=keep,0.6")
-    with pytest.raises(RecipeError, match="two points are called mask_ratio-0p8"):
+def test_points_of_one_name_are_refused(plan: Planner) -> None:
+    with pytest.raises(RecipeError, match="2 points are called mask_ratio-0p8"):
         plan("model.mask_ratio=0.8,0.80")
-
-
-def test_a_batch_that_does_not_divide_by_the_processes_is_refused(plan: Planner) -> None:
-    with pytest.raises(RecipeError, match=r"batch_size-4:\n.*accumulate x processes \(1 x 3\), but is 4"):
-        plan("train.batch_size=4,6", processes=3)
-
-
-def test_lists_of_the_evaluation_are_checked(plan: Planner, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"all points:\n.*none\.csv"):
-        plan(
-            f"evaluation.tasks={{a: {{dataset: {{name: csv, path: {tmp_path / 'none.csv'}}}}}}}",
-            "evaluation.evaluators={knn: {name: knn}}",
-            "seed=0,1",
-        )
 
 
 def test_what_trains_a_point_is_its_recipe(plan: Planner, host: PluginHost) -> None:
@@ -193,20 +175,12 @@ def test_a_folder_that_is_no_sweep_is_told(tmp_path: Path) -> None:
     ):
         SweptGrid.read(tmp_path)
     (tmp_path / "grid.json").write_text("{")
-    with pytest.raises(RecipeError, match=r"grid.json must be the grid of a sweep, but: "):
+    with pytest.raises(RecipeError, match=r"its grid.json cannot be read: Invalid JSON"):
         SweptGrid.read(tmp_path)
 
 
-def test_gpus_are_shared_out(plan: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
-    def shared(gpus: str, jobs: int, processes: int, device: str = "auto") -> list[str | None]:
-        points = plan("seed=0,1", f"train.device={device}")
-        monkeypatch.setattr("m2dx.jobs.sweep.visible_gpus", lambda: gpus.split())
-        return gpu_groups(points, jobs=jobs, processes=processes)
-
-    assert shared("0 1 2 3", 2, 2) == ["0,1", "2,3"]
-    assert shared("0 1", 3, 1) == ["0", "1", "0"]
-    assert shared("0 1", 2, 1, device="cpu") == [None, None]
-    assert shared("0 1", 1, 4) == [None]  # torchrun tells
-    assert shared("", 3, 2) == [None] * 3
-    with pytest.raises(RecipeError, match="2 runs of 2 processes side by side need 4 GPUs, but there are 3"):
-        shared("0 1 2", 2, 2)
+def test_gpus_are_shared_out() -> None:
+    assert gpu_groups(list("0123"), jobs=2, processes=2) == ["0,1", "2,3"]
+    assert gpu_groups(list("01"), jobs=3, processes=1) == ["0", "1", "0"]
+    assert gpu_groups(list("01"), jobs=1, processes=4) == [None]  # torchrun tells
+    assert gpu_groups([], jobs=3, processes=2) == [None] * 3

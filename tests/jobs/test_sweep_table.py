@@ -67,11 +67,11 @@ def seeded(tmp_path: Path) -> Path:
     return folder
 
 
-def rows(table: ResultTable) -> dict[tuple[str, str, str], tuple[float, float | None, str]]:
-    """(group, row, column) -> mean, interval, marks."""
+def rows(table: ResultTable) -> dict[tuple[str, str], tuple[float, float | None, str]]:
+    """(row, column) -> mean, interval, marks."""
     lines = csv.DictReader(io.StringIO(comma_separated(table)))
     return {
-        (line["group"], line[table.heading], line["column"]): (
+        (line[table.heading], line["column"].removesuffix(", linear, accuracy")): (
             float(line["mean"]),
             float(line["ci95"]) if line["ci95"] else None,
             line["marks"],
@@ -83,14 +83,14 @@ def rows(table: ResultTable) -> dict[tuple[str, str, str], tuple[float, float | 
 def test_seeds_are_pooled_to_mean_and_interval(seeded: Path) -> None:
     table = sweep_table(seeded)
     found = rows(table)
-    mean, ci95, marks = found["", "0.6", "esc"]
+    mean, ci95, marks = found["0.6", "esc"]
     half_width = m2dx.half_width_95([50.0, 54.0, 55.0])
     assert (mean, ci95) == (pytest.approx(53.0), pytest.approx(half_width)) and marks == ""
     assert half_width == pytest.approx(4.302653 * 2.645751 / 3**0.5, rel=1e-5)  # t of 2 degrees, s
-    assert found["", "0.6", "average"][0] == pytest.approx((55 + 62 + 52.5) / 3)
-    assert found["", "0.8", "esc"] == (pytest.approx(70.0), None, "1 of 3 seeds")
-    assert table.title == "lungs: linear, accuracy"
-    assert table.columns == ("average", "esc", "drums")
+    assert found["0.6", "average"][0] == pytest.approx((55 + 62 + 52.5) / 3)
+    assert found["0.8", "esc"] == (pytest.approx(70.0), None, "1 of 3 seeds")
+    assert table.title == "lungs"
+    assert table.column_titles == tuple(f"{task}, linear, accuracy" for task in ("average", "esc", "drums"))
 
 
 def test_what_is_missing_is_told(seeded: Path) -> None:
@@ -102,11 +102,12 @@ def test_what_is_missing_is_told(seeded: Path) -> None:
 
 def test_columns_are_chosen(seeded: Path) -> None:
     table = sweep_table(seeded, columns=["loss", "average", "*/linear", "rankme"])
-    assert table.columns == ("loss", "average", "esc", "drums", "rankme")
+    scores = tuple(f"{task}, linear, accuracy" for task in ("average", "esc", "drums"))
+    assert table.column_titles == ("loss", *scores, "rankme")
     found = rows(table)
-    assert found["", "0.6", "loss"][0] == pytest.approx(1.5)  # the last whole lines: 0.5, 1.5, 2.5
-    assert found["", "0.6", "rankme"] == (7.0, 0.0, "")
-    assert rows(sweep_table(seeded, encoder="random_weights"))["", "0.6", "drums"][0] == pytest.approx(20)
+    assert found["0.6", "loss"][0] == pytest.approx(1.5)  # the last whole lines: 0.5, 1.5, 2.5
+    assert found["0.6", "rankme"] == (7.0, 0.0, "")
+    assert rows(sweep_table(seeded, encoder="random_weights"))["0.6", "drums"][0] == pytest.approx(20)
     with pytest.raises(
         M2dxError, match="--column must be a score or a metric of these runs, but is 'los'; did you mean"
     ):
@@ -123,11 +124,12 @@ def test_protocols_are_told_apart_where_they_differ(tmp_path: Path) -> None:
     finish(folder, "a", scores_of(0.5, 0.6, knn=0.4))
     finish(folder, "b", scores_of(0.5, None))
     table = sweep_table(folder)
-    assert table.columns == ("average (linear)", "esc (linear)", "drums (linear)", "esc (knn)")
+    tasks = ("average, linear", "esc, linear", "drums, linear", "esc, knn")
+    assert table.column_titles == tuple(f"{task}, accuracy" for task in tasks)
     found = rows(table)
-    assert found["", "keep", "average (linear)"] == (pytest.approx(55.0), None, "")
-    assert ("", "null", "average (linear)") not in found  # a mean of other tasks would mislead
-    assert found["", "null", "esc (linear)"] == (50.0, 1.0, "")  # the evaluation's own interval
+    assert found["keep", "average"] == (pytest.approx(55.0), None, "")
+    assert ("null", "average") not in found  # a mean of other tasks would mislead
+    assert found["null", "esc"] == (50.0, 1.0, "")  # the evaluation's own interval
 
 
 def test_without_scores_the_losses_are_shown(tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_without_scores_the_losses_are_shown(tmp_path: Path) -> None:
     finish(folder, "s1", [], loss=2.0)
     table = sweep_table(folder)
     assert (table.heading, table.columns) == ("recipe", ("loss", "rankme"))
-    assert rows(table)["", "lungs", "loss"][:2] == (1.5, pytest.approx(m2dx.half_width_95([1.0, 2.0])))
+    assert rows(table)["lungs", "loss"][:2] == (1.5, pytest.approx(m2dx.half_width_95([1.0, 2.0])))
 
 
 @pytest.fixture
@@ -156,39 +158,12 @@ def crossed(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_second_of_two_keys_goes_across(crossed: Path) -> None:
-    table = sweep_table(crossed, columns=["esc", "drums"])
-    assert (table.heading, table.columns) == ("crop_seconds, accumulate", ("ratio 0.1", "ratio 0.2"))
-    assert {key: value[0] for key, value in rows(table).items()} == pytest.approx(
-        {
-            ("esc", "2, 1", "ratio 0.1"): 21.0,
-            ("esc", "2, 1", "ratio 0.2"): 22.0,
-            ("esc", "6, 4", "ratio 0.1"): 61.0,
-            ("drums", "2, 1", "ratio 0.1"): 10.5,
-            ("drums", "2, 1", "ratio 0.2"): 11.0,
-            ("drums", "6, 4", "ratio 0.1"): 30.5,
-        }
-    )
-    assert "| 6, 4 | 61.0 ± 1.0 | - |" in markdown(table)
-
-
-def test_another_key_goes_across_or_none(crossed: Path) -> None:
-    across = sweep_table(crossed, columns=["esc"], across="train.accumulate")
-    assert across.columns == ("crop_seconds, accumulate 2, 1", "crop_seconds, accumulate 6, 4")
-    assert rows(across)["esc", "0.1", "crop_seconds, accumulate 6, 4"][0] == 61.0
-    flat = sweep_table(crossed, columns=["esc"], across="none")
-    assert flat.info == ("ratio", "runs") and "| 6, 4 | 0.2 | 0 of 1 | - |" in markdown(flat)
-    with pytest.raises(
-        M2dxError, match=r"must be a key of this sweep \(.*, noise.ratio\) or none, but is 'seed'"
-    ):
-        sweep_table(crossed, across="seed")
-
-
-def test_across_leaves_a_key_for_the_rows(seeded: Path) -> None:
-    with pytest.raises(
-        M2dxError, match=r"must leave a key for the rows, but model.mask_ratio is the only one"
-    ):
-        sweep_table(seeded, across="mask_ratio")
+def test_keys_that_change_together_share_a_column(crossed: Path) -> None:
+    table = sweep_table(crossed, columns=["esc"])
+    assert (table.heading, table.info) == ("crop_seconds, accumulate", ("ratio", "runs"))
+    text = markdown(table)
+    assert "| 6, 4 | 0.1 | 1 of 1 | 61.0 ± 1.0 |" in text and "| 6, 4 | 0.2 | 0 of 1 | - |" in text
+    assert "| 2, 1 | 0.1 | 1 of 1 | 21.0 ± 1.0 |" in text and "| 2, 1 | 0.2 | 1 of 1 | 22.0 ± 1.0 |" in text
 
 
 def test_a_table_needs_something_that_is_finished(tmp_path: Path, seeded: Path) -> None:
@@ -207,9 +182,9 @@ def test_the_command_writes_every_format(seeded: Path, tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
         return result.output
 
-    assert table("--column", "esc").startswith("**lungs: linear, accuracy**\n\n| mask\\_ratio | runs | esc |")
+    assert table("--column", "esc").startswith("**lungs**\n\n| mask\\_ratio | runs | esc, linear, accuracy |")
     assert table("--format", "csv").startswith("group,mask_ratio,runs,column,mean,ci95,marks\n")
-    assert "lungs: linear, accuracy" in table("--format", "rich")
+    assert "lungs" in table("--format", "rich")
     for suffix, begins in ((".tex", "% needs"), (".csv", "group,"), (".md", "**lungs")):
         file = tmp_path / f"table{suffix}"
         table("-o", str(file))

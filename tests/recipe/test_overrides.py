@@ -115,4 +115,3 @@ def test_an_override_is_not_silently_undone_by_a_later_one(host, write):
 def test_a_plain_name_does_not_undo_an_override_either(host, write):
     with pytest.raises(m2dx.RecipeError, match=r"^override 2: .* must come before 'override 1: "):
         load(write, host, "model.method.loss=mse", "model.method=msm_mae")
-    assert load(write, host, "model.method=msm_mae", "model.method.loss=mse")
