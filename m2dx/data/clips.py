@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -91,6 +94,22 @@ class ClipList:
     def label_names(self) -> dict[str, tuple[str, ...]]:
         """Names of the classes by set; a set none of whose clips has a label has no entry."""
         return {name: labels.names for name, labels in self.sets.items()}
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the files (names, and sizes of up to 2,000), their segments, or their labels."""
+        digest = hashlib.sha256()
+        for path in self.paths:
+            digest.update(os.fsencode(path) + b"\0")
+        for path in itertools.islice(self.paths, 0, None, max(len(self) // 2000, 1)):
+            with contextlib.suppress(OSError):
+                digest.update(b"%d," % os.stat(path).st_size)
+        for values in (self.starts, self.durations):
+            digest.update(values.tobytes())
+        for name, labels in sorted(self.sets.items()):
+            digest.update("\0".join((name, *labels.names)).encode())
+            digest.update(labels.offsets.tobytes() + labels.classes.tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def num_files(self) -> int:

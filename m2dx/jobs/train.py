@@ -30,7 +30,14 @@ from m2dx.training.memory import memory_advice, training_advice
 from m2dx.training.micro_batch import choose_accumulation
 from m2dx.training.monitor import TrainingSummary
 from m2dx.training.prepare import PreparedRun, prepare
-from m2dx.training.run_folder import Resume, as_started, open_run_folder, start_run_folder
+from m2dx.training.run_folder import (
+    Resume,
+    as_started,
+    check_same_data,
+    open_run_folder,
+    running_alone,
+    start_run_folder,
+)
 from m2dx.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -46,6 +53,21 @@ def run_recipe(
     page is written all the same.
     """
     processes = join_processes(recipe.train.device, timeout_minutes=recipe.train.timeout_minutes)
+    with contextlib.ExitStack() as stack:
+        if processes.is_main:
+            stack.enter_context(running_alone(recipe.output / recipe.name))
+        return _run(recipe, host, processes, console, resume=resume, overwrite=overwrite)
+
+
+def _run(
+    recipe: Recipe,
+    host: PluginHost,
+    processes: Processes,
+    console: Console,
+    *,
+    resume: Resume,
+    overwrite: bool,
+) -> TrainingSummary:
     try:
         check_precision(recipe.train.precision, processes.device)
         scoring = None
@@ -117,6 +139,8 @@ def make_trainer(
             as_many = len(checkpoint.state["rng"]) == processes.world_size
             recipe = as_started(recipe, checkpoint.state["recipe"], accumulation=as_many)
         run = prepare(recipe, host, processes, console, initialise=checkpoint is None)
+        if checkpoint is not None:
+            check_same_data(run.clips, checkpoint.state, with_tasks=bool(recipe.tasks))
         run = choose_accumulation(run, console)
         with memory_advice(
             "the start of training", lambda: training_advice(run.recipe, processes.world_size)

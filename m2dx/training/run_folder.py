@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
+import os
+import platform
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from m2dx.contract.atomic import replace_text
 from m2dx.contract.errors import RecipeError
+from m2dx.data.clips import ClipList
 from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder
 from m2dx.recipe.loading import recipe_to_mapping, recipe_to_yaml
 from m2dx.recipe.schema import Recipe
@@ -73,6 +77,50 @@ def open_run_folder(recipe: Recipe, *, resume: Resume, overwrite: bool) -> Check
             f"{folder} holds a run with {what} start anew with --overwrite, or give this run another name (name=...)"
         )
     return None
+
+
+@contextlib.contextmanager
+def running_alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes from training into a run's folder; RecipeError where one does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    try:
+        with FileLock(path, timeout=0):
+            path.write_text(f"process {os.getpid()} on {platform.node()}")
+            yield
+    except Timeout:
+        raise RecipeError(
+            f"{folder} must be trained by one process at a time, but {path.read_text() or 'another process'} trains "
+            "there; wait for its end, or give this run another name (name=...)"
+        ) from None
+
+
+def check_same_data(clips: ClipList, state: Mapping[str, Any], *, with_tasks: bool) -> None:
+    """Compares the data of a run that goes on with those of its checkpoint.
+
+    RecipeError where the classes of tasks have changed, so that outputs would change their meaning; a warning for other
+    clips, labels or files.
+    """
+    then = {name: tuple(labels) for name, labels in state["label_names"].items()}
+    changed = [
+        name
+        for name in then.keys() | clips.label_names.keys()
+        if then.get(name) != clips.label_names.get(name)
+    ]
+    if changed and with_tasks:
+        name = min(changed)
+        before, now = (", ".join(names.get(name, ())) or "none" for names in (then, clips.label_names))
+        raise RecipeError(
+            f"the classes of data set {name!r} must be those that the run started with ({before:.200}), but are "
+            f"{now:.200}; restore the list, or start anew (--overwrite, or another name=...)"
+        )
+    if state["clips"]["fingerprint"] != clips.fingerprint:
+        logger.warning(
+            "the data have changed since this run started (%d clips then, %d now; files, segments or labels): it goes "
+            "on with other batches",
+            state["clips"]["count"],
+            len(clips),
+        )
 
 
 def start_run_folder(recipe: Recipe, *, resume: bool) -> Path:

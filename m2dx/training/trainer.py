@@ -126,6 +126,7 @@ class Trainer:
             "recipe": recipe_to_mapping(self.recipe),
             "statistics": vars(self.run.statistics),
             "label_names": {name: list(labels) for name, labels in self.run.clips.label_names.items()},
+            "clips": {"count": len(self.run.clips), "fingerprint": self.run.clips.fingerprint},
             "model": self.parallel.whole(self.model.training_state()),
             "optimizer": self.parallel.whole(self.optimizer.state_dict()),
             "scaler": self.scaler.state_dict(),
