@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from m2dx.cli.shared import EncoderPath, load_with_plugins, terminal
+from m2dx.contract.errors import M2dxError
 
 commands = typer.Typer()
 draw = typer.Typer(no_args_is_help=True)
 commands.add_typer(draw, name="draw", help="Draw what a model does, as PNG or SVG.")
 
+
+def _check_suffix(path: Path) -> Path:
+    if path.suffix not in (".png", ".svg"):
+        raise M2dxError(
+            f"a picture's name must end in .png or .svg, but is {path.name!r}; give it another name (--output)"
+        )
+    return path
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _ratios(text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"--ratio must be numbers such as 0.5,0.9, but is {text!r}") from None
+
+
+def _point(text: str) -> tuple[int, int]:
+    try:
+        f, t = (int(number) for number in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"--point must be two numbers such as 2,7, but is {text!r}") from None
+    return f, t
+
+
+def _tell(written: Iterable[Path]) -> None:
+    for path in written:
+        terminal().print(f"written: {path}", soft_wrap=True)
+
+
 SoundFiles = Annotated[list[Path], typer.Argument(metavar="FILES", help="Audio files.", show_default=False)]
 Start = Annotated[float, typer.Option(min=0, help="Where in the files to begin, s.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of what is drawn at random.")]
-
-
-class Projection(Enum):
-    """How features become points."""
-
-    TSNE = "tsne"
-    PCA = "pca"
-
-
-PICTURE = typer.Option("--output", "-o", help="Picture to write, .png or .svg.")
+PICTURE = typer.Option("--output", "-o", help="Picture to write, .png or .svg.", callback=_check_suffix)
 
 
 @draw.command()
@@ -51,25 +76,16 @@ def reconstruction(
     ] = False,
 ) -> None:
     """Draw input, reconstruction and error of sounds whose patches are partly masked."""
-    from m2dx.report.saving import check_picture_path
-
-    check_picture_path(output)
+    ratios = None if ratio is None else _ratios(ratio)
+    patterns = None if pattern is None else _names(pattern)
     from m2dx.jobs.draw import draw_reconstruction
 
-    written = draw_reconstruction(
-        model,
-        files,
-        output,
-        ratios=_ratios(ratio),
-        patterns=_names(pattern),
-        attempts=attempts,
-        seed=seed,
-        start=start,
-        outline=outline,
-        audio=audio,
-    )
-    for path in written:
-        terminal().print(f"written: {path}", soft_wrap=True)
+    _tell(
+        draw_reconstruction(
+            model, files, output, ratios=ratios, patterns=patterns, attempts=attempts, seed=seed, start=start,
+            outline=outline, audio=audio,
+        )
+    )  # fmt: skip
 
 
 @draw.command()
@@ -89,15 +105,10 @@ def attention(
     start: Start = 0.0,
 ) -> None:
     """Draw what single patches attend to in the encoder's last layer."""
-    from m2dx.report.saving import check_picture_path
-
-    check_picture_path(output)
+    points = None if point is None else [_point(text) for text in point]
     from m2dx.jobs.draw import draw_attention_maps
 
-    points = None if point is None else [_point(text) for text in point]
-    terminal().print(
-        f"written: {draw_attention_maps(encoder, files, points, output, start=start)}", soft_wrap=True
-    )
+    _tell(draw_attention_maps(encoder, files, output, points=points, start=start))
 
 
 @draw.command()
@@ -114,7 +125,7 @@ def embedding(
     split: Annotated[
         str | None, typer.Option(help="Clips of this split or fold only.", show_default=False)
     ] = None,
-    method: Annotated[Projection, typer.Option(help="How features become points.")] = Projection.TSNE,
+    method: Annotated[Literal["tsne", "pca"], typer.Option(help="How features become points.")] = "tsne",
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="The same network before training, beside it.")
     ] = False,
@@ -122,17 +133,11 @@ def embedding(
     seed: Seed = 0,
 ) -> None:
     """Draw the clips of a labelled set as points, by their features, coloured by class."""
-    from m2dx.report.saving import check_picture_path
-
-    check_picture_path(output)
     recipe = load_with_plugins(labelled, None) if labelled.suffix in (".yaml", ".yml") else None
     from m2dx.jobs.draw import draw_embedding, labelled_set
 
     clips = labelled_set(labelled, recipe, task=task, split=split, most=most, seed=seed)
-    path = draw_embedding(
-        encoder, clips, output, method=method.value, random_weights=random_weights, seed=seed
-    )
-    terminal().print(f"written: {path}", soft_wrap=True)
+    _tell(draw_embedding(encoder, clips, output, method=method, random_weights=random_weights, seed=seed))
 
 
 @draw.command()
@@ -147,32 +152,6 @@ def curves(
     ] = None,
 ) -> None:
     """Draw losses, learning rate, EMA decay, RankMe, and scores by checkpoint, of one or several runs."""
-    from m2dx.report.saving import check_picture_path
+    from m2dx.jobs.draw import draw_curves
 
-    check_picture_path(output)
-    from m2dx.report.curves import read_curves, runs_figure
-    from m2dx.report.saving import save_figure
-
-    figure = runs_figure([read_curves(run) for run in runs], _names(metric))
-    terminal().print(f"written: {save_figure(figure, output)}", soft_wrap=True)
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",")]
-
-
-def _ratios(text: str | None) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(number) for number in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"--ratio must be numbers such as 0.5,0.9, but is {text!r}") from None
-
-
-def _point(text: str) -> tuple[int, int]:
-    try:
-        f, t = (int(number) for number in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"--point must be two numbers such as 2,7, but is {text!r}") from None
-    return f, t
+    _tell(draw_curves(runs, output, names=None if metric is None else _names(metric)))

@@ -1,4 +1,4 @@
-"""What the commands `m2dx draw ...` do once their arguments are read."""
+"""What the commands `m2dx draw ...` do once their arguments are read; each gives the files that it wrote."""
 
 from __future__ import annotations
 
@@ -11,18 +11,12 @@ from m2dx.data.csv_list import CsvDataset
 from m2dx.encoder.audio import load_encoder, random_like
 from m2dx.evaluation.tasks import ClipTask
 from m2dx.report.attention import attention_figure
+from m2dx.report.curves import read_curves, runs_figure
 from m2dx.report.embedding import Method, embed, embedding_figure, labelled_clips
 from m2dx.report.masks import masks_of
-from m2dx.report.reconstruction import (
-    Reconstruction,
-    Reconstructor,
-    draw_reconstructions,
-    load_reconstructor,
-    reconstructions,
-)
+from m2dx.report.reconstruction import draw_reconstructions, load_reconstructor, reconstructions
 from m2dx.report.saving import save_figure
-from m2dx.report.sounding import reconstruction_wavs, write_wav
-from m2dx.report.sounds import read_sound
+from m2dx.report.sounds import read_sound, write_wav
 
 if TYPE_CHECKING:
     from m2dx.contract.host import PluginHost
@@ -34,61 +28,70 @@ def draw_reconstruction(
     files: Sequence[Path],
     output: Path,
     *,
-    ratios: Sequence[float] | None = None,
-    patterns: Sequence[str] | None = None,
-    attempts: int = 1,
-    seed: int = 0,
-    start: float = 0.0,
-    outline: bool = True,
-    audio: bool = False,
+    ratios: Sequence[float] | None,
+    patterns: Sequence[str] | None,
+    attempts: int,
+    seed: int,
+    start: float,
+    outline: bool,
+    audio: bool,
 ) -> list[Path]:
-    """Draws files under the masks of `masks_of`; the files written."""
+    """Files under the masks of `masks_of`; `audio`: input and reconstructions as sounds, too.
+
+    All sounds are made by Griffin-Lim, so that they compare.
+    """
     model = load_reconstructor(path)
     masks = masks_of(ratios, patterns, attempts=attempts, seed=seed, own_ratio=model.mask_ratio)
     sounds = [read_sound(file, model.sample_rate, start=start) for file in files]
     blocks = reconstructions(model, sounds, masks)
     written = [save_figure(draw_reconstructions(blocks, outline=outline), output)]
-    if audio:
-        for number, block in enumerate(blocks, start=1):
-            stem = f"{output.stem}-{number}-{Path(block[0].name).stem}"
-            written += _write_sounds(model, block, output.with_name(stem))
-    return written
-
-
-def _write_sounds(model: Reconstructor, block: Sequence[Reconstruction], stem: Path) -> list[Path]:
-    """The input and each reconstruction of a sound, all by Griffin-Lim, so that they compare."""
-    written = []
-    for number, item in enumerate(block, start=1):
-        original, result = reconstruction_wavs(model, item)
-        if number == 1:
-            written.append(write_wav(stem.with_name(f"{stem.name}-input.wav"), original, model.sample_rate))
-        name = f"{stem.name}-reconstruction{number if len(block) > 1 else ''}.wav"
-        written.append(write_wav(stem.with_name(name), result, model.sample_rate))
+    for number, block in enumerate(blocks if audio else (), start=1):
+        logmels = {"input": block[0].logmel} | {
+            f"reconstruction{i if len(block) > 1 else ''}": item.result
+            for i, item in enumerate(block, start=1)
+        }
+        for what, logmel in logmels.items():
+            name = f"{output.stem}-{number}-{Path(block[0].name).stem}-{what}.wav"
+            written.append(write_wav(output.with_name(name), model.wav(logmel), model.sample_rate))
     return written
 
 
 def draw_attention_maps(
-    path: Path,
-    files: Sequence[Path],
-    points: Sequence[tuple[int, int]] | None,
-    output: Path,
-    *,
-    start: float = 0.0,
-) -> Path:
-    """Draws what points of files attend to; the picture."""
+    path: Path, files: Sequence[Path], output: Path, *, points: Sequence[tuple[int, int]] | None, start: float
+) -> list[Path]:
+    """What points of files attend to."""
     encoder = load_encoder(path)
     sounds = [read_sound(file, encoder.sample_rate, start=start) for file in files]
-    return save_figure(attention_figure(encoder, sounds, points), output)
+    return [save_figure(attention_figure(encoder, sounds, points), output)]
+
+
+def draw_embedding(
+    path: Path, clips: ClipTask, output: Path, *, method: Method, random_weights: bool, seed: int
+) -> list[Path]:
+    """Labelled clips by an encoder's features, and by those of random weights where asked."""
+    encoder = load_encoder(path)
+    resolved = path.resolve()
+    name = resolved.parent.name if resolved.name == "encoder" else resolved.name
+    encoders = {f"{clips.name}: {name}": encoder}
+    if random_weights:
+        encoders["random weights"] = random_like(encoder, seed=seed)
+    found = [embed(of, clips, title=title, method=method, seed=seed) for title, of in encoders.items()]
+    return [save_figure(embedding_figure(found), output)]
+
+
+def draw_curves(runs: Sequence[Path], output: Path, *, names: Sequence[str] | None) -> list[Path]:
+    """What runs measured while they trained."""
+    return [save_figure(runs_figure([read_curves(run) for run in runs], names), output)]
 
 
 def labelled_set(
     path: Path,
     recipe: tuple[PluginHost, Recipe] | None,
     *,
-    task: str | None = None,
-    split: str | None = None,
-    most: int | None = None,
-    seed: int = 0,
+    task: str | None,
+    split: str | None,
+    most: int,
+    seed: int,
 ) -> ClipTask:
     """The labelled clips of a recipe's evaluation task, or (without a recipe) of a CSV file at `path`.
 
@@ -107,32 +110,8 @@ def labelled_set(
             f"{path}: {which}; its evaluation has {', '.join(tasks) or 'none'}; choose one with --task"
         )
     section = tasks[task]
+    dataset, unit = host.build("dataset", section.dataset), section.unit_seconds
+    fill = section.short_clips
     return labelled_clips(
-        task,
-        host.build("dataset", section.dataset),
-        unit_seconds=section.unit_seconds,
-        short_clips=section.short_clips,
-        split=split,
-        most=most,
-        seed=seed,
+        task, dataset, unit_seconds=unit, short_clips=fill, split=split, most=most, seed=seed
     )
-
-
-def draw_embedding(
-    path: Path,
-    clips: ClipTask,
-    output: Path,
-    *,
-    method: Method = "tsne",
-    random_weights: bool = False,
-    seed: int = 0,
-) -> Path:
-    """Draws labelled clips by an encoder's features, and by those of random weights where asked; the picture."""
-    encoder = load_encoder(path)
-    resolved = path.resolve()
-    name = resolved.parent.name if resolved.name == "encoder" else resolved.name
-    found = [embed(encoder, clips, title=f"{clips.name}: {name}", method=method, seed=seed)]
-    if random_weights:
-        untrained = random_like(encoder, seed=seed)
-        found.append(embed(untrained, clips, title="random weights", method=method, seed=seed))
-    return save_figure(embedding_figure(found), output)

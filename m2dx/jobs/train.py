@@ -19,10 +19,9 @@ from m2dx.jobs.background_scoring import BackgroundScoring, discard_waiting
 from m2dx.model.precision import check_precision
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
-from m2dx.report.data_facts import describe_data
 from m2dx.report.page import write_report
 from m2dx.report.pictures import RunPictures, draw_run
-from m2dx.report.reproduce import describe_launch, describe_software
+from m2dx.results.provenance import describe_data, describe_launch, describe_software
 from m2dx.results.run_summary import DataFacts, RunSummary, write_summary
 from m2dx.results.scoring import Scoring
 from m2dx.training.distributed import Processes, join_processes, pick_device

@@ -12,41 +12,25 @@
 `draw_reconstructions(rows)` draws any number of them, one row of reconstructions for each sound: the same sound at
 several checkpoints, for instance. `Reconstructor.of(model, short_clips=...)` takes a model that is in training.
 `attention_map(encoder, sound, point)` and `draw_attention(rows)` are the same for attention.
-
-Each name is imported when it is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from m2dx.report.attention import (
-        AttentionMap,
-        attention_figure,
-        attention_map,
-        attention_weights,
-        draw_attention,
-    )
-    from m2dx.report.masks import PatchMask
-    from m2dx.report.reconstruction import (
-        Reconstruction,
-        Reconstructor,
-        draw_reconstructions,
-        load_reconstructor,
-        reconstruction_figure,
-    )
-    from m2dx.report.saving import save_figure
-    from m2dx.report.sounds import Sound, read_sound
-
-_MODULES = {
-    "m2dx.report.attention": "AttentionMap attention_figure attention_map attention_weights draw_attention",
-    "m2dx.report.masks": "PatchMask",
-    "m2dx.report.reconstruction": "Reconstruction Reconstructor draw_reconstructions load_reconstructor "
-    "reconstruction_figure",
-    "m2dx.report.saving": "save_figure",
-    "m2dx.report.sounds": "Sound read_sound",
-}
-_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
+from m2dx.report.attention import (
+    AttentionMap,
+    attention_figure,
+    attention_map,
+    attention_weights,
+    draw_attention,
+)
+from m2dx.report.masks import PatchMask
+from m2dx.report.reconstruction import (
+    Reconstruction,
+    Reconstructor,
+    draw_reconstructions,
+    load_reconstructor,
+    reconstruction_figure,
+)
+from m2dx.report.saving import save_figure
+from m2dx.report.sounds import Sound, read_sound
 
 __all__ = [
     "AttentionMap",
@@ -64,15 +48,3 @@ __all__ = [
     "reconstruction_figure",
     "save_figure",
 ]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'm2dx.report' has no attribute {name!r}")
-    value: object = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

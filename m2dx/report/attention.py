@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,16 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from timm.layers.attention import Attention
-from torch import Tensor, nn
+from torch import Tensor
 
 from m2dx.contract.errors import M2dxError
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.model.trial import evaluating
 from m2dx.model.vit import Encoder
 from m2dx.report.sounds import Sound
-from m2dx.report.style import draw_grid_image, draw_logmel, label_axes, outline_patches, set_title
+from m2dx.report.style import Picture, draw_grid_image, logmel_picture, outline_patches, panel_figure
 
-PANEL_INCHES = (3.0, 1.45)
+PANEL_INCHES = (3.0, 1.55)
 POINT = "#ff2d2d"
 
 
@@ -39,6 +40,12 @@ class AttentionMap:
     to_class_token: float
     seconds: float
 
+    @property
+    def picture(self) -> Picture:
+        """The map, brighter for more, with its point outlined; the title says its strongest weight."""
+        told = f"{self.title}: up to {self.weights.max():.1%}, class token {self.to_class_token:.1%}"
+        return Picture(told, partial(draw_map, item=self))
+
 
 def attention_figure(
     encoder: AudioEncoder, sounds: Sequence[Sound], points: Sequence[tuple[int, int]] | None = None
@@ -47,8 +54,7 @@ def attention_figure(
 
     Without points, the loudest patch of each half of the sound is taken.
     """
-    chosen = None if points is None else list(points)
-    return draw_attention([attention_maps(encoder, sound, chosen) for sound in sounds])
+    return draw_attention([attention_maps(encoder, sound, points) for sound in sounds])
 
 
 def draw_attention(blocks: Sequence[Sequence[AttentionMap]]) -> Figure:
@@ -59,30 +65,28 @@ def draw_attention(blocks: Sequence[Sequence[AttentionMap]]) -> Figure:
     """
     if not blocks or not all(blocks):
         raise ValueError("a figure needs at least one attention map of each sound")
-    columns, rows = 1 + max(len(block) for block in blocks), len(blocks)
-    figure = Figure(figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.3), layout="constrained")
-    for row, block in enumerate(blocks):
-        panels = [figure.add_subplot(rows, columns, row * columns + 1 + i) for i in range(1 + len(block))]
-        draw_logmel(panels[0], block[0].logmel, seconds=block[0].seconds)
-        set_title(panels[0], block[0].name)
-        for axes, item in zip(panels[1:], block, strict=True):
-            draw_map(axes, item)
-            strongest, class_token = item.weights.max(), item.to_class_token
-            set_title(axes, f"{item.title}: up to {strongest:.1%}, class token {class_token:.1%}")
-        for number, axes in enumerate(panels):
-            label_axes(axes, left=number == 0, bottom=row == rows - 1)
-    return figure
+    return panel_figure(
+        [
+            [logmel_picture(maps[0].name, maps[0].logmel, maps[0].seconds), *(item.picture for item in maps)]
+            for maps in blocks
+        ],
+        inches=PANEL_INCHES,
+    )
 
 
 def draw_map(axes: Axes, item: AttentionMap) -> None:
     """A map, brighter for more, with its point outlined."""
-    mels, strongest = len(item.logmel), max(float(item.weights.max()), 1e-12)
-    draw_grid_image(
-        axes, item.weights, seconds=item.seconds, mels=mels, limits=(0.0, strongest), colours="viridis"
-    )
+    limits = 0.0, max(float(item.weights.max()), 1e-12)
+    mels = len(item.logmel)
+    draw_grid_image(axes, item.weights, seconds=item.seconds, mels=mels, limits=limits, colours="viridis")
+    outline_point(axes, item)
+
+
+def outline_point(axes: Axes, item: AttentionMap) -> None:
+    """The patch that attends, in red."""
     point = np.zeros(item.weights.shape, dtype=np.bool_)
     point[item.point] = True
-    outline_patches(axes, point, seconds=item.seconds, mels=mels, colour=POINT, width=1.6)
+    outline_patches(axes, point, colour=POINT, width=1.6)
 
 
 def attention_map(
@@ -94,7 +98,7 @@ def attention_map(
 
 
 def attention_maps(
-    encoder: AudioEncoder, sound: Sound, points: list[tuple[int, int]] | None = None
+    encoder: AudioEncoder, sound: Sound, points: Sequence[tuple[int, int]] | None = None
 ) -> list[AttentionMap]:
     """Maps of several points from one pass; None: of the two points of `loud_points`.
 
@@ -104,27 +108,23 @@ def attention_maps(
     grid = encoder.encoder.grid
     with evaluating(encoder), torch.no_grad():
         device = next(encoder.parameters()).device
-        logmel = encoder.standard_logmel(sound.wav.to(device))
-        logmel = nn.functional.pad(logmel, (0, -logmel.shape[-1] % grid.patch_size[1]))
-        if encoder.long_clips == "split":
-            logmel = logmel[..., : grid.input_size[1]]
+        logmel = encoder.chunks(encoder.standard_logmel(sound.wav.to(device)))[0]
         heads = last_attention(encoder.encoder, logmel)  # (1, H, 1 + P, 1 + P)
     mean = heads.mean(dim=1)[0].float().cpu().numpy()  # (1 + P, 1 + P)
     shape = grid.shape[0], logmel.shape[-1] // grid.patch_size[1]
     seconds = logmel.shape[-1] * encoder.logmel.hop_length / encoder.sample_rate
     values = logmel[0, 0].float().cpu().numpy()
     maps = []
-    for point in loud_points(values, shape) if points is None else points:
-        if not (0 <= point[0] < shape[0] and 0 <= point[1] < shape[1]):
+    for f, t in loud_points(values, shape) if points is None else points:
+        if not (0 <= f < shape[0] and 0 <= t < shape[1]):
             raise M2dxError(
                 f"a point must be in the {shape[0]} x {shape[1]} patches (frequency, time) of {sound.name}, "
-                f"from (0, 0) to ({shape[0] - 1}, {shape[1] - 1}), but is {point}"
+                f"from (0, 0) to ({shape[0] - 1}, {shape[1] - 1}), but is ({f}, {t})"
             )
-        row = mean[1 + point[0] * shape[1] + point[1]]
-        title = f"patch ({point[0]}, {point[1]})"
-        maps.append(
-            AttentionMap(sound.name, title, values, point, row[1:].reshape(shape), float(row[0]), seconds)
-        )
+        row = mean[1 + f * shape[1] + t]
+        weights, to_class_token = row[1:].reshape(shape), float(row[0])
+        title = f"patch ({f}, {t})"
+        maps.append(AttentionMap(sound.name, title, values, (f, t), weights, to_class_token, seconds))
     return maps
 
 
@@ -132,12 +132,11 @@ def loud_points(logmel: NDArray[np.float32], grid: tuple[int, int]) -> list[tupl
     """The loudest patch of each half of a log-mel (M, L) over (F, T) patches; one if there is one column only."""
     freq, time = grid
     level = logmel.reshape(freq, len(logmel) // freq, time, -1).mean(axis=(1, 3))  # (F, T)
-    halves = [range((time + 1) // 2), range((time + 1) // 2, time)]
     points = []
-    for half in halves:
+    for half in np.array_split(np.arange(time), 2):
         if len(half):
             f, t = np.unravel_index(int(level[:, half].argmax()), (freq, len(half)))
-            points.append((int(f), half.start + int(t)))
+            points.append((int(f), int(half[t])))
     return points
 
 
@@ -163,7 +162,6 @@ def attention_weights(attention: Attention, tokens: Tensor) -> Tensor:
 
 def queries_keys_values(attention: Attention, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """q, k and v, each (B, H, K, width of a head), of normed tokens (B, K, D)."""
-    heads = attention.num_heads
-    qkv = attention.qkv(tokens).unflatten(-1, (3, heads, -1))  # (B, K, 3, H, width)
+    qkv = attention.qkv(tokens).unflatten(-1, (3, attention.num_heads, -1))  # (B, K, 3, H, width)
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     return attention.q_norm(q), attention.k_norm(k), v

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from m2dx.contract.errors import CheckpointError
-from m2dx.report.style import ACCENT, INK, LABEL_SIZE, frame_curves, set_title
+from m2dx.report.style import ACCENT, INK, LABEL_SIZE, Picture, frame_curves, numbered, panel_figure
 from m2dx.results.run_folder import read_run
 from m2dx.results.scores import STEP_SCORES_FILE, Column, StepScore
 
@@ -23,16 +24,16 @@ Metrics = Sequence[Mapping[str, float]]
 
 SCORES = "scores"
 """The name among the curves that stands for every score by step."""
-PANEL_INCHES = (3.6, 2.2)
+METHODS = {"m2d": "M2D", "m2d_all_patches": "M2D (all patches)", "msm_mae": "MSM-MAE"}
+"""The core's methods for people."""
+PANEL_INCHES = (3.6, 2.3)
 FEW_POINTS = 30  # fewer are drawn with markers
 SMOOTHED_FROM = 40  # points; a running mean of fewer says nothing
 MOST_POINTS = 1500
 """Points that a curve is drawn with, at most: more can't be seen, and would make a page heavy."""
 _TITLES = {
     "loss": "Total loss",
-    "loss_m2d": "M2D loss",
-    "loss_m2d_all_patches": "M2D loss",
-    "loss_msm_mae": "MSM-MAE loss",
+    **{f"loss_{name}": f"{title} loss" for name, title in METHODS.items()},
     "lr": "Learning rate",
     "ema_decay": "EMA decay of the target",
     "grad_norm": "Gradient norm",
@@ -41,11 +42,6 @@ _TITLES = {
 }
 _SCHEDULES = ("lr", "ema_decay")
 _RAW = (*_SCHEDULES, "rankme")  # drawn as they are: no noise from step to step
-_OF_METHODS = (
-    "loss_m2d",
-    "loss_m2d_all_patches",
-    "loss_msm_mae",
-)  # the same as the total where there is no task
 
 
 @dataclass(frozen=True)
@@ -62,12 +58,7 @@ def read_curves(folder: Path) -> RunCurves:
     run = read_run(folder)
     if not run.metrics and not run.step_scores:
         raise CheckpointError(f"{folder}: no curves to draw. {run.notes.get('metrics.jsonl', '')}".rstrip())
-    return RunCurves(run.name, [_own(line) for line in run.metrics], by_column(run.step_scores))
-
-
-def _own(line: Mapping[str, float]) -> Mapping[str, float]:
-    """A line of metrics without the decay that older runs of MSM-MAE wrote, though they have no target network."""
-    return {name: value for name, value in line.items() if name != "ema_decay" or "loss_msm_mae" not in line}
+    return RunCurves(run.name, run.metrics, by_column(run.step_scores))
 
 
 def by_column(scores: Sequence[StepScore]) -> dict[Column, list[StepScore]]:
@@ -86,22 +77,15 @@ def runs_figure(runs: Sequence[RunCurves], names: Sequence[str] | None = None) -
     """
     if not runs:
         raise ValueError("a figure needs at least one run")
-    panels = _panels(runs, curve_names(runs) if names is None else names)
+    panels = [
+        Picture(title_of(panel), partial(_draw_runs, runs=runs, panel=panel))
+        for panel in _panels(runs, curve_names(runs) if names is None else names)
+    ]
     columns = 2 if len(panels) in (2, 4) else min(len(panels), 3)
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.3), layout="constrained")
-    for number, panel in enumerate(panels, start=1):
-        axes = figure.add_subplot(rows, columns, number)
-        for position, run in enumerate(runs):
-            if isinstance(panel, str):
-                behind = (len(runs) - 1 - position) / len(runs) if panel in _SCHEDULES else 0.0
-                width = 1.3 + 2.4 * behind  # equal ones show at the edges
-                draw_metric(axes, run.metrics, panel, colour=_colour(position), width=width)
-            elif panel in run.scores:
-                draw_scores(axes, run.scores[panel], colour=_colour(position))
-        set_title(axes, title_of(panel))
+    rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
+    figure = panel_figure(rows, inches=PANEL_INCHES)
     if len(runs) > 1:
-        lines = [Line2D([], [], color=_colour(i)) for i in range(len(runs))]
+        lines = [Line2D([], [], color=f"C{i % 10}") for i in range(len(runs))]
         figure.legend(
             lines, run_titles(runs), loc="outside upper left", ncols=min(len(runs), 2 * columns), frameon=False,
             fontsize=LABEL_SIZE, labelcolor=INK,
@@ -109,8 +93,15 @@ def runs_figure(runs: Sequence[RunCurves], names: Sequence[str] | None = None) -
     return figure
 
 
-def _colour(position: int) -> str:
-    return f"C{position % 10}"
+def _draw_runs(axes: Axes, *, runs: Sequence[RunCurves], panel: str | Column) -> None:
+    for position, run in enumerate(runs):
+        colour = f"C{position % 10}"
+        if isinstance(panel, str):
+            behind = (len(runs) - 1 - position) / len(runs) if panel in _SCHEDULES else 0.0
+            # Of equal schedules those behind show at the edges.
+            draw_metric(axes, run.metrics, panel, colour=colour, width=1.3 + 2.4 * behind)
+        elif panel in run.scores:
+            draw_scores(axes, run.scores[panel], colour=colour)
 
 
 def _panels(runs: Sequence[RunCurves], names: Sequence[str]) -> list[str | Column]:
@@ -143,7 +134,8 @@ def curve_names(runs: Sequence[RunCurves]) -> list[str]:
 
 
 def _is_total(name: str, lines: Metrics) -> bool:
-    return name in _OF_METHODS and all(line[name] == line.get("loss") for line in lines if name in line)
+    of_method = name.removeprefix("loss_") in METHODS
+    return of_method and all(line[name] == line.get("loss") for line in lines if name in line)
 
 
 def loss_names(metrics: Metrics) -> list[str]:
@@ -151,17 +143,12 @@ def loss_names(metrics: Metrics) -> list[str]:
     found = dict.fromkeys(
         name for line in metrics for name in line if name == "loss" or name.startswith("loss_")
     )
-    first = [name for name in ("loss", *_OF_METHODS) if name in found]
-    return first + [name for name in found if name not in first]
+    return sorted(found, key=lambda name: (name != "loss", name not in _TITLES))
 
 
 def run_titles(runs: Sequence[RunCurves]) -> list[str]:
     """The runs' names, those of one name numbered."""
-    names = [run.name for run in runs]
-    return [
-        f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name
-        for i, name in enumerate(names)
-    ]
+    return numbered([run.name for run in runs], " ({})")
 
 
 def title_of(panel: str | Column) -> str:
@@ -205,11 +192,8 @@ def curve(metrics: Metrics, name: str) -> tuple[NDArray[np.float64], NDArray[np.
 
 def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """A centred running mean over a twentieth of the values; at the ends over those that are there."""
-    half = len(values) // 40
-    if half == 0:
-        return values
+    half, index = len(values) // 40, np.arange(len(values))
     sums = np.concatenate([[0.0], np.cumsum(values)])
-    index = np.arange(len(values))
     low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
     means: NDArray[np.float64] = (sums[high] - sums[low]) / (high - low)
     return means

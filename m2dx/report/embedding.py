@@ -1,16 +1,17 @@
-"""Features for the eye: clips in two dimensions (t-SNE or principal components), and patches as colours."""
+"""Clips of a labelled set in two dimensions, by their features (t-SNE or principal components)."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -20,19 +21,20 @@ from m2dx.data.clips import list_clips
 from m2dx.data.packs import is_there
 from m2dx.data.reading import probe
 from m2dx.evaluation.features import Standardiser
-from m2dx.evaluation.tasks import ClipTask
-from m2dx.report.style import INK, LABEL_SIZE, set_title
+from m2dx.evaluation.tasks import ClipTask, partition
+from m2dx.report.style import INK, LABEL_SIZE, Picture, panel_figure
 
 logger = logging.getLogger(__name__)
 
 Method = Literal["tsne", "pca"]
+Looks = dict[str, tuple[str | tuple[float, float, float], str]]
+"""Colour and marker of each class."""
 SEVERAL = "several labels"
 PERPLEXITY = 30.0
 PANEL_INCHES = 4.2
 MARKERS = "os^DvP*X<>hp"
 LEGEND_ROWS = 24
 GREY = "#9aa1a8"
-_SPREAD = 2.0  # standard deviations from the middle to full colour
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,10 @@ def labelled_clips(
         chosen = np.sort(np.random.default_rng(seed).choice(len(labelled), most, replace=False))
         logger.warning("%s: %d of %d clips are drawn", name, most, len(labelled))
         labelled = [labelled[i] for i in chosen]
-    clips = _with_durations(name, labelled)
+    clips, bad = partition(labelled, _readable)
+    if bad:
+        first = f"{bad[0].path}: {bad[0].reason}"
+        logger.warning("%s: %d clips cannot be read, e.g. %s", name, len(bad), first)
     if len(clips) < 3:
         raise RecipeError(f"{name} must have at least 3 labelled clips to draw, but has {len(clips)}")
     published = None if dataset.task is None else dataset.task.unit_seconds
@@ -80,19 +85,11 @@ def labelled_clips(
     return ClipTask(name, tuple(clips), names, (), seconds, short_clips)
 
 
-def _with_durations(name: str, clips: Sequence[Clip]) -> list[Clip]:
-    found, problems = [], []
-    for clip in clips:
-        try:
-            seconds = clip.duration or probe(clip.path).seconds - clip.start
-            found.append(replace(clip, duration=seconds))
-            if not is_there(clip.path):
-                raise AudioError("missing: no such file")
-        except AudioError as error:
-            problems.append(f"{clip.path}: {error}")
-    if problems:
-        logger.warning("%s: %d clips cannot be read, e.g. %s", name, len(problems), problems[0])
-    return found
+def _readable(clip: Clip) -> Clip:
+    """The clip with its duration; AudioError where there is no such file, or its header is damaged."""
+    if not is_there(clip.path):
+        raise AudioError("missing: no such file")
+    return replace(clip, duration=clip.duration or probe(clip.path).seconds - clip.start)
 
 
 def embed(
@@ -133,11 +130,9 @@ def embedding_figure(embeddings: Sequence[Embedding]) -> Figure:
     classes = sorted({label for item in embeddings for label in item.labels} - {SEVERAL})
     looks = class_looks(classes)
     legend_columns = -(-len(looks) // LEGEND_ROWS)
-    figure = Figure(
-        figsize=(PANEL_INCHES * len(embeddings) + 1.4 * legend_columns, PANEL_INCHES), layout="constrained"
-    )
-    for number, item in enumerate(embeddings, start=1):
-        _draw(figure.add_subplot(1, len(embeddings), number), item, looks)
+    panels = [Picture(item.title, partial(_draw, item=item, looks=looks)) for item in embeddings]
+    width = PANEL_INCHES + 1.4 * legend_columns / len(panels)
+    figure = panel_figure([panels], inches=(width, PANEL_INCHES))
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside right upper", ncols=legend_columns, fontsize=LABEL_SIZE, labelcolor=INK,
@@ -146,17 +141,15 @@ def embedding_figure(embeddings: Sequence[Embedding]) -> Figure:
     return figure
 
 
-def class_looks(classes: Sequence[str]) -> dict[str, tuple[object, str]]:
+def class_looks(classes: Sequence[str]) -> Looks:
     """Colour and marker of each class; clips of several labels are grey."""
-    colours = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
-    looks: dict[str, tuple[object, str]] = {
-        name: (colours[i % len(colours)], MARKERS[i // len(colours) % len(MARKERS)])
-        for i, name in enumerate(classes)
+    looks: Looks = {
+        name: (to_rgb(f"C{i % 10}"), MARKERS[i // 10 % len(MARKERS)]) for i, name in enumerate(classes)
     }
     return {**looks, SEVERAL: (GREY, ".")}
 
 
-def _draw(axes: Axes, item: Embedding, looks: dict[str, tuple[object, str]]) -> None:
+def _draw(axes: Axes, *, item: Embedding, looks: Looks) -> None:
     labels = np.array(item.labels)
     size = float(np.clip(3000.0 / len(labels), 5.0, 28.0))
     for name, (colour, marker) in looks.items():
@@ -164,10 +157,8 @@ def _draw(axes: Axes, item: Embedding, looks: dict[str, tuple[object, str]]) -> 
         if name == SEVERAL and not chosen.any():
             continue
         x, y = item.points[chosen].T
-        axes.scatter(
-            x, y, s=size, color=[colour], marker=marker, alpha=0.8, linewidths=0, label=_legend_text(name)
-        )  # fmt: skip
-    set_title(axes, item.title)
+        told = _legend_text(name)
+        axes.scatter(x, y, s=size, color=colour, marker=marker, alpha=0.8, linewidths=0, label=told)
     axes.set_xlabel(item.axes[0], fontsize=LABEL_SIZE, color=INK)
     axes.set_ylabel(item.axes[1], fontsize=LABEL_SIZE, color=INK)
     axes.set(xticks=[], yticks=[])  # only distances mean something
@@ -178,27 +169,3 @@ def _legend_text(name: str) -> str:
     """A class's name that matplotlib takes as it is: not as a formula, and not hidden for its underscore."""
     text = name.replace("$", r"\$")
     return f"\u200b{text}" if text.startswith("_") else text
-
-
-def patch_colours(states: Sequence[NDArray[np.floating]]) -> list[NDArray[np.float64]]:
-    """Colours (N, 3) in [0, 1] of the features (N, D) of the same N patches in each state of a model.
-
-    Patches of like features have like colours. Principal components are known up to their signs, and turn into each
-    other where they are about equally large; so each state is turned to the next one (orthogonal Procrustes), from
-    the last one back, to keep colours from changing by chance alone.
-    """
-    whitened = [components(features) for features in states]
-    for index in range(len(whitened) - 2, -1, -1):
-        left, _, right = np.linalg.svd(whitened[index].T @ whitened[index + 1])
-        whitened[index] = whitened[index] @ (left @ right)
-    return [np.clip(0.5 + 0.5 * scores / _SPREAD, 0.0, 1.0) for scores in whitened]
-
-
-def components(features: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The first three principal components (N, 3) of features (N, D), each of variance 1; zeros for those not there."""
-    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-    left, values, _ = np.linalg.svd(centred, full_matrices=False)
-    scores = np.zeros((len(features), 3))
-    count = int((values[:3] > 1e-6 * max(float(values[0]), 1e-12)).sum())
-    scores[:, :count] = left[:, :count] * np.sqrt(len(features))
-    return scores

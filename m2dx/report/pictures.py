@@ -1,31 +1,96 @@
-"""The pictures of clips on the page of a run, from its data and checkpoints."""
+"""The pictures of clips on the page of a run: as the model sees them in training, and at each checkpoint."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
-from m2dx.contract.components import Mask
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from m2dx.contract.components import Mask, MaskedModel
 from m2dx.contract.errors import M2dxError
+from m2dx.contract.host import PluginHost
 from m2dx.data.batches import ItemKey
 from m2dx.data.crops import Batch, collate
+from m2dx.encoder.audio import AudioEncoder, load_encoder
+from m2dx.encoder.checkpoint import CheckpointFolder
+from m2dx.encoder.initial_weights import load_initial_weights
+from m2dx.encoder.weights import read_weights
+from m2dx.model.build import build_masked_model
+from m2dx.model.shapes import build_logmel
 from m2dx.model.vit import encoder_of
-from m2dx.report import Sound
-from m2dx.report.checkpoints import CheckpointPictures, checkpoint_pictures
-from m2dx.report.examples import MaskedExample
-from m2dx.training.prepare import PreparedRun
+from m2dx.recipe.schema import Recipe
+from m2dx.report.attention import AttentionMap, attention_maps, outline_point
+from m2dx.report.masks import PatchMask
+from m2dx.report.reconstruction import (
+    Reconstruction,
+    Reconstructor,
+    draw_error,
+    draw_result,
+    highest_error,
+    load_reconstructor,
+)
+from m2dx.report.sounds import Sound
+from m2dx.report.style import (
+    ACCENT,
+    Picture,
+    cover_patches,
+    draw_grid_image,
+    draw_logmel,
+    limits_of,
+    logmel_picture,
+    shade_patches,
+)
+from m2dx.training.prepare import PreparedRun, recorded_statistics
 
 logger = logging.getLogger(__name__)
 
 CLIPS_MASKED, CLIPS_BY_CHECKPOINT = 4, 3
+MOST_CHECKPOINTS = 5
+"""Checkpoints that are shown beside the start, at most."""
+SHADE = 0.8  # opacity of the colour over the patch that is attended to most
+
+Model = TypeVar("Model")
+View = TypeVar("View")
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures beside each other, and what they are; empty: their titles say it."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class ClipPictures:
+    """A clip and what the model makes of it."""
+
+    name: str
+    strips: tuple[Strip, ...]
+
+
+@dataclass(frozen=True)
+class CheckpointPictures:
+    """What the page shows of the checkpoints, and what it says about them."""
+
+    reconstructs: bool = False  # whether the pictures are reconstructions
+    clips: Sequence[ClipPictures] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class RunPictures:
     """Clips as the model sees them in training, and at each checkpoint; `notes` says what could not be drawn."""
 
-    examples: Sequence[MaskedExample] = ()
+    examples: Sequence[ClipPictures] = ()
     checkpoints: CheckpointPictures = field(default_factory=CheckpointPictures)
     notes: Sequence[str] = ()
 
@@ -38,7 +103,7 @@ def draw_run(run: PreparedRun) -> RunPictures:
     if run.recipe.image is not None:
         return RunPictures(notes=("Pictures are drawn of audio only; this run was trained on images.",))
     notes: list[str] = []
-    examples: Sequence[MaskedExample] = ()
+    examples: Sequence[ClipPictures] = ()
     checkpoints = CheckpointPictures()
     try:
         batch = _fixed_batch(run)
@@ -64,15 +129,15 @@ def _fixed_batch(run: PreparedRun) -> Batch:
     return collate([run.crops[ItemKey(0, position, clip_id)] for position, clip_id in enumerate(ids)])
 
 
-def masked_examples(run: PreparedRun, batch: Batch) -> list[MaskedExample]:
+def masked_examples(run: PreparedRun, batch: Batch) -> list[ClipPictures]:
     """What the model sees of a batch in training: clean and noisy log-mel, and which patches are masked."""
     model = run.model.to("cpu")
     noisy, views = model.views(batch)
     grid = encoder_of(model.masked_model).grid.shape
     masked = Mask(batch.ids_shuffle, model.num_visible).is_masked.unflatten(1, grid)
     return [
-        MaskedExample(
-            name=run.clips[int(clip_id)].path.name,
+        example_pictures(
+            run.clips[int(clip_id)].path.name,
             clean=views.clean_logmel[i, 0].numpy(),
             noisy=noisy[i, 0].numpy(),
             is_masked=masked[i].numpy(),
@@ -80,3 +145,192 @@ def masked_examples(run: PreparedRun, batch: Batch) -> list[MaskedExample]:
         )
         for i, clip_id in enumerate(batch.clip_ids)
     ]
+
+
+def example_pictures(
+    name: str,
+    *,
+    clean: NDArray[np.floating],
+    noisy: NDArray[np.floating],
+    is_masked: NDArray[np.bool_],
+    seconds: float,
+) -> ClipPictures:
+    """A clip's log-mel (M, L) clean, with noise if there is any, and without its masked patches (F, T)."""
+    limits = limits_of(np.concatenate([clean.ravel(), noisy.ravel()]))
+    draw_noisy = partial(draw_logmel, logmel=noisy, seconds=seconds, limits=limits)
+
+    def draw_visible(axes: Axes) -> None:
+        draw_noisy(axes)
+        cover_patches(axes, is_masked)
+
+    views: dict[str, Callable[[Axes], None]] = {
+        "Clean": partial(draw_logmel, logmel=clean, seconds=seconds, limits=limits)
+    }
+    if not np.array_equal(clean, noisy):
+        views["With noise: what is given"] = draw_noisy
+    views[f"Visible patches ({np.mean(~is_masked):.0%} of {is_masked.size})"] = draw_visible
+    pictures = tuple(Picture(title, draw, f"Log-mel of {name}. {title}.") for title, draw in views.items())
+    return ClipPictures(name, (Strip("", pictures),))
+
+
+def checkpoint_pictures(
+    folder: Path, recipe: Recipe, sounds: Sequence[Sound], host: PluginHost
+) -> CheckpointPictures:
+    """Pictures of the sounds at the run's start and at its checkpoints, at most `MOST_CHECKPOINTS`, evenly spread.
+
+    Reconstructions and their errors, where the method gives them; otherwise what a patch attends to. A checkpoint that
+    cannot be read is named in the notes.
+    """
+    kept = CheckpointFolder(folder / "checkpoints")
+    steps = kept.steps()
+    files = {f"Step {step:,}": kept.file(step) for step in spread(steps, MOST_CHECKPOINTS)}
+    notes = [_kept(steps, recipe)]
+    if not host.component("method", recipe.model.method.name).reconstructs:
+        encoders = {title: partial(load_encoder, file) for title, file in files.items()}
+        maps = seen_by(
+            {"Start": partial(first_encoder, recipe, host), **encoders},
+            lambda encoder: [attention_maps(encoder, sound)[0] for sound in sounds],
+            notes,
+        )
+        return CheckpointPictures(False, [attention_clip(of) for of in maps], notes)
+    masks = [PatchMask("random", ratio=recipe.model.mask_ratio, seed=number) for number in range(len(sounds))]
+    models = {title: partial(load_reconstructor, file, host) for title, file in files.items()}
+    made = seen_by(
+        {"Start": partial(first_reconstructor, recipe, host), **models},
+        lambda model: [model.reconstruct(sound, mask) for sound, mask in zip(sounds, masks, strict=True)],
+        notes,
+    )
+    return CheckpointPictures(True, reconstructed_clips(made), notes)
+
+
+def spread(steps: Sequence[int], most: int) -> list[int]:
+    """At most `most` (2 or more) of the steps, evenly spread over them, with the first and the last."""
+    if len(steps) <= most:
+        return list(steps)
+    return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
+
+
+def _kept(steps: Sequence[int], recipe: Recipe) -> str:
+    if not steps:
+        return "The run's folder has no checkpoints."
+    train = recipe.train
+    every = "" if train.keep_every is None else f" and those at multiples of step {train.keep_every:,}"
+    shown = f", of which {MOST_CHECKPOINTS} are shown" if len(steps) > MOST_CHECKPOINTS else ""
+    return (
+        f"Checkpoints in the run's folder: {len(steps):,}{shown}. The recipe keeps the last {train.keep_last}{every}; "
+        "train.keep_every keeps more on the way."
+    )
+
+
+def seen_by(
+    states: Mapping[str, Callable[[], Model]], view: Callable[[Model], list[View]], notes: list[str]
+) -> list[dict[str, View]]:
+    """Each clip as the states of the model see it, loaded one at a time; what cannot be read gets a note."""
+    seen: dict[str, list[View]] = {}
+    for title, load in states.items():
+        try:
+            seen[title] = view(load())
+        except (M2dxError, OSError) as error:
+            notes.append(f"{title} is not shown: {error}")
+    return [dict(zip(seen, views, strict=True)) for views in zip(*seen.values(), strict=True)]
+
+
+def _first_model(recipe: Recipe, host: PluginHost) -> MaskedModel:
+    """The model as the run began: weights from the seed, or those of `init_from`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = build_masked_model(recipe.audio, recipe.model, host, with_tokens=False)
+    if recipe.init_from is not None:
+        load_initial_weights(model, read_weights(recipe.init_from, whole=True), recipe.audio)
+    return model.eval()
+
+
+def first_encoder(recipe: Recipe, host: PluginHost) -> AudioEncoder:
+    """The encoder that a run of a resolved recipe begins with."""
+    online, data = encoder_of(_first_model(recipe, host)), recorded_statistics(recipe)
+    return AudioEncoder(online, build_logmel(recipe.audio), mean=data.mean, std=data.std).eval()
+
+
+def first_reconstructor(recipe: Recipe, host: PluginHost) -> Reconstructor:
+    """The model, of a method that reconstructs, that a run of a resolved recipe begins with."""
+    model, data = _first_model(recipe, host), recorded_statistics(recipe)
+    short_clips = recipe.data.short_clips
+    return Reconstructor(model, build_logmel(recipe.audio), data.mean, data.std, short_clips=short_clips)
+
+
+def attention_clip(maps: Mapping[str, AttentionMap]) -> ClipPictures:
+    """A clip, and what its loudest patch attends to in each state; states by title."""
+    item = next(iter(maps.values()))
+    pictures = []
+    for title, of in maps.items():
+        strongest = float(of.weights.max())
+        f, t = (int(index) for index in np.unravel_index(of.weights.argmax(), of.weights.shape))
+        told = (
+            f"{title}: attention of the patch (frequency {of.point[0]}, time {of.point[1]}) of {of.name}; it is "
+            f"strongest, {strongest:.1%}, to the patch ({f}, {t})."
+        )
+        pictures.append(
+            Picture(f"{title}: up to {strongest:.1%}", partial(draw_attention_over, item=of), told)
+        )
+    original = logmel_picture("Log-mel", item.logmel, item.seconds, name=item.name)
+    return ClipPictures(
+        item.name, (Strip("", (original,)), Strip("Attention of the framed patch", tuple(pictures)))
+    )
+
+
+def draw_attention_over(axes: Axes, item: AttentionMap) -> None:
+    """The log-mel of a sound in grey, with more colour where the framed patch attends more."""
+    limits, mels = limits_of(item.logmel), len(item.logmel)
+    draw_grid_image(axes, item.logmel, seconds=item.seconds, mels=mels, limits=limits, colours="Greys")
+    shade_patches(axes, SHADE * item.weights / max(float(item.weights.max()), 1e-12), colour=ACCENT)
+    outline_point(axes, item)
+
+
+def reconstructed_clips(clips: Sequence[Mapping[str, Reconstruction]]) -> list[ClipPictures]:
+    """Input, visible patches, reconstruction and error of each clip in each state; states by title."""
+    if not clips:
+        return []
+    most = highest_error([item for items in clips for item in items.values()])
+    return [_reconstructed_clip(items, most) for items in clips]
+
+
+def _reconstructed_clip(items: Mapping[str, Reconstruction], most: float) -> ClipPictures:
+    first = next(iter(items.values()))
+    limits, share = limits_of(first.logmel), float(np.mean(~first.is_masked))
+
+    def draw_visible(axes: Axes) -> None:
+        draw_logmel(axes, first.logmel, seconds=first.seconds)
+        cover_patches(axes, first.is_masked)
+
+    inputs = (
+        logmel_picture("Log-mel", first.logmel, first.seconds, name=first.name),
+        Picture(
+            f"Visible: {share:.0%}",
+            draw_visible,
+            f"The {share:.0%} of the patches of {first.name} that the model sees; the others are grey.",
+        ),
+    )
+    results = [
+        Picture(
+            title,
+            partial(draw_result, item=item, limits=limits),
+            f"{title}: reconstruction of {item.name}, visible patches as they are.",
+        )
+        for title, item in items.items()
+    ]
+    errors = [
+        Picture(
+            f"{title}: MSE {item.masked_mse:.3f}",
+            partial(draw_error, item=item, most=most),
+            f"{title}: error of the reconstruction of {item.name}; mean square {item.masked_mse:.3f} where masked.",
+        )
+        for title, item in items.items()
+    ]
+    return ClipPictures(
+        first.name,
+        (
+            Strip("", inputs),
+            Strip("Reconstruction", tuple(results)),
+            Strip("Error (darker: larger)", tuple(errors)),
+        ),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -12,9 +13,8 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from m2dx.contract.components import Mask, MaskedModel
 from m2dx.contract.errors import CheckpointError
@@ -31,19 +31,21 @@ from m2dx.model.views import ViewMaker
 from m2dx.model.vit import encoder_of
 from m2dx.recipe.schema import ModelSection
 from m2dx.report.masks import PatchMask
-from m2dx.report.sounds import Sound
+from m2dx.report.sounds import Sound, griffin_lim
 from m2dx.report.style import (
     INK,
     LABEL_SIZE,
+    Picture,
     draw_grid_image,
     draw_logmel,
-    label_axes,
     limits_of,
+    logmel_picture,
+    numbered,
     outline_patches,
-    set_title,
+    panel_figure,
 )
 
-PANEL_INCHES = (3.0, 1.35)
+PANEL_INCHES = (3.0, 1.5)
 MOST_IN_A_ROW = 3
 """Reconstructions beside each other, at most; more go on in the next row."""
 
@@ -62,9 +64,8 @@ class Reconstruction:
     result: NDArray[np.float32]  # (M, L): visible patches as they are, masked ones as predicted
     is_masked: NDArray[np.bool_]  # (F, T)
     seconds: float
-    own_scale: bool = (
-        False  # the model leaves out each patch's mean and spread: the input's own were put back
-    )
+    own_scale: bool = False
+    """The model leaves out each patch's mean and spread: the input's own were put back."""
 
     @property
     def error(self) -> NDArray[np.float32]:
@@ -80,51 +81,51 @@ class Reconstruction:
     @property
     def masked_mse(self) -> float:
         """Mean squared error over the masked patches: the model's loss."""
-        patch = (
-            self.logmel.shape[0] // self.is_masked.shape[0],
-            self.logmel.shape[1] // self.is_masked.shape[1],
-        )
-        masked = np.kron(self.is_masked, np.ones(patch, dtype=np.bool_))
+        (mels, frames), (freq, time) = self.logmel.shape, self.is_masked.shape
+        masked = np.kron(self.is_masked, np.ones((mels // freq, frames // time), dtype=np.bool_))
         return float(np.square(self.error[masked], dtype=np.float64).mean())
 
 
-class Reconstructor(nn.Module):
-    """An MSM-MAE with its decoder, its log-mel transform and statistics: from sounds to reconstructions.
+@dataclass(eq=False)
+class Reconstructor:
+    """An MSM-MAE with its decoder, its log-mel transform and statistics: from sounds to reconstructions."""
 
-    Attributes: `sample_rate` (Hz, of the audio it wants), `num_samples` (length of its input), `grid` (F, T),
-    `mask_ratio` (of its training).
-    """
-
-    def __init__(
-        self,
-        model: MaskedModel,
-        logmel: LogMel,
-        *,
-        mean: float,
-        std: float,
-        mask_ratio: float = 0.75,
-        short_clips: Literal["pad", "repeat"] = "pad",
-    ) -> None:
-        """`mask_ratio`: that of the training; `short_clips`: shorter sounds are filled up with silence, or repeated."""
-        super().__init__()
-        self.model, self.logmel, self.mean, self.std = model, logmel, mean, std
-        self.mask_ratio, self.short_clips = mask_ratio, short_clips
-        self.sample_rate = logmel.sample_rate
-        self.patches = encoder_of(model).grid
-        self.num_samples = self.patches.input_size[1] * logmel.hop_length
-        self.grid = self.patches.shape
+    model: MaskedModel
+    logmel: LogMel
+    mean: float
+    std: float
+    mask_ratio: float = 0.75  # of its training
+    short_clips: Literal["pad", "repeat"] = "pad"  # shorter sounds are filled up with silence, or repeated
 
     @classmethod
     def of(cls, model: MultiTask, *, short_clips: Literal["pad", "repeat"] = "pad") -> Reconstructor | None:
         """That of a model in training, which it shares; None: it has no decoder, as M2D, or works on images."""
-        views = model.views
-        if not model.masked_model.reconstructs or not isinstance(views, ViewMaker):
+        views, masked_model = model.views, model.masked_model
+        if not masked_model.reconstructs or not isinstance(views, ViewMaker):
             return None
+        ratio = 1 - model.num_visible / encoder_of(masked_model).grid.num_patches
         mean, std = views.statistics.mean, views.statistics.std
-        ratio = 1 - model.num_visible / encoder_of(model.masked_model).grid.num_patches
-        return cls(
-            model.masked_model, views.logmel, mean=mean, std=std, mask_ratio=ratio, short_clips=short_clips
-        )
+        return cls(masked_model, views.logmel, mean, std, ratio, short_clips)
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz, of the audio it wants."""
+        return self.logmel.sample_rate
+
+    @property
+    def patches(self) -> PatchGrid:
+        """The patches of its input."""
+        return encoder_of(self.model).grid
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches along frequency and time, (F, T)."""
+        return self.patches.shape
+
+    @property
+    def num_samples(self) -> int:
+        """Length of its input."""
+        return self.patches.input_size[1] * self.logmel.hop_length
 
     def standard_logmel(self, sounds: Sequence[Sound]) -> Tensor:
         """The standardised log-mels (B, 1, M, L) of the beginnings of sounds, filled up where they are shorter."""
@@ -135,6 +136,10 @@ class Reconstructor(nn.Module):
         device = next(self.model.parameters()).device
         logmel: Tensor = self.logmel.crop(torch.from_numpy(np.stack(wavs)).to(device))
         return (logmel - self.mean) / self.std
+
+    def wav(self, logmel: NDArray[np.float32]) -> Tensor:
+        """(N,) samples of a standardised log-mel (M, L); N = L x hop_length. The same each time."""
+        return griffin_lim(self.logmel, (torch.from_numpy(logmel) * self.std + self.mean).exp())
 
     @torch.no_grad()
     def predict(self, logmel: Tensor, is_masked: NDArray[np.bool_]) -> Tensor:
@@ -147,13 +152,12 @@ class Reconstructor(nn.Module):
         ids = masked.to(torch.uint8).argsort(stable=True).expand(len(logmel), -1)  # visible ones first
         with evaluating(self.model):
             output = self.model(logmel, Mask(ids, int((~masked).sum())), with_tokens=False)
-        grid = self.patches
-        values = patchify(logmel, grid.patch_size).float()  # (B, P, patch values)
+        values = patchify(logmel, self.patches.patch_size).float()  # (B, P, patch values)
         predicted = output.prediction.float()
         if self.model.standardise_target:
             scale = (values.var(dim=-1, keepdim=True) + 1e-6).sqrt()  # undoes m2dx.model.losses.standardise
             predicted = predicted * scale + values.mean(dim=-1, keepdim=True)
-        return unpatchify(torch.where(masked[:, None], predicted, values), grid)
+        return unpatchify(torch.where(masked[:, None], predicted, values), self.patches)
 
     def reconstruct(self, sound: Sound, mask: PatchMask, *, title: str | None = None) -> Reconstruction:
         """The beginning of a sound, reconstructed from the patches that the mask leaves visible; see `predict`."""
@@ -208,14 +212,9 @@ def load_reconstructor(path: str | Path, host: PluginHost | None = None) -> Reco
         model.load_state_dict(weights.tensors)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: the weights do not fit: {error}") from error
-    return Reconstructor(
-        model,
-        build_logmel(config.audio),
-        mean=config.mean,
-        std=config.std,
-        mask_ratio=section.mask_ratio,
-        short_clips=recipe["data"]["short_clips"],
-    ).eval()
+    short_clips = recipe["data"]["short_clips"]
+    logmel = build_logmel(config.audio)
+    return Reconstructor(model.eval(), logmel, config.mean, config.std, section.mask_ratio, short_clips)
 
 
 def reconstruction_figure(
@@ -236,19 +235,10 @@ def reconstructions(
     model: Reconstructor, sounds: Sequence[Sound], masks: Sequence[PatchMask]
 ) -> list[list[Reconstruction]]:
     """Each sound under each mask, with titles for a picture."""
-    titles = mask_titles(masks, model.grid)
+    titles = numbered([mask.title(model.grid) for mask in masks], ", attempt {}")
     return [
         [model.reconstruct(sound, mask, title=title) for mask, title in zip(masks, titles, strict=True)]
         for sound in sounds
-    ]
-
-
-def mask_titles(masks: Sequence[PatchMask], grid: tuple[int, int]) -> list[str]:
-    """What each mask is called over a grid (F, T); those of one name are numbered as attempts."""
-    names = [mask.title(grid) for mask in masks]
-    return [
-        f"{name}, attempt {names[: i + 1].count(name)}" if names.count(name) > 1 else name
-        for i, name in enumerate(names)
     ]
 
 
@@ -261,32 +251,32 @@ def draw_reconstructions(blocks: Sequence[Sequence[Reconstruction]], *, outline:
     """
     if not blocks or not all(blocks):
         raise ValueError("a figure needs at least one reconstruction of each sound")
-    longest = max(len(block) for block in blocks)
-    columns = 3 if longest == 1 else 1 + min(longest, MOST_IN_A_ROW)
-    rows = len(blocks) if longest == 1 else sum(2 * -(-len(block) // MOST_IN_A_ROW) for block in blocks)
-    figure = Figure(figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.6), layout="constrained")
-    grid = figure.add_gridspec(rows, columns)
-    most = highest_error(list(chain(*blocks)))
-    row, drawn = 0, []
+    items = list(chain(*blocks))
+    most = highest_error(items)
+    rows: list[list[Picture | None]] = []
     for block in blocks:
-        input_axes = figure.add_subplot(grid[row, 0])
-        draw_logmel(input_axes, block[0].logmel, seconds=block[0].seconds)
-        set_title(input_axes, block[0].name)
-        drawn.append(input_axes)
-        for number, item in enumerate(block):
-            line = row + 2 * (number // MOST_IN_A_ROW)
-            column = 1 + number % MOST_IN_A_ROW
-            below = (line, 2) if longest == 1 else (line + 1, column)
-            result_axes = figure.add_subplot(grid[line, column])
-            draw_result(result_axes, item, limits=limits_of(block[0].logmel), outline=outline)
-            set_title(result_axes, item.title)
-            error_axes = figure.add_subplot(grid[below])
-            errors = draw_error(error_axes, item, most=most)
-            set_title(error_axes, error_title(item))
-            drawn += [result_axes, error_axes]
-        row += 1 if longest == 1 else 2 * -(-len(block) // MOST_IN_A_ROW)
-    _label_edges(drawn)
-    _key(figure, errors, drawn, rows=rows, own_scale=any(item.own_scale for item in chain(*blocks)))
+        limits = limits_of(block[0].logmel)
+        results = [
+            Picture(item.title, partial(draw_result, item=item, limits=limits, outline=outline))
+            for item in block
+        ]
+        errors = [
+            Picture(
+                f"error: MSE {item.mse:.3f}, masked {item.masked_mse:.3f}",
+                partial(draw_error, item=item, most=most),
+            )
+            for item in block
+        ]
+        first: Picture | None = logmel_picture(block[0].name, block[0].logmel, block[0].seconds)
+        if len(items) == len(blocks):
+            rows.append([first, *results, *errors])
+            continue
+        for start in range(0, len(block), MOST_IN_A_ROW):
+            part = slice(start, start + MOST_IN_A_ROW)
+            rows += [[first, *results[part]], [None, *errors[part]]]
+            first = None
+    figure = panel_figure(rows, inches=PANEL_INCHES)
+    _key(figure, rows=len(rows), own_scale=any(item.own_scale for item in items))
     return figure
 
 
@@ -299,41 +289,26 @@ def draw_result(
     axes: Axes, item: Reconstruction, *, limits: tuple[float, float], outline: bool = False
 ) -> None:
     """A reconstruction with the colours of its input's range; `outline`: visible patches are outlined in white."""
-    mels = len(item.logmel)
     draw_logmel(axes, item.result, seconds=item.seconds, limits=limits)
     if outline:
-        width = min(0.9, 40.0 / max(item.is_masked.shape))
-        outline_patches(axes, ~item.is_masked, seconds=item.seconds, mels=mels, colour="white", width=width)
+        outline_patches(
+            axes, ~item.is_masked, colour="white", width=min(0.9, 40.0 / max(item.is_masked.shape))
+        )
 
 
-def draw_error(axes: Axes, item: Reconstruction, *, most: float) -> AxesImage:
+def draw_error(axes: Axes, item: Reconstruction, *, most: float) -> None:
     """The error of a reconstruction, darker for more, up to `most`."""
-    image = draw_grid_image(
-        axes, item.error, seconds=item.seconds, mels=len(item.logmel), limits=(0.0, most), colours="Greys"
-    )
+    mels = len(item.logmel)
+    draw_grid_image(axes, item.error, seconds=item.seconds, mels=mels, limits=(0.0, most), colours="Greys")
     axes.spines[:].set(visible=True, color=INK, alpha=0.25, linewidth=0.6)  # white ends somewhere
-    return image
 
 
-def error_title(item: Reconstruction) -> str:
-    """The errors as a picture prints them: over the whole spectrogram, and over what had to be reconstructed."""
-    return f"error: MSE {item.mse:.3f}, masked {item.masked_mse:.3f}"
-
-
-def _label_edges(drawn: Sequence[Axes]) -> None:
-    """Axis names in the first column and the last row; in between they would push the panels apart."""
-    places = [axes.get_subplotspec() for axes in drawn]
-    last = max(place.rowspan.start for place in places if place is not None)
-    for axes, place in zip(drawn, places, strict=True):
-        assert place is not None
-        label_axes(axes, left=place.colspan.start == 0, bottom=place.rowspan.start == last)
-
-
-def _key(figure: Figure, errors: AxesImage, drawn: Sequence[Axes], *, rows: int, own_scale: bool) -> None:
-    """The scale of errors, and what a reader has to know of the reconstructions."""
+def _key(figure: Figure, *, rows: int, own_scale: bool) -> None:
+    """The scale of errors, which the last panel has, and what a reader has to know of the reconstructions."""
+    panels = list(figure.axes)
     bar = figure.colorbar(
-        errors, ax=list(drawn), location="right", shrink=0.9 if rows == 1 else 0.6, aspect=12 * rows, pad=0.01,
-        extend="max",
+        panels[-1].images[0], ax=panels, location="right", shrink=0.9 if rows == 1 else 0.6, aspect=12 * rows,
+        pad=0.01, extend="max",
     )  # fmt: skip
     bar.set_label("error (std of log-mels)", fontsize=LABEL_SIZE, color=INK)
     bar.ax.tick_params(labelsize=LABEL_SIZE, colors=INK)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from m2dx.contract.components import Score
@@ -47,27 +46,22 @@ def step_table(scores: Sequence[StepScore]) -> ResultTable:
     return ResultTable("", "Step", (), tuple(map("\n".join, columns)), (Group("", tuple(rows)),))
 
 
-def score_details(scores: Sequence[Score]) -> list[tuple[str, ...]]:
-    """Encoder, task, protocol, values and details of each score."""
-    return [_details(score) for score in scores]
-
-
 def verdict(scores: Sequence[Score]) -> str:
     """In words, where the pre-trained encoder is ahead of all baselines; empty without scores."""
     by_encoder, columns = _by_encoder(scores)
-    own = by_encoder.get(PRETRAINED, {})
-    others = [row for encoder, row in by_encoder.items() if encoder != PRETRAINED]
-    compared = [c for c in columns if c in own and any(c in row for row in others)]
+    own = by_encoder.pop(PRETRAINED, {})
+    rivals = {
+        c: found for c in columns if c in own and (found := [r[c] for r in by_encoder.values() if c in r])
+    }
     if not columns:
         return ""
-    if not compared:
+    if not rivals:
         return "No baseline was measured beside it, so these scores cannot be judged."
-    rivals = {c: [row[c] for row in others if c in row] for c in compared}
-    ahead = [c for c in compared if all(own[c].mean > rival.mean for rival in rivals[c])]
-    text = f"The pre-trained encoder is ahead of every baseline in {len(ahead)} of {len(compared)} columns"
+    ahead = [c for c in rivals if all(own[c].mean > rival.mean for rival in rivals[c])]
+    text = f"The pre-trained encoder is ahead of every baseline in {len(ahead)} of {len(rivals)} columns"
     if not ahead:
         return f"{text}."
-    if all(score.ci95 is not None for c in compared for score in (own[c], *rivals[c])):
+    if all(score.ci95 is not None for c in rivals for score in (own[c], *rivals[c])):
         apart = [c for c in ahead if all(_is_apart(own[c], rival) for rival in rivals[c])]
         return f"{text}, in {len(apart)} of them with intervals that do not overlap."
     return f"{text}; some have a single value and so no interval, which leaves chance open."
@@ -89,16 +83,10 @@ def encoder_title(encoder: str) -> str:
 
 
 def _by_encoder(scores: Sequence[Score]) -> tuple[dict[str, dict[Column, Score]], list[Column]]:
+    """The scores of each encoder by column, and the columns, those of a task together."""
     rows: dict[str, dict[Column, Score]] = {}
-    by_task: dict[str, dict[Column, None]] = {}
+    tasks = list(dict.fromkeys(score.task for score in scores))
     for score in scores:
-        column = (score.task, score.protocol, score.metric)
-        by_task.setdefault(score.task, {})[column] = None
-        rows.setdefault(score.encoder, {})[column] = score
-    return rows, [column for columns in by_task.values() for column in columns]
-
-
-def _details(score: Score) -> tuple[str, ...]:
-    values = ", ".join(f"{100 * value:.1f}" for value in score.values)
-    details = json.dumps(dict(score.details), default=str, ensure_ascii=False) if score.details else ""
-    return (encoder_title(score.encoder), score.task, f"{score.protocol} ({score.metric})", values, details)
+        rows.setdefault(score.encoder, {})[score.task, score.protocol, score.metric] = score
+    columns = dict.fromkeys(column for row in rows.values() for column in row)
+    return rows, sorted(columns, key=lambda column: tasks.index(column[0]))

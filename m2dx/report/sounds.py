@@ -1,15 +1,24 @@
-"""The sounds that pictures are made of."""
+"""Sounds for pictures, read from files, and sounds of log-mel spectrograms.
+
+The phase, which a spectrogram lacks, is estimated by Griffin and Lim's method.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import soundfile
 import torch
+import torchaudio
 from torch import Tensor
 
 from m2dx.contract.errors import AudioError
+from m2dx.data.logmel import LogMel
 from m2dx.data.reading import read_wav
+
+MEL_STEPS, PHASE_STEPS = 200, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,3 +40,49 @@ def read_sound(path: Path | str, sample_rate: int, *, start: float = 0.0) -> Sou
         return Sound(path.name, torch.from_numpy(read_wav(path, start=start, sample_rate=sample_rate)))
     except AudioError as error:
         raise AudioError(f"{path}: {error}") from error
+
+
+def griffin_lim(logmel: LogMel, mel_power: Tensor, *, seed: int = 0) -> Tensor:
+    """Samples (L x hop_length,) whose mel power spectrogram is about `mel_power` (M, L); first phases by seed."""
+    mel_power = torch.cat([mel_power, mel_power[:, -1:]], dim=1)  # centred frames: one more than hops
+    spectrum = mel_to_linear(mel_power, logmel.filters.cpu())
+    samples = (mel_power.shape[1] - 1) * logmel.hop_length
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wav: Tensor = torchaudio.functional.griffinlim(
+            spectrum,
+            window=logmel.window.cpu(),
+            n_fft=logmel.n_fft,
+            hop_length=logmel.hop_length,
+            win_length=logmel.win_length,
+            power=2.0,
+            n_iter=PHASE_STEPS,
+            momentum=0.99,
+            length=samples,
+            rand_init=True,
+        )
+    return wav
+
+
+def mel_to_linear(mel_power: Tensor, filters: Tensor) -> Tensor:
+    """A power spectrogram (n_fft/2+1, L), not negative, with about the mel power (M, L) under filters (n_fft/2+1, M).
+
+    There are more bins than bands: of all solutions it is the one that multiplicative least-squares steps reach from
+    each band's power spread over its bins.
+    """
+    weights = filters / filters.sum(dim=0).clamp_min(1e-12)
+    linear = (weights @ mel_power).clamp_min(1e-12)
+    wanted = filters @ mel_power
+    for _ in range(MEL_STEPS):
+        linear = linear * wanted / (filters @ (filters.mT @ linear)).clamp_min(1e-20)
+    return linear
+
+
+def write_wav(path: Path, wav: Tensor, sample_rate: int) -> Path:
+    """Writes a 16-bit WAV file, turned down where it is louder than full scale; AudioError where that fails."""
+    samples = wav.numpy()
+    try:
+        soundfile.write(path, samples / max(1.0, float(np.abs(samples).max())), sample_rate, subtype="PCM_16")
+    except (OSError, soundfile.SoundFileError) as error:
+        raise AudioError(f"{path} could not be written: {error}") from error
+    return path

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
@@ -15,10 +19,45 @@ from numpy.typing import NDArray
 INK = "#1f2933"
 ACCENT = "#2f81c4"  # readable on white and on black
 MASKED = "#8b9096"
-LOGMEL_COLOURS = "magma"
 TITLE_SIZE, LABEL_SIZE = 9, 8
 LONGEST_TITLE = 43  # characters
 TICKS = (1, 2, 5, 10)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A title, what draws on axes, and a text for those who can't see it."""
+
+    title: str
+    draw: Callable[[Axes], object]
+    label: str = ""
+
+
+def panel_figure(
+    rows: Sequence[Sequence[Picture | None]],
+    *,
+    inches: tuple[float, float],
+    longest: int = LONGEST_TITLE,
+    weight: Literal["normal", "bold"] = "normal",
+) -> Figure:
+    """A figure of pictures in rows, each of a size, under their titles; None leaves a place free.
+
+    Spectrograms have the names of their axes at the left and bottom edge only: in between they would push the panels
+    apart.
+    """
+    columns = max(map(len, rows))
+    figure = Figure(figsize=(inches[0] * columns, inches[1] * len(rows)), layout="constrained")
+    grid = figure.add_gridspec(len(rows), columns)
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            if picture is None:
+                continue
+            axes = figure.add_subplot(grid[row, column])
+            picture.draw(axes)
+            set_title(axes, picture.title, longest=longest, weight=weight)
+            if axes.images:
+                label_axes(axes, left=column == 0, bottom=row == len(rows) - 1)
+    return figure
 
 
 def draw_grid_image(
@@ -28,9 +67,9 @@ def draw_grid_image(
     seconds: float,
     mels: int,
     limits: tuple[float, float],
-    colours: str = LOGMEL_COLOURS,
+    colours: str = "magma",
 ) -> AxesImage:
-    """Values, or colours, over (mels or patches, time), on axes in seconds and mel bands, low frequencies below."""
+    """Values over (mels or patches, time), on axes in seconds and mel bands, low frequencies below."""
     image = axes.imshow(
         values, origin="lower", aspect="auto", interpolation="none", extent=(0.0, seconds, 0.0, float(mels)),
         cmap=colours, vmin=limits[0], vmax=limits[1],
@@ -53,48 +92,53 @@ def draw_logmel(
     draw_grid_image(axes, logmel, seconds=seconds, mels=len(logmel), limits=limits or limits_of(logmel))
 
 
+def logmel_picture(title: str, logmel: NDArray[np.floating], seconds: float, *, name: str = "") -> Picture:
+    """The log-mel (M, L) of a sound; `name` where it is not the title."""
+    label = f"Log-mel of {name or title}, {seconds:.3g} s."
+    return Picture(title, partial(draw_logmel, logmel=logmel, seconds=seconds), label)
+
+
 def limits_of(logmel: NDArray[np.floating]) -> tuple[float, float]:
     """The range of colours for a log-mel: its extremes without a few outliers; never empty."""
     low, high = np.percentile(logmel, [1.0, 99.7])
     return float(low), float(high) if high > low else float(low) + 1.0
 
 
-def outline_patches(
-    axes: Axes, chosen: NDArray[np.bool_], *, seconds: float, mels: int, colour: str, width: float
-) -> None:
-    """Outlines the chosen patches of a grid (F, T), each with a square of its own."""
-    high, wide = mels / chosen.shape[0], seconds / chosen.shape[1]
-    squares = [
-        [(t * wide, f * high), ((t + 1) * wide, f * high), ((t + 1) * wide, (f + 1) * high),
-         (t * wide, (f + 1) * high), (t * wide, f * high)]
-        for f, t in np.argwhere(chosen)
-    ]  # fmt: skip
-    axes.add_collection(LineCollection(squares, colors=colour, linewidths=width))
-    axes.set(xlim=(0.0, seconds), ylim=(0.0, mels))
+def outline_patches(axes: Axes, chosen: NDArray[np.bool_], *, colour: str, width: float) -> None:
+    """Outlines the chosen patches of a grid (F, T) over the image on the axes, each with a square of its own."""
+    _, seconds, _, mels = axes.images[0].get_extent()
+    corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)])
+    squares = (
+        (np.argwhere(chosen)[:, None, ::-1] + corners) / chosen.shape[::-1] * (seconds, mels)
+    )  # (n, 5, 2)
+    axes.add_collection(LineCollection(list(squares), colors=colour, linewidths=width), autolim=False)
 
 
-def cover_patches(axes: Axes, chosen: NDArray[np.bool_], *, seconds: float, mels: int) -> None:
-    """Hides the chosen patches of a grid (F, T) in grey, with thin lines between all patches."""
-    grey = np.zeros((*chosen.shape, 4))
-    grey[chosen] = to_rgba(MASKED)
-    axes.imshow(
-        grey, origin="lower", aspect="auto", interpolation="none", extent=(0.0, seconds, 0.0, float(mels))
-    )
+def shade_patches(axes: Axes, shares: NDArray[np.generic], *, colour: str) -> None:
+    """Hides the patches of a grid (F, T) of the image on the axes behind a colour: not at all (0) to wholly (1)."""
+    shades = np.full((*shares.shape, 4), to_rgba(colour))
+    shades[..., 3] = shares
+    left, right, bottom, top = axes.images[0].get_extent()
+    extent = (left, right, bottom, top)
+    axes.imshow(shades, origin="lower", aspect="auto", interpolation="none", extent=extent)
+
+
+def cover_patches(axes: Axes, chosen: NDArray[np.bool_]) -> None:
+    """Hides the chosen patches of a grid (F, T) of the image on the axes in grey, with thin lines between all."""
+    _, seconds, _, mels = axes.images[0].get_extent()
+    shade_patches(axes, chosen, colour=MASKED)
     # Patches of two frames are a pixel wide: their outline must not cover them.
-    width = min(0.45, 30.0 / max(chosen.shape))
-    lines = [[(0.0, y), (seconds, y)] for y in np.linspace(0.0, mels, chosen.shape[0] + 1)]
-    lines += [[(x, 0.0), (x, mels)] for x in np.linspace(0.0, seconds, chosen.shape[1] + 1)]
-    axes.add_collection(LineCollection(lines, colors="white", alpha=0.55, linewidths=width))
+    looks = {"colors": "white", "alpha": 0.55, "linewidths": min(0.45, 30.0 / max(chosen.shape))}
+    axes.hlines(np.linspace(0.0, mels, chosen.shape[0] + 1), 0.0, seconds, **looks)
+    axes.vlines(np.linspace(0.0, seconds, chosen.shape[1] + 1), 0.0, mels, **looks)
     axes.set(xlim=(0.0, seconds), ylim=(0.0, mels))
 
 
-def label_axes(axes: Axes, *, left: bool = True, bottom: bool = True) -> None:
-    """Names the axes of a spectrogram at the left and bottom edge of a figure, and hides the numbers elsewhere."""
+def label_axes(axes: Axes, *, left: bool, bottom: bool) -> None:
+    """Names the axes of a spectrogram, and hides the numbers of one without a name."""
     axes.tick_params(labelleft=left, labelbottom=bottom, left=left, bottom=bottom)
-    if left:
-        axes.set_ylabel("mel band", fontsize=LABEL_SIZE, color=INK)
-    if bottom:
-        axes.set_xlabel("seconds", fontsize=LABEL_SIZE, color=INK)
+    axes.set_ylabel("mel band" if left else "", fontsize=LABEL_SIZE, color=INK)
+    axes.set_xlabel("seconds" if bottom else "", fontsize=LABEL_SIZE, color=INK)
 
 
 def set_title(
@@ -105,6 +149,14 @@ def set_title(
         half = (longest - 1) // 2
         title = f"{title[:half]}…{title[-half:]}"
     axes.set_title(title, loc="left", fontsize=TITLE_SIZE, fontweight=weight, color=INK, parse_math=False)
+
+
+def numbered(names: Sequence[str], form: str) -> list[str]:
+    """The names, with their number in `form` behind those that come several times."""
+    return [
+        name + form.format(names[: i + 1].count(name)) if names.count(name) > 1 else name
+        for i, name in enumerate(names)
+    ]
 
 
 def frame_curves(axes: Axes) -> None:

@@ -8,12 +8,9 @@ from html.parser import HTMLParser
 import numpy as np
 
 from m2dx.contract.components import Score
-from m2dx.report.checkpoints import CheckpointPictures, ClipPictures, Picture, Strip
-from m2dx.report.examples import MaskedExample
 from m2dx.report.page import write_report
-from m2dx.report.panels import strip_svg
-from m2dx.report.pictures import RunPictures
-from m2dx.report.style import draw_logmel
+from m2dx.report.pictures import CheckpointPictures, ClipPictures, RunPictures, Strip, example_pictures
+from m2dx.report.style import Picture, draw_logmel
 from m2dx.results.scores import write_scores
 
 VOID = {"meta", "br", "link", "img", "wbr"}
@@ -73,26 +70,24 @@ class Page(HTMLParser):
         return found
 
 
+RNG = np.random.default_rng(0)
+CLEAN, NOISE = RNG.normal(size=(8, 12)), RNG.normal(size=(8, 12))
+IS_MASKED = np.array([[True, False, True], [True, True, False]])
+
+
 def masked_example(name="a clip", *, noise=1.0):
-    rng = np.random.default_rng(0)
-    clean = rng.normal(size=(8, 12))
-    is_masked = np.array([[True, False, True], [True, True, False]])
-    return MaskedExample(name, clean, clean + noise * rng.normal(size=clean.shape), is_masked, 0.12)
+    return example_pictures(name, clean=CLEAN, noisy=CLEAN + noise * NOISE, is_masked=IS_MASKED, seconds=0.12)
 
 
 def some_pictures(name="a clip", *, states=("Start", "Step 1,000")):
     """A picture for each state, as those of checkpoints."""
     values = np.random.default_rng(1).normal(size=(80, 208))
     made = tuple(
-        Picture(
-            strip_svg(partial(draw_logmel, logmel=values, seconds=2.08), label=f"{state}: {name}."), state
-        )
+        Picture(state, partial(draw_logmel, logmel=values, seconds=2.08), f"{state}: {name}.")
         for state in states
     )
-    clip = ClipPictures(
-        name, inputs=made[:1], strips=(Strip("Features as colours", made), Strip("Attention", made))
-    )
-    return RunPictures([masked_example(name)], CheckpointPictures("m2d", (clip, clip), ("2 checkpoints.",)))
+    clip = ClipPictures(name, (Strip("", made[:1]), Strip("Reconstruction", made), Strip("Error", made)))
+    return RunPictures([masked_example(name)], CheckpointPictures(True, (clip, clip), ("2 checkpoints.",)))
 
 
 def entry(encoder, mean, *, ci95=0.01, task="instrument", protocol="linear"):

@@ -33,9 +33,10 @@ def metrics(count=60, *, method="m2d", task=False, scale=1.0):
             "step": step,
             "epoch": step / 100,
             "lr": 1e-3 * step,
-            "ema_decay": 0.999,
             "time": 1.7e9 + step,
         }
+        if method == "m2d":
+            line["ema_decay"] = 0.999
         line |= {f"loss_{method}": loss, "loss": loss + (0.5 if task else 0.0)}
         if task:
             line["loss_labels"] = 0.5

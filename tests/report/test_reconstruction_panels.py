@@ -5,7 +5,7 @@ import pytest
 from matplotlib.collections import LineCollection
 
 from m2dx.report import PatchMask, Reconstruction, draw_reconstructions, reconstruction_figure
-from m2dx.report.reconstruction import mask_titles
+from m2dx.report.style import numbered
 
 
 def item(title, *, seed=0, own_scale=False):
@@ -79,7 +79,7 @@ def test_the_reader_is_told_where_the_scale_is_the_inputs_own():
 
 def test_attempts_are_numbered():
     masks = [PatchMask(seed=0), PatchMask(seed=1), PatchMask("vertical")]
-    assert mask_titles(masks, (5, 19)) == [
+    assert numbered([mask.title((5, 19)) for mask in masks], ", attempt {}") == [
         "mask ratio 0.75, attempt 1",
         "mask ratio 0.75, attempt 2",
         "vertical",

@@ -8,7 +8,8 @@ import pytest
 from report_pages import page_of
 
 from m2dx.contract.components import Clip
-from m2dx.report.data_facts import HEADERS, changed_sets, describe_data, describe_set, fingerprint, hours_of
+from m2dx.report.facts import changed_sets
+from m2dx.results.provenance import HEADERS, describe_data, describe_set, fingerprint, hours_of
 from m2dx.results.run_summary import DataFacts, SetFacts, read_summary
 
 

@@ -5,14 +5,12 @@ import re
 import struct
 
 import numpy as np
-import pytest
 from matplotlib.figure import Figure
-from report_pages import masked_example
+from report_pages import CLEAN, IS_MASKED, NOISE, masked_example
 
 from m2dx.report.curves import RunCurves, curve, draw_metric, runs_figure, smooth
-from m2dx.report.examples import MaskedExample, draw_example
-from m2dx.report.panels import MOST_COLUMNS, panel_svg, strip_svg
-from m2dx.report.style import ACCENT, INK, draw_grid_image, draw_logmel, set_title
+from m2dx.report.saving import MOST_COLUMNS, panel_svg, strip_svg
+from m2dx.report.style import ACCENT, INK, Picture, draw_logmel, set_title, shade_patches
 
 
 def drawn(draw, *arguments):
@@ -51,7 +49,7 @@ def test_a_figure_has_a_panel_per_loss_the_total_first():
 def test_a_long_name_is_cut_in_a_title():
     axes = drawn(set_title, f"Task loss: {'x' * 100}")
     assert axes.get_title(loc="left") == f"Task loss: {'x' * 10}…{'x' * 21}"
-    svg = panel_svg(lambda axes: None, title=f"Task loss: {'x' * 100}", label="a")
+    svg = panel_svg(Picture(f"Task loss: {'x' * 100}", lambda axes: None))
     assert f">Task loss: {'x' * 4}…{'x' * 15}<" in svg
 
 
@@ -65,20 +63,21 @@ def test_a_long_run_draws_few_points():
 
 
 def test_an_example_has_three_views_and_its_masked_patches_are_grey():
-    example = masked_example()
-    assert example.views == ("clean", "noisy", "visible")
-    clean, noisy, visible = (drawn(draw_example, example, view) for view in example.views)
-    np.testing.assert_array_equal(image(clean), example.clean)
-    np.testing.assert_array_equal(image(noisy), example.noisy)
-    np.testing.assert_array_equal(image(visible), example.noisy)
-    np.testing.assert_array_equal(image(visible, 1)[..., 3] == 1.0, example.is_masked)
+    (strip,) = masked_example().strips
+    titles = ["Clean", "With noise: what is given", "Visible patches (33% of 6)"]
+    assert [picture.title for picture in strip.pictures] == titles
+    clean, noisy, visible = (drawn(picture.draw) for picture in strip.pictures)
+    np.testing.assert_array_equal(image(clean), CLEAN)
+    np.testing.assert_array_equal(image(noisy), CLEAN + NOISE)
+    np.testing.assert_array_equal(image(visible), CLEAN + NOISE)
+    np.testing.assert_array_equal(image(visible, 1)[..., 3] == 1.0, IS_MASKED)
     assert clean.images[0].get_clim() == noisy.images[0].get_clim()
     assert visible.images[1].get_extent() == [0.0, 0.12, 0.0, 8.0]
-    assert example.title("visible") == "Visible patches (33% of 6)"
 
 
 def test_an_example_without_noise_is_shown_once():
-    assert masked_example(noise=0.0).views == ("clean", "visible")
+    (strip,) = masked_example(noise=0.0).strips
+    assert [picture.title[:7] for picture in strip.pictures] == ["Clean", "Visible"]
 
 
 def test_low_frequencies_are_at_the_bottom():
@@ -88,37 +87,25 @@ def test_low_frequencies_are_at_the_bottom():
 
 def test_long_spectrograms_stay_small_on_the_page():
     values = np.random.default_rng(0).normal(size=(80, 3000))
-    svg = strip_svg(lambda axes: draw_logmel(axes, values, seconds=30.0), label="a")
-    (width, height) = size_of_png(svg)
+    svg = strip_svg(Picture("a", lambda axes: draw_logmel(axes, values, seconds=30.0)))
+    ((width, height),) = sizes_of_pngs(svg)
     assert width <= MOST_COLUMNS and height == 80 and len(svg) < 120_000
-    colours = np.random.default_rng(0).random((5, 400, 3))
-    svg = strip_svg(
-        lambda axes: draw_grid_image(axes, colours, seconds=1.0, mels=80, limits=(0.0, 1.0)), label="a"
-    )
-    assert size_of_png(svg) == (400, 5)
+
+    def draw(axes):
+        draw_logmel(axes, values[:, :10], seconds=1.0)
+        shade_patches(axes, np.ones((5, 400)), colour="black")
+
+    assert sizes_of_pngs(strip_svg(Picture("a", draw))) == [(10, 80), (400, 5)]
 
 
-def size_of_png(svg):
-    (data,) = re.findall(r'"data:image/png;base64,([^"]*)"', svg)
-    return struct.unpack(">II", base64.b64decode(data)[16:24])
-
-
-@pytest.mark.parametrize(
-    ("noisy", "grid", "seconds", "told"),
-    [
-        ((8, 11), (2, 3), 1.0, "both be"),
-        ((8, 12), (3, 3), 1.0, "patch grid"),
-        ((8, 12), (2, 3), 0.0, "positive"),
-    ],
-)
-def test_an_example_of_unfitting_shapes_is_refused(noisy, grid, seconds, told):
-    with pytest.raises(ValueError, match=told):
-        MaskedExample("x", np.zeros((8, 12)), np.zeros(noisy), np.zeros(grid, dtype=bool), seconds)
+def sizes_of_pngs(svg):
+    found = re.findall(r'"data:image/png;base64,([^"]*)"', svg)
+    return [struct.unpack(">II", base64.b64decode(data)[16:24]) for data in found]
 
 
 def test_svg_scales_and_takes_the_text_colour_of_the_page():
     metrics = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}]
-    svg = panel_svg(lambda axes: draw_metric(axes, metrics, "loss"), title="Total loss", label='a "b" <c>')
+    svg = panel_svg(Picture("Total loss", lambda axes: draw_metric(axes, metrics, "loss"), 'a "b" <c>'))
     opening = svg[: svg.index(">")]
     assert 'aria-label="a &quot;b&quot; &lt;c&gt;"' in opening
     assert "viewBox" in opening and "width=" not in opening and "height=" not in opening

@@ -10,8 +10,8 @@ import pytest
 from report_pages import RECIPE, SUMMARY, page_of
 
 import m2dx
-from m2dx.report.reproduce import commit_of, commit_of_folder, cpu_name, describe_launch, describe_software
-from m2dx.report.summary_facts import read_recipe_text, recipe_facts
+from m2dx.report.facts import read_recipe_text, recipe_facts
+from m2dx.results.provenance import commit_of, commit_of_folder, cpu_name, describe_launch, describe_software
 
 
 @pytest.fixture

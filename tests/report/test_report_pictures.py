@@ -5,20 +5,14 @@ import re
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
-from m2dx.contract.errors import CheckpointError
 from m2dx.encoder.audio import load_encoder
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.report import Sound
-from m2dx.report.checkpoints import (
-    checkpoint_pictures,
-    encoder_views,
-    first_encoder,
-    first_reconstructor,
-    spread,
-)
-from m2dx.report.embedding import components, patch_colours
-from m2dx.report.pictures import draw_run
+from m2dx.report.attention import attention_maps
+from m2dx.report.pictures import SHADE, attention_clip, checkpoint_pictures, draw_run, first_encoder, spread
+from m2dx.report.saving import panel_svg, strip_svg
 from m2dx.training.distributed import Processes
 from m2dx.training.prepare import prepare
 from m2dx.training.trainer import Trainer
@@ -47,7 +41,8 @@ def sounds(run):
 
 def drawn_in(picture):
     """A picture without what is told to those who can't see it."""
-    (data,) = re.findall(r'"(data:image/png;base64,[^"]*)"', picture.svg)
+    data = re.findall(r'"(data:image/png;base64,[^"]*)"', strip_svg(picture))
+    assert len(data) == 2  # the log-mel, and the attention over it
     return data
 
 
@@ -62,10 +57,10 @@ def test_m2d_is_shown_from_its_start_to_its_last_step(trained):
     shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
     assert not shown.reconstructs and [clip.name for clip in shown.clips] == ["first.wav", "second.wav"]
     for clip in shown.clips:
-        assert [strip.title[:8] for strip in clip.strips] == ["Features", "Attentio"]
-        for strip in clip.strips:
-            captions = [made.caption.split(":")[0] for made in strip.pictures]
-            assert captions == ["Start", "Step 1", "Step 3", "Step 4", "Step 5", "Step 7"]
+        assert [strip.title[:8] for strip in clip.strips] == ["", "Attentio"]
+        assert [made.title for made in clip.strips[0].pictures] == ["Log-mel"]
+        titles = [made.title.split(":")[0] for made in clip.strips[1].pictures]
+        assert titles == ["Start", "Step 1", "Step 3", "Step 4", "Step 5", "Step 7"]
     (note,) = shown.notes
     assert note.startswith("Checkpoints in the run's folder: 7, of which 5 are shown.")
     assert "keeps the last 2 and those at multiples of step 1;" in note
@@ -89,8 +84,8 @@ def test_a_run_from_other_weights_starts_from_these(trained):
     assert drawn_in(start) == drawn_in(old.clips[0].strips[1].pictures[-1])
     weights.unlink()
     shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
-    assert any(note.startswith("The start is not shown") for note in shown.notes)
-    assert shown.clips[0].strips[0].pictures[0].caption == "Step 1"
+    assert any(note.startswith("Start is not shown") for note in shown.notes)
+    assert shown.clips[0].strips[1].pictures[0].title.startswith("Step 1:")
 
 
 def test_msm_mae_is_shown_with_its_errors(trained):
@@ -98,10 +93,10 @@ def test_msm_mae_is_shown_with_its_errors(trained):
     shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
     assert shown.reconstructs
     for clip in shown.clips:
-        assert [made.caption for made in clip.inputs] == ["Log-mel", "Visible: 40%"]
-        reconstruction, error = clip.strips
-        assert [made.caption for made in reconstruction.pictures] == ["Start", "Step 1", "Step 2"]
-        values = [float(made.caption.split("MSE ")[1]) for made in error.pictures]
+        inputs, reconstruction, error = clip.strips
+        assert [made.title for made in inputs.pictures] == ["Log-mel", "Visible: 40%"]
+        assert [made.title for made in reconstruction.pictures] == ["Start", "Step 1", "Step 2"]
+        values = [float(made.title.split("MSE ")[1]) for made in error.pictures]
         assert values[2] < values[0]
 
 
@@ -112,8 +107,8 @@ def test_a_damaged_checkpoint_is_named_and_the_others_shown(trained):
     shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
     (note,) = [note for note in shown.notes if "not shown" in note]
     assert note.startswith("Step 2 is not shown") and str(path) in note
-    captions = [made.caption for made in shown.clips[0].strips[0].pictures]
-    assert captions == ["Start", "Step 1", "Step 3"]
+    titles = [made.title.split(":")[0] for made in shown.clips[0].strips[1].pictures]
+    assert titles == ["Start", "Step 1", "Step 3"]
 
 
 def test_a_run_shows_the_same_clips_each_time_and_without_checkpoints_its_start(tiny_recipe, host, console):
@@ -125,10 +120,16 @@ def test_a_run_shows_the_same_clips_each_time_and_without_checkpoints_its_start(
     assert len(first.examples) == 4 and len(first.checkpoints.clips) == 3
     assert [clip.name for clip in first.checkpoints.clips] == [example.name for example in first.examples[:3]]
     assert [example.name for example in first.examples] == [example.name for example in second.examples]
-    assert all(np.array_equal(a.noisy, b.noisy) for a, b in zip(first.examples, second.examples, strict=True))
-    assert first.checkpoints == second.checkpoints
-    assert first.checkpoints.notes == ("The run's folder has no checkpoints.",)
-    assert [made.caption for made in first.checkpoints.clips[0].strips[0].pictures] == ["Start"]
+    for one, other in (
+        (first.examples, second.examples),
+        (first.checkpoints.clips, second.checkpoints.clips),
+    ):
+        assert [panel_svg(made) for clip in one for strip in clip.strips for made in strip.pictures] == [
+            panel_svg(made) for clip in other for strip in clip.strips for made in strip.pictures
+        ]
+    assert first.checkpoints.notes == ["The run's folder has no checkpoints."]
+    (start,) = first.checkpoints.clips[0].strips[1].pictures
+    assert start.title.startswith("Start:")
 
 
 def test_clips_that_cannot_be_read_are_told(tiny_recipe, host, console, make_wav, tmp_path):
@@ -157,35 +158,14 @@ def test_no_bug_of_a_picture_ends_a_training(tiny_recipe, host, console, monkeyp
     assert "without pictures" in caplog.text
 
 
-def test_an_encoder_sees_all_patches(trained):
+def test_attention_is_drawn_over_the_log_mel(trained):
     run = trained("train.epochs=0.2")
-    encoder = load_encoder(run.folder)
-    (view, _) = encoder_views(encoder, sounds(run))
-    assert view.features.shape == (10, 192) and view.attention.weights.shape == (5, 2)
-    expected = encoder(sounds(run)[0].wav)[0].detach().numpy()  # (T, F*D)
-    np.testing.assert_allclose(
-        view.features.reshape(5, 2, 192)[:, 0].ravel(), expected[0], rtol=1e-4, atol=1e-5
-    )
-
-
-def test_like_features_have_like_colours_also_where_axes_have_turned():
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(40, 3)) * (3.0, 2.0, 1.0)
-    features[1] = features[0]
-    turn = np.linalg.qr(rng.normal(size=(5, 5)))[0][:3]
-    before, after = patch_colours([features @ turn, -features])
-    np.testing.assert_allclose(before, after, atol=1e-9)
-    np.testing.assert_allclose(after[0], after[1])
-    assert after.min() >= 0.0 and after.max() <= 1.0 and after.std() > 0.1
-
-
-def test_components_have_variance_one_and_those_not_there_are_zero():
-    line = np.outer(np.arange(6.0), [1.0, 2.0, 0.0, 1.0])
-    scores = components(line)
-    np.testing.assert_allclose(scores.var(axis=0), [1, 0, 0], atol=1e-12)
-    assert np.all(components(np.ones((6, 4))) == 0.0)
-
-
-def test_a_start_of_another_method_is_refused(tiny_recipe, host):
-    with pytest.raises(CheckpointError, match="must be msm_mae, but is m2d"):
-        first_reconstructor(tiny_recipe(), host)
+    (item, _) = attention_maps(load_encoder(run.folder), sounds(run)[0])
+    assert item.weights.shape == (5, 2)
+    clip = attention_clip({"Start": item})
+    axes = Figure().add_subplot()
+    clip.strips[1].pictures[0].draw(axes)
+    logmel, attention = (np.asarray(image.get_array()) for image in axes.images)
+    np.testing.assert_array_equal(logmel, item.logmel)
+    np.testing.assert_allclose(attention[..., 3], SHADE * item.weights / item.weights.max(), rtol=1e-6)
+    assert clip.strips[1].pictures[0].title == f"Start: up to {item.weights.max():.1%}"

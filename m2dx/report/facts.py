@@ -1,0 +1,172 @@
+"""What the page tells of a run in a line each, worded from its recipe and its summary as plain data."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import yaml
+
+from m2dx.contract.wording import duration, hours_text, number
+from m2dx.report.curves import METHODS
+from m2dx.results.run_summary import DataFacts, SetFacts
+
+Fact = tuple[str, str]
+"""Title and value."""
+SUMMARY = (
+    ("Steps", "{steps} of {total_steps}"),
+    ("Clips trained on", "{clips}"),
+    ("Training time", "{seconds:duration}"),
+    ("Clips in the data", "{data_clips}"),
+    ("Hours of data", "{hours_of_data:hours}"),
+    ("Bad files", "{bad_files}"),
+    ("Collapse warnings", "{collapse_warnings}"),
+    ("Device", "{device} x {processes}"),
+)
+LAUNCH = (
+    ("Command", "{launch.command}"),
+    ("Started in", "{launch.folder}"),
+    ("Machine", "{launch.machine}"),
+    ("GPUs", "{launch.gpus}"),
+    ("Trained on", "{device} x {processes}"),
+)
+SEEDS = (
+    ("Weights, order of the clips, crops, noise, masks", "{seed!s}"),
+    ("Evaluation", "{evaluation.seeds}"),
+)
+AUDIO = (
+    ("Clips an epoch", "{data.epoch_size}"),
+    ("Sampling rate", "{audio.sample_rate} Hz"),
+    ("Crop", "{audio.crop_seconds} s"),
+    ("Short clips", "{data.short_clips}"),
+    ("Log-mel mean", "{data.mean}"),
+    ("Log-mel std", "{data.std}"),
+    ("Log-mel mean of the noise", "{noise.mean}"),
+)
+IMAGES = (
+    ("Clips an epoch", "{data.epoch_size}"),
+    ("Images: size", "{image.size}"),
+    ("Images: mean", "{image.mean}"),
+    ("Images: std", "{image.std}"),
+)
+RECIPE = (
+    ("Method", "{method}"),
+    ("Encoder", "ViT {model.size}, {model.depth} blocks", "ViT {model.size}"),
+    (
+        "Patches",
+        "{model.patch_size.0} x {model.patch_size.1} pixels, of {image.size.0} x {image.size.1}",
+        "{model.patch_size.0} mels x {model.patch_size.1} frames, of {audio.n_mels} mels and {audio.crop_seconds} s",
+    ),
+    (
+        "Masked",
+        "{model.mask_ratio} of the patches, {model.masking.name}",
+        "{model.mask_ratio} of the patches",
+    ),
+    (
+        "Predictor",
+        "{model.predictor.embed_dim} wide, {model.predictor.depth} deep, {model.predictor.num_heads} heads",
+    ),
+    ("EMA decay", "{ema_decay.start:g} to {ema_decay.end:g}"),
+    ("Starts from", "{init_from}", "random weights"),
+    (
+        "Training",
+        "{train.epochs} epochs, {train.warmup_epochs} of them warm-up, {train.batch_size} clips a step",
+    ),
+    ("Learning rate", "{peak_lr} at its peak (base {train.base_lr})"),
+    ("Precision", "{train.precision}"),
+    ("Noise", "mixed in at ratio {noise.ratio}", "none"),
+)
+_TASK = "{offline_encoder.name}, {online_mapper.name}, {loss.name}; weight "
+
+
+class _Wording(string.Formatter):
+    """Fills in `{dotted.path}` of nested plain data, as people write it; LookupError where there is no value."""
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
+        value = find(kwargs, field_name)
+        if value is None:
+            raise LookupError(field_name)
+        return value, field_name
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        form = {"hours": hours_text, "duration": duration, "g": "{:g}".format}.get(format_spec, number)
+        return ", ".join(map(form, value)) if isinstance(value, list) else form(value)
+
+
+def facts(lines: Iterable[tuple[str, ...]], data: Mapping[str, Any]) -> list[Fact]:
+    """Each line's title with the first of its texts whose values are all in the data; without such, it is left out."""
+    told = []
+    for title, *texts in lines:
+        for text in texts:
+            with suppress(LookupError):
+                told.append((title, _Wording().vformat(text, (), data)))
+                break
+    return told
+
+
+def recipe_facts(recipe: Mapping[str, Any]) -> list[Fact]:
+    """Model, training and tasks in a few lines each; what the recipe lacks is left out."""
+    if not section(recipe, "model"):
+        return []
+    method = find(recipe, "model.method.name") or find(recipe, "model.method")
+    rate, batch = find(recipe, "train.base_lr"), find(recipe, "train.batch_size")
+    derived = {
+        "method": METHODS.get(method, method),
+        "ema_decay": None if method == "msm_mae" else find(recipe, "model.ema_decay"),
+        "peak_lr": rate * batch / 256 if isinstance(rate, float) and isinstance(batch, int) else None,
+    }
+    told = facts(RECIPE, {**recipe, **derived})
+    for name, task in section(recipe, "tasks").items():
+        told += facts([(f"Task {name}", f"{_TASK}{{weight}}", f"{_TASK}1")], task)
+    return told
+
+
+def data_sets(recipe: Mapping[str, Any], listed: DataFacts) -> list[tuple[SetFacts, str]]:
+    """Each data set that the recipe names or that was listed, and where it is; the noise last."""
+    noise = section(recipe, "noise")
+    asked = {**section(recipe, "data.sets"), **({"noise": noise} if noise else {})}
+    found = listed.by_name
+    rows = []
+    for name in map(str, dict.fromkeys([*asked, *found])):
+        source = section(asked, f"{name}.dataset") or section(asked, f"{name}.source")
+        of_recipe = SetFacts(name, str(source.get("name", "")), find(asked, f"{name}.split"))
+        where = next((str(source[key]) for key in ("path", "root", "folder") if source.get(key)), "")
+        rows.append((found.get(name, of_recipe), where))
+    return rows
+
+
+def changed_sets(recorded: DataFacts, now: DataFacts) -> list[str]:
+    """Names of the data sets whose lists are others than those that were recorded."""
+    after = now.by_name
+    return [
+        name
+        for name, of in recorded.by_name.items()
+        if of.fingerprint is not None and name in after and of.fingerprint != after[name].fingerprint
+    ]
+
+
+def read_recipe_text(text: str) -> dict[str, Any]:
+    """The recipe as nested plain data; empty where the text is not a mapping in YAML."""
+    try:
+        recipe = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return {}
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def find(data: Any, path: str) -> Any:
+    """The value at a dotted path of nested plain data, items of lists by their number; None: it is not there."""
+    for key in path.split("."):
+        if isinstance(data, list) and key.isdigit():
+            data = dict(enumerate(data)).get(int(key))
+        else:
+            data = data.get(key) if isinstance(data, Mapping) else None
+    return data
+
+
+def section(data: Any, path: str) -> dict[str, Any]:
+    """The part at a dotted path of nested plain data; empty where it is not there."""
+    part = find(data, path)
+    return part if isinstance(part, dict) else {}
