@@ -21,7 +21,7 @@ from m2dx.data.clips import list_clips
 from m2dx.data.packs import is_there
 from m2dx.data.reading import probe
 from m2dx.evaluation.features import Standardiser
-from m2dx.evaluation.tasks import ClipTask, partition
+from m2dx.evaluation.tasks import ClipTask
 from m2dx.report.style import INK, LABEL_SIZE, Picture, panel_figure
 
 logger = logging.getLogger(__name__)
@@ -73,10 +73,14 @@ def labelled_clips(
         chosen = np.sort(np.random.default_rng(seed).choice(len(labelled), most, replace=False))
         logger.warning("%s: %d of %d clips are drawn", name, most, len(labelled))
         labelled = [labelled[i] for i in chosen]
-    clips, bad = partition(labelled, _readable)
-    if bad:
-        first = f"{bad[0].path}: {bad[0].reason}"
-        logger.warning("%s: %d clips cannot be read, e.g. %s", name, len(bad), first)
+    clips, problems = [], []
+    for clip in labelled:
+        try:
+            clips.append(_readable(clip))
+        except AudioError as error:
+            problems.append(f"{clip.path}: {error}")
+    if problems:
+        logger.warning("%s: %d clips cannot be read, e.g. %s", name, len(problems), problems[0])
     if len(clips) < 3:
         raise RecipeError(f"{name} must have at least 3 labelled clips to draw, but has {len(clips)}")
     published = None if dataset.task is None else dataset.task.unit_seconds
