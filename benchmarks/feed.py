@@ -31,7 +31,7 @@ from m2dx.data.clips import ClipList, join_sets
 from m2dx.data.crops import AudioCrops, TrainingCrops
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.files import list_audio
-from m2dx.data.loader import training_loader
+from m2dx.data.loader import batch_loader
 from m2dx.data.noise import ClipNoise
 from m2dx.data.packs import PackedDataset
 from m2dx.data.reading import read_wav
@@ -142,7 +142,7 @@ def time_feed(clips: ClipList, setting: Setting, options: argparse.Namespace, *,
         noise=ClipNoise(RATE, clips) if options.noise else None,
     )
     keys = TrainingBatches(len(crops), batch_size=options.batch, seed=seed)
-    loader = iter(training_loader(crops, keys, workers=setting.workers, prefetch=PREFETCH))
+    loader = iter(batch_loader(crops, keys, workers=setting.workers, prefetch=PREFETCH))
     for _ in range(max(2, PREFETCH * setting.workers)):  # what is loaded beforehand, and what starts
         first = next(loader)
     started, own = time.perf_counter(), time.process_time()

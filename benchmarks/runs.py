@@ -23,7 +23,7 @@ from torch import Tensor
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.data.crops import Batch
-from m2dx.data.loader import training_loader
+from m2dx.data.loader import batch_loader
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 from m2dx.training.distributed import Processes, join_processes, pick_device
@@ -94,7 +94,7 @@ def start(recipe: Recipe, host: PluginHost, processes: Processes | None = None, 
     quiet = Console(quiet=True)
     run = prepare(recipe, host, processes, quiet)
     pin = processes.device.type == "cuda"
-    loader = training_loader(run.crops, run.batches(), workers=0 if held else run.workers, pin_memory=pin)
+    loader = batch_loader(run.crops, run.batches(), workers=0 if held else run.workers, pin_memory=pin)
     batches = cycle(list(islice(loader, held))) if held else iter(loader)
     return Run(Trainer(run, console=quiet), batches)
 

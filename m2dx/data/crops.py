@@ -8,7 +8,6 @@ from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -17,7 +16,7 @@ from m2dx.contract.errors import AudioError, M2dxError, PluginError
 from m2dx.data.bad_files import BadFile
 from m2dx.data.batches import ItemKey, Stream, seeded_generator
 from m2dx.data.clips import ClipList
-from m2dx.data.pcm import StoredSamples, float_samples, float_tensor, stack
+from m2dx.data.pcm import StoredSamples, float_tensor, stack
 from m2dx.data.reading import AudioFile
 
 ShortClips = Literal["pad", "repeat"]
@@ -26,16 +25,22 @@ _MOST_TRIES = 100
 
 
 @dataclass(frozen=True)
-class CropItem:
+class FoundCrop:
+    """A crop of the clip that was asked for, or of another."""
+
+    clip_id: int  # of the clip that was read
+    inputs: Tensor  # audio: (N,) float32, or int16, 16-bit PCM as it is stored; an image: (C, H, W) uint8
+    crop: Crop | None
+    bad: Sequence[BadFile]  # what could not be read
+
+
+@dataclass(frozen=True)
+class CropItem(FoundCrop):
     """One item of a batch."""
 
-    inputs: Tensor  # audio: (N,) float32, or int16, 16-bit PCM as it is stored; an image: (C, H, W) uint8
     noise_wav: Tensor | None  # (N,), as audio
     labels: dict[str, Tensor]  # (C,) each
     ids_shuffle: Tensor  # (P,)
-    clip_id: int
-    crop: Crop | None
-    bad: tuple[BadFile, ...]
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,7 @@ class Batch:
 
         Samples stored as int16 travel as such, and become float32 there: half the bytes, and the same bit for bit.
         """
-        moved = self._map(lambda tensor: tensor.to(device, non_blocking=True))
-        noise = None if moved.noise_wav is None else float_tensor(moved.noise_wav)
-        return replace(moved, inputs=float_tensor(moved.inputs), noise_wav=noise)
+        return self._map(lambda tensor: float_tensor(tensor.to(device, non_blocking=True)))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; called by DataLoader."""
@@ -67,12 +70,7 @@ class Batch:
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
         """Keeps the memory of a batch on a GPU from being used anew before the stream's work on it is done."""
-
-        def note(tensor: Tensor) -> Tensor:
-            tensor.record_stream(stream)
-            return tensor
-
-        self._map(note)
+        self._map(lambda tensor: tensor.record_stream(stream) or tensor)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return replace(
@@ -93,7 +91,6 @@ def collate(items: Sequence[CropItem]) -> Batch:
 def collate_stored(items: Sequence[CropItem]) -> Batch:
     """One batch of items as it travels to a device, by `Batch.to`: with int16 samples where all items have them."""
     noise = [item.noise_wav for item in items if item.noise_wav is not None]
-    crops = tuple(item.crop for item in items if item.crop is not None)
     return Batch(
         inputs=stack([item.inputs for item in items]),
         noise_wav=stack(noise) if noise else None,
@@ -101,7 +98,7 @@ def collate_stored(items: Sequence[CropItem]) -> Batch:
         ids_shuffle=torch.stack([item.ids_shuffle for item in items]),
         clip_ids=torch.tensor([item.clip_id for item in items]),
         bad=tuple(dict.fromkeys(bad for item in items for bad in item.bad)),
-        crops=crops or None,
+        crops=tuple(item.crop for item in items if item.crop is not None) or None,
     )
 
 
@@ -117,7 +114,7 @@ class CropReader(Protocol):
 
 @dataclass(frozen=True)
 class AudioCrops:
-    """Reads random crops (N,) of audio, as `read_stored_crop` does."""
+    """Reads crops (N,) of audio, and no more of it. Shorter clips are padded with zeros at the end, or repeated."""
 
     crop_samples: int
     sample_rate: int  # Hz
@@ -125,25 +122,24 @@ class AudioCrops:
     refusal: ClassVar[type[M2dxError]] = AudioError
 
     def read(self, clip: Clip, generator: torch.Generator) -> tuple[Tensor, Crop]:
-        """float32 or int16 samples, and where they are from."""
-        start, samples = read_stored_crop(
-            clip,
-            crop_samples=self.crop_samples,
-            sample_rate=self.sample_rate,
-            short_clips=self.short_clips,
-            position=float(torch.rand((), generator=generator, dtype=torch.float64)),
-        )
+        """float32 or int16 samples of a random crop, and where they are from."""
+        position = float(torch.rand((), generator=generator, dtype=torch.float64))
+        start, samples = self.read_at(clip, position)
         return torch.from_numpy(samples), Crop(clip, start)
 
+    def read_at(self, clip: Clip, position: float) -> tuple[float, StoredSamples]:
+        """Where in the file a crop starts (s), and its samples; `position` in [0, 1): in the clip.
 
-@dataclass(frozen=True)
-class FoundCrop:
-    """A crop of the clip that was asked for, or of another."""
-
-    clip_id: int  # of the clip that was read
-    inputs: Tensor
-    crop: Crop | None
-    bad: list[BadFile]  # the clips that could not be read
+        int16 where the file is mono 16-bit PCM at the rate, which is half the bytes. Raises `AudioError`.
+        """
+        with AudioFile(clip.path) as file:
+            first, available = file.extent(clip.start, clip.duration)
+            # Rounded up, so that resampling never gives a sample too few.
+            needed = min(available, -(-self.crop_samples * file.info.sample_rate // self.sample_rate))
+            first += int(position * (available - needed + 1))
+            samples = file.read_stored(first, needed, sample_rate=self.sample_rate)[: self.crop_samples]
+            start = first / file.info.sample_rate
+        return start, fit_length(samples, self.crop_samples, short_clips=self.short_clips)
 
 
 def read_any_crop(
@@ -157,7 +153,7 @@ def read_any_crop(
     for _ in range(_MOST_TRIES):
         clip = clips[clip_id]
         try:
-            return FoundCrop(clip_id, *reader.read(clip, generator), bad)
+            return FoundCrop(clip_id, *reader.read(clip, generator), tuple(bad))
         except reader.refusal as error:
             bad.append((str(clip.path), str(error)))
             clip_id = int(torch.randint(len(clips), (), generator=generator))
@@ -199,15 +195,15 @@ class TrainingCrops(Dataset[CropItem]):
         if self.noise is not None:
             generator = seeded_generator(Stream.NOISE, **where)
             noise_wav = draw_noise(self.noise, len(found.inputs), generator, stored=True)
-            bad = bad + self.noise.drain_bad()
+            bad = (*bad, *self.noise.drain_bad())
         return CropItem(
-            inputs=found.inputs,
+            found.clip_id,
+            found.inputs,
+            found.crop if self.with_crops else None,
+            bad,
             noise_wav=noise_wav,
             labels=self.clips.labels(found.clip_id),
             ids_shuffle=self.draw_mask(seeded_generator(Stream.MASK, **where)),
-            clip_id=found.clip_id,
-            crop=found.crop if self.with_crops else None,
-            bad=tuple(bad),
         )
 
 
@@ -232,33 +228,6 @@ def draw_noise(
     if not wav.isfinite().all():
         raise PluginError(f"{label}: its samples must be finite, but some are NaN or infinite")
     return wav
-
-
-def read_crop(
-    clip: Clip, *, crop_samples: int, sample_rate: int, short_clips: ShortClips, position: float
-) -> tuple[float, NDArray[np.float32]]:
-    """Where in the file a crop starts (s), and its samples (N,) at `sample_rate`; `position` in [0, 1): in the clip.
-
-    Only the crop is read. Shorter clips are padded with zeros at the end, or repeated. Raises `AudioError`.
-    """
-    start, samples = read_stored_crop(
-        clip, crop_samples=crop_samples, sample_rate=sample_rate, short_clips=short_clips, position=position
-    )
-    return start, float_samples(samples)
-
-
-def read_stored_crop(
-    clip: Clip, *, crop_samples: int, sample_rate: int, short_clips: ShortClips, position: float
-) -> tuple[float, StoredSamples]:
-    """As `read_crop`; int16 where the file is mono 16-bit PCM at `sample_rate`, which is half the bytes."""
-    with AudioFile(clip.path) as file:
-        first, available = file.extent(clip.start, clip.duration)
-        # Rounded up, so that resampling never gives a sample too few.
-        needed = min(available, -(-crop_samples * file.info.sample_rate // sample_rate))
-        first += int(position * (available - needed + 1))
-        samples = file.read_stored(first, needed, sample_rate=sample_rate)[:crop_samples]
-        start = first / file.info.sample_rate
-    return start, fit_length(samples, crop_samples, short_clips=short_clips)
 
 
 def fit_length(samples: StoredSamples, num_samples: int, *, short_clips: ShortClips) -> StoredSamples:

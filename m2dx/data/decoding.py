@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
@@ -13,7 +15,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from m2dx.contract.errors import AudioError
-from m2dx.data.headers import Mended, mended
+from m2dx.data.headers import Parts, Spliced, mended, reader_of
 from m2dx.data.pcm import AudioInfo, StoredSamples
 
 TOLERANCE_SECONDS = 0.1
@@ -47,7 +49,7 @@ class Decoder:
         try:
             frames = self._file.frames
             if frames >= _UNKNOWN_FRAMES:
-                frames = self._count_frames()
+                frames = self._decode_to(frames)
             self.info = AudioInfo(self._file.samplerate, frames, self._file.channels)
             if self._mended is None:
                 self._refuse_truncated(source, size)
@@ -64,7 +66,7 @@ class Decoder:
             if self._mended is not None:
                 if isinstance(source, str):
                     source = self._raw = open(source, "rb")  # noqa: SIM115 (until close)
-                source = self._mended.open(source)
+                source = io.BufferedReader(Spliced(reader_of(source), self._mended))
             elif not isinstance(source, str):
                 source.seek(0)
             self._file = soundfile.SoundFile(source)
@@ -87,17 +89,13 @@ class Decoder:
         needed = frames * self.info.channels * 4
         if needed > _MOST_BYTES:
             raise AudioError(f"{needed / 2**30:.0f} GB of samples at once; cut the file into shorter ones")
-        try:
+        with _failing_as_audio():
             self._seek(first)
             if self.pcm16:
                 samples: NDArray[np.int16] = self._file.read(frames, dtype="int16")
                 self._at += len(samples)
                 return samples
             decoded = self._file.read(frames, dtype="float32", always_2d=True)
-        except (soundfile.SoundFileError, OSError, ValueError) as error:
-            raise AudioError(reason_of(error, "truncated or corrupt")) from error
-        except MemoryError as error:
-            raise AudioError(f"{needed / 2**30:.1f} GB of samples, for which there is no memory") from error
         self._at += len(decoded)
         if not len(decoded):
             return np.empty(0, dtype=np.float32)
@@ -116,22 +114,17 @@ class Decoder:
         if first < self._at:
             self._file.close()
             self._open()
-        while self._at < first:
-            passed = len(self._file.read(min(first - self._at, 65_536), dtype="float32", always_2d=True))
-            if not passed:
-                break
-            self._at += passed
+        self._decode_to(first)
 
-    def _count_frames(self) -> int:
-        """Frames to the end of what can be decoded, for a file whose length libsndfile does not know."""
-        try:
-            frames = 0
-            while count := len(self._file.read(65_536, dtype="float32", always_2d=True)):
-                frames += count
-        except (soundfile.SoundFileError, OSError, ValueError) as error:
-            raise AudioError(reason_of(error, "truncated or corrupt")) from error
-        self._at = frames
-        return frames
+    def _decode_to(self, end: int) -> int:
+        """Decodes up to a frame, or to the end of the file where that comes before it; gives the frame."""
+        with _failing_as_audio():
+            while self._at < end:
+                passed = len(self._file.read(min(end - self._at, 65_536), dtype="float32", always_2d=True))
+                if not passed:
+                    break
+                self._at += passed
+        return self._at
 
     def _refuse_truncated(self, source: str | BinaryIO, size: int) -> None:
         if self._file.format == "OGG":
@@ -146,13 +139,21 @@ class Decoder:
             )
 
 
-def _mended_by_path(path: str) -> Mended | None:
+@contextmanager
+def _failing_as_audio() -> Iterator[None]:
+    try:
+        yield
+    except (soundfile.SoundFileError, OSError, ValueError, MemoryError) as error:
+        raise AudioError(reason_of(error, "truncated or corrupt")) from error
+
+
+def _mended_by_path(path: str) -> Parts | None:
     status = os.stat(path)
     return _mended_file(path, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4096)
-def _mended_file(path: str, size: int, changed: int) -> Mended | None:
+def _mended_file(path: str, size: int, changed: int) -> Parts | None:
     """Once for each file: the frames of an MP3 without a length are counted, 10 ms for a minute of sound."""
     with open(path, "rb") as file:
         return mended(file, size)
@@ -195,7 +196,7 @@ def _promised_frames(log: str, frames: int) -> int | None:
 
 def _tail(source: str | BinaryIO, size: int) -> bytes:
     if isinstance(source, str):
-        with Path(source).open("rb") as file:
+        with open(source, "rb") as file:
             return _tail(file, size)
     place = source.tell()
     source.seek(max(0, size - _OGG_PAGE_BYTES))

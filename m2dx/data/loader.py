@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from m2dx.contract.errors import M2dxError
-from m2dx.data.batches import ItemKey
-from m2dx.data.crops import Batch, CropItem, collate_stored
+from m2dx.data.crops import Batch, collate_stored
 
 _MOST_WORKERS = 16
 _GRACE_SECONDS = 30  # that a worker outlives a SIGTERM
@@ -27,41 +25,27 @@ def default_workers(*, processes: int = 1) -> int:
     return max(1, min(_MOST_WORKERS, cores // processes))
 
 
-def training_loader(
-    crops: Dataset[CropItem],
-    batches: Sampler[list[ItemKey]],
+def batch_loader(
+    dataset: Dataset[Any],
+    batches: Any,
     *,
+    collate: Callable[[Sequence[Any]], Any] = collate_stored,
     workers: int | None = None,
     prefetch: int = 4,
     pin_memory: bool = False,
 ) -> DataLoader[Any]:
-    """Gives a `Batch` for each micro-batch of keys, in their order, for `DeviceCopies`.
+    """Gives what `collate` makes of the items of each list of keys in `batches`, in their order.
 
-    The batches depend neither on `workers` (see `worker_loader`) nor on `prefetch`, which is in batches per worker.
-    """
-    return worker_loader(
-        crops, batches, collate=collate_stored, workers=workers, prefetch=prefetch, pin_memory=pin_memory
-    )
-
-
-def worker_loader(
-    dataset: Dataset[Any],
-    batches: Any,
-    *,
-    collate: Callable[[Sequence[Any]], Any],
-    workers: int | None,
-    prefetch: int = 4,
-    pin_memory: bool = False,
-) -> DataLoader[Any]:
-    """A DataLoader over a batch sampler; 0 workers: loaded in this process, None: `default_workers()`.
-
-    Errors of m2dx come as they were raised, wherever items are loaded.
+    By default a `Batch` of crops, for `DeviceCopies`. 0 workers: loaded in this process; None: `default_workers()`.
+    Neither `workers` nor `prefetch`, in batches per worker, changes what is given. Errors of m2dx come as they were
+    raised, wherever items are loaded.
     """
     workers = default_workers() if workers is None else workers
     return _Loader(
-        _ItemsOrErrors(dataset),
-        batch_sampler=batches,
-        collate_fn=partial(_collate_or_error, collate),
+        _BatchesOrErrors(dataset, collate),
+        batch_size=None,
+        sampler=batches,
+        collate_fn=_unchanged,
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         worker_init_fn=_start_worker if workers else None,
@@ -94,36 +78,34 @@ class DeviceCopies:
         return copied
 
 
-class _ItemsOrErrors(Dataset[Any]):
-    """Gives errors of m2dx as items: raised in a worker, their text would become that of its traceback."""
+class _BatchesOrErrors(Dataset[Any]):
+    """Whole batches; errors of m2dx as such: raised in a worker, their text would become that of its traceback."""
 
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Dataset[Any], collate: Callable[[Sequence[Any]], Any]) -> None:
+        self.dataset, self.collate = dataset, collate
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, keys: Sequence[Any]) -> Any:
         try:
-            return self.dataset[key]
+            return self.collate([self.dataset[key] for key in keys])
         except M2dxError as error:
             return error
 
 
-def _collate_or_error(collate: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> Any:
-    error = next((item for item in items if isinstance(item, M2dxError)), None)
-    return collate(items) if error is None else error
+def _unchanged(batch: Any) -> Any:
+    return batch
 
 
 class _Loader(DataLoader[Any]):
-    """Raises the errors that it gets as items."""
+    """Raises the errors that it gets as batches."""
 
     def __iter__(self) -> Any:
-        return _raising(super().__iter__())
+        return map(_checked, super().__iter__())
 
 
-def _raising(batches: Iterator[Any]) -> Iterator[Any]:
-    for batch in batches:
-        if isinstance(batch, M2dxError):
-            raise batch
-        yield batch
+def _checked(batch: Any) -> Any:
+    if isinstance(batch, M2dxError):
+        raise batch
+    return batch
 
 
 def _start_worker(worker_id: int) -> None:

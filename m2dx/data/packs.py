@@ -13,7 +13,8 @@ import json
 import os
 import time
 from collections import OrderedDict
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from m2dx.contract.atomic import replace_text
 from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError, TrainingError
+from m2dx.data.headers import Spliced
 from m2dx.data.pcm import AudioInfo
 
 MANIFEST = "pack.json"
@@ -57,10 +59,10 @@ class Shard:
 class OpenShard:
     """A shard that is open for as long as anything holds this object: other threads may read what the pack lets go."""
 
-    def __init__(self, path: str, shard: Shard) -> None:
+    def __init__(self, path: Path, shard: Shard) -> None:
         """Raises FileNotFoundError where it is missing, `AudioError` where it is not whole or cannot be opened."""
         try:
-            self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            self.descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -75,11 +77,6 @@ class OpenShard:
         with suppress(AttributeError):  # it was not opened
             os.close(self.descriptor)
 
-    @property
-    def is_removed(self) -> bool:
-        """Whether only open descriptors keep its bytes on the disk."""
-        return os.fstat(self.descriptor).st_nlink == 0
-
 
 @dataclass(frozen=True)
 class Member:
@@ -89,40 +86,16 @@ class Member:
     first: int  # byte
     size: int
 
-    @property
-    def descriptor(self) -> int:
-        """Of the shard."""
-        return self.shard.descriptor
-
     def open(self) -> BinaryIO:
         """Its content, as a binary file."""
         if self.size <= _MOST_IN_MEMORY:
-            return io.BytesIO(os.pread(self.descriptor, self.size, self.first))
-        return io.BufferedReader(_Part(self), buffer_size=65_536)
+            return io.BytesIO(self.read(self.first, self.size))
+        parts = ((self.first, self.first + self.size),)
+        return io.BufferedReader(Spliced(self.read, parts), buffer_size=65_536)
 
-
-class _Part(io.RawIOBase):
-    """A member as a file of its own, read on demand."""
-
-    def __init__(self, member: Member) -> None:
-        self._member, self._place = member, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._member.size}[whence]
-        self._place = max(0, start + offset)
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        member, count = self._member, max(0, min(len(buffer), self._member.size - self._place))
-        done = os.preadv(member.descriptor, [memoryview(buffer)[:count]], member.first + self._place)
-        self._place += done
-        return done
+    def read(self, first: int, count: int) -> bytes:
+        """Bytes of the shard."""
+        return os.pread(self.shard.descriptor, count, first)
 
 
 class Pack:
@@ -130,17 +103,26 @@ class Pack:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.manifest = _read_manifest(folder)
+        manifest = Path(folder, MANIFEST)
+        if not manifest.exists():
+            raise AudioError(
+                f"{folder} must be a finished pack, but has no {MANIFEST}; `m2dx pack DATASET {folder}` makes one"
+            )
+        with _reading(folder, MANIFEST):
+            self.manifest: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+            version = self.manifest.get("m2dx_pack")
+        if version != VERSION:
+            raise AudioError(
+                f"{manifest} must be of a pack of version {VERSION}, but says {version!r}; pack anew"
+            )
         self.shards: dict[str, Shard] = {}
         count = 0
         for item in self.manifest["shardlist"]:
             shard = Shard(item["url"], item["filesize"], item["sha256"], count, item["nsamples"])
             self.shards[shard.name] = shard
             count += shard.members
-        try:
+        with _reading(folder, MEMBERS):
             self._members: NDArray[np.int64] = np.load(os.path.join(folder, MEMBERS), mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise AudioError(f"the pack {folder} cannot be read: {MEMBERS}: {error}") from error
         if self._members.shape != (count, _COLUMNS):
             raise AudioError(
                 f"the pack {folder} is damaged: {MEMBERS} does not fit {MANIFEST}; copy both again"
@@ -168,14 +150,23 @@ class Pack:
         # Each step is atomic, so that threads need no lock, which a forked process could inherit as taken.
         opened = self._open.pop(shard.name, None)
         if opened is None:
-            opened = _open_shard(self.folder, shard)
+            opened = _open_shard(Path(self.folder), shard)
             for name, other in list(self._open.items()):
-                if other.is_removed:
+                if os.fstat(other.descriptor).st_nlink == 0:  # removed: only this process keeps its bytes
                     self._open.pop(name, None)
         self._open[shard.name] = opened
         if len(self._open) > _MOST_OPEN:
             self._open.popitem(last=False)
         return opened
+
+
+@contextmanager
+def _reading(folder: str | Path, name: str) -> Iterator[None]:
+    """AudioError that names the file where it cannot be read, or has not what it must have."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise AudioError(f"the pack {folder} cannot be read: {name}: {error}") from error
 
 
 def find_member(path: str) -> Member | None:
@@ -205,7 +196,7 @@ def is_there(path: Path) -> bool:
         pack.info(shard_name, name)
     except (AudioError, OSError, ValueError):  # a name that is too long, a folder that is closed
         return False
-    return os.path.exists(os.path.join(pack.folder, shard_name)) or is_copy(pack.folder)
+    return os.path.exists(os.path.join(pack.folder, shard_name)) or _is_copy(Path(pack.folder))
 
 
 def audio_state(path: Path) -> list[object]:
@@ -218,11 +209,6 @@ def audio_state(path: Path) -> list[object]:
         return [found[0].shards[found[1]].sha256]
     except (AudioError, OSError, KeyError):  # reading it will say it
         return []
-
-
-def is_copy(folder: str) -> bool:
-    """Whether a folder is the local copy of a pack elsewhere."""
-    return os.path.exists(os.path.join(folder, SOURCE))
 
 
 def _find(path: str) -> tuple[Pack, str, str] | None:
@@ -247,24 +233,6 @@ def _find(path: str) -> tuple[Pack, str, str] | None:
 def _pack(folder: str, written: int) -> Pack:
     """The pack whose manifest was written at that time (ns): one that is packed anew is opened anew."""
     return Pack(folder)
-
-
-def _read_manifest(folder: str) -> dict[str, Any]:
-    path = os.path.join(folder, MANIFEST)
-    try:
-        with open(path, encoding="utf-8") as file:
-            manifest: dict[str, Any] = json.load(file)
-    except FileNotFoundError:
-        raise AudioError(
-            f"{folder} must be a finished pack, but has no {MANIFEST}; `m2dx pack DATASET {folder}` makes one"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise AudioError(f"the pack {folder} cannot be read: {MANIFEST}: {error}") from error
-    if manifest.get("m2dx_pack") != VERSION:
-        raise AudioError(
-            f"{path} must be of a pack of version {VERSION}, but says {manifest.get('m2dx_pack')!r}; pack anew"
-        )
-    return manifest
 
 
 class PackedDataset(Dataset):
@@ -303,11 +271,9 @@ class PackedDataset(Dataset):
         """One line where shards are missing or not whole: how many, and the first ones."""
         if self.url is not None:
             return []
-        shards, absent = self._pack.shards.values(), []
-        for shard in shards:
-            path = self.path / shard.name
-            if not path.exists() or path.stat().st_size != shard.bytes:
-                absent.append(shard.name)
+        shards = self._pack.shards.values()
+        sizes = {path.name: path.stat().st_size for path in self.path.glob("*.tar")}
+        absent = [shard.name for shard in shards if sizes.get(shard.name) != shard.bytes]
         if not absent:
             return []
         return [
@@ -327,41 +293,38 @@ class PackedDataset(Dataset):
     def _listed(self) -> tuple[tuple[str, ...], list[Clip]]:
         """The label names, and all clips."""
         lists = self._pack.manifest["lists"]
-        part = self._part(tuple(lists))
-        path = self.path / f"{part}.jsonl"
+        part = next(iter(lists)) if self.part is None and len(lists) == 1 else self.part
+        if part not in lists:
+            given = "is not given" if part is None else f"is {part!r}"
+            raise AudioError(
+                f"`part` must be one of the lists of {self.path} ({', '.join(map(repr, lists))}), but {given}"
+            )
+        name = f"{part}.jsonl"
         if self.url is not None:
-            _ensure_file(self.url, self.path, path.name)
-        try:
-            with path.open(encoding="utf-8") as file:
-                head = json.loads(file.readline())
-                clips = [self._clip(json.loads(line)) for line in file]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise AudioError(f"the pack {self.path} cannot be read: {path.name}: {error}") from error
+            _ensure_file(self.url, self.path, name)
+        with _reading(self.path, name), (self.path / name).open(encoding="utf-8") as file:
+            label_names = tuple(json.loads(file.readline())["label_names"])
+            clips = [self._clip(json.loads(line)) for line in file]
         if len(clips) != lists[part]:
             raise AudioError(
-                f"the pack {self.path} is damaged: {path.name} must have {lists[part]} clips, but has {len(clips)}"
+                f"the pack {self.path} is damaged: {name} must have {lists[part]} clips, but has {len(clips)}"
             )
-        return tuple(head["label_names"]), clips
-
-    def _part(self, there: tuple[str, ...]) -> str:
-        if self.part is None and len(there) == 1:
-            return there[0]
-        if self.part in there:
-            return self.part
-        given = "is not given" if self.part is None else f"is {self.part!r}"
-        raise AudioError(
-            f"`part` must be one of the lists of {self.path} ({', '.join(map(repr, there))}), but {given}"
-        )
+        return label_names, clips
 
     def _clip(self, line: dict[str, Any]) -> Clip:
         line["path"], line["labels"] = self.path / line["path"], tuple(line.get("labels", ()))
         return Clip(**line)
 
 
+def _is_copy(folder: Path) -> bool:
+    """Whether a folder is the local copy of a pack elsewhere."""
+    return (folder / SOURCE).exists()
+
+
 def _start_copy(folder: Path, url: str, keep_gb: float | None) -> None:
     """Makes `folder` the local copy of the pack at `url`. Raises `AudioError` where it is for anything else."""
-    source, keep_bytes = folder / SOURCE, None if keep_gb is None else round(keep_gb * 1e9)
-    settings = {"url": url, "keep_bytes": keep_bytes}
+    source = folder / SOURCE
+    settings = {"url": url, "keep_bytes": None if keep_gb is None else round(keep_gb * 1e9)}
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(source):
         known = json.loads(source.read_text(encoding="utf-8")) if source.exists() else None
@@ -377,41 +340,40 @@ def _start_copy(folder: Path, url: str, keep_gb: float | None) -> None:
 
 def _ensure_file(url: str, folder: Path, name: str) -> None:
     """Fetches a file of a pack's index that is not in the folder; one process does it."""
-    if not (folder / name).exists():
-        with _lock(folder / name):
-            if not (folder / name).exists():
-                os.replace(_fetch(url, folder, name), folder / name)
+    with _lock(folder / name):
+        if not (folder / name).exists():
+            os.replace(_fetch(url, folder, name), folder / name)
 
 
-def _open_shard(folder: str, shard: Shard) -> OpenShard:
+def _open_shard(folder: Path, shard: Shard) -> OpenShard:
     """Opens a shard, after it is fetched where this is the copy of a pack elsewhere; one process does it.
 
     Raises `AudioError` where it is missing, `TrainingError` where it cannot be fetched: a store that is out of reach is
     no bad file.
     """
-    path = Path(folder, shard.name)
-    try:
-        if is_copy(folder):
-            with suppress(OSError):
-                os.utime(path)  # used now: the last to be removed
-        return OpenShard(os.fspath(path), shard)
-    except FileNotFoundError as error:
-        if not is_copy(folder):
-            raise AudioError(f"missing: the shard {shard.name} cannot be opened: {error.strerror}") from error
-    with _lock(path):
-        if path.exists():  # by now another process has fetched it
-            with suppress(FileNotFoundError):
-                return OpenShard(os.fspath(path), shard)
-        settings = json.loads(Path(folder, SOURCE).read_text(encoding="utf-8"))
+    path = folder / shard.name
+    if not _is_copy(folder):
         try:
-            partial = _fetch(settings["url"], path.parent, shard.name, sha256=shard.sha256)
+            return OpenShard(path, shard)
+        except FileNotFoundError as error:
+            raise AudioError(f"missing: the shard {shard.name} cannot be opened: {error.strerror}") from error
+    with suppress(OSError):
+        os.utime(path)  # used now: the last to be removed
+    with suppress(FileNotFoundError):
+        return OpenShard(path, shard)
+    with _lock(path):
+        with suppress(FileNotFoundError):  # another process may have fetched it by now
+            return OpenShard(path, shard)
+        settings = json.loads((folder / SOURCE).read_text(encoding="utf-8"))
+        try:
+            partial = _fetch(settings["url"], folder, shard.name, sha256=shard.sha256)
         except AudioError as error:
             raise TrainingError(f"{error}; when it is in reach again, go on with --resume") from error
         # Opened before others can see it, and remove it again.
-        opened = OpenShard(os.fspath(partial), shard)
+        opened = OpenShard(partial, shard)
         os.replace(partial, path)
     if settings["keep_bytes"] is not None:
-        _remove_oldest(path.parent, settings["keep_bytes"], but=shard.name)
+        _remove_oldest(folder, settings["keep_bytes"], but=path)
     return opened
 
 
@@ -449,16 +411,14 @@ def _copy(url: str, path: Path) -> str:
     return digest.hexdigest()
 
 
-def _remove_oldest(folder: Path, keep_bytes: int, *, but: str) -> None:
+def _remove_oldest(folder: Path, keep_bytes: int, *, but: Path) -> None:
     """Removes shards that were not used for longest, until the others have at most `keep_bytes`."""
     with _lock(folder / "shards"):
-        found = [(path, path.stat()) for path in folder.glob("shard-*.tar")]
-        total = sum(status.st_size for _, status in found)
-        for path, status in sorted(found, key=lambda item: item[1].st_mtime_ns):
-            if total <= keep_bytes:
-                return
-            if path.name != but:
-                total -= status.st_size
+        found = sorted((path.stat().st_mtime_ns, path) for path in folder.glob("shard-*.tar"))
+        total = sum(path.stat().st_size for _, path in found)
+        for _, path in found:
+            if total > keep_bytes and path != but:
+                total -= path.stat().st_size
                 path.unlink()  # who has it open reads on
 
 

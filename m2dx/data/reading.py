@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import stat
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import soxr
@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 
 from m2dx.contract.errors import AudioError
 from m2dx.data.decoding import TOLERANCE_SECONDS, Decoder, reason_of
-from m2dx.data.packs import Member, find_info, find_member
+from m2dx.data.packs import find_info, find_member
 from m2dx.data.pcm import AudioInfo, PlainWav, StoredSamples, float_samples, plain_wav
 
 LOWEST_RATE, HIGHEST_RATE, MOST_CHANNELS = 100, 1_000_000, 256
-
-__all__ = ["AudioFile", "AudioInfo", "audio_seconds", "probe", "read_wav"]
 
 
 class AudioFile:
@@ -32,48 +30,46 @@ class AudioFile:
 
     def __init__(self, path: Path | str) -> None:
         path = os.fspath(path)
-        self._descriptor: int | None = None
-        self._source: PlainWav | Decoder | None = None
         self._member = find_member(path)  # held: it keeps its shard open
-        try:
-            self._source = self._open_file(path) if self._member is None else _open_member(path, self._member)
-        except OSError as error:
-            self.close()
-            raise AudioError(reason_of(error, "cannot be opened")) from error
-        except BaseException:
-            self.close()
-            raise
-        self.info = self._source.info
-        if not (LOWEST_RATE <= self.info.sample_rate <= HIGHEST_RATE and self.info.channels <= MOST_CHANNELS):
-            self.close()
-            raise AudioError(
-                f"{self.info.sample_rate:,} Hz and {self.info.channels:,} channels, which is no audio "
-                f"({LOWEST_RATE} Hz to {HIGHEST_RATE / 1e6:g} MHz, up to {MOST_CHANNELS} channels)"
-            )
+        with ExitStack() as opened:
+            try:
+                self._source = self._open(path, opened)
+            except OSError as error:
+                raise AudioError(reason_of(error, "cannot be opened")) from error
+            self.info = self._source.info
+            rate, channels = self.info.sample_rate, self.info.channels
+            if not (LOWEST_RATE <= rate <= HIGHEST_RATE and channels <= MOST_CHANNELS):
+                raise AudioError(
+                    f"{rate:,} Hz and {channels:,} channels, which is no audio "
+                    f"({LOWEST_RATE} Hz to {HIGHEST_RATE / 1e6:g} MHz, up to {MOST_CHANNELS} channels)"
+                )
+            self._opened = opened.pop_all()
 
-    def _open_file(self, path: str) -> PlainWav | Decoder:
-        size = _regular_file_bytes(path)
-        plain = None
+    def _open(self, path: str, opened: ExitStack) -> PlainWav | Decoder:
+        member, plain = self._member, None
+        size = _regular_file_bytes(path) if member is None else member.size
         if path.lower().endswith(".wav"):
-            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-            plain = plain_wav(self._descriptor, 0, size)
-        return Decoder(path, size) if plain is None else plain
+            if member is None:
+                descriptor, first = os.open(path, os.O_RDONLY), 0
+                opened.callback(os.close, descriptor)
+            else:
+                descriptor, first = member.shard.descriptor, member.first
+            plain = plain_wav(descriptor, first, size)
+        if plain is not None:
+            return plain
+        decoder = Decoder(path if member is None else member.open(), size)
+        opened.callback(decoder.close)
+        return decoder
 
     def __enter__(self) -> AudioFile:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Ends the reading."""
-        if isinstance(self._source, Decoder):
-            self._source.close()
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._opened.close()
 
     def extent(self, start: float, duration: float | None) -> tuple[int, int]:
         """First frame and number of frames of a segment given in seconds.
@@ -104,7 +100,6 @@ class AudioFile:
 
     def read_stored(self, first: int, frames: int, *, sample_rate: int) -> StoredSamples:
         """As `read`; int16 where the file is mono 16-bit PCM at `sample_rate`."""
-        assert self._source is not None
         try:
             samples = self._source.read(first, frames)
         except OSError as error:
@@ -146,11 +141,6 @@ def read_wav(
 def audio_seconds(path: Path | str) -> float:
     """Length of an audio file, from its header; raises `AudioError` as `AudioFile` does."""
     return probe(path).seconds
-
-
-def _open_member(path: str, member: Member) -> PlainWav | Decoder:
-    plain = plain_wav(member.descriptor, member.first, member.size) if path.endswith(".wav") else None
-    return Decoder(member.open(), member.size) if plain is None else plain
 
 
 def _regular_file_bytes(path: str) -> int:

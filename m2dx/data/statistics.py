@@ -17,11 +17,11 @@ from m2dx.data.bad_files import BadFile
 from m2dx.data.batches import Stream, seeded_generator
 from m2dx.data.clips import ClipList
 from m2dx.data.crops import AudioCrops, CropReader, draw_noise, read_any_crop
-from m2dx.data.loader import worker_loader
+from m2dx.data.loader import batch_loader
 from m2dx.data.logmel import LogMel
 from m2dx.data.pcm import float_tensor, stack
 
-_Item = tuple[Tensor, list[BadFile]]
+_Item = tuple[Tensor, Sequence[BadFile]]
 _BATCH = 32
 
 
@@ -150,7 +150,7 @@ def _measure(crops: Any, values_of: Callable[[Tensor], Tensor], workers: int | N
     batches = [range(first, min(first + _BATCH, count)) for first in range(0, count, _BATCH)]
     total = torch.zeros(2, 1, dtype=torch.float64)  # of the values, and of their squares
     number, bad = 0, dict[str, str]()
-    for inputs, found in worker_loader(crops, batches, collate=_collate, workers=workers):
+    for inputs, found in batch_loader(crops, batches, collate=_collate, workers=workers):
         values = values_of(inputs)
         total = total + torch.stack([values.sum(1), values.square().sum(1)]).cpu()
         number += values.shape[1]

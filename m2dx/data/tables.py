@@ -6,7 +6,7 @@ import codecs
 import csv
 import io
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,7 +36,13 @@ def read_table(
     Raises `AudioError` for a file that cannot be read, or with `file:line: problem` for each wrong row (at most 10).
     """
     table = Table.read(path, header=header, delimiter=delimiter, comment=comment, encodings=("utf-8-sig",))
-    table.check_header(columns)
+    there = ", ".join(table.names)
+    absent = [f"`{column}`" for column in columns if column not in table.names]
+    if absent:
+        what = "a column" if len(absent) == 1 else "columns"
+        raise AudioError(f"{table.place}: there must be {what} {', '.join(absent)}, but there are: {there}")
+    if len(set(table.names)) < len(table.names):
+        raise AudioError(f"{table.place}: no column may come twice, but there are: {there}")
     return table.rows(parse)
 
 
@@ -44,22 +50,28 @@ class Table:
     """Lines as rows, one at a time: a quote that is not closed is an error of its own line, and swallows no others."""
 
     def __init__(
-        self,
-        path: Path,
-        text: str,
-        *,
-        header: Sequence[str] | None,
-        delimiter: str | None,
-        comment: str | None,
+        self, path: Path, text: str, header: Sequence[str] | None, delimiter: str | None, comment: str | None
     ) -> None:
         self.path, self.delimiter = path, delimiter or ","
         self.notes: list[str] = []
-        """What the text was taken for, where that is not UTF-8 with commas."""
-        self._lines = self._numbered(io.StringIO(text, newline=""), comment)
-        line, names = (1, header) if header is not None else self._header(sniff=delimiter is None)
-        self.place = f"{path}:{line}"
+        """What the text was taken for, where that is not UTF-8."""
+        self._lines: Iterator[tuple[int, str]] = (
+            (number, line)
+            for number, line in enumerate(io.StringIO(text, newline=""), start=1)
+            if line.strip() and (comment is None or not line.lstrip().startswith(comment))
+        )
+        number = 1
+        if header is None:
+            number, line = next(self._lines, (1, ""))
+            if delimiter is None:
+                self.delimiter = max(",;\t|", key=line.count)
+            try:
+                header = self._cells(line)
+            except ValueError as error:
+                raise AudioError(f"{path}:{number}: {error}") from error
+        self.place = f"{path}:{number}"
         """File and line of the header."""
-        self.names = [name.strip() for name in names]
+        self.names = [name.strip() for name in header]
         """Names of the columns."""
 
     @classmethod
@@ -82,19 +94,27 @@ class Table:
         except (OSError, ValueError) as error:
             reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
             raise AudioError(f"cannot read the list {path}: {reason}") from error
-        text, encoding = _decoded(path, data, encodings)
-        table = cls(path, text, header=header, delimiter=delimiter, comment=comment)
-        if encoding != "utf-8-sig":
-            table.notes.append(f"is no UTF-8 text; read as {encoding}")
-        return table
+        marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        reasons = []
+        for encoding in encodings:
+            if encoding == "utf-16" and not marked:
+                continue
+            try:
+                table = cls(path, data.decode(encoding), header, delimiter, comment)
+            except UnicodeDecodeError as error:
+                reasons.append(error.reason)
+            else:
+                table.notes += [f"is no UTF-8 text; read as {encoding}"] if reasons else []
+                return table
+        raise AudioError(f"the list {path} must be UTF-8 text, but is not ({reasons[0]})")
 
     def rows(self, parse: Callable[[dict[str, str]], T | None]) -> list[T]:
         """What `parse` makes of each row, once. Raises `AudioError` with a line for each wrong row."""
         found: list[T] = []
         problems: list[str] = []
-        for number, text in self._lines:
+        for number, line in self._lines:
             try:
-                row = parse(self._row(text))
+                row = parse(self._row(line))
             except ValueError as error:
                 problems.append(f"{self.path}:{number}: {error}")
             else:
@@ -102,65 +122,27 @@ class Table:
                     found.append(row)
         if problems:
             more = len(problems) - _MOST_PROBLEMS
-            lines = problems[:_MOST_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
-            raise AudioError("\n".join(lines))
+            raise AudioError(
+                "\n".join(problems[:_MOST_PROBLEMS] + ([f"and {more} more"] if more > 0 else []))
+            )
         return found
 
-    def _numbered(self, file: Iterable[str], comment: str | None) -> Iterator[tuple[int, str]]:
-        """Lines that are neither blank nor comments, with their numbers."""
-        for number, text in enumerate(file, start=1):
-            if text.strip() and (comment is None or not text.lstrip().startswith(comment)):
-                yield number, text
-
-    def _header(self, *, sniff: bool) -> tuple[int, Sequence[str]]:
-        number, text = next(self._lines, (1, ""))
-        if sniff:
-            self.delimiter = max(",;\t|", key=text.count)
-        try:
-            return number, self._cells(text)
-        except ValueError as error:
-            raise AudioError(f"{self.path}:{number}: {error}") from error
-
-    def check_header(self, columns: Iterable[str] = ()) -> None:
-        """Raises `AudioError` where a column is not there, or comes twice."""
-        there = ", ".join(self.names)
-        absent = [f"`{column}`" for column in columns if column not in self.names]
-        if absent:
-            what = "a column" if len(absent) == 1 else "columns"
-            raise AudioError(
-                f"{self.place}: there must be {what} {', '.join(absent)}, but there are: {there}"
-            )
-        if len(set(self.names)) < len(self.names):
-            raise AudioError(f"{self.place}: no column may come twice, but there are: {there}")
-
-    def _cells(self, text: str) -> list[str]:
+    def _cells(self, line: str) -> list[str]:
         # An inch sign, or a quote that is not closed: strict reading tells.
-        odd_quotes = bool(text.count('"') % 2)
+        odd_quotes = bool(line.count('"') % 2)
         tabs = self.delimiter == "\t"
-        reader = csv.reader([text], delimiter=self.delimiter, skipinitialspace=not tabs, strict=odd_quotes)
+        reader = csv.reader([line], delimiter=self.delimiter, skipinitialspace=not tabs, strict=odd_quotes)
         try:
             return next(reader, [])
         except csv.Error as error:
             hint = "; is a quote not closed?" if odd_quotes else ""
             raise ValueError(f"not valid CSV ({error}){hint}") from error
 
-    def _row(self, text: str) -> dict[str, str]:
-        cells = self._cells(text)
+    def _row(self, line: str) -> dict[str, str]:
+        cells = self._cells(line)
         if len(cells) > len(self.names):
             raise ValueError(
                 f"more fields than columns ({len(cells)} for {len(self.names)}); "
                 "a field with a comma needs quotes"
             )
         return dict(itertools.zip_longest(self.names, (cell.strip() for cell in cells), fillvalue=""))
-
-
-def _decoded(path: Path, data: bytes, encodings: Sequence[str]) -> tuple[str, str]:
-    reason = ""
-    for encoding in encodings:
-        if encoding == "utf-16" and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            continue
-        try:
-            return data.decode(encoding), encoding
-        except UnicodeDecodeError as error:
-            reason = reason or error.reason
-    raise AudioError(f"the list {path} must be UTF-8 text, but is not ({reason})")

@@ -25,7 +25,8 @@ from torch.nn import functional as F
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Fold, Score
 from m2dx.contract.errors import AudioError, CheckpointError, RecipeError, TrainingError
 from m2dx.data.batches import epoch_order
-from m2dx.data.crops import read_crop
+from m2dx.data.crops import AudioCrops
+from m2dx.data.pcm import float_samples
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.checkpoint import read_checked, write_atomically
 from m2dx.encoder.finetuned import FinetunedNetwork, Head, NetworkFolder
@@ -299,13 +300,8 @@ class AudioExamples:
         if fixed and row in self._cache:
             return self._cache[row]
         try:
-            _, wav = read_crop(
-                clip,
-                crop_samples=self.num_samples,
-                sample_rate=self.encoder.sample_rate,
-                short_clips=self.task.short_clips,
-                position=position if longer else 0.0,
-            )
+            reader = AudioCrops(self.num_samples, self.encoder.sample_rate, self.task.short_clips)
+            wav = float_samples(reader.read_at(clip, position if longer else 0.0)[1])
         except AudioError as error:
             raise AudioError(f"{clip.path}: {error}") from error
         if fixed and len(self._cache) < self._most_cached:

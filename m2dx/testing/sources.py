@@ -13,7 +13,7 @@ from torch import Tensor
 
 from m2dx.contract.components import Clip, Dataset, NoiseSource
 from m2dx.contract.errors import AudioError, ImageError
-from m2dx.data.crops import read_crop
+from m2dx.data.crops import AudioCrops
 from m2dx.data.images import read_image
 from m2dx.data.packs import is_there
 from m2dx.testing.rules import Subject
@@ -146,7 +146,7 @@ def _check_files(subject: Subject, dataset: Dataset, clips: list[Clip]) -> None:
             if dataset.media == "image":
                 read_image(clip.path, channels=3)
                 continue
-            read_crop(clip, crop_samples=16_000, sample_rate=16_000, short_clips="pad", position=0.5)
+            AudioCrops(16_000, 16_000).read_at(clip, 0.5)
         except (AudioError, ImageError) as error:
             subject.fail(
                 f"its clips must be readable with soundfile (images with Pillow), but {clip.path} is not: {error}"

@@ -18,7 +18,7 @@ from m2dx.contract.errors import CheckpointError, RecipeError
 from m2dx.contract.version import package_version
 from m2dx.data.bad_files import BadFiles
 from m2dx.data.crops import Batch
-from m2dx.data.loader import DeviceCopies, training_loader
+from m2dx.data.loader import DeviceCopies, batch_loader
 from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder, encoder_file
 from m2dx.encoder.weights import CHECKPOINT_FORMAT, encoder_writer
 from m2dx.model.multitask import StepLosses
@@ -172,7 +172,7 @@ class Trainer:
         """Trains to the last step, or until a signal asks to stop; either way the last step is saved."""
         self.run.folder.mkdir(parents=True, exist_ok=True)
         self.bad_files.report(self.run.bad)
-        loader = training_loader(
+        loader = batch_loader(
             self.run.crops,
             self.run.batches(start_step=self.step, total_steps=self.total_steps),
             workers=self.run.workers,

@@ -14,9 +14,9 @@ from m2dx.contract.components import Clip, NoiseSource
 from m2dx.contract.errors import AudioError, PluginError
 from m2dx.data.batches import ItemKey, TrainingBatches
 from m2dx.data.clips import ClipList, join_sets, pack_clips
-from m2dx.data.crops import AudioCrops, Batch, ShortClips, TrainingCrops, read_crop
+from m2dx.data.crops import AudioCrops, Batch, ShortClips, TrainingCrops
 from m2dx.data.csv_list import CsvDataset
-from m2dx.data.loader import default_workers, training_loader
+from m2dx.data.loader import batch_loader, default_workers
 from m2dx.data.noise import ClipNoise
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
@@ -61,7 +61,7 @@ def load(workers: int, *, start_step: int = 0, **options: int) -> list[Batch]:
     clips = example(with_bad=True)
     noise = ClipNoise(RATE, CsvDataset(path=SOUNDS / "noise.csv").clips()[:20])
     batches = TrainingBatches(len(clips), batch_size=8, total_steps=7, start_step=start_step, **options)
-    return list(training_loader(crops_of(clips, noise=noise), batches, workers=workers))
+    return list(batch_loader(crops_of(clips, noise=noise), batches, workers=workers))
 
 
 def test_batches_do_not_depend_on_workers_or_on_resuming() -> None:
@@ -121,9 +121,7 @@ def test_crops_are_spread_over_the_clip(ramp: Path) -> None:
 
 def test_the_crop_at_both_ends_of_the_clip(ramp: Path) -> None:
     def ends(position: float) -> tuple[float, float]:
-        _, wav = read_crop(
-            Clip(ramp), crop_samples=8000, sample_rate=RATE, short_clips="pad", position=position
-        )
+        _, wav = AudioCrops(8000, RATE).read_at(Clip(ramp), position)
         return wav[0] * 2**18, wav[-1] * 2**18
 
     assert ends(0.0) == (0, 7999)
@@ -150,9 +148,7 @@ def test_only_the_crop_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_crop_at_any_rate_is_whole(rate: int, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.full(2 * rate, 0.25), rate, subtype="FLOAT")
     for samples in (7999, 8000, 8001):
-        _, wav = read_crop(
-            Clip(tmp_path / "a.wav"), crop_samples=samples, sample_rate=RATE, short_clips="pad", position=0.3
-        )
+        _, wav = AudioCrops(samples, RATE).read_at(Clip(tmp_path / "a.wav"), 0.3)
         assert wav.shape == (samples,)
         assert wav[500:-500] == pytest.approx(0.25, abs=1e-3)
         assert wav[-1] > 0.1  # not padded
@@ -160,13 +156,7 @@ def test_a_crop_at_any_rate_is_whole(rate: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("short_clips", ["pad", "repeat"])
 def test_short_clips(short_clips: ShortClips, ramp: Path) -> None:
-    _, wav = read_crop(
-        Clip(ramp, start=1.0, duration=0.2),
-        crop_samples=8000,
-        sample_rate=RATE,
-        short_clips=short_clips,
-        position=0.9,
-    )
+    _, wav = AudioCrops(8000, RATE, short_clips).read_at(Clip(ramp, start=1.0, duration=0.2), 0.9)
     stretch = (np.arange(3200) + RATE) / 2**18
     rest = np.zeros(4800) if short_clips == "pad" else np.concatenate([stretch, stretch[:1600]])
     np.testing.assert_allclose(wav, np.concatenate([stretch, rest]))
@@ -239,14 +229,14 @@ def test_errors_come_from_workers_as_they_were_raised(workers: int) -> None:
     crops = crops_of(clips, noise=Giving(torch.zeros(1)))
     batches = TrainingBatches(len(clips), batch_size=8, total_steps=2)
     with pytest.raises(PluginError) as caught:
-        list(training_loader(crops, batches, workers=workers))
+        list(batch_loader(crops, batches, workers=workers))
     assert str(caught.value).startswith("noise source 'giving'") and "Traceback" not in str(caught.value)
 
 
 def test_workers_outlive_a_signal_to_the_whole_group() -> None:
     """The trainer saves on Ctrl-C and SIGTERM, which must not fail for want of its workers."""
     clips = example()
-    loader = training_loader(
+    loader = batch_loader(
         crops_of(clips), TrainingBatches(len(clips), batch_size=8, total_steps=30), workers=2
     )
     batches = iter(loader)
@@ -268,7 +258,7 @@ def test_default_workers() -> None:
 def test_items_say_where_their_audio_is_from_if_asked() -> None:
     clips = example()
     crops = TrainingCrops(clips, AudioCrops(4000, RATE), seed=3, draw_mask=draw_mask, with_crops=True)
-    loader = training_loader(crops, TrainingBatches(len(clips), batch_size=8, total_steps=2), workers=1)
+    loader = batch_loader(crops, TrainingBatches(len(clips), batch_size=8, total_steps=2), workers=1)
     for batch in loader:
         assert batch.crops is not None
         for crop, clip_id, wav in zip(batch.crops, batch.clip_ids, batch.inputs, strict=True):

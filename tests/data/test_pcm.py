@@ -13,8 +13,8 @@ from m2dx.contract.components import Clip
 from m2dx.contract.errors import AudioError
 from m2dx.data.batches import ItemKey, Stream, TrainingBatches, seeded_generator
 from m2dx.data.clips import pack_clips
-from m2dx.data.crops import AudioCrops, TrainingCrops, collate, collate_stored, read_crop, read_stored_crop
-from m2dx.data.loader import training_loader
+from m2dx.data.crops import AudioCrops, TrainingCrops, collate, collate_stored, fit_length
+from m2dx.data.loader import batch_loader
 from m2dx.data.noise import ClipNoise
 from m2dx.data.pcm import float_samples, float_tensor, plain_wav
 from m2dx.data.reading import AudioFile, probe, read_wav
@@ -79,12 +79,11 @@ def test_anything_else_is_float32_and_the_mean_of_its_channels(
 def test_a_stored_crop_is_the_crop(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav")
     for length, short in ((4000, "pad"), (70_000, "pad"), (70_000, "repeat")):
-        options = {"crop_samples": length, "sample_rate": RATE, "short_clips": short, "position": 0.3}
-        start, crop = read_crop(Clip(path), **options)
-        stored_start, stored = read_stored_crop(Clip(path), **options)
+        start, stored = AudioCrops(length, RATE, short).read_at(Clip(path), 0.3)
         assert stored.dtype == np.int16
-        assert start == stored_start
-        assert float_samples(stored).tobytes() == crop.tobytes()
+        assert start * RATE == int(0.3 * (len(ALL) - min(length, len(ALL)) + 1))
+        decoded, _ = soundfile.read(path, start=round(start * RATE), frames=length, dtype="float32")
+        assert float_samples(stored).tobytes() == fit_length(decoded, length, short_clips=short).tobytes()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -92,7 +91,7 @@ def test_batches_travel_as_int16_and_arrive_as_float32(workers: int, tmp_path: P
     crops = crops_of(write(tmp_path / "a.wav"), write(tmp_path / "b.flac"))
     crops.noise = ClipNoise(RATE, list(crops.clips))
     batches = TrainingBatches(2, batch_size=2, total_steps=3)
-    found = list(training_loader(crops, batches, workers=workers))
+    found = list(batch_loader(crops, batches, workers=workers))
     for batch, keys in zip(found, batches, strict=True):
         assert batch.inputs.dtype == torch.int16 == batch.noise_wav.dtype
         arrived, expected = batch.to("cpu"), collate([crops[key] for key in keys])

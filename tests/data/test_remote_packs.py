@@ -20,7 +20,7 @@ from m2dx.data.batches import Blocks, TrainingBatches, epoch_order
 from m2dx.data.clips import join_sets
 from m2dx.data.crops import AudioCrops, TrainingCrops
 from m2dx.data.datasets import FolderDataset
-from m2dx.data.loader import training_loader
+from m2dx.data.loader import batch_loader
 from m2dx.data.packs import PackedDataset, find_member
 from m2dx.data.reading import probe, read_wav
 
@@ -188,7 +188,7 @@ def test_batches_of_a_copy_are_those_of_the_pack(remote: Path, tmp_path: Path) -
             draw_mask=lambda g: torch.randperm(4, generator=g),
         )
         keys = TrainingBatches(12, batch_size=4, total_steps=5, blocks=Blocks(clips.draw_shards, 2))
-        return [batch.inputs for batch in training_loader(crops, keys, workers=workers)]
+        return [batch.inputs for batch in batch_loader(crops, keys, workers=workers)]
 
     here = batches(PackedDataset(path=remote), 0)
     there = batches(PackedDataset(path=tmp_path / "copy", url=URL, keep_gb=150_000 / 1e9), 1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from m2dx.data.loader import training_loader
+from m2dx.data.loader import batch_loader
 from m2dx.recipe.schema import Recipe
 from m2dx.training.trainer import Trainer
 
@@ -46,7 +46,7 @@ def test_a_step_reads_nothing(
         noise=True,
     )
     trainer = make_trainer(recipe)
-    loader = training_loader(trainer.run.crops, trainer.run.batches(), workers=0, pin_memory=False)
+    loader = batch_loader(trainer.run.crops, trainer.run.batches(), workers=0, pin_memory=False)
     batches = iter(list(islice(loader, 4)))  # loaded beforehand: that is the CPU's work on any device
     with Reads() as reads:
         trainer.train_step(batches)

@@ -32,7 +32,7 @@ from m2dx.contract.errors import AudioError
 from m2dx.contract.wording import counted
 from m2dx.data.bad_files import BadFiles
 from m2dx.data.decoding import Decoder, reason_of
-from m2dx.data.loader import worker_loader
+from m2dx.data.loader import batch_loader
 from m2dx.data.packs import MANIFEST, MEMBERS, VERSION, find_member
 from m2dx.data.pcm import STEP, AudioInfo, StoredSamples
 from m2dx.data.reading import AudioFile
@@ -421,7 +421,7 @@ class _Packing:
     def _write_shards(self, done: Sequence[ShardRecord], progress: Progress | None) -> Iterator[ShardRecord]:
         first, total = done[-1].end if done else 0, len(self.segments)
         batches = [range(start, min(start + _BATCH, total)) for start in range(first, total, _BATCH)]
-        loader = worker_loader(
+        loader = batch_loader(
             Members(self.segments, self.options), batches, collate=list, workers=self.options.workers
         )
         clips = self._clips_of_segments()
