@@ -70,7 +70,12 @@ class Batch:
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
         """Keeps the memory of a batch on a GPU from being used anew before the stream's work on it is done."""
-        self._map(lambda tensor: tensor.record_stream(stream) or tensor)
+
+        def note(tensor: Tensor) -> Tensor:
+            tensor.record_stream(stream)
+            return tensor
+
+        self._map(note)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return replace(
