@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from textwrap import indent
 
 from pydantic import ValidationError
 from rich.table import Column, Table
@@ -33,7 +34,7 @@ def task_table(host: PluginHost) -> Table:
     table.caption = "m2dx tasks NAME says what must be in a task's folder, and where it is from"
     for name, info in published_tasks(host).items():
         lines = "\n".join(on_this_machine(host, name, info))
-        table.add_row(name, Text("\n").join(map(Text, _facts(info))), Text(lines))
+        table.add_row(name, Text(_facts(info)), Text(lines))
     return table
 
 
@@ -47,21 +48,16 @@ def task_page(host: PluginHost, name: str) -> str:
         own = f"the data set {name!r} is not a published task" if name in host.names("dataset") else None
         raise RecipeError(f"{own or f'there is no task {name!r}'}; {suggestion(name, tasks)}")
     info = tasks[name]
-    return "\n".join(
-        [
-            *_facts(info),
-            "",
-            *_indented(f"The folder that {info.variable} names:", info.layout),
-            "",
-            *_indented("From:", info.get),
-            "",
-            *_indented("On this machine:", "\n".join(on_this_machine(host, name, info))),
-            "",
-            "In a recipe:",
-            "",
-            recipe_part(name, info),
-        ]
+    here = "\n".join(on_this_machine(host, name, info))
+    parts = (
+        _facts(info),
+        f"The folder that {info.variable} names:\n{indent(info.layout, '  ')}",
+        f"From:\n{indent(info.get, '  ')}",
+        f"On this machine:\n{indent(here, '  ')}",
+        "In a recipe:",
+        recipe_part(name, info),
     )
+    return "\n\n".join(parts)
 
 
 def recipe_part(name: str, info: TaskInfo) -> str:
@@ -91,21 +87,16 @@ def on_this_machine(host: PluginHost, name: str, info: TaskInfo) -> list[str]:
         return [str(error).partition("\n")[0]]
 
 
-def _facts(info: TaskInfo) -> Sequence[str]:
+def _facts(info: TaskInfo) -> str:
     return (
-        info.title,
-        f"{info.num_classes} classes, {info.unit_seconds:g} s, {info.metric}",
-        f"{info.division}; {info.source}",
+        f"{info.title}\n{info.num_classes} classes, {info.unit_seconds:g} s, {info.metric}\n"
+        f"{info.division}; {info.source}"
     )
-
-
-def _indented(heading: str, text: str) -> Iterable[str]:
-    return (heading, *(f"  {line}" for line in text.splitlines()))
 
 
 def _counted(clips: Sequence[Clip]) -> str:
     counts = Counter(clip.split or "without a split" for clip in clips)
-    if set(counts) <= {*SPLITS, "without a split"}:
-        order = [*SPLITS, "without a split"]
+    order = (*SPLITS, "without a split")
+    if set(counts) <= set(order):
         return ", ".join(f"{counts[split]} {split}" for split in order if counts[split]) or "no clips"
     return f"{len(clips)} clips in {len(counts)} folds"

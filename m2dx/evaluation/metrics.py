@@ -66,22 +66,9 @@ def summarise(
     With several seeds there is one value per seed, the mean over the folds, so that the interval says how far another
     seed may be from it; with one seed (or a protocol without randomness) there is one value per fold.
     """
-    table = np.asarray(by_run, dtype=float)
+    table, targets = np.asarray(by_run, dtype=float), task.targets()
     values = tuple(map(float, table.mean(0) if table.shape[1] > 1 else table[:, 0]))
-    return Score(
-        task=task.name,
-        metric=task.metric,
-        mean=float(np.mean(values)),
-        ci95=half_width_95(values),
-        values=values,
-        protocol=protocol,
-        details={**_sizes(task), **(details or {})},
-    )
-
-
-def _sizes(task: EvaluationTask) -> dict[str, object]:
-    targets = task.targets()
-    sizes: dict[str, object] = {
+    facts: dict[str, object] = {
         "classes": len(task.label_names),
         "folds": len(task.folds),
         "clips": len(task.clips),
@@ -90,5 +77,13 @@ def _sizes(task: EvaluationTask) -> dict[str, object]:
         "warnings": list(task.warnings),
     }
     if task.multi_label:
-        sizes["classes_left_out"] = [int((targets[fold.test].sum(0) == 0).sum()) for fold in task.folds]
-    return sizes
+        facts["classes_left_out"] = [int((targets[fold.test].sum(0) == 0).sum()) for fold in task.folds]
+    return Score(
+        task=task.name,
+        metric=task.metric,
+        mean=float(np.mean(values)),
+        ci95=half_width_95(values),
+        values=values,
+        protocol=protocol,
+        details={**facts, **(details or {})},
+    )

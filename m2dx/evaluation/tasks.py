@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -177,14 +176,17 @@ def _checked_lists(name: str, dataset: Dataset) -> tuple[list[Clip], tuple[str, 
     if not clips:
         raise RecipeError(f"evaluation task {name!r} has no clips. {' '.join(dataset.missing())}".rstrip())
     known = set(label_names)
+    wrong = {
+        "have no label": [clip for clip in clips if not clip.labels],
+        "have no split or fold": [clip for clip in clips if clip.split is None],
+        "have a label that is not in the data set's label names": [
+            clip for clip in clips if set(clip.labels) - known
+        ],
+    }
     problems = [
-        _counted(what, [clip for clip in clips if wrong(clip)])
-        for what, wrong in (
-            ("have no label", lambda clip: not clip.labels),
-            ("have no split or fold", lambda clip: clip.split is None),
-            ("have a label that is not in the data set's label names", lambda clip: set(clip.labels) - known),
-        )
-        if any(map(wrong, clips))
+        f"{len(found)} clips {what}: {_examples(str(clip.path) for clip in found)}"
+        for what, found in wrong.items()
+        if found
     ]
     if len(known) < 2:
         problems.append(f"there must be two classes or more, but there are {len(known)}")
@@ -192,10 +194,6 @@ def _checked_lists(name: str, dataset: Dataset) -> tuple[list[Clip], tuple[str, 
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise RecipeError(f"evaluation task {name!r} cannot be used:\n{lines}")
     return clips, label_names
-
-
-def _counted(what: str, clips: list[Clip]) -> str:
-    return f"{len(clips)} clips {what}: {_examples(str(clip.path) for clip in clips)}"
 
 
 def _examples(names: Iterable[str]) -> str:
@@ -293,13 +291,12 @@ def _divided(
 def _untrained_classes(
     folds: Sequence[Fold], targets: NDArray[np.float32], label_names: Sequence[str]
 ) -> list[str]:
-    lacking: Counter[str] = Counter()
+    lacking: dict[str, None] = {}
     for fold in folds:
         absent = (targets[fold.train].sum(0) == 0) & (targets[fold.test].sum(0) > 0)
-        lacking.update({name: 1 for name, lacks in zip(label_names, absent, strict=True) if lacks})
-    if not lacking:
-        return []
-    return [f"{len(lacking)} classes occur in a test part but not in its training part: {_examples(lacking)}"]
+        lacking |= {label_names[number]: None for number in np.flatnonzero(absent).tolist()}
+    text = f"{len(lacking)} classes occur in a test part but not in its training part: {_examples(lacking)}"
+    return [text] if lacking else []
 
 
 def _unlike_published(

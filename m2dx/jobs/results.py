@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from m2dx.contract.errors import M2dxError
-from m2dx.contract.wording import counted
-from m2dx.results.published import published_table, published_tables
+from m2dx.contract.wording import counted, suggestion
+from m2dx.results.published import PublishedTable, published_tables
 from m2dx.results.records import RESULTS_FILE, read_records
 from m2dx.results.table import ResultTable, record_table
 
@@ -30,7 +30,7 @@ def results_table(
 
     Raises M2dxError where there is no such table, a file cannot be read, or none has a record.
     """
-    published = None if key is None else published_table(key)
+    published = None if key is None else _published(key)
     given = list(files) or [DEFAULT_FILE]
     found = read_records(given)
     warnings = [f"{line}; the line is skipped" for line in found.broken[:MOST_BROKEN]]
@@ -42,3 +42,12 @@ def results_table(
     if published is None:
         return record_table(found.records, every=every), warnings
     return published.beside(found.records, every=every), warnings
+
+
+def _published(key: str) -> PublishedTable:
+    tables = published_tables()
+    if key not in tables:
+        hint = "`--table list` lists them all"
+        hint = hint if tables else "install m2dx-tasks, which has those of the papers"
+        raise M2dxError(f"there is no published table {key!r}; {suggestion(key, tables)} {hint}")
+    return tables[key]

@@ -6,8 +6,7 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from m2dx.contract.errors import M2dxError, PluginError
-from m2dx.contract.wording import suggestion
+from m2dx.contract.errors import PluginError
 from m2dx.results.records import ResultRecord
 from m2dx.results.table import ResultTable
 
@@ -44,14 +43,3 @@ def published_tables() -> dict[str, PublishedTable]:
             )
         tables |= found
     return tables
-
-
-def published_table(key: str) -> PublishedTable:
-    """The table of that key. Raises M2dxError where no installed package has it."""
-    tables = published_tables()
-    if key not in tables:
-        hint = (
-            "`--table list` lists them all" if tables else "install m2dx-tasks, which has those of the papers"
-        )
-        raise M2dxError(f"there is no published table {key!r}; {suggestion(key, tables)} {hint}")
-    return tables[key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,79 +37,65 @@ def read_run(folder: Path) -> RunFolder:
             f"{folder} must be the folder of a run, with its recipe.yaml, but that cannot be read: {error}"
         ) from error
     notes: dict[str, str] = {}
-    summary = _summary(folder, notes)
+    summary, scores = None, []
+    try:
+        summary = read_summary(folder)
+        if summary is None:
+            notes[SUMMARY_FILE] = "summary.json is missing: the run has not ended yet, or was killed."
+    except CheckpointError as error:
+        notes[SUMMARY_FILE] = str(error)
+    try:
+        if not (folder / "scores.json").exists():
+            notes["scores.json"] = "scores.json is missing: this run has not been evaluated."
+        elif not (scores := read_scores(folder / "scores.json")):
+            notes["scores.json"] = "scores.json is empty: the recipe names no evaluation."
+    except CheckpointError as error:
+        notes["scores.json"] = str(error)
+    by_step = read_step_scores(folder)
+    if by_step.unreadable:
+        notes[STEP_SCORES_FILE] = _NOT_SHOWN.format(STEP_SCORES_FILE, by_step.unreadable)
+    tables = sorted(folder.glob("bad_files*.tsv"))
+    if not tables and summary is not None and summary.bad_files:
+        notes["bad_files.tsv"] = (
+            f"bad_files.tsv is missing: the summary counts {summary.bad_files} unusable files."
+        )
     return RunFolder(
         name=folder.resolve().name,
         recipe=recipe,
         metrics=_metrics(folder / "metrics.jsonl", notes),
         summary=summary,
-        scores=_scores(folder / "scores.json", notes),
-        step_scores=_step_scores(folder, notes),
-        bad_files=_bad_files(folder, 0 if summary is None else summary.bad_files, notes),
+        scores=tuple(scores),
+        step_scores=by_step.scores,
+        bad_files=_bad_files(tables),
         notes=notes,
     )
 
 
+_NOT_SHOWN = "Lines of {} that cannot be read, and are not shown: {}."
+
+
 def _metrics(path: Path, notes: dict[str, str]) -> tuple[dict[str, float], ...]:
-    if not path.exists():
-        notes[path.name] = "metrics.jsonl is missing: the run has not reached its first logged step."
-        return ()
     lines, unreadable = [], 0
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for entry in text.splitlines():
         try:
-            values = json.loads(text)
+            values = json.loads(entry)
             line = {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
             lines.append({"step": line.pop("step"), **line})
         except (ValueError, KeyError, AttributeError):
             unreadable += 1
     if unreadable:
-        notes[path.name] = f"Lines of metrics.jsonl that cannot be read, and are not shown: {unreadable}."
+        notes[path.name] = _NOT_SHOWN.format(path.name, unreadable)
     elif not lines:
-        notes[path.name] = "metrics.jsonl is empty: the run has not reached its first logged step."
+        what = "empty" if path.exists() else "missing"
+        notes[path.name] = f"{path.name} is {what}: the run has not reached its first logged step."
     return tuple(lines)
 
 
-def _summary(folder: Path, notes: dict[str, str]) -> RunSummary | None:
-    try:
-        summary = read_summary(folder)
-    except CheckpointError as error:
-        notes[SUMMARY_FILE] = str(error)
-        return None
-    if summary is None:
-        notes[SUMMARY_FILE] = "summary.json is missing: the run has not ended yet, or was killed."
-    return summary
-
-
-def _step_scores(folder: Path, notes: dict[str, str]) -> tuple[StepScore, ...]:
-    found = read_step_scores(folder)
-    if found.unreadable:
-        notes[STEP_SCORES_FILE] = (
-            f"Lines of {STEP_SCORES_FILE} that cannot be read, and are not shown: {found.unreadable}."
-        )
-    return found.scores
-
-
-def _scores(path: Path, notes: dict[str, str]) -> tuple[Score, ...]:
-    if not path.exists():
-        notes[path.name] = "scores.json is missing: this run has not been evaluated."
-        return ()
-    try:
-        scores = tuple(read_scores(path))
-    except CheckpointError as error:
-        notes[path.name] = str(error)
-        return ()
-    if not scores:
-        notes[path.name] = "scores.json is empty: the recipe names no evaluation."
-    return scores
-
-
-def _bad_files(folder: Path, counted: int, notes: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    """Bad files of all processes (each writes its own table), every file once; without a table there are none."""
-    paths = sorted(folder.glob("bad_files*.tsv"))
-    if not paths and counted:
-        notes["bad_files.tsv"] = f"bad_files.tsv is missing: the summary counts {counted} unusable files."
+def _bad_files(tables: Iterable[Path]) -> tuple[tuple[str, str], ...]:
+    """Bad files of all processes (each writes its own table), every file once."""
     found: dict[str, str] = {}
-    for path in paths:
+    for path in tables:
         with path.open(encoding="utf-8", errors="replace", newline="") as file:
             rows = csv.reader(file, delimiter="\t")
             next(rows, None)  # the header

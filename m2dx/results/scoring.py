@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from m2dx.contract.components import ClipEncoder, Dataset, EvaluationTask, Evaluator, Score
+from m2dx.contract.components import ClipEncoder, Dataset, Evaluator, Score
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.data.clips import list_clips, names_of
@@ -41,14 +41,6 @@ from m2dx.training.distributed import pick_device
 from m2dx.training.prepare import check_media
 
 AnyEncoder = AudioEncoder | ImageEncoder
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the encoder is from."""
-
-    name: str
-    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +109,8 @@ class Scoring:
         with console.status("evaluating") as status:
             scores = self._score(
                 encoder,
-                source_of(folder),
+                folder.name,
+                encoder_path(folder),
                 progress=lambda done, total, what: status.update(f"evaluating {done}/{total}: {what}"),
             )
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,57 +129,50 @@ class Scoring:
         section = self.recipe.evaluation.model_copy(update={"baselines": (), "cache": False})
         alone = replace(self, recipe=self.recipe.model_copy(update={"evaluation": section}))
         checkpoint = CheckpointFolder(folder / "checkpoints").file(step)
-        scores = alone._score(encoder, Source(f"{folder.name} step {step}", checkpoint), step=step)
+        scores = alone._score(encoder, f"{folder.name} step {step}", checkpoint, step=step)
         write_step_scores(folder, step, scores)
         return scores
 
     def _score(
         self,
         encoder: AnyEncoder,
-        source: Source,
+        name: str,
+        path: Path | None,
         *,
         step: int | None = None,
         progress: Progress | None = None,
     ) -> list[Score]:
-        if isinstance(encoder, ImageEncoder) != (self.recipe.image is not None):
+        """Scores, each with a record; `step` is that of an encoder whose training went on after it."""
+        recipe, section = self.recipe, self.recipe.evaluation
+        if isinstance(encoder, ImageEncoder) != (recipe.image is not None):
             raise RecipeError(
                 "encoder and recipe must both be of images, or both of audio, but one is and one is not"
             )
-        recipe, tasks = self.recipe, self.tasks()
+        tasks = {task.name: task for task in self.tasks()}
         scores = evaluate(
             encoders_to_compare(recipe, encoder),
-            tasks,
+            list(tasks.values()),
             self.evaluators,
-            seeds=recipe.evaluation.seeds,
+            seeds=section.seeds,
             protocols={
-                name: task.evaluators or tuple(self.evaluators)
-                for name, task in recipe.evaluation.tasks.items()
+                name: task.evaluators or tuple(self.evaluators) for name, task in section.tasks.items()
             },
             progress=progress,
         )
-        append_records(recipe.output / RESULTS_FILE, self._records(scores, tasks, encoder, source, step))
-        return scores
-
-    def _records(
-        self,
-        scores: Sequence[Score],
-        tasks: Sequence[EvaluationTask],
-        encoder: AnyEncoder,
-        source: Source,
-        step: int | None,
-    ) -> list[ResultRecord]:
-        """A record per score; `step` is that of an encoder whose training went on after it."""
-        recipe, section = self.recipe, self.recipe.evaluation
-        device = next(encoder.parameters()).device
-        on = f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
-        now, versions = datetime.now(UTC).replace(microsecond=0), {**package_versions(), **self.plugins}
-        by_name = {task.name: task for task in tasks}
+        parameters = sum(parameter.numel() for parameter in encoder.encoder.parameters())
+        own = ScoredEncoder(name, fingerprint(encoder), None if path is None else str(path), parameters)
+        shapes = fingerprint(encoder, values=False)
+        audio = recipe.audio.model_dump(mode="json", exclude={"crop_seconds"})
         encoders = {
-            name: _scored_encoder(name, encoder, source, recipe) for name in {s.encoder for s in scores}
+            PRETRAINED: own,
+            "random_weights": replace(own, name="random_weights", sha256=shapes, path=None),
+            "mean_logmel": ScoredEncoder("mean_logmel", digest_of(audio).hexdigest()),
         }
+        now, device = datetime.now(UTC).replace(microsecond=0), next(encoder.parameters()).device
+        versions = {**package_versions(), **self.plugins}
         records = []
         for score in scores:
-            task = by_name[score.task]
+            task = tasks[score.task]
             options = section.evaluators[score.protocol].model_dump(mode="json")
             first, folds = task.folds[0], len(task.folds)
             parts = (len(first.train), len(first.valid), len(first.test)) if folds == 1 else None
@@ -212,22 +198,14 @@ class Scoring:
                     short_clips=task.short_clips,
                     warnings=task.warnings,
                     details=score.details,
-                    device=on,
+                    device=f"cuda ({torch.cuda.get_device_name(device)})"
+                    if device.type == "cuda"
+                    else device.type,
                     versions=versions,
                 )
             )
-        return records
-
-
-def _scored_encoder(name: str, encoder: AnyEncoder, source: Source, recipe: Recipe) -> ScoredEncoder:
-    parameters = sum(parameter.numel() for parameter in encoder.encoder.parameters())
-    if name == PRETRAINED:
-        path = None if source.path is None else str(source.path)
-        return ScoredEncoder(source.name, fingerprint(encoder), path, parameters)
-    if name == "random_weights":
-        return ScoredEncoder(name, fingerprint(encoder, values=False), None, parameters)
-    audio = recipe.audio.model_dump(mode="json", exclude={"crop_seconds"})
-    return ScoredEncoder(name, digest_of(audio).hexdigest())
+        append_records(recipe.output / RESULTS_FILE, records)
+        return scores
 
 
 def _plugin_versions(section: EvaluationSection, host: PluginHost) -> dict[str, str]:
@@ -260,12 +238,12 @@ def encoders_to_compare(recipe: Recipe, encoder: AnyEncoder) -> dict[str, Callab
     return {name: makers[name] for name in wanted if name in makers}
 
 
-def source_of(folder: Path) -> Source:
-    """Which encoder's scores a folder has: the one that encoder.txt names, or the run's own export."""
+def encoder_path(folder: Path) -> Path | None:
+    """Which encoder's scores a folder has: the one that encoder.txt names, or the run's own export, if there is one."""
     note, export = folder / "encoder.txt", folder / "encoder"
     if note.exists():
-        return Source(folder.name, Path(note.read_text(encoding="utf-8", errors="surrogateescape").strip()))
-    return Source(folder.name, export.resolve() if export.exists() else None)
+        return Path(note.read_text(encoding="utf-8", errors="surrogateescape").strip())
+    return export.resolve() if export.exists() else None
 
 
 def folder_of_encoder(base: Path, encoder: Path) -> Path:
