@@ -142,11 +142,8 @@ class FeatureCache:
         """The task's features by the encoder, from the folder or computed and kept. Raises what `extract` raises."""
         if not isinstance(encoder, nn.Module):  # its settings cannot be known
             return extract(encoder, task, batch_size=batch_size)
-        digest = hashlib.sha256(package_version().encode())
-        for part in chain(_encoder_parts(encoder), _task_parts(task)):
-            digest.update(part)
-            digest.update(b"\0")
-        path = self.folder / f"{task.name}-{digest.hexdigest()[:32]}.safetensors"
+        digest = digest_of(encoder, task, package_version())
+        path = self.folder / f"{task.name}-{digest[:32]}.safetensors"
         x = _read(path, (len(task.clips), encoder.embed_dim))
         if x is not None:
             return Features(x, targets_of(task))
@@ -160,7 +157,17 @@ class FeatureCache:
         return found
 
 
-def _encoder_parts(encoder: nn.Module) -> Iterator[bytes]:
+def digest_of(encoder: ClipEncoder, task: EvaluationTask, *others: object) -> str:
+    """SHA-256 of all that features follow from, and of other values that JSON can write."""
+    digest = hashlib.sha256(
+        json.dumps([type(encoder).__qualname__, *others, task.unit_seconds, task.short_clips]).encode()
+    )
+    for clip in task.clips:
+        path = Path(clip.path)
+        facts = [os.path.abspath(path), clip.start, clip.duration, *audio_state(path)]
+        digest.update(json.dumps(facts).encode())
+    if not isinstance(encoder, nn.Module):
+        return digest.hexdigest()
     for name, module in encoder.named_modules():
         settings = {  # plain values and dataclasses of them; not torch's own bookkeeping
             key: repr(value)
@@ -168,17 +175,11 @@ def _encoder_parts(encoder: nn.Module) -> Iterator[bytes]:
             if not key.startswith("_")
             and (is_dataclass(value) or isinstance(value, int | float | str | tuple | None))
         }
-        yield json.dumps([name, type(module).__qualname__, settings], sort_keys=True).encode()
+        digest.update(json.dumps([name, type(module).__qualname__, settings], sort_keys=True).encode())
     for name, tensor in chain(encoder.named_parameters(), encoder.named_buffers()):
-        yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
-        yield bytes_of(tensor)
-
-
-def _task_parts(task: EvaluationTask) -> Iterator[bytes]:
-    yield json.dumps([task.unit_seconds, task.short_clips]).encode()
-    for clip in task.clips:
-        path = Path(clip.path)
-        yield json.dumps([os.path.abspath(path), clip.start, clip.duration, *audio_state(path)]).encode()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(bytes_of(tensor))
+    return digest.hexdigest()
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import logging
 import math
 import re
@@ -31,7 +29,7 @@ from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.checkpoint import read_checked, write_atomically
 from m2dx.encoder.finetuned import FinetunedNetwork, Head, NetworkFolder
 from m2dx.evaluation.augmentation import StepRandom, mask_stripes, mixup, random_resize_crop
-from m2dx.evaluation.features import bytes_of, device_of, read_ahead, targets_of
+from m2dx.evaluation.features import device_of, digest_of, read_ahead, targets_of
 from m2dx.evaluation.metrics import score_of, summarise
 from m2dx.model.precision import autocast
 
@@ -186,27 +184,9 @@ class Finetune(Evaluator):
 
     def _identity(self, encoder: ClipEncoder, task: EvaluationTask) -> str:
         """A digest of all that sets a run's result, but the fold and the seed."""
-        facts: dict[str, object] = {
-            "settings": self._settings(),
-            "clips": [
-                [str(clip.path), clip.start, clip.duration, clip.labels, clip.split, clip.weight]
-                for clip in task.clips
-            ],
-            "labels": task.label_names,
-            "unit_seconds": task.unit_seconds,
-            "short_clips": task.short_clips,
-            "folds": [[part.tolist() for part in _parts(task, fold)] for fold in task.folds],
-            "encoder": type(encoder).__name__,
-        }
-        if isinstance(encoder, AudioEncoder):
-            facts |= {"mean": encoder.mean, "std": encoder.std, "rate": encoder.sample_rate}
-            facts |= {"hop": encoder.logmel.hop_length, "grid": str(encoder.encoder.grid)}
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-        if isinstance(encoder, nn.Module):
-            for name, tensor in [*encoder.named_parameters(), *encoder.named_buffers()]:
-                digest.update(name.encode())
-                digest.update(bytes_of(tensor))
-        return digest.hexdigest()
+        clips = [[clip.labels, clip.split, clip.weight] for clip in task.clips]
+        folds = [[part.tolist() for part in _parts(task, fold)] for fold in task.folds]
+        return digest_of(encoder, task, self._settings(), clips, task.label_names, folds)
 
 
 def _has_valid(task: EvaluationTask) -> bool:

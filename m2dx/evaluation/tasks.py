@@ -89,18 +89,8 @@ class ClipTask:
         warnings += _unlike_published(name, dataset, clips, label_names)
         for warning in warnings:
             logger.warning("evaluation task %r: %s", name, warning)
-        return cls(
-            name,
-            tuple(clips),
-            label_names,
-            folds,
-            seconds,
-            short_clips,
-            tuple(bad),
-            tuple(warnings),
-            cache,
-            images,
-        )
+        usable, told = tuple(clips), tuple(warnings)
+        return cls(name, usable, label_names, folds, seconds, short_clips, tuple(bad), told, cache, images)
 
     @property
     def multi_label(self) -> bool:
