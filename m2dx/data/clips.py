@@ -80,15 +80,12 @@ class ClipList:
     def draw_shards(self) -> Tensor:
         """The shard of a pack that each of `draws` lies in, numbered from 0 on; -1: in none."""
         numbers: dict[str, int] = {}  # by folder
-        found: list[int] = []
-        shards = 0
+        fresh = itertools.count()
         for folder in map(os.path.dirname, self.paths):
             if folder not in numbers:
-                inside = is_shard(folder)
-                numbers[folder] = shards if inside else -1
-                shards += inside
-            found.append(numbers[folder])
-        return torch.from_numpy(np.repeat(np.array(found, dtype=np.int64), self.repeats))
+                numbers[folder] = next(fresh) if is_shard(folder) else -1
+        found = np.array([numbers[os.path.dirname(path)] for path in self.paths], dtype=np.int64)
+        return torch.from_numpy(np.repeat(found, self.repeats))
 
     @property
     def label_names(self) -> dict[str, tuple[str, ...]]:
@@ -243,15 +240,12 @@ def _mean_weight(set_name: str, clips: Sequence[Clip]) -> float:
 
 
 def _set_labels(
-    set_name: str, names: tuple[str, ...], by_clip: Mapping[int, Iterable[str]], num_clips: int
+    set_name: str, names: tuple[str, ...], by_clip: Mapping[int, Mapping[str, None]], num_clips: int
 ) -> SetLabels:
+    unknown = {label for labels in by_clip.values() for label in labels}.difference(names)
+    if unknown:
+        raise AudioError(f"label {min(unknown)!r} of data set {set_name!r} is not among its label names")
     index = {name: i for i, name in enumerate(names)}
-    counts = np.zeros(num_clips + 1, dtype=np.int64)
-    classes: list[int] = []
-    for clip_id in sorted(by_clip):
-        for label in by_clip[clip_id]:
-            if label not in index:
-                raise AudioError(f"label {label!r} of data set {set_name!r} is not among its label names")
-            classes.append(index[label])
-            counts[clip_id + 1] += 1
-    return SetLabels(names, offsets=np.cumsum(counts), classes=np.array(classes, dtype=np.int64))
+    counts = [len(by_clip.get(clip_id, ())) for clip_id in range(num_clips)]
+    classes = [index[label] for clip_id in sorted(by_clip) for label in by_clip[clip_id]]
+    return SetLabels(names, np.cumsum([0, *counts]), np.array(classes, dtype=np.int64))

@@ -109,12 +109,11 @@ class ImageFolder(Dataset):
             wanted = ", ".join(self.extensions or sorted(IMAGE_EXTENSIONS))
             raise ImageError(f"no images ({wanted}) in {self.path}; check `path` and `extensions`")
         parts = [file.relative_to(self.path).parts[:-1] for file in files]
-        has_splits = all(folders and folders[0] in SPLIT_FOLDERS for folders in parts)
-        return [self._clip(file, folders, has_splits) for file, folders in zip(files, parts, strict=True)]
-
-    def _clip(self, file: Path, folders: tuple[str, ...], has_splits: bool) -> Clip:
-        split = SPLIT_FOLDERS[folders[0]] if has_splits else None
-        if split == "valid" and self.valid_is_test:
-            split = "test"
-        inner = folders[1:] if has_splits else folders
-        return Clip(file, labels=inner[-1:], split=split)
+        if not all(folders and folders[0] in SPLIT_FOLDERS for folders in parts):
+            return [Clip(file, labels=folders[-1:]) for file, folders in zip(files, parts, strict=True)]
+        valid = "test" if self.valid_is_test else "valid"
+        splits = {name: valid if split == "valid" else split for name, split in SPLIT_FOLDERS.items()}
+        return [
+            Clip(file, labels=folders[1:][-1:], split=splits[folders[0]])
+            for file, folders in zip(files, parts, strict=True)
+        ]

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -42,7 +43,6 @@ _MOST_IN_MEMORY = 4 * 2**20  # bytes; of a larger member only what is asked for 
 _MOST_EXAMPLES = 5  # of shards that are not whole
 _TRIES = 3
 _PAUSE_SECONDS = 2.0  # before the second try to fetch, and twice as long before the third
-_CHUNK = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -172,13 +172,13 @@ def _reading(folder: str | Path, name: str) -> Iterator[None]:
 def find_member(path: str) -> Member | None:
     """The member that a path into a shard names; None for any other path. Raises `AudioError`, without the path."""
     found = _find(path)
-    return None if found is None else found[0].member(*found[1:])
+    return found and found[0].member(*found[1:])
 
 
 def find_info(path: str) -> AudioInfo | None:
     """What the header of a member says, without its shard; else as `find_member`."""
     found = _find(path)
-    return None if found is None else found[0].info(*found[1:])
+    return found and found[0].info(*found[1:])
 
 
 def is_shard(path: str) -> bool:
@@ -403,12 +403,10 @@ def _copy(url: str, path: Path) -> str:
     """Copies a file, and gives its SHA-256."""
     import fsspec
 
-    digest = hashlib.sha256()
-    with fsspec.open(url, "rb") as source, path.open("wb") as target:
-        while chunk := source.read(_CHUNK):
-            digest.update(chunk)
-            target.write(chunk)
-    return digest.hexdigest()
+    with fsspec.open(url, "rb") as source, path.open("w+b") as target:
+        shutil.copyfileobj(source, target)
+        target.seek(0)
+        return hashlib.file_digest(target, "sha256").hexdigest()
 
 
 def _remove_oldest(folder: Path, keep_bytes: int, *, but: Path) -> None:
