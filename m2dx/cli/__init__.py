@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -11,7 +12,7 @@ import typer
 
 from m2dx.cli import draw, encoders, reference, sweep, training
 from m2dx.cli.plugin_commands import CommandGroup
-from m2dx.cli.shared import print_error
+from m2dx.cli.terminal import PrintableFormatter, print_error
 from m2dx.contract.errors import M2dxError, PluginError, RecipeError
 from m2dx.contract.version import package_version
 
@@ -58,7 +59,12 @@ def main() -> None:
     Of torchrun's processes, the first one of each machine speaks for all about the recipe and the plugins, which all
     read alike; other errors may be of one process alone, and name it.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     alone = os.environ.get("WORLD_SIZE", "1") == "1"
     try:
         app()

@@ -14,10 +14,10 @@ from m2dx.cli.shared import (
     RecipeFile,
     load_with_plugins,
     plugin_host,
-    print_error,
     terminal,
 )
 from m2dx.cli.table_output import FormOption, OutputOption, check_table_options, print_table
+from m2dx.cli.terminal import print_error
 
 commands = typer.Typer()
 

@@ -57,15 +57,6 @@ def launcher() -> list[str]:
 
 def terminal() -> Console:
     """Where commands print."""
-    from rich.console import Console
+    from m2dx.cli.terminal import Terminal
 
-    return Console(markup=False)  # paths and types have brackets
-
-
-def print_error(text: str) -> None:
-    """Prints an error to stderr."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    console.print("error:", style="red", end=" ")
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    return Terminal()

@@ -7,6 +7,7 @@ import importlib.metadata
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -190,7 +191,7 @@ class PluginHost:
         )
 
     def _load(self, loaded: _Loaded, load: Callable[[], object]) -> None:
-        """Whatever a plugin raises is its own error, also SystemExit at import: the others go on."""
+        """Whatever a plugin raises is its own error, also what would end the process: the others go on."""
         namesake = next((plugin for plugin in self._plugins if plugin.name == loaded.name), None)
         self._plugins.append(loaded)
         if namesake is not None:
@@ -198,11 +199,14 @@ class PluginHost:
             return
         plugin = None
         try:
-            plugin = load()
-            self._manager.register(plugin, loaded.name)
-            problems = [*self._hook_problems(plugin), *self._collect(loaded, plugin)]
+            with _staying_alive():
+                plugin = load()
+                self._manager.register(plugin, loaded.name)
+                problems = [*self._hook_problems(plugin), *self._collect(loaded, plugin)]
             loaded.error = "; ".join(problems) or None
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             loaded.error = _cause(error)
         if loaded.error is not None and plugin is not None and self._manager.get_name(plugin) == loaded.name:
             self._manager.unregister(plugin)
@@ -231,13 +235,36 @@ class PluginHost:
                     continue
                 try:
                     components = implementation.function()
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     yield f"the hook {hook!r} failed: {_cause(error)}"
                     continue
                 if not isinstance(components, list | tuple):
                     yield f"the hook {hook!r} must return a list of classes, but gave {components!r}"
                     continue
                 yield from (text for component in components if (text := _add(loaded, kind, component)))
+
+
+@contextmanager
+def _staying_alive() -> Iterator[None]:
+    """Makes an error of `os._exit` and `os.abort`, by which a plugin would end every command without a word."""
+    exits = {name: getattr(os, name) for name in ("_exit", "abort")}
+    process = os.getpid()
+
+    def refuse(name: str) -> Callable[..., object]:
+        def called(*arguments: object) -> object:
+            if os.getpid() != process:  # a child that was forked meanwhile
+                return exits[name](*arguments)
+            raise SystemExit(f"it would end the process by os.{name}")
+
+        return called
+
+    for name in exits:
+        setattr(os, name, refuse(name))
+    try:
+        yield
+    finally:
+        for name, function in exits.items():
+            setattr(os, name, function)
 
 
 def _add(loaded: _Loaded, kind: str, component: Any) -> str | None:

@@ -1,0 +1,42 @@
+"""What commands print on: no name of a file can give orders to the terminal, or end a command."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"} | {
+    code: f"\\u{code:04x}" for code in range(0xDC80, 0xDD00)
+}  # bytes of names that are no UTF-8
+
+
+def printable(text: str) -> str:
+    """The text with control characters (escape codes among them) and undecodable bytes as their codes."""
+    return text.translate(_CONTROL)
+
+
+class Terminal(Console):
+    """A console whose texts are printed as they are, without markup, with control characters as their codes."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, **options)  # paths and types have brackets
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Log lines with control characters as their codes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def print_error(text: str) -> None:
+    """Prints an error to stderr."""
+    console = Terminal(stderr=True)
+    console.print("error:", style="red", end=" ")
+    console.print(text, highlight=False, soft_wrap=True)

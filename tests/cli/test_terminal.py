@@ -1,0 +1,33 @@
+"""Names of files give no orders to the terminal, and end no command."""
+
+import io
+import logging
+
+import pytest
+from rich.table import Table
+
+from m2dx.cli.terminal import PrintableFormatter, Terminal, printable
+
+NAMES = {
+    "title": ("\x1b]0;owned\x07.wav", "\\x1b]0;owned\\x07.wav"),
+    "clear": ("\x1b[2J.wav", "\\x1b[2J.wav"),
+    "return": ("good.wav\rbad", "good.wav\\x0dbad"),
+    "C1": ("\x9b31m.wav", "\\x9b31m.wav"),
+    "no UTF-8": (b"caf\xe9.wav".decode("utf-8", "surrogateescape"), "caf\\udce9.wav"),
+    "usual": ("caf\u00e9 [1].wav", "caf\u00e9 [1].wav"),
+}
+
+
+@pytest.mark.parametrize(("name", "shown"), NAMES.values(), ids=NAMES.keys())
+def test_control_characters_are_printed_as_their_codes(name: str, shown: str) -> None:
+    assert printable(name) == shown
+    out = io.StringIO()
+    console = Terminal(file=out, width=80, force_terminal=False)
+    console.print(f"cannot use {name}: missing")
+    table = Table("file")
+    table.add_row(name)
+    console.print(table)
+    record = logging.LogRecord("m2dx", logging.WARNING, "", 0, "leaves out %s", (name,), None)
+    assert out.getvalue().count(shown) == 2
+    assert PrintableFormatter("%(message)s").format(record) == f"leaves out {shown}"
+    out.getvalue().encode("utf-8")
