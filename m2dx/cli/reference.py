@@ -11,6 +11,7 @@ import typer
 
 from m2dx.cli.plugin_commands import core_commands, plugin_commands
 from m2dx.cli.shared import plugin_host, terminal
+from m2dx.cli.table_output import text_table
 
 commands = typer.Typer()
 
@@ -18,23 +19,22 @@ commands = typer.Typer()
 @commands.command()
 def plugins(context: typer.Context) -> None:
     """List the installed plugins, their components and commands, and why a plugin failed to load."""
-    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*(Column(title, overflow="fold") for title in ("plugin", "package", "components")))
+    rows: list[tuple[str, str, Text]] = []
     for record in plugin_host().records:
         lines = [Text(f"{kind}: {', '.join(names)}") for kind, names in record.components.items() if names]
         if record.error is not None:
             lines.append(Text(f"failed: {record.error}", style="red"))
         package = f"{record.distribution or '-'} {record.version or ''}".strip()
-        table.add_row(record.name, package, Text("\n").join(lines))
+        rows.append((record.name, package, Text("\n").join(lines)))
     for added in plugin_commands():
         lines = [Text(f"command: {added.name}")]
         problem = added.problem(core=core_commands(context))
         if problem is not None:
             lines.append(Text(f"failed: {problem}", style="red"))
-        table.add_row("", "\n".join(added.packages), Text("\n").join(lines))
-    terminal().print(table)
+        rows.append(("", "\n".join(added.packages), Text("\n").join(lines)))
+    terminal().print(text_table(("plugin", "package", "components"), rows))
 
 
 @commands.command()
@@ -57,8 +57,6 @@ def show(
     path: Annotated[str, typer.Argument(metavar="PATH", help="Only fields that start with this path.")] = "",
 ) -> None:
     """Print every recipe field, or those under a path, with type, default and meaning; in a pipe, tab-separated."""
-    from rich.table import Column, Table
-
     from m2dx.recipe.model import field_lines
 
     lines = [line for line in field_lines(plugin_host()) if line.path.startswith(path)]
@@ -69,10 +67,7 @@ def show(
         for line in lines:
             typer.echo("\t".join(" ".join(part.split()) for part in line))
         return
-    table = Table(*(Column(title, overflow="fold") for title in ("field", "type", "default", "meaning")))
-    for line in lines:
-        table.add_row(*line)
-    console.print(table)
+    console.print(text_table(("field", "type", "default", "meaning"), lines))
 
 
 @commands.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,9 @@ import typer
 from m2dx.cli.shared import terminal
 
 if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
     from m2dx.results.table import ResultTable
 
 
@@ -56,3 +60,13 @@ def print_table(shown: ResultTable, form: TableFormat | None, output: Path | Non
     else:
         output.write_text(text, encoding="utf-8")
         terminal().print(f"table: {output}", soft_wrap=True)
+
+
+def text_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """Rows of text, whose cells take as many lines as they need."""
+    from rich.table import Column, Table
+
+    table = Table(*(Column(title, overflow="fold") for title in headings))
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from m2dx.cli.shared import Overrides, RecipeFile, launcher, load_with_plugins, plugin_host, terminal
+from m2dx.cli.table_output import text_table
 
 commands = typer.Typer()
 
@@ -120,10 +121,10 @@ def plan(
     ] = False,
 ) -> None:
     """Propose one of the published ways to train for data of a given size, and write it as a recipe."""
-    from m2dx.jobs.plan import Request, proposal_table, propose, write_recipe
+    from m2dx.jobs.plan import Request, proposal_lines, propose, write_recipe
 
     proposal = propose(Request(clips, gpu_memory, clip_seconds, processes, weights, labels))
-    terminal().print(proposal_table(proposal))
+    terminal().print(text_table(("what", "proposal", "where it comes from"), proposal_lines(proposal)))
     if output is not None:
         write_recipe(proposal, output, overwrite=overwrite)
         terminal().print(f"recipe: {output}; its first lines say what to set", soft_wrap=True)

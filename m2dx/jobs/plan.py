@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from m2dx.contract.errors import RecipeError
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 FEWEST_CLIPS = 500
 """ICBHI's 539 recordings of 20 s are the smallest set with published gains."""
@@ -69,9 +65,12 @@ FROM_SCRATCH = Network(
 )
 FURTHER = Network(2.0, (16, 4), "the best of four on ICBHI (M2D-X, table XII)", 0.04)
 WEIGHTS = "${M2D_16X4}"
-SAME_IN_ALL = "the same in all known settings (M2D-X, IV-A)"
-NOISE = "ICBHI; 0.01 on SPRSound: the number to try on your data (M2D-X, IV-E)"
-MASK_RATIO = "M2D-X, IV-B, IV-C, IV-E; 0.6 was better for speech"
+WHY = {
+    "all": "the same in all known settings (M2D-X, IV-A)",
+    "noise": "ICBHI; 0.01 on SPRSound: the number to try on your data (M2D-X, IV-E)",
+    "mask_ratio": "M2D-X, IV-B, IV-C, IV-E; 0.6 was better for speech",
+}
+"""Where numbers come from that stand in the table and in the recipe."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +85,9 @@ class Request:
     labels: bool = False
 
     def __post_init__(self) -> None:
-        if self.clips < 1:
-            raise RecipeError(f"clips must be 1 or more, but is {self.clips}")
-        if self.processes < 1:
-            raise RecipeError(f"processes must be 1 or more, but is {self.processes}")
+        for name, number in {"clips": self.clips, "processes": self.processes}.items():
+            if number < 1:
+                raise RecipeError(f"{name} must be 1 or more, but is {number}")
         if not 0 <= self.gpu_memory < math.inf:
             raise RecipeError(f"gpu_memory must be 0 (no GPU) or GB of one GPU, but is {self.gpu_memory}")
         if self.clip_seconds is not None and not 0 < self.clip_seconds < math.inf:
@@ -111,13 +109,15 @@ class Proposal:
         """That of the setting, made a multiple of the processes."""
         return max(self.setting.batch_size // self.request.processes, 1) * self.request.processes
 
+    @property
+    def epoch_size(self) -> int:
+        """Clips of an epoch: those of the smallest setting at least."""
+        return max(self.request.clips, SETTINGS[0].clips)
 
-class Line(NamedTuple):
-    """One line of a proposal."""
-
-    what: str
-    value: str
-    reason: str
+    @property
+    def checkpoint_every(self) -> int:
+        """Steps: 48 checkpoints on the way."""
+        return max(self.setting.epochs * (self.epoch_size // self.batch_size) // (6 * 8), 1)
 
 
 def propose(request: Request) -> Proposal:
@@ -186,61 +186,46 @@ def _network_of(path: Path) -> Network:
     )
 
 
-def proposal_lines(proposal: Proposal) -> list[Line]:
-    """The proposal, each number with the setting that it is from."""
+def proposal_lines(proposal: Proposal) -> list[tuple[str, str, str]]:
+    """The proposal as what, value and where it comes from."""
     request, setting, network = proposal.request, proposal.setting, proposal.network
     further = proposal.strategy == "further pre-training"
-    start = Line("start", "random weights", "as the published models on this much data")
-    if further:
-        start = Line(
-            "start", WEIGHTS, "the published 16 x 4 model, which ICBHI and SPRSound went on from (IV-E)"
-        )
-    if proposal.strategy == "features only":
-        start = Line("start", "a published M2D", "M2D-AS is the best on average, M2D for speakers (table V)")
+    start = ("random weights", "as the published models on this much data")
     if request.weights is not None:
-        start = Line("start", str(request.weights), "as given")
-    lines = [Line("strategy", proposal.strategy, proposal.reason), start]
+        start = (str(request.weights), "as given")
+    elif further:
+        start = (WEIGHTS, "the published 16 x 4 model, which ICBHI and SPRSound went on from (IV-E)")
+    elif proposal.strategy == "features only":
+        start = ("a published M2D", "M2D-AS is the best on average, M2D for speakers (table V)")
+    lines = [("strategy", proposal.strategy, proposal.reason), ("start", *start)]
     if proposal.strategy == "features only":
         return lines
     source = f"nearest published setting: {setting.source}"
-    batch = (
-        "" if proposal.batch_size == setting.batch_size else f"; a multiple of {request.processes} processes"
+    batch = "" if proposal.batch_size == setting.batch_size else "; a multiple of the processes"
+    epoch = (
+        "the list is repeated to that size (M2D-X, IV-E)"
+        if request.clips < proposal.epoch_size
+        else "each clip once"
     )
-    repeated = request.clips < SETTINGS[0].clips
-    epoch = f"{SETTINGS[0].clips if repeated else request.clips:,} clips"
-    how = "the list is repeated to that size (M2D-X, IV-E)" if repeated else "each clip once"
+    crop = "{:g} s, {} x {}".format(network.crop_seconds, *network.patch_size)
     lines += [
-        Line(
-            "crop, patch", "{:g} s, {} x {}".format(network.crop_seconds, *network.patch_size), network.source
-        ),
-        Line("batch size", f"{proposal.batch_size}", source + batch),
-        Line("an epoch", epoch, how),
-        Line("epochs", f"{setting.epochs}, warm-up {setting.warmup_epochs}", source),
-        Line("base learning rate", "3e-4", SAME_IN_ALL),
-        Line("EMA decay", "0.99995 to 0.99999", SAME_IN_ALL),
-        Line("mask ratio", "0.7", MASK_RATIO),
-        Line(
-            "accumulate", "auto", "measured before the first step: the fewest passes that fit into the memory"
-        ),
+        ("crop, patch", crop, network.source),
+        ("batch size", f"{proposal.batch_size}", source + batch),
+        ("an epoch", f"{proposal.epoch_size:,} clips", epoch),
+        ("epochs", f"{setting.epochs}, warm-up {setting.warmup_epochs}", source),
+        ("base learning rate", "3e-4", WHY["all"]),
+        ("EMA decay", "0.99995 to 0.99999", WHY["all"]),
+        ("mask ratio", "0.7", WHY["mask_ratio"]),
+        ("accumulate", "auto", "measured before the first step: the fewest passes that fit into the memory"),
     ]
     if further:
         lines.append(
-            Line("teacher", "a task, weight 1.0", "ICBHI: score 63.29 with it, 62.73 without (table XIII)")
+            ("teacher", "a task, weight 1.0", "ICBHI: score 63.29 with it, 62.73 without (table XIII)")
         )
-        lines.append(Line("noise", "ratio 0.3", NOISE))
+        lines.append(("noise", "ratio 0.3", WHY["noise"]))
     elif request.labels:
-        lines.append(Line("labels", "a task, weight 1.0", "M2D-AS (M2D-X, IV-C), of 2 million clips"))
-    return [*lines, Line("cost", setting.cost, "the published run of ViT-Base (M2D-X, table XV)")]
-
-
-def proposal_table(proposal: Proposal) -> Table:
-    """The lines as a table."""
-    from rich.table import Column, Table
-
-    table = Table(*(Column(title, overflow="fold") for title in ("what", "proposal", "where it comes from")))
-    for line in proposal_lines(proposal):
-        table.add_row(*line)
-    return table
+        lines.append(("labels", "a task, weight 1.0", "M2D-AS (M2D-X, IV-C), of 2 million clips"))
+    return [*lines, ("cost", setting.cost, "the published run of ViT-Base (M2D-X, table XV)")]
 
 
 def write_recipe(proposal: Proposal, path: Path, *, overwrite: bool) -> None:
@@ -258,114 +243,21 @@ def write_recipe(proposal: Proposal, path: Path, *, overwrite: bool) -> None:
 
 def recipe_text(proposal: Proposal) -> str:
     """The proposal as a commented recipe; paths that only the user knows are environment variables."""
-    request, network, setting = proposal.request, proposal.network, proposal.setting
-    evaluation = EVALUATION if request.labels or proposal.strategy == "features only" else ""
-    if proposal.strategy == "features only":
-        return _head(proposal) + LABELLED_SET + evaluation
-    further = proposal.strategy == "further pre-training"
-    weights = WEIGHTS if request.weights is None else str(request.weights.absolute())
-    quoted = json.dumps(weights, ensure_ascii=False)
-    lines = [f"init_from: {quoted}"] if further else []
-    lines += ["data:", "  sets:", *(TEST_PART if request.labels else [])]
-    lines.append('    mine: {dataset: {name: folder, path: "${MY_AUDIO}"}}')
-    if request.labels and not further:
-        lines.append('    labelled: {dataset: {name: csv, path: "${MY_LABELS}"}, split: train}')
-    if request.clips < SETTINGS[0].clips:
-        lines.append(f"  epoch_size: {SETTINGS[0].clips}  # the list is repeated to that size (M2D-X, IV-E)")
-    if further:
-        lines += ["noise:", f"  ratio: 0.3  # {NOISE}"]
-        lines.append('  source: {name: files, path: "${MY_NOISE}"}  # the paper: FSD50K')
-    lines += ["audio:", *(f"  {name}: {value}" for name, value in network.audio)]
-    lines += [
-        f"  crop_seconds: {network.crop_seconds:g}  # {network.source}",
-        "model:",
-        f"  size: {network.size}",
-    ]
-    lines += [] if network.depth is None else [f"  depth: {network.depth}"]
-    lines += [
-        "  patch_size: [{}, {}]".format(*network.patch_size),
-        f"  mask_ratio: 0.7  # {MASK_RATIO}",
-        f"  ema_decay: {{start: 0.99995, end: 0.99999}}  # {SAME_IN_ALL}",
-    ]
-    tasks = TEACHER.format(weights=quoted) if further else LABELS if request.labels else ""
-    steps = setting.epochs * (max(request.clips, SETTINGS[0].clips) // proposal.batch_size)
-    every = max(steps // (6 * 8), 1)
-    train = f"""train:
-  # {setting.source}
-  epochs: {setting.epochs}
-  warmup_epochs: {setting.warmup_epochs}
-  batch_size: {proposal.batch_size}
-  accumulate: auto
-  base_lr: 3e-4  # {SAME_IN_ALL}
-  precision: bf16
-  checkpoint_every: {every}
-  keep_every: {8 * every}  # six on the way: the last is not always the best (M2D-X, fig. 5)
-"""
-    return _head(proposal) + "\n".join(lines) + "\n" + tasks + train + evaluation
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-
-def _head(proposal: Proposal) -> str:
+    templates = Environment(
+        loader=PackageLoader("m2dx.jobs"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
     request = proposal.request
-    seconds = f" of {request.clip_seconds:g} s" if request.clip_seconds else ""
-    gpus = f"{request.processes} GPU{'s' * (request.processes > 1)} of {request.gpu_memory:g} GB"
-    lines = [
-        f"Proposed by `m2dx plan` for {request.clips} clips{seconds} and "
-        f"{gpus if request.gpu_memory else 'no GPU'}: {proposal.strategy}.",
-        f"Why: {proposal.reason}.",
-    ]
-    variables = []
-    if proposal.strategy == "features only":
-        encoder = request.weights or "ENCODER"
-        lines.append(
-            f"Nothing is trained: `m2dx encode {encoder} FILES` writes features, and `m2dx evaluate {encoder} RECIPE` "
-            "scores them on your labels, with baselines."
-        )
-    else:
-        several = request.processes > 1
-        launcher = f"torchrun --nproc-per-node {request.processes} -m m2dx" if several else "m2dx"
-        lines.append(f"Use: `m2dx check RECIPE`, then `{launcher} train RECIPE`.")
-        variables.append("MY_AUDIO: the folder with your audio")
-    if proposal.strategy == "further pre-training":
-        lines.append("Needs the plugin m2dx-teacher.")
-        variables.append("MY_NOISE: a folder with background noise")
-        if request.weights is None:
-            variables.append(
-                "M2D_16X4: the published 16 x 4 model, or a folder that m2dx has exported one to"
-            )
-    if request.labels or proposal.strategy == "features only":
-        variables.append("MY_LABELS: a CSV file with the columns path, label and split (train, valid, test)")
-    lines += ["Environment variables to set before:", *(f"  {variable}" for variable in variables)]
-    wrapped = (textwrap.wrap(line, 108, subsequent_indent="  ", drop_whitespace=True) for line in lines)
-    return "".join(f"# {part}\n" for parts in wrapped for part in parts)
-
-
-LABELLED_SET = """data:
-  sets:
-    mine: {dataset: {name: csv, path: "${MY_LABELS}"}}
-"""
-TEST_PART = [
-    "    # All audio of the folder: where the test part of MY_LABELS lies in it, pre-training hears that, too.",
-    "    # Keep it in another folder for scores on audio that the encoder has never heard.",
-]
-TEACHER = """tasks:
-  teacher:  # keeps the features near those of the start (M2D-X, IV-E)
-    offline_encoder: {{name: m2d_teacher, weights: {weights}}}
-    online_mapper: {{name: linear}}
-    loss: {{name: norm_mse}}
-    target_frames: tokens
-    weight: 1.0
-"""
-LABELS = """tasks:
-  labels:  # M2D-AS (M2D-X, IV-C)
-    offline_encoder: {name: labels, dataset: labelled}
-    online_mapper: {name: pool_linear}
-    loss: {name: bce}  # cross_entropy where a clip has one class
-    weight: 1.0
-"""
-EVALUATION = """evaluation:
-  tasks:
-    mine: {dataset: {name: csv, path: "${MY_LABELS}"}}
-  evaluators:
-    linear: {name: linear}
-    knn: {name: knn}
-"""
+    weights = WEIGHTS if request.weights is None else str(request.weights.absolute())
+    return templates.get_template("plan.yaml.in").render(
+        plan=proposal,
+        request=request,
+        network=proposal.network,
+        setting=proposal.setting,
+        why=WHY,
+        weights=json.dumps(weights, ensure_ascii=False),
+    )
