@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -40,12 +38,6 @@ def train(
         int | None,
         typer.Option(min=1, help="With --dry-run-memory: processes (GPUs); default 1.", show_default=False),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="With --dry-run-memory: JSON file to write over.", show_default=False
-        ),
-    ] = None,
 ) -> None:
     """Pre-train as the recipe says, export the encoder, evaluate it, and write report.html.
 
@@ -58,11 +50,16 @@ def train(
     if dry_run_memory:
         if resume + overwrite + resume_or_start:
             raise typer.BadParameter("--dry-run-memory trains nothing; leave the other options out")
-        _print_memory(recipe, overrides, processes or 1, output)
-        return
-    if processes is not None or output is not None:
-        raise typer.BadParameter("--processes and --output are for --dry-run-memory")
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            raise typer.BadParameter("--dry-run-memory runs without torchrun; give the number of --processes")
+    elif processes is not None:
+        raise typer.BadParameter("--processes is for --dry-run-memory")
     host, loaded = load_with_plugins(recipe, overrides)
+    if dry_run_memory:
+        from m2dx.training.micro_batch import dry_run
+
+        dry_run(loaded, host, terminal(), processes=processes or 1)
+        return
     from m2dx.jobs.train import run_recipe
 
     summary = run_recipe(
@@ -75,18 +72,6 @@ def train(
             terminal().print(f"{stopped}. Go on with:\n  {again}", soft_wrap=True)
         number = getattr(signal, summary.stopped_by, signal.SIGTERM)
         raise typer.Exit(128 + int(number))
-
-
-def _print_memory(recipe: Path, overrides: list[str] | None, processes: int, output: Path | None) -> None:
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise typer.BadParameter("--dry-run-memory runs without torchrun; give the number of --processes")
-    host, loaded = load_with_plugins(recipe, overrides)
-    from m2dx.training.micro_batch import dry_run
-
-    trial = dry_run(loaded, host, terminal(), processes=processes)
-    if output is not None:
-        output.write_text(json.dumps(asdict(trial), indent=1) + "\n", encoding="utf-8")
-        terminal().print(f"measured memory: {output}", soft_wrap=True)
 
 
 @commands.command()

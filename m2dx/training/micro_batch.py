@@ -30,7 +30,6 @@ from m2dx.data.clips import join_sets, pack_clips
 from m2dx.data.crops import Batch, TrainingCrops
 from m2dx.data.loader import default_workers
 from m2dx.model.build import build_masking, build_model
-from m2dx.model.precision import check_precision
 from m2dx.model.shapes import model_shapes
 from m2dx.recipe.loading import recipe_from_mapping, recipe_to_mapping
 from m2dx.recipe.schema import Recipe
@@ -45,8 +44,7 @@ LONGEST_SECONDS = 60.0
 KEPT_FREE = 0.1
 """Share of the free memory that stays free: fragments of the allocator, and what other programs come to."""
 _UNUSED_BYTES = 2**29  # that a process asks for and does not use, such as stacks of threads
-_WORKER_BYTES = 2**28  # of a loading process, beside its batches
-_WORKER_BATCHES = 4  # that wait in a loading process
+_WORKER_BYTES = 2**28  # of a loading process, with its batches
 
 Labels = Mapping[str, Sequence[str]]
 """Names of the classes by data set."""
@@ -98,48 +96,38 @@ def choose_accumulation(run: PreparedRun, console: Console) -> PreparedRun:
     # Each GPU is measured; the machine's memory is measured once, by one process for all.
     if processes.device.type == "cuda" or os.environ.get("LOCAL_RANK", "0") == "0":
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        labels = run.clips.label_names
         try:
-            found = try_steps(
-                run.recipe, run.clips.label_names, processes.device, processes.world_size, here
-            ).best
+            found = try_steps(run.recipe, labels, processes.device, processes.world_size, here).best
         except M2dxError as error:
             found = str(error)
     every = processes.gather(found)
-    for problem in every:
-        if isinstance(problem, str):
-            raise MemoryShortageError(problem)
-    least = min((step for step in every if step is not None), key=lambda step: step.clips)
+    if problems := [problem for problem in every if isinstance(problem, str)]:
+        raise MemoryShortageError(problems[0])
+    step = min((step for step in every if isinstance(step, Step)), key=lambda step: step.clips)
     if processes.is_main:
         console.print(
-            f"train.accumulate: {least.accumulate}, since {least.clips} clips at a time take {gigabytes(least.peak)}; "
-            f"an effective batch of {train.batch_size}",
-            soft_wrap=True,
+            f"train.accumulate: {step.accumulate}, since {step.clips} clips at a time take {gigabytes(step.peak)}"
         )
-    train = train.model_copy(update={"accumulate": least.accumulate})
+    train = train.model_copy(update={"accumulate": step.accumulate})
     return replace(run, recipe=run.recipe.model_copy(update={"train": train}))
 
 
-def dry_run(recipe: Recipe, host: PluginHost, console: Console, *, processes: int) -> Trial:
+def dry_run(recipe: Recipe, host: PluginHost, console: Console, *, processes: int) -> None:
     """Prints what each size of the micro-batch takes of this machine's memory, and what to set; writes nothing.
 
     No recording is read, but the lists are, for their labels. RecipeError where the recipe cannot be trained.
     """
-    device = pick_device(recipe.train.device)
-    check_precision(recipe.train.precision, device)
-    labels, unlisted = dict[str, tuple[str, ...]](), ""
-    try:
-        sets = recipe.data.sets.items()
-        datasets = {name: (host.build("dataset", section.dataset), section.split) for name, section in sets}
-        labels = join_sets(datasets).label_names
-    except (M2dxError, OSError) as error:
-        unlisted = f"\nThe data cannot be listed yet, so clips have no labels here: {error}"
-    try:
-        with console.status("training steps on made-up clips"):
-            trial = try_steps(recipe, labels, device, processes, processes)
-    except RecipeError as error:
-        raise RecipeError(f"{error}{unlisted}") from error
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    table = Table(title=f"{recipe.name}, {recipe.train.precision}, on {name}", title_justify="left")
+    sets = recipe.data.sets.items()
+    datasets = {name: (host.build("dataset", section.dataset), section.split) for name, section in sets}
+    labels, device = join_sets(datasets).label_names, pick_device(recipe.train.device)
+    with console.status("training steps on made-up clips"):
+        trial = try_steps(recipe, labels, device, processes, processes)
+    table = Table(
+        title=f"{recipe.name}, {recipe.train.precision}, on {device.type}",
+        title_justify="left",
+        highlight=False,
+    )
     for column in ("clips a pass", "accumulate", "memory", "seconds a pass"):
         table.add_column(column, justify="right")
     for step in trial.steps:
@@ -150,12 +138,10 @@ def dry_run(recipe: Recipe, host: PluginHost, console: Console, *, processes: in
         f"{best.clips} clips a pass fit{across}: an effective batch of {recipe.train.batch_size} needs "
         f"train.accumulate={best.accumulate}; train.accumulate=auto finds it.\n"
         f"{f'More were not tried: {trial.ended}.' if trial.ended else 'These are all clips of a step.'} "
-        f"{gigabytes(trial.usable)} of {gigabytes(trial.total)} may be used: what is free, less {KEPT_FREE:.0%}."
-        f"{unlisted}",
+        f"{gigabytes(trial.usable)} of {gigabytes(trial.total)} may be used: what is free, less {KEPT_FREE:.0%}.",
         highlight=False,
         soft_wrap=True,
     )
-    return trial
 
 
 def micro_batches(batch_size: int, processes: int) -> list[int]:
@@ -169,9 +155,9 @@ def micro_batches(batch_size: int, processes: int) -> list[int]:
         )
     part, sizes = batch_size // processes, [1]
     for clips in range(2, part + 1):
-        if part % clips == 0 and clips >= 2 * sizes[-1]:
+        if part % clips == 0 and (clips >= 2 * sizes[-1] or clips == part):
             sizes.append(clips)
-    return sizes if sizes[-1] == part else [*sizes, part]
+    return sizes
 
 
 def try_steps(recipe: Recipe, labels: Labels, device: torch.device, processes: int, here: int) -> Trial:
@@ -199,12 +185,9 @@ def try_steps(recipe: Recipe, labels: Labels, device: torch.device, processes: i
         answers = child.communicate(json.dumps(request).encode())[0]
     finally:
         kill_child(child)
-    steps, found = [], dict[str, Any]()
-    for line in map(json.loads, answers.splitlines()):
-        if "clips" in line:
-            steps.append(Step(**line))
-        else:
-            found |= line
+    lines = [json.loads(line) for line in answers.splitlines()]
+    steps = tuple(Step(**line) for line in lines if "clips" in line)
+    found = dict[str, Any](item for line in lines if "clips" not in line for item in line.items())
     code = f"exit code {child.returncode}"
     if "refused" in found:
         raise RecipeError(found["refused"])
@@ -214,7 +197,7 @@ def try_steps(recipe: Recipe, labels: Labels, device: torch.device, processes: i
             "may tell more"
         )
     ended = found.get("ended", f"its process was killed, as the system does where memory runs out ({code})")
-    return Trial(found["total"], found["usable"], tuple(steps), ended)
+    return Trial(found["total"], found["usable"], steps, ended)
 
 
 def main() -> None:
@@ -225,16 +208,16 @@ def main() -> None:
     # Where the machine's memory runs out all the same, this process is to go.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
+    last = dict[str, str]()
     try:
         for answer in _steps(**json.load(sys.stdin)):
             print(json.dumps(answer), file=answers)
     except M2dxError as error:
-        print(json.dumps({"refused": str(error)}), file=answers)
+        last = {"refused": str(error)}
     except Exception as error:  # of whatever kind: the parent tells the user
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        print(
-            json.dumps({"ended": "memory ran out"} if is_shortage(error) else {"failed": text}), file=answers
-        )
+        last = {"ended": "memory ran out"} if is_shortage(error) else {"failed": text}
+    print(json.dumps(last), file=answers)
 
 
 def _steps(
@@ -248,56 +231,41 @@ def _steps(
     """The memory there is, then each step that could be trained, and why there are no more."""
     host, device = PluginHost.discover(), torch.device(device_name)
     recipe = recipe_from_mapping(mapping, host=host, source="the recipe")
-    workers = recipe.data.workers
-    if workers is None:
-        workers = default_workers(processes=here)
-    memory = _limit_memory(device, workers, here)
+    memory = _limit_memory(device, recipe.data.workers, here)
     yield memory
     run = _made_up_run(recipe, labels, device, host)
     copied = 0
     if processes > 1 and recipe.train.sharding == "none":  # DDP has a copy of the gradients on their way
         copied = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
-    held, one, step = torch.ones(copied, device=device), _made_up_batch(run, labels, 1), None
+    held, one, seconds_a_clip = torch.ones(copied, device=device), _made_up_batch(run, labels, 1), 0.0
     for clips in sizes:
-        if step is not None and step.seconds * clips / step.clips > LONGEST_SECONDS:
+        if seconds_a_clip * clips > LONGEST_SECONDS:
             yield {"ended": f"a pass of {clips} clips would take more than {LONGEST_SECONDS:g} s"}
             return
         passes = 1 if clips == sizes[-1] else 2  # in the second one, the gradients of the first are there
-        train = recipe.train.model_copy(
-            update={
-                "accumulate": passes,
-                "batch_size": passes * clips,
-                "rankme_every": 1,
-                "compile": False,  # which takes minutes for each size, and no more memory
-            }
-        )
+        # torch.compile would take minutes for each size, and no more memory
+        update = {"accumulate": passes, "batch_size": passes * clips, "rankme_every": 1, "compile": False}
+        train = recipe.train.model_copy(update=update)
         of_size = replace(run, recipe=run.recipe.model_copy(update={"train": train}))
         trainer = Trainer(of_size, console=Console(quiet=True))
         trainer.train_step(iter([one] * passes))  # after it, the optimizer has its state
         many = _made_up_batch(run, labels, clips)
-        # Batches that wait in loading processes take of the machine's memory, of which a CPU trains.
-        waiting = [
-            _made_up_batch(run, labels, clips)
-            for _ in range(workers * _WORKER_BATCHES * (device.type == "cpu"))
-        ]
         started = time.perf_counter()
         trainer.train_step(iter([*[one] * (passes - 1), many]))
-        peak = _peak(device)
-        step = Step(
-            clips, recipe.train.batch_size // (processes * clips), peak, time.perf_counter() - started
-        )
+        peak, seconds = _peak(device), time.perf_counter() - started
         if peak > memory["usable"]:
             yield {"ended": f"{clips} clips a pass take {gigabytes(peak)}"}
             return
-        yield asdict(step)
-        del trainer, many, waiting
+        yield asdict(Step(clips, recipe.train.batch_size // (processes * clips), peak, seconds))
+        seconds_a_clip = seconds / clips
+        del trainer, many
         if device.type == "cuda":
             torch.cuda.empty_cache()
     del held
     yield {"ended": ""}
 
 
-def _limit_memory(device: torch.device, workers: int, here: int) -> dict[str, int]:
+def _limit_memory(device: torch.device, workers: int | None, here: int) -> dict[str, int]:
     """The memory there is and what may be used of it, bytes; from now on, asking for more raises where it can."""
     if device.type == "cuda":
         torch.zeros(1, device=device)
@@ -306,7 +274,8 @@ def _limit_memory(device: torch.device, workers: int, here: int) -> dict[str, in
         torch.cuda.set_per_process_memory_fraction(usable / total, device)
         return {"total": total, "usable": usable}
     memory = host_memory()
-    more = max(int(memory.available * (1 - KEPT_FREE)) // here - workers * _WORKER_BYTES, 0)
+    loading = _WORKER_BYTES * (default_workers(processes=here) if workers is None else workers)
+    more = max(int(memory.available * (1 - KEPT_FREE)) // here - loading, 0)
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -337,10 +306,8 @@ def _made_up_run(recipe: Recipe, labels: Labels, device: torch.device, host: Plu
     clips = pack_clips([Clip(Path(f"made-up-{number}")) for number in range(recipe.train.batch_size)])
     names = {name: tuple(classes) for name, classes in labels.items()}
     info, statistics = replace(data_info(recipe, clips), label_names=names), no_statistics(recipe)
-    draw_mask = build_masking(recipe, host)
-    crops = TrainingCrops(clips, crop_reader(recipe), seed=recipe.seed, draw_mask=draw_mask)
-    model = build_model(recipe, info, statistics, host)
-    processes = Processes(0, 1, device)
+    crops = TrainingCrops(clips, crop_reader(recipe), seed=recipe.seed, draw_mask=build_masking(recipe, host))
+    model, processes = build_model(recipe, info, statistics, host), Processes(0, 1, device)
     return PreparedRun(
         recipe, Path("made-up"), processes, clips, crops, model, statistics, missing=(), bad=(), host=host
     )

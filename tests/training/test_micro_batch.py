@@ -185,8 +185,7 @@ def test_a_machine_that_takes_not_one_clip_is_told_what_to_change(
 
 
 def test_a_dry_run_says_what_to_set(tiny_recipe: Any, host: Any, two_fit: Any, console: Any) -> None:
-    trial = dry_run(tiny_recipe("train.batch_size=64"), host, console, processes=2)
-    assert [(step.clips, step.accumulate) for step in trial.steps] == [(1, 32), (2, 16)]
+    dry_run(tiny_recipe("train.batch_size=64"), host, console, processes=2)
     text = console.export_text()
     assert (
         "2 clips a pass fit in each of 2 processes: an effective batch of 64 needs train.accumulate=16"
@@ -200,29 +199,21 @@ def test_a_batch_that_does_not_divide_is_refused_at_once(tiny_recipe: Any, host:
         dry_run(tiny_recipe(), host, console, processes=3)
 
 
-def test_data_need_not_be_there_unless_a_task_needs_labels(tiny_recipe: Any, host: Any, console: Any) -> None:
-    missing = "data.sets.notes={dataset: {name: csv, path: nowhere.csv}, split: null}"
-    dry_run(tiny_recipe(missing, "train.batch_size=1"), host, console, processes=1)
-    text = console.export_text()
-    assert "clips have no labels here" in text and "nowhere.csv" in text
-    with pytest.raises(RecipeError, match=r"nowhere\.csv"):
-        dry_run(tiny_recipe(missing, labels=True), host, console, processes=1)
-
-
-def test_the_command_writes_what_it_found(tiny_recipe: Any, two_fit: Any, tmp_path: Path) -> None:
+def test_the_command_prints_what_it_found(tiny_recipe: Any, two_fit: Any, tmp_path: Path) -> None:
     tiny_recipe()
-    options = ["--dry-run-memory", "--output", str(tmp_path / "memory.json")]
-    done = CliRunner().invoke(cli.app, ["train", str(tmp_path / "tiny.yaml"), *options])
+    done = CliRunner().invoke(cli.app, ["train", str(tmp_path / "tiny.yaml"), "--dry-run-memory"])
     assert done.exit_code == 0, done.output
-    found = json.loads((tmp_path / "memory.json").read_text())
-    assert found["steps"][-1] == {"clips": 2, "accumulate": 2, "peak": 2 * GB, "seconds": 0.1}
-    assert (found["total"], found["usable"]) == (16 * GB, 9 * GB)
+    lines = [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in done.output.splitlines() if "│" in line
+    ]
+    assert lines == [["1", "4", "1.00 GB", "0.10"], ["2", "2", "2.00 GB", "0.10"]]
+    assert "9.00 GB of 16.00 GB may be used" in done.output
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
     "options",
-    [["--dry-run-memory", "--resume"], ["--processes", "2"], ["--output", "x.json"]],
+    [["--dry-run-memory", "--resume"], ["--processes", "2"]],
 )
 def test_options_that_do_not_go_together_are_refused(
     tiny_recipe: Any, tmp_path: Path, options: list[str]
