@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,8 +23,8 @@ def _check_suffix(path: Path) -> Path:
     return path
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 def _ratios(text: str) -> list[float]:
@@ -43,7 +42,7 @@ def _point(text: str) -> tuple[int, int]:
     return f, t
 
 
-def _tell(written: Iterable[Path]) -> None:
+def _tell(*written: Path) -> None:
     for path in written:
         terminal().print(f"written: {path}", soft_wrap=True)
 
@@ -56,7 +55,7 @@ PICTURE = typer.Option("--output", "-o", help="Picture to write, .png or .svg.",
 
 @draw.command()
 def reconstruction(
-    model: Annotated[
+    run: Annotated[
         Path, typer.Argument(metavar="RUN", help="MSM-MAE run, or a checkpoint of it.", show_default=False)
     ],
     files: SoundFiles,
@@ -76,16 +75,20 @@ def reconstruction(
     ] = False,
 ) -> None:
     """Draw input, reconstruction and error of sounds whose patches are partly masked."""
-    ratios = None if ratio is None else _ratios(ratio)
-    patterns = None if pattern is None else _names(pattern)
-    from m2dx.jobs.draw import draw_reconstruction
+    ratios, patterns = None if ratio is None else _ratios(ratio), _names(pattern)
+    from m2dx.jobs.draw import write_sounds
+    from m2dx.report.masks import masks_of
+    from m2dx.report.reconstruction import draw_reconstructions, load_reconstructor, reconstructions
+    from m2dx.report.saving import save_figure
+    from m2dx.report.sounds import read_sound
 
-    _tell(
-        draw_reconstruction(
-            model, files, output, ratios=ratios, patterns=patterns, attempts=attempts, seed=seed, start=start,
-            outline=outline, audio=audio,
-        )
-    )  # fmt: skip
+    model = load_reconstructor(run)
+    masks = masks_of(ratios, patterns, attempts=attempts, seed=seed, own_ratio=model.mask_ratio)
+    sounds = [read_sound(file, model.sample_rate, start=start) for file in files]
+    blocks = reconstructions(model, sounds, masks)
+    _tell(save_figure(draw_reconstructions(blocks, outline=outline), output))
+    if audio:
+        _tell(*write_sounds(model, blocks, output))
 
 
 @draw.command()
@@ -106,9 +109,12 @@ def attention(
 ) -> None:
     """Draw what single patches attend to in the encoder's last layer."""
     points = None if point is None else [_point(text) for text in point]
-    from m2dx.jobs.draw import draw_attention_maps
+    from m2dx.encoder.audio import load_encoder
+    from m2dx.report import attention_figure, read_sound, save_figure
 
-    _tell(draw_attention_maps(encoder, files, output, points=points, start=start))
+    model = load_encoder(encoder)
+    sounds = [read_sound(file, model.sample_rate, start=start) for file in files]
+    _tell(save_figure(attention_figure(model, sounds, points), output))
 
 
 @draw.command()
@@ -135,9 +141,11 @@ def embedding(
     """Draw the clips of a labelled set as points, by their features, coloured by class."""
     recipe = load_with_plugins(labelled, None) if labelled.suffix in (".yaml", ".yml") else None
     from m2dx.jobs.draw import draw_embedding, labelled_set
+    from m2dx.report.saving import save_figure
 
     clips = labelled_set(labelled, recipe, task=task, split=split, most=most, seed=seed)
-    _tell(draw_embedding(encoder, clips, output, method=method, random_weights=random_weights, seed=seed))
+    figure = draw_embedding(encoder, clips, method=method, random_weights=random_weights, seed=seed)
+    _tell(save_figure(figure, output))
 
 
 @draw.command()
@@ -152,6 +160,7 @@ def curves(
     ] = None,
 ) -> None:
     """Draw losses, learning rate, EMA decay, RankMe, and scores by checkpoint, of one or several runs."""
-    from m2dx.jobs.draw import draw_curves
+    from m2dx.report.curves import read_curves, runs_figure
+    from m2dx.report.saving import save_figure
 
-    _tell(draw_curves(runs, output, names=None if metric is None else _names(metric)))
+    _tell(save_figure(runs_figure([read_curves(run) for run in runs], _names(metric)), output))

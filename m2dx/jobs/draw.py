@@ -1,4 +1,4 @@
-"""What the commands `m2dx draw ...` do once their arguments are read; each gives the files that it wrote."""
+"""What the commands `m2dx draw ...` do once their arguments are read, beyond the functions of `m2dx.report`."""
 
 from __future__ import annotations
 
@@ -6,46 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from matplotlib.figure import Figure
+
 from m2dx.contract.errors import RecipeError
 from m2dx.data.csv_list import CsvDataset
 from m2dx.encoder.audio import load_encoder, random_like
 from m2dx.evaluation.tasks import ClipTask
-from m2dx.report.attention import attention_figure
-from m2dx.report.curves import read_curves, runs_figure
 from m2dx.report.embedding import Method, embed, embedding_figure, labelled_clips
-from m2dx.report.masks import masks_of
-from m2dx.report.reconstruction import draw_reconstructions, load_reconstructor, reconstructions
-from m2dx.report.saving import save_figure
-from m2dx.report.sounds import read_sound, write_wav
+from m2dx.report.reconstruction import Reconstruction, Reconstructor
+from m2dx.report.sounds import write_wav
 
 if TYPE_CHECKING:
     from m2dx.contract.host import PluginHost
     from m2dx.recipe.schema import Recipe
 
 
-def draw_reconstruction(
-    path: Path,
-    files: Sequence[Path],
-    output: Path,
-    *,
-    ratios: Sequence[float] | None,
-    patterns: Sequence[str] | None,
-    attempts: int,
-    seed: int,
-    start: float,
-    outline: bool,
-    audio: bool,
+def write_sounds(
+    model: Reconstructor, blocks: Sequence[Sequence[Reconstruction]], output: Path
 ) -> list[Path]:
-    """Files under the masks of `masks_of`; `audio`: input and reconstructions as sounds, too.
-
-    All sounds are made by Griffin-Lim, so that they compare.
-    """
-    model = load_reconstructor(path)
-    masks = masks_of(ratios, patterns, attempts=attempts, seed=seed, own_ratio=model.mask_ratio)
-    sounds = [read_sound(file, model.sample_rate, start=start) for file in files]
-    blocks = reconstructions(model, sounds, masks)
-    written = [save_figure(draw_reconstructions(blocks, outline=outline), output)]
-    for number, block in enumerate(blocks if audio else (), start=1):
+    """The input and the reconstructions of each sound beside a picture, all by Griffin-Lim, so that they compare."""
+    written = []
+    for number, block in enumerate(blocks, start=1):
         logmels = {"input": block[0].logmel} | {
             f"reconstruction{i if len(block) > 1 else ''}": item.result
             for i, item in enumerate(block, start=1)
@@ -56,18 +37,7 @@ def draw_reconstruction(
     return written
 
 
-def draw_attention_maps(
-    path: Path, files: Sequence[Path], output: Path, *, points: Sequence[tuple[int, int]] | None, start: float
-) -> list[Path]:
-    """What points of files attend to."""
-    encoder = load_encoder(path)
-    sounds = [read_sound(file, encoder.sample_rate, start=start) for file in files]
-    return [save_figure(attention_figure(encoder, sounds, points), output)]
-
-
-def draw_embedding(
-    path: Path, clips: ClipTask, output: Path, *, method: Method, random_weights: bool, seed: int
-) -> list[Path]:
+def draw_embedding(path: Path, clips: ClipTask, *, method: Method, random_weights: bool, seed: int) -> Figure:
     """Labelled clips by an encoder's features, and by those of random weights where asked."""
     encoder = load_encoder(path)
     resolved = path.resolve()
@@ -75,13 +45,9 @@ def draw_embedding(
     encoders = {f"{clips.name}: {name}": encoder}
     if random_weights:
         encoders["random weights"] = random_like(encoder, seed=seed)
-    found = [embed(of, clips, title=title, method=method, seed=seed) for title, of in encoders.items()]
-    return [save_figure(embedding_figure(found), output)]
-
-
-def draw_curves(runs: Sequence[Path], output: Path, *, names: Sequence[str] | None) -> list[Path]:
-    """What runs measured while they trained."""
-    return [save_figure(runs_figure([read_curves(run) for run in runs], names), output)]
+    return embedding_figure(
+        [embed(of, clips, title=title, method=method, seed=seed) for title, of in encoders.items()]
+    )
 
 
 def labelled_set(

@@ -10,7 +10,7 @@
 
 `Reconstructor.reconstruct(sound, mask, title=...)` gives a `Reconstruction` (arrays and errors) without drawing it, and
 `draw_reconstructions(rows)` draws any number of them, one row of reconstructions for each sound: the same sound at
-several checkpoints, for instance. `Reconstructor.of(model, short_clips=...)` takes a model that is in training.
+several checkpoints, for instance. `Reconstructor(model, logmel, mean, std)` takes an `MSMMAE` that is in training.
 `attention_map(encoder, sound, point)` and `draw_attention(rows)` are the same for attention.
 """
 

@@ -23,11 +23,9 @@ from m2dx.data.crops import fit_length
 from m2dx.data.logmel import LogMel
 from m2dx.encoder.weights import read_weights
 from m2dx.model.build import build_masked_model
-from m2dx.model.multitask import MultiTask
 from m2dx.model.patches import PatchGrid, patchify
 from m2dx.model.shapes import build_logmel
 from m2dx.model.trial import evaluating
-from m2dx.model.views import ViewMaker
 from m2dx.model.vit import encoder_of
 from m2dx.recipe.schema import ModelSection
 from m2dx.report.masks import PatchMask
@@ -97,35 +95,11 @@ class Reconstructor:
     mask_ratio: float = 0.75  # of its training
     short_clips: Literal["pad", "repeat"] = "pad"  # shorter sounds are filled up with silence, or repeated
 
-    @classmethod
-    def of(cls, model: MultiTask, *, short_clips: Literal["pad", "repeat"] = "pad") -> Reconstructor | None:
-        """That of a model in training, which it shares; None: it has no decoder, as M2D, or works on images."""
-        views, masked_model = model.views, model.masked_model
-        if not masked_model.reconstructs or not isinstance(views, ViewMaker):
-            return None
-        ratio = 1 - model.num_visible / encoder_of(masked_model).grid.num_patches
-        mean, std = views.statistics.mean, views.statistics.std
-        return cls(masked_model, views.logmel, mean, std, ratio, short_clips)
-
-    @property
-    def sample_rate(self) -> int:
-        """Hz, of the audio it wants."""
-        return self.logmel.sample_rate
-
-    @property
-    def patches(self) -> PatchGrid:
-        """The patches of its input."""
-        return encoder_of(self.model).grid
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Patches along frequency and time, (F, T)."""
-        return self.patches.shape
-
-    @property
-    def num_samples(self) -> int:
-        """Length of its input."""
-        return self.patches.input_size[1] * self.logmel.hop_length
+    def __post_init__(self) -> None:
+        self.sample_rate = self.logmel.sample_rate  # Hz, of the audio it wants
+        self.patches = encoder_of(self.model).grid
+        self.grid = self.patches.shape  # (F, T)
+        self.num_samples = self.patches.input_size[1] * self.logmel.hop_length  # length of its input
 
     def standard_logmel(self, sounds: Sequence[Sound]) -> Tensor:
         """The standardised log-mels (B, 1, M, L) of the beginnings of sounds, filled up where they are shorter."""
