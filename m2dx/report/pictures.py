@@ -32,8 +32,6 @@ from m2dx.report.masks import PatchMask
 from m2dx.report.reconstruction import (
     Reconstruction,
     Reconstructor,
-    draw_error,
-    draw_result,
     highest_error,
     load_reconstructor,
 )
@@ -114,12 +112,10 @@ def draw_run(run: PreparedRun) -> RunPictures:
         names = [example.name for example in examples[:CLIPS_BY_CHECKPOINT]]
         sounds = [Sound(name, wav) for name, wav in zip(names, batch.inputs, strict=False)]
         checkpoints = checkpoint_pictures(run.folder, run.recipe, sounds, run.host)
-    except M2dxError as error:
-        logger.warning("without pictures of clips: %s", error)
-        notes.append(f"Clips cannot be shown: {error}")
     except Exception as error:  # of any kind: see above
-        logger.exception("without pictures of clips")
-        notes.append(f"Clips cannot be shown: {type(error).__name__}: {error}")
+        logger.warning("without pictures of clips", exc_info=not isinstance(error, M2dxError))
+        kind = "" if isinstance(error, M2dxError) else f"{type(error).__name__}: "
+        notes.append(f"Clips cannot be shown: {kind}{error}")
     return RunPictures(examples, checkpoints, notes)
 
 
@@ -310,21 +306,9 @@ def _reconstructed_clip(items: Mapping[str, Reconstruction], most: float) -> Cli
             f"The {share:.0%} of the patches of {first.name} that the model sees; the others are grey.",
         ),
     )
-    results = [
-        Picture(
-            title,
-            partial(draw_result, item=item, limits=limits),
-            f"{title}: reconstruction of {item.name}, visible patches as they are.",
-        )
-        for title, item in items.items()
-    ]
+    results = [item.result_picture(title, limits) for title, item in items.items()]
     errors = [
-        Picture(
-            f"{title}: MSE {item.masked_mse:.3f}",
-            partial(draw_error, item=item, most=most),
-            f"{title}: error of the reconstruction of {item.name}; mean square {item.masked_mse:.3f} where masked.",
-        )
-        for title, item in items.items()
+        item.error_picture(f"{title}: MSE {item.masked_mse:.3f}", most) for title, item in items.items()
     ]
     return ClipPictures(
         first.name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -82,6 +81,28 @@ class Reconstruction:
         (mels, frames), (freq, time) = self.logmel.shape, self.is_masked.shape
         masked = np.kron(self.is_masked, np.ones((mels // freq, frames // time), dtype=np.bool_))
         return float(np.square(self.error[masked], dtype=np.float64).mean())
+
+    def result_picture(self, title: str, limits: tuple[float, float], *, outline: bool = False) -> Picture:
+        """The reconstruction, in colours between `limits`; `outline`: visible patches are outlined in white."""
+
+        def draw(axes: Axes) -> None:
+            draw_logmel(axes, self.result, seconds=self.seconds, limits=limits)
+            if outline:
+                width = min(0.9, 40.0 / max(self.is_masked.shape))
+                outline_patches(axes, ~self.is_masked, colour="white", width=width)
+
+        return Picture(title, draw, f"{title}: reconstruction of {self.name}, visible patches as they are.")
+
+    def error_picture(self, title: str, most: float) -> Picture:
+        """The error, darker for more, up to `most`."""
+
+        def draw(axes: Axes) -> None:
+            mels, limits = len(self.logmel), (0.0, most)
+            draw_grid_image(axes, self.error, seconds=self.seconds, mels=mels, limits=limits, colours="Greys")
+            axes.spines[:].set(visible=True, color=INK, alpha=0.25, linewidth=0.6)  # white ends somewhere
+
+        told = f"error of the reconstruction of {self.name}; mean square {self.masked_mse:.3f} where masked."
+        return Picture(title, draw, f"{title.partition(':')[0]}: {told}")
 
 
 @dataclass(eq=False)
@@ -230,15 +251,9 @@ def draw_reconstructions(blocks: Sequence[Sequence[Reconstruction]], *, outline:
     rows: list[list[Picture | None]] = []
     for block in blocks:
         limits = limits_of(block[0].logmel)
-        results = [
-            Picture(item.title, partial(draw_result, item=item, limits=limits, outline=outline))
-            for item in block
-        ]
+        results = [item.result_picture(item.title, limits, outline=outline) for item in block]
         errors = [
-            Picture(
-                f"error: MSE {item.mse:.3f}, masked {item.masked_mse:.3f}",
-                partial(draw_error, item=item, most=most),
-            )
+            item.error_picture(f"error: MSE {item.mse:.3f}, masked {item.masked_mse:.3f}", most)
             for item in block
         ]
         first: Picture | None = logmel_picture(block[0].name, block[0].logmel, block[0].seconds)
@@ -257,24 +272,6 @@ def draw_reconstructions(blocks: Sequence[Sequence[Reconstruction]], *, outline:
 def highest_error(items: Sequence[Reconstruction]) -> float:
     """Where the scale of errors ends: one value in 200 lies above it."""
     return max(float(np.percentile(np.concatenate([item.error.ravel() for item in items]), 99.5)), 1e-6)
-
-
-def draw_result(
-    axes: Axes, item: Reconstruction, *, limits: tuple[float, float], outline: bool = False
-) -> None:
-    """A reconstruction with the colours of its input's range; `outline`: visible patches are outlined in white."""
-    draw_logmel(axes, item.result, seconds=item.seconds, limits=limits)
-    if outline:
-        outline_patches(
-            axes, ~item.is_masked, colour="white", width=min(0.9, 40.0 / max(item.is_masked.shape))
-        )
-
-
-def draw_error(axes: Axes, item: Reconstruction, *, most: float) -> None:
-    """The error of a reconstruction, darker for more, up to `most`."""
-    mels = len(item.logmel)
-    draw_grid_image(axes, item.error, seconds=item.seconds, mels=mels, limits=(0.0, most), colours="Greys")
-    axes.spines[:].set(visible=True, color=INK, alpha=0.25, linewidth=0.6)  # white ends somewhere
 
 
 def _key(figure: Figure, *, rows: int, own_scale: bool) -> None:
