@@ -113,7 +113,7 @@ def draw_run(run: PreparedRun) -> RunPictures:
         sounds = [Sound(name, wav) for name, wav in zip(names, batch.inputs, strict=False)]
         checkpoints = checkpoint_pictures(run.folder, run.recipe, sounds, run.host)
     except Exception as error:  # of any kind: see above
-        logger.warning("without pictures of clips", exc_info=not isinstance(error, M2dxError))
+        logger.warning("without pictures of clips: %s", error, exc_info=not isinstance(error, M2dxError))
         kind = "" if isinstance(error, M2dxError) else f"{type(error).__name__}: "
         notes.append(f"Clips cannot be shown: {kind}{error}")
     return RunPictures(examples, checkpoints, notes)
