@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -63,15 +62,12 @@ def mask_stripes(logmel: Tensor, *, mels: int, frames: int, random: np.random.Ge
         size = logmel.shape[axis]
         width = np.floor(random.random(len(logmel)) * min(longest, size))
         first = np.floor(random.random(len(logmel)) * (size - width + 1))
-        hidden = _stripes(first, width, size).to(logmel.device)  # (B, size)
+        places = np.arange(size)
+        inside = (places >= first[:, None]) & (places < (first + width)[:, None])
+        hidden = torch.from_numpy(inside).to(logmel.device)  # (B, size)
         shape = (len(logmel), 1, size, 1) if axis == 2 else (len(logmel), 1, 1, size)
         logmel = logmel.masked_fill(hidden.view(shape), 0.0)
     return logmel
-
-
-def _stripes(first: NDArray[np.float64], width: NDArray[np.float64], size: int) -> Tensor:
-    places = np.arange(size)
-    return torch.from_numpy((places >= first[:, None]) & (places < (first + width)[:, None]))
 
 
 def random_resize_crop(logmel: Tensor, *, random: np.random.Generator) -> Tensor:

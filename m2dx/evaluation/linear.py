@@ -66,17 +66,6 @@ class Linear(Evaluator):
         return [summarise(task, by_run, protocol=self.name, details=details)]
 
 
-@dataclass(frozen=True)
-class LinearRun:
-    """A trained linear layer, at its best epoch."""
-
-    weight: Tensor  # (D, C), on standardised features
-    bias: Tensor  # (C,)
-    epoch: int  # the best one, from 1
-    valid_score: float
-    test_logits: Tensor  # (n, C)
-
-
 def fit(
     x: Tensor,
     y: Tensor,
@@ -88,9 +77,9 @@ def fit(
 ) -> list[list[LinearRun]]:
     """Linear layers by fold and seed, each as if trained alone, from features (n, D) and targets (n,) or (n, C)."""
     parts = [_Part.of(x, y, fold) for fold in folds]
-    runs = [_Run.start(part, seed, num_classes) for part in parts for seed in seeds]
+    runs = [LinearRun.start(part, seed, num_classes) for part in parts for seed in seeds]
     optimizer = torch.optim.Adam(
-        [parameter for run in runs for parameter in (run.weight, run.bias)],
+        [parameter for run in runs for parameter in run.layer],
         lr=options.lr,
         weight_decay=options.weight_decay,
         fused=True,
@@ -102,15 +91,14 @@ def fit(
         for epoch in range(1, options.epochs + 1):
             stack.train_epoch(optimizer)
             stack.validate(epoch, options.early_stopping)
-            active = [run for run in stack.runs if epoch - run.best_epoch < options.patience]
+            active = [run for run in stack.runs if epoch - run.epoch < options.patience]
             if not active:
                 break
             if len(active) < len(stack.runs):
                 stack = _Stack(active, options.batch_size)
     finally:
         torch.set_float32_matmul_precision(before)
-    done = [run.finish() for run in runs]
-    return [done[first : first + len(seeds)] for first in range(0, len(done), len(seeds))]
+    return [runs[first : first + len(seeds)] for first in range(0, len(runs), len(seeds))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,26 +122,31 @@ class _Part:
 
 
 @dataclass(eq=False)
-class _Run:
+class LinearRun:
     """One linear layer in training; its own generator makes it independent of the others in the stack."""
 
     part: _Part
     generator: torch.Generator
-    weight: nn.Parameter  # (C, D)
-    bias: nn.Parameter  # (C,)
-    best_epoch: int = 0
-    best: tuple[float, float] = (float("-inf"), float("-inf"))
-    best_score: float = float("nan")
-    kept: tuple[Tensor, Tensor] = field(default=(torch.empty(0), torch.empty(0)))
+    layer: tuple[nn.Parameter, nn.Parameter]  # weight (C, D) and bias (C,), in training
+    weight: Tensor = field(default=torch.empty(0))  # (D, C), on standardised features, of the best epoch
+    bias: Tensor = field(default=torch.empty(0))  # (C,)
+    epoch: int = 0  # the best one, from 1
+    valid_score: float = float("nan")
+    merit: tuple[float, float] = (float("-inf"), float("-inf"))
 
     @classmethod
-    def start(cls, part: _Part, seed: int, num_classes: int) -> _Run:
+    def start(cls, part: _Part, seed: int, num_classes: int) -> LinearRun:
         generator = torch.Generator().manual_seed(seed)
         width = part.x.shape[1]
         bound = width**-0.5  # as nn.Linear
         drawn = (torch.rand(width + 1, num_classes, generator=generator) * 2 - 1) * bound
         drawn = drawn.to(part.x.device)
-        return cls(part, generator, nn.Parameter(drawn[:-1].mT.clone()), nn.Parameter(drawn[-1].clone()))
+        return cls(part, generator, (nn.Parameter(drawn[:-1].mT.clone()), nn.Parameter(drawn[-1].clone())))
+
+    @property
+    def test_logits(self) -> Tensor:
+        """(n, C), of the test clips."""
+        return self.part.x[self.part.test] @ self.weight + self.bias
 
     def order(self) -> Tensor:
         """Training rows in a new random order."""
@@ -161,14 +154,11 @@ class _Run:
         return self.part.train[shuffled.to(self.part.train.device)]
 
     def observe(self, epoch: int, merit: tuple[float, float], score: float) -> None:
-        if merit > self.best:
-            self.best, self.best_epoch, self.best_score = merit, epoch, score
-            self.kept = (self.weight.detach().clone(), self.bias.detach().clone())
-
-    def finish(self) -> LinearRun:
-        weight, bias = self.kept[0].mT, self.kept[1]
-        logits = self.part.x[self.part.test] @ weight + bias
-        return LinearRun(weight, bias, self.best_epoch, self.best_score, logits)
+        """Keeps the weights of an epoch that is better than all before."""
+        if merit > self.merit:
+            self.merit, self.epoch, self.valid_score = merit, epoch, score
+            weight, bias = (parameter.detach().clone() for parameter in self.layer)
+            self.weight, self.bias = weight.mT, bias
 
 
 class _Stack:
@@ -177,14 +167,14 @@ class _Stack:
     The products write into buffers that are made once: a step of a task's size moves more memory than it computes.
     """
 
-    def __init__(self, runs: list[_Run], batch_size: int) -> None:
+    def __init__(self, runs: list[LinearRun], batch_size: int) -> None:
         self.runs, self.batch_size = runs, batch_size
-        self.weight = torch.stack([run.weight.detach() for run in runs])  # (R, C, D)
-        self.bias = torch.stack([run.bias.detach() for run in runs])  # (R, C)
+        self.weight = torch.stack([run.layer[0].detach() for run in runs])  # (R, C, D)
+        self.bias = torch.stack([run.layer[1].detach() for run in runs])  # (R, C)
         self.weight_grad, self.bias_grad = torch.empty_like(self.weight), torch.empty_like(self.bias)
         self.inputs = self.weight.new_empty(len(runs), batch_size, self.weight.shape[2])  # (R, B, D)
         for run, weight, bias in zip(runs, self.weight, self.bias, strict=True):
-            run.weight.data, run.bias.data = weight, bias  # the optimizer's parameters: slices of the stack
+            run.layer[0].data, run.layer[1].data = weight, bias  # the optimizer's are slices of the stack
 
     def train_epoch(self, optimizer: torch.optim.Optimizer) -> None:
         """One pass of each run over its training clips, in its own order."""
@@ -207,9 +197,8 @@ class _Stack:
         torch.bmm(logits.grad, inputs, out=self.weight_grad)
         torch.sum(logits.grad, dim=2, out=self.bias_grad)
         for number, (run, batch) in enumerate(zip(self.runs, batches, strict=True)):
-            trained = len(batch) > 0
-            run.weight.grad = self.weight_grad[number] if trained else None
-            run.bias.grad = self.bias_grad[number] if trained else None
+            for parameter, gradient in zip(run.layer, (self.weight_grad, self.bias_grad), strict=True):
+                parameter.grad = gradient[number] if len(batch) else None
         optimizer.step()
 
     @torch.no_grad()
