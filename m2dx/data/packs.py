@@ -255,6 +255,11 @@ class PackedDataset(Dataset):
     def __init__(
         self, *, path: Path, part: str | None = None, url: str | None = None, keep_gb: float | None = None
     ) -> None:
+        if url is not None and ("?" in url or "@" in url.partition("://")[2].partition("/")[0]):
+            raise AudioError(
+                "`url` must have no user, password or query, since it is written into recipes, checkpoints and reports; "
+                "give credentials to fsspec by its configuration files or environment variables"
+            )
         if keep_gb is not None and (url is None or keep_gb <= 0):
             raise AudioError(f"`keep_gb` must be above 0 and beside `url`, but is {keep_gb} (url: {url})")
         self.path, self.part, self.url, self.keep_gb = path, part, url, keep_gb

@@ -225,3 +225,13 @@ def test_the_manifest_of_a_copy_names_its_origin(remote: Path, tmp_path: Path) -
     PackedDataset(path=tmp_path / "copy", url=URL, keep_gb=2).clips()
     settings = json.loads((tmp_path / "copy" / "source.json").read_text())
     assert settings == {"url": URL, "keep_bytes": 2_000_000_000}
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://user:secret@host/pack", "https://user@host/pack", "https://host/pack?X-Amz-Signature=secret"],
+)
+def test_a_url_with_a_secret_is_refused_and_not_told(url: str, tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="`url` must have no user, password or query") as caught:
+        PackedDataset(path=tmp_path / "copy", url=url)
+    assert "secret" not in str(caught.value)

@@ -64,6 +64,12 @@ def _training_arguments(job: Job, task: SuperbTask, code: Path) -> list[str]:
         list(job.arguments),
         [f"config.optimizer.lr={task.lr}", *_data_overrides(job, task)],
     )
+    for path in (job.data, job.cache):
+        if ",," in path or "=" in path:
+            raise M2dxError(
+                f"{path} must have neither `,,` nor `=` in it, which s3prl takes for settings of its own and runs; "
+                "give it another name, or a link without them"
+            )
     for position, argument in enumerate(arguments[:-1]):
         if argument in OVERRIDE:
             overrides.append(arguments[position + 1])

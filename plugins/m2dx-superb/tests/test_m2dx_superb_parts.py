@@ -11,8 +11,10 @@ import pytest
 import soundfile
 import torch
 from m2dx_superb import sox
+from m2dx_superb.classic import _training_arguments
 from m2dx_superb.lists import TRIALS, find_list, place_lexicons
 from m2dx_superb.statistics import measure, measured
+from m2dx_superb.tasks import TASKS
 from m2dx_superb.upstream import Upstream, Zeros, build_upstream, join_source, split_source
 from superb_jobs import make_job
 
@@ -178,3 +180,13 @@ def test_importing_the_plugin_changes_nothing() -> None:
         assert not {"s3prl", "catalyst"} & sys.modules.keys()
     """
     subprocess.run([sys.executable, "-c", "\n".join(line[8:] for line in code.splitlines())], check=True)
+
+
+@pytest.mark.parametrize("name", ["k=v", "x',,config.a=__import__('os').system('touch PWNED'),,config.b='"])
+def test_a_folder_that_s3prl_would_run_is_refused(name: str, tmp_path: Path) -> None:
+    job = make_job(tmp_path, tmp_path, "pr", data=str(tmp_path / name))
+    config = tmp_path / "downstream" / TASKS["pr"].downstream / TASKS["pr"].config
+    config.parent.mkdir(parents=True)
+    config.touch()
+    with pytest.raises(m2dx.M2dxError, match="must have neither `,,` nor `=`"):
+        _training_arguments(job, TASKS["pr"], tmp_path)
