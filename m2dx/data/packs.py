@@ -257,7 +257,7 @@ class PackedDataset(Dataset):
     ) -> None:
         if url is not None and ("?" in url or "@" in url.partition("://")[2].partition("/")[0]):
             raise AudioError(
-                "`url` must have no user, password or query, since it is written into recipes, checkpoints and reports; "
+                "`url` must have no user, password or query, as it goes into recipes, checkpoints and reports; "
                 "give credentials to fsspec by its configuration files or environment variables"
             )
         if keep_gb is not None and (url is None or keep_gb <= 0):
