@@ -5,7 +5,7 @@ import torch
 
 import m2dx
 from m2dx.testing import ComponentCheckError, check_component, check_masking
-from m2dx.testing.maskings import MaskTrial
+from m2dx.testing.draws import MaskTrial
 
 
 class Shuffled(m2dx.Masking):
@@ -96,5 +96,5 @@ def test_a_broken_masking_is_found(component, match):
 
 
 def test_a_masking_that_refuses_every_grid_is_found():
-    with pytest.raises(ComponentCheckError, match="all are refused, the last with: too narrow"):
+    with pytest.raises(ComponentCheckError, match="refuses all that were tried; the last time: too narrow"):
         check_masking(Shuffled, wide=1000)

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from m2dx.contract.components import KINDS
+from m2dx.testing.datasets import check_dataset
+from m2dx.testing.draws import check_masking, check_noise_source
 from m2dx.testing.evaluators import check_evaluator
-from m2dx.testing.maskings import check_masking
 from m2dx.testing.methods import check_method
 from m2dx.testing.modules import check_loss, check_offline_encoder, check_online_mapper
 from m2dx.testing.rules import ComponentCheckError
-from m2dx.testing.sources import check_dataset, check_noise_source
 
 __all__ = [
     "ComponentCheckError",

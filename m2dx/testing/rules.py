@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from m2dx.contract.components import KINDS
-from m2dx.contract.errors import PluginError
+from m2dx.contract.errors import M2dxError, RecipeError
 from m2dx.contract.hookspecs import hookimpl
 from m2dx.contract.host import PluginHost, hook_name
 from m2dx.contract.options import ComponentSpec, option_docs
@@ -35,15 +36,14 @@ class Subject:
     @classmethod
     def of(cls, kind: str, component: type, options: Mapping[str, Any]) -> Subject:
         """The component after the checks of the plugin host and of its documentation."""
-        base = KINDS[kind]
-        label = getattr(component, "__name__", repr(component))
+        base, label = KINDS[kind], getattr(component, "__name__", repr(component))
         if not (inspect.isclass(component) and issubclass(component, base)):
             raise ComponentCheckError(f"{label} must be a subclass of m2dx.{base.__name__}")
 
-        def give() -> list[type]:
+        def components() -> list[type]:
             return [component]
 
-        host = PluginHost({"tested": SimpleNamespace(**{hook_name(kind): hookimpl(give)})})
+        host = PluginHost({"tested": SimpleNamespace(**{hook_name(kind): hookimpl(components)})})
         error = host.records[0].error
         if error is not None:
             raise ComponentCheckError(error)
@@ -63,13 +63,25 @@ class Subject:
         return cls(kind, name, host, spec)
 
     def build(self, *, seed: int = 0, **offered: object) -> Any:
-        """A fresh component, torch's global generator seeded; errors of m2dx itself (`RecipeError`) pass through."""
-        with torch.random.fork_rng(devices=[]):
+        """A fresh component, torch's global generator seeded."""
+        with self.attempt("__init__"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            return self.host.build(self.kind, self.spec, **offered)
+
+    def accepted(self, trials: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The trials, of what the engine offers, that the component can be built for; it may refuse others."""
+        found, refusal = [], ""
+        for offered in trials:
             try:
-                return self.host.build(self.kind, self.spec, **offered)
-            except PluginError as error:
-                raise ComponentCheckError(str(error)) from error
+                self.host.build(self.kind, self.spec, **offered)
+                found.append(offered)
+            except RecipeError as error:
+                refusal = str(error)
+            except M2dxError as error:
+                self.fail(f"it must refuse shapes with m2dx.RecipeError, but raised {error!r}")
+        all_refused = f"it must accept some shapes, but refuses all that were tried; the last time: {refusal}"
+        self.must(bool(found), all_refused)
+        return found
 
     def must(self, holds: bool, text: str) -> None:
         """Fails with the text unless the condition holds."""
@@ -88,9 +100,18 @@ class Subject:
         except ComponentCheckError:
             raise
         except Exception as error:
-            raise ComponentCheckError(
-                f"{self.kind} {self.name!r}: {what} must work, but raised {type(error).__name__}: {error}"
-            ) from error
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            text = f"{self.kind} {self.name!r}: {what} must work, but raised {reason}"
+            raise ComponentCheckError(text) from error
+
+    def check_output(self, value: object, shape: tuple[int, ...], what: str, hint: str = "") -> None:
+        """A value must be a tensor of this shape with finite floating-point numbers; `what` gave it."""
+        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        self.must(found == shape, f"{what} must give {shape or 'a scalar'}, but gave {found}{hint}")
+        assert isinstance(value, Tensor)
+        self.must(value.is_floating_point(), f"{what} must give floating point, but gave {value.dtype}")
+        bad = value[~value.isfinite()].tolist()
+        self.must(not bad, f"{what} must give finite values, but gave {bad[0] if bad else 0}")
 
 
 def _check_docs(component: type, options: set[str]) -> None:

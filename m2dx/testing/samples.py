@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import shutil
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -14,8 +13,12 @@ import numpy as np
 import soundfile
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
-from torch import Tensor
+
+from m2dx.encoder.config import EncoderConfig
+from m2dx.encoder.export import write_export
+from m2dx.model.patches import PatchGrid
+from m2dx.model.vit import Encoder, ViTSize
+from m2dx.recipe.schema import AudioSection
 
 
 def tone(
@@ -58,6 +61,25 @@ class SoundFiles:
             shutil.copyfile(first, path)
         return path
 
+    def add_tone(
+        self,
+        name: str | Path,
+        hertz: float,
+        *,
+        seconds: float,
+        beat: float = 0.0,
+        noise: float = 0.02,
+        seed: int | tuple[int, ...] = 0,
+    ) -> Path:
+        """Writes a file of `tone`; files of the same tone are links to the first."""
+        return self.add(
+            name,
+            (hertz, seconds, beat, noise, seed),
+            lambda: tone(
+                hertz, seconds=seconds, sample_rate=self.sample_rate, beat=beat, noise=noise, seed=seed
+            ),
+        )
+
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Writes a text file and its folder."""
@@ -74,48 +96,12 @@ def write_csv(path: Path, header: str, rows: Iterable[Sequence[object]]) -> None
 
 
 def write_encoder(
-    folder: Path,
-    *,
-    frames: int = 64,
-    patch: tuple[int, int] = (16, 16),
-    width: int = 192,
-    depth: int = 2,
-    heads: int = 3,
-    seed: int = 0,
+    folder: Path, *, patch: tuple[int, int] = (16, 16), width: int = 192, heads: int = 3, seed: int = 0
 ) -> Path:
-    """An export of m2dx with random weights, for 80 mels at 16 kHz: `model.safetensors` and `config.json`."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def matrix(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).div(shape[-1] ** 0.5)
-
-    patches = (80 // patch[0]) * (frames // patch[1])
-    state = {
-        "cls_token": 0.02 * matrix(1, 1, width),
-        "pos_embed": matrix(1, 1 + patches, width),
-        "patch_embed.proj.weight": matrix(width, patch[0] * patch[1]).unflatten(1, (1, *patch)),
-        "patch_embed.proj.bias": torch.zeros(width),
-    }
-    norms = ["norm"]
-    sizes = {"attn.qkv": (3, 1), "attn.proj": (1, 1), "mlp.fc1": (4, 1), "mlp.fc2": (1, 4)}
-    for block in (f"blocks.{number}" for number in range(depth)):
-        norms += [f"{block}.norm1", f"{block}.norm2"]
-        for layer, (outputs, inputs) in sizes.items():
-            state[f"{block}.{layer}.weight"] = matrix(outputs * width, inputs * width)
-            state[f"{block}.{layer}.bias"] = torch.zeros(outputs * width)
-    for norm in norms:
-        state[f"{norm}.weight"], state[f"{norm}.bias"] = torch.ones(width), torch.zeros(width)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    config = {
-        "format": "m2dx-encoder",
-        "version": 1,
-        "input_size": [80, frames],
-        "patch_size": list(patch),
-        "vit": {"embed_dim": width, "depth": depth, "num_heads": heads},
-        "audio": {"sample_rate": 16_000, "crop_seconds": frames / 100},
-        "mean": -7.0,
-        "std": 4.0,
-    }
-    write_lines(folder / "config.json", [json.dumps(config, indent=1)])
+    """An export of m2dx with random weights: two blocks, for 0.64 s of 80 mels at 16 kHz; gives its folder."""
+    grid, size, audio = PatchGrid((80, 64), patch), ViTSize(width, 2, heads), AudioSection(crop_seconds=0.64)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Encoder(grid, size)
+    write_export(folder, network.state_dict(), EncoderConfig(grid, size, audio, mean=-7.0, std=4.0).to_json())
     return folder

@@ -17,12 +17,11 @@ Run = Callable[[nn.Module, torch.device], Tensor]
 
 _CPU = torch.device("cpu")
 _OWN = frozenset(vars(nn.Module()))  # attributes that every module has
-_OTHER_DEVICE = re.compile(r"not on the expected device|must be on the same device|on the same device")
 
 
-def check_module(subject: Subject, make: Callable[[int], nn.Module], run: Run) -> None:
-    """Checks modules that `make` gives for a seed, in eval mode: tensors, device, repeats, saving, bf16."""
-    module = make(0)
+def check_module(subject: Subject, run: Run, **offered: object) -> None:
+    """Checks a module in eval mode: tensors, device, repeats, saving, bf16. `offered`: what the engine gives."""
+    module, other = (subject.build(seed=seed, **offered).eval() for seed in (0, 1))
     if stray := next(_stray(module), None):
         subject.fail(
             f"all its tensors and modules must move and be saved with it, but {stray} does not; use nn.Parameter, "
@@ -32,14 +31,23 @@ def check_module(subject: Subject, make: Callable[[int], nn.Module], run: Run) -
         with subject.attempt("forward in eval mode"):
             first, again = run(module, _CPU), run(module, _CPU)
         subject.must(_same(first, again), "in eval mode it must give the same output each time")
-        _check_state_dict(subject, module, make(1), run)
+        with subject.attempt("loading its state_dict into a fresh one with the same options"):
+            other.load_state_dict(copy.deepcopy(module.state_dict()))
+        subject.must(
+            _same(first, run(other, _CPU)),
+            "a fresh one with the same options must give the same output after load_state_dict; keep all that is "
+            "random or learned in parameters and persistent buffers",
+        )
         with subject.attempt("forward under bf16 autocast"), torch.autocast("cpu", torch.bfloat16):
             half = run(module, _CPU)
         subject.must(
             half.shape == first.shape and bool(half.isfinite().all()),
             "its output under bf16 autocast must have the same shape and be finite; compute in float32 what needs it",
         )
-        _check_devices(subject, module, run)
+        # The meta device tells tensors of another device without a GPU.
+        _check_device(subject, module, run, torch.device("meta"))
+        if torch.cuda.is_available():
+            _check_device(subject, module, run, torch.device("cuda"))
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
@@ -60,62 +68,41 @@ def _inside(value: Any) -> Iterator[Tensor | nn.Module]:
     """Tensors and modules in a value; results of other tensors, as weight_norm keeps, are made anew in forward."""
     if isinstance(value, nn.Module) or (isinstance(value, Tensor) and value.grad_fn is None):
         yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _inside(item)
-    elif isinstance(value, list | tuple | set):
-        for item in value:
+    elif isinstance(value, Mapping | list | tuple | set):
+        for item in value.values() if isinstance(value, Mapping) else value:
             yield from _inside(item)
 
 
-def _check_state_dict(subject: Subject, module: nn.Module, other: nn.Module, run: Run) -> None:
-    """Another one, built under another seed, must do the same after it has loaded the state."""
+def _check_device(subject: Subject, module: nn.Module, run: Run, device: torch.device) -> None:
+    after = f"after .to({str(device)!r})"
     try:
-        other.load_state_dict(copy.deepcopy(module.state_dict()))
-    except RuntimeError as error:
+        output = run(copy.deepcopy(module).to(device), device)
+    except Exception as error:
+        if device.type == "meta" and not re.search(
+            r"not on the expected device|on the same device", str(error)
+        ):
+            return  # values are asked for, which the meta device has not
         subject.fail(
-            f"its state_dict must load into a fresh one with the same options, but {' '.join(str(error).split())}"
+            f"{after} all must happen on that device, but {type(error).__name__}: {error}; make tensors in forward "
+            "with device=..."
         )
     subject.must(
-        _same(run(module, _CPU), run(other, _CPU)),
-        "a fresh one with the same options must give the same output after load_state_dict; keep all that is random "
-        "or learned in parameters and persistent buffers",
+        output.device.type == device.type, f"{after} its output must be there, but is on {output.device}"
     )
 
 
-def _check_devices(subject: Subject, module: nn.Module, run: Run) -> None:
-    """On the meta device, which tells tensors of another device without a GPU; on the GPU where there is one."""
-    devices = [torch.device("meta")]
-    if torch.cuda.is_available():
-        devices.append(torch.device("cuda"))
-    for device in devices:
-        try:
-            output = run(copy.deepcopy(module).to(device), device)
-        except Exception as error:
-            if device.type == "meta" and not _OTHER_DEVICE.search(str(error)):
-                continue  # values are asked for, which the meta device has not
-            subject.fail(
-                f"after .to({str(device)!r}) all must happen on that device, but {type(error).__name__}: {error}; "
-                "make tensors in forward with device=..."
-            )
-        subject.must(
-            output.device.type == device.type,
-            f"after .to({str(device)!r}) its output must be there, but is on {output.device}",
-        )
-
-
-def check_reaches(subject: Subject, module: nn.Module, loss: Tensor, inputs: Mapping[str, Tensor]) -> None:
+def check_reaches(
+    subject: Subject, module: nn.Module, loss: Tensor, *, may_freeze: bool = False, **inputs: Tensor
+) -> None:
     """A gradient of the loss must reach every parameter and the inputs."""
     with subject.attempt("the backward pass"):
         loss.backward()
     for name, parameter in module.named_parameters():
         subject.must(
-            parameter.grad is not None,
+            parameter.grad is not None or (may_freeze and not parameter.requires_grad),
             f"a gradient must reach every parameter, but none reaches {name}; remove it, or make it a buffer",
         )
     for name, given in inputs.items():
-        gradient = given.grad
-        subject.must(
-            gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any()),
-            f"a finite gradient must reach {name}, but it is {'missing' if gradient is None else 'zero or not finite'}",
-        )
+        found = "missing" if given.grad is None else "zero or not finite"
+        there = given.grad is not None and bool(given.grad.isfinite().all() and given.grad.any())
+        subject.must(there, f"a finite gradient must reach the {name}, but it is {found}")

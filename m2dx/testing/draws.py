@@ -1,0 +1,102 @@
+"""Checks of the components that draw from a generator: noise sources, and maskings on grids of several shapes."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from m2dx.contract.components import Masking, NoiseSource
+from m2dx.model.masking import MaskDraw
+from m2dx.testing.rules import Subject
+
+DRAWS = 8
+NUM_SAMPLES = (400, 15_360, 33_333)
+
+
+@dataclass(frozen=True)
+class MaskTrial:
+    """What the engine offers to a masking."""
+
+    grid: tuple[int, int]  # (F, T), patches
+    num_visible: int  # V
+    patch_seconds: float | None  # None: the input has no time
+
+
+TRIAL_MASKS = tuple(
+    MaskTrial(grid, visible, seconds)
+    for grid, seconds in (((5, 38), 0.16), ((1, 13), 0.02), ((3, 7), 0.04), ((14, 14), None))
+    for visible in (grid[0] * grid[1] * 3 // 10, grid[0] * grid[1] // 2)
+)
+"""Grids and numbers of visible patches that maskings are tried on, by default."""
+
+
+def check_noise_source(cls: type[NoiseSource], sample_rate: int = 16_000, /, **options: Any) -> None:
+    """Checks a noise source: length and type of its draws, and that all randomness comes from the generator.
+
+    Raises `ComponentCheckError`.
+    """
+    subject = Subject.of("noise_source", cls, options)
+
+    def draw(source: NoiseSource, seed: int) -> Tensor:
+        num_samples = NUM_SAMPLES[seed % len(NUM_SAMPLES)]
+        where = f"draw({num_samples}, generator)"
+        with subject.attempt(where):
+            wav = source.draw(num_samples, torch.Generator().manual_seed(seed))
+        subject.must(
+            isinstance(wav, Tensor) and wav.dtype == torch.float32 and wav.device.type == "cpu",
+            f"{where} must give a float32 tensor on the CPU, but gave {getattr(wav, 'dtype', type(wav).__name__)}",
+        )
+        subject.check_output(wav, (num_samples,), where)
+        subject.must(not wav.requires_grad, "its samples must have no gradient")
+        return wav
+
+    offered: Mapping[str, Any] = {"sample_rate": sample_rate}
+    source = subject.build(**offered)
+    same = torch.equal(draw(source, 0), draw(source, len(NUM_SAMPLES)))
+    subject.must(not same, "another generator must give other noise")
+    _check_draws(subject, "noise", draw, offered)
+    subject.must(isinstance(source.drain_bad(), list), "drain_bad must give a list of (path, reason)")
+
+
+def check_masking(cls: type[Masking], trial: MaskTrial | None = None, /, **options: Any) -> None:
+    """Checks a masking on several grids: permutations, all of whose randomness comes from the generator.
+
+    Grids that it refuses with `RecipeError` are left out; `trial` replaces them all. Raises `ComponentCheckError`.
+    """
+    subject = Subject.of("masking", cls, options)
+    for offered in subject.accepted(vars(each) for each in (TRIAL_MASKS if trial is None else (trial,))):
+        freq, time = offered["grid"]
+        _check_draws(subject, "mask", partial(_draw_mask, subject, freq * time), offered)
+
+
+def _draw_mask(subject: Subject, num_patches: int, masking: Masking, seed: int) -> Tensor:
+    with subject.attempt("drawing"):
+        return MaskDraw(masking, num_patches)(torch.Generator().manual_seed(seed))
+
+
+def _check_draws(
+    subject: Subject, what: str, draw: Callable[[Any, int], Tensor], offered: Mapping[str, Any]
+) -> None:
+    """All randomness of `draw` must come from generators of the seeds that it takes; components must be picklable."""
+    before, component = _global_states(), subject.build(**offered)
+    first = [draw(component, seed) for seed in range(DRAWS)]
+    for other, which in ((component, "the same object"), (subject.build(**offered), "a fresh one")):
+        same = all(torch.equal(drawn, draw(other, seed)) for seed, drawn in enumerate(first))
+        text = (
+            f"the same generator must give the same {what} again, also from {which}; draw everything with it"
+        )
+        subject.must(same, f"{text}, and keep no state")
+    subject.must(before == _global_states(), "draw must leave the global generators of torch and numpy alone")
+    with subject.attempt("pickling it, as loading processes do outside of Linux,"):
+        pickle.loads(pickle.dumps(component))
+
+
+def _global_states() -> tuple[str, str]:
+    return repr(torch.get_rng_state().tolist()), repr(np.random.get_state())  # noqa: NPY002  what is looked at
