@@ -209,40 +209,18 @@ class ClipEncoder(Protocol):
         ...
 
 
+@dataclass(frozen=True)  # so that its attributes are only read
 class EvaluationTask(Protocol):
     """What evaluators are given: a labelled set of clips, divided for training and testing a classifier."""
 
-    @property
-    def name(self) -> str:
-        """Its name in the recipe."""
-
-    @property
-    def clips(self) -> tuple[Clip, ...]:
-        """The usable clips, with their durations."""
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the targets."""
-
-    @property
-    def folds(self) -> tuple[Fold, ...]:
-        """One for train/valid/test splits, several for cross validation."""
-
-    @property
-    def unit_seconds(self) -> float:
-        """Length that each clip is cropped (from its start) or filled to, s; 0: images."""
-
-    @property
-    def short_clips(self) -> Literal["pad", "repeat"]:
-        """How shorter clips are filled."""
-
-    @property
-    def bad(self) -> tuple[BadClip, ...]:
-        """The clips that are left out."""
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What makes its scores less comparable, a line each."""
+    name: str  # in the recipe
+    clips: tuple[Clip, ...]  # the usable ones, with their durations
+    label_names: tuple[str, ...]  # of the classes, in the order of the targets
+    folds: tuple[Fold, ...]  # one for train/valid/test splits, several for cross validation
+    unit_seconds: float  # length that each clip is cropped (from its start) or filled to, s; 0: images
+    short_clips: Literal["pad", "repeat"]  # how shorter clips are filled
+    bad: tuple[BadClip, ...]  # the clips that are left out
+    warnings: tuple[str, ...]  # what makes its scores less comparable, a line each
 
     @property
     def multi_label(self) -> bool:

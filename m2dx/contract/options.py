@@ -9,15 +9,13 @@ import operator
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -25,6 +23,8 @@ from pydantic import (
     PydanticSchemaGenerationError,
     TypeAdapter,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     create_model,
     model_validator,
 )
@@ -47,6 +47,16 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
     )
+
+    def _faults(self) -> Iterator[str]:
+        """What the fields must not be together; each text starts with the field that is at fault."""
+        return iter(())
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for fault in self._faults():
+            raise ValueError(fault)
+        return self
 
 
 class ComponentSpec(Section):
@@ -182,23 +192,18 @@ def _recipe_type(annotation: Any) -> Any:
 def guarded_number(annotation: Any) -> Any:
     """For `int` and `float`, with constraints, the type that refuses booleans and what is too large; else None."""
     kind, *constraints = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
-    if kind is int or kind is float:
-        annotated: Any = Annotated
-        return annotated[(kind, *constraints, BeforeValidator(_no_boolean), AfterValidator(_not_too_large))]
-    return None
+    annotated: Any = Annotated
+    return annotated[(kind, *constraints, WrapValidator(_number))] if kind in (int, float) else None
 
 
-def _no_boolean(value: object) -> object:
+def _number(value: object, validate: ValidatorFunctionWrapHandler) -> int | float:
     if isinstance(value, bool):
         raise PydanticCustomError("boolean", "must be a number")
-    return value
-
-
-def _not_too_large(value: int | float) -> int | float:
-    largest = LARGEST_INTEGER if isinstance(value, int) else LARGEST_NUMBER
-    if math.isfinite(value) and abs(value) > largest:
+    number: int | float = validate(value)
+    largest = LARGEST_INTEGER if isinstance(number, int) else LARGEST_NUMBER
+    if math.isfinite(number) and abs(number) > largest:
         raise PydanticCustomError("too_large", "must be at most {largest}", {"largest": f"{largest:.3g}"})
-    return value
+    return number
 
 
 def rewrite(annotation: Any, swap: Callable[[Any], Any]) -> Any:

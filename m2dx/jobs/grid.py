@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from m2dx.contract.errors import RecipeError
-from m2dx.recipe.document import Place, Problem, plain_yaml, read_yaml, report
+from m2dx.recipe.document import Place, Problems, plain_yaml, read_yaml
 
 KEEP = "keep"
 """In place of a value: as it is in the recipe."""
@@ -56,7 +56,7 @@ def parse_grid(arguments: Sequence[str]) -> Grid:
     Commas divide values, unless they are in brackets, braces or quotes. `a+b=[1, x],[2, y]` changes two keys together.
     RecipeError with a line for every argument that is wrong.
     """
-    problems: list[Problem] = []
+    problems = Problems()
     axes, seen = [], set[str]()
     for number, text in enumerate(arguments, start=1):
         place = Place(f"argument {number}: {text}", None, Path())
@@ -67,18 +67,18 @@ def parse_grid(arguments: Sequence[str]) -> Grid:
             seen.update(axis.keys)
             axes.append(axis)
         except ValueError as error:
-            problems.append(Problem(place, str(error)))
+            problems.add(place, str(error))
         except RecipeError as error:
-            problems.append(Problem(place, str(error).removeprefix(f"{place}: ")))
+            problems.add(place, str(error).removeprefix(f"{place}: "))
     grid = Grid(tuple(axes))
     if not problems and not grid.swept:
         text = (
             "must have a key with several values, such as model.mask_ratio=0.6,0.7, but has none; a single run is "
             "trained with `m2dx train`"
         )
-        problems.append(Problem(Place("m2dx sweep", None, Path()), text))
+        problems.add(Place("m2dx sweep", None, Path()), text)
     if problems:
-        raise RecipeError(report(problems))
+        raise problems.error()
     return grid
 
 
@@ -105,10 +105,10 @@ def _axis(text: str, place: Place) -> Axis:
             raise ValueError(text)
         rows.append(values)
     for value in itertools.chain(*rows):
-        problems: list[Problem] = []
+        problems = Problems()
         read_yaml(value, place=place, problems=problems)
         if problems:
-            raise RecipeError(report(problems))
+            raise problems.error()
     for key in ("name", "output"):
         if key in keys and (len(keys) > 1 or len(rows) > 1):
             raise ValueError(

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
@@ -53,12 +53,24 @@ class Problem:
         return f"{self.place}: {self.text}"
 
 
-def report(problems: Iterable[Problem]) -> str:
-    """All problems, one a line: files in the order in which they came up, lines from top to bottom."""
-    unique = list(dict.fromkeys(problems))
-    order = list(dict.fromkeys(problem.place.source for problem in unique))
-    unique.sort(key=lambda problem: (order.index(problem.place.source), problem.place.line or 0))
-    return "\n".join(map(str, unique))
+class Problems(list[Problem]):
+    """All that is wrong with a recipe."""
+
+    def add(self, place: Place, text: str) -> None:
+        """Adds a problem, after which the next ones are looked for."""
+        self.append(Problem(place, text))
+
+    def stop(self, place: Place, text: str) -> NoReturn:
+        """Adds a problem after which there is nothing to read, and raises the error."""
+        self.add(place, text)
+        raise self.error()
+
+    def error(self) -> RecipeError:
+        """All problems, one a line: files in the order in which they came up, lines from top to bottom."""
+        unique = list(dict.fromkeys(self))
+        order = list(dict.fromkeys(problem.place.source for problem in unique))
+        unique.sort(key=lambda problem: (order.index(problem.place.source), problem.place.line or 0))
+        return RecipeError("\n".join(map(str, unique)))
 
 
 def plain(entry: Entry) -> Any:
@@ -136,7 +148,7 @@ _FLOAT = re.compile(
 )
 
 
-def read_yaml(text: str, *, place: Place, problems: list[Problem]) -> Entry | None:
+def read_yaml(text: str, *, place: Place, problems: Problems) -> Entry | None:
     """The tree of a YAML text; None when there is nothing in it.
 
     `place` is where the text stands: with a line, lines are counted; without, everything has that place. Raises
@@ -146,23 +158,29 @@ def read_yaml(text: str, *, place: Place, problems: list[Problem]) -> Entry | No
         with warnings.catch_warnings(action="ignore", category=ReusedAnchorWarning):
             node = YAML(typ="safe", pure=True).compose(text)
         return None if node is None else _Tree(place, problems).entry(node, place, level=0)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
+        hint = "; indent with spaces, not with tabs" if "'\\t'" in reason else ""
+        if mark is not None and "${" in "".join(text.splitlines()[mark.line : mark.line + 1]):
+            hint = '; between { } and [ ], write a path with a variable in quotes: "${NAME}/folder"'
+        if mark is not None and place.line is not None:
+            place = Place(place.source, mark.line + 1, place.folder)
+        problems.stop(place, f"must be YAML, but is not: {reason}{hint}")
     except YAMLError as error:
-        raise RecipeError(report([*problems, _syntax_problem(error, text, place)])) from error
+        problems.stop(place, f"must be YAML text, but {' '.join(str(error).split())}")
     except RecursionError:
-        problem = Problem(
+        problems.stop(
             place, f"must have at most {MOST_LEVELS} levels of mappings and lists, but has far more"
         )
-        raise RecipeError(report([*problems, problem])) from None
-    except _TooMuchError as error:
-        raise RecipeError(report([*problems, Problem(error.place, str(error))])) from None
 
 
 def plain_yaml(text: str) -> Any:
     """The values of a YAML text that m2dx wrote. Raises `RecipeError` where it is not YAML."""
-    problems: list[Problem] = []
+    problems = Problems()
     entry = read_yaml(text, place=Place("YAML", 1, Path()), problems=problems)
     if problems:
-        raise RecipeError(report(problems))
+        raise problems.error()
     return None if entry is None else plain(entry)
 
 
@@ -176,30 +194,10 @@ def write_yaml(values: Any) -> str:
     return stream.getvalue()
 
 
-def _syntax_problem(error: YAMLError, text: str, place: Place) -> Problem:
-    if not isinstance(error, MarkedYAMLError):
-        return Problem(place, f"must be YAML text, but {' '.join(str(error).split())}")
-    mark = error.problem_mark or error.context_mark
-    reason = ", ".join(part for part in (error.context, error.problem) if part)
-    hint = "; indent with spaces, not with tabs" if "'\\t'" in reason else ""
-    if mark is not None:
-        if "${" in "".join(text.splitlines()[mark.line : mark.line + 1]):
-            hint = '; between { } and [ ], write a path with a variable in quotes: "${NAME}/folder"'
-        if place.line is not None:
-            place = Place(place.source, mark.line + 1, place.folder)
-    return Problem(place, f"must be YAML, but is not: {reason}{hint}")
-
-
-class _TooMuchError(Exception):
-    def __init__(self, place: Place, text: str) -> None:
-        super().__init__(text)
-        self.place = place
-
-
 @dataclass
 class _Tree:
     place: Place
-    problems: list[Problem]
+    problems: Problems
     values: int = 0
     open_nodes: set[int] = field(default_factory=set)  # that an alias must not point back to
     checked: set[int] = field(default_factory=set)
@@ -207,17 +205,17 @@ class _Tree:
     def entry(self, node: Node, place: Place, *, level: int) -> Entry:
         self.values += 1
         if self.values > MOST_VALUES:
-            raise _TooMuchError(
+            self.problems.stop(
                 place, f"must have at most {MOST_VALUES:,} values, but its aliases repeat more"
             )
         if level > MOST_LEVELS:
-            raise _TooMuchError(
+            self.problems.stop(
                 place, f"must have at most {MOST_LEVELS} levels of mappings and lists, but has more"
             )
         if isinstance(node, ScalarNode):
             return Entry(self._scalar(node, place), place)
         if id(node) in self.open_nodes:
-            self.problems.append(Problem(place, "an alias must not stand inside of what it repeats"))
+            self.problems.add(place, "an alias must not stand inside of what it repeats")
             return Entry(None, place)
         self.open_nodes.add(id(node))
         try:
@@ -246,13 +244,9 @@ class _Tree:
             if isinstance(key, str):
                 entries[key] = self.entry(value_node, place, level=level + 1)
             else:
-                shown = getattr(key_node, "value", None)
-                is_read = (
-                    f"{shown!r} is read as {key!r}"
-                    if isinstance(shown, str)
-                    else "this one is a list or a mapping"
-                )
-                self.problems.append(Problem(place, f"a key must be text, but {is_read}; write it in quotes"))
+                shown = key_node.value
+                what = f"{shown!r} is read as {key!r}" if isinstance(shown, str) else "is a list or a mapping"
+                self.problems.add(place, f"a key must be text, but {what}; write it in quotes")
         return {**merged, **entries}
 
     def _merged(self, node: Node, place: Place, *, level: int) -> dict[str, Entry]:
@@ -262,7 +256,7 @@ class _Tree:
         merged: dict[str, Entry] = {}
         for layer in layers:
             if not isinstance(layer.value, dict):
-                self.problems.append(Problem(place, "`<<` must have a mapping, or a list of mappings"))
+                self.problems.add(place, "`<<` must have a mapping, or a list of mappings")
                 continue
             merged = {**layer.value, **merged}
         return merged
@@ -276,7 +270,7 @@ class _Tree:
             if key_node.value in lines:
                 first = f" (first in line {lines[key_node.value]})" if self.place.line is not None else ""
                 text = f"a key must be given once, but {key_node.value!r} is there twice{first}; remove one"
-                self.problems.append(Problem(self._at(key_node), text))
+                self.problems.add(self._at(key_node), text)
             lines[key_node.value] = line
 
     def _scalar(self, node: ScalarNode, place: Place) -> Scalar:
@@ -284,7 +278,7 @@ class _Tree:
         text: str = node.value
         if node.tag not in _TAGS:
             tag = str(node.tag).replace(_TAG, "!!")
-            self.problems.append(Problem(place, f"must be plain YAML, but has the tag {tag!r}; remove it"))
+            self.problems.add(place, f"must be plain YAML, but has the tag {tag!r}; remove it")
             return None
         if node.style is not None or node.tag == f"{_TAG}str":
             return text

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from m2dx.contract.errors import RecipeError
-from m2dx.recipe.document import Entry, Place, Problem, plain, report, write_yaml
+from m2dx.recipe.document import Entry, Place, Problems, plain, write_yaml
 from m2dx.recipe.explain import explain
 from m2dx.recipe.files import apply_overrides, read_recipe
 from m2dx.recipe.model import recipe_model
@@ -27,7 +26,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, host: Plugin
     has a line for every problem: `file:line: key.path: what must hold, what it is, what was probably meant`.
     """
     path = Path(path)
-    problems: list[Problem] = []
+    problems = Problems()
     root = apply_overrides(read_recipe(path, problems=problems), overrides, problems=problems)
     assert isinstance(root.value, dict)
     if "name" not in root.value:
@@ -38,8 +37,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, host: Plugin
 
 def recipe_from_mapping(mapping: Mapping[str, Any], *, host: PluginHost, source: str) -> Recipe:
     """A recipe from what `recipe_to_mapping` gave; `source` is what it is called in errors (a checkpoint's path)."""
-    root = _tree(dict(mapping), Place(source, None, Path()))
-    return _validated(root, dict(mapping), [], host)
+    return _validated(Entry({}, Place(source, None, Path())), dict(mapping), Problems(), host)
 
 
 def recipe_to_mapping(recipe: Recipe) -> dict[str, Any]:
@@ -52,23 +50,15 @@ def recipe_to_yaml(recipe: Recipe) -> str:
     return write_yaml(recipe_to_mapping(recipe))
 
 
-def _validated(root: Entry, values: Any, problems: list[Problem], host: PluginHost) -> Recipe:
+def _validated(root: Entry, values: Any, problems: Problems, host: PluginHost) -> Recipe:
     model = recipe_model(host)
     try:
         recipe = model.model_validate(values)
     except ValidationError as error:
-        problems = [*problems, *explain(error, root=root, model=model, host=host)]
+        problems += explain(error, root=root, model=model, host=host)
     if problems:
-        raise RecipeError(report(problems))
+        raise problems.error()
     return recipe
-
-
-def _tree(value: Any, place: Place) -> Entry:
-    if isinstance(value, Mapping):
-        return Entry({str(key): _tree(child, place) for key, child in value.items()}, place)
-    if isinstance(value, list | tuple):
-        return Entry([_tree(child, place) for child in value], place)
-    return Entry(value, place)
 
 
 def _identifier(stem: str) -> str:

@@ -5,6 +5,7 @@ Component sections (`ComponentSpec`) are replaced by unions over the installed c
 torch, so that the command line starts fast.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,6 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    field_validator,
     model_validator,
 )
 
@@ -40,6 +40,7 @@ EvaluatorSpec = Annotated[ComponentSpec, Kind("evaluator")]
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveFraction = Annotated[float, Field(gt=0.0, le=1.0)]
 OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Samples = Annotated[int, Field(gt=0, le=65_536)]
@@ -83,16 +84,12 @@ class AudioSection(Section):
         published = {"n_fft": length, "win_length": length, "hop_length": rate // 100, "f_max": rate / 2}
         return {**published, **values}
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "AudioSection":
+    def _faults(self) -> Iterator[str]:
         if self.win_length > self.n_fft:
-            raise ValueError(f"win_length must be at most n_fft ({self.n_fft}), but is {self.win_length}")
+            yield f"win_length must be at most n_fft ({self.n_fft}), but is {self.win_length}"
         if not self.f_min < self.f_max <= self.sample_rate / 2:
-            raise ValueError(
-                f"f_min < f_max <= sample_rate / 2 must hold, but f_min is {self.f_min}, f_max {self.f_max} "
-                f"and sample_rate {self.sample_rate}"
-            )
-        return self
+            values = f"f_min is {self.f_min}, f_max {self.f_max} and sample_rate {self.sample_rate}"
+            yield f"f_min < f_max <= sample_rate / 2 must hold, but {values}"
 
     @property
     def crop_frames(self) -> int:
@@ -131,20 +128,14 @@ class ImageSection(Section):
     std: tuple[PositiveFloat, ...] | None = None
     """Standard deviation of each channel; measured when not given (ImageNet: 0.229, 0.224, 0.225)."""
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "ImageSection":
+    def _faults(self) -> Iterator[str]:
         if self.crop_scale[0] > self.crop_scale[1]:
-            raise ValueError(
-                f"crop_scale must be the least and the largest share, but is {list(self.crop_scale)}"
-            )
+            yield f"crop_scale must be the least and the largest share, but is {list(self.crop_scale)}"
         if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std must be given together, or both be left out to be measured")
+            yield "mean and std must be given together, or both be left out to be measured"
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) != self.channels:
-                raise ValueError(
-                    f"{name} must have a value for each of the {self.channels} channels, but has {len(values)}"
-                )
-        return self
+                yield f"{name} must have a value for each of the {self.channels} channels, but has {len(values)}"
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -192,19 +183,17 @@ class DataSection(Section):
     std: PositiveFloat | None = None
     """Standard deviation of the log-mel spectrograms; measured when not given (AudioSet: 4.2)."""
 
-    @model_validator(mode="after")
-    def _both_or_none(self) -> "DataSection":
+    def _faults(self) -> Iterator[str]:
         if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std must be given together, or both be left out to be measured")
+            yield "mean and std must be given together, or both be left out to be measured"
         if self.shards_at_once is not None and self.sampling == "weighted":
-            raise ValueError("shards_at_once must be left out with sampling: weighted, which mixes all clips")
-        return self
+            yield "shards_at_once must be left out with sampling: weighted, which mixes all clips"
 
 
 class NoiseSection(Section):
     """Background noise (M2D-X, III-B2, eq. 5). M2D sees the noisy view, offline encoders the clean one."""
 
-    ratio: Fraction
+    ratio: BelowOne
     """Noise ratio eta: the noise's share of the mixed power (paper: 0.2 speech, 0.3 ICBHI, 0.01 SPRSound)."""
     source: NoiseSourceSpec | None = None
     """A noise source; give this or `dataset`."""
@@ -215,13 +204,11 @@ class NoiseSection(Section):
     mean: float | None = None
     """Mean of the noise's log-mel spectrograms; measured when not given."""
 
-    @model_validator(mode="after")
-    def _one_of(self) -> "NoiseSection":
+    def _faults(self) -> Iterator[str]:
         if (self.source is None) == (self.dataset is None):
-            raise ValueError("exactly one of source and dataset must be given")
+            yield "exactly one of source and dataset must be given"
         if self.split is not None and self.dataset is None:
-            raise ValueError("split needs dataset")
-        return self
+            yield "split needs dataset"
 
 
 class PredictorSection(Section):
@@ -243,13 +230,11 @@ class EmaSection(Section):
     end: Fraction = 0.99999
     """Decay at the last step."""
 
-    @model_validator(mode="after")
-    def _follows(self) -> "EmaSection":
+    def _faults(self) -> Iterator[str]:
         if self.start > self.end:
-            raise ValueError(f"start must be at most end ({self.end:g}), but is {self.start:g}")
+            yield f"start must be at most end ({self.end:g}), but is {self.start:g}"
         if self.start == 1.0:
-            raise ValueError("start must be less than 1, or the target never moves from its random weights")
-        return self
+            yield "start must be less than 1, or the target never moves from its random weights"
 
 
 class ModelSection(Section):
@@ -358,37 +343,17 @@ class TrainSection(Section):
         assert self.accumulate != "auto"
         return self.accumulate
 
-    @field_validator("batch_size", mode="before")
-    @classmethod
-    def _given_batch(cls, value: Any) -> Any:
-        if value == "auto":
-            raise ValueError(
-                "must be a number of clips, since the learning rate follows from it; accumulate: auto finds how many "
-                "of them fit at a time"
-            )
-        return value
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "TrainSection":
+    def _faults(self) -> Iterator[str]:
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(
-                f"warmup_epochs must be less than epochs ({self.epochs:g}), but is {self.warmup_epochs:g}"
-            )
+            yield f"warmup_epochs must be less than epochs ({self.epochs:g}), but is {self.warmup_epochs:g}"
         if self.accumulate != "auto" and self.batch_size % self.accumulate:
-            raise ValueError(
-                f"batch_size must be a multiple of accumulate ({self.accumulate}), but is {self.batch_size}"
-            )
+            yield f"batch_size must be a multiple of accumulate ({self.accumulate}), but is {self.batch_size}"
         peak = self.base_lr * self.batch_size / 256
         if self.min_lr > peak:
-            raise ValueError(
-                f"min_lr must be at most the peak, base_lr x batch_size / 256 = {peak:.3g}, but is {self.min_lr:g}"
-            )
+            yield f"min_lr must be at most the peak, base_lr x batch_size / 256 = {peak:.3g}, but is {self.min_lr:g}"
         if self.keep_every is not None and self.keep_every % self.checkpoint_every:
-            raise ValueError(
-                f"keep_every must be a multiple of checkpoint_every ({self.checkpoint_every}), "
-                f"but is {self.keep_every}"
-            )
-        return self
+            saved = self.checkpoint_every
+            yield f"keep_every must be a multiple of checkpoint_every ({saved}), but is {self.keep_every}"
 
 
 class EvaluationTaskSection(Section):
@@ -426,31 +391,21 @@ class EvaluationSection(Section):
     threads: Threads | None = None
     """CPU threads of the evaluations during training; default a quarter of the processors."""
 
-    @model_validator(mode="after")
-    def _something_to_score(self) -> "EvaluationSection":
+    def _faults(self) -> Iterator[str]:
         if self.every is not None and not self.tasks:
-            raise ValueError(
+            yield (
                 f"every is {self.every}, so there must be tasks to score, but there are none; add one under tasks, or "
                 "leave every out"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _each_baseline_once(self) -> "EvaluationSection":
         if len(set(self.baselines)) < len(self.baselines):
-            raise ValueError(f"baselines must differ, but are {', '.join(self.baselines)}")
-        return self
-
-    @model_validator(mode="after")
-    def _known_evaluators(self) -> "EvaluationSection":
+            yield f"baselines must differ, but are {', '.join(self.baselines)}"
         for name, task in self.tasks.items():
             unknown = [other for other in task.evaluators or () if other not in self.evaluators]
             if unknown:
-                raise ValueError(
+                yield (
                     f"tasks.{name}.evaluators must be among evaluation.evaluators "
                     f"({', '.join(self.evaluators) or 'none'}), but has {', '.join(unknown)}"
                 )
-        return self
 
 
 class Recipe(Section):
@@ -486,60 +441,41 @@ class Recipe(Section):
         """What goes into the model."""
         return self.audio if self.image is None else self.image
 
-    @model_validator(mode="after")
-    def _audio_or_images(self) -> "Recipe":
-        if self.image is None:
-            return self
-        if self.audio != type(self.audio)():
-            raise ValueError("audio must be left out where image is given; the input is one of the two")
-        if self.noise is not None:
-            raise ValueError("noise must be left out with image: background noise is mixed into audio only")
-        if self.data.mean is not None:
-            raise ValueError(
-                "data.mean and data.std are those of log-mel spectrograms and must be left out with image; give "
-                "image.mean and image.std"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _something_to_learn(self) -> "Recipe":
+    def _faults(self) -> Iterator[str]:
+        yield from self._input_faults()
         if not self.model.weight and not any(task.weight for task in self.tasks.values()):
-            raise ValueError(
-                "model.weight must be above 0 where no task has a weight, or there is nothing to learn"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _whole_patches(self) -> "Recipe":
-        mels, frames = self.model.patch_size
-        if self.image is not None:
-            if self.image.size[0] % mels or self.image.size[1] % frames:
-                raise ValueError(
-                    f"image.size must be a multiple of model.patch_size ({mels} x {frames}), but is "
-                    f"{self.image.size[0]} x {self.image.size[1]}"
-                )
-            return self
-        if self.audio.n_mels % mels:
-            raise ValueError(
-                f"audio.n_mels must be a multiple of the patch's {mels} mels (model.patch_size), "
-                f"but is {self.audio.n_mels}"
-            )
-        length, frame_seconds = self.audio.crop_frames, self.audio.hop_length / self.audio.sample_rate
-        if length % frames or not length:
-            nearest = [n * frames * frame_seconds for n in (length // frames, length // frames + 1) if n]
-            raise ValueError(
-                f"audio.crop_seconds must be a multiple of the patch's {frames} frames (model.patch_size), but is "
-                f"{self.audio.crop_seconds:g} s, {length} frames; nearest: "
-                + " or ".join(f"{seconds:.6g} s" for seconds in nearest)
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _evaluated_checkpoints(self) -> "Recipe":
+            yield "model.weight must be above 0 where no task has a weight, or there is nothing to learn"
         every, saved = self.evaluation.every, self.train.checkpoint_every
         if every is not None and every % saved:
-            raise ValueError(
+            yield (
                 f"evaluation.every must be a multiple of train.checkpoint_every ({saved}), since checkpoints are "
                 f"scored, but is {every}"
             )
-        return self
+
+    def _input_faults(self) -> Iterator[str]:
+        mels, frames = self.model.patch_size
+        if self.image is not None:
+            if self.audio != type(self.audio)():
+                yield "audio must be left out where image is given; the input is one of the two"
+            if self.noise is not None:
+                yield "noise must be left out with image: background noise is mixed into audio only"
+            if self.data.mean is not None:
+                yield (
+                    "data.mean and data.std are those of log-mel spectrograms and must be left out with image; give "
+                    "image.mean and image.std"
+                )
+            height, width = self.image.size
+            if height % mels or width % frames:
+                yield f"image.size must be a multiple of the patch's {mels} x {frames}, but is {height} x {width}"
+            return
+        if self.audio.n_mels % mels:
+            yield f"audio.n_mels must be a multiple of the patch's {mels} mels, but is {self.audio.n_mels}"
+        length, hop_seconds = self.audio.crop_frames, self.audio.hop_length / self.audio.sample_rate
+        if length % frames or not length:
+            near = [
+                f"{n * frames * hop_seconds:.6g} s" for n in (length // frames, length // frames + 1) if n
+            ]
+            yield (
+                f"audio.crop_seconds must be a multiple of the patch's {frames} frames (model.patch_size), but is "
+                f"{self.audio.crop_seconds:g} s, {length} frames; nearest: {' or '.join(near)}"
+            )

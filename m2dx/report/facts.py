@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import yaml
-
+from m2dx.contract.errors import RecipeError
 from m2dx.contract.wording import duration, hours_text, number
+from m2dx.recipe.document import plain_yaml
 from m2dx.report.curves import METHODS
 from m2dx.results.run_summary import DataFacts, SetFacts
 
@@ -150,8 +150,8 @@ def changed_sets(recorded: DataFacts, now: DataFacts) -> list[str]:
 def read_recipe_text(text: str) -> dict[str, Any]:
     """The recipe as nested plain data; empty where the text is not a mapping in YAML."""
     try:
-        recipe = yaml.safe_load(text)
-    except yaml.YAMLError:
+        recipe = plain_yaml(text)
+    except RecipeError:
         return {}
     return recipe if isinstance(recipe, dict) else {}
 

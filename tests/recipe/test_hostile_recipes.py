@@ -99,9 +99,9 @@ HOSTILE = {
         DATA + "train: {epochs: 1:30}\n",
         "recipe.yaml:2: train.epochs: must be a valid number, but is '1:30'",
     ),
-    "more than nothing but noise": (
-        DATA + "noise: {ratio: 1.5, source: {name: hum}}\n",
-        "recipe.yaml:2: noise.ratio: must be less than or equal to 1",
+    "nothing but noise": (
+        DATA + "noise: {ratio: 1, source: {name: hum}}\n",
+        "recipe.yaml:2: noise.ratio: must be less than 1",
     ),
     "nothing to learn": (DATA + "model: {weight: 0}\n", "recipe.yaml:2: model.weight must be above 0"),
     "target that never moves": (

@@ -70,7 +70,7 @@ BAD = {
     "no value": ("train.epochs=", "must have a value after `=`; write null for none"),
     "wrong value": (
         "train.batch_size=x",
-        "train.batch_size: must be a valid integer or must be 'auto', but is 'x'",
+        "train.batch_size: must be a valid integer, but is 'x'",
     ),
     "unknown field": ("train.epoch=3", "train.epoch: unknown key, with value 3; did you mean 'epochs'?"),
     "unknown section": (

@@ -39,7 +39,8 @@ def test_the_schema_allows_a_file_that_extends_another(host):
 
 def test_each_field_has_a_line_with_its_documentation(host):
     lines = {line.path: line for line in field_lines(host)}
-    assert lines["train.batch_size"][1:3] == ("int > 0 | 'auto'", "2048")
+    assert lines["train.batch_size"][1:3] == ("int > 0", "2048")
+    assert lines["train.accumulate"][1:3] == ("int > 0 | 'auto'", "1")
     assert lines["data.workers"].type == "int >= 0, <= 256 | null"
     assert lines["data.max_bad_fraction"].type == "float >= 0, <= 1"
     assert lines["data.short_clips"].type == "'pad' | 'repeat'"

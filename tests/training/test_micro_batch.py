@@ -112,11 +112,6 @@ def test_no_module_of_the_current_folder_is_run(
     assert try_steps(recipe, {}, CPU, 1, 1).best.clips == 1
 
 
-def test_a_batch_of_auto_is_refused_and_says_what_to_set(tiny_recipe: Any) -> None:
-    with pytest.raises(RecipeError, match=r"train\.batch_size: must be a number .* accumulate: auto finds"):
-        tiny_recipe("train.batch_size=auto")
-
-
 @pytest.fixture
 def two_fit(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Trials are made up: two clips fit; the sizes that were asked for."""
