@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,12 +88,26 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
 
 
-def write_csv(path: Path, header: str, rows: Iterable[Sequence[object]]) -> None:
+def write_csv(path: Path, header: str, rows: Iterable[Iterable[object]]) -> None:
     """Writes a CSV file and its folder; no header where that is empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(f"{header}\n" if header else "")
         csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def sample_parser(write: Callable[..., Path], *, clips: int, least: int = 1) -> ArgumentParser:
+    """The command line of a maker of samples: its FOLDER, and how many `--clips`, by default and at least."""
+
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise ArgumentTypeError(f"must be {least} or more, but is {text}")
+        return int(text)
+
+    parser = ArgumentParser(description=write.__doc__)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the sample is written")
+    parser.add_argument("--clips", type=number, default=clips, metavar="N", help=f"default {clips}")
+    return parser
 
 
 def write_encoder(

@@ -115,4 +115,4 @@ def test_audio_is_16_bit_and_as_long_as_its_segment(sample: Path) -> None:
 def test_too_few_clips_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([str(tmp_path), "--clips", "3"])
-    assert "--clips must be 8 or more, but is 3" in capsys.readouterr().err
+    assert "--clips: must be 8 or more, but is 3" in capsys.readouterr().err

@@ -5,22 +5,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
-import shutil
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
-from m2dx.testing.samples import SoundFiles
-from m2dx_respiratory.icbhi_files import SPLIT_FILE, read_annotation
+from m2dx.testing.samples import SoundFiles, sample_parser, write_lines
+from m2dx_respiratory.icbhi_files import SPLIT_FILE
 from m2dx_respiratory.sprsound_files import PARTS, TYPES
 
 DISTINCT = 16
@@ -36,86 +32,70 @@ _WHEEZING = {"Rhonchi", "Wheeze", "Stridor", "Wheeze+Crackle"}
 
 @dataclass(frozen=True)
 class _Breath:
-    """A stretch of a recording, in samples, and what is heard in it."""
+    """A part of a recording, in seconds, and what is heard in it."""
 
-    first: int
-    end: int
+    start: float
+    end: float
     crackle: bool
     wheeze: bool
 
 
-class _Recorder(SoundFiles):
-    """Writes breaths; recordings beyond the first few are links to these."""
-
-    def __init__(self, folder: Path, seed: int) -> None:
-        super().__init__(folder, SAMPLE_RATE)
-        self.random = np.random.default_rng(seed)
-
-    def write(self, path: Path, number: int, num_samples: int, breaths: Sequence[_Breath]) -> None:
-        self.add(path.relative_to(self.folder), number % DISTINCT, lambda: self._wav(num_samples, breaths))
-
-    def _wav(self, num_samples: int, breaths: Sequence[_Breath]) -> NDArray[np.float64]:
-        """Faint noise, and in each breath a noise that swells, clicks for crackles, a tone for wheezes."""
-        wav = 0.002 * self.random.standard_normal(num_samples)
-        for breath in breaths:
-            time = np.arange(breath.end - breath.first) / SAMPLE_RATE
-            swell = np.sin(np.pi * time / time[-1]) ** 2
-            sound = 0.05 * self.random.standard_normal(len(time)) * swell
-            if breath.wheeze:
-                sound += 0.1 * np.sin(2 * np.pi * self.random.uniform(350, 450) * time) * swell
-            if breath.crackle:
-                clicks = np.zeros(len(time))
-                clicks[self.random.integers(0, len(time), size=12)] = 0.5
-                sound += np.convolve(clicks, np.exp(-np.arange(80) / 12))[: len(time)]
-            wav[breath.first : breath.end] += sound
-        return np.clip(wav, -1.0, 1.0)
+def _wav(random: np.random.Generator, seconds: float, breaths: Iterable[_Breath]) -> NDArray[np.float64]:
+    """Faint noise, and in each breath a noise that swells, clicks for crackles, a tone for wheezes."""
+    wav = 0.002 * random.standard_normal(round(seconds * SAMPLE_RATE))
+    for breath in breaths:
+        part = wav[round(breath.start * SAMPLE_RATE) : round(breath.end * SAMPLE_RATE)]
+        time = np.arange(len(part)) / SAMPLE_RATE
+        swell = np.sin(np.pi * time / time[-1]) ** 2
+        part += 0.05 * random.standard_normal(len(time)) * swell
+        if breath.wheeze:
+            part += 0.1 * np.sin(2 * np.pi * random.uniform(350, 450) * time) * swell
+        if breath.crackle:
+            clicks = np.zeros(len(time))
+            clicks[random.integers(0, len(time), size=12)] = 0.5
+            part += np.convolve(clicks, np.exp(-np.arange(80) / 12))[: len(time)]
+    return np.clip(wav, -1.0, 1.0)
 
 
-def write_sample(folder: Path, *, clips: int = 24, seed: int = 0) -> Path:
+def write_sample(folder: Path, *, clips: int = 24) -> Path:
     """Writes `icbhi` and `sprsound` into the folder, with this number of recordings each; gives the folder."""
-    write_icbhi(folder / "icbhi", clips=clips, seed=seed)
-    write_sprsound(folder / "sprsound", clips=clips, seed=seed)
+    write_icbhi(folder / "icbhi", clips=clips)
+    write_sprsound(folder / "sprsound", clips=clips)
     return folder
 
 
-def write_icbhi(folder: Path, *, clips: int = 24, seed: int = 0) -> Path:
+def write_icbhi(folder: Path, *, clips: int = 24) -> Path:
     """Writes recordings in ICBHI 2017's layout, with four cycles each, one of every class; gives the folder.
 
     Two of three recordings are for training. As in the official files, one patient (156) is in both splits, and one
     recording, the last, has another device in its name than in the split file.
     """
-    inner = folder / "ICBHI_final_database"
-    inner.mkdir(parents=True, exist_ok=True)
-    recorder = _Recorder(folder, seed)
-    listed = []
+    files, random, listed = (
+        SoundFiles(folder / "ICBHI_final_database", SAMPLE_RATE),
+        np.random.default_rng(0),
+        [],
+    )
     for number in range(clips):
         split = "test" if number % 3 == 2 else "train"
         patient = 156 if number in (1, 2) else 201 + number // 6 * 2 + (split == "test")
         place = f"{patient}_{number + 1}b1_{_SITES[number % 7]}"
         device, other = _DEVICES[number % 4], _DEVICES[(number + 1) % 4]
-        mode = "sc" if device == "Meditron" else "mc"
-        _write_icbhi_recording(inner, f"{place}_{mode}_{device}", number, recorder)
-        listed.append(f"{place}_{mode}_{other if number == clips - 1 else device}\t{split}\r\n")
-    (folder / SPLIT_FILE).write_text("".join(sorted(listed)), encoding="utf-8", newline="")
+        mode, sound = "sc" if device == "Meditron" else "mc", number % DISTINCT
+        start, breaths = 0.036, []
+        for kind in ((sound + step) % 4 for step in range(4)):
+            end = round(start + _CYCLE_SECONDS[kind], 3)
+            breaths.append(_Breath(start, end, *_FLAGS[kind]))
+            start = end
+        name = f"{place}_{mode}_{device}"
+        files.add(f"{name}.wav", sound, partial(_wav, random, start, breaths))
+        rows = [f"{b.start:g}\t{b.end:g}\t{b.crackle:d}\t{b.wheeze:d}" for b in breaths]
+        write_lines(files.folder / f"{name}.txt", rows)
+        listed.append(f"{place}_{mode}_{other if number == clips - 1 else device}\t{split}\r")
+    write_lines(folder / SPLIT_FILE, sorted(listed))
     return folder
 
 
-def _write_icbhi_recording(folder: Path, name: str, number: int, recorder: _Recorder) -> None:
-    begin, rows, breaths = 0.036, [], []
-    for step in range(4):
-        kind = (number % DISTINCT + step) % 4
-        end = round(begin + _CYCLE_SECONDS[kind], 3)
-        crackle, wheeze = _FLAGS[kind]
-        rows.append(f"{begin:g}\t{end:g}\t{crackle:d}\t{wheeze:d}\n")
-        breaths.append(_Breath(round(begin * SAMPLE_RATE), round(end * SAMPLE_RATE), crackle, wheeze))
-        begin = end
-    (folder / f"{name}.txt").write_text("".join(rows), encoding="utf-8", newline="")
-    recorder.write(folder / f"{name}.wav", number, breaths[-1].end, breaths)
-
-
-def write_sprsound(
-    folder: Path, *, clips: int = 24, layout: Literal["current", "first"] = "current", seed: int = 0
-) -> Path:
+def write_sprsound(folder: Path, *, clips: int = 24, layout: Literal["current", "first"] = "current") -> Path:
     """Writes recordings in SPRSound's layout, with two or three events each; gives the folder.
 
     Half of the recordings are for training, a quarter each is in the inter and the intra half of the test part; one of
@@ -123,78 +103,33 @@ def write_sprsound(
     ...), or of the first one (train_wav, ...).
     """
     top = folder / "BioCAS2022" if layout == "current" else folder
-    folders = {part: top / names[layout == "first"] for part, names in PARTS.items()}
-    for path in folders.values():
-        path.mkdir(parents=True, exist_ok=True)
-    recorder = _Recorder(folder, seed)
+    folders = {part: names[layout == "first"] for part, names in PARTS.items()}
+    files, random = SoundFiles(top, SAMPLE_RATE), np.random.default_rng(0)
     for number in range(clips):
-        part = ("train", "inter", "train", "intra")[number % 4]
-        patient = 41000000 + number // 4 + (5000 if part == "inter" else 0)
-        name = f"{patient}_{2 + number // 4 % 12}.{number // 4 % 10}_{number // 4 % 2}_p{1 + number % 4}_{100 + number}"
-        types = [TYPES[(number % DISTINCT + 2 * step) % 7] for step in range(2 + number % 2)]
-        audio = folders["train audio" if part == "train" else "test audio"] / f"{name}.wav"
-        annotation = (
-            folders["train annotations" if part == "train" else f"{part} annotations"] / f"{name}.json"
-        )
-        _write_sprsound_recording(
-            audio, annotation, number, [] if number % DISTINCT == DISTINCT - 1 else types, recorder
-        )
+        part, take, sound = ("train", "inter", "train", "intra")[number % 4], number // 4, number % DISTINCT
+        patient = 41000000 + take + (5000 if part == "inter" else 0)
+        name = f"{patient}_{2 + take % 12}.{take % 10}_{take % 2}_p{1 + number % 4}_{100 + number}"
+        steps = range(2 + number % 2) if sound < DISTINCT - 1 else ()
+        kinds = [TYPES[(sound + 2 * step) % 7] for step in steps]
+        breaths = [
+            _Breath(0.2 + 1.25 * step, 1.3 + 1.25 * step, kind in _CRACKLING, kind in _WHEEZING)
+            for step, kind in enumerate(kinds)
+        ]
+        audio = folders["train audio" if part == "train" else "test audio"]
+        files.add(f"{audio}/{name}.wav", sound, partial(_wav, random, 4.0, breaths))
+        heard = {"CAS": any(b.wheeze for b in breaths), "DAS": any(b.crackle for b in breaths)}
+        quality = " & ".join(name for name, there in heard.items() if there) or "Normal"
+        content = {
+            "record_annotation": quality if breaths else "Poor Quality",
+            "event_annotation": [
+                {"start": f"{1000 * b.start:.0f}", "end": f"{1000 * b.end:.0f}", "type": kind}
+                for b, kind in zip(breaths, kinds, strict=True)
+            ],
+        }
+        annotation = top / folders[f"{part} annotations"] / f"{name}.json"
+        write_lines(annotation, [json.dumps(content)])
     return folder
-
-
-def _write_sprsound_recording(
-    audio: Path, annotation: Path, number: int, types: Sequence[str], recorder: _Recorder
-) -> None:
-    events, breaths = [], []
-    for step, kind in enumerate(types):
-        begin, end = 200 + 1250 * step, 1300 + 1250 * step  # milliseconds
-        events.append({"start": str(begin), "end": str(end), "type": kind})
-        first, last = begin * SAMPLE_RATE // 1000, end * SAMPLE_RATE // 1000
-        breaths.append(_Breath(first, last, kind in _CRACKLING, kind in _WHEEZING))
-    sounds = [name for name, kinds in (("CAS", _WHEEZING), ("DAS", _CRACKLING)) if kinds.intersection(types)]
-    quality = "Poor Quality" if not types else " & ".join(sounds) or "Normal"
-    content = {"record_annotation": quality, "event_annotation": events}
-    annotation.write_text(json.dumps(content), encoding="utf-8")
-    recorder.write(audio, number, 4 * SAMPLE_RATE, breaths)
-
-
-def write_icbhi_audio(annotations: Path, folder: Path, *, sample_rate: int = 4000) -> Path:
-    """Writes the official annotations with noise of their durations, and the split file; gives the folder.
-
-    `annotations` is a folder with annotations.zip (or the *.txt files) and the split file. The 920 recordings take 150
-    MB at 4000 Hz.
-    """
-    inner = folder / "ICBHI_final_database"
-    inner.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(0)
-    for name, content in _official_texts(annotations):
-        path = inner / name
-        path.write_bytes(content)
-        last = max(cycle.end for cycle in read_annotation(path).stretches)
-        noise = 0.1 * random.standard_normal(math.ceil(last * sample_rate))
-        soundfile.write(path.with_suffix(".wav"), noise, sample_rate, subtype="PCM_16")
-    shutil.copyfile(annotations / SPLIT_FILE, folder / SPLIT_FILE)
-    return folder
-
-
-def _official_texts(annotations: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each annotation file."""
-    archive = annotations / "annotations.zip"
-    if not archive.is_file():
-        for path in sorted(annotations.glob("*_*_*_*_*.txt")):
-            yield path.name, path.read_bytes()
-        return
-    with zipfile.ZipFile(archive) as texts:
-        for name in texts.namelist():
-            if name.endswith(".txt"):
-                yield Path(name).name, texts.read(name)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description="Writes a small ICBHI 2017 and SPRSound of synthetic sounds."
-    )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--clips", type=int, default=24, help="recordings of each data set")
-    arguments = parser.parse_args()
-    print(write_sample(arguments.folder, clips=arguments.clips))
+    print(write_sample(**vars(sample_parser(write_sample, clips=24).parse_args())))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m2dx.testing.samples import SoundFiles, tone, write_encoder, write_lines
+from m2dx.testing.samples import SoundFiles, write_encoder, write_lines
 
 RATE = 16_000  # Hz
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
@@ -37,9 +37,7 @@ def write_sample(folder: Path, tasks: Sequence[str] = ("pr", "ks", "ic", "sid", 
 def _tone(path: Path, pitch: int, *, seconds: float, take: int = 0) -> None:
     """A tone with noise; the pitch is a number of thirds of an octave above 200 Hz."""
     hertz = 200 * 2 ** (pitch / 3)
-    SoundFiles(path.parent).add(
-        path.name, pitch, lambda: tone(hertz, seconds=seconds, noise=0.01, seed=(pitch, take))
-    )
+    SoundFiles(path.parent).add_tone(path.name, hertz, seconds=seconds, noise=0.01, seed=(pitch, take))
 
 
 def _speech_commands(folder: Path) -> None:

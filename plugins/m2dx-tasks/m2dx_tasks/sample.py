@@ -8,13 +8,11 @@ so that the tasks can be learnt.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
-from m2dx.testing.samples import SoundFiles, tone, write_csv, write_lines
+from m2dx.testing.samples import SoundFiles, sample_parser, write_csv, write_lines
 from m2dx_tasks.speech import EMOTIONS, LANGUAGES
 
 DISTINCT = 4  # sounds of a class; further clips are links to them
@@ -31,8 +29,7 @@ class _Sounds(SoundFiles):
         """A file with a sound of a class."""
         take = number % DISTINCT
         hertz = 110 * 2 ** (label / 16) * (1 + 0.004 * take)  # a class every 3/4 of a semitone
-        sound = partial(tone, hertz, seconds=self.seconds, sample_rate=self.sample_rate, seed=(label, take))
-        self.add(name, (label, take), sound)
+        self.add_tone(name, hertz, seconds=self.seconds, seed=(label, take))
 
 
 def write_esc50(folder: Path, *, clips: int = 100) -> Path:
@@ -186,23 +183,19 @@ WRITERS: Mapping[str, Callable[..., Path]] = {
 }
 
 
-def write_sample(folder: Path, *, clips: int = 100, tasks: Iterable[str] = tuple(WRITERS)) -> Path:
+def write_sample(folder: Path, *, clips: int = 100, tasks: Iterable[str] | None = None) -> Path:
     """Writes each task in a folder of its name. Where a split needs more clips than asked for, there are more."""
-    for name in tasks:
+    for name in tasks or WRITERS:
         WRITERS[name](folder / name, clips=clips)
     return folder
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; by default with the arguments of this process."""
-    parser = argparse.ArgumentParser(prog="python -m m2dx_tasks.sample", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where a folder for each task is written")
-    parser.add_argument("--clips", type=int, default=100, help="clips of each task, at least (default 100)")
-    parser.add_argument("--task", action="append", choices=WRITERS, help="only this one; may be given again")
-    given = parser.parse_args(arguments)
-    if given.clips < 1:
-        parser.error(f"--clips must be 1 or more, but is {given.clips}")
-    print(write_sample(given.folder, clips=given.clips, tasks=given.task or tuple(WRITERS)))
+    parser = sample_parser(write_sample, clips=100)
+    only = "only this one; may be given again"
+    parser.add_argument("--task", dest="tasks", action="append", choices=WRITERS, help=only)
+    print(write_sample(**vars(parser.parse_args(arguments))))
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def test_chosen_tasks_only_are_written(tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == f"{tmp_path / 'out'}\n"
     with pytest.raises(SystemExit):
         main([str(tmp_path), "--clips", "0"])
-    assert "--clips must be 1 or more, but is 0" in capsys.readouterr().err
+    assert "--clips: must be 1 or more, but is 0" in capsys.readouterr().err
 
 
 def test_each_task_has_a_writer() -> None:

@@ -3,11 +3,9 @@
 `python -m m2dx_teacher.sample FOLDER [--clips N]`
 """
 
-import argparse
-from functools import partial
 from pathlib import Path
 
-from m2dx.testing.samples import SoundFiles, tone, write_encoder
+from m2dx.testing.samples import SoundFiles, sample_parser, write_encoder
 
 FILES = 6  # that differ; more clips are links to these
 
@@ -37,31 +35,16 @@ train: {epochs: 10, warmup_epochs: 1, batch_size: 3, base_lr: 0.05, log_every: 1
 
 def write_sample(folder: Path, *, clips: int = FILES) -> Path:
     """Writes `audio/` (3 s each, 16 bits), `teacher/` (an export with random weights) and `recipe.yaml`."""
-    write_audio(folder / "audio", clips)
+    files = SoundFiles(folder / "audio")
+    for number in range(clips):
+        sound = number % FILES
+        hertz, beat = 200 * 2 ** (sound / 2), 1.0 + sound
+        files.add_tone(f"{number:05d}.wav", hertz, seconds=3.0, beat=beat, seed=sound)
     write_encoder(folder / "teacher")
     (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
     return folder
 
 
-def write_audio(folder: Path, clips: int) -> None:
-    """Noisy tones of falling and rising level; files beyond the first few are links to them."""
-    files = SoundFiles(folder)
-    for number in range(clips):
-        sound = number % FILES
-        make = partial(tone, 200 * 2 ** (sound / 2), seconds=3.0, beat=1.0 + sound, seed=sound)
-        files.add(f"{number:05d}.wav", sound, make)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m m2dx_teacher.sample", description=write_sample.__doc__)
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument(
-        "--clips", type=int, default=FILES, metavar="N", help="audio files (default %(default)s)"
-    )
-    arguments = parser.parse_args()
-    folder = write_sample(arguments.folder, clips=arguments.clips)
-    print(f"m2dx train {folder / 'recipe.yaml'}")
-
-
 if __name__ == "__main__":
-    main()
+    written = write_sample(**vars(sample_parser(write_sample, clips=FILES).parse_args()))
+    print(f"m2dx train {written / 'recipe.yaml'}")
