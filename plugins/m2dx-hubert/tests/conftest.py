@@ -5,18 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import soundfile
 import torch
 from m2dx_hubert import HuBERT, architectures
-from m2dx_hubert.sample import speech
 from torch import Tensor
 
 import m2dx
+from m2dx.testing.samples import tone
 
 MakeWav = Callable[..., Path]
-"""From a name, seconds and a rate to a WAV file of made-up speech."""
+"""From a name, seconds and a rate to a WAV file of a tone that beats."""
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def wav_file(tmp_path: Path) -> MakeWav:
     def write(name: str, seconds: float, sample_rate: int = 16_000) -> Path:
-        wav = speech(np.random.default_rng(len(name)), seconds=seconds * sample_rate / 16_000, pitch=120.0)
+        wav = tone(120.0, seconds=seconds, sample_rate=sample_rate, beat=4.0, seed=len(name))
         path = tmp_path / name
         soundfile.write(path, wav, sample_rate, subtype="FLOAT")
         return path
