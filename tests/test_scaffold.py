@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import m2dx
 from m2dx import cli
-from m2dx.cli import components
+from m2dx.cli import reference
 from m2dx.jobs import scaffold
 from m2dx.jobs.scaffold import PluginNames, check_not_installed, render, write_plugin
 
@@ -180,7 +180,7 @@ def test_the_plugin_in_the_repository_is_what_the_template_gives(tmp_path: Path)
 
 def test_the_command_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = io.StringIO()
-    monkeypatch.setattr(components, "terminal", lambda: Console(file=output, width=200, markup=False))
+    monkeypatch.setattr(reference, "terminal", lambda: Console(file=output, width=200, markup=False))
     result = CliRunner().invoke(cli.app, ["new-plugin", "whale-song", "--folder", str(tmp_path / "new")])
     assert result.exit_code == 0, result.output
     package = tmp_path / "new" / "m2dx-whale-song"
