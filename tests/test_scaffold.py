@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import m2dx
 from m2dx import cli
 from m2dx.cli import reference
+from m2dx.contract.atomic import replace_text
 from m2dx.jobs import scaffold
 from m2dx.jobs.scaffold import PluginNames, check_not_installed, render, write_plugin
 
@@ -127,15 +128,15 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, left = Path.write_text, iter(range(3))
+    left = iter(range(3))
 
-    def fill_the_disk(self: Path, *arguments: str, **options: str) -> int:
+    def fill_the_disk(path: Path, text: str) -> None:
         if next(left, None) is None:
             raise OSError(28, "No space left on device")
-        return write(self, *arguments, **options)
+        replace_text(path, text)
 
     with monkeypatch.context() as patch, pytest.raises(m2dx.RecipeError, match="No space left on device"):
-        patch.setattr(Path, "write_text", fill_the_disk)
+        patch.setattr("m2dx.jobs.scaffold.replace_text", fill_the_disk)
         write_plugin("whale", tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert write_plugin("whale", tmp_path / "new" / "folder").is_dir()

@@ -1,4 +1,7 @@
-"""Writes a small folder of audio to try the plugin on: `python -m m2dx_envelope.sample FOLDER [--clips N]`."""
+"""Writes a small folder of audio to try the plugin on.
+
+`python -m m2dx_envelope.sample FOLDER [--clips N]`
+"""
 
 from pathlib import Path
 

@@ -36,7 +36,7 @@ def at_32_khz(tmp_path: Path) -> Path:
     write_encoder(tmp_path / "wide")
     path = tmp_path / "wide" / "config.json"
     config = json.loads(path.read_text())
-    config["audio"]["sample_rate"] = 32_000
+    config["audio"] = {"sample_rate": 32_000, "crop_seconds": 0.64}  # and its published log-mel settings
     path.write_text(json.dumps(config))
     return tmp_path / "wide"
 
