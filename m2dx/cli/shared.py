@@ -40,7 +40,7 @@ def load_with_plugins(recipe: Path, overrides: list[str] | None) -> tuple[Plugin
     from m2dx.recipe.loading import load_recipe
 
     # a file that cannot be read is told before torch and plugins are imported
-    read_recipe(recipe, problems=[])
+    read_recipe(recipe)
     host = plugin_host()
     return host, load_recipe(recipe, overrides or [], host=host)
 

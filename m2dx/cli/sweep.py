@@ -60,7 +60,7 @@ def sweep(
     if sbatch and slurm is None:
         raise typer.BadParameter("--sbatch is for the script that --slurm writes")
     parsed = parse_grid(grid or [])
-    read_recipe(recipe, problems=[])  # a file that cannot be read is told before torch is imported
+    read_recipe(recipe)  # a file that cannot be read is told before torch is imported
     host = plugin_host()
     from m2dx.jobs.sweep import Options, run_sweep
 

@@ -209,7 +209,7 @@ class ClipEncoder(Protocol):
         ...
 
 
-@dataclass(frozen=True)  # so that its attributes are only read
+@dataclass(frozen=True, match_args=False)  # so that its attributes are only read
 class EvaluationTask(Protocol):
     """What evaluators are given: a labelled set of clips, divided for training and testing a classifier."""
 

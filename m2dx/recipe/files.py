@@ -14,14 +14,15 @@ MOST_EXTENDED = 20
 MOST_BYTES = 2**20
 
 
-def read_recipe(path: Path, *, problems: Problems) -> Entry:
+def read_recipe(path: Path, *, problems: Problems | None = None) -> Entry:
     """A recipe file on top of the files that it extends, one after the other.
 
     The run's `name` is not inherited, since variants must not share a folder. Raises `RecipeError` for a file that
     cannot be read at all; other problems are added to the list.
     """
     chain: dict[Path, Entry] = {}
-    _add_to_chain(chain, (path,), Place(str(path), None, path.parent), problems)
+    found = Problems() if problems is None else problems
+    _add_to_chain(chain, (path,), Place(str(path), None, path.parent), found)
     *bases, own = chain.values()
     for base in bases:
         assert isinstance(base.value, dict)

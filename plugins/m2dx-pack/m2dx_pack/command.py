@@ -64,7 +64,7 @@ def pack(
     if is_recipe:
         from m2dx.recipe.files import read_recipe
 
-        read_recipe(dataset, problems=[])  # a file that cannot be read is told before torch is imported
+        read_recipe(dataset)  # a file that cannot be read is told before torch is imported
     from rich.console import Console
 
     import m2dx
