@@ -39,3 +39,13 @@ def test_an_encoder_needs_few_modules():
         "assert len(found) <= 25, found"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_training_starts_with_few_modules():
+    """From `m2dx train` to the first step can be read without evaluation and report, which come after it."""
+    code = (
+        "import sys, m2dx.jobs.train\n"
+        "found = sorted(name for name in sys.modules if name.split('.')[0] == 'm2dx')\n"
+        "assert len(found) <= 75, (len(found), found)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

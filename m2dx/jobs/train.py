@@ -14,19 +14,13 @@ from m2dx.contract.errors import M2dxError
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_any_encoder
 from m2dx.encoder.checkpoint import Checkpoint
-from m2dx.encoder.export import export_encoder
 from m2dx.jobs.background_scoring import BackgroundScoring, discard_waiting
 from m2dx.model.precision import check_precision
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
-from m2dx.report.page import write_report
-from m2dx.report.pictures import RunPictures, draw_run
-from m2dx.results.provenance import describe_data, describe_launch, describe_software
 from m2dx.results.run_summary import DataFacts, RunSummary, write_summary
-from m2dx.results.scoring import Scoring
 from m2dx.training.distributed import Processes, join_processes, pick_device
 from m2dx.training.memory import memory_advice, training_advice
-from m2dx.training.micro_batch import choose_accumulation
 from m2dx.training.monitor import TrainingSummary
 from m2dx.training.prepare import PreparedRun, prepare
 from m2dx.training.run_folder import (
@@ -72,6 +66,8 @@ def _run(
         scoring = None
         if processes.is_main and recipe.evaluation.tasks:
             pick_device(recipe.evaluation.device, field="evaluation.device")
+            from m2dx.results.scoring import Scoring  # with all evaluators, which training does without
+
             scoring = Scoring.of(recipe, host)
         trainer = make_trainer(recipe, host, processes, console, resume=resume, overwrite=overwrite)
         run = trainer.run
@@ -90,6 +86,8 @@ def _run(
     record_run(trainer, summary, console)
     try:
         if summary.stopped_by is None:
+            from m2dx.encoder.export import export_encoder
+
             folder = export_encoder(run.folder, run.folder / "encoder")
             console.print(f"encoder: {folder}")
             if scoring is not None:
@@ -140,7 +138,10 @@ def make_trainer(
         run = prepare(recipe, host, processes, console, initialise=checkpoint is None)
         if checkpoint is not None:
             check_same_data(run.clips, checkpoint.state, with_tasks=bool(recipe.tasks))
-        run = choose_accumulation(run, console)
+        if recipe.train.accumulate == "auto":
+            from m2dx.training.micro_batch import choose_accumulation
+
+            run = choose_accumulation(run, console)
         with memory_advice(
             "the start of training", lambda: training_advice(run.recipe, processes.world_size)
         ):
@@ -161,6 +162,8 @@ def describe_run(run: PreparedRun, console: Console) -> None:
 
 def record_run(trainer: Trainer, summary: TrainingSummary, console: Console) -> None:
     """Writes summary.json and says in a line what the run did."""
+    from m2dx.results.provenance import describe_data, describe_launch, describe_software
+
     run, scoring = trainer.run, trainer.scoring
     hours = float(run.clips.durations.sum()) / 3600
     record = RunSummary(
@@ -184,11 +187,18 @@ def record_run(trainer: Trainer, summary: TrainingSummary, console: Console) -> 
 
 def write_page(run: PreparedRun, *, data: DataFacts | None = None) -> Path:
     """Writes report.html, with pictures of clips as far as they can be drawn; `data`: what the lists hold now."""
+    from m2dx.report.page import write_report  # with what draws, which training does without
+    from m2dx.report.pictures import draw_run
+
     return write_report(run.folder, draw_run(run), data=data)
 
 
 def report_of_run(folder: Path, host: PluginHost, console: Console) -> Path:
     """Writes a run's page anew; without pictures of clips where its data cannot be read any more."""
+    from m2dx.report.page import write_report
+    from m2dx.report.pictures import RunPictures
+    from m2dx.results.provenance import describe_data
+
     try:
         recipe = load_recipe(folder / "recipe.yaml", host=host)
         run = prepare(recipe, host, Processes(0, 1, pick_device("cpu")), console, initialise=False)
