@@ -23,7 +23,7 @@ from m2dx.contract.atomic import replace_text
 from m2dx.jobs import scaffold
 from m2dx.jobs.scaffold import PluginNames, check_not_installed, render, write_plugin
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ENVELOPE = ROOT / "plugins" / "m2dx-envelope"
 LONGEST = "a" * 40
 
