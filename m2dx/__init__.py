@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from m2dx.data.reading import audio_seconds, read_wav
     from m2dx.data.tables import read_table
     from m2dx.encoder.audio import AudioEncoder, load_encoder
-    from m2dx.encoder.classifier import AudioClassifier, load_classifier
+    from m2dx.encoder.finetuned import AudioClassifier, load_classifier
     from m2dx.encoder.images import ImageEncoder, load_image_encoder
     from m2dx.evaluation.features import Standardiser
     from m2dx.evaluation.metrics import half_width_95
@@ -122,7 +122,7 @@ _MODULES = {
     "m2dx.data.packs": "audio_state",
     "m2dx.data.reading": "audio_seconds read_wav",
     "m2dx.data.tables": "read_table",
-    "m2dx.encoder.classifier": "AudioClassifier load_classifier",
+    "m2dx.encoder.finetuned": "AudioClassifier load_classifier",
     "m2dx.contract.components": "Clip ClipEncoder Crop DataInfo Dataset EvaluationTask Evaluator Loss Mask "
     "MaskedModel MaskedModelOutput Masking NoiseSource OfflineEncoder OnlineMapper Score TaskInfo TaskShapes Views "
     "Waveforms",

@@ -97,7 +97,7 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.")],
 ) -> None:
     """Write a checkpoint's encoder as model.safetensors and a self-describing config.json."""
-    from m2dx.encoder.export import export_encoder
+    from m2dx.encoder.weights import export_encoder
 
     terminal().print(f"encoder: {export_encoder(checkpoint, folder)}")
 
@@ -152,16 +152,16 @@ def classify(
     """Write the probability of each label in audio files as a CSV table."""
     import sys
 
-    from m2dx.encoder.classifier import classify_files, load_classifier, write_table
+    from m2dx.encoder.files import classify_files
+    from m2dx.encoder.finetuned import load_classifier
 
     bad: list[tuple[Path, str]] = []
     classifier = load_classifier(network)
-    found = classify_files(classifier, files, whole=whole, bad=bad)
     if output is None:
-        write_table(found, classifier.label_names, sys.stdout)
+        classify_files(classifier, files, sys.stdout, whole=whole, bad=bad)
     else:
         with output.open("w", encoding="utf-8", newline="") as file:
-            count = write_table(found, classifier.label_names, file)
+            count = classify_files(classifier, files, file, whole=whole, bad=bad)
         terminal().print(f"{count} files classified in {output}", soft_wrap=True)
     for path, reason in bad:
         print_error(f"{path}: {reason}")

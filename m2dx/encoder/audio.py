@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, cast, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,8 +25,27 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+HEAD_STD = 0.01
+"""Of the initial weights of a classifier's linear layer, in the published code."""
 SomeEncoder = TypeVar("SomeEncoder", bound="AudioEncoder | ImageEncoder")
 LongClips = Literal["split", "interpolate"]
+
+
+class Head(nn.Module):
+    """Batch norm without affine parameters, then a linear layer: (B, D) -> (B, C), as in published fine-tuned files."""
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(width, affine=False)
+        self.linear = nn.Linear(width, num_classes)
+        nn.init.trunc_normal_(self.linear.weight, std=HEAD_STD)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Tensor, *, random: np.random.Generator | None = None) -> Tensor:
+        """Logits in float32 whatever the autocast; nothing in it is random."""
+        with torch.autocast(features.device.type, enabled=False):
+            logits: Tensor = self.linear(self.norm(features.float()))
+        return logits
 
 
 class AudioEncoder(nn.Module):
@@ -43,7 +63,7 @@ class AudioEncoder(nn.Module):
         mean: float,
         std: float,
         long_clips: LongClips = "split",
-        head: nn.Module | None = None,
+        head: Head | None = None,
     ) -> None:
         """`long_clips`: audio longer than the model's input is split (default) or has its positions interpolated."""
         super().__init__()
@@ -129,26 +149,24 @@ def load_any_encoder(path: str | Path) -> AudioEncoder | ImageEncoder:
 
 
 def _audio_encoder_of(weights: Weights, long_clips: LongClips) -> AudioEncoder:
-    network, config = weights.encoder(), weights.config
-    if weights.unused and weights.source.startswith("published"):
+    config, published = weights.config, weights.source.startswith("published")
+    if weights.unused and published:
         logger.warning("not used by the encoder: %s", ", ".join(weights.unused))
     return AudioEncoder(
-        network,
+        weights.encoder(),
         build_logmel(config.audio),
         mean=config.mean,
         std=config.std,
         long_clips=long_clips,
-        head=_published_head(weights),
+        head=_published_head(weights) if published and weights.head else None,
     ).eval()
 
 
-def _published_head(weights: Weights) -> nn.Module | None:
-    if not weights.head:
-        return None
-    num_classes, width = weights.head["1.weight"].shape
-    head = nn.Sequential(nn.BatchNorm1d(width, affine=False), nn.Linear(width, num_classes))
+def _published_head(weights: Weights) -> Head:
+    num_classes, width = weights.head["linear.weight"].shape
+    head = Head(width, num_classes)
     missing, unexpected = head.load_state_dict(dict(weights.head), strict=False)
-    if unexpected or set(missing) - {"0.num_batches_tracked"}:
+    if unexpected or set(missing) - {"norm.num_batches_tracked"}:
         raise CheckpointError(
             f"{weights.path}: the fine-tuned head does not fit: missing {missing}, unexpected {unexpected}"
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import pickle
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,44 +46,40 @@ def _write(path: Path, write: Writer) -> None:
         ) from error
 
 
-def check_records(path: Path) -> None:
-    """Checks every record's CRC-32, which torch.load does not; CheckpointError where the file is damaged."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a whole checkpoint: {error}") from error
-    if damaged is not None:
-        raise CheckpointError(f"{path}: damaged: the record {damaged} does not match its checksum")
-
-
 def load_plain(path: Path) -> Any:
     """What torch.save wrote, if that is tensors and plain data, on the CPU; else CheckpointError.
 
-    torch's own advice, to load such a file without this check, would run whatever code is in it.
+    Every record's CRC-32 is checked, which torch.load does not. torch's own advice, to load other objects without the
+    check for plain data, would run whatever code is in the file.
     """
+    whole = zipfile.is_zipfile(path)  # not so the files of PyTorch before 1.6
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        advice = "weights_only" in str(error)  # with TorchScript and old tar files it is a RuntimeError
-        if not advice and isinstance(error, RuntimeError):
-            raise
+        if whole:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise CheckpointError(f"{path}: damaged: the record {damaged} does not match its checksum")
+        with torch.serialization.safe_globals([argparse.Namespace]):  # published files keep their arguments
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:  # any, when the bytes of another kind of file are unpickled
+        refused = isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error)
         named = re.search(r"(?:GLOBAL|class|function) ([A-Za-z_][\w.]*\.\w+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and named is None and not zipfile.is_zipfile(path):
-            raise CheckpointError(f"{path}: not a readable checkpoint") from None
-        such_as = f" (such as {named[1]})" if named is not None else ""
-        raise CheckpointError(
-            f"{path}: holds objects other than tensors and plain data{such_as}; not loaded for safety"
-        ) from None
+        if refused and (whole or named is not None):
+            such_as = f" (such as {named[1]})" if named is not None else ""
+            raise CheckpointError(
+                f"{path}: holds objects other than tensors and plain data{such_as}; not loaded for safety"
+            ) from None
+        what = "not a whole" if whole else "not a readable"
+        raise CheckpointError(f"{path}: {what} checkpoint{'' if refused else f': {error}'}") from None
 
 
 def read_checked(path: Path) -> dict[str, Any]:
     """What `write_atomically` wrote, every record's CRC-32 checked; CheckpointError where it is damaged."""
-    check_records(path)
-    try:
-        state: dict[str, Any] = load_plain(path)
-    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a whole checkpoint: {error}") from error
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path}: not a whole checkpoint")
+    state: dict[str, Any] = load_plain(path)
     return state
 
 

@@ -2,95 +2,115 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from m2dx.contract.errors import CheckpointError
 from m2dx.contract.version import package_version
 from m2dx.model.patches import PatchGrid
 from m2dx.model.shapes import model_shapes
 from m2dx.model.vit import ViTSize
-from m2dx.recipe.schema import AudioSection, ImageSection, ModelSection
+from m2dx.recipe.schema import AudioSection, ImageSection, ModelSection, ShortClips
 
-EXPORT_FORMAT = "m2dx-encoder"
 EXPORT_CONFIG = "config.json"
 
 
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Sizes of an encoder, and how its input is made: log-mel settings and statistics, or those of images."""
+class ClassifierConfig(BaseModel):
+    """A classifier on an encoder's features; `model_extra` says how it was trained."""
 
-    grid: PatchGrid
-    size: ViTSize
-    audio: AudioSection  # of encoders of images, and their mean and std, they say nothing
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    label_names: tuple[str, ...]
+    multi_label: bool
+    unit_seconds: float
+    short_clips: ShortClips
+    long_clips: Literal["split", "interpolate"]
+    patchout: float
+
+
+class EncoderConfig(BaseModel):
+    """Sizes of an encoder, how its input is made, and what is known of its training."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal["m2dx-encoder"] = "m2dx-encoder"
+    version: int = 1
+    m2dx_version: str = Field(default_factory=package_version)
+    input_size: tuple[int, int]
+    patch_size: tuple[int, int]
+    vit: ViTSize
+    audio: AudioSection  # of encoders of images, this and mean and std say nothing
     mean: float = 0.0  # of the log-mels
     std: float = 1.0
     image: ImageSection | None = None  # with mean and std of the channels; None: an encoder of audio
+    step: int | None = None
+    label_names: dict[str, tuple[str, ...]] | None = None
+    recipe: dict[str, Any] | None = None  # of the run
+    classifier: ClassifierConfig | None = None  # of a fine-tuned network
+
+    @model_validator(mode="after")
+    def _grid_fits(self) -> EncoderConfig:
+        assert self.grid.num_patches > 0
+        return self
+
+    @property
+    def grid(self) -> PatchGrid:
+        """The grid of patches."""
+        return PatchGrid(self.input_size, self.patch_size, 1 if self.image is None else self.image.channels)
 
     @classmethod
-    def of_run(cls, recipe: Mapping[str, Any], statistics: Mapping[str, Any]) -> EncoderConfig:
-        """From a resolved recipe and its statistics, as a checkpoint has them."""
+    def of_run(cls, state: Mapping[str, Any]) -> EncoderConfig:
+        """From the state of a training, as a checkpoint has it."""
+        recipe, image = state["recipe"], state["recipe"].get("image")
         # Without components, whose options only their plugins know; an encoder does not need them.
-        model = ModelSection(
-            **{key: value for key, value in recipe["model"].items() if key not in ("method", "masking")}
+        settings = {key: value for key, value in recipe["model"].items() if key not in ("method", "masking")}
+        model, audio = ModelSection(**settings), AudioSection(**recipe["audio"])
+        section = None if image is None else ImageSection(**image)
+        shapes = model_shapes(audio if section is None else section, model)
+        return cls(
+            input_size=shapes.grid.input_size,
+            patch_size=shapes.grid.patch_size,
+            vit=shapes.size,
+            audio=audio,
+            image=section,
+            **({key: recipe["data"][key] for key in ("mean", "std")} if section is None else {}),
+            **{key: state[key] for key in ("step", "label_names", "recipe") if key in state},
         )
-        audio, image = AudioSection(**recipe["audio"]), recipe.get("image")
-        if image is None:
-            shapes = model_shapes(audio, model)
-            return cls(shapes.grid, shapes.size, audio, statistics["mean"], statistics["std"])
-        section = ImageSection(**image)
-        shapes = model_shapes(section, model)
-        return cls(shapes.grid, shapes.size, audio, image=section)
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any], path: Path) -> EncoderConfig:
+    def from_json(cls, text: str, path: Path) -> EncoderConfig:
         """What `to_json` gave, read from `path`; CheckpointError for something else."""
         try:
-            image = None if content.get("image") is None else ImageSection(**content["image"])
-            channels = 1 if image is None else image.channels
-            grid = PatchGrid(tuple(content["input_size"]), tuple(content["patch_size"]), channels)
-            size, audio = ViTSize(**content["vit"]), AudioSection(**content["audio"])
-            if image is not None:
-                return cls(grid, size, audio, image=image)
-            return cls(grid, size, audio, float(content["mean"]), float(content["std"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{path}: not an m2dx export: {error!r}") from error
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            lacks = sorted(str(e["loc"][-1]) for e in error.errors() if e["type"] == "missing")
+            wrong = [
+                f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
+                for e in error.errors()
+                if e["type"] != "missing"
+            ]
+            problems = [*([f"it lacks {', '.join(lacks)}"] if lacks else []), *wrong]
+            raise CheckpointError(f"{path}: not an m2dx export: {'; '.join(problems)}") from error
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, of which `embed_dim`, `sample_rate` and `frame_rate` are for readers other than m2dx."""
-        audio, rows = self.audio, self.grid.shape[0]
-        content: dict[str, Any] = {
-            "format": EXPORT_FORMAT,
-            "version": 1,
-            "m2dx_version": package_version(),
-            "embed_dim": self.size.embed_dim * (rows if self.image is None else 1),
-            "input_size": list(self.grid.input_size),
-            "patch_size": list(self.grid.patch_size),
-            "vit": asdict(self.size),
-            "audio": audio.model_dump(mode="json"),
-        }
-        if self.image is not None:
-            return {**content, "image": self.image.model_dump(mode="json")}
-        return {
-            **content,
-            "sample_rate": audio.sample_rate,
-            "frame_rate": audio.sample_rate / audio.hop_length / self.grid.patch_size[1],
-            "mean": self.mean,
-            "std": self.std,
-        }
+        content = self.model_dump(mode="json", exclude=None if self.image is None else {"mean", "std"})
+        if self.image is None:
+            content["embed_dim"] = self.vit.embed_dim * self.grid.shape[0]
+            content["sample_rate"] = self.audio.sample_rate
+            content["frame_rate"] = self.audio.sample_rate / self.audio.hop_length / self.patch_size[1]
+        else:
+            content["embed_dim"] = self.vit.embed_dim
+        return {key: value for key, value in content.items() if value is not None}
 
 
-def read_export_config(folder: Path) -> dict[str, Any]:
-    """The content of an export's config.json; CheckpointError where it is missing or something else."""
+def read_config(folder: Path) -> EncoderConfig:
+    """What an export's config.json says; CheckpointError where it is missing or something else."""
     path = folder / EXPORT_CONFIG
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found = content.get("format")
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: not an m2dx export: {error!r}") from error
-    if found != EXPORT_FORMAT:
-        raise CheckpointError(f"{path}: format must be {EXPORT_FORMAT}, but is {found}")
-    return dict(content)
+        return EncoderConfig.from_json(path.read_text(encoding="utf-8"), path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not an m2dx export: {error}") from error

@@ -1,21 +1,24 @@
-"""Features of audio files, as .npy files or one Parquet table."""
+"""Features of audio files, as .npy files or one Parquet table, and probabilities of their labels, as CSV."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from m2dx.contract.atomic import replace_file
 from m2dx.contract.errors import AudioError
 from m2dx.data.reading import read_wav
 from m2dx.encoder.audio import AudioEncoder
+from m2dx.encoder.finetuned import AudioClassifier
 from m2dx.model.precision import autocast
 
 
@@ -32,14 +35,9 @@ def encode_files(
 ) -> Iterator[EncodedFile]:
     """Clip (or frame) features of each file, whole; files that cannot be read are added to `bad` with the reason."""
     device = next(encoder.parameters()).device
-    for path in paths:
-        try:
-            wav = torch.from_numpy(read_wav(path, sample_rate=encoder.sample_rate)).to(device)
-        except AudioError as error:
-            bad.append((path, str(error)))
-            continue
+    for path, wav in _read(paths, encoder.sample_rate, bad):
         with torch.inference_mode(), autocast("fp32", device):
-            features = encoder(wav)[0] if frames else encoder.clip(wav)[0]
+            features = encoder(wav.to(device))[0] if frames else encoder.clip(wav.to(device))[0]
         yield EncodedFile(path, features.float().cpu().numpy())
 
 
@@ -79,3 +77,39 @@ def write_parquet(encoded: Iterable[EncodedFile], path: Path) -> int:
 
     replace_file(path, write)
     return count
+
+
+def classify_files(
+    classifier: AudioClassifier,
+    paths: Sequence[Path],
+    file: TextIO,
+    *,
+    whole: bool,
+    bad: list[tuple[Path, str]],
+) -> int:
+    """Writes a CSV row per stretch: path, start and end (s), the most probable label, and each one's probability.
+
+    A stretch is the first `unit_seconds` of a file, or with `whole` each part of that length. Files that cannot be read
+    are added to `bad` with the reason. Returns the number of the others.
+    """
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(["path", "start", "end", "label", *classifier.label_names])
+    rate, length, count = classifier.sample_rate, classifier.unit_samples, 0
+    for path, wav in _read(paths, rate, bad):
+        count += 1
+        for number, stretch in enumerate(wav.split(length) if whole else (wav[:length],)):
+            start, found = number * length / rate, classifier.probabilities(stretch)[0]
+            label = classifier.label_names[int(found.argmax())]
+            times = (f"{start:.3f}", f"{start + len(stretch) / rate:.3f}")
+            table.writerow([path, *times, label, *(f"{value:.4f}" for value in found.tolist())])
+    return count
+
+
+def _read(
+    paths: Iterable[Path], sample_rate: int, bad: list[tuple[Path, str]]
+) -> Iterator[tuple[Path, Tensor]]:
+    for path in paths:
+        try:
+            yield path, torch.from_numpy(read_wav(path, sample_rate=sample_rate))
+        except AudioError as error:
+            bad.append((path, str(error)))

@@ -1,4 +1,4 @@
-"""What is trained: a copy of the encoder with a classifier on its clip features."""
+"""Fine-tuned networks: a copy of the encoder with a classifier, trained, kept in a folder, and used on audio."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,31 +14,11 @@ from torch import Tensor, nn
 
 from m2dx.contract.components import EvaluationTask
 from m2dx.contract.errors import CheckpointError
-from m2dx.encoder.audio import AudioEncoder
-from m2dx.encoder.config import EXPORT_CONFIG, EncoderConfig
-from m2dx.encoder.export import write_export
+from m2dx.encoder.audio import AudioEncoder, Head, load_encoder
+from m2dx.encoder.config import EXPORT_CONFIG, ClassifierConfig, EncoderConfig
+from m2dx.encoder.weights import read_weights, write_export
 from m2dx.model.masking import gather_tokens
 from m2dx.recipe.schema import AudioSection
-
-HEAD_STD = 0.01
-"""Of the linear layer's initial weights, in the published code."""
-
-
-class Head(nn.Module):
-    """Batch norm without affine parameters, then a linear layer: (B, D) -> (B, C), as in published fine-tuned files."""
-
-    def __init__(self, width: int, num_classes: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(width, affine=False)
-        self.linear = nn.Linear(width, num_classes)
-        nn.init.trunc_normal_(self.linear.weight, std=HEAD_STD)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, features: Tensor, *, random: np.random.Generator | None = None) -> Tensor:
-        """Logits in float32 whatever the autocast; nothing in it is random."""
-        with torch.autocast(features.device.type, enabled=False):
-            logits: Tensor = self.linear(self.norm(features.float()))
-        return logits
 
 
 class FinetunedNetwork(nn.Module):
@@ -109,45 +90,45 @@ def structured_patchout(
     return torch.from_numpy(np.stack(kept))
 
 
-HEAD = "head."
-"""Start of the names of the classifier's tensors in model.safetensors."""
-CLASSIFIER = "classifier"
-"""Key of config.json with what an export of an encoder alone does not have."""
-
-
 @dataclass(frozen=True)
 class NetworkFolder:
     """Where the network of one fine-tuning goes. An encoder's export, which `load_encoder` reads, and a classifier."""
 
     path: Path
     task: EvaluationTask
-    about: Mapping[str, object]  # what else config.json says of the classifier
+    about: Mapping[str, Any]  # what else config.json says of the classifier
 
     @property
     def is_whole(self) -> bool:
         """Whether the network is there."""
         return (self.path / EXPORT_CONFIG).is_file()
 
-    def write(self, network: FinetunedNetwork, outcome: Mapping[str, object]) -> None:
+    def write(self, network: FinetunedNetwork, outcome: Mapping[str, Any]) -> None:
         """Writes model.safetensors and config.json. CheckpointError where the disk refuses it."""
-        head = {f"{HEAD}{name}": tensor for name, tensor in network.head.state_dict().items()}
-        classifier = {
-            "task": self.task.name,
-            "label_names": list(self.task.label_names),
-            "multi_label": self.task.multi_label,
-            "unit_seconds": self.task.unit_seconds,
-            "short_clips": self.task.short_clips,
-            **self.about,
-            **outcome,
-        }
-        config = {
-            **_config(network.encoder).to_json(),
-            "long_clips": network.encoder.long_clips,
-            "patchout": network.patchout,
-            CLASSIFIER: classifier,
-        }
+        encoder, task = network.encoder, self.task
+        classifier = ClassifierConfig(
+            label_names=task.label_names,
+            multi_label=task.multi_label,
+            unit_seconds=task.unit_seconds,
+            short_clips=task.short_clips,
+            long_clips=encoder.long_clips,
+            patchout=network.patchout,
+            **{"task": task.name, **self.about, **outcome},
+        )
+        logmel, grid = encoder.logmel, encoder.encoder.grid
+        names = AudioSection.model_fields.keys() - {"crop_seconds"}
+        seconds = grid.input_size[1] * logmel.hop_length / logmel.sample_rate
+        config = EncoderConfig(
+            input_size=grid.input_size,
+            patch_size=grid.patch_size,
+            vit=encoder.encoder.size,
+            audio=AudioSection(crop_seconds=seconds, **{name: getattr(logmel, name) for name in names}),
+            mean=encoder.mean,
+            std=encoder.std,
+            classifier=classifier,
+        )
         try:
-            write_export(self.path, network.encoder.encoder.state_dict(), config, head)
+            write_export(self.path, encoder.encoder, config, network.head.state_dict())
         except OSError as error:
             raise CheckpointError(
                 f"the fine-tuned network must be written to {self.path} (save_dir), but cannot be: "
@@ -155,16 +136,72 @@ class NetworkFolder:
             ) from error
 
 
-def _config(encoder: AudioEncoder) -> EncoderConfig:
-    logmel, grid = encoder.logmel, encoder.encoder.grid
-    audio = AudioSection(
-        sample_rate=logmel.sample_rate,
-        n_fft=logmel.n_fft,
-        win_length=logmel.win_length,
-        hop_length=logmel.hop_length,
-        n_mels=logmel.n_mels,
-        f_min=logmel.f_min,
-        f_max=logmel.f_max,
-        crop_seconds=grid.input_size[1] * logmel.hop_length / logmel.sample_rate,
+class AudioClassifier(nn.Module):
+    """A network that the evaluator `finetune` trained: audio to scores of labels.
+
+    Attributes: `sample_rate` (Hz, of the audio it wants), `label_names`, `multi_label` (whether several labels may be
+    true at a time), `unit_seconds` (length of audio that it was trained on), `short_clips` ("pad" or "repeat").
+    """
+
+    def __init__(self, network: FinetunedNetwork, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.network, self.label_names, self.multi_label = network, config.label_names, config.multi_label
+        self.unit_seconds, self.short_clips = config.unit_seconds, config.short_clips
+        self.sample_rate = network.encoder.sample_rate
+
+    @property
+    def unit_samples(self) -> int:
+        """`unit_seconds` in samples."""
+        return max(1, round(self.unit_seconds * self.sample_rate))
+
+    def forward(self, wav: Tensor) -> Tensor:
+        """Logits (B, C), from samples (B, N) or (N,) at `sample_rate`, as the evaluator's test makes them.
+
+        Longer audio is cut to its first `unit_seconds`; shorter audio is padded or repeated to that length.
+        """
+        rows, length = wav[None] if wav.ndim == 1 else wav, self.unit_samples
+        if 0 < rows.shape[-1] < length and self.short_clips == "repeat":
+            rows = rows.repeat(1, -(-length // rows.shape[-1]))
+        elif 0 < rows.shape[-1] < length:
+            rows = nn.functional.pad(rows, (0, length - rows.shape[-1]))
+        logits: Tensor = self.network(self.network.encoder.standard_logmel(rows[..., :length]))
+        return logits
+
+    @torch.no_grad()
+    def probabilities(self, wav: Tensor) -> Tensor:
+        """Probabilities (B, C) of the labels, as `forward`: of each by itself if `multi_label`, else they sum to 1."""
+        logits = self(wav)
+        found: Tensor = logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
+        return found
+
+
+def load_classifier(path: str | Path) -> AudioClassifier:
+    """The network in a folder that the evaluator `finetune` saved (`save_dir`), in eval mode, on the CPU.
+
+    Raises CheckpointError where the folder is missing, corrupt or something else. `m2dx.load_encoder` reads such a
+    folder, too, and gives the fine-tuned encoder without the classifier.
+    """
+    path = Path(path)
+    if not (path / EXPORT_CONFIG).is_file():
+        raise CheckpointError(
+            f"{path} must be a folder with a fine-tuned network, but has no {EXPORT_CONFIG}; the evaluator finetune "
+            "writes such folders into its save_dir"
+        )
+    weights = read_weights(path)
+    config = weights.config.classifier
+    if config is None:
+        raise CheckpointError(
+            f"{path} must be a fine-tuned network, but is an encoder without a classifier; the evaluator finetune "
+            "trains one, and saves it where save_dir is given"
+        )
+    network = FinetunedNetwork(
+        load_encoder(path),
+        len(config.label_names),
+        patchout=config.patchout,
+        adjust_positions=config.long_clips == "interpolate",
     )
-    return EncoderConfig(grid, encoder.encoder.size, audio, encoder.mean, encoder.std)
+    try:
+        network.head.load_state_dict(weights.head)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: the classifier's weights do not fit: {error}") from error
+    return AudioClassifier(network, config).requires_grad_(False).eval()

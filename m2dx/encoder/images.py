@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from m2dx.contract.errors import CheckpointError, ImageError
 from m2dx.data.images import middle_crop, read_image
 from m2dx.encoder.weights import Weights, read_weights
-from m2dx.model.views import ImageStatistics, standardised
+from m2dx.model.views import standardised
 from m2dx.model.vit import Encoder
 from m2dx.recipe.schema import ImageSection
 
@@ -25,7 +25,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, encoder: Encoder, section: ImageSection) -> None:
         """`section` has the mean and standard deviation of the channels."""
         super().__init__()
-        self.encoder, self.section, self.statistics = encoder, section, ImageStatistics.of(section)
+        self.encoder, self.section = encoder, section
         self.input_size, self.channels = encoder.grid.input_size, encoder.grid.in_chans
         self.embed_dim = encoder.size.embed_dim
 
@@ -42,7 +42,7 @@ class ImageEncoder(nn.Module):
             )
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise TypeError(f"images must be uint8, or floating-point in [0, 1], but are {images.dtype}")
-        tokens: Tensor = self.encoder(standardised(images, self.statistics))[:, 1:]  # (B, P, D)
+        tokens: Tensor = self.encoder(standardised(images, self.section))[:, 1:]  # (B, P, D)
         placed: Tensor = tokens.unflatten(1, self.encoder.grid.shape)  # (B, P, D) -> (B, rows, columns, D)
         return placed
 

@@ -50,12 +50,12 @@ def load_initial_weights(
     children = {name: child for name, child in model.named_children() if child.state_dict()}
     for name, child in children.items():
         state, label = weights.part(name), model.fitting_parts.get(name, name)
-        if name == "online" or (name in model.fitting_parts and state):
-            parts[name] = _load_part(label, child, state, weights.config.grid)
-        elif isinstance(child, Predictor):
-            parts[name] = _load_predictor(label, child, state, weights)
+        must_fit = name == "online" or (name in model.fitting_parts and state)
+        problem = "" if must_fit else _problem(child, state, weights)
+        if problem:
+            parts[name] = InitialPart(label, 0, len(child.state_dict()), f"{problem}: starts at random")
         else:
-            parts[name] = _load_fitting(label, child, state, weights.config.grid)
+            parts[name] = _load_part(label, child, state, weights.config.grid)
     missing = [name for name, part in parts.items() if not part.loaded]
     for name, done in model.complete_start(missing).items():
         count, label = len(children[name].state_dict()), parts[name].part
@@ -75,39 +75,29 @@ def initial_weights_table(
     others = sorted({*weights.unused, *(["head"] if weights.head else [])})
     if others:
         table.add_row("not used", "", "", ", ".join(others))
-    if weights.config.image is not None or isinstance(source, ImageSection):
+    config = weights.config
+    if config.image is not None or isinstance(source, ImageSection):
         return table
-    for name, value in weights.config.audio.model_dump(exclude={"crop_seconds"}).items():
-        if value != getattr(source, name):
-            table.add_row(
-                f"audio.{name}",
-                "",
-                "",
-                f"the file's encoder had {value}, the recipe has {getattr(source, name)}",
-            )
-    table.add_row(
-        "log-mel mean, std",
-        "",
-        "",
-        f"the file's encoder had {weights.config.mean:.3f}, {weights.config.std:.3f}",
-    )
+    for name, value in config.audio.model_dump(exclude={"crop_seconds"}).items():
+        here = getattr(source, name)
+        if value != here:
+            table.add_row(f"audio.{name}", "", "", f"the file's encoder had {value}, the recipe has {here}")
+    of_file = f"the file's encoder had {config.mean:.3f}, {config.std:.3f}"
+    table.add_row("log-mel mean, std", "", "", of_file)
     return table
 
 
 def _check_sizes(model: MaskedModel, weights: Weights, source: AudioSection | ImageSection) -> None:
-    encoder = encoder_of(model)
+    encoder, config = encoder_of(model), weights.config
     have = {
-        "model.patch_size": (encoder.grid.patch_size, weights.config.grid.patch_size),
-        "channels of the input": (encoder.grid.in_chans, weights.config.grid.in_chans),
-        **(
-            {"audio.n_mels": (source.n_mels, weights.config.grid.input_size[0])}
-            if isinstance(source, AudioSection)
-            else {}
-        ),
-        "width of model.size": (encoder.size.embed_dim, weights.config.size.embed_dim),
-        "model.depth": (encoder.size.depth, weights.config.size.depth),
-        "attention heads of model.size": (encoder.size.num_heads, weights.config.size.num_heads),
+        "model.patch_size": (encoder.grid.patch_size, config.patch_size),
+        "channels of the input": (encoder.grid.in_chans, config.grid.in_chans),
+        "width of model.size": (encoder.size.embed_dim, config.vit.embed_dim),
+        "model.depth": (encoder.size.depth, config.vit.depth),
+        "attention heads of model.size": (encoder.size.num_heads, config.vit.num_heads),
     }
+    if isinstance(source, AudioSection):
+        have["audio.n_mels"] = (source.n_mels, config.input_size[0])
     wrong = [
         f"  {name} must be {theirs} as in the file, but is {ours}"
         for name, (ours, theirs) in have.items()
@@ -117,40 +107,24 @@ def _check_sizes(model: MaskedModel, weights: Weights, source: AudioSection | Im
         raise RecipeError(f"init_from: {weights.path} does not fit the recipe's model:\n" + "\n".join(wrong))
 
 
-def _load_predictor(
-    part: str, predictor: Predictor, state: Mapping[str, Tensor], weights: Weights
-) -> InitialPart:
-    heads = predictor.size.num_heads
-    theirs = (
-        weights.about["recipe"]["model"]["predictor"]["num_heads"]
-        if weights.source == "checkpoint"
-        else heads
-    )
-    if theirs != heads:  # shapes would not tell
-        why = f"{theirs} heads in the file, {heads} here"
-        return InitialPart(part, 0, len(predictor.state_dict()), f"{why}: starts at random")
-    return _load_fitting(part, predictor, state, weights.config.grid)
-
-
-def _load_fitting(part: str, module: nn.Module, state: Mapping[str, Tensor], grid: PatchGrid) -> InitialPart:
-    """Loads a part if it is there and fits; otherwise it keeps its random start, and the note says why."""
-    own = module.state_dict()
+def _problem(module: nn.Module, state: Mapping[str, Tensor], weights: Weights) -> str:
+    """Why a part of the file cannot be loaded; empty: it can."""
+    if isinstance(module, Predictor) and weights.source == "checkpoint":
+        assert weights.config.recipe is not None
+        heads, theirs = module.size.num_heads, weights.config.recipe["model"]["predictor"]["num_heads"]
+        if heads != theirs:  # shapes would not tell
+            return f"{theirs} heads in the file, {heads} here"
     if not state:
-        return InitialPart(part, 0, len(own), "not in the file: starts at random")
+        return "not in the file"
+    own = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    file = {name: tuple(tensor.shape) for name, tensor in state.items()}
     differing = [
-        f"{name} {tuple(tensor.shape)} in the file, {tuple(own[name].shape)} here"
-        for name, tensor in state.items()
-        if name in own and name != _POSITIONS and tensor.shape != own[name].shape
+        f"{name} {file.get(name, 'missing')} in the file, {own.get(name, 'missing')} here"
+        for name in [*file, *sorted(own.keys() - file.keys())]
+        if file.get(name) != own.get(name) and not (name == _POSITIONS and name in file and name in own)
     ]
-    absent, further = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    differing += [f"{name} is not in the file" for name in absent] + [
-        f"{name} is not here" for name in further
-    ]
-    if differing:
-        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
-        note = f"of another size ({differing[0]}{more}): starts at random"
-        return InitialPart(part, 0, len(own), note)
-    return _load_part(part, module, state, grid)
+    more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+    return f"of another size ({differing[0]}{more})" if differing else ""
 
 
 def _load_part(part: str, module: nn.Module, state: Mapping[str, Tensor], grid: PatchGrid) -> InitialPart:

@@ -6,15 +6,18 @@ for fine-tuned models.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
 from m2dx.contract.errors import CheckpointError
-from m2dx.model.patches import PatchGrid
+from m2dx.encoder.config import EncoderConfig
 from m2dx.model.vit import ViTSize
+from m2dx.recipe.schema import AudioSection
 
+N_MELS = 80
 AUDIOSET_MEAN_STD = (-7.1, 4.2)
 """Statistics of files that hold none (M2D-X, IV-A)."""
 
@@ -41,8 +44,8 @@ MODEL_NAMES = {
 """Start of a published name -> start of the name in `M2D` or `MSMMAE`."""
 
 FINETUNED_PREFIX = "module.ar.runtime.backbone."
-HEAD_NAMES = {"module.head.norm.": "0.", "module.head.mlp.mlp.0.": "1."}
-"""A fine-tuned file's head -> batch norm (without affine parameters) and linear layer of a Sequential."""
+HEAD_NAMES = {"module.head.norm.": "norm.", "module.head.mlp.mlp.0.": "linear."}
+"""Start of a fine-tuned file's name -> start of the name in `Head`."""
 
 
 def rename(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -56,35 +59,20 @@ def rename(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, T
     return renamed
 
 
-def published_names(encoder_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An `Encoder`'s state under the published names."""
-    return rename(encoder_state, {own: published for published, own in ENCODER_NAMES.items()})
-
-
-@dataclass(frozen=True)
-class PublishedSizes:
-    """What can be told from a published checkpoint's tensors."""
-
-    grid: PatchGrid
-    size: ViTSize
-    in_chans: int
-    mean: float
-    std: float
-
-
 def backbone_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The backbone's tensors by their plain names, of a pre-trained or a fine-tuned file (or saved by DataParallel)."""
     if any(key.startswith(FINETUNED_PREFIX) for key in state):
-        return {k[len(FINETUNED_PREFIX) :]: v for k, v in state.items() if k.startswith(FINETUNED_PREFIX)}
+        return rename(state, {FINETUNED_PREFIX: ""})
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def infer_sizes(
-    state: Mapping[str, Tensor], *, n_mels: int = 80, num_heads: int | None = None
-) -> PublishedSizes:
-    """Sizes of a published backbone, from its tensors: users rename the folders that carry them in their names.
+def infer_config(
+    state: Mapping[str, Tensor], path: Path, *, sample_rate: int | None, num_heads: int | None
+) -> EncoderConfig:
+    """What a published backbone is, from its tensors: users rename the folders that carry sizes in their names.
 
-    Heads leave no trace in the tensors; the published models have 64 channels per head.
+    Heads leave no trace in the tensors; the published models have 64 channels per head. Nor does the sampling rate,
+    which the folder's name may tell, such as `m2d_vit_base-80x608p16x16p32k-...`; else it is 16 kHz.
     """
     for key in ("patch_embed.proj.weight", "pos_embed", "cls_token", "norm.weight"):
         if key not in state:
@@ -96,19 +84,27 @@ def infer_sizes(
         )
     embed_dim, in_chans, *patch = state["patch_embed.proj.weight"].shape
     positions = state["pos_embed"].shape[1] - 1
-    freq = n_mels // patch[0]
-    if n_mels % patch[0] or positions % freq:
+    freq = N_MELS // patch[0]
+    if N_MELS % patch[0] or positions % freq:
         raise CheckpointError(
-            f"{positions} positions and a patch of {patch[0]} mels do not fit an input of {n_mels} mels"
+            f"{positions} positions and a patch of {patch[0]} mels do not fit an input of {N_MELS} mels"
         )
     heads = num_heads or max(embed_dim // 64, 1)
     if embed_dim % heads:
         raise CheckpointError(f"the width {embed_dim} must be a multiple of num_heads, which is {heads}")
-    mean, std = AUDIOSET_MEAN_STD
-    if "norm_stats" in state:
-        stats = state["norm_stats"].flatten().tolist()
-        if len(stats) != 2:
-            raise CheckpointError(f"norm_stats must be 2 values, mean and std, but has {len(stats)}")
-        mean, std = stats
-    grid = PatchGrid((n_mels, positions // freq * patch[1]), (patch[0], patch[1]))
-    return PublishedSizes(grid, ViTSize(embed_dim, depth, heads), in_chans, mean, std)
+    stats = state["norm_stats"].flatten().tolist() if "norm_stats" in state else AUDIOSET_MEAN_STD
+    if len(stats) != 2:
+        raise CheckpointError(f"norm_stats must be 2 values, mean and std, but has {len(stats)}")
+    if in_chans != 1:
+        raise CheckpointError(f"an audio encoder must have 1 input channel, but this one has {in_chans}")
+    frames = positions // freq * patch[1]
+    told = re.search(r"\d+x\d+p\d+x\d+p(\d+)k", path.resolve().as_posix())
+    rate = sample_rate or (int(told[1]) * 1000 if told else 16_000)
+    return EncoderConfig(
+        input_size=(N_MELS, frames),
+        patch_size=(patch[0], patch[1]),
+        vit=ViTSize(embed_dim, depth, heads),
+        audio=AudioSection(sample_rate=rate, crop_seconds=frames / 100),  # published hops are 10 ms
+        mean=stats[0],
+        std=stats[1],
+    )

@@ -161,7 +161,7 @@ def _network_of(path: Path) -> Network:
     from m2dx.recipe.schema import AudioSection
 
     config = read_weights(path).config
-    vit, patch_size, audio = config.size, config.grid.patch_size, config.audio
+    vit, patch_size, audio = config.vit, config.grid.patch_size, config.audio
     widths = {(size.embed_dim, size.num_heads): name for name, size in VIT_SIZES.items()}
     name = widths.get((vit.embed_dim, vit.num_heads))
     if name is None:

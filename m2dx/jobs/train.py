@@ -86,7 +86,7 @@ def _run(
     record_run(trainer, summary, console)
     try:
         if summary.stopped_by is None:
-            from m2dx.encoder.export import export_encoder
+            from m2dx.encoder.weights import export_encoder
 
             folder = export_encoder(run.folder, run.folder / "encoder")
             console.print(f"encoder: {folder}")

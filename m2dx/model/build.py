@@ -1,20 +1,29 @@
-"""Builds the model that a recipe describes."""
+"""Builds the model that a recipe describes; its components are tried before training, and blamed by name."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from m2dx.contract.components import DataInfo, MaskedModel, TaskShapes, Views, Waveforms
-from m2dx.contract.errors import RecipeError
+from m2dx.contract.components import (
+    DataInfo,
+    MaskedModel,
+    OfflineEncoder,
+    TaskShapes,
+    Views,
+    Waveforms,
+)
+from m2dx.contract.errors import M2dxError, PluginError, RecipeError
 from m2dx.contract.host import CORE
 from m2dx.model.masking import MaskDraw, RandomMasking
 from m2dx.model.multitask import MultiTask, Task
 from m2dx.model.shapes import ModelShapes, build_logmel, model_shapes
-from m2dx.model.trial import Part, check_declaration, declared_frames, try_task
-from m2dx.model.views import DataStatistics, ImageStatistics, ImageViews, ViewMaker
+from m2dx.model.views import DataStatistics, ImageViews, ViewMaker, at_rate
 from m2dx.model.vit import ViTSize, encoder_of
 from m2dx.recipe.schema import AudioSection
 
@@ -22,6 +31,46 @@ if TYPE_CHECKING:
     from m2dx.contract.host import PluginHost
     from m2dx.contract.options import ComponentSpec
     from m2dx.recipe.schema import ImageSection, ModelSection, Recipe, TaskSection
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component of a task, as errors name it; with its plugin where there is a host that knows it."""
+
+    task: str
+    kind: str
+    name: str
+    host: PluginHost | None
+
+    def __str__(self) -> str:
+        plugin = CORE if self.host is None else self.host.plugin_of(self.kind, self.name)
+        origin = "" if plugin in (CORE, None) else f" of plugin {plugin!r}"
+        return f"tasks.{self.task}.{self.kind} ({self.name!r}{origin})"
+
+    def must(self, holds: bool, text: str) -> None:
+        """Raises `PluginError` with the text unless the condition holds."""
+        if not holds:
+            raise PluginError(f"{self}: {text}")
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """Names the component in what it raises; `PluginError` where that is not an error of m2dx itself."""
+        try:
+            yield
+        except M2dxError as error:
+            error.args = (f"{self}: {error}",)  # in place, to keep its type
+            raise
+        except Exception as error:
+            raise PluginError.failed(f"{self}: {what}", error) from error
+
+    def must_give(self, output: object, shape: tuple[int, ...], why: str) -> None:
+        """Raises `PluginError`, with both shapes, unless the output is a floating-point tensor of the shape."""
+        found = _shape(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
+        self.must(found == _shape(shape), f"forward must give {_shape(shape)}, {why}, but gave {found}")
+        assert isinstance(output, Tensor)
+        self.must(
+            output.is_floating_point(), f"forward must give floating-point values, but gave {output.dtype}"
+        )
 
 
 def build_masking(recipe: Recipe, host: PluginHost) -> MaskDraw:
@@ -82,7 +131,7 @@ def build_task(
     """
 
     def build(kind: str, spec: ComponentSpec, **offered: object) -> Any:
-        with Part.of(name, kind, spec.name, host=host).attempt("__init__"):
+        with Part(name, kind, spec.name, host).attempt("__init__"):
             return host.build(kind, spec, **offered)
 
     if data.sample_rate is None and host.component("offline_encoder", section.offline_encoder.name).needs_wav:
@@ -91,11 +140,19 @@ def build_task(
             "is images; take one that does not, such as labels"
         )
     encoder = build("offline_encoder", section.offline_encoder, data=data)
-    part = Part.of(name, "offline_encoder", encoder.name, host=host)
-    check_declaration(part, encoder)
+    part = Part(name, "offline_encoder", encoder.name, host)
+    width, rate = getattr(encoder, "embed_dim", "missing"), encoder.sample_rate
+    part.must(
+        isinstance(width, int) and width > 0,
+        f"embed_dim must be the width C of its output, set in the class or in __init__, but is {width}",
+    )
+    part.must(
+        rate is None or (isinstance(rate, int) and rate > 0),
+        f"sample_rate must be a whole number of Hz, or None, but is {rate!r}",
+    )
     frames = token_frames = None
     if data.sample_rate is not None and data.crop_samples is not None:
-        rate = encoder.sample_rate or data.sample_rate
+        rate = rate or data.sample_rate
         # As torchaudio's resample rounds.
         frames = declared_frames(part, encoder, -(-data.crop_samples * rate // data.sample_rate))
     if section.target_frames == "tokens":
@@ -112,33 +169,29 @@ def build_task(
     )
 
 
-def check_task_names(recipe: Recipe) -> None:
-    """RecipeError where a task has the name of the method, whose loss it would hide, or one that torch reserves."""
+def build_views(recipe: Recipe) -> ViewMaker | ImageViews:
+    """What makes the views of a recipe's batches; statistics that it leaves open change nothing."""
+    if recipe.image is not None:
+        return ImageViews(recipe.image)
+    noise_ratio = recipe.noise.ratio if recipe.noise else 0.0
+    return ViewMaker(build_logmel(recipe.audio), DataStatistics.of(recipe), noise_ratio=noise_ratio)
+
+
+def build_model(recipe: Recipe, data: DataInfo, host: PluginHost) -> MultiTask:
+    """The whole model with weights from the recipe's seed, its shapes checked by one small forward pass.
+
+    RecipeError, too, where a task has the name of the method, whose loss it would hide, or one that torch reserves.
+    """
     for name in recipe.tasks:
         if name == recipe.model.method.name or hasattr(nn.ModuleDict(), name):
             raise RecipeError(f"tasks.{name}: {name!r} is a reserved name; give the task another one")
-
-
-def build_views(recipe: Recipe, statistics: DataStatistics | ImageStatistics) -> ViewMaker | ImageViews:
-    """What makes the views of a recipe's batches."""
-    if isinstance(statistics, ImageStatistics):
-        return ImageViews(statistics)
-    noise_ratio = recipe.noise.ratio if recipe.noise else 0.0
-    return ViewMaker(build_logmel(recipe.audio), statistics, noise_ratio=noise_ratio)
-
-
-def build_model(
-    recipe: Recipe, data: DataInfo, statistics: DataStatistics | ImageStatistics, host: PluginHost
-) -> MultiTask:
-    """The whole model with weights from the recipe's seed, its shapes checked by one small forward pass."""
-    check_task_names(recipe)
     shapes = model_shapes(recipe.input, recipe.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         masked_model = build_masked_model(recipe.input, recipe.model, host, with_tokens=bool(recipe.tasks))
         tasks = {name: build_task(name, task, shapes, data, host) for name, task in recipe.tasks.items()}
     model = MultiTask(
-        build_views(recipe, statistics),
+        build_views(recipe),
         masked_model,
         tasks,
         method=recipe.model.method.name,
@@ -167,8 +220,59 @@ def check_tasks(
         labels={name: torch.eye(1, len(labels)).repeat(2, 1) for name, labels in data.label_names.items()},
     )
     tokens = torch.zeros(2, shapes.grid.num_patches, shapes.size.embed_dim)
-    target_shapes: dict[str, tuple[int, ...]] = {}
-    for name, task in model.tasks.items():
-        assert isinstance(task, Task)
-        target_shapes[name] = try_task(name, task, tokens, views, host=host)
-    return target_shapes
+    tasks = [(name, task) for name, task in model.tasks.items() if isinstance(task, Task)]
+    return {name: _try_task(name, task, tokens, views, host) for name, task in tasks}
+
+
+@torch.no_grad()
+def _try_task(
+    name: str, task: Task, tokens: Tensor, views: Views, host: PluginHost | None
+) -> tuple[int, ...]:
+    encoder = Part(name, "offline_encoder", task.offline_encoder.name, host)
+    mapper = Part(name, "online_mapper", task.online_mapper.name, host)
+    loss = Part(name, "loss", task.loss.name, host)
+    with evaluating(task), torch.random.fork_rng(devices=[]):
+        views = at_rate(views, task.offline_encoder.sample_rate)
+        with encoder.attempt("forward on a trial batch"):
+            signal = task.offline_encoder(views)
+        frames = None
+        if views.waveforms is not None:
+            frames = declared_frames(encoder, task.offline_encoder, views.clean_wav.shape[1])
+        middle = () if frames is None else (frames,)
+        declared = (len(tokens), *middle, task.offline_encoder.embed_dim)
+        encoder.must_give(signal, declared, "as embed_dim and num_frames declare")
+        target = task.at_token_frames(signal)
+        with mapper.attempt("forward on a trial batch"):
+            prediction = task.online_mapper(tokens)
+        mapper.must_give(prediction, tuple(target.shape), "the shape of the training signal")
+        with loss.attempt("forward on a trial batch"):
+            value = task.loss(prediction, target)
+        loss.must_give(value, (), "a scalar")
+    return tuple(target.shape[1:])
+
+
+def declared_frames(part: Part, encoder: OfflineEncoder, num_samples: int) -> int | None:
+    """Frames S that an offline encoder declares for N samples at its rate, or None; `PluginError` for others."""
+    with part.attempt(f"num_frames({num_samples})"):
+        frames = encoder.num_frames(num_samples)
+    part.must(
+        frames is None or (isinstance(frames, int) and frames > 0),
+        f"num_frames must give 1 frame or more, or None, but gave {frames!r} for a crop of {num_samples} samples",
+    )
+    return frames
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode, so that no BatchNorm learns from a trial batch; after it, each part's mode as it was."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def _shape(sizes: tuple[int, ...]) -> str:
+    return f"({', '.join(map(str, sizes))})"

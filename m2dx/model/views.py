@@ -16,7 +16,7 @@ from m2dx.data.noise import mix_noise
 
 if TYPE_CHECKING:
     from m2dx.data.crops import Batch
-    from m2dx.recipe.schema import ImageSection
+    from m2dx.recipe.schema import ImageSection, Recipe
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,13 @@ class DataStatistics:
     def __post_init__(self) -> None:
         if not self.std > 0:
             raise ValueError(f"the standard deviation of the data must be positive, but is {self.std}")
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> DataStatistics:
+        """Those of a recipe on audio; what it leaves open, until it is measured, changes nothing."""
+        mean, std = recipe.data.mean, recipe.data.std
+        noise_mean = None if recipe.noise is None else recipe.noise.mean
+        return cls(mean or 0.0, 1.0 if std is None else std, noise_mean or 0.0)
 
 
 class ViewMaker(nn.Module):
@@ -71,40 +78,27 @@ def at_rate(views: Views, sample_rate: int | None) -> Views:
     return replace(views, waveforms=Waveforms(wav, sample_rate))
 
 
-@dataclass(frozen=True)
-class ImageStatistics:
-    """Mean and standard deviation of each channel, of values in [0, 1], by which images are standardised."""
+def standardised(images: Tensor, section: ImageSection) -> Tensor:
+    """Standardised images (B, C, H, W) float32, from uint8 values or from floating-point ones in [0, 1].
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def of(cls, section: ImageSection) -> ImageStatistics:
-        """The statistics of a resolved recipe's section."""
-        assert section.mean is not None and section.std is not None
-        return cls(section.mean, section.std)
-
-    def __post_init__(self) -> None:
-        if not all(std > 0 for std in self.std):
-            raise ValueError(f"the standard deviation of each channel must be positive, but is {self.std}")
-
-
-def standardised(images: Tensor, statistics: ImageStatistics) -> Tensor:
-    """Standardised images (B, C, H, W) float32, from uint8 values or from floating-point ones in [0, 1]."""
+    Statistics that the recipe's section leaves open change nothing.
+    """
     values = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    mean = torch.tensor(statistics.mean, device=images.device).view(-1, 1, 1)
-    return (values - mean) / torch.tensor(statistics.std, device=images.device).view(-1, 1, 1)
+    if section.mean is None or section.std is None:
+        return values
+    mean, std = (torch.tensor(of, device=images.device).view(-1, 1, 1) for of in (section.mean, section.std))
+    return (values - mean) / std
 
 
 class ImageViews(nn.Module):
     """Gives the method and offline encoders the standardised images of a batch. There is no noise, and no waveform."""
 
-    def __init__(self, statistics: ImageStatistics) -> None:
+    def __init__(self, section: ImageSection) -> None:
         super().__init__()
-        self.statistics = statistics
+        self.section = section
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> tuple[Tensor, Views]:
         """The images (B, C, H, W), standardised, and the views, which have no waveforms."""
-        images = standardised(batch.inputs, self.statistics)
+        images = standardised(batch.inputs, self.section)
         return images, Views(None, images, batch.labels)

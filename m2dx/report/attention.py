@@ -16,7 +16,7 @@ from torch import Tensor
 
 from m2dx.contract.errors import M2dxError
 from m2dx.encoder.audio import AudioEncoder
-from m2dx.model.trial import evaluating
+from m2dx.model.build import evaluating
 from m2dx.model.vit import Encoder
 from m2dx.report.sounds import Sound
 from m2dx.report.style import Picture, draw_grid_image, logmel_picture, outline_patches, panel_figure

@@ -25,6 +25,7 @@ from m2dx.encoder.initial_weights import load_initial_weights
 from m2dx.encoder.weights import read_weights
 from m2dx.model.build import build_masked_model
 from m2dx.model.shapes import build_logmel
+from m2dx.model.views import DataStatistics
 from m2dx.model.vit import encoder_of
 from m2dx.recipe.schema import Recipe
 from m2dx.report.attention import AttentionMap, attention_maps, outline_point
@@ -46,7 +47,7 @@ from m2dx.report.style import (
     logmel_picture,
     shade_patches,
 )
-from m2dx.training.prepare import PreparedRun, recorded_statistics
+from m2dx.training.prepare import PreparedRun
 
 logger = logging.getLogger(__name__)
 
@@ -243,13 +244,13 @@ def _first_model(recipe: Recipe, host: PluginHost) -> MaskedModel:
 
 def first_encoder(recipe: Recipe, host: PluginHost) -> AudioEncoder:
     """The encoder that a run of a resolved recipe begins with."""
-    online, data = encoder_of(_first_model(recipe, host)), recorded_statistics(recipe)
+    online, data = encoder_of(_first_model(recipe, host)), DataStatistics.of(recipe)
     return AudioEncoder(online, build_logmel(recipe.audio), mean=data.mean, std=data.std).eval()
 
 
 def first_reconstructor(recipe: Recipe, host: PluginHost) -> Reconstructor:
     """The model, of a method that reconstructs, that a run of a resolved recipe begins with."""
-    model, data = _first_model(recipe, host), recorded_statistics(recipe)
+    model, data = _first_model(recipe, host), DataStatistics.of(recipe)
     short_clips = recipe.data.short_clips
     return Reconstructor(model, build_logmel(recipe.audio), data.mean, data.std, short_clips=short_clips)
 

@@ -21,10 +21,9 @@ from m2dx.contract.host import PluginHost
 from m2dx.data.crops import fit_length
 from m2dx.data.logmel import LogMel
 from m2dx.encoder.weights import read_weights
-from m2dx.model.build import build_masked_model
+from m2dx.model.build import build_masked_model, evaluating
 from m2dx.model.patches import PatchGrid, patchify
 from m2dx.model.shapes import build_logmel
-from m2dx.model.trial import evaluating
 from m2dx.model.vit import encoder_of
 from m2dx.recipe.schema import ModelSection
 from m2dx.report.masks import PatchMask
@@ -186,7 +185,8 @@ def load_reconstructor(path: str | Path, host: PluginHost | None = None) -> Reco
             "needs the decoder, and only checkpoints of m2dx are read with theirs; give the run's folder, or a "
             "checkpoint of it"
         )
-    recipe, config = weights.about["recipe"], weights.config
+    config, recipe = weights.config, weights.config.recipe
+    assert recipe is not None
     if config.image is not None:
         raise CheckpointError(
             f"{path}: it must be a model of sounds to draw their spectrograms, but is of images"

@@ -36,7 +36,7 @@ from m2dx.recipe.schema import Recipe
 from m2dx.training.child import end_with_parent, kill_child, module_command, start_child
 from m2dx.training.distributed import Processes, pick_device
 from m2dx.training.memory import host_memory, is_shortage, kilobyte_fields
-from m2dx.training.prepare import PreparedRun, crop_reader, data_info, no_statistics
+from m2dx.training.prepare import PreparedRun, crop_reader, data_info
 from m2dx.training.trainer import Trainer
 
 LONGEST_SECONDS = 60.0
@@ -305,12 +305,10 @@ def _made_up_run(recipe: Recipe, labels: Labels, device: torch.device, host: Plu
     recipe = recipe.model_copy(update={"data": data})
     clips = pack_clips([Clip(Path(f"made-up-{number}")) for number in range(recipe.train.batch_size)])
     names = {name: tuple(classes) for name, classes in labels.items()}
-    info, statistics = replace(data_info(recipe, clips), label_names=names), no_statistics(recipe)
+    info = replace(data_info(recipe, clips), label_names=names)
     crops = TrainingCrops(clips, crop_reader(recipe), seed=recipe.seed, draw_mask=build_masking(recipe, host))
-    model, processes = build_model(recipe, info, statistics, host), Processes(0, 1, device)
-    return PreparedRun(
-        recipe, Path("made-up"), processes, clips, crops, model, statistics, missing=(), bad=(), host=host
-    )
+    model, processes = build_model(recipe, info, host), Processes(0, 1, device)
+    return PreparedRun(recipe, Path("made-up"), processes, clips, crops, model, host)
 
 
 def _made_up_batch(run: PreparedRun, labels: Labels, clips: int) -> Batch:

@@ -22,13 +22,13 @@ from m2dx.data.crops import AudioCrops, TrainingCrops
 from m2dx.data.images import ImageCrops
 from m2dx.data.loader import default_workers
 from m2dx.data.noise import ClipNoise
-from m2dx.data.statistics import Statistics, measure_audio, measure_images, measure_noise
+from m2dx.data.statistics import measure_audio, measure_images, measure_noise
 from m2dx.encoder.initial_weights import initial_weights_table, load_initial_weights
 from m2dx.encoder.weights import read_weights
-from m2dx.model.build import build_masking, build_model
+from m2dx.model.build import build_masking, build_model, build_views
 from m2dx.model.multitask import MultiTask
 from m2dx.model.shapes import build_logmel
-from m2dx.model.views import DataStatistics, ImageStatistics
+from m2dx.model.views import DataStatistics
 from m2dx.recipe.schema import Recipe
 from m2dx.training.distributed import Processes
 
@@ -43,11 +43,15 @@ class PreparedRun:
     clips: ClipList
     crops: TrainingCrops
     model: MultiTask
-    statistics: DataStatistics | ImageStatistics
-    missing: tuple[str, ...]  # what the data sets lack on this machine; empty but in the main process
-    bad: tuple[BadFile, ...]  # files found unusable while measuring
     host: PluginHost
+    bad: tuple[BadFile, ...] = ()  # files found unusable while measuring
+    missing: tuple[str, ...] = ()  # what the data sets lack on this machine; empty but in the main process
     notes: tuple[str, ...] = ()  # what of their lists is ignored or taken for something else; as `missing`
+
+    @property
+    def statistics(self) -> DataStatistics:
+        """What log-mels are standardised with."""
+        return DataStatistics.of(self.recipe)
 
     @property
     def num_files(self) -> int:
@@ -95,45 +99,47 @@ def prepare(
     """
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
-    datasets = {name: host.build("dataset", section.dataset) for name, section in recipe.data.sets.items()}
+    sections, noise_section = recipe.data.sets, recipe.noise
+    datasets = {name: host.build("dataset", section.dataset) for name, section in sections.items()}
     check_media(recipe, datasets, "data.sets")
-    noise_dataset = build_noise_dataset(recipe, host)
-    asked = {**datasets, **({} if noise_dataset is None else {"noise": noise_dataset})}
-    missing = missing_lines(asked) if processes.is_main else ()
-    notes = tuple(line for dataset in asked.values() for line in dataset.notes()) if processes.is_main else ()
-    sections = recipe.data.sets
+    lists, noise, noise_dataset = list(datasets.items()), None, None
+    if noise_section is not None and noise_section.ratio > 0.0:
+        if noise_section.dataset is not None:
+            noise_dataset = host.build("dataset", noise_section.dataset)
+            lists.append(("noise", noise_dataset))
+        elif noise_section.source is not None:
+            rate = recipe.audio.sample_rate
+            noise = host.build("noise_source", noise_section.source, sample_rate=rate)
+    told = lists if processes.is_main else []
+    missing = tuple(f"{name}: {line}" for name, dataset in told for line in dataset.missing())
+    notes = tuple(line for _, dataset in told for line in dataset.notes())
     clips = join_sets(
         {name: (datasets[name], section.split) for name, section in sections.items()},
         repeats={name: section.repeat for name, section in sections.items()},
     )
     _check_sampling(recipe, clips)
-    noise = build_noise(recipe, host, noise_dataset)
-    data = data_info(recipe, clips)
+    if noise_section is not None and noise_dataset is not None:
+        noise_clips = noise_dataset.clips(noise_section.split)
+        if not noise_clips:
+            raise RecipeError(f"noise.dataset must have clips, but has none (split: {noise_section.split})")
+        noise = ClipNoise(recipe.audio.sample_rate, noise_clips)
     # The model first, its statistics later: what cannot fit should not cost a pass over the data.
     draw_mask = build_masking(recipe, host)
-    model = build_model(recipe, data, no_statistics(recipe), host)
+    model = build_model(recipe, data_info(recipe, clips), host)
     if initialise and recipe.init_from is not None:
         _start_from(recipe.init_from, model, recipe, processes, console)
     reader = crop_reader(recipe)
-    found = processes.from_main(
+    measured, bad = processes.from_main(
         _measure(recipe, clips, reader, noise, processes, console) if processes.is_main else None
     )
-    recipe, bad = with_statistics(recipe, *found), tuple(b for part in found if part for b in part.bad)
-    statistics: DataStatistics | ImageStatistics
-    statistics = recorded_statistics(recipe) if recipe.image is None else ImageStatistics.of(recipe.image)
+    update = {name: getattr(recipe, name).model_copy(update=of) for name, of in measured.items()}
+    recipe = recipe.model_copy(update=update)
+    model.views = build_views(recipe)
     crops = TrainingCrops(
         clips, reader, seed=recipe.seed, draw_mask=draw_mask, noise=noise, with_crops=model.wants_crops
     )
-    model.views.statistics = statistics
     folder = recipe.output / recipe.name
-    return PreparedRun(recipe, folder, processes, clips, crops, model, statistics, missing, bad, host, notes)
-
-
-def no_statistics(recipe: Recipe) -> DataStatistics | ImageStatistics:
-    """Statistics that change nothing, until the data's are known."""
-    if recipe.image is None:
-        return DataStatistics(0.0, 1.0)
-    return ImageStatistics((0.0,) * recipe.image.channels, (1.0,) * recipe.image.channels)
+    return PreparedRun(recipe, folder, processes, clips, crops, model, host, tuple(bad), missing, notes)
 
 
 def _check_sampling(recipe: Recipe, clips: ClipList) -> None:
@@ -196,35 +202,6 @@ def check_media(recipe: Recipe, datasets: Mapping[str, Dataset], place: str) -> 
         raise RecipeError("\n".join(lines))
 
 
-def missing_lines(datasets: Mapping[str, Dataset]) -> tuple[str, ...]:
-    """What data sets lack on this machine, a line each, with the set's name before it."""
-    return tuple(f"{name}: {line}" for name, dataset in datasets.items() for line in dataset.missing())
-
-
-def build_noise_dataset(recipe: Recipe, host: PluginHost) -> Dataset | None:
-    """The data set of the recipe's noise; None: the noise has another source, or there is none."""
-    section = recipe.noise
-    if section is None or section.ratio == 0.0 or section.dataset is None:
-        return None
-    dataset: Dataset = host.build("dataset", section.dataset)
-    return dataset
-
-
-def build_noise(recipe: Recipe, host: PluginHost, dataset: Dataset | None) -> NoiseSource | None:
-    """The recipe's noise source, of a data set where it names one; None: it has none, or its ratio is 0."""
-    section = recipe.noise
-    if section is None or section.ratio == 0.0:
-        return None
-    if section.source is not None:
-        source: NoiseSource = host.build("noise_source", section.source, sample_rate=recipe.audio.sample_rate)
-        return source
-    assert dataset is not None
-    clips = dataset.clips(section.split)
-    if not clips:
-        raise RecipeError(f"noise.dataset must have clips, but has none (split: {section.split})")
-    return ClipNoise(recipe.audio.sample_rate, clips)
-
-
 def _measure(
     recipe: Recipe,
     clips: ClipList,
@@ -232,43 +209,29 @@ def _measure(
     noise: NoiseSource | None,
     processes: Processes,
     console: Console,
-) -> tuple[Statistics | None, Statistics | None]:
-    """Statistics of the data and of the noise, each only where the recipe does not give them."""
-    of_data = of_noise = None
+) -> tuple[dict[str, dict[str, Any]], list[BadFile]]:
+    """Statistics that the recipe leaves open, by section, and the files that could not be used for them."""
+    measured: dict[str, dict[str, Any]] = {}
+    bad: list[BadFile] = []
     how: dict[str, Any] = {"seed": recipe.seed, "workers": recipe.data.workers}
     most = recipe.data.stats_clips
     if isinstance(reader, ImageCrops):
         if reader.section.mean is None:
-            of_data = measure_images(clips, reader, max_clips=most, **how)
-            mean, std = (", ".join(f"{x:.3f}" for x in values) for values in (of_data.mean, of_data.std))
-            console.print(f"mean {mean}, std {std} by channel over {of_data.clips} images")
-        return of_data, None
+            found = measure_images(clips, reader, max_clips=most, **how)
+            mean, std = (", ".join(f"{x:.3f}" for x in values) for values in (found.mean, found.std))
+            console.print(f"mean {mean}, std {std} by channel over {found.clips} images")
+            measured["image"] = {"mean": found.mean, "std": found.std}
+            bad += found.bad
+        return measured, bad
     how |= {"logmel": build_logmel(recipe.audio).to(processes.device), "device": processes.device}
     if recipe.data.mean is None:
-        of_data = measure_audio(clips, reader, max_clips=most, **how)
-        console.print(
-            f"log-mel mean {of_data.mean[0]:.3f}, std {of_data.std[0]:.3f} over {of_data.clips} clips"
-        )
+        found = measure_audio(clips, reader, max_clips=most, **how)
+        measured["data"] = {"mean": found.mean[0], "std": found.std[0]}
+        console.print(f"log-mel mean {found.mean[0]:.3f}, std {found.std[0]:.3f} over {found.clips} clips")
+        bad += found.bad
     if noise is not None and recipe.noise is not None and recipe.noise.mean is None:
-        of_noise = measure_noise(noise, crop_samples=reader.crop_samples, draws=min(most, 1000), **how)
-        console.print(f"noise log-mel mean {of_noise.mean[0]:.3f} over {of_noise.clips} draws")
-    return of_data, of_noise
-
-
-def with_statistics(recipe: Recipe, data: Statistics | None, noise: Statistics | None) -> Recipe:
-    """The recipe with the measured mean and std filled in."""
-    update: dict[str, Any] = {}
-    if data is not None and recipe.image is not None:
-        update["image"] = recipe.image.model_copy(update={"mean": data.mean, "std": data.std})
-    elif data is not None:
-        update["data"] = recipe.data.model_copy(update={"mean": data.mean[0], "std": data.std[0]})
-    if noise is not None and recipe.noise is not None:
-        update["noise"] = recipe.noise.model_copy(update={"mean": noise.mean[0]})
-    return recipe.model_copy(update=update)
-
-
-def recorded_statistics(recipe: Recipe) -> DataStatistics:
-    """The statistics of a resolved recipe on audio."""
-    assert recipe.data.mean is not None and recipe.data.std is not None
-    noise_mean = recipe.noise.mean if recipe.noise is not None else None
-    return DataStatistics(recipe.data.mean, recipe.data.std, noise_mean or 0.0)
+        found = measure_noise(noise, crop_samples=reader.crop_samples, draws=min(most, 1000), **how)
+        console.print(f"noise log-mel mean {found.mean[0]:.3f} over {found.clips} draws")
+        measured["noise"] = {"mean": found.mean[0]}
+        bad += found.bad
+    return measured, bad

@@ -124,7 +124,6 @@ class Trainer:
             "m2dx_version": package_version(),
             "step": self.step,
             "recipe": recipe_to_mapping(self.recipe),
-            "statistics": vars(self.run.statistics),
             "label_names": {name: list(labels) for name, labels in self.run.clips.label_names.items()},
             "clips": {"count": len(self.run.clips), "fingerprint": self.run.clips.fingerprint},
             "model": self.parallel.whole(self.model.training_state()),

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from m2dx.contract.errors import CheckpointError
 from m2dx.encoder.audio import load_encoder
-from m2dx.encoder.export import export_encoder
+from m2dx.encoder.weights import export_encoder
 from m2dx.training.distributed import Processes
 from m2dx.training.prepare import prepare
 from m2dx.training.trainer import Trainer

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from m2dx.encoder.audio import random_encoder
-from m2dx.encoder.finetuned import FinetunedNetwork, Head, structured_patchout
+from m2dx.encoder.audio import Head, random_encoder
+from m2dx.encoder.finetuned import FinetunedNetwork, structured_patchout
 from m2dx.evaluation.augmentation import (
     StepRandom,
     mask_stripes,

@@ -1,7 +1,6 @@
 """Evaluation on labelled images."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,9 @@ def test_features_of_images_are_kept_until_a_setting_of_the_encoder_changes(
     with monkeypatch.context() as context:
         context.setattr(ImageEncoder, "load", lambda self, path: pytest.fail(f"{path} was read again"))
         assert torch.equal(task().features(encoder).x, found.x)
-    encoder.statistics = replace(encoder.statistics, mean=tuple(m + 0.1 for m in encoder.statistics.mean))
+    assert encoder.section.mean is not None
+    changed = {"mean": tuple(m + 0.1 for m in encoder.section.mean)}
+    encoder.section = encoder.section.model_copy(update=changed)
     assert not torch.allclose(task().features(encoder).x, found.x)
     assert len(list((tmp_path / "kept").iterdir())) == 2
 

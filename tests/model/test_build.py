@@ -13,7 +13,6 @@ from m2dx.model.m2d import M2D
 from m2dx.model.mae import MSMMAE
 from m2dx.model.multitask import MultiTask
 from m2dx.model.shapes import model_shapes
-from m2dx.model.views import DataStatistics
 from m2dx.model.vit import VIT_SIZES, ViTSize
 from m2dx.recipe.schema import AudioSection, ModelSection, Recipe
 
@@ -34,7 +33,7 @@ def info(recipe: Recipe) -> DataInfo:
 
 
 def build(recipe: Recipe, host: PluginHost) -> MultiTask:
-    return build_model(recipe, info(recipe), DataStatistics(-7.0, 4.0), host)
+    return build_model(recipe, info(recipe), host)
 
 
 @pytest.mark.parametrize(

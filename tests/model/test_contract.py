@@ -15,7 +15,6 @@ from m2dx.contract.host import PluginHost
 from m2dx.model.build import build_model, check_tasks
 from m2dx.model.multitask import MultiTask, Task
 from m2dx.model.shapes import model_shapes
-from m2dx.model.views import DataStatistics
 from m2dx.recipe.schema import Recipe
 
 WIDTH = 3
@@ -110,7 +109,7 @@ def acme(*components: type) -> PluginHost:
 
 def build(make: Make, host: PluginHost, *overrides: str) -> MultiTask:
     recipe = make(TASK, *overrides, with_host=host)
-    return build_model(recipe, DataInfo(16_000, 5120, {}), DataStatistics(-7.0, 4.0), host)
+    return build_model(recipe, DataInfo(16_000, 5120, {}), host)
 
 
 @pytest.mark.parametrize(

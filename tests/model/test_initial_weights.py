@@ -12,8 +12,8 @@ from torch import Tensor
 from m2dx.contract.errors import CheckpointError, RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_encoder
-from m2dx.encoder.export import export_encoder
 from m2dx.encoder.published import MODEL_NAMES, rename
+from m2dx.encoder.weights import export_encoder
 from m2dx.jobs import core
 from m2dx.jobs.train import run_recipe
 from m2dx.model.build import build_masked_model

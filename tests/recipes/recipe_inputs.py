@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from m2dx.encoder.published import published_names
+from m2dx.encoder.published import ENCODER_NAMES, rename
 from m2dx.model.patches import PatchGrid
 from m2dx.model.vit import VIT_SIZES, Encoder
 
@@ -18,7 +18,8 @@ def write_base(path: Path, size: str, *, depth: int | None = None) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = Encoder(PatchGrid((80, 200), (16, 4)), vit)
-    state = {name: tensor.half() for name, tensor in published_names(encoder.state_dict()).items()}
+    names = {own: name for name, own in ENCODER_NAMES.items()}
+    state = {name: tensor.half() for name, tensor in rename(encoder.state_dict(), names).items()}
     path.parent.mkdir(parents=True)
     torch.save({"model": state}, path)
     return path

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_any_encoder
-from m2dx.encoder.export import export_encoder
+from m2dx.encoder.weights import export_encoder
 from m2dx.jobs import check
 from m2dx.jobs.train import run_recipe
 from m2dx.recipe.schema import Recipe

@@ -8,7 +8,7 @@ from report_pages import write_run
 from rich.console import Console
 
 from m2dx.contract.host import PluginHost
-from m2dx.encoder.export import export_encoder
+from m2dx.encoder.weights import export_encoder
 from m2dx.recipe.loading import load_recipe
 from m2dx.report import Sound, load_reconstructor
 from m2dx.training.distributed import Processes

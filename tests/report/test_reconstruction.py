@@ -9,7 +9,6 @@ from m2dx.contract.errors import AudioError, CheckpointError
 from m2dx.encoder.checkpoint import read_checked, write_atomically
 from m2dx.model.build import build_model
 from m2dx.model.patches import PatchGrid, patchify
-from m2dx.model.views import DataStatistics
 from m2dx.recipe.loading import recipe_to_mapping
 from m2dx.report import PatchMask, Reconstruction, Reconstructor, Sound, load_reconstructor, read_sound
 from m2dx.report.reconstruction import unpatchify
@@ -124,15 +123,13 @@ def test_a_run_and_its_checkpoint_give_the_same(runs, model, sound):
 @pytest.mark.parametrize("labels", [False, True])
 def test_a_model_with_tasks_is_drawn_too(tiny_recipe, host, tmp_path, sound, labels):
     recipe = tiny_recipe("model.method=msm_mae", "model.mask_ratio=0.6", labels=labels)
-    statistics = DataStatistics(mean=-7.0, std=4.0)
     data = DataInfo(label_names={"notes": ("a", "b")}, sample_rate=16_000, crop_samples=5120)
-    whole = build_model(recipe, data, statistics, host)
+    whole = build_model(recipe, data, host)
     training = Reconstructor(whole.masked_model, whole.views.logmel, -7.0, 4.0, short_clips="repeat")
     state = {
         "format": "m2dx-checkpoint",
         "recipe": recipe_to_mapping(recipe),
         "model": whole.training_state(),
-        "statistics": vars(statistics),
     }
     write_atomically(tmp_path / "step.pt", state)
     loaded = load_reconstructor(tmp_path / "step.pt")

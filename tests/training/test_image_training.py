@@ -13,7 +13,7 @@ import m2dx
 from m2dx.contract.errors import CheckpointError, ImageError, RecipeError, TrainingError
 from m2dx.contract.host import PluginHost
 from m2dx.data.crops import collate
-from m2dx.encoder.export import export_encoder
+from m2dx.encoder.weights import export_encoder
 from m2dx.jobs.check import check_recipe
 from m2dx.jobs.train import make_trainer
 from m2dx.training.distributed import Processes

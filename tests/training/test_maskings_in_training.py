@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from m2dx.encoder.audio import load_encoder
-from m2dx.encoder.export import export_encoder
+from m2dx.encoder.weights import export_encoder
 from m2dx.training.trainer import Trainer
 
 MASKING = [

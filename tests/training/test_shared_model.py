@@ -22,7 +22,7 @@ from m2dx.contract.errors import RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_encoder
 from m2dx.encoder.checkpoint import CheckpointFolder, read_checked
-from m2dx.encoder.export import export_encoder
+from m2dx.encoder.weights import export_encoder
 from m2dx.jobs.train import make_trainer as make_trainer_of
 from m2dx.recipe.loading import load_recipe, recipe_to_yaml
 from m2dx.recipe.schema import Recipe
