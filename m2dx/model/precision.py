@@ -1,4 +1,4 @@
-"""How the forward pass is computed: its arithmetic, and what is compiled."""
+"""The arithmetic of the forward pass."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import torch
 
-from m2dx.contract.components import MaskedModel
 from m2dx.contract.errors import RecipeError
 from m2dx.model.cpu_kernels import CPUKernels
 
@@ -33,9 +32,3 @@ def autocast(precision: str, device: torch.device, *, compiled: bool = False) ->
                 yield
         else:
             yield
-
-
-def compile_parts(masked_model: MaskedModel) -> None:
-    """Has torch.compile take the transformers of a method, in place."""
-    for part in masked_model.transformers():
-        part.compile()

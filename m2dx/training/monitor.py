@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -74,28 +75,23 @@ class TrainingSummary:
     stopped_by: str | None = None  # the signal that ended it before the last step
 
 
-@dataclass
 class MetricsWriter:
     """metrics.jsonl and TensorBoard of a run; on resume, lines after the step that it goes on from are dropped."""
 
-    folder: Path
-    start_step: int
-    last: dict[str, float] = field(init=False, default_factory=dict)  # the newest value of each metric
-    _tensorboard: SummaryWriter = field(init=False)
-
-    def __post_init__(self) -> None:
-        path = self.folder / "metrics.jsonl"
+    def __init__(self, folder: Path, start_step: int) -> None:
+        path = folder / "metrics.jsonl"
+        self.last: dict[str, float] = {}  # the newest value of each metric
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            with contextlib.suppress(ValueError):  # a line cut off by a crash
+                values = json.loads(line)
+                if values["step"] <= start_step:
+                    kept.append(f"{line}\n")
+                    self.last |= values
         if path.exists():
-            kept = [
-                line
-                for line in path.read_text(encoding="utf-8").splitlines()
-                if _step_of(line) <= self.start_step
-            ]
-            replace_text(path, "".join(f"{line}\n" for line in kept))
-            for line in kept:
-                self.last |= json.loads(line)
+            replace_text(path, "".join(kept))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  closed with the run
-        self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.start_step + 1)
+        self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
 
     def write(self, values: dict[str, float]) -> None:
         """One line of metrics; `values` holds `step`."""
@@ -110,13 +106,6 @@ class MetricsWriter:
         """Closes the files."""
         self._file.close()
         self._tensorboard.close()
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line cut off by a crash
 
 
 class LossWatch:
@@ -150,25 +139,24 @@ class LossWatch:
         self._checked = len(self._records)
         if not records:
             return None
-        finite = torch.stack([self._values(record).isfinite().all() for record in records]).tolist()
+        values = torch.stack([_values(record) for record in records])  # (steps, losses and norm)
+        if not self._check_grad_norm:
+            values = values[:, :-1]
+        finite = values.isfinite().all(dim=1).tolist()
         return None if all(finite) else records[finite.index(False)]
-
-    def _values(self, record: StepRecord) -> Tensor:
-        values = [*record.losses.values(), *([record.grad_norm] if self._check_grad_norm else [])]
-        return torch.stack([value.float() for value in values])
 
     def drain_means(self) -> dict[str, float]:
         """Mean losses and gradient norm over the steps since the last call; `rankme` where it was measured."""
-        rows = [
-            torch.stack([*(v.float() for v in r.losses.values()), r.grad_norm.float()]) for r in self._records
-        ]
-        means = torch.stack(rows).mean(dim=0).tolist()
-        names = [*self._records[0].losses, "grad_norm"]
-        self._records.clear()
-        self._checked = 0
-        measured, self.rankme = self.rankme, None
-        values = dict(zip(names, means, strict=True))
-        return values if measured is None else {**values, "rankme": measured}
+        means = torch.stack([_values(record) for record in self._records]).mean(dim=0).tolist()
+        values = dict(zip([*self._records[0].losses, "grad_norm"], means, strict=True))
+        if self.rankme is not None:
+            values["rankme"] = self.rankme
+        self._records, self._checked, self.rankme = [], 0, None
+        return values
+
+
+def _values(record: StepRecord) -> Tensor:
+    return torch.stack([*(value.float() for value in record.losses.values()), record.grad_norm.float()])
 
 
 def not_finite(record: StepRecord, clip_paths: list[str], train: TrainSection) -> TrainingError:
@@ -191,37 +179,24 @@ class ProgressLine:
     """A live progress bar on a terminal, a plain line every half minute elsewhere."""
 
     def __init__(self, console: Console, total_steps: int, done: int, *, enabled: bool) -> None:
-        self.console, self.enabled = console, enabled
-        self._total, self._first, self._started, self._last = (
-            total_steps,
-            done,
-            time.monotonic(),
-            -float("inf"),
-        )
-        self._bar: Progress | None = None
-        if enabled and console.is_terminal:
-            self._bar = Progress(
-                TextColumn("step"),
-                MofNCompleteColumn(),
-                BarColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.description}"),
-                console=console,
-            )
+        self.console, self.enabled, self._total, self._first = console, enabled, total_steps, done
+        self._started, self._shown = time.monotonic(), -float("inf")
+        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn())
+        left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"))
+        live = enabled and console.is_terminal
+        self._bar = Progress(*columns, *left, console=console) if live else None
+        if self._bar is not None:
             self._task = self._bar.add_task("", total=total_steps, completed=done)
             self._bar.start()
 
     def update(self, step: int, metrics: dict[str, float] | None = None) -> None:
         """Shows the step, and its metrics where they are new."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=step)
-            if metrics:
-                self._bar.update(self._task, description=describe(metrics))
-        elif self.enabled and metrics and (time.monotonic() - self._last > 30 or step == self._total):
-            self._last = time.monotonic()
-            left = (self._last - self._started) / max(step - self._first, 1) * (self._total - step)
+            shown = describe(metrics) if metrics else None
+            self._bar.update(self._task, completed=step, description=shown)
+        elif self.enabled and metrics and (time.monotonic() - self._shown > 30 or step == self._total):
+            self._shown = time.monotonic()
+            left = (self._shown - self._started) / max(step - self._first, 1) * (self._total - step)
             self.console.print(
                 f"step {step}/{self._total}  {describe(metrics)}  {left / 60:.1f} min left", style=None
             )
@@ -234,12 +209,9 @@ class ProgressLine:
 
 def describe(metrics: dict[str, float]) -> str:
     """Losses, clips per second, learning rate and RankMe in one line."""
-    losses = [
-        f"{name.removeprefix('loss_')} {value:.4f}"
-        for name, value in metrics.items()
-        if name.startswith("loss")
-    ]
-    parts = [*losses, f"lr {metrics['lr']:.2e}", f"{metrics['clips_per_second']:.0f} clips/s"]
+    losses = {name.removeprefix("loss_"): value for name, value in metrics.items() if name.startswith("loss")}
+    shown = [f"{name} {value:.4f}" for name, value in losses.items()]
+    parts = [*shown, f"lr {metrics['lr']:.2e}", f"{metrics['clips_per_second']:.0f} clips/s"]
     if "rankme" in metrics:
         parts.append(f"rankme {metrics['rankme']:.1f}")
     return "  ".join(parts)

@@ -18,7 +18,6 @@ from torch.utils._pytree import tree_map_only
 
 from m2dx.contract.errors import RecipeError
 from m2dx.model.multitask import MultiTask, Task
-from m2dx.model.precision import compile_parts
 from m2dx.recipe.schema import TrainSection
 from m2dx.training.distributed import Processes
 
@@ -83,8 +82,16 @@ class FullyShardedDataParallel(Parallel):
     def __init__(self, model: MultiTask, processes: Processes) -> None:
         super().__init__(model)
         self.is_main = processes.is_main
-        frozen = _offline_parameters(model)
-        _refuse_scalars(model, frozen)
+        tasks = [task for task in model.tasks.values() if isinstance(task, Task)]
+        frozen = {parameter for task in tasks for parameter in task.offline_encoder.parameters()}
+        scalars = [
+            name for name, value in model.named_parameters() if value.ndim == 0 and value not in frozen
+        ]
+        if scalars:
+            raise RecipeError(
+                f"train.sharding fsdp needs weights of at least one dimension, but {', '.join(scalars)} has none; make "
+                "it of the shape (1,), or set train.sharding=none"
+            )
         for tensor in (*model.parameters(), *model.buffers()):
             dist.broadcast(tensor.detach(), src=0)
         mesh = init_device_mesh(processes.device.type, (processes.world_size,))
@@ -134,7 +141,8 @@ def share_model(model: MultiTask, train: TrainSection, processes: Processes) -> 
         for block in _blocks(model):
             block.compile()
     elif train.compile:
-        compile_parts(model.masked_model)
+        for transformer in model.masked_model.transformers():
+            transformer.compile()
     if sharded:
         return FullyShardedDataParallel(model, processes)
     return DataParallel(model) if processes.world_size > 1 else Parallel(model)
@@ -148,20 +156,6 @@ def _blocks(model: MultiTask) -> list[nn.Module]:
 def _stacks(model: MultiTask) -> list[list[nn.Module]]:
     """The blocks of each of the method's transformers."""
     return [list(transformer.blocks) for transformer in model.masked_model.transformers()]  # type: ignore[arg-type]
-
-
-def _offline_parameters(model: MultiTask) -> set[nn.Parameter]:
-    tasks = [task for task in model.tasks.values() if isinstance(task, Task)]
-    return {parameter for task in tasks for parameter in task.offline_encoder.parameters()}
-
-
-def _refuse_scalars(model: MultiTask, frozen: set[nn.Parameter]) -> None:
-    names = [name for name, value in model.named_parameters() if value.ndim == 0 and value not in frozen]
-    if names:
-        raise RecipeError(
-            f"train.sharding fsdp needs weights of at least one dimension, but {', '.join(names)} has none; make it of "
-            "the shape (1,), or set train.sharding=none"
-        )
 
 
 def _prefetch(model: MultiTask) -> None:

@@ -131,9 +131,8 @@ def start_run_folder(recipe: Recipe, *, resume: bool) -> Path:
     folder = recipe.output / recipe.name
     folder.mkdir(parents=True, exist_ok=True)
     if not resume:
-        for pattern in _WRITTEN:
-            for path in folder.glob(pattern):
-                path.unlink()
+        for path in [path for pattern in _WRITTEN for path in folder.glob(pattern)]:
+            path.unlink()
         for name in ("tensorboard", "checkpoints", "encoder", "scores_by_step"):
             with contextlib.suppress(OSError):  # not there, or with files of someone else
                 (folder / name).rmdir()
@@ -146,22 +145,15 @@ def as_started(recipe: Recipe, began: Mapping[str, Any], *, accumulation: bool =
 
     `accumulation`: with its number for `train.accumulate: auto` too, which other processes may need to find anew.
     """
-    update: dict[str, Any] = {}
-    if (
-        accumulation
-        and recipe.train.accumulate == "auto"
-        and recipe.train.batch_size == began["train"]["batch_size"]
-    ):
-        update["train"] = recipe.train.model_copy(update={"accumulate": began["train"]["accumulate"]})
-    if recipe.data.mean is None:
-        update["data"] = recipe.data.model_copy(update={key: began["data"][key] for key in ("mean", "std")})
-    image = began.get("image")
-    if recipe.image is not None and recipe.image.mean is None and image is not None:
-        update["image"] = recipe.image.model_copy(
-            update={key: image[key] and tuple(image[key]) for key in ("mean", "std")}
-        )
-    if recipe.noise is not None and recipe.noise.mean is None and began["noise"] is not None:
-        update["noise"] = recipe.noise.model_copy(update={"mean": began["noise"]["mean"]})
+    train, update = recipe.train, dict[str, Any]()
+    if accumulation and train.accumulate == "auto" and train.batch_size == began["train"]["batch_size"]:
+        update["train"] = train.model_copy(update={"accumulate": began["train"]["accumulate"]})
+    for name, section in (("data", recipe.data), ("image", recipe.image), ("noise", recipe.noise)):
+        before = began.get(name)
+        if section is not None and section.mean is None and before is not None:
+            keys = ("mean",) if name == "noise" else ("mean", "std")
+            values = {key: tuple(before[key]) if name == "image" else before[key] for key in keys}
+            update[name] = section.model_copy(update=values)
     return recipe.model_copy(update=update)
 
 

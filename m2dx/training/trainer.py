@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from torch.profiler import record_function
 
 from m2dx.contract.errors import CheckpointError, RecipeError
 from m2dx.contract.version import package_version
-from m2dx.data.bad_files import BadFiles
+from m2dx.data.bad_files import BadFile, BadFiles
 from m2dx.data.crops import Batch
 from m2dx.data.loader import DeviceCopies, batch_loader
 from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder, encoder_file
@@ -24,7 +25,6 @@ from m2dx.encoder.weights import CHECKPOINT_FORMAT, encoder_writer
 from m2dx.model.multitask import StepLosses
 from m2dx.model.precision import autocast, check_precision
 from m2dx.recipe.loading import recipe_to_mapping
-from m2dx.training.bad_files import SharedBadFiles
 from m2dx.training.memory import is_shortage
 from m2dx.training.monitor import (
     RANKME_ROWS,
@@ -90,8 +90,8 @@ class Trainer:
             betas=train.betas,
         )
         self.scaler = GradScaler(device.type, enabled=train.precision == "fp16")
-        ledger = BadFiles(run.num_files, max_bad_fraction=self.recipe.data.max_bad_fraction)
-        self.bad_files = SharedBadFiles(ledger, self.processes, run.folder / "bad_files.tsv")
+        self.bad_files = BadFiles(run.num_files, max_bad_fraction=self.recipe.data.max_bad_fraction)
+        self._found: list[BadFile] = []  # bad files of this process that the others do not know yet
         self.checkpoints = CheckpointFolder(run.folder / "checkpoints")
         self.watch, self.alarm = LossWatch(check_grad_norm=not self.scaler.is_enabled()), CollapseAlarm()
         self.requests, self.votes = StopRequests(), StopVotes()
@@ -137,7 +137,7 @@ class Trainer:
                 "collapse_warnings": self.alarm.count,
             },
             "rng": self.processes.gather(torch.get_rng_state()),
-            "bad_files": self.bad_files.ledger.state_dict(),
+            "bad_files": self.bad_files.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -160,7 +160,7 @@ class Trainer:
             self.watch.restore(state["pending"], step=step, device=self.processes.device)
         self.watch.rankme = state["rankme"]
         self.alarm = CollapseAlarm(totals["collapse_warnings"])
-        self.bad_files.ledger.load_state_dict(state["bad_files"])
+        self.bad_files.load_state_dict(state["bad_files"])
         before, now = len(state["rng"]), self.processes.world_size
         if before == now:
             torch.set_rng_state(state["rng"][self.processes.rank])
@@ -170,7 +170,7 @@ class Trainer:
     def fit(self) -> TrainingSummary:
         """Trains to the last step, or until a signal asks to stop; either way the last step is saved."""
         self.run.folder.mkdir(parents=True, exist_ok=True)
-        self.bad_files.report(self.run.bad)
+        self._report_bad_files(self.run.bad)
         loader = batch_loader(
             self.run.crops,
             self.run.batches(start_step=self.step, total_steps=self.total_steps),
@@ -194,7 +194,7 @@ class Trainer:
             total_steps=self.total_steps,
             seconds=self.seconds,
             clips=self.clips,
-            bad_files=len(self.bad_files.ledger),
+            bad_files=len(self.bad_files),
             collapse_warnings=self.alarm.count,
             last_metrics={} if metrics is None else metrics.last,
             stopped_by=(received.name if received else "another process") if stopped else None,
@@ -211,16 +211,25 @@ class Trainer:
             due, save = self._is_time(train.log_every), self._is_time(train.checkpoint_every)
             stop = self.requests.received is not None if alone else self.votes.count(record.stop_vote)
             if due or save or stop or alone:
-                self.bad_files.share()
+                found, self._found = self.processes.gather(self._found), []
+                self._report_bad_files(chain.from_iterable(found))
             if on_cpu or due or save or stop or features is not None:  # reading a loss makes a GPU wait
-                self._check_finite(watch)
+                self._check_finite()
             if features is not None and self.processes.is_main:
                 watch.rankme = rankme(features)
                 self.alarm.check(self.step, watch.rankme)
             if due:
                 now = time.perf_counter()
                 speed = (self.step - window_step) * train.batch_size / (now - window_start)
-                line = self._line(watch.drain_means(), speed)
+                line = {
+                    "step": self.step,
+                    "epoch": self.step / self.batches.steps_per_epoch,
+                    **watch.drain_means(),
+                    "lr": self.schedule.learning_rate(self.step - 1),
+                    **self._of_method,
+                    "clips_per_second": speed,
+                    "time": time.time(),
+                }
                 if self.scoring is not None and self.scoring.failed:
                     line["failed_evaluations"] = self.scoring.failed
                 window_start, window_step = now, self.step
@@ -236,6 +245,16 @@ class Trainer:
                 self.scoring.poll()
         return False
 
+    def _report_bad_files(self, found: Iterable[BadFile]) -> None:
+        """Warns of files, known to every process, that are new; TrainingError where there are too many by now."""
+        new = self.bad_files.add(found)
+        if new and self.processes.is_main:
+            for path, reason in new:
+                logger.warning("cannot use %s: %s", path, reason)
+            self.bad_files.write(self.run.folder / "bad_files.tsv")
+        if new:
+            self.bad_files.check()
+
     @property
     def seconds(self) -> float:
         """Time in the loop since the run's first step, also before it was resumed."""
@@ -246,8 +265,8 @@ class Trainer:
         step = self.step + done
         return step % every == 0 or step == self.total_steps
 
-    def _check_finite(self, watch: LossWatch) -> None:
-        record = watch.first_not_finite()
+    def _check_finite(self) -> None:
+        record = self.watch.first_not_finite()
         if record is not None:
             ids = [int(clip_id) for part in record.clip_ids for clip_id in part]
             paths = sorted({str(self.run.clips[i].path) for i in ids})
@@ -255,20 +274,24 @@ class Trainer:
 
     def train_step(self, batches: Iterator[Batch]) -> tuple[StepRecord, Tensor | None]:
         """One optimizer step over its accumulation steps: its losses; where RankMe is due, features (n, D) of all."""
-        accumulate = self.recipe.train.backward_passes
+        train, accumulate = self.recipe.train, self.recipe.train.backward_passes
         sums: dict[str, Tensor] = {}
         clip_ids, features = [], []
-        measures = self._is_time(self.recipe.train.rankme_every, done=1)
+        measures = self._is_time(train.rankme_every, done=1)
         learning_rate = self.schedule.learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         for micro in range(accumulate):
             with record_function("m2dx::loading"):
                 batch = next(batches)
-            self.bad_files.note(batch.bad)
+            self._found += batch.bad
             clip_ids.append(batch.clip_ids)
-            last = micro == accumulate - 1
-            losses = self._backward(self.to_device(batch), accumulate, last=last)
+            on_device = self.to_device(batch)
+            with self.parallel.accumulation(last=micro == accumulate - 1):
+                with autocast(train.precision, self.processes.device, compiled=train.compile):
+                    losses: StepLosses = self.parallel.forward(on_device)
+                with record_function("m2dx::backward"):
+                    self.scaler.scale(losses.total / accumulate).backward()
             parts = {"loss": losses.total, **{f"loss_{name}": part for name, part in losses.parts.items()}}
             for name, value in parts.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / accumulate
@@ -276,43 +299,19 @@ class Trainer:
                 rows = losses.latent.flatten(0, 1)  # (B, V, D) -> (B*V, D)
                 features.append(spaced_rows(rows, RANKME_ROWS // (accumulate * self.processes.world_size)))
         with record_function("m2dx::optimizer"):
-            grad_norm = self._optimizer_step()
+            self.scaler.unscale_(self.optimizer)
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            grad_norm = clip_gradients(parameters, train.clip_norm)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
         with record_function("m2dx::ema"):
             self._of_method = self.model.masked_model.after_step(self.schedule.ema_decay(self.step))
         self.step += 1
-        self.clips += self.recipe.train.batch_size
+        self.clips += train.batch_size
         means, vote = mean_losses(sums, self.processes, stop=self.requests.received is not None)
         record = StepRecord(self.step, means, grad_norm, tuple(clip_ids), vote)
         return record, self.processes.concat(torch.cat(features)) if measures else None
-
-    def _backward(self, batch: Batch, accumulate: int, *, last: bool) -> StepLosses:
-        train = self.recipe.train
-        with self.parallel.accumulation(last=last):
-            with autocast(train.precision, self.processes.device, compiled=train.compile):
-                losses: StepLosses = self.parallel.forward(batch)
-            with record_function("m2dx::backward"):
-                self.scaler.scale(losses.total / accumulate).backward()
-        return losses
-
-    def _optimizer_step(self) -> Tensor:
-        self.scaler.unscale_(self.optimizer)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        grad_norm = clip_gradients(parameters, self.recipe.train.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        return grad_norm
-
-    def _line(self, values: dict[str, float], clips_per_second: float) -> dict[str, float]:
-        return {
-            "step": self.step,
-            "epoch": self.step / self.batches.steps_per_epoch,
-            **values,
-            "lr": self.schedule.learning_rate(self.step - 1),
-            **self._of_method,
-            "clips_per_second": clips_per_second,
-            "time": time.time(),
-        }
 
     def save(self) -> Path | None:
         """Writes a checkpoint of this step (main process only); every process has to call it."""

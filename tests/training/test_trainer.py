@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -116,10 +117,10 @@ def test_results_do_not_depend_on_workers(tiny_recipe: Any, make_trainer: Any) -
 
 
 def test_a_zero_rate_and_a_decay_of_1_change_nothing(tiny_recipe: Any, make_trainer: Any) -> None:
-    """The learning rate and the decay of the recipe are the ones in use."""
-    trainer = make_trainer(
-        tiny_recipe("train.epochs=0.6", "train.base_lr=1e-30", "model.ema_decay={start: 1.0, end: 1.0}")
-    )
+    """The learning rate and the decay of the schedule are the ones in use."""
+    trainer = make_trainer(tiny_recipe("train.epochs=0.6"))
+    still = {"peak_lr": 1e-30, "min_lr": 0.0, "ema_start": 1.0, "ema_end": 1.0}
+    trainer.schedule = replace(trainer.schedule, **still)
     before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
     trainer.fit()
     for key, value in trainer.model.state_dict().items():
@@ -259,7 +260,7 @@ def test_known_bad_files_are_not_reported_again_after_a_resume(
     make_trainer(tiny_recipe(*short)).fit()
     caplog.clear()
     again = make_trainer(tiny_recipe(*short[:2], "train.epochs=3"), resume=True)
-    assert len(again.bad_files.ledger) == 3
+    assert len(again.bad_files) == 3
     assert again.fit().bad_files == 3
     assert "cannot use" not in caplog.text
 
