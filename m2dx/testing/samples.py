@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from m2dx.encoder.config import EncoderConfig
-from m2dx.encoder.export import write_export
-from m2dx.model.patches import PatchGrid
+from m2dx.encoder.weights import write_export
 from m2dx.model.vit import Encoder, ViTSize
 from m2dx.recipe.schema import AudioSection
 
@@ -114,9 +113,16 @@ def write_encoder(
     folder: Path, *, patch: tuple[int, int] = (16, 16), width: int = 192, heads: int = 3, seed: int = 0
 ) -> Path:
     """An export of m2dx with random weights: two blocks, for 0.64 s of 80 mels at 16 kHz; gives its folder."""
-    grid, size, audio = PatchGrid((80, 64), patch), ViTSize(width, 2, heads), AudioSection(crop_seconds=0.64)
+    config = EncoderConfig(
+        input_size=(80, 64),
+        patch_size=patch,
+        vit=ViTSize(width, 2, heads),
+        audio=AudioSection(crop_seconds=0.64),
+        mean=-7.0,
+        std=4.0,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Encoder(grid, size)
-    write_export(folder, network.state_dict(), EncoderConfig(grid, size, audio, mean=-7.0, std=4.0).to_json())
+        network = Encoder(config.grid, config.vit)
+    write_export(folder, network, config)
     return folder
