@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import m2dx
 from m2dx import cli
-from m2dx.cli import components
+from m2dx.cli import reference
 from m2dx.contract.errors import PluginError, RecipeError, TrainingError
 from m2dx.jobs import train as pipeline
 from m2dx.training.monitor import TrainingSummary
@@ -123,7 +123,7 @@ def test_show_in_a_pipe_is_a_line_per_field() -> None:
 def test_show_cuts_no_name_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     monkeypatch.setattr(
-        components, "terminal", lambda: Console(file=file, width=80, force_terminal=True, color_system=None)
+        reference, "terminal", lambda: Console(file=file, width=80, force_terminal=True, color_system=None)
     )
     assert CliRunner().invoke(cli.app, ["show", "evaluation"]).exit_code == 0
     assert "…" not in file.getvalue() and "evaluation" in file.getvalue()
