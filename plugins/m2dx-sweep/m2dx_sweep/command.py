@@ -1,4 +1,4 @@
-"""Commands for sweeps: sweep, sweep-table."""
+"""`m2dx sweep` and `m2dx sweep-table`: arguments only."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import typer
 from m2dx.cli.shared import RecipeFile, plugin_host, terminal
 from m2dx.cli.table_output import FormOption, OutputOption, check_table_options, print_table
 
-commands = typer.Typer()
+sweep_app = typer.Typer(add_completion=False)
+table_app = typer.Typer(add_completion=False)
 
 
-@commands.command()
+@sweep_app.command()
 def sweep(
     recipe: RecipeFile,
     grid: Annotated[
@@ -54,15 +55,15 @@ def sweep(
 
     Such as: m2dx sweep recipe.yaml model.mask_ratio=0.6,0.7,0.8 seed=0,1,2. The same command goes on where it stopped.
     """
-    from m2dx.jobs.grid import parse_grid
     from m2dx.recipe.files import read_recipe
+    from m2dx_sweep.grid import parse_grid
 
     if sbatch and slurm is None:
         raise typer.BadParameter("--sbatch is for the script that --slurm writes")
     parsed = parse_grid(grid or [])
     read_recipe(recipe)  # a file that cannot be read is told before torch is imported
     host = plugin_host()
-    from m2dx.jobs.sweep import Options, run_sweep
+    from m2dx_sweep.running import Options, run_sweep
 
     options = Options(processes, jobs, slurm, tuple(sbatch or ()), dry_run)
     code = run_sweep(recipe, parsed, options, host=host, console=terminal())
@@ -70,7 +71,7 @@ def sweep(
         raise typer.Exit(code)
 
 
-@commands.command()
+@table_app.command()
 def sweep_table(
     folder: Annotated[Path, typer.Argument(metavar="SWEEP", help="A sweep's folder.", show_default=False)],
     column: Annotated[
@@ -87,6 +88,6 @@ def sweep_table(
 ) -> None:
     """Print the scores of a sweep's finished runs, those of all seeds pooled; what is missing is told."""
     check_table_options(form, output)
-    from m2dx.jobs import sweep_table as table
+    from m2dx_sweep import table
 
     print_table(table.sweep_table(folder, columns=column or (), encoder=encoder), form, output)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from m2dx_sweep.grid import parse_grid
+from m2dx_sweep.running import Options, Point, gpu_groups, points_of, run_sweep
+from m2dx_sweep.table import SweptGrid
 from rich.console import Console
 
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.host import PluginHost
-from m2dx.jobs.grid import parse_grid
-from m2dx.jobs.sweep import Options, Point, gpu_groups, points_of, run_sweep
-from m2dx.jobs.sweep_table import SweptGrid
 from m2dx.recipe.loading import load_recipe, recipe_to_mapping, recipe_to_yaml
 
 Planner = Callable[..., list[Point]]

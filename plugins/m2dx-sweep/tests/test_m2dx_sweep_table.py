@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from m2dx_sweep.table import SweptGrid, sweep_table
 from typer.testing import CliRunner
 
 import m2dx
 from m2dx import cli
 from m2dx.contract.components import Score
 from m2dx.contract.errors import CheckpointError, M2dxError
-from m2dx.jobs.sweep_table import SweptGrid, sweep_table
 from m2dx.results.formats import comma_separated, markdown
 from m2dx.results.scores import write_scores
 from m2dx.results.table import ResultTable

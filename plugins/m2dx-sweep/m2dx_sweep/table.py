@@ -15,10 +15,10 @@ from pydantic import TypeAdapter, ValidationError
 from m2dx.contract.errors import M2dxError, RecipeError
 from m2dx.contract.wording import suggestion
 from m2dx.evaluation.metrics import half_width_95
-from m2dx.jobs.grid import SEED, short_keys
 from m2dx.recipe.document import plain_yaml
 from m2dx.results.scores import PRETRAINED, read_scores
 from m2dx.results.table import Cell, Group, Marks, ResultTable, Row
+from m2dx_sweep.grid import SEED, short_keys
 
 GRID_FILE = "grid.json"
 AVERAGE = "average"

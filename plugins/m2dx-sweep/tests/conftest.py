@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from m2dx_sweep.grid import parse_grid
+from m2dx_sweep.running import Point, points_of
 
 from m2dx.contract.host import PluginHost
-from m2dx.jobs.grid import parse_grid
-from m2dx.jobs.sweep import Point, points_of
 
 Planner = Callable[..., list[Point]]
 

@@ -29,9 +29,6 @@ from rich.console import Console
 
 from m2dx.contract.atomic import replace_json, replace_text
 from m2dx.contract.errors import RecipeError
-from m2dx.jobs.grid import KEEP, Grid, run_name, sweep_name
-from m2dx.jobs.slurm import check_script, slurm_script
-from m2dx.jobs.sweep_table import GRID_FILE, SweptGrid, is_finished, sweep_table
 from m2dx.recipe.document import plain_yaml
 from m2dx.recipe.loading import load_recipe, recipe_to_mapping
 from m2dx.recipe.schema import Recipe
@@ -39,6 +36,9 @@ from m2dx.results.formats import terminal as terminal_parts
 from m2dx.training.child import kill_child, module_command, start_child
 from m2dx.training.run_folder import as_started, differences
 from m2dx.training.signals import StopRequests
+from m2dx_sweep.grid import KEEP, Grid, run_name, sweep_name
+from m2dx_sweep.slurm import check_script, slurm_script
+from m2dx_sweep.table import GRID_FILE, SweptGrid, is_finished, sweep_table
 
 if TYPE_CHECKING:
     from m2dx.contract.host import PluginHost

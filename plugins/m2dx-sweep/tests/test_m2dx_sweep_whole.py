@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from m2dx_sweep.table import is_finished
 from typer.testing import CliRunner
 
 from m2dx import cli
 from m2dx.encoder.checkpoint import CheckpointFolder
-from m2dx.jobs.sweep_table import is_finished
 
 WITHOUT_TORCH = """
 import sys

@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-
-from m2dx.jobs.slurm import slurm_script
+from m2dx_sweep.slurm import slurm_script
 
 COMMANDS = [["python", "-m", "m2dx", "name=a b"], ["python", "-m", "m2dx", "name=it's $HOME"]]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import m2dx_audioset
 import m2dx_hubert
 import pytest
+from m2dx_sweep.grid import parse_grid
+from m2dx_sweep.running import Point, points_of
 
 from m2dx.contract.host import PluginHost
 from m2dx.jobs import core
-from m2dx.jobs.grid import parse_grid
-from m2dx.jobs.sweep import Point, points_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8").replace("\\\n", " ")

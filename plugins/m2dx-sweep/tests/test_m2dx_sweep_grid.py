@@ -3,9 +3,9 @@
 import re
 
 import pytest
+from m2dx_sweep.grid import LONGEST, parse_grid, run_name, short_keys, split_values, sweep_name
 
 from m2dx.contract.errors import RecipeError
-from m2dx.jobs.grid import LONGEST, parse_grid, run_name, short_keys, split_values, sweep_name
 
 SWEPT = "model.depth=1,2"
 

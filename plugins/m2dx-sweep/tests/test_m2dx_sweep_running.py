@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from m2dx_sweep import running as sweep
+from m2dx_sweep.running import Point, last_lines, run_points
+from m2dx_sweep.table import is_finished
 from rich.console import Console
-
-from m2dx.jobs import sweep
-from m2dx.jobs.sweep import Point, last_lines, run_points
-from m2dx.jobs.sweep_table import is_finished
 
 SCRIPT = """
 import json, os, signal, sys, time
