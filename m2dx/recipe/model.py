@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import types
@@ -38,12 +39,40 @@ def recipe_model(host: PluginHost) -> type[Recipe]:
     return _Builder(host).section(Recipe)
 
 
+@functools.cache
+def _has_components(section: type[Section]) -> bool:
+    """Whether a section, or one within it, has a field for a component."""
+    found: list[bool] = []
+
+    def note(annotation: Any) -> Any:
+        if get_origin(annotation) is Annotated:
+            found.append(any(isinstance(meta, Kind) for meta in annotation.__metadata__))
+        elif isinstance(annotation, type) and issubclass(annotation, Section):
+            found.append(_has_components(annotation))
+        return None
+
+    for hint in get_type_hints(section, include_extras=True).values():
+        rewrite(hint, note)
+    return any(found)
+
+
+@functools.cache
+def _without_components(section: type[Section]) -> type[Section]:
+    """A section that is the same whatever is installed; made once, so that values of several hosts compare."""
+    return _Builder(None).rebuilt(section)
+
+
 class _Builder:
-    def __init__(self, host: PluginHost) -> None:
+    def __init__(self, host: PluginHost | None) -> None:
         self.host = host
         self.unions: dict[str, ComponentUnion] = {}
 
     def section(self, section: type[S]) -> type[S]:
+        if _has_components(section):
+            return self.rebuilt(section)
+        return _without_components(section)  # type: ignore[return-value]
+
+    def rebuilt(self, section: type[S]) -> type[S]:
         hints = get_type_hints(section, include_extras=True)
         fields: dict[str, Any] = {}
         for name, info in section.model_fields.items():
@@ -83,6 +112,7 @@ class _Builder:
 
     def _union(self, kind: str) -> ComponentUnion:
         if kind not in self.unions:
+            assert self.host is not None
             models = {name: self.host.option_model(kind, name) for name in self.host.names(kind)}
             self.unions[kind] = ComponentUnion(kind, models)
         return self.unions[kind]

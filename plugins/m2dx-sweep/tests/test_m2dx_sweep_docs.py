@@ -13,7 +13,7 @@ from m2dx_sweep.running import Point, points_of
 from m2dx.contract.host import PluginHost
 from m2dx.jobs import core
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8").replace("\\\n", " ")
 COMMANDS = [
     [word for word in shlex.split(line, comments=True)[2:] if "=" in word or word.endswith(".yaml")]

@@ -37,14 +37,6 @@ for arguments, code in (
 """
 
 
-@pytest.fixture
-def tiny(tiny_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file of the tiny recipe, in the current folder."""
-    tiny_recipe()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "tiny.yaml"
-
-
 def m2dx(*arguments: object) -> Any:
     return CliRunner().invoke(cli.app, list(map(str, arguments)))
 
