@@ -81,7 +81,11 @@ def open_run_folder(recipe: Recipe, *, resume: Resume, overwrite: bool) -> Check
 
 @contextlib.contextmanager
 def running_alone(folder: Path) -> Iterator[None]:
-    """Keeps other processes from training into a run's folder; RecipeError where one does."""
+    """Keeps other processes from training into a run's folder; RecipeError where one does.
+
+    A folder that is made for it, and stays empty since the run could not start, is removed.
+    """
+    made = [each for each in (folder, folder.parent) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     try:
@@ -93,6 +97,12 @@ def running_alone(folder: Path) -> Iterator[None]:
             f"{folder} must be trained by one process at a time, but {path.read_text() or 'another process'} trains "
             "there; wait for its end, or give this run another name (name=...)"
         ) from None
+    finally:
+        if made and os.listdir(folder) == [path.name]:
+            path.unlink()
+            with contextlib.suppress(OSError):
+                for each in made:
+                    each.rmdir()
 
 
 def check_same_data(clips: ClipList, state: Mapping[str, Any], *, with_tasks: bool) -> None:
