@@ -1,6 +1,6 @@
 """Kills a run at random moments, again and again, and compares what comes of it with a run that nothing disturbed.
 
-Each time the run is started with `m2dx train ... --resume-or-start` and ended with SIGKILL: while it starts, while it
+Each time the run is started with `m2dx train ... --resume-or-begin` and ended with SIGKILL: while it starts, while it
 trains, or while it writes a checkpoint. See benchmarks/README.md.
 """
 
@@ -77,7 +77,7 @@ def command_of(options: argparse.Namespace, folder: Path, name: str) -> list[str
         "name": name,
     }
     overrides = [f"{key}={value}" for key, value in settings.items()]
-    start = [sys.executable, "-m", "m2dx", "train", str(timing.RECIPE), "--resume-or-start"]
+    start = [sys.executable, "-m", "m2dx", "train", str(timing.RECIPE), "--resume-or-begin"]
     return [*start, *overrides, *options.overrides]
 
 

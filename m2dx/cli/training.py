@@ -26,7 +26,7 @@ def train(
     resume_or_start: Annotated[
         bool,
         typer.Option(
-            "--resume-or-start",
+            "--resume-or-begin",
             help="Go on where there is a checkpoint, else start: for restarts by a machine.",
         ),
     ] = False,
@@ -46,7 +46,7 @@ def train(
     import signal
 
     if resume + overwrite + resume_or_start > 1:
-        raise typer.BadParameter("--resume, --resume-or-start and --overwrite exclude each other")
+        raise typer.BadParameter("--resume, --resume-or-begin and --overwrite exclude each other")
     if dry_run_memory:
         if resume + overwrite + resume_or_start:
             raise typer.BadParameter("--dry-run-memory trains nothing; leave the other options out")

@@ -87,7 +87,7 @@ class Processes:
             raise TrainingError(
                 f"the {self.world_size} processes must go on together, but another has ended or does not answer "
                 f"(its last lines say why; here: {str(error).splitlines()[0]}). Go on from the last checkpoint with "
-                "--resume; torchrun --max-restarts N with --resume-or-start does so by itself"
+                "--resume; torchrun --max-restarts N with --resume-or-begin does so by itself"
             ) from error
 
     def close(self) -> None:

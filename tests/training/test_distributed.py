@@ -86,7 +86,7 @@ def test_a_lost_process_is_an_error_that_says_so(error: Exception) -> None:
     several = Processes(0, 2, torch.device("cpu"))
     with (
         pytest.raises(
-            TrainingError, match=r"2 processes must go on together, but another has ended.*--resume-or-start"
+            TrainingError, match=r"2 processes must go on together, but another has ended.*--resume-or-begin"
         ),
         several.reporting_lost_processes(),
     ):

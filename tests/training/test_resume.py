@@ -261,7 +261,7 @@ def test_resume_or_start_starts_and_goes_on(
 
 @pytest.mark.parametrize("other", ["--resume", "--overwrite"])
 def test_one_way_to_begin_at_a_time(other: str) -> None:
-    result = CliRunner().invoke(app, ["train", "recipe.yaml", "--resume-or-start", other])
+    result = CliRunner().invoke(app, ["train", "recipe.yaml", "--resume-or-begin", other])
     assert result.exit_code == 2
     assert "--overwrite exclude each other" in " ".join(result.output.replace("│", " ").split())
 

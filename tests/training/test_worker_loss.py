@@ -47,7 +47,7 @@ class Launched:
         self.run, self.log = folder / name, folder / f"{name}.log"
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         recipe = str(ROOT / "recipes" / "quickstart.yaml")
-        train = ["--max-restarts", str(restarts), "-m", "m2dx", "train", recipe, "--resume-or-start"]
+        train = ["--max-restarts", str(restarts), "-m", "m2dx", "train", recipe, "--resume-or-begin"]
         given = [f"output={folder}", f"name={name}", *OPTIONS, *options]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "M2DX_PLUGINS": ""}
         with open(self.log, "wb") as log:
@@ -128,6 +128,6 @@ def test_a_process_that_hangs_does_not_hang_the_others(tmp_path: Path) -> None:
         )  # the timeout, torchrun's patience with SIGTERM, and spare
     text = hung.log.read_text()
     assert "process 0: the 2 processes must go on together" in text, text[-3000:]
-    assert "--resume-or-start" in text
+    assert "--resume-or-begin" in text
     with pytest.raises(ProcessLookupError):
         os.kill(stopped, 0)

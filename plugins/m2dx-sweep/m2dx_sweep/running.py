@@ -1,6 +1,6 @@
 """A sweep: a recipe trained at every point of a grid of overrides.
 
-Each point is a process `m2dx train RECIPE KEY=VALUE... --resume-or-start`, whose run lies in the sweep's folder and is
+Each point is a process `m2dx train RECIPE KEY=VALUE... --resume-or-begin`, whose run lies in the sweep's folder and is
 named after its values:
 
 <output>/<sweep>/
@@ -84,7 +84,7 @@ class Point:
 
     def command(self, processes: int) -> list[str]:
         """What trains it, under torchrun if with several processes."""
-        train = ("m2dx", "train", *self.arguments, "--resume-or-start")
+        train = ("m2dx", "train", *self.arguments, "--resume-or-begin")
         launcher = ("torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m")
         return module_command(*(() if processes == 1 else launcher), *train)
 

@@ -120,7 +120,7 @@ def test_a_folder_with_signs_of_yaml_stays_that_folder(
 
 def test_a_run_is_a_process_of_its_own_or_torchruns(plan: Planner) -> None:
     point = plan("seed=0,1")[0]
-    train = ["m2dx", "train", *point.arguments, "--resume-or-start"]
+    train = ["m2dx", "train", *point.arguments, "--resume-or-begin"]
     assert point.command(1) == [sys.executable, "-P", "-m", *train]
     assert point.command(4) == [
         *(sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4", "-m"),
