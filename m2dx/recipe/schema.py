@@ -466,10 +466,15 @@ class Recipe(Section):
                 )
             height, width = self.image.size
             if height % mels or width % frames:
-                yield f"image.size must be a multiple of the patch's {mels} x {frames}, but is {height} x {width}"
+                yield (
+                    f"image.size must be a multiple of model.patch_size ({mels} x {frames}), but is {height} x {width}"
+                )
             return
         if self.audio.n_mels % mels:
-            yield f"audio.n_mels must be a multiple of the patch's {mels} mels, but is {self.audio.n_mels}"
+            yield (
+                f"audio.n_mels must be a multiple of the patch's {mels} mels (model.patch_size), "
+                f"but is {self.audio.n_mels}"
+            )
         length, hop_seconds = self.audio.crop_frames, self.audio.hop_length / self.audio.sample_rate
         if length % frames or not length:
             near = [

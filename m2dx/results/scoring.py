@@ -79,6 +79,13 @@ class Scoring:
             raise RecipeError("\n".join(problems))
         return cls(recipe, datasets, evaluators, _plugin_versions(section, host))
 
+    def protocols(self) -> dict[str, tuple[str, ...]]:
+        """By task, the names of the evaluators that score it."""
+        return {
+            name: task.evaluators or tuple(self.evaluators)
+            for name, task in self.recipe.evaluation.tasks.items()
+        }
+
     def tasks(self) -> list[ClipTask]:
         """The tasks, their clips found and checked."""
         section, bad = self.recipe.evaluation.tasks, self.recipe.data.max_bad_fraction
@@ -154,9 +161,7 @@ class Scoring:
             list(tasks.values()),
             self.evaluators,
             seeds=section.seeds,
-            protocols={
-                name: task.evaluators or tuple(self.evaluators) for name, task in section.tasks.items()
-            },
+            protocols=self.protocols(),
             progress=progress,
         )
         parameters = sum(parameter.numel() for parameter in encoder.encoder.parameters())

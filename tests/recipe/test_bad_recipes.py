@@ -135,7 +135,7 @@ BAD = {
     ),
     "sections that do not fit": (
         DATA + "audio:\n  sample_rate: 16000\n  n_mels: 81\n",
-        "recipe.yaml:4: audio.n_mels must be a multiple of the patch's 16 mels, but is 81",
+        "recipe.yaml:4: audio.n_mels must be a multiple of the patch's 16 mels (model.patch_size), but is 81",
     ),
     "crop of no whole patches": (
         DATA + "audio:\n  crop_seconds: 1.0\n",
