@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -30,17 +30,11 @@ from m2dx.model.vit import encoder_of
 from m2dx.recipe.schema import Recipe
 from m2dx.report.attention import AttentionMap, attention_maps, outline_point
 from m2dx.report.masks import PatchMask
-from m2dx.report.reconstruction import (
-    Reconstruction,
-    Reconstructor,
-    highest_error,
-    load_reconstructor,
-)
+from m2dx.report.reconstruction import Reconstruction, Reconstructor, highest_error, load_reconstructor
 from m2dx.report.sounds import Sound
 from m2dx.report.style import (
     ACCENT,
     Picture,
-    cover_patches,
     draw_grid_image,
     draw_logmel,
     limits_of,
@@ -56,42 +50,26 @@ MOST_CHECKPOINTS = 5
 """Checkpoints that are shown beside the start, at most."""
 SHADE = 0.8  # opacity of the colour over the patch that is attended to most
 
-Model = TypeVar("Model")
 View = TypeVar("View")
 
 
 @dataclass(frozen=True)
-class Strip:
-    """Pictures beside each other, and what they are; empty: their titles say it."""
-
-    title: str
-    pictures: tuple[Picture, ...]
-
-
-@dataclass(frozen=True)
 class ClipPictures:
-    """A clip and what the model makes of it."""
+    """A clip and what the model makes of it: rows of pictures by what they are (empty: their titles say it)."""
 
     name: str
-    strips: tuple[Strip, ...]
-
-
-@dataclass(frozen=True)
-class CheckpointPictures:
-    """What the page shows of the checkpoints, and what it says about them."""
-
-    reconstructs: bool = False  # whether the pictures are reconstructions
-    clips: Sequence[ClipPictures] = ()
-    notes: Sequence[str] = ()
+    strips: Mapping[str, Sequence[Picture]]
 
 
 @dataclass(frozen=True)
 class RunPictures:
-    """Clips as the model sees them in training, and at each checkpoint; `notes` says what could not be drawn."""
+    """Clips as the model sees them in training, and at each checkpoint; notes say what could not be drawn."""
 
     examples: Sequence[ClipPictures] = ()
-    checkpoints: CheckpointPictures = field(default_factory=CheckpointPictures)
     notes: Sequence[str] = ()
+    checkpoints: Sequence[ClipPictures] = ()
+    checkpoint_notes: Sequence[str] = ()
+    reconstructs: bool = False  # whether the pictures at checkpoints are reconstructions
 
 
 def draw_run(run: PreparedRun) -> RunPictures:
@@ -102,22 +80,23 @@ def draw_run(run: PreparedRun) -> RunPictures:
     if run.recipe.image is not None:
         return RunPictures(notes=("Pictures are drawn of audio only; this run was trained on images.",))
     notes: list[str] = []
-    examples: Sequence[ClipPictures] = ()
-    checkpoints = CheckpointPictures()
+    pictures = RunPictures()
     try:
         batch = _fixed_batch(run)
         notes += [
             f"Could not be read, so that another clip is shown: {path}: {why}" for path, why in batch.bad
         ]
         examples = masked_examples(run, batch)
+        pictures = RunPictures(examples)
         names = [example.name for example in examples[:CLIPS_BY_CHECKPOINT]]
         sounds = [Sound(name, wav) for name, wav in zip(names, batch.inputs, strict=False)]
-        checkpoints = checkpoint_pictures(run.folder, run.recipe, sounds, run.host)
+        shown = checkpoint_pictures(run.folder, run.recipe, sounds, run.host)
+        pictures = replace(shown, examples=examples)
     except Exception as error:  # of any kind: see above
         logger.warning("without pictures of clips: %s", error, exc_info=not isinstance(error, M2dxError))
         kind = "" if isinstance(error, M2dxError) else f"{type(error).__name__}: "
         notes.append(f"Clips cannot be shown: {kind}{error}")
-    return RunPictures(examples, checkpoints, notes)
+    return replace(pictures, notes=notes)
 
 
 def _fixed_batch(run: PreparedRun) -> Batch:
@@ -154,25 +133,20 @@ def example_pictures(
 ) -> ClipPictures:
     """A clip's log-mel (M, L) clean, with noise if there is any, and without its masked patches (F, T)."""
     limits = limits_of(np.concatenate([clean.ravel(), noisy.ravel()]))
-    draw_noisy = partial(draw_logmel, logmel=noisy, seconds=seconds, limits=limits)
-
-    def draw_visible(axes: Axes) -> None:
-        draw_noisy(axes)
-        cover_patches(axes, is_masked)
-
-    views: dict[str, Callable[[Axes], None]] = {
-        "Clean": partial(draw_logmel, logmel=clean, seconds=seconds, limits=limits)
-    }
+    draw = partial(draw_logmel, seconds=seconds, limits=limits)
+    views = {"Clean": partial(draw, logmel=clean)}
     if not np.array_equal(clean, noisy):
-        views["With noise: what is given"] = draw_noisy
-    views[f"Visible patches ({np.mean(~is_masked):.0%} of {is_masked.size})"] = draw_visible
-    pictures = tuple(Picture(title, draw, f"Log-mel of {name}. {title}.") for title, draw in views.items())
-    return ClipPictures(name, (Strip("", pictures),))
+        views["With noise: what is given"] = partial(draw, logmel=noisy)
+    visible = f"Visible patches ({np.mean(~is_masked):.0%} of {is_masked.size})"
+    views[visible] = partial(draw, logmel=noisy, is_masked=is_masked)
+    return ClipPictures(
+        name, {"": [Picture(title, view, f"Log-mel of {name}. {title}.") for title, view in views.items()]}
+    )
 
 
 def checkpoint_pictures(
     folder: Path, recipe: Recipe, sounds: Sequence[Sound], host: PluginHost
-) -> CheckpointPictures:
+) -> RunPictures:
     """Pictures of the sounds at the run's start and at its checkpoints, at most `MOST_CHECKPOINTS`, evenly spread.
 
     Reconstructions and their errors, where the method gives them; otherwise what a patch attends to. A checkpoint that
@@ -182,22 +156,22 @@ def checkpoint_pictures(
     steps = kept.steps()
     files = {f"Step {step:,}": kept.file(step) for step in spread(steps, MOST_CHECKPOINTS)}
     notes = [_kept(steps, recipe)]
-    if not host.component("method", recipe.model.method.name).reconstructs:
-        encoders = {title: partial(load_encoder, file) for title, file in files.items()}
-        maps = seen_by(
-            {"Start": partial(first_encoder, recipe, host), **encoders},
-            lambda encoder: [attention_maps(encoder, sound)[0] for sound in sounds],
-            notes,
-        )
-        return CheckpointPictures(False, [attention_clip(of) for of in maps], notes)
-    masks = [PatchMask("random", ratio=recipe.model.mask_ratio, seed=number) for number in range(len(sounds))]
-    models = {title: partial(load_reconstructor, file, host) for title, file in files.items()}
-    made = seen_by(
-        {"Start": partial(first_reconstructor, recipe, host), **models},
-        lambda model: [model.reconstruct(sound, mask) for sound, mask in zip(sounds, masks, strict=True)],
-        notes,
-    )
-    return CheckpointPictures(True, reconstructed_clips(made), notes)
+
+    def attention(file: Path | None) -> list[AttentionMap]:
+        encoder = first_encoder(recipe, host) if file is None else load_encoder(file)
+        return [attention_maps(encoder, sound)[0] for sound in sounds]
+
+    def reconstruction(file: Path | None) -> list[Reconstruction]:
+        model = first_reconstructor(recipe, host) if file is None else load_reconstructor(file, host)
+        masks = [PatchMask("random", ratio=recipe.model.mask_ratio, seed=i) for i in range(len(sounds))]
+        return [model.reconstruct(sound, mask) for sound, mask in zip(sounds, masks, strict=True)]
+
+    reconstructs = host.component("method", recipe.model.method.name).reconstructs
+    if reconstructs:
+        clips = reconstructed_clips(seen_by(files, reconstruction, notes))
+    else:
+        clips = [attention_clip(of) for of in seen_by(files, attention, notes)]
+    return RunPictures(checkpoints=clips, checkpoint_notes=notes, reconstructs=reconstructs)
 
 
 def spread(steps: Sequence[int], most: int) -> list[int]:
@@ -220,13 +194,13 @@ def _kept(steps: Sequence[int], recipe: Recipe) -> str:
 
 
 def seen_by(
-    states: Mapping[str, Callable[[], Model]], view: Callable[[Model], list[View]], notes: list[str]
+    files: Mapping[str, Path], view: Callable[[Path | None], list[View]], notes: list[str]
 ) -> list[dict[str, View]]:
-    """Each clip as the states of the model see it, loaded one at a time; what cannot be read gets a note."""
+    """Each clip as the model sees it at its start (None) and in each file; what cannot be read gets a note."""
     seen: dict[str, list[View]] = {}
-    for title, load in states.items():
+    for title, file in {"Start": None, **files}.items():
         try:
-            seen[title] = view(load())
+            seen[title] = view(file)
         except (M2dxError, OSError) as error:
             notes.append(f"{title} is not shown: {error}")
     return [dict(zip(seen, views, strict=True)) for views in zip(*seen.values(), strict=True)]
@@ -266,13 +240,10 @@ def attention_clip(maps: Mapping[str, AttentionMap]) -> ClipPictures:
             f"{title}: attention of the patch (frequency {of.point[0]}, time {of.point[1]}) of {of.name}; it is "
             f"strongest, {strongest:.1%}, to the patch ({f}, {t})."
         )
-        pictures.append(
-            Picture(f"{title}: up to {strongest:.1%}", partial(draw_attention_over, item=of), told)
-        )
+        draw = partial(draw_attention_over, item=of)
+        pictures.append(Picture(f"{title}: up to {strongest:.1%}", draw, told))
     original = logmel_picture("Log-mel", item.logmel, item.seconds, name=item.name)
-    return ClipPictures(
-        item.name, (Strip("", (original,)), Strip("Attention of the framed patch", tuple(pictures)))
-    )
+    return ClipPictures(item.name, {"": [original], "Attention of the framed patch": pictures})
 
 
 def draw_attention_over(axes: Axes, item: AttentionMap) -> None:
@@ -285,37 +256,23 @@ def draw_attention_over(axes: Axes, item: AttentionMap) -> None:
 
 def reconstructed_clips(clips: Sequence[Mapping[str, Reconstruction]]) -> list[ClipPictures]:
     """Input, visible patches, reconstruction and error of each clip in each state; states by title."""
-    if not clips:
-        return []
-    most = highest_error([item for items in clips for item in items.values()])
-    return [_reconstructed_clip(items, most) for items in clips]
-
-
-def _reconstructed_clip(items: Mapping[str, Reconstruction], most: float) -> ClipPictures:
-    first = next(iter(items.values()))
-    limits, share = limits_of(first.logmel), float(np.mean(~first.is_masked))
-
-    def draw_visible(axes: Axes) -> None:
-        draw_logmel(axes, first.logmel, seconds=first.seconds)
-        cover_patches(axes, first.is_masked)
-
-    inputs = (
-        logmel_picture("Log-mel", first.logmel, first.seconds, name=first.name),
-        Picture(
-            f"Visible: {share:.0%}",
-            draw_visible,
-            f"The {share:.0%} of the patches of {first.name} that the model sees; the others are grey.",
-        ),
-    )
-    results = [item.result_picture(title, limits) for title, item in items.items()]
-    errors = [
-        item.error_picture(f"{title}: MSE {item.masked_mse:.3f}", most) for title, item in items.items()
-    ]
-    return ClipPictures(
-        first.name,
-        (
-            Strip("", inputs),
-            Strip("Reconstruction", tuple(results)),
-            Strip("Error (darker: larger)", tuple(errors)),
-        ),
-    )
+    made = []
+    for items in clips:
+        most = highest_error([item for of_clip in clips for item in of_clip.values()])
+        first = next(iter(items.values()))
+        limits, share = limits_of(first.logmel), f"{np.mean(~first.is_masked):.0%}"
+        draw = partial(draw_logmel, logmel=first.logmel, seconds=first.seconds, is_masked=first.is_masked)
+        told = f"The {share} of the patches of {first.name} that the model sees; the others are grey."
+        strips = {
+            "": [
+                logmel_picture("Log-mel", first.logmel, first.seconds, name=first.name),
+                Picture(f"Visible: {share}", draw, told),
+            ],
+            "Reconstruction": [item.result_picture(title, limits) for title, item in items.items()],
+            "Error (darker: larger)": [
+                item.error_picture(f"{title}: MSE {item.masked_mse:.3f}", most)
+                for title, item in items.items()
+            ],
+        }
+        made.append(ClipPictures(first.name, strips))
+    return made

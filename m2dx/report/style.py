@@ -87,9 +87,12 @@ def draw_logmel(
     *,
     seconds: float,
     limits: tuple[float, float] | None = None,
+    is_masked: NDArray[np.bool_] | None = None,
 ) -> None:
-    """A log-mel (M, L), by default with colours over its own range."""
+    """A log-mel (M, L), by default with colours over its own range; the masked patches (F, T) are hidden."""
     draw_grid_image(axes, logmel, seconds=seconds, mels=len(logmel), limits=limits or limits_of(logmel))
+    if is_masked is not None:
+        cover_patches(axes, is_masked)
 
 
 def logmel_picture(title: str, logmel: NDArray[np.floating], seconds: float, *, name: str = "") -> Picture:

@@ -9,7 +9,7 @@ import numpy as np
 
 from m2dx.contract.components import Score
 from m2dx.report.page import write_report
-from m2dx.report.pictures import CheckpointPictures, ClipPictures, RunPictures, Strip, example_pictures
+from m2dx.report.pictures import ClipPictures, RunPictures, example_pictures
 from m2dx.report.style import Picture, draw_logmel
 from m2dx.results.scores import write_scores
 
@@ -86,8 +86,8 @@ def some_pictures(name="a clip", *, states=("Start", "Step 1,000")):
         Picture(state, partial(draw_logmel, logmel=values, seconds=2.08), f"{state}: {name}.")
         for state in states
     )
-    clip = ClipPictures(name, (Strip("", made[:1]), Strip("Reconstruction", made), Strip("Error", made)))
-    return RunPictures([masked_example(name)], CheckpointPictures(True, (clip, clip), ("2 checkpoints.",)))
+    clip = ClipPictures(name, {"": made[:1], "Reconstruction": made, "Error": made})
+    return RunPictures([masked_example(name)], (), (clip, clip), ("2 checkpoints.",), reconstructs=True)
 
 
 def entry(encoder, mean, *, ci95=0.01, task="instrument", protocol="linear"):

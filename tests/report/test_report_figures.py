@@ -63,10 +63,10 @@ def test_a_long_run_draws_few_points():
 
 
 def test_an_example_has_three_views_and_its_masked_patches_are_grey():
-    (strip,) = masked_example().strips
+    (pictures,) = masked_example().strips.values()
     titles = ["Clean", "With noise: what is given", "Visible patches (33% of 6)"]
-    assert [picture.title for picture in strip.pictures] == titles
-    clean, noisy, visible = (drawn(picture.draw) for picture in strip.pictures)
+    assert [picture.title for picture in pictures] == titles
+    clean, noisy, visible = (drawn(picture.draw) for picture in pictures)
     np.testing.assert_array_equal(image(clean), CLEAN)
     np.testing.assert_array_equal(image(noisy), CLEAN + NOISE)
     np.testing.assert_array_equal(image(visible), CLEAN + NOISE)
@@ -76,8 +76,8 @@ def test_an_example_has_three_views_and_its_masked_patches_are_grey():
 
 
 def test_an_example_without_noise_is_shown_once():
-    (strip,) = masked_example(noise=0.0).strips
-    assert [picture.title[:7] for picture in strip.pictures] == ["Clean", "Visible"]
+    (pictures,) = masked_example(noise=0.0).strips.values()
+    assert [picture.title[:7] for picture in pictures] == ["Clean", "Visible"]
 
 
 def test_low_frequencies_are_at_the_bottom():

@@ -17,6 +17,8 @@ from m2dx.training.distributed import Processes
 from m2dx.training.prepare import prepare
 from m2dx.training.trainer import Trainer
 
+ATTENTION = "Attention of the framed patch"
+
 
 @pytest.fixture
 def trained(tiny_recipe, host, console):
@@ -55,13 +57,13 @@ def test_checkpoints_are_evenly_spread_with_both_ends():
 def test_m2d_is_shown_from_its_start_to_its_last_step(trained):
     run = trained("train.epochs=1.4")
     shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
-    assert not shown.reconstructs and [clip.name for clip in shown.clips] == ["first.wav", "second.wav"]
-    for clip in shown.clips:
-        assert [strip.title[:8] for strip in clip.strips] == ["", "Attentio"]
-        assert [made.title for made in clip.strips[0].pictures] == ["Log-mel"]
-        titles = [made.title.split(":")[0] for made in clip.strips[1].pictures]
+    assert not shown.reconstructs and [clip.name for clip in shown.checkpoints] == ["first.wav", "second.wav"]
+    for clip in shown.checkpoints:
+        assert [title[:8] for title in clip.strips] == ["", "Attentio"]
+        assert [made.title for made in clip.strips[""]] == ["Log-mel"]
+        titles = [made.title.split(":")[0] for made in clip.strips[ATTENTION]]
         assert titles == ["Start", "Step 1", "Step 3", "Step 4", "Step 5", "Step 7"]
-    (note,) = shown.notes
+    (note,) = shown.checkpoint_notes
     assert note.startswith("Checkpoints in the run's folder: 7, of which 5 are shown.")
     assert "keeps the last 2 and those at multiples of step 1;" in note
 
@@ -80,23 +82,23 @@ def test_a_run_from_other_weights_starts_from_these(trained):
     run = trained("name=next", "train.epochs=0.6", f"init_from={weights}")
     shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
     old = checkpoint_pictures(before.folder, before.recipe, sounds(before), before.host)
-    start = shown.clips[0].strips[1].pictures[0]
-    assert drawn_in(start) == drawn_in(old.clips[0].strips[1].pictures[-1])
+    start = shown.checkpoints[0].strips[ATTENTION][0]
+    assert drawn_in(start) == drawn_in(old.checkpoints[0].strips[ATTENTION][-1])
     weights.unlink()
     shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
-    assert any(note.startswith("Start is not shown") for note in shown.notes)
-    assert shown.clips[0].strips[1].pictures[0].title.startswith("Step 1:")
+    assert any(note.startswith("Start is not shown") for note in shown.checkpoint_notes)
+    assert shown.checkpoints[0].strips[ATTENTION][0].title.startswith("Step 1:")
 
 
 def test_msm_mae_is_shown_with_its_errors(trained):
     run = trained("model.method=msm_mae", "train.epochs=0.4", "train.base_lr=0.3")
     shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
     assert shown.reconstructs
-    for clip in shown.clips:
-        inputs, reconstruction, error = clip.strips
-        assert [made.title for made in inputs.pictures] == ["Log-mel", "Visible: 40%"]
-        assert [made.title for made in reconstruction.pictures] == ["Start", "Step 1", "Step 2"]
-        values = [float(made.title.split("MSE ")[1]) for made in error.pictures]
+    for clip in shown.checkpoints:
+        inputs, reconstruction, error = clip.strips.values()
+        assert [made.title for made in inputs] == ["Log-mel", "Visible: 40%"]
+        assert [made.title for made in reconstruction] == ["Start", "Step 1", "Step 2"]
+        values = [float(made.title.split("MSE ")[1]) for made in error]
         assert values[2] < values[0]
 
 
@@ -105,9 +107,9 @@ def test_a_damaged_checkpoint_is_named_and_the_others_shown(trained):
     path = CheckpointFolder(run.folder / "checkpoints").encoder(2)
     path.write_bytes(path.read_bytes()[:2000])
     shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
-    (note,) = [note for note in shown.notes if "not shown" in note]
+    (note,) = [note for note in shown.checkpoint_notes if "not shown" in note]
     assert note.startswith("Step 2 is not shown") and str(path) in note
-    titles = [made.title.split(":")[0] for made in shown.clips[0].strips[1].pictures]
+    titles = [made.title.split(":")[0] for made in shown.checkpoints[0].strips[ATTENTION]]
     assert titles == ["Start", "Step 1", "Step 3"]
 
 
@@ -117,18 +119,18 @@ def test_a_run_shows_the_same_clips_each_time_and_without_checkpoints_its_start(
         return draw_run(run)
 
     first, second = drawn(), drawn()
-    assert len(first.examples) == 4 and len(first.checkpoints.clips) == 3
-    assert [clip.name for clip in first.checkpoints.clips] == [example.name for example in first.examples[:3]]
+    assert len(first.examples) == 4 and len(first.checkpoints) == 3
+    assert [clip.name for clip in first.checkpoints] == [example.name for example in first.examples[:3]]
     assert [example.name for example in first.examples] == [example.name for example in second.examples]
     for one, other in (
         (first.examples, second.examples),
-        (first.checkpoints.clips, second.checkpoints.clips),
+        (first.checkpoints, second.checkpoints),
     ):
-        assert [panel_svg(made) for clip in one for strip in clip.strips for made in strip.pictures] == [
-            panel_svg(made) for clip in other for strip in clip.strips for made in strip.pictures
+        assert [panel_svg(made) for clip in one for strip in clip.strips.values() for made in strip] == [
+            panel_svg(made) for clip in other for strip in clip.strips.values() for made in strip
         ]
-    assert first.checkpoints.notes == ["The run's folder has no checkpoints."]
-    (start,) = first.checkpoints.clips[0].strips[1].pictures
+    assert first.checkpoint_notes == ["The run's folder has no checkpoints."]
+    (start,) = first.checkpoints[0].strips[ATTENTION]
     assert start.title.startswith("Start:")
 
 
@@ -164,8 +166,8 @@ def test_attention_is_drawn_over_the_log_mel(trained):
     assert item.weights.shape == (5, 2)
     clip = attention_clip({"Start": item})
     axes = Figure().add_subplot()
-    clip.strips[1].pictures[0].draw(axes)
+    clip.strips[ATTENTION][0].draw(axes)
     logmel, attention = (np.asarray(image.get_array()) for image in axes.images)
     np.testing.assert_array_equal(logmel, item.logmel)
     np.testing.assert_allclose(attention[..., 3], SHADE * item.weights / item.weights.max(), rtol=1e-6)
-    assert clip.strips[1].pictures[0].title == f"Start: up to {item.weights.max():.1%}"
+    assert clip.strips[ATTENTION][0].title == f"Start: up to {item.weights.max():.1%}"
