@@ -47,7 +47,7 @@ def _tell(*written: Path) -> None:
         terminal().print(f"written: {path}", soft_wrap=True)
 
 
-SoundFiles = Annotated[list[Path], typer.Argument(metavar="FILES", help="Audio files.", show_default=False)]
+SoundFiles = Annotated[list[Path], typer.Argument(metavar="FILES", help="Audio files.")]
 Start = Annotated[float, typer.Option(min=0, help="Where in the files to begin, s.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of what is drawn at random.")]
 PICTURE = typer.Option("--output", "-o", help="Picture to write, .png or .svg.", callback=_check_suffix)
@@ -55,9 +55,7 @@ PICTURE = typer.Option("--output", "-o", help="Picture to write, .png or .svg.",
 
 @draw.command()
 def reconstruction(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="MSM-MAE run, or a checkpoint of it.", show_default=False)
-    ],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="MSM-MAE run, or a checkpoint of it.")],
     files: SoundFiles,
     output: Annotated[Path, PICTURE] = Path("reconstruction.png"),
     ratio: Annotated[
@@ -102,7 +100,6 @@ def attention(
             metavar="F,T",
             help="Patch that attends (frequency from below, time), from 0; several times for several. Default: the "
             "loudest of each half.",
-            show_default=False,
         ),
     ] = None,
     start: Start = 0.0,
@@ -120,17 +117,12 @@ def attention(
 @draw.command()
 def embedding(
     encoder: EncoderPath,
-    labelled: Annotated[
-        Path, typer.Argument(metavar="RECIPE|CSV", help="Where the labelled clips are.", show_default=False)
-    ],
+    labelled: Annotated[Path, typer.Argument(metavar="RECIPE|CSV", help="Where the labelled clips are.")],
     output: Annotated[Path, PICTURE] = Path("embedding.png"),
     task: Annotated[
-        str | None,
-        typer.Option(help="Task of the recipe's evaluation; default the only one.", show_default=False),
+        str | None, typer.Option(help="Task of the recipe's evaluation; default the only one.")
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Clips of this split or fold only.", show_default=False)
-    ] = None,
+    split: Annotated[str | None, typer.Option(help="Clips of this split or fold only.")] = None,
     method: Annotated[Literal["tsne", "pca"], typer.Option(help="How features become points.")] = "tsne",
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="The same network before training, beside it.")
@@ -150,13 +142,10 @@ def embedding(
 
 @draw.command()
 def curves(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUNS", help="Folders of runs.", show_default=False)],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS", help="Folders of runs.")],
     output: Annotated[Path, PICTURE] = Path("curves.png"),
     metric: Annotated[
-        str | None,
-        typer.Option(
-            help="Such as loss,lr,rankme, or scores; default all that are worth a look.", show_default=False
-        ),
+        str | None, typer.Option(help="Such as loss,lr,rankme, or scores; default all that are worth a look.")
     ] = None,
 ) -> None:
     """Draw losses, learning rate, EMA decay, RankMe, and scores by checkpoint, of one or several runs."""

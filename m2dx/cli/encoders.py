@@ -8,14 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from m2dx.cli.shared import (
-    EncoderPath,
-    Overrides,
-    RecipeFile,
-    load_with_plugins,
-    plugin_host,
-    terminal,
-)
+from m2dx.cli.shared import EncoderPath, Overrides, RecipeFile, load_with_plugins, plugin_host, terminal
 from m2dx.cli.table_output import FormOption, OutputOption, check_table_options, print_table
 from m2dx.cli.terminal import print_error
 
@@ -48,9 +41,7 @@ commands.command("eval", help="The same as evaluate.")(evaluate)
 
 @commands.command()
 def tasks(
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="One of them, in detail.", show_default=False)
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of them, in detail.")] = None,
 ) -> None:
     """List the published tasks with what of them is on this machine, or say how to lay one of them out."""
     from m2dx.evaluation.listing import task_page, task_table
@@ -66,14 +57,10 @@ def results(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FILES",
-            help="Files of results, or folders of runs; default runs/results.jsonl.",
-            show_default=False,
+            metavar="FILES", help="Files of results, or folders of runs; default runs/results.jsonl."
         ),
     ] = None,
-    table: Annotated[
-        str | None, typer.Option(help="Published table, such as m2d-x-iii, or list.", show_default=False)
-    ] = None,
+    table: Annotated[str | None, typer.Option(help="Published table, such as m2d-x-iii, or list.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Older records of a score, too.")] = False,
     form: FormOption = None,
     output: OutputOption = None,
@@ -105,7 +92,7 @@ def export(
 @commands.command()
 def encode(
     encoder: EncoderPath,
-    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Audio files.", show_default=False)],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Audio files.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for .npy files, or a .parquet file.")
     ] = Path("features"),
@@ -134,16 +121,10 @@ def encode(
 
 @commands.command()
 def classify(
-    network: Annotated[
-        Path,
-        typer.Argument(metavar="NETWORK", help="Folder of a fine-tuned network.", show_default=False),
-    ],
-    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Audio files.", show_default=False)],
+    network: Annotated[Path, typer.Argument(metavar="NETWORK", help="Folder of a fine-tuned network.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Audio files.")],
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="CSV file to write over; default the terminal.", show_default=False
-        ),
+        Path | None, typer.Option("--output", "-o", help="CSV file to write over; default the terminal.")
     ] = None,
     whole: Annotated[
         bool, typer.Option("--whole", help="All of each file, a row per stretch, instead of its beginning.")

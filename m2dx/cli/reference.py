@@ -39,7 +39,7 @@ def plugins(context: typer.Context) -> None:
 
 @commands.command()
 def new_plugin(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as whale-song.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as whale-song.")],
     folder: Annotated[Path, typer.Option("--folder", help="Folder to write m2dx-NAME into.")] = Path("."),
 ) -> None:
     """Write m2dx-NAME: a plugin that works, with tests, a recipe and a CI file, to start from."""

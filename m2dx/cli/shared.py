@@ -14,16 +14,12 @@ if TYPE_CHECKING:
     from m2dx.contract.host import PluginHost
     from m2dx.recipe.schema import Recipe
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).")]
 Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="KEY.PATH=VALUE", help="Changes to the recipe, in YAML.", show_default=False),
+    list[str] | None, typer.Argument(metavar="KEY.PATH=VALUE", help="Changes to the recipe, in YAML.")
 ]
 EncoderPath = Annotated[
-    Path,
-    typer.Argument(
-        metavar="ENCODER", help="Run folder, export, checkpoint, or published checkpoint.", show_default=False
-    ),
+    Path, typer.Argument(metavar="ENCODER", help="Run folder, export, checkpoint, or published checkpoint.")
 ]
 
 

@@ -28,12 +28,9 @@ class TableFormat(Enum):
 
 
 FormOption = Annotated[
-    TableFormat | None,
-    typer.Option("--format", help="Default: by OUTPUT's suffix; rich on a terminal.", show_default=False),
+    TableFormat | None, typer.Option("--format", help="Default: by OUTPUT's suffix; rich on a terminal.")
 ]
-OutputOption = Annotated[
-    Path | None, typer.Option("--output", "-o", help="File to write over.", show_default=False)
-]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="File to write over.")]
 
 
 def check_table_options(form: TableFormat | None, output: Path | None) -> None:

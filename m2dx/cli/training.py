@@ -35,8 +35,7 @@ def train(
         typer.Option("--dry-run-memory", help="Print what memory it takes, by clips a pass; train nothing."),
     ] = False,
     processes: Annotated[
-        int | None,
-        typer.Option(min=1, help="With --dry-run-memory: processes (GPUs); default 1.", show_default=False),
+        int | None, typer.Option(min=1, help="With --dry-run-memory: processes (GPUs); default 1.")
     ] = None,
 ) -> None:
     """Pre-train as the recipe says, export the encoder, evaluate it, and write report.html.
@@ -85,22 +84,17 @@ def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
 @commands.command()
 def plan(
-    clips: Annotated[int, typer.Option(min=1, help="Recordings for pre-training.", show_default=False)],
-    gpu_memory: Annotated[
-        float, typer.Option(min=0, help="Memory of each GPU, GB; 0: no GPU.", show_default=False)
-    ],
+    clips: Annotated[int, typer.Option(min=1, help="Recordings for pre-training.")],
+    gpu_memory: Annotated[float, typer.Option(min=0, help="Memory of each GPU, GB; 0: no GPU.")],
     clip_seconds: Annotated[
-        float | None, typer.Option(help="Length of the clips, s, if they are short.", show_default=False)
+        float | None, typer.Option(help="Length of the clips, s, if they are short.")
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="GPUs.")] = 1,
     weights: Annotated[
-        Path | None,
-        typer.Option(help="Encoder to go on from, instead of the published one.", show_default=False),
+        Path | None, typer.Option(help="Encoder to go on from, instead of the published one.")
     ] = None,
     labels: Annotated[bool, typer.Option("--labels", help="There are labels, too.")] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Recipe file to write.", show_default=False)
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Recipe file to write.")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write over a recipe that is there.")
     ] = False,
