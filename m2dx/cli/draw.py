@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from m2dx.cli.shared import EncoderPath, load_with_plugins, terminal
+from m2dx.cli.shared import AudioFiles, EncoderPath, load_with_plugins, terminal
 from m2dx.contract.errors import M2dxError
 
 commands = typer.Typer()
@@ -47,7 +47,6 @@ def _tell(*written: Path) -> None:
         terminal().print(f"written: {path}", soft_wrap=True)
 
 
-SoundFiles = Annotated[list[Path], typer.Argument(metavar="FILES", help="Audio files.")]
 Start = Annotated[float, typer.Option(min=0, help="Where in the files to begin, s.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of what is drawn at random.")]
 PICTURE = typer.Option("--output", "-o", help="Picture to write, .png or .svg.", callback=_check_suffix)
@@ -56,7 +55,7 @@ PICTURE = typer.Option("--output", "-o", help="Picture to write, .png or .svg.",
 @draw.command()
 def reconstruction(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="MSM-MAE run, or a checkpoint of it.")],
-    files: SoundFiles,
+    files: AudioFiles,
     output: Annotated[Path, PICTURE] = Path("reconstruction.png"),
     ratio: Annotated[
         str | None, typer.Option(help="Mask ratios, such as 0.5,0.75,0.99; default the model's own.")
@@ -92,7 +91,7 @@ def reconstruction(
 @draw.command()
 def attention(
     encoder: EncoderPath,
-    files: SoundFiles,
+    files: AudioFiles,
     output: Annotated[Path, PICTURE] = Path("attention.png"),
     point: Annotated[
         list[str] | None,

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from m2dx.cli.shared import EncoderPath, Overrides, RecipeFile, load_with_plugins, plugin_host, terminal
+from m2dx.cli.shared import (
+    AudioFiles,
+    EncoderPath,
+    Overrides,
+    RecipeFile,
+    load_with_plugins,
+    plugin_host,
+    terminal,
+)
 from m2dx.cli.table_output import FormOption, OutputOption, check_table_options, print_table
 from m2dx.cli.terminal import print_error
 
 commands = typer.Typer()
 
 
-class LongClips(Enum):
-    """What to do with audio that is longer than the model's input."""
+BadFiles = list[tuple[Path, str]]
 
-    SPLIT = "split"
-    INTERPOLATE = "interpolate"
+
+def _tell_bad(files: BadFiles) -> None:
+    """Prints what could not be read, and ends with exit code 1 if there is any."""
+    for path, reason in files:
+        print_error(f"{path}: {reason}")
+    if files:
+        raise typer.Exit(1)
 
 
 @commands.command()
@@ -92,7 +103,7 @@ def export(
 @commands.command()
 def encode(
     encoder: EncoderPath,
-    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Audio files.")],
+    files: AudioFiles,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for .npy files, or a .parquet file.")
     ] = Path("features"),
@@ -100,29 +111,26 @@ def encode(
         bool, typer.Option("--frames", help="Features by time frame instead of by clip.")
     ] = False,
     long_clips: Annotated[
-        LongClips, typer.Option(help="split, or interpolate positions, where audio is long.")
-    ] = LongClips.SPLIT,
+        Literal["split", "interpolate"],
+        typer.Option(help="split, or interpolate positions, where audio is long."),
+    ] = "split",
 ) -> None:
     """Write the features of audio files as .npy files or a Parquet table."""
     from m2dx.encoder.audio import load_encoder
     from m2dx.encoder.files import encode_files, write_npy, write_parquet
 
-    bad: list[tuple[Path, str]] = []
-    chosen: Literal["split", "interpolate"] = "split" if long_clips is LongClips.SPLIT else "interpolate"
-    network = load_encoder(encoder, long_clips=chosen)
+    bad: BadFiles = []
+    network = load_encoder(encoder, long_clips=long_clips)
     encoded = encode_files(network, files, frames=frames, bad=bad)
     count = write_parquet(encoded, output) if output.suffix == ".parquet" else write_npy(encoded, output)
     terminal().print(f"{count} files encoded to {output}")
-    for path, reason in bad:
-        print_error(f"{path}: {reason}")
-    if bad:
-        raise typer.Exit(1)
+    _tell_bad(bad)
 
 
 @commands.command()
 def classify(
     network: Annotated[Path, typer.Argument(metavar="NETWORK", help="Folder of a fine-tuned network.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Audio files.")],
+    files: AudioFiles,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="CSV file to write over; default the terminal.")
     ] = None,
@@ -136,7 +144,7 @@ def classify(
     from m2dx.encoder.files import classify_files
     from m2dx.encoder.finetuned import load_classifier
 
-    bad: list[tuple[Path, str]] = []
+    bad: BadFiles = []
     classifier = load_classifier(network)
     if output is None:
         classify_files(classifier, files, sys.stdout, whole=whole, bad=bad)
@@ -144,7 +152,4 @@ def classify(
         with output.open("w", encoding="utf-8", newline="") as file:
             count = classify_files(classifier, files, file, whole=whole, bad=bad)
         terminal().print(f"{count} files classified in {output}", soft_wrap=True)
-    for path, reason in bad:
-        print_error(f"{path}: {reason}")
-    if bad:
-        raise typer.Exit(1)
+    _tell_bad(bad)

@@ -18,6 +18,7 @@ RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY.PATH=VALUE", help="Changes to the recipe, in YAML.")
 ]
+AudioFiles = Annotated[list[Path], typer.Argument(metavar="FILES", help="Audio files.")]
 EncoderPath = Annotated[
     Path, typer.Argument(metavar="ENCODER", help="Run folder, export, checkpoint, or published checkpoint.")
 ]

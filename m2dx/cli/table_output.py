@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,15 +17,8 @@ if TYPE_CHECKING:
     from m2dx.results.table import ResultTable
 
 
-class TableFormat(Enum):
-    """How a table is written."""
-
-    RICH = "rich"
-    MARKDOWN = "markdown"
-    LATEX = "latex"
-    CSV = "csv"
-
-
+TableFormat = Literal["rich", "markdown", "latex", "csv"]
+"""How a table is written."""
 FormOption = Annotated[
     TableFormat | None, typer.Option("--format", help="Default: by OUTPUT's suffix; rich on a terminal.")
 ]
@@ -35,7 +27,7 @@ OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="File 
 
 def check_table_options(form: TableFormat | None, output: Path | None) -> None:
     """A usage error where a file is wanted in the terminal's form."""
-    if output is not None and form is TableFormat.RICH:
+    if output is not None and form == "rich":
         raise typer.BadParameter("--format rich is for the terminal; a file is markdown, latex or csv")
 
 
@@ -45,13 +37,13 @@ def print_table(shown: ResultTable, form: TableFormat | None, output: Path | Non
     from m2dx.results.formats import terminal as terminal_parts
 
     if form is None and output is None and terminal().is_terminal:
-        form = TableFormat.RICH
-    if form is TableFormat.RICH:
+        form = "rich"
+    if form == "rich":
         for part in terminal_parts(shown):
             terminal().print(part)
         return
     suffix = "" if output is None else output.suffix
-    text = WRITERS[form.value if form is not None else SUFFIXES.get(suffix, "markdown")](shown)
+    text = WRITERS[form or SUFFIXES.get(suffix, "markdown")](shown)
     if output is None:
         typer.echo(text, nl=False)
     else:
