@@ -75,13 +75,13 @@ class ClipTask:
         listed, label_names = _checked_lists(name, dataset)
         images = dataset.media == "image" if images is None else images
         if images:
-            (clips, bad), seconds = _partition(listed, _image), 0.0
+            (clips, bad), seconds = partition(listed, _image), 0.0
         else:
-            clips, bad = _partition(listed, _with_duration)
+            clips, bad = partition(listed, _with_duration)
             published = None if dataset.task is None else dataset.task.unit_seconds
             mean = float(np.mean([clip.duration for clip in clips])) if clips else 0.0
             seconds = unit_seconds or published or mean
-            clips, unreadable = _partition(clips, lambda clip: _readable(clip, seconds))
+            clips, unreadable = partition(clips, lambda clip: _readable(clip, seconds))
             bad += unreadable
         _report_bad(name, bad, total=len(listed), max_bad_fraction=max_bad_fraction)
         folds, warnings = _divided(name, clips, label_names, strict=shared_groups == "error")
@@ -191,7 +191,7 @@ def _examples(names: Iterable[str]) -> str:
     return ", ".join(listed[:SHOWN]) + (f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else "")
 
 
-def _partition(clips: list[Clip], check: Callable[[Clip], Clip]) -> tuple[list[Clip], list[BadClip]]:
+def partition(clips: list[Clip], check: Callable[[Clip], Clip]) -> tuple[list[Clip], list[BadClip]]:
     """Clips that `check` accepts, as it returns them, and those that it refuses with an AudioError or ImageError."""
 
     def attempt(clip: Clip) -> Clip | BadClip:

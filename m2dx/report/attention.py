@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -43,8 +42,16 @@ class AttentionMap:
     @property
     def picture(self) -> Picture:
         """The map, brighter for more, with its point outlined; the title says its strongest weight."""
-        told = f"{self.title}: up to {self.weights.max():.1%}, class token {self.to_class_token:.1%}"
-        return Picture(told, partial(draw_map, item=self))
+        strongest = float(self.weights.max())
+
+        def draw(axes: Axes) -> None:
+            mels, limits = len(self.logmel), (0.0, max(strongest, 1e-12))
+            draw_grid_image(
+                axes, self.weights, seconds=self.seconds, mels=mels, limits=limits, colours="viridis"
+            )
+            outline_point(axes, self)
+
+        return Picture(f"{self.title}: up to {strongest:.1%}, class token {self.to_class_token:.1%}", draw)
 
 
 def attention_figure(
@@ -72,14 +79,6 @@ def draw_attention(blocks: Sequence[Sequence[AttentionMap]]) -> Figure:
         ],
         inches=PANEL_INCHES,
     )
-
-
-def draw_map(axes: Axes, item: AttentionMap) -> None:
-    """A map, brighter for more, with its point outlined."""
-    limits = 0.0, max(float(item.weights.max()), 1e-12)
-    mels = len(item.logmel)
-    draw_grid_image(axes, item.weights, seconds=item.seconds, mels=mels, limits=limits, colours="viridis")
-    outline_point(axes, item)
 
 
 def outline_point(axes: Axes, item: AttentionMap) -> None:
@@ -155,13 +154,7 @@ def attention_weights(attention: Attention, tokens: Tensor) -> Tensor:
 
     The blocks compute it inside a fused kernel, which does not give it out.
     """
-    q, k, _ = queries_keys_values(attention, tokens)
-    weights: Tensor = ((q * attention.scale) @ k.mT).softmax(dim=-1)
+    qkv = attention.qkv(tokens).unflatten(-1, (3, attention.num_heads, -1))  # (B, K, 3, H, width of a head)
+    q, k, _ = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    weights: Tensor = ((attention.q_norm(q) * attention.scale) @ attention.k_norm(k).mT).softmax(dim=-1)
     return weights
-
-
-def queries_keys_values(attention: Attention, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k and v, each (B, H, K, width of a head), of normed tokens (B, K, D)."""
-    qkv = attention.qkv(tokens).unflatten(-1, (3, attention.num_heads, -1))  # (B, K, 3, H, width)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    return attention.q_norm(q), attention.k_norm(k), v

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from m2dx.contract.errors import CheckpointError
 from m2dx.report.style import ACCENT, INK, LABEL_SIZE, Picture, frame_curves, numbered, panel_figure
-from m2dx.results.run_folder import read_run
+from m2dx.results.run_folder import RunFolder, read_run
 from m2dx.results.scores import STEP_SCORES_FILE, Column, StepScore
 
 Metrics = Sequence[Mapping[str, float]]
@@ -44,21 +43,12 @@ _SCHEDULES = ("lr", "ema_decay")
 _RAW = (*_SCHEDULES, "rankme")  # drawn as they are: no noise from step to step
 
 
-@dataclass(frozen=True)
-class RunCurves:
-    """What a run measured while it trained."""
-
-    name: str
-    metrics: Metrics
-    scores: Mapping[Column, Sequence[StepScore]]
-
-
-def read_curves(folder: Path) -> RunCurves:
-    """The metrics and scores of a run's folder. CheckpointError where it has no recipe.yaml, or measured nothing."""
+def read_curves(folder: Path) -> RunFolder:
+    """A run with metrics or scores to draw. CheckpointError where its folder has no recipe.yaml, or neither of them."""
     run = read_run(folder)
     if not run.metrics and not run.step_scores:
         raise CheckpointError(f"{folder}: no curves to draw. {run.notes.get('metrics.jsonl', '')}".rstrip())
-    return RunCurves(run.name, run.metrics, by_column(run.step_scores))
+    return run
 
 
 def by_column(scores: Sequence[StepScore]) -> dict[Column, list[StepScore]]:
@@ -69,7 +59,7 @@ def by_column(scores: Sequence[StepScore]) -> dict[Column, list[StepScore]]:
     return columns
 
 
-def runs_figure(runs: Sequence[RunCurves], names: Sequence[str] | None = None) -> Figure:
+def runs_figure(runs: Sequence[RunFolder], names: Sequence[str] | None = None) -> Figure:
     """Curves against the step, a panel each, a colour for each run; raw values faint under a running mean.
 
     `names` are metrics of metrics.jsonl, or `scores` for a panel of each score by checkpoint (M2D-X, figure 5), in
@@ -86,28 +76,29 @@ def runs_figure(runs: Sequence[RunCurves], names: Sequence[str] | None = None) -
     figure = panel_figure(rows, inches=PANEL_INCHES)
     if len(runs) > 1:
         lines = [Line2D([], [], color=f"C{i % 10}") for i in range(len(runs))]
+        titles = numbered([run.name for run in runs], " ({})")
         figure.legend(
-            lines, run_titles(runs), loc="outside upper left", ncols=min(len(runs), 2 * columns), frameon=False,
+            lines, titles, loc="outside upper left", ncols=min(len(runs), 2 * columns), frameon=False,
             fontsize=LABEL_SIZE, labelcolor=INK,
         )  # fmt: skip
     return figure
 
 
-def _draw_runs(axes: Axes, *, runs: Sequence[RunCurves], panel: str | Column) -> None:
+def _draw_runs(axes: Axes, *, runs: Sequence[RunFolder], panel: str | Column) -> None:
     for position, run in enumerate(runs):
         colour = f"C{position % 10}"
         if isinstance(panel, str):
             behind = (len(runs) - 1 - position) / len(runs) if panel in _SCHEDULES else 0.0
             # Of equal schedules those behind show at the edges.
             draw_metric(axes, run.metrics, panel, colour=colour, width=1.3 + 2.4 * behind)
-        elif panel in run.scores:
-            draw_scores(axes, run.scores[panel], colour=colour)
+        elif scores := [score for score in run.step_scores if score.column == panel]:
+            draw_scores(axes, scores, colour=colour)
 
 
-def _panels(runs: Sequence[RunCurves], names: Sequence[str]) -> list[str | Column]:
+def _panels(runs: Sequence[RunFolder], names: Sequence[str]) -> list[str | Column]:
     """Each panel's metric, or the column of its scores."""
     measured = {name for run in runs for line in run.metrics for name in line} - {"step", "time", "epoch"}
-    scores = list(dict.fromkeys(column for run in runs for column in run.scores))
+    scores = list(dict.fromkeys(score.column for run in runs for score in run.step_scores))
     panels: list[str | Column] = []
     for name in names:
         if name == SCORES and not scores:
@@ -122,7 +113,7 @@ def _panels(runs: Sequence[RunCurves], names: Sequence[str]) -> list[str | Colum
     return panels
 
 
-def curve_names(runs: Sequence[RunCurves]) -> list[str]:
+def curve_names(runs: Sequence[RunFolder]) -> list[str]:
     """What is worth drawing of the runs: losses, learning rate, EMA decay, RankMe, and scores where there are any.
 
     A method's own loss is left out where it is the total in every run that has it.
@@ -130,7 +121,7 @@ def curve_names(runs: Sequence[RunCurves]) -> list[str]:
     lines = [line for run in runs for line in run.metrics]
     names = [name for name in loss_names(lines) if not _is_total(name, lines)]
     names += [name for name in _RAW if any(name in line for line in lines)]
-    return [*names, *([SCORES] if any(run.scores for run in runs) else [])]
+    return [*names, *([SCORES] if any(run.step_scores for run in runs) else [])]
 
 
 def _is_total(name: str, lines: Metrics) -> bool:
@@ -144,11 +135,6 @@ def loss_names(metrics: Metrics) -> list[str]:
         name for line in metrics for name in line if name == "loss" or name.startswith("loss_")
     )
     return sorted(found, key=lambda name: (name != "loss", name not in _TITLES))
-
-
-def run_titles(runs: Sequence[RunCurves]) -> list[str]:
-    """The runs' names, those of one name numbered."""
-    return numbered([run.name for run in runs], " ({})")
 
 
 def title_of(panel: str | Column) -> str:

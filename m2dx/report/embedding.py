@@ -21,7 +21,7 @@ from m2dx.data.clips import list_clips
 from m2dx.data.packs import is_there
 from m2dx.data.reading import probe
 from m2dx.evaluation.features import Standardiser
-from m2dx.evaluation.tasks import ClipTask
+from m2dx.evaluation.tasks import ClipTask, partition
 from m2dx.report.style import INK, LABEL_SIZE, Picture, panel_figure
 
 logger = logging.getLogger(__name__)
@@ -73,14 +73,9 @@ def labelled_clips(
         chosen = np.sort(np.random.default_rng(seed).choice(len(labelled), most, replace=False))
         logger.warning("%s: %d of %d clips are drawn", name, most, len(labelled))
         labelled = [labelled[i] for i in chosen]
-    clips, problems = [], []
-    for clip in labelled:
-        try:
-            clips.append(_readable(clip))
-        except AudioError as error:
-            problems.append(f"{clip.path}: {error}")
-    if problems:
-        logger.warning("%s: %d clips cannot be read, e.g. %s", name, len(problems), problems[0])
+    clips, bad = partition(labelled, _readable)
+    if bad:
+        logger.warning("%s: %d clips cannot be read, e.g. %s: %s", name, len(bad), bad[0].path, bad[0].reason)
     if len(clips) < 3:
         raise RecipeError(f"{name} must have at least 3 labelled clips to draw, but has {len(clips)}")
     published = None if dataset.task is None else dataset.task.unit_seconds
@@ -161,15 +156,11 @@ def _draw(axes: Axes, *, item: Embedding, looks: Looks) -> None:
         if name == SEVERAL and not chosen.any():
             continue
         x, y = item.points[chosen].T
-        told = _legend_text(name)
+        # Matplotlib takes text between $ for a formula, and hides names that start with an underscore.
+        told = name.replace("$", r"\$")
+        told = f"\u200b{told}" if told.startswith("_") else told
         axes.scatter(x, y, s=size, color=colour, marker=marker, alpha=0.8, linewidths=0, label=told)
     axes.set_xlabel(item.axes[0], fontsize=LABEL_SIZE, color=INK)
     axes.set_ylabel(item.axes[1], fontsize=LABEL_SIZE, color=INK)
     axes.set(xticks=[], yticks=[])  # only distances mean something
     axes.spines[:].set(color=INK, alpha=0.25)
-
-
-def _legend_text(name: str) -> str:
-    """A class's name that matplotlib takes as it is: not as a formula, and not hidden for its underscore."""
-    text = name.replace("$", r"\$")
-    return f"\u200b{text}" if text.startswith("_") else text

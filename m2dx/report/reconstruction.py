@@ -121,14 +121,11 @@ class Reconstructor:
         self.grid = self.patches.shape  # (F, T)
         self.num_samples = self.patches.input_size[1] * self.logmel.hop_length  # length of its input
 
-    def standard_logmel(self, sounds: Sequence[Sound]) -> Tensor:
-        """The standardised log-mels (B, 1, M, L) of the beginnings of sounds, filled up where they are shorter."""
-        wavs = [
-            fit_length(sound.wav.cpu().float().numpy(), self.num_samples, short_clips=self.short_clips)
-            for sound in sounds
-        ]
+    def standard_logmel(self, sound: Sound) -> Tensor:
+        """The standardised log-mel (1, 1, M, L) of the beginning of a sound, filled up where it is shorter."""
+        wav = fit_length(sound.wav.cpu().float().numpy(), self.num_samples, short_clips=self.short_clips)
         device = next(self.model.parameters()).device
-        logmel: Tensor = self.logmel.crop(torch.from_numpy(np.stack(wavs)).to(device))
+        logmel: Tensor = self.logmel.crop(torch.from_numpy(wav)[None].to(device))
         return (logmel - self.mean) / self.std
 
     def wav(self, logmel: NDArray[np.float32]) -> Tensor:
@@ -155,7 +152,7 @@ class Reconstructor:
 
     def reconstruct(self, sound: Sound, mask: PatchMask, *, title: str | None = None) -> Reconstruction:
         """The beginning of a sound, reconstructed from the patches that the mask leaves visible; see `predict`."""
-        logmel, is_masked = self.standard_logmel([sound]), mask.is_masked(self.grid)
+        logmel, is_masked = self.standard_logmel(sound), mask.is_masked(self.grid)
         return Reconstruction(
             sound.name,
             mask.title(self.grid) if title is None else title,

@@ -13,7 +13,6 @@ from m2dx.report.attention import (
     attention_weights,
     last_attention,
     loud_points,
-    queries_keys_values,
 )
 
 
@@ -30,7 +29,7 @@ def test_the_blocks_output_follows_from_the_weights(encoder):
     weights = attention_weights(attention, tokens)
     assert weights.shape == (2, 3, 21, 21)
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 21))
-    values = queries_keys_values(attention, tokens)[2]
+    values = attention.qkv(tokens).unflatten(-1, (3, 3, -1)).permute(2, 0, 3, 1, 4)[2]
     output = attention.proj((weights @ values).transpose(1, 2).flatten(2))
     torch.testing.assert_close(output, attention(tokens), atol=1e-5, rtol=1e-5)
 

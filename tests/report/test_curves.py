@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from m2dx.contract.errors import CheckpointError
-from m2dx.report.curves import curve_names, read_curves, run_titles, runs_figure, smooth
+from m2dx.report.curves import curve_names, read_curves, runs_figure, smooth
 
 
 @pytest.fixture
@@ -123,4 +123,5 @@ def test_what_no_run_has_is_refused(make_run, tmp_path):
 
 def test_runs_of_one_name_are_numbered(make_run):
     runs = [read_curves(make_run("a", list(metrics()), parent=parent)) for parent in ("x", "y")]
-    assert run_titles(runs) == ["a (1)", "a (2)"]
+    (legend,) = runs_figure(runs, ["loss"]).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a (1)", "a (2)"]

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from report_pages import CLEAN, IS_MASKED, NOISE, masked_example
 
-from m2dx.report.curves import RunCurves, curve, draw_metric, runs_figure, smooth
+from m2dx.report.curves import curve, draw_metric, runs_figure, smooth
 from m2dx.report.saving import MOST_COLUMNS, panel_svg, strip_svg
 from m2dx.report.style import ACCENT, INK, Picture, draw_logmel, set_title, shade_patches
+from m2dx.results.run_folder import RunFolder
 
 
 def drawn(draw, *arguments):
@@ -41,7 +42,7 @@ def test_smooth_is_a_running_mean_without_bias_at_the_ends():
 
 def test_a_figure_has_a_panel_per_loss_the_total_first():
     metrics = [{"step": s, "loss_b": 1.0, "loss_m2d": 2.0, "loss": 3.0} for s in range(50)]
-    figure = runs_figure([RunCurves("a", metrics, {})])
+    figure = runs_figure([RunFolder("a", "", tuple(metrics), None, (), (), (), {})])
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["Total loss", "M2D loss", "Task loss: b"]
     assert figure.axes[0].lines[-1].get_ydata()[0] == 3.0
 
