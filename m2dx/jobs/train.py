@@ -18,7 +18,7 @@ from m2dx.jobs.background_scoring import BackgroundScoring, discard_waiting
 from m2dx.model.precision import check_precision
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
-from m2dx.results.run_summary import DataFacts, RunSummary, write_summary
+from m2dx.results.run_folder import DataFacts, RunSummary, write_summary
 from m2dx.training.distributed import Processes, join_processes, pick_device
 from m2dx.training.memory import memory_advice, training_advice
 from m2dx.training.monitor import TrainingSummary

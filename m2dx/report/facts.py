@@ -11,7 +11,7 @@ from m2dx.contract.errors import RecipeError
 from m2dx.contract.wording import duration, hours_text, number
 from m2dx.recipe.document import plain_yaml
 from m2dx.report.curves import METHODS
-from m2dx.results.run_summary import DataFacts, SetFacts
+from m2dx.results.run_folder import DataFacts, SetFacts
 
 Fact = tuple[str, str]
 """Title and value."""

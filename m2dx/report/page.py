@@ -23,9 +23,8 @@ from m2dx.report.saving import panel_svg, strip_svg
 from m2dx.report.scores import arrange_scores, encoder_title, percent, step_table, verdict
 from m2dx.report.style import Picture
 from m2dx.results.formats import html_table
-from m2dx.results.provenance import LIBRARIES
-from m2dx.results.run_folder import read_run
-from m2dx.results.run_summary import DataFacts
+from m2dx.results.records import LIBRARIES
+from m2dx.results.run_folder import DataFacts, read_run
 from m2dx.results.scores import StepScore
 
 _OTHER_CURVES = ("lr", "ema_decay", "grad_norm", "rankme", "clips_per_second")

@@ -25,9 +25,9 @@ from m2dx.contract.version import package_version
 from m2dx.data.clips import list_clips, missing_of, names_of
 from m2dx.data.reading import audio_seconds
 from m2dx.recipe.schema import Recipe
-from m2dx.results.run_summary import DataFacts, Launch, SetFacts, Software
+from m2dx.results.records import package_versions
+from m2dx.results.run_folder import DataFacts, Launch, SetFacts, Software
 
-LIBRARIES = ("torch", "torchaudio", "timm", "numpy")
 HEADERS = 500
 """Files whose header is asked for their length, at most, where a list does not say it."""
 
@@ -111,8 +111,7 @@ def describe_software(host: PluginHost) -> Software:
     """Versions of m2dx, the plugins' packages and the libraries, and commits of those that have one."""
     of_plugins = {record.distribution: None for record in host.records}  # in their order, each once
     packages = [name for name in of_plugins if name not in (None, "m2dx")]
-    versions = {"m2dx": package_version(), "python": platform.python_version()}
-    versions |= {name: package_version(name) for name in (*LIBRARIES, *packages)}
+    versions = package_versions() | {name: package_version(name) for name in packages}
     own = commit_of("m2dx") or commit_of_folder(Path(__file__).parents[1])
     commits = {"m2dx": own, **{name: commit_of(name) for name in packages}}
     return Software(versions, {name: commit for name, commit in commits.items() if commit is not None})

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from m2dx.encoder.audio import AudioEncoder
     from m2dx.encoder.images import ImageEncoder
 
+LIBRARIES = ("torch", "torchaudio", "timm", "numpy")
 RESULTS_FILE = "results.jsonl"
 """Name of the file, in the folder that runs are in (a recipe's `output`)."""
 
@@ -191,7 +192,7 @@ def left_out(records: Sequence[ResultRecord], shown: Sequence[ResultRecord]) -> 
 
 def package_versions() -> dict[str, str]:
     """Versions of m2dx, of what it computes with, and of Python."""
-    packages = {name: version(name) for name in ("torch", "torchaudio", "timm", "numpy")}
+    packages = {name: version(name) for name in LIBRARIES}
     return {"m2dx": package_version(), **packages, "python": platform.python_version()}
 
 

@@ -10,7 +10,7 @@ from report_pages import page_of
 from m2dx.contract.components import Clip
 from m2dx.report.facts import changed_sets
 from m2dx.results.provenance import HEADERS, describe_data, describe_set, fingerprint, hours_of
-from m2dx.results.run_summary import DataFacts, SetFacts, read_summary
+from m2dx.results.run_folder import DataFacts, SetFacts, read_summary
 
 
 def test_each_set_and_the_noise_are_counted(tiny_recipe, host, sounds):
