@@ -27,7 +27,7 @@ from m2dx.contract.components import Score
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_encoder
-from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder
+from m2dx.encoder.checkpoint import CheckpointFolder, read_checked
 from m2dx.evaluation.metrics import half_width_95
 from m2dx.jobs.train import run_recipe
 from m2dx.recipe.loading import load_recipe, recipe_to_mapping
@@ -105,7 +105,7 @@ def is_finished(folder: Path, recipe: Recipe) -> bool:
     newest = CheckpointFolder(folder / "checkpoints").newest()
     if newest is None:
         return False
-    state = Checkpoint.read(newest).state
+    state = read_checked(newest)
     began, now = state["recipe"], recipe_to_mapping(as_started(recipe, state["recipe"]))
     if changed := sorted(key for key in began.keys() | now.keys() if began.get(key) != now.get(key)):
         raise RecipeError(

@@ -90,11 +90,6 @@ class Checkpoint:
     path: Path
     state: dict[str, Any]
 
-    @classmethod
-    def read(cls, path: Path) -> Checkpoint:
-        """Reads and checks a file; CheckpointError where it is damaged."""
-        return cls(path, read_checked(path))
-
 
 @dataclass(frozen=True)
 class CheckpointFolder:
@@ -170,7 +165,7 @@ class CheckpointFolder:
         problems = []
         for step in reversed(self.steps()):
             try:
-                return Checkpoint.read(self.file(step))
+                return Checkpoint(self.file(step), read_checked(self.file(step)))
             except CheckpointError as error:
                 logger.warning("%s; trying the one before it", error)
                 problems.append(str(error))

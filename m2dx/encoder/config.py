@@ -86,14 +86,8 @@ class EncoderConfig(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            lacks = sorted(str(e["loc"][-1]) for e in error.errors() if e["type"] == "missing")
-            wrong = [
-                f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
-                for e in error.errors()
-                if e["type"] != "missing"
-            ]
-            problems = [*([f"it lacks {', '.join(lacks)}"] if lacks else []), *wrong]
-            raise CheckpointError(f"{path}: not an m2dx export: {'; '.join(problems)}") from error
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise CheckpointError(f"{path}: not an m2dx export: {problems}") from error
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, of which `embed_dim`, `sample_rate` and `frame_rate` are for readers other than m2dx."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -21,13 +20,8 @@ from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.finetuned import AudioClassifier
 from m2dx.model.precision import autocast
 
-
-@dataclass(frozen=True)
-class EncodedFile:
-    """The features of one file."""
-
-    path: Path
-    features: NDArray[np.float32]  # (F*D,) of the clip, or (T, F*D) by frame
+EncodedFile = tuple[Path, NDArray[np.float32]]
+"""A file, and the features (F*D,) of its clip, or (T, F*D) by frame."""
 
 
 def encode_files(
@@ -38,21 +32,21 @@ def encode_files(
     for path, wav in _read(paths, encoder.sample_rate, bad):
         with torch.inference_mode(), autocast("fp32", device):
             features = encoder(wav.to(device))[0] if frames else encoder.clip(wav.to(device))[0]
-        yield EncodedFile(path, features.float().cpu().numpy())
+        yield path, features.float().cpu().numpy()
 
 
 def write_npy(encoded: Iterable[EncodedFile], folder: Path) -> int:
     """One .npy file per audio file, `<its name>.npy`; the number written. AudioError where two names are the same."""
     written: dict[str, Path] = {}
-    for item in encoded:
-        name = f"{item.path.name}.npy"
+    for path, features in encoded:
+        name = f"{path.name}.npy"
         if name in written:
             raise AudioError(
-                f"names must differ to be written beside each other, but {written[name]} and {item.path} are both "
-                f"{item.path.name}; write a Parquet table instead (--output FILE.parquet)"
+                f"names must differ to be written beside each other, but {written[name]} and {path} are both "
+                f"{path.name}; write a Parquet table instead (--output FILE.parquet)"
             )
-        replace_file(folder / name, partial(np.save, arr=item.features))
-        written[name] = item.path
+        replace_file(folder / name, partial(np.save, arr=features))
+        written[name] = path
     return len(written)
 
 
@@ -69,9 +63,9 @@ def write_parquet(encoded: Iterable[EncodedFile], path: Path) -> int:
     def write(file: BinaryIO) -> None:
         nonlocal count
         with pq.ParquetWriter(file, schema) as writer:
-            for item in encoded:
-                rows = np.atleast_2d(item.features)
-                columns = [[str(item.path)] * len(rows), list(range(len(rows))), list(rows)]
+            for source, features in encoded:
+                rows = np.atleast_2d(features)
+                columns = [[str(source)] * len(rows), list(range(len(rows))), list(rows)]
                 writer.write_table(pa.table(columns, schema=schema))
                 count += 1
 

@@ -182,17 +182,13 @@ def load_classifier(path: str | Path) -> AudioClassifier:
     folder, too, and gives the fine-tuned encoder without the classifier.
     """
     path = Path(path)
-    if not (path / EXPORT_CONFIG).is_file():
+    weights = read_weights(path) if (path / EXPORT_CONFIG).is_file() else None
+    config = None if weights is None else weights.config.classifier
+    if weights is None or config is None:
+        what = f"has no {EXPORT_CONFIG}" if weights is None else "is an encoder without a classifier"
         raise CheckpointError(
-            f"{path} must be a folder with a fine-tuned network, but has no {EXPORT_CONFIG}; the evaluator finetune "
-            "writes such folders into its save_dir"
-        )
-    weights = read_weights(path)
-    config = weights.config.classifier
-    if config is None:
-        raise CheckpointError(
-            f"{path} must be a fine-tuned network, but is an encoder without a classifier; the evaluator finetune "
-            "trains one, and saves it where save_dir is given"
+            f"{path} must be a folder with a fine-tuned network, but {what}; the evaluator finetune writes such "
+            "folders into its save_dir"
         )
     network = FinetunedNetwork(
         load_encoder(path),

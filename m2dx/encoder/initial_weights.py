@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from rich.table import Table
@@ -13,12 +12,10 @@ from torch import Tensor, nn
 
 from m2dx.contract.components import MaskedModel
 from m2dx.contract.errors import CheckpointError, RecipeError
+from m2dx.encoder.weights import Weights
 from m2dx.model.patches import PatchGrid, sincos_positions
 from m2dx.model.vit import Predictor, encoder_of
 from m2dx.recipe.schema import AudioSection, ImageSection
-
-if TYPE_CHECKING:
-    from m2dx.encoder.weights import Weights
 
 _POSITIONS = "pos_embed"
 
@@ -123,28 +120,28 @@ def _problem(module: nn.Module, state: Mapping[str, Tensor], weights: Weights) -
         for name in [*file, *sorted(own.keys() - file.keys())]
         if file.get(name) != own.get(name) and not (name == _POSITIONS and name in file and name in own)
     ]
-    more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
-    return f"of another size ({differing[0]}{more})" if differing else ""
+    return f"of another size ({differing[0]})" if differing else ""
 
 
 def _load_part(part: str, module: nn.Module, state: Mapping[str, Tensor], grid: PatchGrid) -> InitialPart:
+    """Positions (1, 1 + F*T, D) of another grid are fitted to the module's."""
     own, note, state = module.state_dict(), "", dict(state)
     if _POSITIONS in own and _POSITIONS in state and own[_POSITIONS].shape != state[_POSITIONS].shape:
-        state[_POSITIONS], note = _fit_positions(state[_POSITIONS], own[_POSITIONS], grid, module)
+        positions, new = state[_POSITIONS].float(), module.grid
+        assert isinstance(new, PatchGrid)
+        sizes = "{} x {} to {} x {} patches".format(*grid.shape, *new.shape)
+        if torch.allclose(positions, sincos_positions(grid.shape, positions.shape[-1]), atol=1e-4):
+            state[_POSITIONS], note = (
+                own[_POSITIONS],
+                f"positions: fixed sine-cosine, computed anew ({sizes})",
+            )
+        else:
+            state[_POSITIONS] = resample_abs_pos_embed(
+                positions, new_size=list(new.shape), old_size=list(grid.shape), num_prefix_tokens=1
+            )
+            note = f"positions: resampled ({sizes})"
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise CheckpointError(f"init_from: the weights of the {part} do not fit: {error}") from error
     return InitialPart(part, len(state), 0, note)
-
-
-def _fit_positions(positions: Tensor, own: Tensor, grid: PatchGrid, module: nn.Module) -> tuple[Tensor, str]:
-    """Positions (1, 1 + F*T, D) of the file's grid for the module's, and what was done."""
-    new: PatchGrid = module.grid  # type: ignore[assignment]
-    sizes = "{} x {} to {} x {}".format(*grid.shape, *new.shape)
-    if torch.allclose(positions.float(), sincos_positions(grid.shape, positions.shape[-1]), atol=1e-4):
-        return own, f"positions: fixed sine-cosine, computed anew ({sizes} patches)"
-    resampled: Tensor = resample_abs_pos_embed(
-        positions.float(), new_size=list(new.shape), old_size=list(grid.shape), num_prefix_tokens=1
-    )
-    return resampled, f"positions: resampled ({sizes} patches)"

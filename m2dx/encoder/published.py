@@ -74,29 +74,25 @@ def infer_config(
     Heads leave no trace in the tensors; the published models have 64 channels per head. Nor does the sampling rate,
     which the folder's name may tell, such as `m2d_vit_base-80x608p16x16p32k-...`; else it is 16 kHz.
     """
-    for key in ("patch_embed.proj.weight", "pos_embed", "cls_token", "norm.weight"):
-        if key not in state:
-            raise CheckpointError(f"a published M2D checkpoint must have {key}, which this file lacks")
-    depth = 1 + max((int(key.split(".")[1]) for key in state if key.startswith("blocks.")), default=-1)
-    if depth == 0:
-        raise CheckpointError(
-            "a published M2D checkpoint must have transformer blocks, which this file lacks"
-        )
+    for key in ("patch_embed.proj.weight", "pos_embed", "cls_token", "norm.weight", "blocks."):
+        if not any(name.startswith(key) for name in state):
+            what = "transformer blocks" if key == "blocks." else key
+            raise CheckpointError(f"a published M2D checkpoint must have {what}, which this file lacks")
+    depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
     embed_dim, in_chans, *patch = state["patch_embed.proj.weight"].shape
-    positions = state["pos_embed"].shape[1] - 1
-    freq = N_MELS // patch[0]
-    if N_MELS % patch[0] or positions % freq:
-        raise CheckpointError(
-            f"{positions} positions and a patch of {patch[0]} mels do not fit an input of {N_MELS} mels"
-        )
+    positions, freq = state["pos_embed"].shape[1] - 1, N_MELS // patch[0]
     heads = num_heads or max(embed_dim // 64, 1)
-    if embed_dim % heads:
-        raise CheckpointError(f"the width {embed_dim} must be a multiple of num_heads, which is {heads}")
     stats = state["norm_stats"].flatten().tolist() if "norm_stats" in state else AUDIOSET_MEAN_STD
-    if len(stats) != 2:
-        raise CheckpointError(f"norm_stats must be 2 values, mean and std, but has {len(stats)}")
-    if in_chans != 1:
-        raise CheckpointError(f"an audio encoder must have 1 input channel, but this one has {in_chans}")
+    problems = {
+        f"{positions} positions and a patch of {patch[0]} mels do not fit an input of {N_MELS} mels": (
+            N_MELS % patch[0] or positions % freq
+        ),
+        f"the width {embed_dim} must be a multiple of num_heads, which is {heads}": embed_dim % heads,
+        f"norm_stats must be 2 values, mean and std, but has {len(stats)}": len(stats) != 2,
+        f"an audio encoder must have 1 input channel, but this one has {in_chans}": in_chans != 1,
+    }
+    if found := [problem for problem, holds in problems.items() if holds]:
+        raise CheckpointError("; ".join(found))
     frames = positions // freq * patch[1]
     told = re.search(r"\d+x\d+p\d+x\d+p(\d+)k", path.resolve().as_posix())
     rate = sample_rate or (int(told[1]) * 1000 if told else 16_000)

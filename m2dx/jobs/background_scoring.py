@@ -24,7 +24,7 @@ from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.recipe.schema import EvaluationSection
 from m2dx.results.scores import drop_step_scores, read_step_scores
 from m2dx.training.child import end_child, module_command, start_child
-from m2dx.training.memory import killed_evaluation
+from m2dx.training.memory import KILLED_EVALUATION
 from m2dx.training.signals import StopRequests
 
 logger = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ class BackgroundScoring:
         how = "without scores" if code == 0 else f"with exit code {code}"
         if code < 0:
             how = f"by {signal.Signals(-code).name}"
-        why = f"; {killed_evaluation()}" if code == -signal.SIGKILL else ""
+        why = f"; {KILLED_EVALUATION}" if code == -signal.SIGKILL else ""
         self._fail(step, f"its process ended {how}{_last_line(self._log(step))}; see {self._log(step)}{why}")
 
     def _fail(self, step: int, reason: str) -> None:

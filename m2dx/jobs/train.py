@@ -13,7 +13,7 @@ from rich.console import Console
 from m2dx.contract.errors import M2dxError
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_any_encoder
-from m2dx.encoder.checkpoint import Checkpoint
+from m2dx.encoder.checkpoint import Checkpoint, read_checked
 from m2dx.jobs.background_scoring import BackgroundScoring, discard_waiting
 from m2dx.model.precision import check_precision
 from m2dx.recipe.loading import load_recipe
@@ -131,7 +131,7 @@ def make_trainer(
         )
         path = processes.from_main(None if checkpoint is None else checkpoint.path)
         if path is not None and checkpoint is None:
-            checkpoint = Checkpoint.read(path)
+            checkpoint = Checkpoint(path, read_checked(path))
         if checkpoint is not None:
             as_many = len(checkpoint.state["rng"]) == processes.world_size
             recipe = as_started(recipe, checkpoint.state["recipe"], accumulation=as_many)

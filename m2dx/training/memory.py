@@ -15,19 +15,22 @@ from m2dx.contract.errors import MemoryShortageError
 from m2dx.contract.wording import gigabytes
 from m2dx.recipe.schema import Recipe
 
-Advice = Callable[[], list[str]]
-"""What to set, each thing a sentence without its full stop."""
-
-_ASKED = re.compile(
-    r"you tried to allocate (?P<bytes>\d+) bytes|[Tt]ried to allocate (?P<number>[\d.]+) (?P<unit>[KMGT]?i?B)"
-)
-_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+) (bytes|[KMGT]i?B)")
 _SHORTAGE = re.compile(
     r"DefaultCPUAllocator: (can't allocate|not enough) memory|CUDA error: out of memory|CUDA out of memory"
     r"|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|std::bad_alloc|Cannot allocate memory"
 )
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) is killed by signal: (Killed|Bus error)")
 _WORKER_GONE = re.compile(r"DataLoader worker \(pid\(s\) [\d, ]+\) exited unexpectedly$")
+_FEWER = "fewer loading processes (data.workers): each has its own memory and several batches ready"
+_KILLED = {
+    "Killed": ("as the system does where memory runs out", [_FEWER]),
+    "Bus error": (
+        "batches on their way did not fit into /dev/shm",
+        ["more room in /dev/shm (of a container: docker run --shm-size=8g, or --ipc=host)", _FEWER],
+    ),
+}
+"""Why a loading process was killed, and what helps, by what `killed_worker` gives."""
 
 
 @dataclass(frozen=True)
@@ -83,22 +86,17 @@ def kilobyte_fields(path: Path) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def memory_advice(during: str, advice: Advice) -> Iterator[None]:
-    """Raises MemoryShortageError, with what was asked, what there is and what to do, where memory runs out inside.
-
-    The error of torch or of the system stays as its cause.
-    """
+def memory_advice(during: str, advice: Callable[[], list[str]]) -> Iterator[None]:
+    """Where memory runs out inside, raises MemoryShortageError with what was asked, what there is and the advice."""
     try:
         yield
     except (RuntimeError, MemoryError, OSError) as error:
-        killed = killed_worker(error)
+        killed, helps = killed_worker(error), list[str]()
         if killed is not None:
-            why, helps = _about_worker(killed)
+            why, helps = _KILLED[killed]
             text = f"a loading process was killed during {during}: {why}"
         elif is_shortage(error):
-            asked, helps = _asked(str(error)), []
-            needed = "more memory" if asked is None else f"{gigabytes(asked)} more"
-            text = f"memory ran out during {during}: {needed} was asked for, and {_there(error)}"
+            text = f"memory ran out during {during}: {_asked_and_there(error)}"
         else:
             raise
         lines = [f"{text}. What helps:", *(f"- {line}" for line in [*helps, *advice()])]
@@ -120,12 +118,13 @@ def killed_worker(error: BaseException) -> str | None:
     """
     if not isinstance(error, RuntimeError):
         return None
-    found = _WORKER.search(str(error))
-    if found is not None:
-        return found[1]
-    if _WORKER_GONE.search(str(error)) is None:
-        return None
-    return killed_worker(error.__cause__) if isinstance(error.__cause__, RuntimeError) else "Killed"
+    cause = error
+    if _WORKER_GONE.search(str(error)) is not None:
+        if not isinstance(error.__cause__, RuntimeError):
+            return "Killed"
+        cause = error.__cause__
+    found = _WORKER.search(str(cause))
+    return None if found is None else found[1]
 
 
 def training_advice(recipe: Recipe, processes: int) -> list[str]:
@@ -133,27 +132,20 @@ def training_advice(recipe: Recipe, processes: int) -> list[str]:
     train = recipe.train
     accumulate = 1 if train.accumulate == "auto" else train.accumulate
     part = train.batch_size // processes
-    following = next((value for value in range(accumulate + 1, part + 1) if part % value == 0), None)
-    if following is not None:
-        lines = [
-            f"train.accumulate={following}: {part // following} clips at a time instead of "
-            f"{max(part // accumulate, 1)}, the effective batch of {train.batch_size} stays; or train.accumulate=auto"
-        ]
-    else:
-        lines = [
-            "a smaller model (model.size, model.depth), shorter crops (audio.crop_seconds) or larger patches "
-            "(model.patch_size): one clip at a time is the least there is"
-        ]
-    if train.precision == "fp32":
-        lines.append("train.precision=bf16, which takes less for each clip")
-    if processes > 1 and train.sharding == "none":
-        lines.append(
-            "train.sharding=fsdp, by which the processes share the weights and the optimizer's state"
-        )
-    return [
-        *lines,
-        "m2dx train RECIPE --dry-run-memory, which prints what each size of the micro-batch takes here",
-    ]
+    following = next((value for value in range(accumulate + 1, part + 1) if part % value == 0), 0)
+    lines = {
+        f"train.accumulate={following}: {part // (following or 1)} clips at a time instead of "
+        f"{max(part // accumulate, 1)}, the effective batch of {train.batch_size} stays; or "
+        "train.accumulate=auto": following > 0,
+        "a smaller model (model.size, model.depth), shorter crops (audio.crop_seconds) or larger patches "
+        "(model.patch_size): one clip at a time is the least there is": following == 0,
+        "train.precision=bf16, which takes less for each clip": train.precision == "fp32",
+        "train.sharding=fsdp, by which the processes share the weights and the optimizer's state": (
+            processes > 1 and train.sharding == "none"
+        ),
+        "m2dx train RECIPE --dry-run-memory, which prints what each size of the micro-batch takes here": True,
+    }
+    return [line for line, holds in lines.items() if holds]
 
 
 def evaluation_advice(name: str, evaluator: object) -> list[str]:
@@ -173,54 +165,22 @@ def evaluation_advice(name: str, evaluator: object) -> list[str]:
     ]
 
 
-def killed_evaluation() -> str:
-    """What to say of an evaluation process that the system killed."""
-    return (
-        f"the system kills a process where memory runs out (free now: {gigabytes(host_memory().available)}); a "
-        "smaller batch_size of the evaluators, fewer evaluation.threads, or no evaluation.every (scores then follow "
-        "the training) take less beside it"
-    )
+KILLED_EVALUATION = (
+    "the system kills a process where memory runs out; a smaller batch_size of the evaluators, fewer "
+    "evaluation.threads, or no evaluation.every (scores then follow the training) take less beside it"
+)
 
 
-def _about_worker(killed: str) -> tuple[str, list[str]]:
-    """Why a loading process was killed, and what helps."""
-    fewer = "fewer loading processes (data.workers): each has its own memory and several batches ready"
-    if killed == "Bus error":
-        with contextlib.suppress(OSError):
-            room = os.statvfs("/dev/shm")
-            free = Memory(room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize)
-            return f"batches on their way did not fit into /dev/shm, which has {free} free", [
-                "more room in /dev/shm (of a container: docker run --shm-size=8g, or --ipc=host)",
-                fewer,
-            ]
-    free_now = gigabytes(host_memory().available)
-    return f"as the system does where memory runs out ({free_now} is free now)", [fewer]
-
-
-def _asked(text: str) -> int | None:
-    """Bytes that an allocator was asked for, as its error says."""
-    found = _ASKED.search(text)
-    if found is None:
-        return None
-    if found["bytes"]:
-        return int(found["bytes"])
-    unit = found["unit"] if found["unit"] in _UNITS else found["unit"].replace("B", "iB")
-    return int(float(found["number"]) * _UNITS[unit])
-
-
-def _there(error: BaseException) -> str:
-    """What the device has that an error is of."""
+def _asked_and_there(error: BaseException) -> str:
+    """What an allocator was asked for, as its error says, and what its device has."""
+    asked, needed = _ASKED.search(str(error)), "more memory"
+    if asked is not None:
+        needed = f"{gigabytes(int(asked[1])) if asked[2] == 'bytes' else ' '.join(asked.groups())} more"
+    there = f"{host_memory()} is free"
+    capacity = re.search(r"total capacity of ([\d.]+ \wi?B)(?: of which ([\d.]+ \wi?B) is free)?", str(error))
     if torch.cuda.is_available() and ("CUDA" in str(error) or "CUBLAS" in str(error)):
         free, total = torch.cuda.mem_get_info()
-        return f"the GPU has {Memory(total, free)} free"
-    capacity = re.search(r"total capacity of ([\d.]+ \wi?B)(?: of which ([\d.]+ \wi?B) is free)?", str(error))
-    if capacity is not None:
-        return f"the GPU has {capacity[1]}" + ("" if capacity[2] is None else f", {capacity[2]} of it free")
-    told = f"{host_memory()} is free"
-    if os.name != "posix":
-        return told
-    import resource
-
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    limited = f" (this process is limited to {gigabytes(limit)}: ulimit -v)"
-    return told if limit == resource.RLIM_INFINITY else told + limited
+        there = f"the GPU has {Memory(total, free)} free"
+    elif capacity is not None:
+        there = f"the GPU has {capacity[1]}" + (f", {capacity[2]} of it free" if capacity[2] else "")
+    return f"{needed} was asked for, and {there}"

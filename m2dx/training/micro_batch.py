@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -45,9 +46,6 @@ KEPT_FREE = 0.1
 """Share of the free memory that stays free: fragments of the allocator, and what other programs come to."""
 _UNUSED_BYTES = 2**29  # that a process asks for and does not use, such as stacks of threads
 _WORKER_BYTES = 2**28  # of a loading process, with its batches
-
-Labels = Mapping[str, Sequence[str]]
-"""Names of the classes by data set."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +88,10 @@ def choose_accumulation(run: PreparedRun, console: Console) -> PreparedRun:
     train, processes = run.recipe.train, run.processes
     if train.accumulate != "auto":
         return run
-    if processes.is_main:
-        console.print("train.accumulate is auto: measuring what fits into the memory")
     found: Step | str | None = None
     # Each GPU is measured; the machine's memory is measured once, by one process for all.
     if processes.device.type == "cuda" or os.environ.get("LOCAL_RANK", "0") == "0":
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        labels = run.clips.label_names
+        here, labels = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), run.clips.label_names
         try:
             found = try_steps(run.recipe, labels, processes.device, processes.world_size, here).best
         except M2dxError as error:
@@ -106,9 +101,8 @@ def choose_accumulation(run: PreparedRun, console: Console) -> PreparedRun:
         raise MemoryShortageError(problems[0])
     step = min((step for step in every if isinstance(step, Step)), key=lambda step: step.clips)
     if processes.is_main:
-        console.print(
-            f"train.accumulate: {step.accumulate}, since {step.clips} clips at a time take {gigabytes(step.peak)}"
-        )
+        clips = f"{step.clips} clips at a time take {gigabytes(step.peak)}"
+        console.print(f"train.accumulate: {step.accumulate}, since {clips}")
     train = train.model_copy(update={"accumulate": step.accumulate})
     return replace(run, recipe=run.recipe.model_copy(update={"train": train}))
 
@@ -123,11 +117,7 @@ def dry_run(recipe: Recipe, host: PluginHost, console: Console, *, processes: in
     labels, device = join_sets(datasets).label_names, pick_device(recipe.train.device)
     with console.status("training steps on made-up clips"):
         trial = try_steps(recipe, labels, device, processes, processes)
-    table = Table(
-        title=f"{recipe.name}, {recipe.train.precision}, on {device.type}",
-        title_justify="left",
-        highlight=False,
-    )
+    table = Table(title=f"{recipe.name}, {recipe.train.precision}, on {device.type}", title_justify="left")
     for column in ("clips a pass", "accumulate", "memory", "seconds a pass"):
         table.add_column(column, justify="right")
     for step in trial.steps:
@@ -136,9 +126,9 @@ def dry_run(recipe: Recipe, host: PluginHost, console: Console, *, processes: in
     console.print(table)
     console.print(
         f"{best.clips} clips a pass fit{across}: an effective batch of {recipe.train.batch_size} needs "
-        f"train.accumulate={best.accumulate}; train.accumulate=auto finds it.\n"
-        f"{f'More were not tried: {trial.ended}.' if trial.ended else 'These are all clips of a step.'} "
-        f"{gigabytes(trial.usable)} of {gigabytes(trial.total)} may be used: what is free, less {KEPT_FREE:.0%}.",
+        f"train.accumulate={best.accumulate}. "
+        f"{f'More were not tried: {trial.ended}. ' if trial.ended else ''}"
+        f"{gigabytes(trial.usable)} of {gigabytes(trial.total)} may be used.",
         highlight=False,
         soft_wrap=True,
     )
@@ -160,7 +150,9 @@ def micro_batches(batch_size: int, processes: int) -> list[int]:
     return sizes
 
 
-def try_steps(recipe: Recipe, labels: Labels, device: torch.device, processes: int, here: int) -> Trial:
+def try_steps(
+    recipe: Recipe, labels: Mapping[str, Sequence[str]], device: torch.device, processes: int, here: int
+) -> Trial:
     """Trains steps, of one of `processes` that share a batch, `here` on this machine, until the memory is full.
 
     RecipeError where the recipe cannot be trained, TrainingError where the trial fails otherwise.
@@ -187,8 +179,10 @@ def try_steps(recipe: Recipe, labels: Labels, device: torch.device, processes: i
         kill_child(child)
     lines = [json.loads(line) for line in answers.splitlines()]
     steps = tuple(Step(**line) for line in lines if "clips" in line)
-    found = dict[str, Any](item for line in lines if "clips" not in line for item in line.items())
     code = f"exit code {child.returncode}"
+    found = {"ended": f"its process was killed, as the system does where memory runs out ({code})"}
+    for line in lines:
+        found |= {} if "clips" in line else line
     if "refused" in found:
         raise RecipeError(found["refused"])
     if "failed" in found or "total" not in found:
@@ -196,8 +190,7 @@ def try_steps(recipe: Recipe, labels: Labels, device: torch.device, processes: i
             f"memory must be measured by training steps, but these failed: {found.get('failed', code)}; `m2dx check` "
             "may tell more"
         )
-    ended = found.get("ended", f"its process was killed, as the system does where memory runs out ({code})")
-    return Trial(found["total"], found["usable"], steps, ended)
+    return Trial(int(found["total"]), int(found["usable"]), steps, found["ended"])
 
 
 def main() -> None:
@@ -215,14 +208,14 @@ def main() -> None:
     except M2dxError as error:
         last = {"refused": str(error)}
     except Exception as error:  # of whatever kind: the parent tells the user
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        last = {"ended": "memory ran out"} if is_shortage(error) else {"failed": text}
+        shortage = {"ended": "memory ran out"}
+        last = shortage if is_shortage(error) else {"failed": f"{type(error).__name__}: {error}"}
     print(json.dumps(last), file=answers)
 
 
 def _steps(
     mapping: Mapping[str, Any],
-    labels: Labels,
+    labels: Mapping[str, Sequence[str]],
     device_name: str,
     processes: int,
     here: int,
@@ -233,11 +226,11 @@ def _steps(
     recipe = recipe_from_mapping(mapping, host=host, source="the recipe")
     memory = _limit_memory(device, recipe.data.workers, here)
     yield memory
-    run = _made_up_run(recipe, labels, device, host)
-    copied = 0
+    run, copied = _made_up_run(recipe, labels, device, host), 0
     if processes > 1 and recipe.train.sharding == "none":  # DDP has a copy of the gradients on their way
         copied = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     held, one, seconds_a_clip = torch.ones(copied, device=device), _made_up_batch(run, labels, 1), 0.0
+    quiet = Console(quiet=True)
     for clips in sizes:
         if seconds_a_clip * clips > LONGEST_SECONDS:
             yield {"ended": f"a pass of {clips} clips would take more than {LONGEST_SECONDS:g} s"}
@@ -246,8 +239,7 @@ def _steps(
         # torch.compile would take minutes for each size, and no more memory
         update = {"accumulate": passes, "batch_size": passes * clips, "rankme_every": 1, "compile": False}
         train = recipe.train.model_copy(update=update)
-        of_size = replace(run, recipe=run.recipe.model_copy(update={"train": train}))
-        trainer = Trainer(of_size, console=Console(quiet=True))
+        trainer = Trainer(replace(run, recipe=run.recipe.model_copy(update={"train": train})), console=quiet)
         trainer.train_step(iter([one] * passes))  # after it, the optimizer has its state
         many = _made_up_batch(run, labels, clips)
         started = time.perf_counter()
@@ -276,30 +268,25 @@ def _limit_memory(device: torch.device, workers: int | None, here: int) -> dict[
     memory = host_memory()
     loading = _WORKER_BYTES * (default_workers(processes=here) if workers is None else workers)
     more = max(int(memory.available * (1 - KEPT_FREE)) // here - loading, 0)
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        taken = kilobyte_fields(Path("/proc/self/status")).get("VmData", 0)
-        limit = taken + more + _UNUSED_BYTES
+    limit = kilobyte_fields(Path("/proc/self/status")).get("VmData", 0) + more + _UNUSED_BYTES
+    with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     return {"total": memory.total, "usable": _peak(device) + more}
 
 
 def _peak(device: torch.device) -> int:
-    """The most memory that this process has had on a device, bytes; 0 where the system does not tell."""
+    """The most memory that this process has had on a device, bytes."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_reserved(device)
-    with contextlib.suppress(ImportError):
-        import resource
-
-        # What Linux gives as ru_maxrss may be that of the process before this one.
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return kilobyte_fields(Path("/proc/self/status")).get("VmHWM", most)
-    return 0
+    # What Linux gives as ru_maxrss may be that of the process before this one; macOS has nothing else, in bytes.
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobyte_fields(Path("/proc/self/status")).get("VmHWM", most)
 
 
-def _made_up_run(recipe: Recipe, labels: Labels, device: torch.device, host: PluginHost) -> PreparedRun:
+def _made_up_run(
+    recipe: Recipe, labels: Mapping[str, Sequence[str]], device: torch.device, host: PluginHost
+) -> PreparedRun:
     """A run whose clips are not there."""
     data = recipe.data.model_copy(update={"epoch_size": None, "sampling": "uniform", "shards_at_once": None})
     recipe = recipe.model_copy(update={"data": data})
@@ -311,7 +298,7 @@ def _made_up_run(recipe: Recipe, labels: Labels, device: torch.device, host: Plu
     return PreparedRun(recipe, Path("made-up"), processes, clips, crops, model, host)
 
 
-def _made_up_batch(run: PreparedRun, labels: Labels, clips: int) -> Batch:
+def _made_up_batch(run: PreparedRun, labels: Mapping[str, Sequence[str]], clips: int) -> Batch:
     """Quiet noise (or black images) in the shapes of the recipe, with every class in turn."""
     recipe, image, numbers = run.recipe, run.recipe.image, torch.arange(clips)
     if image is None:

@@ -150,7 +150,7 @@ def test_what_is_no_fine_tuned_network_is_told(
     short = {key: value for key, value in whole["classifier"].items() if key != "unit_seconds"}
     with with_config({**whole, "classifier": short}) as caught:
         m2dx.load_classifier(folder)
-    assert "it lacks unit_seconds" in str(caught.value)
+    assert "classifier.unit_seconds: Field required" in str(caught.value)
     more = {**whole["classifier"], "label_names": [*whole["classifier"]["label_names"], "more"]}
     with with_config({**whole, "classifier": more}) as caught:
         m2dx.load_classifier(folder)

@@ -42,7 +42,7 @@ def text_of(error: BaseException, advice: list[str] | None = None) -> str:
 def test_a_gpu_says_what_was_asked_and_what_it_has() -> None:
     text = text_of(torch.OutOfMemoryError(CUDA))
     assert (
-        "during training: 2.50 GB more was asked for, and the GPU has 23.65 GiB, 1.21 GiB of it free" in text
+        "during training: 2.50 GiB more was asked for, and the GPU has 23.65 GiB, 1.21 GiB of it free" in text
     )
     assert text.endswith("What helps:\n- this")
 
@@ -181,7 +181,6 @@ def test_a_real_shortage_on_the_cpu_is_told_without_a_trace(tiny_recipe: Any, tm
         "- train.accumulate=2: 10 clips at a time instead of 20, the effective batch of 20 stays"
         in done.stderr
     )
-    assert "this process is limited to" in done.stderr
 
 
 def test_an_evaluator_that_runs_out_of_memory_is_named() -> None:
