@@ -87,7 +87,7 @@ def plan(
     clips: Annotated[int, typer.Option(min=1, help="Recordings for pre-training.")],
     gpu_memory: Annotated[float, typer.Option(min=0, help="Memory of each GPU, GB; 0: no GPU.")],
     clip_seconds: Annotated[
-        float | None, typer.Option(help="Length of the clips, s, if they are short.")
+        float | None, typer.Option(min=0, help="Length of the clips, s, if they are short.")
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="GPUs.")] = 1,
     weights: Annotated[

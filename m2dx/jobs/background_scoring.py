@@ -81,9 +81,8 @@ class BackgroundScoring:
         for other in links:
             if other > step or other in scored:
                 self._drop(other)
-        kept = {
-            other for other in checkpoints.encoder_steps() if other % self.every == 0 and other < total_steps
-        }
+        due = (other for other in checkpoints.encoder_steps() if other % self.every == 0)
+        kept = {other for other in due if other < total_steps}
         for other in sorted({*links, *kept} - scored):
             if other <= step:
                 self._take(other, checkpoints.encoder(other))
@@ -115,9 +114,8 @@ class BackgroundScoring:
         """Waits until all are scored, or a signal asks to stop, which it returns."""
         self.poll()
         if self.waiting:
-            self.console.print(
-                f"being scored: {steps_text(self.waiting)} (Ctrl-C leaves the rest for --resume)"
-            )
+            steps = steps_text(self.waiting)
+            self.console.print(f"being scored: {steps} (Ctrl-C leaves the rest for --resume)")
         with StopRequests() as requests:
             while self.waiting and requests.received is None:
                 time.sleep(_POLL_SECONDS)
@@ -135,12 +133,8 @@ class BackgroundScoring:
     def _start(self, step: int) -> None:
         try:
             with open(self._log(step), "wb") as log:
-                self._process = start_child(
-                    self._command(step, self._link(step)),
-                    output=log,
-                    threads=self.threads,
-                    gpus="" if self.device == "cpu" else None,
-                )
+                command, gpus = self._command(step, self._link(step)), "" if self.device == "cpu" else None
+                self._process = start_child(command, output=log, threads=self.threads, gpus=gpus)
         except OSError as error:
             self.waiting.popleft()
             self._drop(step)
@@ -156,7 +150,9 @@ class BackgroundScoring:
         if code == 0 and found:
             scores = [f"{of.task} {of.protocol} {100 * of.mean:.1f}" for of in (line.score for line in found)]
             self.console.print(f"scores of step {step}: {', '.join(scores)}", soft_wrap=True)
-            self._drop_log_without_text(step)
+            with contextlib.suppress(OSError):
+                if self._log(step).stat().st_size == 0:
+                    self._log(step).unlink()
             return
         how = "without scores" if code == 0 else f"with exit code {code}"
         if code < 0:
@@ -166,21 +162,12 @@ class BackgroundScoring:
 
     def _fail(self, step: int, reason: str) -> None:
         self.failed += 1
-        logger.warning(
-            "step %d has no scores: %s. Training goes on (%d evaluations have failed)",
-            step,
-            reason,
-            self.failed,
-        )
+        text = "step %d has no scores: %s. Training goes on (%d evaluations have failed)"
+        logger.warning(text, step, reason, self.failed)
 
     def _drop(self, step: int) -> None:
         with contextlib.suppress(OSError):
             self._link(step).unlink()
-
-    def _drop_log_without_text(self, step: int) -> None:
-        with contextlib.suppress(OSError):
-            if self._log(step).stat().st_size == 0:
-                self._log(step).unlink()
 
     def _link(self, step: int) -> Path:
         return CheckpointFolder(self.folder).encoder(step)
@@ -190,9 +177,8 @@ class BackgroundScoring:
 
     def _own_command(self, step: int, encoder: Path) -> list[str]:
         options = ["--parent", str(os.getpid()), "--device", self.device, "--threads", str(self.threads)]
-        return module_command(
-            "m2dx.jobs.evaluation_process", str(step), str(encoder), str(self.run), *options
-        )
+        paths = (str(encoder), str(self.run))
+        return module_command("m2dx.jobs.evaluation_process", str(step), *paths, *options)
 
 
 def discard_waiting(run: Path) -> None:
@@ -224,9 +210,7 @@ def steps_text(steps: Iterable[int]) -> str:
 
 def _last_line(log: Path) -> str:
     """The last line of a log behind a colon, which tells most about an error; empty where there is none."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        return ""
-    told = [line.strip() for line in lines if line.strip()]
-    return f": {told[-1]}" if told else ""
+    with contextlib.suppress(OSError):
+        last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+        return f": {last}" if last else ""
+    return ""

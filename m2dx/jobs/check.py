@@ -22,6 +22,7 @@ from m2dx.training.prepare import PreparedRun, data_info, prepare
 
 MOST_CLIPS = 8  # of the trial step
 MOST_STATS_CLIPS = 200  # statistics of a check need not be exact
+LATER = "auto: as many as fit, found when the training starts"
 
 
 def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
@@ -71,6 +72,7 @@ def _shapes_table(run: PreparedRun, *, found_later: bool) -> Table:
     batches = run.batches()
     freq, time = shapes.grid.shape
     table = _table("shapes", "what", "value")
+    steps = max(round(recipe.train.epochs * batches.steps_per_epoch), 1)
     size = "{} x {}".format(*shapes.grid.input_size)
     grid = f"{freq} x {time} = {shapes.grid.num_patches}"
     visible = {"visible, masked patches": f"{shapes.num_visible}, {shapes.num_masked}"}
@@ -91,11 +93,8 @@ def _shapes_table(run: PreparedRun, *, found_later: bool) -> Table:
     rows = {
         "clips": f"{len(run.clips)}",
         **(of_audio if recipe.image is None else of_images),
-        "steps": f"{max(round(recipe.train.epochs * batches.steps_per_epoch), 1)} "
-        f"({batches.steps_per_epoch} per epoch)",
-        "clips per backward pass": "auto: as many as fit, found when the training starts"
-        if found_later
-        else f"{batches.micro_batch_size}",
+        "steps": f"{steps} ({batches.steps_per_epoch} per epoch)",
+        "clips per backward pass": LATER if found_later else f"{batches.micro_batch_size}",
         "peak learning rate": f"{recipe.train.base_lr * recipe.train.batch_size / 256:.3g}",
     }
     for name, value in rows.items():
@@ -129,13 +128,10 @@ def _losses_table(run: PreparedRun, batch: Batch) -> Table:
     model = run.model.to(device).train()
     with autocast(run.recipe.train.precision, device):
         losses = model(batch.to(device))
-    weights = {
-        run.model.method: run.model.weight,
-        **{name: task.weight for name, task in run.model.tasks.items()},
-    }
-    table = _table(
-        f"losses of one step on {len(batch.inputs)} clips, before training", "loss", "value", "weight"
-    )
+    of_tasks = {name: task.weight for name, task in run.model.tasks.items()}
+    weights = {run.model.method: run.model.weight, **of_tasks}
+    title = f"losses of one step on {len(batch.inputs)} clips, before training"
+    table = _table(title, "loss", "value", "weight")
     for name, value in losses.parts.items():
         table.add_row(name, f"{float(value):.4f}", f"{weights[name]:g}")
     table.add_row("total", f"{float(losses.total):.4f}", "")

@@ -39,9 +39,8 @@ def results_table(
     if not found.records:
         text = "\n".join([f"there are no records in {', '.join(map(str, given))}", *warnings])
         raise M2dxError(f"{text}\n`m2dx train` and `m2dx evaluate` append to that file of the folder of runs")
-    if published is None:
-        return record_table(found.records, every=every), warnings
-    return published.beside(found.records, every=every), warnings
+    table = record_table if published is None else published.beside
+    return table(found.records, every=every), warnings
 
 
 def _published(key: str) -> PublishedTable:

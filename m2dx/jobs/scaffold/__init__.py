@@ -43,24 +43,21 @@ class PluginNames:
     name: str
 
     def __post_init__(self) -> None:
-        must = (
-            "the name of a plugin must be small letters, digits and single hyphens, and start with a letter"
-        )
+        must = "the name of a plugin must"
         if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name, re.ASCII):
             likely = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).removeprefix("m2dx-")
             likely = likely.lstrip("-0123456789").rstrip("-")
             hint = f"; {likely!r} would do" if likely else ""
-            raise RecipeError(f"{must}, but is {self.name!r}{hint}")
+            characters = "small letters, digits and single hyphens, and start with a letter"
+            raise RecipeError(f"{must} be {characters}, but is {self.name!r}{hint}")
         if self.name.startswith("m2dx-"):
             raise RecipeError(
                 f"the package is called m2dx- and the name, so leave the first m2dx- out: {self.name[5:]}"
             )
         if keyword.iskeyword(self.name):
-            raise RecipeError(f"the name of a plugin must not be a keyword of Python, but is {self.name!r}")
+            raise RecipeError(f"{must} not be a keyword of Python, but is {self.name!r}")
         if len(self.name) > MOST_CHARACTERS:
-            raise RecipeError(
-                f"the name of a plugin must have at most {MOST_CHARACTERS} characters, but has {len(self.name)}"
-            )
+            raise RecipeError(f"{must} have at most {MOST_CHARACTERS} characters, but has {len(self.name)}")
 
     @property
     def distribution(self) -> str:
@@ -121,12 +118,11 @@ def render(names: PluginNames) -> dict[str, str]:
     )
     values = {part: getattr(names, part) for part in ("name", "distribution", "module", "component")}
     folder = files("m2dx.jobs.scaffold") / "template"
-    return {
-        file.format(module=names.module): environment.from_string(
-            (folder / template).read_text(encoding="utf-8")
-        ).render(values)
-        for template, file in TEMPLATES.items()
-    }
+    rendered = {}
+    for template, file in TEMPLATES.items():
+        text = (folder / template).read_text(encoding="utf-8")
+        rendered[file.format(module=names.module)] = environment.from_string(text).render(values)
+    return rendered
 
 
 def check_not_installed(name: str, host: PluginHost) -> None:
