@@ -119,14 +119,14 @@ def curve_names(runs: Sequence[RunFolder]) -> list[str]:
     A method's own loss is left out where it is the total in every run that has it.
     """
     lines = [line for run in runs for line in run.metrics]
-    names = [name for name in loss_names(lines) if not _is_total(name, lines)]
+    names = [
+        name
+        for name in loss_names(lines)
+        if name.removeprefix("loss_") not in METHODS
+        or any(line[name] != line.get("loss") for line in lines if name in line)
+    ]
     names += [name for name in _RAW if any(name in line for line in lines)]
     return [*names, *([SCORES] if any(run.step_scores for run in runs) else [])]
-
-
-def _is_total(name: str, lines: Metrics) -> bool:
-    of_method = name.removeprefix("loss_") in METHODS
-    return of_method and all(line[name] == line.get("loss") for line in lines if name in line)
 
 
 def loss_names(metrics: Metrics) -> list[str]:

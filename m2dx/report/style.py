@@ -56,7 +56,10 @@ def panel_figure(
             picture.draw(axes)
             set_title(axes, picture.title, longest=longest, weight=weight)
             if axes.images:
-                label_axes(axes, left=column == 0, bottom=row == len(rows) - 1)
+                left, bottom = column == 0, row == len(rows) - 1
+                axes.tick_params(labelleft=left, labelbottom=bottom, left=left, bottom=bottom)
+                axes.set_ylabel("mel band" if left else "", fontsize=LABEL_SIZE, color=INK)
+                axes.set_xlabel("seconds" if bottom else "", fontsize=LABEL_SIZE, color=INK)
     return figure
 
 
@@ -135,13 +138,6 @@ def cover_patches(axes: Axes, chosen: NDArray[np.bool_]) -> None:
     axes.hlines(np.linspace(0.0, mels, chosen.shape[0] + 1), 0.0, seconds, **looks)
     axes.vlines(np.linspace(0.0, seconds, chosen.shape[1] + 1), 0.0, mels, **looks)
     axes.set(xlim=(0.0, seconds), ylim=(0.0, mels))
-
-
-def label_axes(axes: Axes, *, left: bool, bottom: bool) -> None:
-    """Names the axes of a spectrogram, and hides the numbers of one without a name."""
-    axes.tick_params(labelleft=left, labelbottom=bottom, left=left, bottom=bottom)
-    axes.set_ylabel("mel band" if left else "", fontsize=LABEL_SIZE, color=INK)
-    axes.set_xlabel("seconds" if bottom else "", fontsize=LABEL_SIZE, color=INK)
 
 
 def set_title(
