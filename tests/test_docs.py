@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import m2dx_finetune
 import pytest
 import typer
 
@@ -158,10 +159,10 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def host() -> PluginHost:
-    """The core, and the example plugin that plugins.md builds."""
+    """The core, the evaluator of m2dx-finetune, and the example plugin that plugins.md builds."""
     plugin = module_at(ROOT / "examples" / "m2dx-spectral" / "m2dx_spectral.py")
-    host = PluginHost({"m2dx": core, "spectral": plugin})
-    assert [record.error for record in host.records] == [None, None]
+    host = PluginHost({"m2dx": core, "finetune": m2dx_finetune, "spectral": plugin})
+    assert [record.error for record in host.records] == [None, None, None]
     return host
 
 

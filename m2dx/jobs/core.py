@@ -5,7 +5,6 @@ from m2dx.data.csv_list import CsvDataset
 from m2dx.data.datasets import FolderDataset, ImageFolder
 from m2dx.data.noise import ColouredNoise, FileListNoise
 from m2dx.data.packs import PackedDataset
-from m2dx.evaluation.finetuning import Finetune
 from m2dx.evaluation.knn import Knn
 from m2dx.evaluation.linear import Linear
 from m2dx.model.losses import BCE, MSE, CrossEntropy, NormMSE
@@ -67,4 +66,4 @@ def datasets() -> list[type]:
 
 @hookimpl
 def evaluators() -> list[type]:
-    return [Knn, Linear, Finetune]
+    return [Knn, Linear]

@@ -7,10 +7,9 @@ import m2dx_tasks
 import pytest
 from m2dx_tasks.papers.published import paper_protocols, paper_tasks
 
-from m2dx.contract.host import PluginHost
 from m2dx.recipe.loading import load_recipe
 
-FOLDER = Path(__file__).parents[2] / "recipes" / "finetune"
+FOLDER = Path(__file__).parents[3] / "recipes" / "finetune"
 TABLE = {
     "as2m": (2.0, 64, "lars", 0.5, False, 30, 192, 70, 15, 0.5, True, False),
     "as20k": (0.5, 64, "sgd", 0.3, True, 30, 192, 200, 5, 0.5, True, False),
@@ -26,8 +25,8 @@ ROWS = (
 
 
 @pytest.fixture(scope="module")
-def host():
-    host = PluginHost.discover()
+def host(host):
+    """With the data sets of the parts, installed or not."""
     installed = {record.name for record in host.records}
     for name, plugin in (("audioset", m2dx_audioset), ("tasks", m2dx_tasks)):
         if name not in installed:

@@ -28,10 +28,10 @@ from m2dx.data.pcm import float_samples
 from m2dx.encoder.audio import AudioEncoder, Head
 from m2dx.encoder.checkpoint import read_checked, write_atomically
 from m2dx.encoder.finetuned import FinetunedNetwork, NetworkFolder
-from m2dx.evaluation.augmentation import StepRandom, mask_stripes, mixup, random_resize_crop
 from m2dx.evaluation.features import device_of, digest_of, read_ahead, targets_of
 from m2dx.evaluation.metrics import score_of, summarise
 from m2dx.model.precision import autocast
+from m2dx_finetune.augmentation import StepRandom, mask_stripes, mixup, random_resize_crop
 
 logger = logging.getLogger(__name__)
 

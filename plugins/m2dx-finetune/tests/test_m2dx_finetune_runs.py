@@ -1,23 +1,28 @@
 """Fine-tuning as an evaluator: on tones, with several labels, weighted, stopped and gone on."""
 
 import copy
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from m2dx_finetune.augmentation import StepRandom
+from m2dx_finetune.evaluator import AudioExamples, Finetune, Run
 
 from m2dx.contract.errors import AudioError, CheckpointError, RecipeError, TrainingError
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import random_encoder
-from m2dx.evaluation.augmentation import StepRandom
 from m2dx.evaluation.features import MeanLogMel
-from m2dx.evaluation.finetuning import AudioExamples, Finetune, Run
 from m2dx.evaluation.tasks import ClipTask
+from m2dx.jobs import core
+from m2dx.recipe.model import field_lines
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.testing import check_evaluator
 from m2dx.testing.evaluators import tone_task
 
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 EVERYTHING = {
     "lr": 0.1,
     "optimizer": "sgd",
@@ -49,8 +54,15 @@ def task_of(list_dataset):
     return make
 
 
-def test_it_is_an_evaluator_of_the_core():
-    assert "finetune" in PluginHost.discover().names("evaluator")
+def test_it_is_an_evaluator_of_the_plugin(host):
+    assert "finetune" in host.names("evaluator")
+    assert "finetune" not in PluginHost({"m2dx": core}).names("evaluator")
+
+
+def test_the_readme_has_each_option_with_its_default(host):
+    fields = [line for line in field_lines(host) if line.path.startswith("evaluators.finetune.")]
+    rows = re.findall(r"^\| `(\w+)` \| .* \| `(.*)` \| \S.* \|$", README, re.MULTILINE)
+    assert rows == [(line.path.rpartition(".")[2], line.default) for line in fields]
 
 
 @pytest.mark.parametrize("options", [{}, {**EVERYTHING, "accumulate": 2, "precision": "bf16"}])

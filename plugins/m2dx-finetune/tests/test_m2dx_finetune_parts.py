@@ -5,11 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
-
-from m2dx.encoder.audio import Head, random_encoder
-from m2dx.encoder.finetuned import FinetunedNetwork, structured_patchout
-from m2dx.evaluation.augmentation import (
+from m2dx_finetune.augmentation import (
     StepRandom,
     mask_stripes,
     mix,
@@ -17,12 +13,16 @@ from m2dx.evaluation.augmentation import (
     random_resize_crop,
     resize,
 )
-from m2dx.evaluation.finetuning import (
+from m2dx_finetune.evaluator import (
     WEIGHT_DECAY,
     classification_loss,
     learning_rate,
     make_optimizer,
 )
+from torch.nn import functional as F
+
+from m2dx.encoder.audio import Head, random_encoder
+from m2dx.encoder.finetuned import FinetunedNetwork, structured_patchout
 from m2dx.recipe.schema import AudioSection, ModelSection
 
 

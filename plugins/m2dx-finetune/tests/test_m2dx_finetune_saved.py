@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from m2dx_finetune.evaluator import Finetune, Run
 from typer.testing import CliRunner
 
 import m2dx
@@ -15,7 +16,6 @@ from m2dx.cli import app
 from m2dx.contract.errors import CheckpointError
 from m2dx.encoder.audio import AudioEncoder, random_encoder
 from m2dx.evaluation.features import MeanLogMel
-from m2dx.evaluation.finetuning import Finetune, Run
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.testing.evaluators import tone_task
 
@@ -127,9 +127,7 @@ def test_a_run_that_ended_without_its_network_is_trained_once_more(
     assert third.values == first.values and third.details["saved"] == second.details["saved"]
 
 
-def test_what_is_no_fine_tuned_network_is_told(
-    encoder: Any, tones: Any, tmp_path: Path, tiny_recipe: Any, monkeypatch: Any
-) -> None:
+def test_what_is_no_fine_tuned_network_is_told(encoder: Any, tones: Any, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere must be a folder with a fine-tuned network"):
         m2dx.load_classifier(tmp_path / "nowhere")
     (score,) = Finetune(**SHORT, save_dir=tmp_path).evaluate(encoder, tones, seeds=(0,))
