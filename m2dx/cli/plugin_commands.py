@@ -71,12 +71,6 @@ def plugin_commands() -> Iterator[PluginCommand]:
         yield PluginCommand(name, tuple(found[name]))
 
 
-def core_commands(context: typer.Context) -> Collection[str]:
-    """Names of the core's own commands."""
-    group = context.find_root().command
-    return group.commands if isinstance(group, CommandGroup) else ()
-
-
 class CommandGroup(TyperGroup):
     """The core's commands, then those of plugins; a name that the core has is the core's.
 

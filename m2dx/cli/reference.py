@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from m2dx.cli.plugin_commands import core_commands, plugin_commands
+from m2dx.cli.plugin_commands import CommandGroup, plugin_commands
 from m2dx.cli.shared import plugin_host, terminal
 from m2dx.cli.table_output import text_table
 
@@ -28,9 +28,11 @@ def plugins(context: typer.Context) -> None:
             lines.append(Text(f"failed: {record.error}", style="red"))
         package = f"{record.distribution or '-'} {record.version or ''}".strip()
         rows.append((record.name, package, Text("\n").join(lines)))
+    group = context.find_root().command
+    core = group.commands if isinstance(group, CommandGroup) else ()
     for added in plugin_commands():
         lines = [Text(f"command: {added.name}")]
-        problem = added.problem(core=core_commands(context))
+        problem = added.problem(core=core)
         if problem is not None:
             lines.append(Text(f"failed: {problem}", style="red"))
         rows.append(("", "\n".join(added.packages), Text("\n").join(lines)))

@@ -70,10 +70,7 @@ def _run(subject: Subject, model: MaskedModel, grid: PatchGrid, *, tokens: bool 
     )
     assert isinstance(output, MaskedModelOutput)
     subject.must(torch.equal(before, logmel), "forward must not change its input")
-    wanted: dict[str, tuple[int, ...]] = {
-        "loss": (),
-        "latent": (CLIPS, 1 + mask.num_visible, SIZE.embed_dim),
-    }
+    wanted: dict[str, tuple[int, ...]] = {"loss": (), "latent": (CLIPS, 1 + mask.num_visible, SIZE.embed_dim)}
     if tokens:
         wanted["tokens"] = (CLIPS, grid.num_patches, SIZE.embed_dim)
     if model.reconstructs:
