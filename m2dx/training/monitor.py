@@ -11,14 +11,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -59,6 +52,10 @@ class StepRecord:
     grad_norm: Tensor
     clip_ids: tuple[Tensor, ...]  # of each accumulation step
     stop_vote: Tensor  # the share of processes that a signal had asked to stop
+
+    def values(self) -> Tensor:
+        """The losses and the gradient norm, float32."""
+        return torch.stack([value.float() for value in (*self.losses.values(), self.grad_norm)])
 
 
 @dataclass
@@ -139,7 +136,7 @@ class LossWatch:
         self._checked = len(self._records)
         if not records:
             return None
-        values = torch.stack([_values(record) for record in records])  # (steps, losses and norm)
+        values = torch.stack([record.values() for record in records])  # (steps, losses and norm)
         if not self._check_grad_norm:
             values = values[:, :-1]
         finite = values.isfinite().all(dim=1).tolist()
@@ -147,16 +144,12 @@ class LossWatch:
 
     def drain_means(self) -> dict[str, float]:
         """Mean losses and gradient norm over the steps since the last call; `rankme` where it was measured."""
-        means = torch.stack([_values(record) for record in self._records]).mean(dim=0).tolist()
+        means = torch.stack([record.values() for record in self._records]).mean(dim=0).tolist()
         values = dict(zip([*self._records[0].losses, "grad_norm"], means, strict=True))
         if self.rankme is not None:
             values["rankme"] = self.rankme
         self._records, self._checked, self.rankme = [], 0, None
         return values
-
-
-def _values(record: StepRecord) -> Tensor:
-    return torch.stack([*(value.float() for value in record.losses.values()), record.grad_norm.float()])
 
 
 def not_finite(record: StepRecord, clip_paths: list[str], train: TrainSection) -> TrainingError:
@@ -165,12 +158,12 @@ def not_finite(record: StepRecord, clip_paths: list[str], train: TrainSection) -
     listing = "\n".join(f"  {path}" for path in clip_paths)
     clip = "a train.clip_norm" if train.clip_norm is None else f"a train.clip_norm below {train.clip_norm:g}"
     precision = {"fp16": "train.precision bf16 or fp32", "bf16": "train.precision fp32"}.get(train.precision)
-    ideas = ["a lower train.base_lr", "longer train.warmup_epochs", clip, *([precision] if precision else [])]
+    ideas = ["a lower train.base_lr", "longer train.warmup_epochs", clip, precision]
     return TrainingError(
         f"the loss or its gradient must be finite, but at step {record.step} they are "
         f"{', '.join(f'{name} {value:.4g}' for name, value in values.items())}.\n"
         f"Clips of that step:\n{listing}\n"
-        f"What to try: {', '.join(ideas)}; look at those clips and at the tasks' losses. "
+        f"What to try: {', '.join(filter(None, ideas))}; look at those clips and at the tasks' losses. "
         "The last checkpoint, if there is one, is from before this step."
     )
 
@@ -181,10 +174,8 @@ class ProgressLine:
     def __init__(self, console: Console, total_steps: int, done: int, *, enabled: bool) -> None:
         self.console, self.enabled, self._total, self._first = console, enabled, total_steps, done
         self._started, self._shown = time.monotonic(), -float("inf")
-        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn())
-        left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"))
-        live = enabled and console.is_terminal
-        self._bar = Progress(*columns, *left, console=console) if live else None
+        columns = (TextColumn("step"), MofNCompleteColumn(), *Progress.get_default_columns())
+        self._bar = Progress(*columns, console=console) if enabled and console.is_terminal else None
         if self._bar is not None:
             self._task = self._bar.add_task("", total=total_steps, completed=done)
             self._bar.start()
@@ -217,11 +208,11 @@ def describe(metrics: dict[str, float]) -> str:
     return "  ".join(parts)
 
 
+@dataclass
 class CollapseAlarm:
     """Warns when the features' effective rank falls to almost one direction; counts the warnings, from `count` on."""
 
-    def __init__(self, count: int = 0) -> None:
-        self.count = count
+    count: int = 0
 
     def check(self, step: int, rank: float) -> None:
         """Takes one RankMe measurement."""

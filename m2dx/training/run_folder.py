@@ -60,8 +60,11 @@ def open_run_folder(recipe: Recipe, *, resume: Resume, overwrite: bool) -> Check
             raise RecipeError(f"{folder} has no checkpoint to resume from; train without --resume")
         if found is not None:
             began = found.state["recipe"]
-            now = recipe_to_mapping(as_started(recipe, began))
-            changed = sorted(differences(_with_new_fields(began, recipe), now))
+            now, before = recipe_to_mapping(as_started(recipe, began)), began
+            # With the defaults of fields that its m2dx did not have.
+            with contextlib.suppress(ValidationError):
+                before = recipe_to_mapping(type(recipe).model_validate(began))
+            changed = sorted(differences(before, now))
             if changed:
                 logger.warning("the recipe has changed since this run began: %s", ", ".join(changed))
             return found
@@ -165,14 +168,6 @@ def as_started(recipe: Recipe, began: Mapping[str, Any], *, accumulation: bool =
             values = {key: tuple(before[key]) if name == "image" else before[key] for key in keys}
             update[name] = section.model_copy(update=values)
     return recipe.model_copy(update=update)
-
-
-def _with_new_fields(began: Mapping[str, Any], recipe: Recipe) -> Mapping[str, Any]:
-    """The recipe of a checkpoint with the defaults of fields that its m2dx did not have, where it is still valid."""
-    try:
-        return recipe_to_mapping(type(recipe).model_validate(began))
-    except ValidationError:
-        return began
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:

@@ -25,6 +25,7 @@ from m2dx.encoder.weights import CHECKPOINT_FORMAT, encoder_writer
 from m2dx.model.multitask import StepLosses
 from m2dx.model.precision import autocast, check_precision
 from m2dx.recipe.loading import recipe_to_mapping
+from m2dx.training.distributed import share_model
 from m2dx.training.memory import is_shortage
 from m2dx.training.monitor import (
     RANKME_ROWS,
@@ -40,7 +41,6 @@ from m2dx.training.monitor import (
     spaced_rows,
 )
 from m2dx.training.optim import Schedule, clip_gradients, fused_adamw, load_moments
-from m2dx.training.parallel import share_model
 from m2dx.training.prepare import PreparedRun
 from m2dx.training.signals import StopRequests, StopVotes
 

@@ -16,8 +16,7 @@ from rich.console import Console
 from m2dx.contract.host import PluginHost
 from m2dx.jobs.train import make_trainer
 from m2dx.recipe.loading import load_recipe
-from m2dx.training.distributed import Processes, join_processes
-from m2dx.training.parallel import DataParallel, FullyShardedDataParallel
+from m2dx.training.distributed import DataParallel, FullyShardedDataParallel, Processes, join_processes
 from m2dx.training.run_folder import start_run_folder
 from m2dx.training.trainer import Trainer
 

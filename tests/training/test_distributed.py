@@ -11,8 +11,13 @@ import torch
 import torch.distributed as dist
 
 from m2dx.contract.errors import RecipeError, TrainingError
-from m2dx.training.distributed import Processes, _store_of_this_start, join_processes, pick_device
-from m2dx.training.parallel import DataParallel
+from m2dx.training.distributed import (
+    DataParallel,
+    Processes,
+    _store_of_this_start,
+    join_processes,
+    pick_device,
+)
 
 
 def test_resuming_with_fewer_processes(

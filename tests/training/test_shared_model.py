@@ -26,8 +26,7 @@ from m2dx.encoder.weights import export_encoder
 from m2dx.jobs.train import make_trainer as make_trainer_of
 from m2dx.recipe.loading import load_recipe, recipe_to_yaml
 from m2dx.recipe.schema import Recipe
-from m2dx.training.distributed import Processes
-from m2dx.training.parallel import Parallel, share_model
+from m2dx.training.distributed import Parallel, Processes, share_model
 from m2dx.training.run_folder import start_run_folder
 from m2dx.training.trainer import Trainer
 
