@@ -209,7 +209,7 @@ def test_memory_that_runs_out_while_a_checkpoint_is_loaded_is_not_its_fault(
 
     monkeypatch.setattr("m2dx.training.trainer.load_moments", short)
     with pytest.raises(
-        MemoryShortageError, match=r"memory ran out during the start of training: 2\.50 GB more"
+        MemoryShortageError, match=r"memory ran out during the start of training: 2\.50 GiB more"
     ):
         make_trainer(recipe, resume=True)
 
