@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from m2dx.contract.atomic import replace_file
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Features
 from m2dx.contract.errors import TrainingError
+from m2dx.contract.options import Section
 from m2dx.contract.version import package_version
 from m2dx.data.logmel import LogMel
 from m2dx.data.packs import audio_state
@@ -169,11 +170,11 @@ def digest_of(encoder: ClipEncoder, task: EvaluationTask, *others: object) -> st
     if not isinstance(encoder, nn.Module):
         return digest.hexdigest()
     for name, module in encoder.named_modules():
-        settings = {  # plain values and dataclasses of them; not torch's own bookkeeping
+        settings = {  # plain values, dataclasses and sections of them; not torch's own bookkeeping
             key: repr(value)
             for key, value in vars(module).items()
             if not key.startswith("_")
-            and (is_dataclass(value) or isinstance(value, int | float | str | tuple | None))
+            and (is_dataclass(value) or isinstance(value, int | float | str | tuple | Section | None))
         }
         digest.update(json.dumps([name, type(module).__qualname__, settings], sort_keys=True).encode())
     for name, tensor in chain(encoder.named_parameters(), encoder.named_buffers()):
