@@ -13,7 +13,6 @@ from m2dx.cli.shared import (
     Overrides,
     RecipeFile,
     load_with_plugins,
-    plugin_host,
     terminal,
 )
 from m2dx.cli.table_output import FormOption, OutputOption, check_table_options, print_table
@@ -48,19 +47,6 @@ def evaluate(encoder: EncoderPath, recipe: RecipeFile, overrides: Overrides = No
 
 
 commands.command("eval", help="The same as evaluate.")(evaluate)
-
-
-@commands.command()
-def tasks(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of them, in detail.")] = None,
-) -> None:
-    """List the published tasks with what of them is on this machine, or say how to lay one of them out."""
-    from m2dx.evaluation.listing import task_page, task_table
-
-    if name is None:
-        terminal().print(task_table(plugin_host()))
-    else:
-        terminal().print(task_page(plugin_host(), name), highlight=False, soft_wrap=True)
 
 
 @commands.command()

@@ -7,6 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from m2dx_plan.plan import (
+    Proposal,
+    Request,
+    proposal_lines,
+    propose,
+    recipe_text,
+    write_recipe,
+)
 from rich.console import Console
 from torch import Tensor
 from typer.testing import CliRunner
@@ -16,14 +24,6 @@ from m2dx import cli
 from m2dx.contract.errors import CheckpointError, RecipeError
 from m2dx.jobs import core
 from m2dx.jobs.check import check_recipe
-from m2dx.jobs.plan import (
-    Proposal,
-    Request,
-    proposal_lines,
-    propose,
-    recipe_text,
-    write_recipe,
-)
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 from m2dx.training.distributed import Processes
@@ -254,7 +254,7 @@ def test_wrong_numbers_on_the_command_line_are_wrong_use(arguments: list[str]) -
 
 def test_planning_does_not_import_torch() -> None:
     program = (
-        "import sys; from m2dx.jobs.plan import Request, proposal_lines, propose, recipe_text\n"
+        "import sys; from m2dx_plan.plan import Request, proposal_lines, propose, recipe_text\n"
         "plan = propose(Request(539, 24)); proposal_lines(plan); recipe_text(plan)\n"
         "assert not {'torch', 'pydantic'} & sys.modules.keys()"
     )

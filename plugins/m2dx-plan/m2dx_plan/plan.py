@@ -215,7 +215,7 @@ def recipe_text(proposal: Proposal) -> str:
     """The proposal as a commented recipe; paths that only the user knows are environment variables."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    own = PackageLoader("m2dx.jobs")
+    own = PackageLoader("m2dx_plan")
     templates = Environment(
         loader=own, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )

@@ -5,14 +5,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from m2dx_tasks.listing import on_this_machine, published_tasks, recipe_part, task_page, task_table
 from rich.console import Console
 from typer.testing import CliRunner
 
 import m2dx
 from m2dx import cli
-from m2dx.cli import encoders
+from m2dx.cli import shared
 from m2dx.contract.errors import RecipeError
-from m2dx.evaluation.listing import on_this_machine, published_tasks, recipe_part, task_page, task_table
 from m2dx.jobs import core
 from m2dx.recipe.loading import load_recipe
 
@@ -165,7 +165,7 @@ def test_what_is_no_task_is_refused(host):
 
 
 def test_the_command_prints_table_and_page(host, monkeypatch):
-    monkeypatch.setattr(encoders, "plugin_host", lambda: host)
+    monkeypatch.setattr(shared, "plugin_host", lambda: host)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("MOON", raising=False)
     table = CliRunner().invoke(cli.app, ["tasks"], catch_exceptions=False).output

@@ -1,0 +1,23 @@
+"""`m2dx tasks`: arguments only."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+commands = typer.Typer(add_completion=False)
+
+
+@commands.command()
+def tasks(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of them, in detail.")] = None,
+) -> None:
+    """List the published tasks with what of them is on this machine, or say how to lay one of them out."""
+    from m2dx.cli.shared import plugin_host, terminal
+    from m2dx_tasks.listing import task_page, task_table
+
+    if name is None:
+        terminal().print(task_table(plugin_host()))
+    else:
+        terminal().print(task_page(plugin_host(), name), highlight=False, soft_wrap=True)
