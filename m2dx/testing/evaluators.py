@@ -48,7 +48,10 @@ def tone_task() -> Iterator[EvaluationTask]:
         files, rows = SoundFiles(Path(folder)), []
         for label, hertz in {"low": 300.0, "middle": 900.0, "high": 2700.0}.items():
             for take, split in enumerate(("train",) * 4 + ("valid",) * 2 + ("test",) * 2):
-                name, pitch = f"{label}{take}.wav", 0.8 * 1.06**take * hertz
+                pitch = (
+                    0.8 * 1.06 ** (3 * take % 8) * hertz
+                )  # those of the test lie between those of the training
+                name = f"{label}{take}.wav"
                 files.add_tone(name, pitch, seconds=0.5, noise=0.05, seed=(int(hertz), take))
                 rows.append((name, label, split))
         write_csv(files.folder / "tones.csv", "path,label,split", rows)
