@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from m2dx.contract.components import EvaluationTask, Evaluator, Score
@@ -45,15 +46,14 @@ def check_evaluator(cls: type[Evaluator], task: EvaluationTask | None = None, /,
 def tone_task() -> Iterator[EvaluationTask]:
     """A labelled task of noisy tones of three pitches, whose files last as long as the context."""
     with tempfile.TemporaryDirectory() as folder:
-        files, rows = SoundFiles(Path(folder)), []
+        files, rows, random = SoundFiles(Path(folder)), [], np.random.default_rng(0)
+        time = np.arange(files.sample_rate // 2) / files.sample_rate
         for label, hertz in {"low": 300.0, "middle": 900.0, "high": 2700.0}.items():
             for take, split in enumerate(("train",) * 4 + ("valid",) * 2 + ("test",) * 2):
-                pitch = (
-                    0.8 * 1.06 ** (3 * take % 8) * hertz
-                )  # those of the test lie between those of the training
-                name = f"{label}{take}.wav"
-                files.add_tone(name, pitch, seconds=0.5, noise=0.05, seed=(int(hertz), take))
-                rows.append((name, label, split))
+                tone = 0.3 * np.sin(2 * np.pi * hertz * random.uniform(0.8, 1.25) * time)
+                wav = tone + random.normal(scale=0.05, size=time.size)
+                files.add(f"{label}{take}.wav", (label, take), lambda wav=wav: wav)  # type: ignore[misc]
+                rows.append((f"{label}{take}.wav", label, split))
         write_csv(files.folder / "tones.csv", "path,label,split", rows)
         yield ClipTask.from_dataset("tones", CsvDataset(path=files.folder / "tones.csv"), unit_seconds=0.5)
 
