@@ -20,12 +20,13 @@ from m2dx.report import facts
 from m2dx.report.curves import Metrics, by_column, curve, draw_metric, draw_scores, loss_names, title_of
 from m2dx.report.pictures import RunPictures
 from m2dx.report.saving import panel_svg, strip_svg
-from m2dx.report.scores import arrange_scores, encoder_title, percent, step_table, verdict
+from m2dx.report.scores import arrange_scores, percent, step_table
 from m2dx.report.style import Picture
 from m2dx.results.formats import html_table
 from m2dx.results.records import LIBRARIES
 from m2dx.results.run_folder import DataFacts, read_run
 from m2dx.results.scores import StepScore
+from m2dx.results.verdict import encoder_title, verdict
 
 _OTHER_CURVES = ("lr", "ema_decay", "grad_norm", "rankme", "clips_per_second")
 _TITLES = {

@@ -3,13 +3,12 @@
 import json
 
 import numpy as np
-import pytest
 from matplotlib.figure import Figure
 from report_pages import entry, page_of
 
 from m2dx.contract.components import Score
 from m2dx.report.curves import draw_scores, title_of
-from m2dx.report.scores import arrange_scores, step_table, verdict
+from m2dx.report.scores import arrange_scores, step_table
 from m2dx.results.run_folder import read_run
 from m2dx.results.scores import StepScore, read_step_scores
 
@@ -33,22 +32,6 @@ def test_scores_stand_by_task_and_the_best_is_marked():
     cells = {row.label: [cell and (cell.text, cell.is_best) for cell in row.cells] for row in group.rows}
     assert cells["Pre-trained"] == [("80.0 ± 1.0", True), ("70.0 ± 1.0", True), ("50.0", False)]
     assert cells["Mean log-mel"] == [("60.0 ± 1.0", False), None, ("55.0", True)]
-
-
-@pytest.mark.parametrize(
-    ("own", "rivals", "ci95", "told"),
-    [
-        (0.8, (0.7, 0.75), 0.01, "in 1 of 1 columns, in 1 of them with intervals that do not overlap"),
-        (0.8, (0.7, 0.79), 0.01, "in 1 of 1 columns, in 0 of them"),
-        (0.8, (0.7, 0.81), 0.01, "in 0 of 1 columns."),
-        (0.8, (0.7,), None, "leaves chance open"),
-        (0.8, (), 0.01, "No baseline was measured"),
-    ],
-)
-def test_verdict_says_what_the_baselines_allow(own, rivals, ci95, told):
-    scores = [entry("pretrained", own, ci95=ci95)]
-    scores += [entry(f"rival{number}", mean, ci95=ci95) for number, mean in enumerate(rivals)]
-    assert told in verdict(scores)
 
 
 def by_step(step, mean, *, ci95=None, protocol="linear"):
