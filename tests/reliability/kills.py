@@ -1,0 +1,226 @@
+"""Kills train, pack and sweep at random moments, gives the same command again, and compares with an undisturbed run.
+
+    python tests/reliability/kills.py --folder F [--kills 20] [--seed 0] [--only train pack sweep] [--minutes M]
+
+Each kill is a line of F/kills.jsonl; the same command goes on with those that are missing, also after --minutes. The
+signal, the moment and whether the whole process group gets it follow from the seed. Commands run in forks of this
+process, which has imported torch, so that the moments fall on the work, not on imports. Exit code 1: something is lost,
+hangs, or is told with a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import json
+import multiprocessing.util
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import m2dx_sweep.running
+import m2dx_sweep.table
+import torch
+
+import m2dx.jobs.train  # with those below: so that forks need not import them
+import m2dx.report.page
+import m2dx.report.pictures
+import m2dx.results.scoring  # noqa: F401  the last of those
+from m2dx import cli
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import kills as benchmark  # noqa: E402
+
+SOUNDS = ROOT / "examples" / "sounds"
+RECIPE = f"""
+data:
+  sets: {{notes: {{dataset: {{name: csv, path: {SOUNDS / "instrument.csv"}}}, split: train}}}}
+  epoch_size: 20
+  workers: 1
+  stats_clips: 16
+audio: {{crop_seconds: 0.32}}
+model:
+  size: tiny
+  depth: 1
+  mask_ratio: 0.6
+  predictor: {{embed_dim: 24, depth: 1, num_heads: 2}}
+  ema_decay: {{start: 0.99, end: 0.999}}
+train:
+  {{epochs: 8, warmup_epochs: 1, batch_size: 4, base_lr: 1e-3, device: cpu, threads: 1, log_every: 1,
+   checkpoint_every: 5}}
+evaluation:
+  tasks: {{drums: {{dataset: {{name: csv, path: {SOUNDS / "drums.csv"}}}}}}}
+  evaluators: {{knn: {{name: knn}}}}
+  baselines: []
+"""
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+PATIENCE_SECONDS = 60.0  # that a process may take to end after a signal; the machine may be busy
+TOO_LONG_SECONDS = 300.0
+COMMANDS = ("train", "pack", "sweep")
+
+
+def start(arguments: list[str], log: Path) -> int:
+    """Runs a command of m2dx in a fork, in a process group of its own; the process's id."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    child = os.fork()
+    if child:
+        return child
+    code = 70
+    try:
+        os.setpgid(0, 0)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.argv = ["m2dx", *arguments]
+        cli.main()
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finally:
+        multiprocessing.util._exit_function()  # type: ignore[attr-defined]  # as at the end of any Python process
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def wait(process: int, seconds: float) -> int | None:
+    """How a process ended, as subprocess has it; None: it did not, and was killed."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found, status = os.waitpid(process, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.killpg(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return None
+
+
+def command(what: str, folder: Path) -> list[str]:
+    """The command that starts, or goes on."""
+    recipe = str(folder.parent / "recipe.yaml")
+    if what == "pack":
+        options = ["--format", "wav", "--shard-size", "1", "--workers", "1"]
+        return ["pack", str(SOUNDS / "pool.csv"), str(folder / "packed"), *options]
+    if what == "sweep":
+        return ["sweep", recipe, "seed=0,1", "train.epochs=4", f"output={folder}", "name=swept"]
+    return ["train", recipe, "--resume-or-begin", f"output={folder}", "name=run"]
+
+
+def differences(what: str, whole: Path, killed: Path) -> Iterator[str]:
+    """In what the result differs from that of the undisturbed run; what is left that should not be."""
+    if what == "pack":
+        names = {path.name for path in (*whole.glob("packed/*"), *killed.glob("packed/*"))}
+        _, wrong, missing = filecmp.cmpfiles(
+            whole / "packed", killed / "packed", sorted(names), shallow=False
+        )
+        yield from (f"{name}: other bytes" for name in wrong)
+        yield from (f"{name}: only in one" for name in missing)
+        return
+    points = ("swept/seed-0", "swept/seed-1") if what == "sweep" else ("run",)
+    for point in points:
+        yield from benchmark.differences(whole / point, killed / point)
+        scores = [json.loads((folder / point / "scores.json").read_text()) for folder in (whole, killed)]
+        if scores[0] != scores[1]:
+            yield "scores"
+        if not (killed / point / "report.html").stat().st_size:
+            yield "report.html is empty"
+    if what == "sweep":
+        tables = [str(m2dx_sweep.table.sweep_table(folder / "swept")) for folder in (whole, killed)]
+        if tables[0] != tables[1]:
+            yield "table"
+    yield from (f"left over: {path.name}" for path in benchmark.partials(killed))
+
+
+def undisturbed(what: str, folder: Path) -> tuple[Path, float]:
+    """The run that nothing disturbs, made once, and how long it took (s)."""
+    whole, seconds = folder / f"{what}-undisturbed", folder / f"{what}-undisturbed.seconds"
+    if not seconds.exists():
+        began = time.monotonic()
+        log = folder / f"{what}-undisturbed.log"
+        if code := wait(start(command(what, whole), log), TOO_LONG_SECONDS):
+            raise SystemExit(f"the undisturbed {what} ended with {code}:\n{log.read_text()}")
+        seconds.write_text(str(time.monotonic() - began))
+    return whole, float(seconds.read_text())
+
+
+def kill_once(what: str, number: int, folder: Path, seed: int) -> dict[str, Any]:
+    """One kill, the command again, and what is wrong afterwards (`faults`)."""
+    whole, seconds = undisturbed(what, folder)
+    draw = random.Random(f"{seed}/{what}/{number}")
+    by, delay, group = draw.choice(SIGNALS), draw.uniform(0, seconds), draw.random() < 0.5
+    killed, log = folder / f"{what}-{number}", folder / f"{what}-{number}.log"
+    for path in (killed, log):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    faults: list[str] = []
+    process = start(command(what, killed), log)
+    time.sleep(delay)
+    gone, status = os.waitpid(process, os.WNOHANG)
+    if gone:
+        first: int | None = os.waitstatus_to_exitcode(status)
+    else:
+        (os.killpg if group else os.kill)(process, by)
+        if (first := wait(process, PATIENCE_SECONDS)) is None:
+            faults.append(f"still there {PATIENCE_SECONDS:.0f} s after {by.name}")
+    second = wait(start(command(what, killed), log), TOO_LONG_SECONDS)
+    if second:
+        faults.append(f"the command again ends with {second}: {log.read_text(errors='replace')[-600:]}")
+    elif second is None:
+        faults.append(f"the command again does not end in {TOO_LONG_SECONDS:.0f} s")
+    else:
+        faults += differences(what, whole, killed)
+    if "Traceback" in log.read_text(errors="replace"):
+        faults.append("a traceback")
+    if not faults:
+        shutil.rmtree(killed)
+    drawn = {"what": what, "number": number, "signal": by.name, "group": group, "delay": round(delay, 2)}
+    return drawn | {"ended": first, "faults": faults}
+
+
+def main() -> int:
+    """Kills what is missing in the file, then counts; 1 where there is a fault."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--folder", type=Path, required=True, help="where the runs and kills.jsonl go")
+    add("--kills", type=int, default=20, help="of each command")
+    add("--seed", type=int, default=0, help="of signals and moments")
+    add("--only", nargs="+", choices=COMMANDS, default=COMMANDS)
+    add("--minutes", type=float, default=float("inf"), help="no kill is begun after these")
+    options = parser.parse_args()
+    end, folder = time.monotonic() + 60 * options.minutes, options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    torch.set_num_threads(1)
+    lines = folder / "kills.jsonl"
+    known = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+    done = {(one["what"], one["number"]) for one in known}
+    for what, number in [(what, number) for number in range(options.kills) for what in options.only]:
+        if (what, number) not in done and time.monotonic() < end:
+            known.append(kill_once(what, number, folder, options.seed))
+            with lines.open("a") as file:
+                file.write(json.dumps(known[-1]) + "\n")
+            print(json.dumps(known[-1]), flush=True)
+    for what in options.only:
+        of = [one for one in known if one["what"] == what]
+        print(f"{what}: {len(of)} kills, {sum(bool(one['faults']) for one in of)} with faults")
+    return int(any(one["faults"] for one in known))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
