@@ -3,119 +3,72 @@
 Each is imported when it is first used, so that the command line starts without torch.
 """
 
+import os
+import pwd
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+try:
+    pwd.getpwuid(os.getuid())
+except KeyError:  # a container's user without a name, which torch asks for when it is imported
+    os.environ.setdefault("LOGNAME", str(os.getuid()))
+
 if TYPE_CHECKING:
-    from m2dx.contract.components import (
-        Clip,
-        ClipEncoder,
-        Crop,
-        DataInfo,
-        Dataset,
-        EvaluationTask,
-        Evaluator,
-        Loss,
-        Mask,
-        MaskedModel,
-        MaskedModelOutput,
-        Masking,
-        NoiseSource,
-        OfflineEncoder,
-        OnlineMapper,
-        Score,
-        TaskInfo,
-        TaskShapes,
-        Views,
-        Waveforms,
-    )
-    from m2dx.contract.errors import (
-        AudioError,
-        CheckpointError,
-        ImageError,
-        M2dxError,
-        PluginError,
-        RecipeError,
-        TrainingError,
-    )
-    from m2dx.contract.hookspecs import hookimpl
-    from m2dx.contract.host import PluginHost
-    from m2dx.data.files import AudioFiles, list_audio
-    from m2dx.data.logmel import LogMel
-    from m2dx.data.packs import audio_state
-    from m2dx.data.reading import audio_seconds, read_wav
-    from m2dx.data.tables import read_table
-    from m2dx.encoder.audio import AudioEncoder, load_encoder
-    from m2dx.encoder.finetuned import AudioClassifier, load_classifier
-    from m2dx.encoder.images import ImageEncoder, load_image_encoder
-    from m2dx.evaluation.features import Standardiser
-    from m2dx.evaluation.metrics import half_width_95
-    from m2dx.evaluation.tasks import ClipTask
-    from m2dx.model.m2d import M2D
-    from m2dx.model.mae import MSMMAE
-    from m2dx.model.multitask import MultiTask
-    from m2dx.model.patches import PatchGrid
-    from m2dx.model.vit import ViTSize
-    from m2dx.recipe.loading import load_recipe
-    from m2dx.training.trainer import Trainer
+    from m2dx.contract.components import Clip as Clip
+    from m2dx.contract.components import ClipEncoder as ClipEncoder
+    from m2dx.contract.components import Crop as Crop
+    from m2dx.contract.components import DataInfo as DataInfo
+    from m2dx.contract.components import Dataset as Dataset
+    from m2dx.contract.components import EvaluationTask as EvaluationTask
+    from m2dx.contract.components import Evaluator as Evaluator
+    from m2dx.contract.components import Loss as Loss
+    from m2dx.contract.components import Mask as Mask
+    from m2dx.contract.components import MaskedModel as MaskedModel
+    from m2dx.contract.components import MaskedModelOutput as MaskedModelOutput
+    from m2dx.contract.components import Masking as Masking
+    from m2dx.contract.components import NoiseSource as NoiseSource
+    from m2dx.contract.components import OfflineEncoder as OfflineEncoder
+    from m2dx.contract.components import OnlineMapper as OnlineMapper
+    from m2dx.contract.components import Score as Score
+    from m2dx.contract.components import TaskInfo as TaskInfo
+    from m2dx.contract.components import TaskShapes as TaskShapes
+    from m2dx.contract.components import Views as Views
+    from m2dx.contract.components import Waveforms as Waveforms
+    from m2dx.contract.errors import AudioError as AudioError
+    from m2dx.contract.errors import CheckpointError as CheckpointError
+    from m2dx.contract.errors import ImageError as ImageError
+    from m2dx.contract.errors import M2dxError as M2dxError
+    from m2dx.contract.errors import PluginError as PluginError
+    from m2dx.contract.errors import RecipeError as RecipeError
+    from m2dx.contract.errors import TrainingError as TrainingError
+    from m2dx.contract.hookspecs import hookimpl as hookimpl
+    from m2dx.contract.host import PluginHost as PluginHost
+    from m2dx.data.files import AudioFiles as AudioFiles
+    from m2dx.data.files import list_audio as list_audio
+    from m2dx.data.logmel import LogMel as LogMel
+    from m2dx.data.packs import audio_state as audio_state
+    from m2dx.data.reading import audio_seconds as audio_seconds
+    from m2dx.data.reading import read_wav as read_wav
+    from m2dx.data.tables import read_table as read_table
+    from m2dx.encoder.audio import AudioEncoder as AudioEncoder
+    from m2dx.encoder.audio import load_encoder as load_encoder
+    from m2dx.encoder.finetuned import AudioClassifier as AudioClassifier
+    from m2dx.encoder.finetuned import load_classifier as load_classifier
+    from m2dx.encoder.images import ImageEncoder as ImageEncoder
+    from m2dx.encoder.images import load_image_encoder as load_image_encoder
+    from m2dx.evaluation.features import Standardiser as Standardiser
+    from m2dx.evaluation.metrics import half_width_95 as half_width_95
+    from m2dx.evaluation.tasks import ClipTask as ClipTask
+    from m2dx.model.m2d import M2D as M2D
+    from m2dx.model.mae import MSMMAE as MSMMAE
+    from m2dx.model.multitask import MultiTask as MultiTask
+    from m2dx.model.patches import PatchGrid as PatchGrid
+    from m2dx.model.vit import ViTSize as ViTSize
+    from m2dx.recipe.loading import load_recipe as load_recipe
+    from m2dx.training.trainer import Trainer as Trainer
 
     __version__: str
 
-__all__ = [
-    "M2D",
-    "MSMMAE",
-    "AudioClassifier",
-    "AudioEncoder",
-    "AudioError",
-    "AudioFiles",
-    "CheckpointError",
-    "Clip",
-    "ClipEncoder",
-    "ClipTask",
-    "Crop",
-    "DataInfo",
-    "Dataset",
-    "EvaluationTask",
-    "Evaluator",
-    "ImageEncoder",
-    "ImageError",
-    "LogMel",
-    "Loss",
-    "M2dxError",
-    "Mask",
-    "MaskedModel",
-    "MaskedModelOutput",
-    "Masking",
-    "MultiTask",
-    "NoiseSource",
-    "OfflineEncoder",
-    "OnlineMapper",
-    "PatchGrid",
-    "PluginError",
-    "PluginHost",
-    "RecipeError",
-    "Score",
-    "Standardiser",
-    "TaskInfo",
-    "TaskShapes",
-    "Trainer",
-    "TrainingError",
-    "ViTSize",
-    "Views",
-    "Waveforms",
-    "__version__",
-    "audio_seconds",
-    "audio_state",
-    "half_width_95",
-    "hookimpl",
-    "list_audio",
-    "load_classifier",
-    "load_encoder",
-    "load_image_encoder",
-    "load_recipe",
-    "read_table",
-    "read_wav",
-]
 
 _MODULES = {
     "m2dx.data.files": "AudioFiles list_audio",
@@ -144,6 +97,7 @@ _MODULES = {
     "m2dx.training.trainer": "Trainer",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
+__all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> object:

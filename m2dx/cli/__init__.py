@@ -79,7 +79,8 @@ def main() -> None:
         if error.errno not in _OF_THE_DISK:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print_error(
-            f"{place}{error.strerror}; mend it (its space, quota, rights or name), or choose another place"
-        )
+        help = "mend it (its space, quota, rights or name), or choose another place"
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            help = "allow more (ulimit -n 1024)"
+        print_error(f"{place}{error.strerror}; {help}")
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import os
@@ -75,6 +76,8 @@ class Decoder:
         except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
             if self._raw is not None:
                 self._raw.close()
+            if isinstance(source, str) and getattr(error, "code", 0) == 2:  # "System error", without a reason
+                open(source, "rb").close()
             raise AudioError(reason_of(error, "cannot be opened")) from error
         self._at = 0  # the next frame
 
@@ -160,7 +163,9 @@ def _mended_file(path: str, size: int, changed: int) -> Parts | None:
 
 
 def reason_of(error: Exception, fallback: str) -> str:
-    """What an error of libsndfile or of the system says, after `fallback`."""
+    """What an error of libsndfile or of the system says, after `fallback`; raises it where no file can be opened."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        raise error
     if isinstance(error, soundfile.LibsndfileError):
         text = error.error_string
     elif isinstance(error, OSError):

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import os
+import pickle
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from m2dx.contract.errors import M2dxError
+from m2dx.contract.errors import M2dxError, TrainingError
 from m2dx.data.crops import Batch, collate_stored
 
 _MOST_WORKERS = 16
-_GRACE_SECONDS = 30  # that a worker outlives a SIGTERM
 
 
 def default_workers(*, processes: int = 1) -> int:
@@ -79,16 +82,38 @@ class DeviceCopies:
 
 
 class _BatchesOrErrors(Dataset[Any]):
-    """Whole batches; errors of m2dx as such: raised in a worker, their text would become that of its traceback."""
+    """Whole batches; errors of m2dx and of the system as such, not as the text of a worker's traceback."""
 
     def __init__(self, dataset: Dataset[Any], collate: Callable[[Sequence[Any]], Any]) -> None:
         self.dataset, self.collate = dataset, collate
 
     def __getitem__(self, keys: Sequence[Any]) -> Any:
         try:
-            return self.collate([self.dataset[key] for key in keys])
-        except M2dxError as error:
+            batch = self.collate([self.dataset[key] for key in keys])
+        except (M2dxError, OSError) as error:
             return error
+        return batch if get_worker_info() is None else _Sent(batch)
+
+
+class _Sent:
+    """A batch on its way out of a worker, pickled already: a thread of DataLoader's would lose what it cannot pickle.
+
+    Its tensors are shared, each by an open file. Where few may be open, or /dev/shm is full, their values are sent.
+    """
+
+    shared = resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 512
+
+    def __init__(self, batch: Any) -> None:
+        if _Sent.shared:
+            try:
+                self._pickled = bytes(ForkingPickler.dumps(batch))
+                return
+            except (RuntimeError, OSError):
+                _Sent.shared = False
+        self._pickled = pickle.dumps(batch)
+
+    def __reduce__(self) -> Any:
+        return pickle.loads, (self._pickled,)
 
 
 def _unchanged(batch: Any) -> Any:
@@ -96,26 +121,40 @@ def _unchanged(batch: Any) -> Any:
 
 
 class _Loader(DataLoader[Any]):
-    """Raises the errors that it gets as batches."""
+    """Raises the errors that it gets as batches; TrainingError where the system has no room for its workers."""
 
     def __iter__(self) -> Any:
-        return map(_checked, super().__iter__())
-
-
-def _checked(batch: Any) -> Any:
-    if isinstance(batch, M2dxError):
-        raise batch
-    return batch
+        try:
+            batches = super().__iter__()
+        except OSError as error:
+            # The unfinished iterator goes with the traceback that holds it, and would print one of its own.
+            hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+            error.__traceback__, sys.unraisablehook = None, hook
+            raise TrainingError(
+                f"{self.num_workers} loading processes need room in /dev/shm, open files (ulimit -n) and processes "
+                f"(ulimit -u), but the system says: {error.strerror}; allow more, or set data.workers=0 (--workers 0)"
+            ) from error
+        try:
+            for batch in batches:
+                if isinstance(batch, Exception):
+                    raise batch
+                yield batch
+        finally:
+            del batches  # ends the workers now: an error keeps this frame
 
 
 def _start_worker(worker_id: int) -> None:
     torch.set_num_threads(1)
-    # A Ctrl-C or SIGTERM to the whole process group is the trainer's to act on: it saves, then stops its workers.
-    # Were they gone before, DataLoader would raise in the middle of the save. The alarm ends a worker whose
-    # trainer does not.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_later)
+    # A signal to the whole process group is the trainer's to act on: it saves, then stops its workers.
+    # Were they gone before, DataLoader would raise in the middle of the save. They end with the trainer anyway.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
-def _end_later(signum: int, frame: FrameType | None) -> None:
-    signal.alarm(_GRACE_SECONDS)
+@atexit.register
+def _end_workers() -> None:
+    """Ends the workers of a loop that an error has ended; Python would send SIGTERM, and wait for them."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # DataLoader's handler would raise
+            process.kill()

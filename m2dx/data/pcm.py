@@ -97,11 +97,14 @@ def float_tensor(samples: Tensor) -> Tensor:
 
 
 def stack(rows: Sequence[Tensor]) -> Tensor:
-    """(B, ...), samples as int16 if all are, else as float32. In a loading process, in the memory that it shares."""
+    """(B, ...), samples as int16 if all are, else as float32. In a worker, in shared memory if there is room."""
     if any(row.dtype != torch.int16 for row in rows):
         rows = [float_tensor(row) for row in rows]
     if get_worker_info() is None:
         return torch.stack(list(rows))
-    shared = torch.UntypedStorage._new_shared(len(rows) * rows[0].nbytes, device="cpu")
+    try:
+        shared = torch.UntypedStorage._new_shared(len(rows) * rows[0].nbytes, device="cpu")
+    except RuntimeError:  # /dev/shm is full
+        return torch.stack(list(rows))
     out = torch.empty(0, dtype=rows[0].dtype).set_(shared).view(len(rows), *rows[0].shape)
     return torch.stack(list(rows), out=out)

@@ -107,7 +107,7 @@ class Processes:
 
 
 def pick_device(name: str, *, field: str = "train.device") -> torch.device:
-    """The device that a field of a recipe names; RecipeError where a GPU is asked for and there is none."""
+    """The device that a field of a recipe names; RecipeError where it is a GPU that is not there, or is taken."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
@@ -115,6 +115,14 @@ def pick_device(name: str, *, field: str = "train.device") -> torch.device:
         raise RecipeError(f"{field} is {name}, but torch sees no GPU; set {field}=auto or cpu")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         raise RecipeError(f"{field} is {name}, but torch sees {torch.cuda.device_count()} GPU(s)")
+    if device.type == "cuda" and (device.index is not None or os.environ.get("WORLD_SIZE", "1") == "1"):
+        try:
+            torch.empty(1, device=device)
+        except RuntimeError as error:
+            raise RecipeError(
+                f"{field} is {name}, but that GPU cannot be used ({str(error).partition(chr(10))[0]}); wait for it, or "
+                "choose another (CUDA_VISIBLE_DEVICES=1, 2 ...)"
+            ) from error
     return device
 
 
@@ -134,7 +142,7 @@ def join_processes(device_name: str, *, timeout_minutes: float = 30.0) -> Proces
     if world_size == 1:
         return Processes(0, 1, device)
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device = pick_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"

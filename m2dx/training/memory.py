@@ -20,17 +20,9 @@ _SHORTAGE = re.compile(
     r"DefaultCPUAllocator: (can't allocate|not enough) memory|CUDA error: out of memory|CUDA out of memory"
     r"|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|std::bad_alloc|Cannot allocate memory"
 )
-_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) is killed by signal: (Killed|Bus error)")
+_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) is killed by signal: Killed")
 _WORKER_GONE = re.compile(r"DataLoader worker \(pid\(s\) [\d, ]+\) exited unexpectedly$")
 _FEWER = "fewer loading processes (data.workers): each has its own memory and several batches ready"
-_KILLED = {
-    "Killed": ("as the system does where memory runs out", [_FEWER]),
-    "Bus error": (
-        "batches on their way did not fit into /dev/shm",
-        ["more room in /dev/shm (of a container: docker run --shm-size=8g, or --ipc=host)", _FEWER],
-    ),
-}
-"""Why a loading process was killed, and what helps, by what `killed_worker` gives."""
 
 
 @dataclass(frozen=True)
@@ -91,15 +83,13 @@ def memory_advice(during: str, advice: Callable[[], list[str]]) -> Iterator[None
     try:
         yield
     except (RuntimeError, MemoryError, OSError) as error:
-        killed, helps = killed_worker(error), list[str]()
-        if killed is not None:
-            why, helps = _KILLED[killed]
-            text = f"a loading process was killed during {during}: {why}"
-        elif is_shortage(error):
-            text = f"memory ran out during {during}: {_asked_and_there(error)}"
-        else:
+        killed = worker_was_killed(error)
+        if not killed and not is_shortage(error):
             raise
-        lines = [f"{text}. What helps:", *(f"- {line}" for line in [*helps, *advice()])]
+        what = "a loading process was killed" if killed else "memory ran out"
+        why = "as the system does where memory runs out" if killed else _asked_and_there(error)
+        helps = [_FEWER, *advice()] if killed else advice()
+        lines = [f"{what} during {during}: {why}. What helps:", *(f"- {line}" for line in helps)]
         raise MemoryShortageError("\n".join(lines)) from error
 
 
@@ -110,21 +100,20 @@ def is_shortage(error: BaseException) -> bool:
     return isinstance(error, (RuntimeError, OSError)) and _SHORTAGE.search(str(error)) is not None
 
 
-def killed_worker(error: BaseException) -> str | None:
-    """What killed a loading process, as the kernel does where memory runs out: "Killed" or "Bus error"; None: nothing.
+def worker_was_killed(error: BaseException) -> bool:
+    """Whether a loading process was killed, as the kernel does where memory runs out.
 
     torch says so in the error, or in the cause of one that says no more than that the process is gone. Without a cause
     it is taken to be killed; one that crashed or left by itself is not.
     """
     if not isinstance(error, RuntimeError):
-        return None
+        return False
     cause = error
     if _WORKER_GONE.search(str(error)) is not None:
         if not isinstance(error.__cause__, RuntimeError):
-            return "Killed"
+            return True
         cause = error.__cause__
-    found = _WORKER.search(str(cause))
-    return None if found is None else found[1]
+    return _WORKER.search(str(cause)) is not None
 
 
 def training_advice(recipe: Recipe, processes: int) -> list[str]:
@@ -143,6 +132,8 @@ def training_advice(recipe: Recipe, processes: int) -> list[str]:
         "train.sharding=fsdp, by which the processes share the weights and the optimizer's state": (
             processes > 1 and train.sharding == "none"
         ),
+        "another GPU, where one is free: CUDA_VISIBLE_DEVICES=1, 2 ...": torch.cuda.device_count()
+        > processes,
         "m2dx train RECIPE --dry-run-memory, which prints what each size of the micro-batch takes here": True,
     }
     return [line for line, holds in lines.items() if holds]

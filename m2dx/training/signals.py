@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop after the step at hand."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request to stop after the step at hand."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _ONE_KEYSTROKE_SECONDS = 1.0
 
 
 class StopRequests:
-    """Catches SIGINT and SIGTERM while it is entered; a second Ctrl-C interrupts at once.
+    """Catches SIGINT, SIGTERM and SIGHUP while it is entered; a second Ctrl-C interrupts at once.
 
+    SIGHUP says that the terminal is lost; where it is ignored, as under nohup, it stays so.
     Under torchrun one Ctrl-C arrives twice, from the terminal and from torchrun: within a second they count as one.
     Outside the main thread, where Python cannot catch signals, they act as they would without this.
     """
@@ -31,9 +32,10 @@ class StopRequests:
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is not threading.main_thread():
-            logger.debug("not in the main thread: Ctrl-C and SIGTERM are not caught")
+            logger.debug("not in the main thread: Ctrl-C, SIGTERM and SIGHUP are not caught")
             return self
-        for number in (signal.SIGINT, signal.SIGTERM):
+        survives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        for number in (signal.SIGINT, signal.SIGTERM, *(() if survives else (signal.SIGHUP,))):
             self._previous[number] = signal.signal(number, self._receive)
         return self
 

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 
 import pytest
 from rich.table import Table
@@ -31,3 +32,18 @@ def test_control_characters_are_printed_as_their_codes(name: str, shown: str) ->
     assert out.getvalue().count(shown) == 2
     assert PrintableFormatter("%(message)s").format(record) == f"leaves out {shown}"
     out.getvalue().encode("utf-8")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_or_a_reader_that_is_gone_ends_no_work(
+    terminal: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.openpty() if terminal else os.pipe()
+    with open(writer, "w", encoding="utf-8") as file:
+        console = Terminal(file=file)
+        assert console.is_terminal == terminal
+        os.close(reader)
+        console.print("step 1")
+        console.print("step 2")
+        assert console.quiet
+    assert capfd.readouterr() == ("", "")

@@ -1,6 +1,7 @@
 """Audio files good and bad: formats, rates, channels, and ten kinds of file that cannot be used."""
 
 import os
+import resource
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -199,3 +200,18 @@ def test_tags_after_the_sound_are_not_a_truncation(tmp_path: Path) -> None:
         with (tmp_path / name).open("ab") as file:
             file.write(b"TAG" + b"\0" * 125)
         assert len(read_wav(tmp_path / name, sample_rate=RATE)) >= 0.9 * RATE
+
+
+@pytest.mark.parametrize("form", ["wav", "flac", "ogg", "mp3"])
+def test_a_file_is_not_bad_where_none_can_be_opened(form: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{form}"
+    soundfile.write(path, np.zeros(16_000, dtype=np.float32), 16_000)
+    assert probe(path).frames > 0
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # those that are open stay so
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            probe(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert probe(path).frames > 0

@@ -63,9 +63,53 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         pick_device("cuda:1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch, "empty", lambda *_, device: device)
     assert pick_device("auto") == torch.device("cuda")
     with pytest.raises(RecipeError, match=r"torch sees 1 GPU\(s\)"):
         pick_device("cuda:1")
+
+
+TAKEN = (
+    "CUDA error: CUDA-capable device(s) is/are busy or unavailable",
+    "CUDA error: out of memory",
+    "CUDA error: all CUDA-capable devices are busy or unavailable",
+)
+
+
+@pytest.mark.parametrize("error", TAKEN)
+@pytest.mark.parametrize(("name", "rank"), [("auto", None), ("cuda", None), ("cuda:0", None), ("auto", "0")])
+def test_a_gpu_that_another_process_has_taken(
+    error: str, name: str, rank: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two GPUs the first is taken (in exclusive mode, or full); `rank`: of two processes of torchrun."""
+
+    def empty(size: int, *, device: torch.device) -> torch.Tensor:
+        if (device.index or 0) == 0:
+            raise RuntimeError(f"{error}\nCUDA kernel errors might be reported later")
+        return torch.zeros(size)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", empty)
+    if rank is not None:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    with pytest.raises(RecipeError) as raised:
+        join_processes(name)
+    text = str(raised.value)
+    assert (
+        f"that GPU cannot be used ({error})" in text and "CUDA_VISIBLE_DEVICES=1" in text and "\n" not in text
+    )
+    assert pick_device("cuda:1") == torch.device("cuda:1")
+
+
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(RecipeError, match=r"train.device is cuda:1, but torch sees 1 GPU\(s\)"):
+        join_processes("auto")
 
 
 def test_a_gpu_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:

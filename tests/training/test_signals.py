@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask to stop; a second Ctrl-C insists."""
+"""Ctrl-C, SIGTERM and SIGHUP ask to stop; a second Ctrl-C insists."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ from m2dx.training import signals
 from m2dx.training.signals import StopRequests, StopVotes
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_a_request(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with StopRequests() as requests:
@@ -18,6 +18,17 @@ def test_a_signal_is_a_request(number: signal.Signals) -> None:
         signal.raise_signal(number)
         assert requests.received is number
     assert signal.getsignal(number) is before
+
+
+def test_nohup_holds() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequests() as requests:
+            signal.raise_signal(signal.SIGHUP)
+            assert requests.received is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_ctrl_c_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
