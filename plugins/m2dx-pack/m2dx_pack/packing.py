@@ -368,7 +368,8 @@ class _Packing:
     def run(self, progress: Progress | None) -> PackSummary:
         """Goes on from the shards that are there, and finishes the pack."""
         fingerprint = self._fingerprint()
-        self._claim(fingerprint)
+        if (summary := self._claim(fingerprint)) is not None:
+            return self._tidy(summary)
         done = list(self._done())
         records = [*done, *self._write_shards(done, progress)]
         self._refuse_too_many_bad(records)
@@ -384,27 +385,37 @@ class _Packing:
                 digest.update(json.dumps(known).encode())
         return digest.hexdigest()
 
-    def _claim(self, fingerprint: str) -> None:
-        """AudioError where the folder is not for this packing."""
+    def _claim(self, fingerprint: str) -> PackSummary | None:
+        """What has been packed, where only the tidying is left to do; AudioError where the folder is for no packing or
+        another one."""
         folder = self.folder
-        there = {path.name for path in folder.iterdir()} - {_LOCK}
-        if MANIFEST in there:
+        partials = list(folder.glob(".*.partial"))
+        there = {path.name for path in folder.iterdir() if path not in partials} - {_LOCK}
+        if MANIFEST in there and _STARTED not in there:
             raise AudioError(f"{folder} must not be a finished pack; remove it, or take another folder")
         if not there:
             replace_text(folder / _STARTED, json.dumps({"fingerprint": fingerprint}))
         try:
-            started = json.loads((folder / _STARTED).read_text(encoding="utf-8"))["fingerprint"]
+            started = json.loads((folder / _STARTED).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise AudioError(
                 f"{folder} must be empty or new, but has {sorted(there)[0]}; take another folder"
             ) from None
-        if started != fingerprint:
+        if started["fingerprint"] != fingerprint:
             raise AudioError(
                 f"{folder} must be of the same packing, but was started with other clips or options; remove it, or "
                 "take another folder"
             )
-        for partial in folder.glob(".*.partial"):
-            partial.unlink()
+        for partial in partials:
+            partial.unlink(missing_ok=True)  # that of the file that was just written has its name now
+        return PackSummary(**started["summary"]) if MANIFEST in there else None
+
+    def _tidy(self, summary: PackSummary) -> PackSummary:
+        """Removes what a finished pack does not need; the last of it says whose packing it is."""
+        for record in self.folder.glob("shard-*.tar.json"):
+            record.unlink()
+        (self.folder / _STARTED).unlink()
+        return summary
 
     def _done(self) -> Iterator[ShardRecord]:
         """The shards from the first on, up to the one that is missing."""
@@ -513,10 +524,7 @@ class _Packing:
             "fingerprint": fingerprint,
             "shardlist": shards,
         }
-        replace_json(folder / MANIFEST, manifest)
-        for name in [_STARTED, *(f"{record.name}.json" for record in records)]:
-            (folder / name).unlink()
-        return PackSummary(
+        summary = PackSummary(
             clips=counts,
             bytes=sum(record.bytes for record in records),
             shards=len(records),
@@ -527,6 +535,10 @@ class _Packing:
             clipped=sum(record.clipped for record in records),
             kept_shards=kept,
         )
+        # Before the manifest, for the same command if it has to tidy up after a kill.
+        replace_json(folder / _STARTED, {"fingerprint": fingerprint, "summary": asdict(summary)})
+        replace_json(folder / MANIFEST, manifest)
+        return self._tidy(summary)
 
     def _write_list(self, name: str, members: Mapping[int, str], bad: Mapping[Key, str]) -> int:
         """The clips that can be used, a line each, after one with the label names; how many they are."""

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -248,6 +249,49 @@ def test_an_interrupted_packing_goes_on(
     summary = pack({"clips": source}, tmp_path / "out", PackOptions(workers=0, **options))
     assert summary.kept_shards > 0
     assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
+
+
+def killed_at(operation: int, work: Callable[[], object]) -> bool:
+    """Does the work in a fork that ends before one of its operations on files; whether it came so far."""
+    process = os.fork()
+    if process == 0:
+        left = [operation]
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("replace", "unlink"):
+                patch.setattr(os, name, counted_down(getattr(os, name), left))
+            work()
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
+
+
+def counted_down(function: Callable[..., object], left: list[int]) -> Callable[..., object]:
+    def call(*arguments: object, **options: object) -> object:
+        left[0] -= 1
+        if left[0] < 0:
+            os._exit(9)
+        return function(*arguments, **options)
+
+    return call
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_packing_that_was_killed_anywhere_goes_on_to_the_same_pack(
+    recordings: Path, tmp_path: Path
+) -> None:
+    options = {"form": "wav", "shard_bytes": 1_000_000}
+    pack_csv(recordings, tmp_path / "whole", **options)
+    whole, out, operation = contents(tmp_path / "whole"), tmp_path / "out", 0
+    while killed_at(operation, lambda: pack_csv(recordings, out, **options)):
+        if contents(out).keys() - {".lock"} != whole.keys():  # else it was killed when all was done
+            pack_csv(recordings, out, **options)
+        (out / ".lock").unlink(missing_ok=True)
+        assert contents(out) == whole, operation
+        shutil.rmtree(out)
+        operation += 1
+    assert operation > 10
 
 
 def test_a_folder_that_is_for_something_else_is_left_alone(recordings: Path, tmp_path: Path) -> None:

@@ -239,8 +239,8 @@ def run_points(
 ) -> int:
     """Runs points, as many side by side as there are groups of GPUs; the exit code.
 
-    A run that fails leaves the others alone. Ctrl-C and SIGTERM have the runs at work save and end; a second Ctrl-C
-    ends them at once.
+    A run that fails leaves the others alone. Ctrl-C, SIGTERM and SIGHUP have the runs at work save and end; a second
+    Ctrl-C ends them at once.
     """
     waiting, free = deque(points), list(gpus)
     running: dict[subprocess.Popen[bytes], tuple[Point, str | None, int]] = {}
@@ -251,7 +251,9 @@ def run_points(
                 while waiting and free and requests.received is None:
                     point, devices = waiting.popleft(), free.pop(0)
                     with open(point.log, "ab") as log:
-                        child = start_child(point.command(processes), output=log, gpus=devices)
+                        child = start_child(
+                            ending_with_us(point.command(processes)), output=log, gpus=devices
+                        )
                         running[child] = (point, devices, log.tell())
                     console.print(f"{point.name}: starts, and prints to {point.log}", soft_wrap=True)
                 if requests.received is not None and not stopping:
@@ -275,6 +277,12 @@ def run_points(
             for child in running:
                 kill_child(child)
     return int(failed) if requests.received is None else 128 + requests.received
+
+
+def ending_with_us(command: Sequence[str]) -> list[str]:
+    """A command of `module_command` whose process ends with this one, also where this one is killed."""
+    *python, module = command[:4]
+    return [*python, "m2dx_sweep.point", str(os.getpid()), module, *command[4:]]
 
 
 def _end_of(point: Point, code: int, start: int, *, stopping: bool) -> tuple[str, bool]:

@@ -3,9 +3,12 @@
 The runs are small scripts in place of `m2dx train`; test_sweep_whole.py has real ones.
 """
 
+import contextlib
 import io
 import os
+import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -17,6 +20,8 @@ from m2dx_sweep import running as sweep
 from m2dx_sweep.running import Point, last_lines, run_points
 from m2dx_sweep.table import is_finished
 from rich.console import Console
+
+from m2dx.training.child import module_command
 
 SCRIPT = """
 import json, os, signal, sys, time
@@ -72,6 +77,7 @@ def make(plan: Callable[..., list[Point]], tmp_path: Path, monkeypatch: pytest.M
         return [sys.executable, str(script), str(self.folder)]
 
     monkeypatch.setattr(Point, "command", command)
+    monkeypatch.setattr(sweep, "ending_with_us", list)
 
     def start(*doing: str) -> list[Point]:
         seeds = range(max(len(doing), 2))  # a sweep has two points at least
@@ -184,3 +190,23 @@ def test_gpus_are_named_as_the_environment_does(monkeypatch: pytest.MonkeyPatch)
     assert sweep.visible_gpus() == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
     assert sweep.visible_gpus() == ["3", "5"]
+
+
+def test_a_run_ends_with_a_sweep_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleeping = module_command("timeit", "-n1", "-r1", "print(flush=True); import time; time.sleep(60)")
+    command = shlex.join(sweep.ending_with_us(sleeping)).replace(str(os.getpid()), "$$", 1)
+    killed = subprocess.Popen(["bash", "-c", f"{command} & echo $!; wait"], stdout=subprocess.PIPE, text=True)
+    assert killed.stdout is not None
+    run = int(killed.stdout.readline())
+    assert killed.stdout.readline() == "\n"  # it is at work
+    os.kill(run, 0)
+    killed.kill()
+    killed.wait()
+    for _ in range(500):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(run, 0)
+            time.sleep(0.02)
+            continue
+        break
+    else:
+        pytest.fail("the run goes on")
