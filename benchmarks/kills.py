@@ -39,8 +39,8 @@ SETTINGS = {
     "train.checkpoint_every": 5,
     "evaluation": "null",
 }
-MOMENTS = ("starting", "training", "writing", "training", "writing")
-"""What a run is killed at, in a random order, as often as they are here."""
+PHASES = ("starting", "training", "writing", "training", "writing")
+"""When a run is killed: in a random order, each as often as it stands here."""
 CLOCK = ("time", "clips_per_second")
 
 
@@ -48,10 +48,10 @@ CLOCK = ("time", "clips_per_second")
 class Kill:
     """One end of the run."""
 
-    moment: str
-    delay: float  # s after the moment began
-    group: bool  # its loading process too; else that finds out by itself
-    step: int  # of the newest checkpoint, which the next start goes on from
+    phase: str  # starting, training or writing
+    seconds_into_phase: float
+    group: bool  # its loading process, too; otherwise that process finds out by itself
+    step: int  # of the newest checkpoint, from which the next start resumes
     last_line: int  # step of the last line of metrics
     partial: bool  # whether an unfinished checkpoint was there
 
@@ -62,13 +62,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--kills", type=timing.at_least(0), default=20)
     add("--steps", type=timing.at_least(1), default=600, help="too few for so many kills is an error")
-    add("--seed", type=int, default=0, help="of the moments")
+    add("--seed", type=int, default=0, help="of the phases and moments")
     add("--folder", type=Path, help="where the two runs go; default a temporary folder")
     return parser.parse_intermixed_args(arguments)
 
 
 def command_of(options: argparse.Namespace, folder: Path, name: str) -> list[str]:
-    """The command that starts or goes on with a run."""
+    """The command that starts or resumes a run."""
     settings = {
         **SETTINGS,
         "train.epochs": 1,
@@ -111,31 +111,31 @@ def last_line(run: Path) -> int:
     return int(lines[-1]["step"]) if lines else 0
 
 
-def wait_for(moment: str, process: subprocess.Popen[bytes], run: Path) -> bool:
-    """Waits until a moment begins; False: the process ended before."""
-    lines, began = (run / "metrics.jsonl"), time.time()
+def wait_for(phase: str, process: subprocess.Popen[bytes], run: Path) -> bool:
+    """Waits until a phase starts; False: the process ended before."""
+    lines, launched = (run / "metrics.jsonl"), time.time()
     while process.poll() is None:
-        if moment == "starting":
+        if phase == "starting":
             return True
         # a file that this process has written: a resumed run writes its metrics anew, then appends
-        trains = lines.exists() and lines.stat().st_mtime > began and last_line(run) > newest_step(run)
-        if moment == "training" and trains:
+        trains = lines.exists() and lines.stat().st_mtime > launched and last_line(run) > newest_step(run)
+        if phase == "training" and trains:
             return True
-        if moment == "writing" and any(run.glob("checkpoints/.step-*.partial")):
-            stale = min(path.stat().st_mtime for path in run.glob("checkpoints/.step-*.partial")) < began
+        if phase == "writing" and any(run.glob("checkpoints/.step-*.partial")):
+            stale = min(path.stat().st_mtime for path in run.glob("checkpoints/.step-*.partial")) < launched
             if not stale:
                 return True
-        time.sleep(0.001 if moment == "writing" else 0.01)
+        time.sleep(0.001 if phase == "writing" else 0.01)
     return False
 
 
-def kill_once(command: list[str], run: Path, log: Path, moment: str, draw: random.Random) -> Kill | None:
-    """Starts the run and kills it; None: it came to its end before."""
-    delay = draw.uniform(0.0, {"starting": 6.0, "training": 2.0, "writing": 0.03}[moment])
+def kill_once(command: list[str], run: Path, log: Path, phase: str, draw: random.Random) -> Kill | None:
+    """Starts the run and kills it; None: it ended before."""
+    delay = draw.uniform(0.0, {"starting": 6.0, "training": 2.0, "writing": 0.03}[phase])
     group = draw.random() < 0.5
     process = launch(command, log)
     try:
-        if not wait_for(moment, process, run):
+        if not wait_for(phase, process, run):
             return None
         time.sleep(delay)
         ended = process.poll() is not None
@@ -145,14 +145,14 @@ def kill_once(command: list[str], run: Path, log: Path, moment: str, draw: rando
     if ended:
         return None
     partial = any(run.glob("checkpoints/.step-*.partial"))
-    return Kill(moment, round(delay, 3), group, newest_step(run), last_line(run), partial)
+    return Kill(phase, round(delay, 3), group, newest_step(run), last_line(run), partial)
 
 
 def differences(one: Path, other: Path) -> Iterator[str]:
-    """In what two runs differ, bit by bit, but for clocks."""
+    """What differs between two runs, bit by bit, apart from clocks."""
     step = newest_step(one)
     if newest_step(other) != step:
-        yield f"last checkpoint of step {newest_step(other)} for {step}"
+        yield f"last checkpoint of step {newest_step(other)} instead of {step}"
         return
     states = [
         torch.load(run / "checkpoints" / f"step-{step:08d}.pt", weights_only=True, map_location="cpu")
@@ -187,7 +187,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def finish(command: list[str], log: Path) -> None:
-    """Lets the run come to its end."""
+    """Runs a command to its end."""
     code = launch(command, log).wait()
     if code:
         raise SystemExit(f"the run ended with {code}:\n{log.read_text(errors='replace')[-3000:]}")
@@ -199,10 +199,10 @@ def measure(options: argparse.Namespace, folder: Path) -> timing.Tables:
     finish(command_of(options, folder, undisturbed.name), folder / "undisturbed.log")
     command, log = command_of(options, folder, killed.name), folder / "killed.log"
     kills: list[Kill] = []
-    moments = [MOMENTS[number % len(MOMENTS)] for number in range(options.kills)]
-    draw.shuffle(moments)
-    for moment in moments:
-        kill = kill_once(command, killed, log, moment, draw)
+    phases = [PHASES[number % len(PHASES)] for number in range(options.kills)]
+    draw.shuffle(phases)
+    for phase in phases:
+        kill = kill_once(command, killed, log, phase, draw)
         if kill is None:
             raise SystemExit(f"the run ended after {len(kills)} kills; give it more --steps")
         kills.append(kill)
