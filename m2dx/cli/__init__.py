@@ -1,4 +1,4 @@
-"""The command line: arguments only. What takes time to import is imported by the command that needs it."""
+"""The command line: arguments only. Each command imports what takes time by itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OF_THE_DISK = frozenset(
         errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ELOOP, errno.EFBIG,
     }
 )  # fmt: skip
-"""Errors of the system that are the user's to mend."""
+"""Errors of the system that the user can mend."""
 
 app = typer.Typer(
     name="m2dx",
@@ -43,7 +43,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: bool = typer.Option(
-        False, "--version", is_eager=True, callback=_print_version, help="Print the version, and end."
+        False, "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
     ),
 ) -> None:
     """The options of the program itself."""
@@ -54,10 +54,10 @@ for module in (training, encoders, draw, reference):
 
 
 def main() -> None:
-    """Runs the command line; errors that are the user's to mend are printed without a traceback.
+    """Runs the command line; errors that the user can mend are printed without a traceback.
 
-    Of torchrun's processes, the first one of each machine speaks for all about the recipe and the plugins, which all
-    read alike; other errors may be of one process alone, and name it.
+    Under torchrun all processes read the same recipe and plugins, and the first of each machine reports their errors.
+    Any other error may concern one process alone, and names it.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter("%(levelname)s: %(message)s"))

@@ -47,8 +47,8 @@ def _tell(*written: Path) -> None:
         terminal().print(f"written: {path}", soft_wrap=True)
 
 
-Start = Annotated[float, typer.Option(min=0, help="Where in the files to begin, s.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of what is drawn at random.")]
+Start = Annotated[float, typer.Option(min=0, help="Where in the files to start, s.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices.")]
 PICTURE = typer.Option("--output", "-o", help="Picture to write, .png or .svg.", callback=_check_suffix)
 
 
@@ -61,9 +61,9 @@ def reconstruction(
         str | None, typer.Option(help="Mask ratios, such as 0.5,0.75,0.99; default the model's own.")
     ] = None,
     pattern: Annotated[
-        str | None, typer.Option(help="Among random,vertical,horizontal,chessboard; default random.")
+        str | None, typer.Option(help="random, vertical, horizontal, chessboard; default random.")
     ] = None,
-    attempts: Annotated[int, typer.Option(min=1, help="Random masks of each ratio.")] = 1,
+    attempts: Annotated[int, typer.Option(min=1, help="Number of random masks per ratio.")] = 1,
     seed: Seed = 0,
     start: Start = 0.0,
     outline: Annotated[bool, typer.Option(help="Outline visible patches.")] = True,
@@ -71,7 +71,7 @@ def reconstruction(
         bool, typer.Option("--audio", help="Write the reconstructions as WAV files, too.")
     ] = False,
 ) -> None:
-    """Draw input, reconstruction and error of sounds whose patches are partly masked."""
+    """Draw sounds, their reconstruction from the visible patches, and its error."""
     ratios, patterns = None if ratio is None else _ratios(ratio), _names(pattern)
     from m2dx.jobs.draw import write_sounds
     from m2dx.report.masks import masks_of
@@ -97,8 +97,8 @@ def attention(
         list[str] | None,
         typer.Option(
             metavar="F,T",
-            help="Patch that attends (frequency from below, time), from 0; several times for several. Default: the "
-            "loudest of each half.",
+            help="Patch that attends: row from the lowest frequencies, column in time, from 0 (repeatable); default "
+            "the loudest patch of each half.",
         ),
     ] = None,
     start: Start = 0.0,
@@ -116,20 +116,20 @@ def attention(
 @draw.command()
 def embedding(
     encoder: EncoderPath,
-    labelled: Annotated[Path, typer.Argument(metavar="RECIPE|CSV", help="Where the labelled clips are.")],
+    labelled: Annotated[Path, typer.Argument(metavar="RECIPE|CSV", help="Source of the labelled clips.")],
     output: Annotated[Path, PICTURE] = Path("embedding.png"),
     task: Annotated[
-        str | None, typer.Option(help="Task of the recipe's evaluation; default the only one.")
+        str | None, typer.Option(help="Task of the recipe's evaluation; default its only task.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Clips of this split or fold only.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only clips of this split or fold.")] = None,
     method: Annotated[Literal["tsne", "pca"], typer.Option(help="How features become points.")] = "tsne",
     random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="The same network before training, beside it.")
+        bool, typer.Option("--random-weights", help="Draw the same network before training, too.")
     ] = False,
-    most: Annotated[int, typer.Option(min=3, help="Clips drawn, at most.")] = 2000,
+    most: Annotated[int, typer.Option(min=3, help="Most clips to draw.")] = 2000,
     seed: Seed = 0,
 ) -> None:
-    """Draw the clips of a labelled set as points, by their features, coloured by class."""
+    """Draw labelled clips as points, placed by their features and coloured by class."""
     recipe = load_with_plugins(labelled, None) if labelled.suffix in (".yaml", ".yml") else None
     from m2dx.jobs.draw import draw_embedding, labelled_set
     from m2dx.report.saving import save_figure
@@ -144,10 +144,10 @@ def curves(
     runs: Annotated[list[Path], typer.Argument(metavar="RUNS", help="Folders of runs.")],
     output: Annotated[Path, PICTURE] = Path("curves.png"),
     metric: Annotated[
-        str | None, typer.Option(help="Such as loss,lr,rankme, or scores; default all that are worth a look.")
+        str | None, typer.Option(help="Such as loss,lr,rankme, or scores; default the important ones.")
     ] = None,
 ) -> None:
-    """Draw losses, learning rate, EMA decay, RankMe, and scores by checkpoint, of one or several runs."""
+    """Draw losses, learning rate, EMA decay, RankMe and scores of one or several runs over time."""
     from m2dx.report.curves import read_curves, runs_figure
     from m2dx.report.saving import save_figure
 

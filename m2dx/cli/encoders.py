@@ -1,4 +1,4 @@
-"""Commands for a pre-trained encoder: evaluate, tasks, results, export, encode, classify."""
+"""Commands for a pre-trained encoder: evaluate, results, export, encode, classify."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _tell_bad(files: BadFiles) -> None:
 
 @commands.command()
 def evaluate(encoder: EncoderPath, recipe: RecipeFile, overrides: Overrides = None) -> None:
-    """Score an encoder, and the recipe's baselines, with the recipe's evaluation section."""
+    """Score an encoder and the baselines, as the recipe's evaluation section says."""
     host, loaded = load_with_plugins(recipe, overrides)
     from m2dx.encoder.audio import load_any_encoder
     from m2dx.results.scoring import Scoring, folder_of_encoder
@@ -54,15 +54,15 @@ def results(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FILES", help="Files of results, or folders of runs; default runs/results.jsonl."
+            metavar="FILES", help="Files of results, or folders that have one; default runs/results.jsonl."
         ),
     ] = None,
-    table: Annotated[str | None, typer.Option(help="Published table, such as m2d-x-iii, or list.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Older records of a score, too.")] = False,
+    table: Annotated[str | None, typer.Option(help="Published table; list shows their names.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Include older records of a score.")] = False,
     form: FormOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Print the scores of all evaluations, or set them beside a published table; marks say what is not comparable."""
+    """Print all recorded scores, also beside a published table; marks say what is not comparable."""
     from m2dx.jobs.results import results_table, table_lines
 
     if table == "list":
@@ -94,11 +94,11 @@ def encode(
         Path, typer.Option("--output", "-o", help="Folder for .npy files, or a .parquet file.")
     ] = Path("features"),
     frames: Annotated[
-        bool, typer.Option("--frames", help="Features by time frame instead of by clip.")
+        bool, typer.Option("--frames", help="Features per time frame instead of per clip.")
     ] = False,
     long_clips: Annotated[
         Literal["split", "interpolate"],
-        typer.Option(help="split, or interpolate positions, where audio is long."),
+        typer.Option(help="Long audio: split it, or interpolate positions."),
     ] = "split",
 ) -> None:
     """Write the features of audio files as .npy files or a Parquet table."""
@@ -118,10 +118,10 @@ def classify(
     network: Annotated[Path, typer.Argument(metavar="NETWORK", help="Folder of a fine-tuned network.")],
     files: AudioFiles,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="CSV file to write over; default the terminal.")
+        Path | None, typer.Option("--output", "-o", help="CSV file to write; default the terminal.")
     ] = None,
     whole: Annotated[
-        bool, typer.Option("--whole", help="All of each file, a row per stretch, instead of its beginning.")
+        bool, typer.Option("--whole", help="All of each file, a row per segment, not only its start.")
     ] = False,
 ) -> None:
     """Write the probability of each label in audio files as a CSV table."""

@@ -41,10 +41,10 @@ def plugins(context: typer.Context) -> None:
 
 @commands.command()
 def new_plugin(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as whale-song.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name, such as whale-song.")],
     folder: Annotated[Path, typer.Option("--folder", help="Folder to write m2dx-NAME into.")] = Path("."),
 ) -> None:
-    """Write m2dx-NAME: a plugin that works, with tests, a recipe and a CI file, to start from."""
+    """Write m2dx-NAME, a working plugin to start from, with tests, a recipe and a CI file."""
     from m2dx.jobs.scaffold import PluginNames, check_not_installed, write_plugin
 
     PluginNames(name)  # a name that cannot be is told before torch and plugins are imported

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY.PATH=VALUE", help="Changes to the recipe, in YAML.")
+    list[str] | None, typer.Argument(metavar="KEY.PATH=VALUE", help="Changes to the recipe; values are YAML.")
 ]
 AudioFiles = Annotated[list[Path], typer.Argument(metavar="FILES", help="Audio files.")]
 EncoderPath = Annotated[
-    Path, typer.Argument(metavar="ENCODER", help="Run folder, export, checkpoint, or published checkpoint.")
+    Path, typer.Argument(metavar="ENCODER", help="Run folder, export, checkpoint or published checkpoint.")
 ]
 
 
@@ -36,14 +36,14 @@ def load_with_plugins(recipe: Path, overrides: list[str] | None) -> tuple[Plugin
     from m2dx.recipe.files import read_recipe
     from m2dx.recipe.loading import load_recipe
 
-    # a file that cannot be read is told before torch and plugins are imported
+    # an unreadable file is reported before torch and plugins are imported
     read_recipe(recipe)
     host = plugin_host()
     return host, load_recipe(recipe, overrides or [], host=host)
 
 
 def launcher() -> list[str]:
-    """The command that started this process, up to the name of m2dx's own."""
+    """The command that started this process, up to m2dx's own command."""
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
     machines = os.environ.get("GROUP_WORLD_SIZE", "1")
     if os.environ.get("WORLD_SIZE", "1") == "1":

@@ -1,4 +1,4 @@
-"""What the commands that print a table share: its options, and its output in the form that they ask for."""
+"""What commands that print a table share: the options for its format, and the output in that format."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 TableFormat = Literal["rich", "markdown", "latex", "csv"]
 """How a table is written."""
 FormOption = Annotated[
-    TableFormat | None, typer.Option("--format", help="Default: by OUTPUT's suffix; rich on a terminal.")
+    TableFormat | None, typer.Option("--format", help="Default by OUTPUT's suffix, else rich on a terminal.")
 ]
-OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="File to write over.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="File to write or replace.")]
 
 
 def check_table_options(form: TableFormat | None, output: Path | None) -> None:
-    """A usage error where a file is wanted in the terminal's form."""
+    """A usage error if a file is to have the terminal's format."""
     if output is not None and form == "rich":
         raise typer.BadParameter("--format rich is for the terminal; a file is markdown, latex or csv")
 
 
 def print_table(shown: ResultTable, form: TableFormat | None, output: Path | None) -> None:
-    """Prints a table, or writes it to a file, in the form that the options ask for."""
+    """Prints a table, or writes it to a file, in the format of the options."""
     from m2dx.results.formats import SUFFIXES, WRITERS
     from m2dx.results.formats import terminal as terminal_parts
 
@@ -52,7 +52,7 @@ def print_table(shown: ResultTable, form: TableFormat | None, output: Path | Non
 
 
 def text_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """Rows of text, whose cells take as many lines as they need."""
+    """A table of rows of text; cells take as many lines as they need."""
     from rich.table import Column, Table
 
     table = Table(*(Column(title, overflow="fold") for title in headings))

@@ -1,4 +1,4 @@
-"""Commands around pre-training: train, check, plan, report."""
+"""Commands around pre-training: train, check, report."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ commands = typer.Typer()
 def train(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest checkpoint.")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew where a run of that name is.")
+        bool, typer.Option("--overwrite", help="Replace an existing run of that name.")
     ] = False,
     resume_or_start: Annotated[
         bool,
         typer.Option(
             "--resume-or-begin",
-            help="Go on where there is a checkpoint, else start: for restarts by a machine.",
+            help="Resume if there is a checkpoint, else start: for automatic restarts.",
         ),
     ] = False,
     dry_run_memory: Annotated[
         bool,
-        typer.Option("--dry-run-memory", help="Print what memory it takes, by clips a pass; train nothing."),
+        typer.Option("--dry-run-memory", help="Print the memory it takes, by clips per pass; train nothing."),
     ] = False,
     processes: Annotated[
         int | None, typer.Option(min=1, help="With --dry-run-memory: processes (GPUs); default 1.")
@@ -67,7 +67,7 @@ def train(
         if os.environ.get("RANK", "0") == "0":
             again = shlex.join([*launcher(), "train", str(recipe), *(overrides or []), "--resume"])
             stopped = f"stopped by {summary.stopped_by} after step {summary.steps}, saved"
-            terminal().print(f"{stopped}. Go on with:\n  {again}", soft_wrap=True)
+            terminal().print(f"{stopped}. Resume with:\n  {again}", soft_wrap=True)
         number = getattr(signal, summary.stopped_by, signal.SIGTERM)
         raise typer.Exit(128 + int(number))
 
@@ -83,7 +83,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
 @commands.command()
 def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]) -> None:
-    """Write a run's report.html anew from what is in its folder."""
+    """Write a run's report.html again, from the files in its folder."""
     from m2dx.jobs.train import report_of_run
 
     terminal().print(f"report: {report_of_run(run, plugin_host(), terminal())}")

@@ -32,39 +32,46 @@ def pack(
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY.PATH=VALUE", help="Changes to the recipe, in YAML.", show_default=False),
+        typer.Argument(
+            metavar="KEY.PATH=VALUE", help="Changes to the recipe; values are YAML.", show_default=False
+        ),
     ] = None,
     form: Annotated[
         StoredFormat,
         typer.Option(
-            "--format", help="flac: half the size; wav: read 10 times as fast; keep: files as they are."
+            "--format",
+            help="flac: half the size; wav: 10 times as fast to read; keep: the files as they are.",
         ),
     ] = StoredFormat.FLAC,
     sample_rate: Annotated[
         int | None,
-        typer.Option(min=1, help="Hz; default a recipe's rate, or each file's own.", show_default=False),
+        typer.Option(
+            min=1,
+            help="Resample to this rate, Hz; default the recipe's rate, or each file's own.",
+            show_default=False,
+        ),
     ] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Size of a shard, MB.")] = 512,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Loading processes; default one per core.", show_default=False)
     ] = None,
     max_bad_fraction: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of unusable files above which nothing is packed.")
+        float, typer.Option(min=0.0, max=1.0, help="Pack nothing if a larger share of files is unusable.")
     ] = 0.05,
 ) -> None:
-    """Pack data sets into a few large tar files that load fast: data set `packed` of a recipe.
+    """Pack data sets into a few large tar files that load fast, for a recipe's data set `packed`.
 
-    Such as: m2dx pack recordings/ packed/ --format wav
+    Example: m2dx pack recordings/ packed/ --format wav
     """
     if form is StoredFormat.KEEP and sample_rate is not None:
         raise typer.BadParameter("--sample-rate is for --format flac and wav; keep stores files as they are")
     is_recipe = dataset.suffix.lower() in (".yaml", ".yml")
     if overrides and not is_recipe:
-        raise typer.BadParameter(f"{' '.join(overrides)}: changes are for recipes, but {dataset} is none")
+        raise typer.BadParameter(f"{' '.join(overrides)}: only recipes take changes, but {dataset} is none")
     if is_recipe:
         from m2dx.recipe.files import read_recipe
 
-        read_recipe(dataset)  # a file that cannot be read is told before torch is imported
+        read_recipe(dataset)  # an unreadable file is reported before torch is imported
     from rich.console import Console
 
     import m2dx

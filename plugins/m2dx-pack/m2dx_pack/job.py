@@ -50,7 +50,7 @@ def _lines(summary: PackSummary, folder: Path) -> Iterator[str]:
         f"{summary.bytes / 1e9:.3g} GB"
     )
     if summary.kept_shards:
-        yield f"{summary.kept_shards} shards are of the packing that was interrupted"
+        yield f"{counted(summary.kept_shards, 'shard')} kept from the interrupted packing"
     if summary.bad:
         yield (
             f"warning: {counted(summary.bad, 'file')} could not be used, and {counted(summary.left_out, 'clip')} left "
@@ -58,11 +58,11 @@ def _lines(summary: PackSummary, folder: Path) -> Iterator[str]:
         )
     if summary.rounded:
         yield (
-            f"{summary.rounded} pieces were not mono 16-bit PCM at the rate, and are rounded to 16 bits; "
+            f"rounded to 16 bits: {counted(summary.rounded, 'piece')} not mono 16-bit PCM at the rate; "
             "`--format keep` stores files as they are"
         )
     if summary.clipped:
-        yield f"warning: {summary.clipped} pieces have samples beyond full scale, which are clipped"
+        yield f"warning: clipped {counted(summary.clipped, 'piece')} with samples beyond full scale"
 
 
 def _use(source: Source, folder: Path) -> Iterator[str]:
@@ -78,15 +78,15 @@ def _use(source: Source, folder: Path) -> Iterator[str]:
 
 
 LIST = "clips"
-"""The name of the only list of a pack that is not of a recipe."""
+"""The name of the single list in a pack of a folder or a CSV list."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Lists of clips by name, and what in the recipe each of them is for."""
+    """Lists of clips by name, and the recipe fields that they serve."""
 
     sets: Mapping[str, ClipSet]
-    fields: Mapping[str, str]  # recipe fields that a list can take the place of: list by field
+    fields: Mapping[str, str]  # recipe fields that a list can replace: list by field
     sample_rate: int | None = None  # Hz, of the recipe
     notes: tuple[str, ...] = ()
     replaces_noise_source: bool = False
@@ -104,7 +104,7 @@ def source_of_path(path: Path) -> Source:
 def source_of_recipe(recipe: Recipe, host: PluginHost) -> Source:
     """Each data set of a recipe, and its noise, as lists of one pack."""
     if recipe.image is not None:
-        raise RecipeError("only audio can be packed, but the recipe is on images")
+        raise RecipeError("a pack holds audio only, but the recipe is on images")
     sets: dict[str, ClipSet] = {}
     fields: dict[str, str] = {}
     notes: list[str] = []
@@ -131,7 +131,7 @@ def _clip_set(name: str, dataset: Dataset, split: str | None) -> ClipSet:
     clips = list_clips(name, dataset, split)
     if not clips:
         raise AudioError(f"data set {name!r} must have clips to pack, but has none (split: {split})")
-    if split is not None:  # a recipe that asks for it again finds all of them
+    if split is not None:  # so that a recipe with this split finds all of them
         clips = [replace(clip, split=split) for clip in clips]
     return ClipSet(tuple(clips), names_of(name, dataset))
 

@@ -45,8 +45,8 @@ def test_a_folder_is_packed_and_what_it_cost_is_said(folder: Path, tmp_path: Pat
     said = run(folder, tmp_path / "out", "--max-bad-fraction", 0.25)
     assert "clips: clips 3; 3 pieces of audio in 1 shard" in said
     assert "1 file could not be used, and 1 clip left out" in said
-    assert "3 pieces were not mono 16-bit PCM" in said
-    assert "3 pieces have samples beyond full scale, which are clipped" in said
+    assert "rounded to 16 bits: 3 pieces not mono 16-bit PCM" in said
+    assert "clipped 3 pieces with samples beyond full scale" in said
     assert f"dataset: {{name: packed, path: {tmp_path / 'out'}}}" in said
     assert len(PackedDataset(path=tmp_path / "out").clips()) == 3
 

@@ -12,22 +12,20 @@ commands = typer.Typer(add_completion=False)
 
 @commands.command()
 def plan(
-    clips: Annotated[int, typer.Option(min=1, help="Recordings for pre-training.")],
-    gpu_memory: Annotated[float, typer.Option(min=0, help="Memory of each GPU, GB; 0: no GPU.")],
+    clips: Annotated[int, typer.Option(min=1, help="Number of recordings for pre-training.")],
+    gpu_memory: Annotated[float, typer.Option(min=0, help="Memory of each GPU, GB; 0 without a GPU.")],
     clip_seconds: Annotated[
-        float | None, typer.Option(min=0, help="Length of the clips, s, if they are short.")
+        float | None, typer.Option(min=0, help="Length of the clips, s; needed if they are short.")
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="GPUs.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Number of GPUs.")] = 1,
     weights: Annotated[
-        Path | None, typer.Option(help="Encoder to go on from, instead of the published one.")
+        Path | None, typer.Option(help="Encoder to start from, instead of the published one.")
     ] = None,
-    labels: Annotated[bool, typer.Option("--labels", help="There are labels, too.")] = False,
+    labels: Annotated[bool, typer.Option("--labels", help="The recordings have labels.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Recipe file to write.")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Write over a recipe that is there.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing recipe.")] = False,
 ) -> None:
-    """Propose one of the published ways to train for data of a given size, and write it as a recipe."""
+    """Propose published training settings for data of a given size, and write them as a recipe."""
     from m2dx.cli.shared import terminal
     from m2dx.cli.table_output import text_table
     from m2dx_plan.plan import Request, proposal_lines, propose, write_recipe

@@ -21,7 +21,7 @@ def sweep(
         list[str] | None,
         typer.Argument(
             metavar="KEY.PATH=A,B,...",
-            help="Changes to the recipe; those with several values make the grid.",
+            help="Changes to the recipe; keys with several values make the grid.",
             show_default=False,
         ),
     ] = None,
@@ -30,30 +30,31 @@ def sweep(
         int | None,
         typer.Option(
             min=1,
-            help="Runs side by side; default 1, with --slurm as many as Slurm allows.",
+            help="Runs at a time; default 1, or with --slurm as many as Slurm allows.",
             show_default=False,
         ),
     ] = None,
     slurm: Annotated[
         Path | None,
         typer.Option(
-            help="Run nothing; write a Slurm script with an array task for each point.", show_default=False
+            help="Run nothing; write a Slurm script with an array task per unfinished point.",
+            show_default=False,
         ),
     ] = None,
     sbatch: Annotated[
         list[str] | None,
         typer.Option(
-            help="Options of sbatch for that script, such as --time=24:00:00 (repeatable).",
+            help="Options of sbatch in that script, such as --time=24:00:00 (repeatable).",
             show_default=False,
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print points and commands; write nothing.")
+        bool, typer.Option("--dry-run", help="Print points and their commands; write nothing.")
     ] = False,
 ) -> None:
     """Train a recipe at every point of a grid of overrides, then print the scores as a table.
 
-    Such as: m2dx sweep recipe.yaml model.mask_ratio=0.6,0.7,0.8 seed=0,1,2. The same command goes on where it stopped.
+    Example: m2dx sweep recipe.yaml model.mask_ratio=0.6,0.7,0.8 seed=0,1,2. The same command continues a sweep.
     """
     from m2dx.recipe.files import read_recipe
     from m2dx_sweep.grid import parse_grid
@@ -61,7 +62,7 @@ def sweep(
     if sbatch and slurm is None:
         raise typer.BadParameter("--sbatch is for the script that --slurm writes")
     parsed = parse_grid(grid or [])
-    read_recipe(recipe)  # a file that cannot be read is told before torch is imported
+    read_recipe(recipe)  # an unreadable file is reported before torch is imported
     host = plugin_host()
     from m2dx_sweep.running import Options, run_sweep
 
@@ -77,16 +78,18 @@ def sweep_table(
     column: Annotated[
         list[str] | None,
         typer.Option(
-            help="Score (task/protocol/metric, its end may be left out; average: mean of the tasks; * for any text) "
-            "or metric of the training (loss, rankme); repeatable. Default: all scores.",
+            help="A score, task/protocol/metric or its start (average: mean of the tasks; *: any text), or a metric "
+            "of the training, such as loss (repeatable); default all scores.",
             show_default=False,
         ),
     ] = None,
-    encoder: Annotated[str, typer.Option(help="Or a baseline: random_weights, mean_logmel.")] = "pretrained",
+    encoder: Annotated[
+        str, typer.Option(help="pretrained, or a baseline: random_weights, mean_logmel.")
+    ] = "pretrained",
     form: FormOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Print the scores of a sweep's finished runs, those of all seeds pooled; what is missing is told."""
+    """Print the scores of a sweep's finished runs, with seeds pooled, and name what is missing."""
     check_table_options(form, output)
     from m2dx_sweep import table
 
