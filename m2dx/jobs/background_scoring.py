@@ -1,6 +1,6 @@
-"""Evaluation while a run trains: its checkpoints are scored one after another, in a process of their own.
+"""Evaluation while a run trains: a separate process scores its checkpoints, one after another.
 
-Nothing here waits for that process or fails with it, but `finish`, after the training.
+Training never waits for that process or fails with it; only `finish`, after the training, waits.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from m2dx.training.signals import StopRequests
 logger = logging.getLogger(__name__)
 
 WAITING_FOLDER = "scores_by_step"
-"""Folder in that of a run, with the encoders that wait for their scores, and the logs of the processes."""
+"""Folder in a run's folder, with the encoders that wait for their scores, and the logs of the processes."""
 MANY_WAITING = 3
 _POLL_SECONDS = 0.1
 
 Command = Callable[[int, Path], list[str]]
-"""From a step and its encoder's weights to the command that scores them."""
+"""Makes the command that scores an encoder, from a step and the file of the encoder's weights."""
 
 
 class BackgroundScoring:
     """Scores checkpoints of a run in the background, one at a time, in the order of their steps.
 
-    The encoder of a checkpoint that waits is kept by a hard link, whatever becomes of the files in checkpoints/. A
-    process that fails is a warning and counts in `failed`; its checkpoint is not tried again before the run is resumed.
+    A hard link keeps the encoder of a waiting checkpoint, even if its files in checkpoints/ are removed. A process that
+    fails is a warning and counts in `failed`; its checkpoint is not tried again until the run is resumed.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class BackgroundScoring:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the process, and says which checkpoints still wait; they are scored when the run is resumed."""
+        """Ends the process, and says which checkpoints still wait; a resumed run scores them."""
         if self._process is not None:
             end_child(self._process)
             self._process = None
@@ -73,7 +73,7 @@ class BackgroundScoring:
             self.console.print(f"not scored yet: {steps_text(self.waiting)}; --resume scores them")
 
     def recover(self, step: int, *, total_steps: int) -> None:
-        """Takes up what a run that goes on from `step` left: checkpoints without scores that are still there."""
+        """Queues the checkpoints without scores that the part of the run before `step` has left."""
         drop_step_scores(self.run, after=step)
         scored = {found.step for found in read_step_scores(self.run).scores}
         links = CheckpointFolder(self.folder).encoder_steps()
@@ -88,7 +88,7 @@ class BackgroundScoring:
                 self._take(other, checkpoints.encoder(other))
 
     def take(self, step: int, encoder: Path) -> None:
-        """Notes the encoder's weights after a step, if it is one to be scored. They may be removed afterwards."""
+        """Queues the encoder's weights after a step, if that step is due. The file may be removed afterwards."""
         if step % self.every == 0:
             self._take(step, encoder)
             if len(self.waiting) > MANY_WAITING and not self._warned:
@@ -100,7 +100,7 @@ class BackgroundScoring:
                 )
 
     def poll(self) -> None:
-        """Takes note of a process that has ended, and starts the next one; returns at once."""
+        """Handles a process that has ended, and starts the next one; returns at once."""
         if self._process is not None:
             code = self._process.poll()
             if code is None:
@@ -111,7 +111,7 @@ class BackgroundScoring:
             self._start(self.waiting[0])
 
     def finish(self) -> signal.Signals | None:
-        """Waits until all are scored, or a signal asks to stop, which it returns."""
+        """Waits until all are scored (None), or until a signal asks to stop, and returns that signal."""
         self.poll()
         if self.waiting:
             steps = steps_text(self.waiting)
@@ -182,14 +182,14 @@ class BackgroundScoring:
 
 
 def discard_waiting(run: Path) -> None:
-    """Removes the encoders that wait for scores, of a run that goes on without evaluation during training."""
+    """Removes the encoders that wait for scores, of a run that resumes without evaluation during training."""
     waiting = CheckpointFolder(run / WAITING_FOLDER)
     for step in waiting.encoder_steps():
         waiting.encoder(step).unlink()
 
 
 def keep_file(source: Path, target: Path) -> None:
-    """A hard link to a file, or a copy where the disk knows no links; what is there already stays."""
+    """Makes a hard link to a file, or a copy on a disk without links; an existing target stays as it is."""
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -209,7 +209,7 @@ def steps_text(steps: Iterable[int]) -> str:
 
 
 def _last_line(log: Path) -> str:
-    """The last line of a log behind a colon, which tells most about an error; empty where there is none."""
+    """A colon and the last line of a log, which tells most about an error; empty without a line."""
     with contextlib.suppress(OSError):
         last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
         return f": {last}" if last else ""

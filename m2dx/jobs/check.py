@@ -1,4 +1,4 @@
-"""What a recipe amounts to, before it costs anything: its shapes, sizes, and one step's losses."""
+"""What a recipe amounts to, before training costs anything: its shapes, sizes, and one step's losses."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ LATER = "auto: as many as fit, found when the training starts"
 def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
     """Prints the resolved recipe, shapes, parameter counts, and the losses of one step on a few clips.
 
-    Statistics that the recipe leaves open are measured on at most 200 clips here; nothing is written. Raises what
-    training would: RecipeError for what cannot be trained or evaluated, TrainingError for too many bad files.
+    Statistics that the recipe leaves open are measured on at most 200 clips; nothing is written. Raises the errors of
+    training: RecipeError for what cannot be trained or evaluated, TrainingError for too many bad files.
     """
     console.print(Syntax(recipe_to_yaml(recipe), "yaml", background_color="default"))
     brief = recipe.data.model_copy(update={"stats_clips": min(recipe.data.stats_clips, MOST_STATS_CLIPS)})
@@ -53,7 +53,7 @@ def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
 
 
 def report_bad(run: PreparedRun, batch: Batch, console: Console) -> None:
-    """Prints files that could not be used so far; TrainingError where they are too many to train."""
+    """Prints the unusable files found so far; TrainingError if they are too many to train."""
     ledger = BadFiles(run.num_files, max_bad_fraction=run.recipe.data.max_bad_fraction)
     for path, reason in ledger.add((*run.bad, *batch.bad)):
         console.print(f"cannot use {path}: {reason}", style="yellow", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What the commands `m2dx draw ...` do once their arguments are read, beyond the functions of `m2dx.report`."""
+"""What the commands `m2dx draw ...` do, beyond reading arguments and calling functions of `m2dx.report`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def write_sounds(
     model: Reconstructor, blocks: Sequence[Sequence[Reconstruction]], output: Path
 ) -> list[Path]:
-    """The input and the reconstructions of each sound beside a picture, all by Griffin-Lim, so that they compare."""
+    """Writes input and reconstructions of each sound beside a picture, all by Griffin-Lim, so that they compare."""
     written = []
     for number, block in enumerate(blocks, start=1):
         logmels = {"input": block[0].logmel} | {
@@ -38,7 +38,7 @@ def write_sounds(
 
 
 def draw_embedding(path: Path, clips: ClipTask, *, method: Method, random_weights: bool, seed: int) -> Figure:
-    """Labelled clips by an encoder's features, and by those of random weights where asked."""
+    """Draws labelled clips by an encoder's features and, if asked, by those of random weights."""
     encoder = load_encoder(path)
     resolved = path.resolve()
     name = resolved.parent.name if resolved.name == "encoder" else resolved.name
@@ -61,7 +61,7 @@ def labelled_set(
 ) -> ClipTask:
     """The labelled clips of a recipe's evaluation task, or (without a recipe) of a CSV file at `path`.
 
-    RecipeError where the recipe has no such task, or several and none is named.
+    RecipeError if the recipe has no such task, or has several and `task` is None.
     """
     if recipe is None:
         if task is not None:

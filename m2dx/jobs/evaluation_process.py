@@ -1,9 +1,9 @@
-"""The process that scores one checkpoint of a run which goes on training.
+"""The process that scores one checkpoint while its run trains.
 
     python -m m2dx.jobs.evaluation_process STEP ENCODER RUN --parent PID --device DEVICE --threads N
 
-It writes RUN/scores_by_step.jsonl and a record per score. This module imports nothing heavy at its top: it has to watch
-its parent before torch is there.
+It writes RUN/scores_by_step.jsonl and a record per score. This module imports nothing heavy at its top, since it must
+watch its parent before it imports torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from m2dx.training.child import end_with_parent
 
 NICENESS = 10
-"""Added to the parent's, so that the training goes first where both want the same processors."""
+"""Added to the parent's, so that training goes first if both need the same processors."""
 
 
 def score_checkpoint(step: int, encoder: Path, run: Path, *, device: str, threads: int) -> None:
@@ -37,8 +37,8 @@ def score_checkpoint(step: int, encoder: Path, run: Path, *, device: str, thread
 
 
 def main() -> None:
-    """Scores what the command line names; exit code 1, and the reason on stderr, where that is not possible."""
-    parser = argparse.ArgumentParser(description="Score a checkpoint of a run that goes on training.")
+    """Scores what the command line names; if that fails, exit code 1 and the reason on stderr."""
+    parser = argparse.ArgumentParser(description="Score a checkpoint while its run trains.")
     parser.add_argument("step", type=int)
     parser.add_argument("encoder", type=Path)
     parser.add_argument("run", type=Path)

@@ -12,7 +12,7 @@ from m2dx.results.records import RESULTS_FILE, read_records
 from m2dx.results.table import ResultTable, record_table
 
 DEFAULT_FILE = Path("runs") / RESULTS_FILE
-"""Where the default `output` of recipes puts it."""
+"""The file of records below the default `output` of recipes."""
 MOST_BROKEN = 10
 """Broken lines that are shown one by one."""
 
@@ -28,7 +28,7 @@ def results_table(
 ) -> tuple[ResultTable, list[str]]:
     """The records of files (default `runs/results.jsonl`), beside a published table if a key is given; and warnings.
 
-    Raises M2dxError where there is no such table, a file cannot be read, or none has a record.
+    Raises M2dxError if there is no such table, a file cannot be read, or no file has a record.
     """
     published = None if key is None else _published(key)
     given = list(files) or [DEFAULT_FILE]

@@ -1,4 +1,4 @@
-"""The main job, from a recipe to a trained, exported and evaluated encoder with its page."""
+"""The main job: from a recipe to a trained, exported and evaluated encoder, and its page."""
 
 from __future__ import annotations
 
@@ -41,9 +41,8 @@ def run_recipe(
 ) -> TrainingSummary:
     """Trains; then, unless a signal stopped it, exports, evaluates and writes report.html (in the main process).
 
-    `resume` "or_start" goes on where there is a checkpoint, and starts where there is none.
-    The evaluation's lists and settings are checked before anything is trained. Where export or evaluation fail, the
-    page is written all the same.
+    `resume` "or_start" resumes if there is a checkpoint, and starts otherwise. The evaluation's lists and settings are
+    checked before anything is trained. If export or evaluation fails, the page is written all the same.
     """
     processes = join_processes(recipe.train.device, timeout_minutes=recipe.train.timeout_minutes)
     with contextlib.ExitStack() as stack:
@@ -66,7 +65,7 @@ def _run(
         scoring = None
         if processes.is_main and recipe.evaluation.tasks:
             pick_device(recipe.evaluation.device, field="evaluation.device")
-            from m2dx.results.scoring import Scoring  # with all evaluators, which training does without
+            from m2dx.results.scoring import Scoring  # imports all evaluators, which training does not need
 
             scoring = Scoring.of(recipe, host)
         trainer = make_trainer(recipe, host, processes, console, resume=resume, overwrite=overwrite)
@@ -105,7 +104,7 @@ def _fit(trainer: Trainer) -> TrainingSummary:
 def background_scoring(
     trainer: Trainer, console: Console
 ) -> contextlib.AbstractContextManager[BackgroundScoring | None]:
-    """What scores the checkpoints on the way, if the recipe asks for it, with what an earlier process left to do."""
+    """Scores checkpoints during training, if the recipe asks for it; also those that an earlier process left."""
     run, section = trainer.run, trainer.recipe.evaluation
     if section.every is None:
         discard_waiting(run.folder)
@@ -149,7 +148,7 @@ def make_trainer(
 
 
 def describe_run(run: PreparedRun, console: Console) -> None:
-    """Prints what is about to train, and what the data sets lack."""
+    """Prints what will be trained, and what the data sets lack."""
     parameters = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     labels = ", ".join(f"{name}: {len(names)} classes" for name, names in run.clips.label_names.items())
     console.print(
@@ -161,7 +160,7 @@ def describe_run(run: PreparedRun, console: Console) -> None:
 
 
 def record_run(trainer: Trainer, summary: TrainingSummary, console: Console) -> None:
-    """Writes summary.json and says in a line what the run did."""
+    """Writes summary.json, and prints in a line what the run did."""
     from m2dx.results.provenance import describe_data, describe_launch, describe_software
 
     run, scoring = trainer.run, trainer.scoring
@@ -187,14 +186,14 @@ def record_run(trainer: Trainer, summary: TrainingSummary, console: Console) -> 
 
 def write_page(run: PreparedRun, *, data: DataFacts | None = None) -> Path:
     """Writes report.html, with pictures of clips as far as they can be drawn; `data`: what the lists hold now."""
-    from m2dx.report.page import write_report  # with what draws, which training does without
+    from m2dx.report.page import write_report  # imports matplotlib, which training does not need
     from m2dx.report.pictures import draw_run
 
     return write_report(run.folder, draw_run(run), data=data)
 
 
 def report_of_run(folder: Path, host: PluginHost, console: Console) -> Path:
-    """Writes a run's page anew; without pictures of clips where its data cannot be read any more."""
+    """Writes a run's page again, without pictures of clips if its data can no longer be read."""
     from m2dx.report.page import write_report
     from m2dx.report.pictures import RunPictures
     from m2dx.results.provenance import describe_data
@@ -205,5 +204,5 @@ def report_of_run(folder: Path, host: PluginHost, console: Console) -> Path:
     except M2dxError as error:
         logger.warning("without pictures of clips: %s", error)
         return write_report(folder, RunPictures(notes=(f"Clips cannot be shown: {error}",)))
-    run = replace(run, folder=folder)  # which may have been moved
+    run = replace(run, folder=folder)  # the folder may have been moved
     return write_page(run, data=describe_data(recipe, host))

@@ -43,7 +43,7 @@ _CHECKS: Mapping[str, Callable[..., None]] = {
 
 
 def check_component(cls: type, /, **options: Any) -> None:
-    """Runs the check of the component's kind, which its base class says."""
+    """Runs the check for the kind of a component; its base class decides the kind."""
     for kind, base in KINDS.items():
         if isinstance(cls, type) and issubclass(cls, base):
             _CHECKS[kind](cls, **options)

@@ -22,7 +22,7 @@ NUM_SAMPLES = (400, 15_360, 33_333)
 
 @dataclass(frozen=True)
 class MaskTrial:
-    """What the engine offers to a masking."""
+    """The arguments that the engine gives to a masking."""
 
     grid: tuple[int, int]  # (F, T), patches
     num_visible: int  # V
@@ -34,7 +34,7 @@ TRIAL_MASKS = tuple(
     for grid, seconds in (((5, 38), 0.16), ((1, 13), 0.02), ((3, 7), 0.04), ((14, 14), None))
     for visible in (grid[0] * grid[1] * 3 // 10, grid[0] * grid[1] // 2)
 )
-"""Grids and numbers of visible patches that maskings are tried on, by default."""
+"""Default grids and numbers of visible patches on which maskings are tried."""
 
 
 def check_noise_source(cls: type[NoiseSource], sample_rate: int = 16_000, /, **options: Any) -> None:
@@ -66,7 +66,7 @@ def check_noise_source(cls: type[NoiseSource], sample_rate: int = 16_000, /, **o
 
 
 def check_masking(cls: type[Masking], trial: MaskTrial | None = None, /, **options: Any) -> None:
-    """Checks a masking on several grids: permutations, all of whose randomness comes from the generator.
+    """Checks a masking on several grids: it gives permutations, and all randomness comes from the generator.
 
     Grids that it refuses with `RecipeError` are left out; `trial` replaces them all. Raises `ComponentCheckError`.
     """
@@ -84,7 +84,7 @@ def _draw_mask(subject: Subject, num_patches: int, masking: Masking, seed: int) 
 def _check_draws(
     subject: Subject, what: str, draw: Callable[[Any, int], Tensor], offered: Mapping[str, Any]
 ) -> None:
-    """All randomness of `draw` must come from generators of the seeds that it takes; components must be picklable."""
+    """Checks that all randomness of `draw` comes from its generator, and that the component can be pickled."""
     before, component = _global_states(), subject.build(**offered)
     first = [draw(component, seed) for seed in range(DRAWS)]
     for other, which in ((component, "the same object"), (subject.build(**offered), "a fresh one")):

@@ -44,7 +44,7 @@ def check_evaluator(cls: type[Evaluator], task: EvaluationTask | None = None, /,
 
 @contextmanager
 def tone_task() -> Iterator[EvaluationTask]:
-    """A labelled task of noisy tones of three pitches, whose files last as long as the context."""
+    """A labelled task of noisy tones of three pitches; its files exist inside the context."""
     with tempfile.TemporaryDirectory() as folder:
         files, rows, random = SoundFiles(Path(folder)), [], np.random.default_rng(0)
         time = np.arange(files.sample_rate // 2) / files.sample_rate

@@ -14,7 +14,7 @@ from m2dx.testing.rules import Subject
 from m2dx.testing.tensors import check_module, check_reaches
 
 TRIAL_GRIDS = (PatchGrid((80, 64), (16, 16)), PatchGrid((16, 24), (8, 8), in_chans=3))
-"""Inputs that methods are tried on, by default: the log-mel of 0.64 s, and an image."""
+"""Default inputs on which methods are tried: the log-mel of 0.64 s, and an image."""
 SIZE, PREDICTOR = ViTSize(24, 2, 2), ViTSize(16, 2, 2)
 CLIPS = 3
 
@@ -59,7 +59,7 @@ def _batch(grid: PatchGrid) -> tuple[Tensor, Mask]:
 
 
 def _run(subject: Subject, model: MaskedModel, grid: PatchGrid, *, tokens: bool = True) -> MaskedModelOutput:
-    """The output of a forward pass, as it must be."""
+    """The output of a forward pass, after checking its type and shapes."""
     logmel, mask = _batch(grid)
     before = logmel.clone()
     with subject.attempt(f"forward of {tuple(logmel.shape)} with {mask.num_visible} visible patches"):
@@ -82,7 +82,7 @@ def _run(subject: Subject, model: MaskedModel, grid: PatchGrid, *, tokens: bool 
 
 
 def _check_step(subject: Subject, model: MaskedModel, grid: PatchGrid) -> None:
-    """One step, with a task that looks at all tokens."""
+    """Checks one step, with a task that uses all tokens."""
     output = _run(subject, model, grid)
     assert output.tokens is not None
     check_reaches(subject, model, output.loss + output.tokens.square().mean(), may_freeze=True)

@@ -26,14 +26,14 @@ TRIAL_DATA = (
     DataInfo(16_000, 33_280, LABELS),  # 2.08 s
     DataInfo(32_000, 40_960, LABELS),  # 1.28 s
 )
-"""Crops that offline encoders are tried on, by default."""
+"""Default crops on which offline encoders are tried."""
 
 TRIAL_SHAPES = tuple(
     TaskShapes((freq, time), 24, frames, 7)
     for freq, time in ((5, 6), (1, 13))
     for frames in (None, time, 2 * time + 1)
 )
-"""Ends that mappers are tried between, by default: one target per clip, one per token frame, more than that."""
+"""Default shapes for which mappers are tried: one target per clip, one per token frame, more than that."""
 
 
 def check_offline_encoder(cls: type[OfflineEncoder], data: DataInfo | None = None, /, **options: Any) -> None:
@@ -72,7 +72,7 @@ def _frozen(subject: Subject, data: DataInfo) -> OfflineEncoder:
 
 
 def _views(data: DataInfo, batch: int, *, level: float = 0.1) -> Views:
-    """Views of white noise (RMS `level`), each clip with one label or two."""
+    """Views of white noise (RMS `level`); each clip has one or two labels."""
     generator = torch.Generator().manual_seed(batch)
     assert data.crop_samples is not None and data.sample_rate is not None
     frames = data.crop_samples * 100 // data.sample_rate
@@ -85,7 +85,7 @@ def _views(data: DataInfo, batch: int, *, level: float = 0.1) -> Views:
 
 
 def _multi_hot(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Rows of zeros with a one or two."""
+    """Rows of zeros with one or two ones."""
     rows = torch.rand(shape, generator=generator)
     return (rows >= rows.topk(min(2, shape[-1]), dim=-1).values[..., -1:]).float()
 
@@ -97,7 +97,7 @@ def _on(views: Views, device: torch.device) -> Views:
 
 
 def _check_signal(subject: Subject, encoder: OfflineEncoder, views: Views, audio: str) -> None:
-    """One forward pass as the engine does it, against what the encoder declares."""
+    """Checks a forward pass, run as the engine does, against what the encoder declares."""
     batch, samples = views.clean_wav.shape
     where = f"forward on {batch} x {samples} samples of {audio} at {views.sample_rate} Hz"
     before = views.clean_wav.clone(), views.clean_logmel.clone()
@@ -114,7 +114,7 @@ def _check_signal(subject: Subject, encoder: OfflineEncoder, views: Views, audio
 
 
 def check_online_mapper(cls: type[OnlineMapper], shapes: TaskShapes | None = None, /, **options: Any) -> None:
-    """Checks an online mapper between several pairs of shapes; those that it refuses with `RecipeError` are left out.
+    """Checks an online mapper for several pairs of shapes; it may refuse some of them with `RecipeError`.
 
     `shapes` replaces the trial shapes. Raises `ComponentCheckError`.
     """

@@ -1,4 +1,4 @@
-"""What holds for components of every kind: the rules of the plugin host, documented options, building."""
+"""The rules for components of every kind: those of the plugin host, documented options, building."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Subject:
         error = host.records[0].error
         if error is not None:
             raise ComponentCheckError(error)
-        name: str = component.name  # type: ignore[attr-defined]  # the host has seen to it
+        name: str = component.name  # type: ignore[attr-defined]  # the host has checked it
         model = host.option_model(kind, name)
         _check_docs(component, set(model.model_fields) - {"name"})
         try:
@@ -63,13 +63,13 @@ class Subject:
         return cls(kind, name, host, spec)
 
     def build(self, *, seed: int = 0, **offered: object) -> Any:
-        """A fresh component, torch's global generator seeded."""
+        """A new component, built after seeding torch's global generator."""
         with self.attempt("__init__"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.host.build(self.kind, self.spec, **offered)
 
     def accepted(self, trials: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """The trials, of what the engine offers, that the component can be built for; it may refuse others."""
+        """The trial arguments of the engine for which the component can be built; it may refuse others."""
         found, refusal = [], ""
         for offered in trials:
             try:
@@ -94,7 +94,7 @@ class Subject:
 
     @contextlib.contextmanager
     def attempt(self, what: str) -> Iterator[None]:
-        """Turns what the component raises into its check's error."""
+        """Turns an exception of the component into an error of its check."""
         try:
             yield
         except ComponentCheckError:
@@ -105,7 +105,7 @@ class Subject:
             raise ComponentCheckError(text) from error
 
     def check_output(self, value: object, shape: tuple[int, ...], what: str, hint: str = "") -> None:
-        """A value must be a tensor of this shape with finite floating-point numbers; `what` gave it."""
+        """Checks that a value is a tensor of this shape, of finite floating-point numbers; `what` names its source."""
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         self.must(found == shape, f"{what} must give {shape or 'a scalar'}, but gave {found}{hint}")
         assert isinstance(value, Tensor)

@@ -30,7 +30,7 @@ def tone(
     noise: float = 0.02,
     seed: int | Sequence[int] = 0,
 ) -> NDArray[np.float64]:
-    """(N,) samples of a tone in white noise, which follows from the seed; its level swells `beat` times a second."""
+    """(N,) samples of a tone in white noise drawn from the seed; the tone's level swells `beat` times per second."""
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     level = (1 + np.sin(2 * np.pi * beat * time)) / 2 if beat else 1.0
     wav: NDArray[np.float64] = 0.3 * level * np.sin(2 * np.pi * hertz * time)
@@ -39,14 +39,14 @@ def tone(
 
 @dataclass
 class SoundFiles:
-    """Audio files below a folder; files of one sound are links to the first, or copies where links cannot be."""
+    """Audio files below a folder; files of the same sound are links to the first, or copies on disks without links."""
 
     folder: Path
     sample_rate: int = 16_000  # Hz
     written: dict[tuple[Hashable, str], Path] = field(default_factory=dict)
 
     def add(self, name: str | Path, sound: Hashable, make: Callable[[], NDArray[np.floating]]) -> Path:
-        """Writes a file in the format that its extension says; `make` is called for the first file of a sound."""
+        """Writes a file in the format of its extension; calls `make` for the first file of a sound."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -88,7 +88,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def write_csv(path: Path, header: str, rows: Iterable[Iterable[object]]) -> None:
-    """Writes a CSV file and its folder; no header where that is empty."""
+    """Writes a CSV file and its folder; an empty header is left out."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(f"{header}\n" if header else "")
@@ -96,7 +96,7 @@ def write_csv(path: Path, header: str, rows: Iterable[Iterable[object]]) -> None
 
 
 def sample_parser(write: Callable[..., Path], *, clips: int, least: int = 1) -> ArgumentParser:
-    """The command line of a maker of samples: its FOLDER, and how many `--clips`, by default and at least."""
+    """The command line of a program that makes samples: FOLDER, and `--clips` with its default and its minimum."""
 
     def number(text: str) -> int:
         if int(text) < least:
@@ -112,7 +112,7 @@ def sample_parser(write: Callable[..., Path], *, clips: int, least: int = 1) -> 
 def write_encoder(
     folder: Path, *, patch: tuple[int, int] = (16, 16), width: int = 192, heads: int = 3, seed: int = 0
 ) -> Path:
-    """An export of m2dx with random weights: two blocks, for 0.64 s of 80 mels at 16 kHz; gives its folder."""
+    """Writes an export with random weights (two blocks; 0.64 s of 80 mels at 16 kHz), and returns its folder."""
     config = EncoderConfig(
         input_size=(80, 64),
         patch_size=patch,

@@ -1,4 +1,4 @@
-"""What holds for every torch module: its tensors move with it, it can be saved, it is deterministic, it can learn."""
+"""Checks for every torch module: its tensors move with it, it can be saved, it is deterministic, it can learn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OWN = frozenset(vars(nn.Module()))  # attributes that every module has
 
 
 def check_module(subject: Subject, run: Run, **offered: object) -> None:
-    """Checks a module in eval mode: tensors, device, repeats, saving, bf16. `offered`: what the engine gives."""
+    """Checks a module in eval mode: tensors, device, repeats, saving, bf16. `offered`: the engine's arguments."""
     module, other = (subject.build(seed=seed, **offered).eval() for seed in (0, 1))
     if stray := next(_stray(module), None):
         subject.fail(
@@ -44,7 +44,7 @@ def check_module(subject: Subject, run: Run, **offered: object) -> None:
             half.shape == first.shape and bool(half.isfinite().all()),
             "its output under bf16 autocast must have the same shape and be finite; compute in float32 what needs it",
         )
-        # The meta device tells tensors of another device without a GPU.
+        # The meta device shows tensors left on another device, without a GPU.
         _check_device(subject, module, run, torch.device("meta"))
         if torch.cuda.is_available():
             _check_device(subject, module, run, torch.device("cuda"))
@@ -65,7 +65,7 @@ def _stray(module: nn.Module) -> Iterator[str]:
 
 
 def _inside(value: Any) -> Iterator[Tensor | nn.Module]:
-    """Tensors and modules in a value; results of other tensors, as weight_norm keeps, are made anew in forward."""
+    """Tensors and modules in a value, except results of other tensors (as of weight_norm), which forward remakes."""
     if isinstance(value, nn.Module) or (isinstance(value, Tensor) and value.grad_fn is None):
         yield value
     elif isinstance(value, Mapping | list | tuple | set):
@@ -81,7 +81,7 @@ def _check_device(subject: Subject, module: nn.Module, run: Run, device: torch.d
         if device.type == "meta" and not re.search(
             r"not on the expected device|on the same device", str(error)
         ):
-            return  # values are asked for, which the meta device has not
+            return  # the module reads values, which the meta device lacks
         subject.fail(
             f"{after} all must happen on that device, but {type(error).__name__}: {error}; make tensors in forward "
             "with device=..."
@@ -94,7 +94,7 @@ def _check_device(subject: Subject, module: nn.Module, run: Run, device: torch.d
 def check_reaches(
     subject: Subject, module: nn.Module, loss: Tensor, *, may_freeze: bool = False, **inputs: Tensor
 ) -> None:
-    """A gradient of the loss must reach every parameter and the inputs."""
+    """Checks that a gradient of the loss reaches every parameter and the inputs."""
     with subject.attempt("the backward pass"):
         loss.backward()
     for name, parameter in module.named_parameters():

@@ -1,6 +1,6 @@
-"""Changes of training clips: mixup of waveforms, masks and resized crops of log-mels, structured patchout.
+"""Augmentation: mixup of waveforms, masks and resized crops of log-mels; random numbers of structured patchout.
 
-Everything random is drawn on the CPU from a numpy generator, so that it is the same on every device.
+All random numbers are drawn on the CPU from numpy generators, so they are the same on every device.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CANVAS = (1.0, 1.5)
-"""Size of the canvas of a random resize crop, in sizes of the log-mel (frequency, time); BYOL-A's."""
+"""Size of the canvas of a random resize crop, relative to the log-mel (frequency, time); BYOL-A's."""
 CROP_SCALE = (0.6, 1.5)
-"""Smallest and largest size of a crop from it, in sizes of the log-mel, along each axis; BYOL-A's."""
+"""Smallest and largest size of a crop from the canvas along each axis, relative to the log-mel; BYOL-A's."""
 
 
 @dataclass(frozen=True)
 class StepRandom:
-    """What is random in one step, each with random numbers of its own: no setting changes the draws of another."""
+    """The generators of one step, one for each kind of augmentation: no setting changes the draws of another."""
 
     crop: np.random.Generator
     mixup: np.random.Generator
@@ -30,7 +30,7 @@ class StepRandom:
 
     @classmethod
     def of(cls, seed: int, *, epoch: int, step: int) -> StepRandom:
-        """The generators of a step, which depend on the three numbers alone."""
+        """The generators of a step; they depend only on the three numbers."""
         return cls(*map(np.random.default_rng, np.random.SeedSequence((seed, epoch, step)).spawn(5)))
 
 
@@ -39,8 +39,8 @@ def mixup(
 ) -> tuple[Tensor, Tensor]:
     """Clips (B, N) and targets (B, C) mixed in pairs with the share lambda ~ Beta(alpha, alpha) of each clip.
 
-    Paper: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018. Waveforms are mixed, so that power adds as
-    it does in the air; partners are a permutation of the batch.
+    Paper: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018. Waveforms are mixed, so power adds as it
+    does in the air; partners are a permutation of the batch.
     """
     shares = torch.from_numpy(random.beta(alpha, alpha, len(wav))).float()[:, None]
     partners = torch.from_numpy(random.permutation(len(wav)))
@@ -56,7 +56,7 @@ def mix(values: Tensor, partners: Tensor, shares: Tensor) -> Tensor:
 def mask_stripes(logmel: Tensor, *, mels: int, frames: int, random: np.random.Generator) -> Tensor:
     """Log-mels (B, 1, M, L) with a stripe of less than `mels` bands and one of less than `frames` frames set to 0.
 
-    SpecAugment (Park et al., 2019) with one mask of each kind per clip; 0 is the mean of standardised log-mels.
+    SpecAugment (Park et al., 2019), with one mask of each kind per clip; 0 is the mean of standardised log-mels.
     """
     for axis, longest in ((2, mels), (3, frames)):
         size = logmel.shape[axis]
@@ -73,8 +73,8 @@ def mask_stripes(logmel: Tensor, *, mels: int, frames: int, random: np.random.Ge
 def random_resize_crop(logmel: Tensor, *, random: np.random.Generator) -> Tensor:
     """A random crop of each log-mel (B, 1, M, L), resized to its size: shifts and stretches of pitch and time.
 
-    BYOL-A (Niizumi et al., 2023): the log-mel stands in the middle of a canvas that is 1.5 times as long, filled with
-    0; the crop has 0.6 to 1.5 times its height and length, at most the canvas; bicubic interpolation.
+    BYOL-A (Niizumi et al., 2023): the log-mel is in the middle of a canvas of zeros that is 1.5 times as long. The crop
+    has 0.6 to 1.5 times the log-mel's height and length, at most the canvas; interpolation is bicubic.
     """
     mels, frames = logmel.shape[-2:]
     canvas_size = [int(size * scale) for size, scale in zip((mels, frames), CANVAS, strict=True)]
@@ -95,5 +95,5 @@ def random_resize_crop(logmel: Tensor, *, random: np.random.Generator) -> Tensor
 
 
 def resize(crop: Tensor, size: tuple[int, int]) -> Tensor:
-    """A crop (1, m, l) brought to (1, M, L), its corners staying corners."""
+    """A crop (1, m, l) resized to (1, M, L), with its corners aligned."""
     return F.interpolate(crop[None], size=size, mode="bicubic", align_corners=True)[0]

@@ -36,7 +36,7 @@ from m2dx_finetune.augmentation import StepRandom, mask_stripes, mixup, random_r
 logger = logging.getLogger(__name__)
 
 LINEAR_ONLY = " (linear layer only)"
-"""What stands behind the metric's name where the encoder has no network to train."""
+"""Appended to the metric's name if the encoder has no network to train."""
 MOMENTUM = 0.9
 BETAS = (0.9, 0.95)
 OptimizerName = Literal["sgd", "lars", "adamw"]
@@ -48,35 +48,35 @@ WEIGHT_DECAY: dict[OptimizerName, float] = {"sgd": 0.0, "lars": 0.0, "adamw": 1e
 class Finetune(Evaluator):
     """Fine-tunes a copy of the encoder (M2D-X, IV-B), batch norm and a linear layer on its features; accuracy or mAP.
 
-    The whole network is trained by cross entropy, or binary cross entropy where clips have several labels. Longer
-    clips are cropped to `unit_seconds` at random in training, and cut to their beginning in tests. recipes/finetune has
-    a part for each column of table II; the defaults here are those of VoxCeleb1.
+    The whole network is trained by cross entropy, or by binary cross entropy if clips have several labels. Longer clips
+    are cropped to `unit_seconds`: at random in training, from their start in tests. recipes/finetune has a part for
+    each column of table II; the defaults are those of VoxCeleb1.
 
-    Where the task has a validation split, the epoch with the best score on it is tested. Elsewhere (folds, or train and
-    test alone) all clips but the test part are trained on, and the last epoch is tested; the published code tests after
-    each epoch there and gives the best, which is optimistic. Seeds set the linear layer, the order and augmentation.
+    If the task has a validation split, the epoch with the best validation score is tested. Without one (folds, or only
+    train and test) all clips but the test part are trained on, and the last epoch is tested. In that case the published
+    code reports the best test of all epochs, which is optimistic. Seeds set linear layer, order and augmentation.
 
-    Beyond the paper's text, its settings are those of the published code: learning rates are final ones, not per 256
-    clips; the loss is the mean over clips and classes; momentum 0.9, and AdamW with betas 0.9 and 0.95 and AMSGrad;
-    mixup mixes waveforms. Masks are each clip's own here, the published ones the batch's; the rest of less than a batch
-    waits for another epoch.
+    Settings that the paper does not state are those of the published code: learning rates are final, not per 256 clips;
+    the loss is the mean over clips and classes; momentum is 0.9, and AdamW has betas 0.9 and 0.95 and AMSGrad; mixup
+    mixes waveforms. Unlike in the published code, each clip has masks of its own instead of the batch's, and clips that
+    do not fill a batch are left out of the epoch.
 
-    An encoder that is no `AudioEncoder`, such as the mean_logmel baseline, keeps its weights: the batch norm and linear
-    layer alone are trained, without augmentation, and the metric is marked "linear layer only".
+    For an encoder that is no `AudioEncoder`, such as the mean_logmel baseline, only the batch norm and the linear layer
+    are trained, without augmentation, and the metric is marked "linear layer only".
 
     Options:
         lr: learning rate at its peak, as in table II; it is not scaled by the batch.
         batch_size: clips per optimizer step; at most the training part.
-        accumulate: pieces that a batch is divided into, to save memory; batch norm sees one piece at a time.
+        accumulate: micro-batches of a batch, to save memory; batch norm sees one micro-batch at a time.
         optimizer: sgd, lars or adamw; timm's LARS is SGD with momentum unless there is weight decay.
         weight_decay: default as published, 1e-4 for adamw, else 0.
         epochs: passes over the training part, or over `epoch_size` clips.
-        warmup_epochs: those of linear warm-up among them; then half a cosine to 0, per step.
+        warmup_epochs: the first of them, with linear warm-up; then half a cosine to 0, per step.
         epoch_size: clips per epoch, drawn by their weights without replacement (AS2M, 200,000); default each clip once.
-        mixup: ratio of table II, as alpha of the Beta distribution that shares are drawn from; 0 is off.
+        mixup: ratio of table II, the alpha of the Beta distribution of the shares; 0 is off.
         random_resize_crop: random crops of the log-mel, resized (BYOL-A's).
-        freq_mask: SpecAugment's frequency mask hides fewer mel bands than this; 0 is off.
-        time_mask: its time mask hides fewer frames than this; 0 is off.
+        freq_mask: SpecAugment's frequency mask hides fewer mel bands than this number; 0 is off.
+        time_mask: SpecAugment's time mask hides fewer frames than this number; 0 is off.
         patchout: share of patches that structured patchout drops in training, whole rows and columns; features are then
             the mean over patches, as wide as a token; 0 is off.
         adjust_positions: interpolate positions for clips longer than the model's input, instead of splitting them.
@@ -84,7 +84,7 @@ class Finetune(Evaluator):
         precision: arithmetic of the network (autocast), fp32 or bf16.
         cache_gb: memory for waveforms that are the same in each epoch, GB; changes no result.
         checkpoint_dir: folder for the state of each run after each epoch (several times the network's size), from which
-            the same evaluation goes on after a stop; default none.
+            the same evaluation resumes after a stop; default none.
         save_dir: folder for the fine-tuned networks, one folder per fold and seed, which `m2dx classify` and
             `m2dx.load_classifier` use; default none.
     """
@@ -112,7 +112,7 @@ class Finetune(Evaluator):
     save_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        """RecipeError where two options do not fit."""
+        """RecipeError if two options do not fit together."""
         if self.warmup_epochs >= self.epochs:
             raise RecipeError(
                 f"{self.name}: warmup_epochs must be less than epochs ({self.epochs}), but is {self.warmup_epochs}"
@@ -128,7 +128,7 @@ class Finetune(Evaluator):
     def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
         """One score, over folds and seeds.
 
-        Raises RecipeError where a training part has one clip only, TrainingError for a loss that is not finite.
+        Raises RecipeError if a training part has only one clip, TrainingError for a loss that is not finite.
         """
         whole = isinstance(encoder, AudioEncoder)
         examples = (
@@ -157,7 +157,7 @@ class Finetune(Evaluator):
         return [score if whole else replace(score, metric=score.metric + LINEAR_ONLY)]
 
     def network(self, encoder: ClipEncoder, num_classes: int) -> nn.Module:
-        """What is trained, its random weights from torch's generator."""
+        """The network to train, with random weights from torch's generator."""
         if not isinstance(encoder, AudioEncoder):
             return Head(encoder.embed_dim, num_classes)
         return FinetunedNetwork(
@@ -183,26 +183,26 @@ class Finetune(Evaluator):
         return {name: value for name, value in vars(self).items() if name not in others}
 
     def _identity(self, encoder: ClipEncoder, task: EvaluationTask) -> str:
-        """A digest of all that sets a run's result, but the fold and the seed."""
+        """A digest of everything that decides a run's result, except the fold and the seed."""
         clips = [[clip.labels, clip.split, clip.weight] for clip in task.clips]
         folds = [[part.tolist() for part in _parts(task, fold)] for fold in task.folds]
         return digest_of(encoder, task, self._settings(), clips, task.label_names, folds)
 
 
 def _has_valid(task: EvaluationTask) -> bool:
-    """Whether the task has a validation split of its own; elsewhere m2dx holds clips out, or takes a fold."""
+    """Whether the task has its own validation split; otherwise m2dx holds clips out, or takes a fold."""
     return len(task.folds) == 1 and any(clip.split == "valid" for clip in task.clips)
 
 
 def _parts(task: EvaluationTask, fold: Fold) -> tuple[NDArray[np.int64], ...]:
-    """Rows for training, validation (none where the task has no such split) and test."""
+    """Rows for training, validation (none if the task has no such split) and test."""
     if _has_valid(task):
         return fold.train, fold.valid, fold.test
     return np.sort(np.concatenate([fold.train, fold.valid])), np.empty(0, dtype=np.int64), fold.test
 
 
 class FeatureExamples:
-    """Frozen clip features (B, D), for encoders that have nothing else. They are not augmented."""
+    """Frozen clip features (B, D), for encoders without a network; without augmentation."""
 
     def __init__(self, encoder: ClipEncoder, task: EvaluationTask) -> None:
         device = device_of(encoder)
@@ -221,11 +221,11 @@ class FeatureExamples:
 
 
 class AudioExamples:
-    """Standardised log-mels (B, 1, M, L) of `unit_seconds`: longer clips are cropped, at random for training.
+    """Standardised log-mels (B, 1, M, L) of `unit_seconds`; longer clips are cropped, at random for training.
 
-    For tests a longer clip is cut to its beginning, as in the other protocols. Shorter ones are filled as the task
-    says. Waveforms that are always the same stay in memory, up to `cache_gb`; that changes no result. Raises
-    AudioError where a file became unreadable.
+    Tests take the start of a longer clip, as the other protocols do. Shorter clips are filled as the task says.
+    Waveforms that are always the same stay in memory, up to `cache_gb`; that changes no result. Raises AudioError if a
+    file has become unreadable.
     """
 
     def __init__(self, encoder: AudioEncoder, task: EvaluationTask, options: Finetune) -> None:
@@ -256,7 +256,7 @@ class AudioExamples:
             yield logmel, targets
 
     def plain(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Inputs of each batch of rows, without anything random."""
+        """Inputs of each batch of rows, without augmentation."""
         for wav in self._wavs(batches, [np.zeros(len(rows)) for rows in batches]):
             yield self._logmel(wav)
 
@@ -265,7 +265,7 @@ class AudioExamples:
         return self.encoder.standard_logmel(wav)
 
     def _wavs(self, batches: Sequence[Tensor], positions: Sequence[NDArray[np.float64]]) -> Iterator[Tensor]:
-        """Waveforms (B, N) of each batch; the next one is read while the caller works on the last."""
+        """Waveforms (B, N) of each batch; the next batch is read while the caller works on this one."""
         pairs = (
             list(zip(rows.tolist(), places.tolist(), strict=True))
             for rows, places in zip(batches, positions, strict=True)
@@ -294,13 +294,13 @@ class Outcome:
     """The test of one run."""
 
     score: float
-    epoch: int  # that was tested, from 1
-    valid: float | None = None  # its score on the validation part; None: there is none
+    epoch: int  # the tested one, from 1
+    valid: float | None = None  # score of that epoch on the validation part; None: there is no such part
     saved: str | None = None  # folder of the network; None: it was not kept
 
 
 class Run:
-    """A network in training, of one fold and seed. All that is random follows from the seed, the epoch and the step."""
+    """The training of a network for one fold and seed. All randomness follows from the seed, the epoch and the step."""
 
     def __init__(
         self,
@@ -332,9 +332,9 @@ class Run:
         self.steps_per_epoch = self.epoch_size // self.batch_size
 
     def finish(self, checkpoint: Path | None = None, folder: NetworkFolder | None = None) -> Outcome:
-        """Trains what is left and tests; goes on from the checkpoint where there is one, and writes it each epoch.
+        """Trains the remaining epochs and tests; resumes from the checkpoint if it exists, and writes it each epoch.
 
-        The network that was tested goes into `folder`; a run that ended without it is trained once more. Raises
+        The tested network goes into `folder`; a finished run that lacks this folder is trained once more. Raises
         TrainingError for a loss that is not finite, CheckpointError for a file that cannot be read or written.
         """
         state = {} if checkpoint is None or not checkpoint.exists() else _read(checkpoint)
@@ -366,7 +366,7 @@ class Run:
 
     def train_epoch(self) -> None:
         """Trains an epoch, and scores it on the validation part, if there is one."""
-        weights = None  # without an epoch size each clip comes once
+        weights = None  # without an epoch size, each clip once
         if self.options.epoch_size is not None:
             chances = [self.task.clips[row].weight for row in self.train.tolist()]
             weights = torch.tensor(chances, dtype=torch.float64)
@@ -394,7 +394,7 @@ class Run:
                 self.best = (score, self.epoch, copy.deepcopy(self.network.state_dict()))
 
     def _step(self, step: int, inputs: Tensor, targets: Tensor, random: np.random.Generator) -> Tensor:
-        """One optimizer step; the loss of the batch. Batch norm sees one piece of it at a time."""
+        """One optimizer step; returns the loss of the batch. Batch norm sees one micro-batch at a time."""
         lr = learning_rate(
             self.epoch * self.steps_per_epoch + step,
             peak=self.options.lr,
@@ -430,7 +430,7 @@ class Run:
 
 @contextmanager
 def own_random(device: torch.device, *numbers: int) -> Iterator[None]:
-    """torch's generators depend on the numbers inside, and are as before afterwards."""
+    """Seeds torch's generators with the numbers inside the context, and restores them afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]))
         yield
@@ -448,8 +448,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """SGD and LARS with momentum 0.9, AdamW with betas 0.9 and 0.95 and AMSGrad, for the parameters with gradients.
 
-    timm's LARS scales the step of a tensor (You et al., 2017) only where there is weight decay; without it, as
-    published, it is SGD with momentum.
+    timm's LARS scales the step of a tensor (You et al., 2017) only with weight decay. Without weight decay, as in the
+    published code, it is SGD with momentum.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if name == "sgd":
@@ -469,8 +469,8 @@ def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int
 def classification_loss(logits: Tensor, targets: Tensor, *, multi_label: bool) -> Tensor:
     """Mean over clips and classes of (binary) cross entropy, from logits and soft targets (B, C).
 
-    With one label per clip that is 1/C of the usual cross entropy, as in the published code, which the learning rates
-    of SGD in table II are for.
+    With one label per clip this is 1/C of the usual cross entropy, as in the published code. The learning rates of SGD
+    in table II are meant for this loss.
     """
     if multi_label:
         return F.binary_cross_entropy_with_logits(logits, targets)
