@@ -1,8 +1,8 @@
-"""Writes packs: what of each file is stored, how it is encoded, and the shards, which a kill does not cut.
+"""Writes packs: chooses what to store of each file, encodes it, and writes shards that survive a kill.
 
-The listed segments of each file are stored once, in the order in which their clips are first listed. A shard has its
-name, and a record beside it, only when it is whole; an interrupted packing goes on after the last of these. The
-manifest comes last and makes the folder a pack, which `m2dx.data.packs` reads.
+A pack stores the listed segments of each file once, in the order in which their clips are first listed. Only a complete
+shard has its name and a record beside it. An interrupted packing resumes after the last complete shard. The manifest
+comes last and makes the folder a pack, which `m2dx.data.packs` reads.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from m2dx.data.pcm import STEP, AudioInfo, StoredSamples
 from m2dx.data.reading import AudioFile
 
 BAD_FILES = "bad_files.tsv"
-_STARTED = ".started.json"  # whose packing a folder is
+_STARTED = ".started.json"  # fingerprint of the packing that a folder is for
 _LOCK = ".lock"
 _MOST_SHOWN = 5  # unusable files in an error
 _BATCH = 8  # segments that a loading process encodes at a time
-_MARGIN = 2  # frames, for lists whose ends round differently
-_LONGEST_SUFFIX = 8  # characters; longer ones are no formats, and names in tar files are limited
+_MARGIN = 2  # frames, since lists round ends differently
+_LONGEST_SUFFIX = 8  # characters; longer suffixes are no formats, and names in tar files are limited
 _TAR_BLOCK = 512  # bytes
 
 Format = Literal["flac", "wav", "keep"]
@@ -52,7 +52,7 @@ Extent = tuple[float, float | None]
 Key = tuple[str, float, float | None]
 """Path and extent of a clip."""
 Progress = Callable[[int, int], None]
-"""Called with the segments done and the segments in all."""
+"""Called with the number of finished segments and of all segments."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class PackOptions:
 
     form: Format = "flac"
     sample_rate: int | None = None  # Hz; None: each file's own
-    shard_bytes: int = 512 * 10**6  # of a shard, about
+    shard_bytes: int = 512 * 10**6  # approximate size of a shard
     workers: int | None = None  # loading processes; None: one per core
     max_bad_fraction: float = 0.05  # share of unusable files above which there is no pack
 
@@ -82,20 +82,20 @@ class PackSummary:
     bytes: int
     shards: int
     members: int
-    bad: int  # files that could not be used
-    left_out: int  # clips of them
+    bad: int  # unusable files
+    left_out: int  # clips of unusable files
     rounded: int  # files that were not mono 16-bit PCM at the rate
     clipped: int  # files with samples beyond full scale
-    kept_shards: int  # of an interrupted packing
+    kept_shards: int  # from an interrupted packing
 
 
 def pack(
     sets: Mapping[str, ClipSet], folder: Path, options: PackOptions, *, progress: Progress | None = None
 ) -> PackSummary:
-    """Stores the clips of the lists in `folder`, which is a pack when this returns.
+    """Stores the clips of the lists in `folder`, and makes it a pack.
 
-    What an interrupted packing of the same lists and options has finished is kept. Raises `AudioError` where the
-    folder holds anything else, too many files cannot be read, or the disk is full.
+    Keeps the shards that an interrupted packing of the same lists and options has finished. Raises `AudioError` if the
+    folder holds anything else, too many files are unusable, or the disk is full.
     """
     try:
         with _alone(folder):
@@ -111,7 +111,7 @@ def pack(
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """AudioError where another process is packing into the folder, such as a job that was started again too early."""
+    """Raises AudioError if another process is packing into the folder, as after a job was started again too early."""
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a file that becomes one member. It starts on a whole second, so that clips keep their milliseconds."""
+    """The part of a file that becomes a member. It starts on a whole second, so that clips keep their milliseconds."""
 
     path: str
     start: int  # seconds
@@ -140,9 +140,9 @@ class Segment:
 def make_segments(sets: Iterable[ClipSet], *, whole_files: bool) -> list[Segment]:
     """What to store of the clips of all lists, in the order in which they are first listed.
 
-    `whole_files`: each file as it is. Else only what is listed of it; what overlaps or touches is stored as one.
+    With `whole_files`, each file as it is; otherwise only its listed segments, and those that overlap or touch as one.
     """
-    listed: dict[Key, int] = {}  # in which place
+    listed: dict[Key, int] = {}  # position in the lists
     by_path: dict[str, list[Extent]] = {}
     for clip in (clip for clip_set in sets for clip in clip_set.clips):
         path, start, duration = key = _key(clip)
@@ -171,21 +171,21 @@ def _merged(path: str, extents: Sequence[Extent]) -> list[Segment]:
 
 
 def _key(clip: Clip) -> Key:
-    """As Python's own types: a list may have numpy's, which JSON does not know."""
+    """Path and extent in Python's own types; lists may have numpy's, which JSON cannot write."""
     duration = None if clip.duration is None else float(clip.duration)
     return os.path.abspath(clip.path), float(clip.start), duration
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One member, or why there is none."""
+    """A member, or the reasons why there is none."""
 
-    content: bytes  # empty: no clip of the segment can be used
+    content: bytes  # empty: all clips of the segment are unusable
     suffix: str  # without the dot
     info: AudioInfo | None = None  # of the member
-    bad: tuple[tuple[Extent, str], ...] = ()  # what cannot be used, and the reasons
-    rounded: bool = False  # samples that were not 16-bit PCM have become so
-    clipped: bool = False  # samples were beyond full scale, which 16 bits cannot hold
+    bad: tuple[tuple[Extent, str], ...] = ()  # unusable clips and the reasons
+    rounded: bool = False  # samples were rounded to 16-bit PCM
+    clipped: bool = False  # samples were beyond full scale, and were clipped
 
 
 class Members(Dataset[Encoded]):
@@ -201,7 +201,7 @@ class Members(Dataset[Encoded]):
 def encode(segment: Segment, *, form: Format, sample_rate: int | None) -> Encoded:
     """The member of a segment: mono 16-bit FLAC or WAV at `sample_rate` (None: the file's own), or the file as it is.
 
-    What training would refuse of it is in `bad`; nothing is raised for audio that cannot be used.
+    Clips that training would refuse are in `bad`; unusable audio raises nothing.
     """
     suffix = _suffix(segment.path) if form == "keep" else form
     try:
@@ -240,7 +240,7 @@ def _bad_extents(file: AudioFile, segment: Segment) -> tuple[tuple[Extent, str],
 
 
 def _content(path: str) -> bytes:
-    """A file's bytes, which must be readable without its name."""
+    """A file's bytes. Raises AudioError if they cannot be decoded without the file's name."""
     member = find_member(path)
     try:
         content = Path(path).read_bytes() if member is None else member.open().read()
@@ -256,7 +256,7 @@ def _content(path: str) -> bytes:
 
 
 def _to_16_bit(samples: StoredSamples) -> tuple[NDArray[np.int16], bool]:
-    """The nearest 16-bit samples, and whether any were beyond full scale."""
+    """The nearest 16-bit samples, and whether any sample was beyond full scale."""
     if samples.dtype == np.int16:
         return samples, False  # type: ignore[return-value]
     steps = np.rint(samples * np.float32(1 / STEP))
@@ -269,49 +269,49 @@ def _encoded(samples: NDArray[np.int16], rate: int, form: str) -> bytes:
     buffer = io.BytesIO()
     try:
         soundfile.write(buffer, samples, rate, format=form.upper(), subtype="PCM_16")
-    except soundfile.SoundFileError as error:  # such as a rate beyond what FLAC has
+    except soundfile.SoundFileError as error:  # such as a rate that FLAC lacks
         raise AudioError(reason_of(error, f"cannot be stored as {form} at {rate} Hz")) from error
     return buffer.getvalue()
 
 
 @dataclass
 class ShardRecord:
-    """One shard, and what became of the segments that it covers; kept beside it until the pack is finished."""
+    """A shard and the outcome of the segments that it covers; the record is kept until the pack is finished."""
 
     name: str
-    end: int = 0  # the segment after the last that it covers
+    end: int = 0  # number of the first segment after the shard
     bytes: int = 0
     sha256: str = ""
-    names: dict[str, str] = field(default_factory=dict)  # of the members, by the segment's number
+    names: dict[str, str] = field(default_factory=dict)  # of the members, by segment number
     rows: list[tuple[int, ...]] = field(default_factory=list)  # of the members, as `members.npy` has them
     bad: list[tuple[str, float, float | None, str]] = field(default_factory=list)  # key and reason
     rounded: int = 0  # members whose samples were not 16-bit PCM
     clipped: int = 0  # members with samples beyond full scale
 
     def remove(self, folder: Path) -> None:
-        """The shard with its record."""
+        """Removes the shard and its record."""
         for name in (f"{self.name}.json", self.name):
             (folder / name).unlink(missing_ok=True)
 
 
 class _ShardWriter:
-    """One shard that is being written, under the name `.NAME.partial` until `finish`."""
+    """Writes one shard, under the name `.NAME.partial` until `finish`."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.folder, self.number = folder, number
         self.record = ShardRecord(f"shard-{number:05}.tar")
         self._partial = folder / f".{self.record.name}.partial"
-        self._tar = tarfile.open(self._partial, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115  # open as long as this
+        self._tar = tarfile.open(self._partial, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115  # open until `finish`
 
     @property
     def size(self) -> int:
-        """Bytes so far."""
+        """Bytes written so far."""
         return self._tar.offset
 
     def add(
         self, number: int, segment: Segment, encoded: Encoded, clips: Sequence[Mapping[str, Any]]
     ) -> None:
-        """What became of a segment: a member, which is a sample of WebDataset's with JSON beside it, or nothing."""
+        """Adds a segment: a member with JSON beside it (a sample of WebDataset), or only the reasons why it is bad."""
         record, info = self.record, encoded.info
         record.bad += [(segment.path, *extent, reason) for extent, reason in encoded.bad]
         if info is None:
@@ -347,7 +347,7 @@ class _ShardWriter:
     def abandon(self) -> None:
         """Removes what was written."""
         if self._tar.fileobj is not None:
-            self._tar.fileobj.close()  # without the end of a whole tar file, for which there may be no room
+            self._tar.fileobj.close()  # without the end of the tar file, which may not fit on the disk
         self._partial.unlink(missing_ok=True)
 
 
@@ -366,7 +366,7 @@ class _Packing:
         self.stored_as = {name: getattr(options, name) for name in stored}
 
     def run(self, progress: Progress | None) -> PackSummary:
-        """Goes on from the shards that are there, and finishes the pack."""
+        """Resumes after the existing shards, and finishes the pack."""
         fingerprint = self._fingerprint()
         if (summary := self._claim(fingerprint)) is not None:
             return self._tidy(summary)
@@ -376,7 +376,7 @@ class _Packing:
         return self._finish(records, fingerprint, kept=len(done))
 
     def _fingerprint(self) -> str:
-        """A SHA-256 of the lists and of the options, by which an interrupted packing knows its own."""
+        """A SHA-256 of lists and options; an interrupted packing recognises its folder by it."""
         digest = hashlib.sha256(json.dumps({**self.stored_as, "version": VERSION}, sort_keys=True).encode())
         for name, clip_set in self.sets.items():
             digest.update(json.dumps([name, clip_set.label_names]).encode())
@@ -386,8 +386,10 @@ class _Packing:
         return digest.hexdigest()
 
     def _claim(self, fingerprint: str) -> PackSummary | None:
-        """What has been packed, where only the tidying is left to do; AudioError where the folder is for no packing or
-        another one."""
+        """The summary of a pack that only lacks the tidying, else None.
+
+        Raises AudioError if the folder is not for this packing.
+        """
         folder = self.folder
         partials = list(folder.glob(".*.partial"))
         there = {path.name for path in folder.iterdir() if path not in partials} - {_LOCK}
@@ -418,7 +420,7 @@ class _Packing:
         return summary
 
     def _done(self) -> Iterator[ShardRecord]:
-        """The shards from the first on, up to the one that is missing."""
+        """The complete shards, from the first up to the first missing one."""
         for number in range(len(self.segments)):
             shard = self.folder / f"shard-{number:05}.tar"
             record = self.folder / f"{shard.name}.json"
@@ -437,7 +439,7 @@ class _Packing:
         )
         clips = self._clips_of_segments()
         number, writer = len(done), None
-        gc.freeze()  # or each loading process would copy millions of listed clips when it collects garbage
+        gc.freeze()  # otherwise garbage collection makes each loading process copy millions of listed clips
         try:
             for i, encoded in enumerate((item for batch in loader for item in batch), start=first):
                 writer = writer or _ShardWriter(self.folder, number)
@@ -453,7 +455,7 @@ class _Packing:
                 writer.abandon()
 
     def _clips_of_segments(self) -> list[list[dict[str, Any]]]:
-        """What is known of the clips of each segment, for readers of the shards other than m2dx."""
+        """Descriptions of the clips of each segment, for other readers of the shards than m2dx."""
         found: list[list[dict[str, Any]]] = [[] for _ in self.segments]
         for name, clip_set in self.sets.items():
             for clip in clip_set.clips:
@@ -462,7 +464,7 @@ class _Packing:
         return found
 
     def _known(self, clip: Clip, number: int) -> dict[str, Any]:
-        """What is known of a clip in a segment."""
+        """The description of a clip within a segment."""
         _, start, duration = _key(clip)
         known = {
             "start": start - self.segments[number].start or None,
@@ -475,10 +477,10 @@ class _Packing:
         return {key: value for key, value in known.items() if value is not None}
 
     def _refuse_too_many_bad(self, records: Sequence[ShardRecord]) -> None:
-        """AudioError where more of the files cannot be used than are allowed, or all of them.
+        """Raises AudioError if all files, or more than allowed, are unusable.
 
-        The shards from the first such file on are removed, so that the same command packs them anew: the files may be
-        back.
+        It then removes the shards from the first such file on, so that the same command packs them again: the files
+        may be back.
         """
         reasons = {path: why for record in records for path, *_, why in record.bad}
         files = len({segment.path for segment in self.segments})
@@ -541,7 +543,7 @@ class _Packing:
         return self._tidy(summary)
 
     def _write_list(self, name: str, members: Mapping[int, str], bad: Mapping[Key, str]) -> int:
-        """The clips that can be used, a line each, after one with the label names; how many they are."""
+        """Writes a line with the label names and a line per usable clip; returns the number of clips."""
         clip_set = self.sets[name]
         lines = [json.dumps({"label_names": clip_set.label_names})]
         for clip in clip_set.clips:

@@ -1,6 +1,6 @@
 """`m2dx plan`: one of the three published ways to pre-train, for data of a given size, as a recipe.
 
-Nothing here imports torch or pydantic, unless it is given weights to look at.
+Only proposals from given weights import torch and pydantic.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Network:
     source: str
     patch_seconds: float
     size: str = "base"
-    depth: int | None = None  # where it is not that of the size
-    audio: tuple[tuple[str, float], ...] = ()  # settings of the log-mel that are not the default
+    depth: int | None = None  # if it differs from that of the size
+    audio: tuple[tuple[str, float], ...] = ()  # settings of the log-mel that differ from the default
 
     def cropped(self, clip_seconds: float | None) -> Network:
-        """The network for crops that are no longer than the clips, but two patches at least."""
+        """The network for crops no longer than the clips, but of at least two patches."""
         if clip_seconds is None or clip_seconds >= self.crop_seconds:
             return self
         patches = math.floor(clip_seconds / self.patch_seconds + 1e-6)
@@ -70,7 +70,7 @@ WHY = {
     "noise": "ICBHI; 0.01 on SPRSound: the number to try on your data (M2D-X, IV-E)",
     "mask_ratio": "M2D-X, IV-B, IV-C, IV-E; 0.6 was better for speech",
 }
-"""Where numbers come from that stand in the table and in the recipe."""
+"""Sources of numbers in the table and in the recipe."""
 
 
 @dataclass(frozen=True)
@@ -97,22 +97,22 @@ class Proposal:
 
     @property
     def batch_size(self) -> int:
-        """That of the setting, made a multiple of the processes."""
+        """The setting's batch, made a multiple of the processes."""
         return max(self.setting.batch_size // self.request.processes, 1) * self.request.processes
 
     @property
     def epoch_size(self) -> int:
-        """Clips of an epoch: those of the smallest setting at least."""
+        """Clips per epoch, at least as many as in the smallest setting."""
         return max(self.request.clips, SETTINGS[0].clips)
 
     @property
     def checkpoint_every(self) -> int:
-        """Steps: 48 checkpoints on the way."""
+        """Steps between checkpoints, for 48 checkpoints in all."""
         return max(self.setting.epochs * (self.epoch_size // self.batch_size) // (6 * 8), 1)
 
 
 def propose(request: Request) -> Proposal:
-    """What suits the data. RecipeError or CheckpointError for weights that cannot be used."""
+    """The proposal for the data. Raises RecipeError or CheckpointError for weights that cannot be used."""
     setting = min(SETTINGS, key=lambda known: abs(math.log(request.clips / known.clips)))
     published = f"published for ICBHI's 539 recordings and SPRSound's {FURTHER_CLIPS:,} (with its test part)"
     if request.clips > FURTHER_CLIPS:
@@ -140,7 +140,7 @@ def propose(request: Request) -> Proposal:
 
 
 def _network_of(path: Path) -> Network:
-    """The input and size of pre-trained weights. RecipeError for a size that recipes do not have."""
+    """The input and size of pre-trained weights. Raises RecipeError for a size that recipes do not have."""
     from m2dx.encoder.weights import read_weights
     from m2dx.model.vit import VIT_SIZES
     from m2dx.recipe.schema import AudioSection
@@ -164,7 +164,7 @@ def _network_of(path: Path) -> Network:
 
 
 def proposal_lines(proposal: Proposal) -> list[tuple[str, str, str]]:
-    """The proposal as what, value and where it comes from."""
+    """The rows of the proposal: what, value, source."""
     request, setting, network = proposal.request, proposal.setting, proposal.network
     further = proposal.strategy == "further pre-training"
     start = ("random weights", "as the published models on this much data")
@@ -201,7 +201,7 @@ def proposal_lines(proposal: Proposal) -> list[tuple[str, str, str]]:
 
 
 def write_recipe(proposal: Proposal, path: Path, *, overwrite: bool) -> None:
-    """Writes the proposal as a recipe. RecipeError where the file is there already."""
+    """Writes the proposal as a recipe. Raises RecipeError if the file exists already."""
     try:
         with path.open("w" if overwrite else "x", encoding="utf-8") as file:
             file.write(recipe_text(proposal))

@@ -14,13 +14,13 @@ from m2dx.contract.errors import RecipeError
 from m2dx.recipe.document import Place, Problems, plain_yaml, read_yaml
 
 KEEP = "keep"
-"""In place of a value: as it is in the recipe."""
+"""Stands for the recipe's own value."""
 SEED = "seed"
-"""The key whose values are pooled in tables."""
+"""Tables pool the values of this key."""
 LONGEST = 100
-"""Characters of a name; longer ones are cut, and end in a digest of the whole."""
+"""Characters of a name; a longer name is cut, and ends in a digest of the whole."""
 
-# Quoted text, then text that only looks so (it's), then any sign.
+# Quoted text, then text with a quote inside (it's), then any other character.
 _PARTS = re.compile(r""""(?:\\.|[^"\\])*"|'(?:''|[^'])*'|[^\s,\[\]{}:"'][^,\[\]{}:]*|.""", re.DOTALL)
 
 
@@ -29,12 +29,12 @@ class Axis:
     """One argument: a key with its values, or several keys whose values change together."""
 
     keys: tuple[str, ...]
-    values: tuple[tuple[str, ...], ...]  # of each choice, a YAML text (or `keep`) per key
+    values: tuple[tuple[str, ...], ...]  # for each choice, a YAML text (or `keep`) per key
 
 
 @dataclass(frozen=True)
 class Grid:
-    """All arguments in the order in which they were typed; those with a single value are the same in every point."""
+    """All arguments as typed, in their order; one with a single value holds at every point."""
 
     arguments: tuple[Axis, ...]
 
@@ -53,8 +53,8 @@ class Grid:
 def parse_grid(arguments: Sequence[str]) -> Grid:
     """The grid of `key.path=a,b,c` arguments; each value is YAML, as in an override.
 
-    Commas divide values, unless they are in brackets, braces or quotes. `a+b=[1, x],[2, y]` changes two keys together.
-    RecipeError with a line for every argument that is wrong.
+    Commas separate values, unless they are in brackets, braces or quotes. `a+b=[1, x],[2, y]` changes two keys
+    together. Raises RecipeError with a line for every wrong argument.
     """
     problems = Problems()
     axes, seen = [], set[str]()
@@ -120,7 +120,7 @@ def _axis(text: str, place: Place) -> Axis:
 
 
 def split_values(text: str) -> list[str]:
-    """The parts between commas that are not in brackets, braces or quotes, without the spaces around them."""
+    """The parts between commas outside brackets, braces and quotes, without the spaces around them."""
     parts, level = [""], 0
     for part in _PARTS.findall(text):
         level += (part in ("[", "{")) - (part in ("]", "}"))
@@ -132,7 +132,7 @@ def split_values(text: str) -> list[str]:
 
 
 def short_keys(keys: Sequence[str]) -> dict[str, str]:
-    """Key -> its last part, or as many parts as tell it from the others (`hubert.weight`)."""
+    """Key -> its last part, or as many parts as distinguish it from the others (`hubert.weight`)."""
 
     def end(key: str, count: int) -> list[str]:
         return key.split(".")[-count:]
@@ -148,7 +148,7 @@ def short_keys(keys: Sequence[str]) -> dict[str, str]:
 def run_name(values: Mapping[str, str]) -> str:
     """The name of the run with these values (texts, by key), such as `mask_ratio-0p6-seed-1`.
 
-    It is readable, stable, and fit for a recipe's `name`: letters, digits, _ and -.
+    The name is readable and stable, and a valid `name` of a recipe: letters, digits, _ and -.
     """
     short = short_keys(list(values))
     return _shortened("-".join(f"{_letters(short[key])}-{_value(text)}" for key, text in values.items()))
@@ -182,7 +182,7 @@ def _value(text: str) -> str:
 
 
 def _number(value: object) -> str | None:
-    """A number, also one in quotes, which a recipe's fields take as well; None: it is none."""
+    """The text of a number, also of one in quotes, since recipe fields accept both; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:

@@ -1,7 +1,7 @@
 """A sweep: a recipe trained at every point of a grid of overrides.
 
-Each point is a process `m2dx train RECIPE KEY=VALUE... --resume-or-begin`, whose run lies in the sweep's folder and is
-named after its values:
+Each point is a process `m2dx train RECIPE KEY=VALUE... --resume-or-begin`. Its run, named after its values, lies in the
+sweep's folder:
 
 <output>/<sweep>/
   grid.json          the keys, and the values of each point
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from m2dx.contract.host import PluginHost
 
 MOST_LINES = 12
-"""Lines of a failed run that are shown."""
+"""Lines shown of the log of a failed run."""
 HOW_IT_RUNS = (
     "output data.workers train.device train.threads train.checkpoint_every train.keep_last train.keep_every "
     "train.timeout_minutes"
 ).split()
-"""Fields that may change while a sweep goes on, since they change no result (its folder may have been moved)."""
+"""Fields that may differ when a sweep is continued, since they change no result (its folder may have moved)."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Options:
     """How a sweep is run."""
 
     processes: int = 1  # of each run
-    jobs: int | None = None  # runs side by side
+    jobs: int | None = None  # runs at a time
     slurm: Path | None = None
     sbatch: tuple[str, ...] = ()
     dry_run: bool = False
@@ -79,20 +79,20 @@ class Point:
 
     @property
     def log(self) -> Path:
-        """What the run has printed."""
+        """The output of the run."""
         return self.recipe.output / "logs" / f"{self.name}.log"
 
     def command(self, processes: int) -> list[str]:
-        """What trains it, under torchrun if with several processes."""
+        """The command that trains the point, under torchrun for several processes."""
         train = ("m2dx", "train", *self.arguments, "--resume-or-begin")
         launcher = ("torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m")
         return module_command(*(() if processes == 1 else launcher), *train)
 
 
 def run_sweep(path: Path, grid: Grid, options: Options, *, host: PluginHost, console: Console) -> int:
-    """Trains what is not finished of a recipe's grid, or writes the Slurm script for it; the exit code.
+    """Trains the unfinished points of a recipe's grid, or writes a Slurm script for them; returns the exit code.
 
-    The recipe of every point is checked before anything is written or started. RecipeError where one is wrong.
+    Checks the recipe of every point before writing or starting anything. Raises RecipeError if one is wrong.
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise RecipeError(
@@ -121,7 +121,7 @@ def run_sweep(path: Path, grid: Grid, options: Options, *, host: PluginHost, con
         if any(is_finished(point.folder) for point in points):
             console.print(*terminal_parts(sweep_table(folder)), sep="\n")
         if code:
-            console.print("The same command goes on with what is not finished.")
+            console.print("The same command continues with the unfinished points.")
         return code
     if not left:
         console.print("all points are finished: there is nothing to submit")
@@ -131,7 +131,7 @@ def run_sweep(path: Path, grid: Grid, options: Options, *, host: PluginHost, con
     replace_text(options.slurm, text)
     console.print(
         f"{len(left)} points. Submit them with:\n  sbatch {shlex.quote(str(options.slurm))}\n"
-        f"and see how far they are with:\n  m2dx sweep-table {shlex.quote(str(folder))}",
+        f"and follow their progress with:\n  m2dx sweep-table {shlex.quote(str(folder))}",
         soft_wrap=True,
     )
     return 0
@@ -140,11 +140,11 @@ def run_sweep(path: Path, grid: Grid, options: Options, *, host: PluginHost, con
 def points_of(path: Path, grid: Grid, *, host: PluginHost) -> list[Point]:
     """The recipe at every point of the grid, in `<output>/<sweep>/<point>`.
 
-    RecipeError with all that is wrong with any of them: recipes that are not valid, names that are the same.
+    Raises RecipeError with all problems of all points: invalid recipes, and names that several points share.
     """
     keys = [key for keys in grid.swept for key in keys]
     found: list[tuple[str, dict[str, str], list[str], Recipe]] = []
-    problems: dict[str, list[str]] = {}  # each text, with the points that it is true of
+    problems: dict[str, list[str]] = {}  # text -> the points that have the problem
     folder = Path()
     for number, choice in enumerate(grid.choices()):
         values = {key: choice[key] for key in keys}
@@ -180,14 +180,14 @@ def points_of(path: Path, grid: Grid, *, host: PluginHost) -> list[Point]:
 
 
 def _yaml(text: str) -> str:
-    """A text as a value that YAML reads as this text."""
+    """A value that YAML reads as this text."""
     return text if plain_yaml(text) == text else json.dumps(text, ensure_ascii=False)
 
 
 def _checked_grid(path: Path, grid: Grid, points: Sequence[Point], host: PluginHost) -> SweptGrid:
-    """The grid with the points that the sweep's folder has already.
+    """The grid, including the points that the sweep's folder already has.
 
-    RecipeError where the folder is that of a run or of another grid, or has runs of other recipes.
+    Raises RecipeError if the folder is that of a run or of another grid, or has runs of other recipes.
     """
     folder = points[0].recipe.output
     if (folder / "recipe.yaml").exists():
@@ -221,7 +221,7 @@ def _checked_grid(path: Path, grid: Grid, points: Sequence[Point], host: PluginH
 
 
 def gpu_groups(gpus: Sequence[str], *, jobs: int, processes: int) -> list[str | None]:
-    """`CUDA_VISIBLE_DEVICES` of each of the runs side by side, in turn; None: as it is."""
+    """`CUDA_VISIBLE_DEVICES` for each of the concurrent runs, in turn; None leaves it unchanged."""
     if jobs == 1 or not gpus:
         return [None] * jobs
     several = [gpus[number % len(gpus)] for number in range(jobs * processes)]
@@ -229,7 +229,7 @@ def gpu_groups(gpus: Sequence[str], *, jobs: int, processes: int) -> list[str | 
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that torch may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    """The GPUs that torch may use, by their names in `CUDA_VISIBLE_DEVICES`."""
     count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
     return [name.strip() for name in named.split(",")][:count] if named else list(map(str, range(count)))
 
@@ -237,10 +237,10 @@ def visible_gpus() -> list[str]:
 def run_points(
     points: Sequence[Point], gpus: Sequence[str | None], *, processes: int, console: Console
 ) -> int:
-    """Runs points, as many side by side as there are groups of GPUs; the exit code.
+    """Runs points, as many at a time as there are groups of GPUs; returns the exit code.
 
-    A run that fails leaves the others alone. Ctrl-C, SIGTERM and SIGHUP have the runs at work save and end; a second
-    Ctrl-C ends them at once.
+    If a run fails, the others continue. On Ctrl-C, SIGTERM or SIGHUP the active runs save and end; a second Ctrl-C ends
+    them at once.
     """
     waiting, free = deque(points), list(gpus)
     running: dict[subprocess.Popen[bytes], tuple[Point, str | None, int]] = {}
@@ -266,7 +266,7 @@ def run_points(
                 for child in [child for child in running if child.poll() is not None]:
                     point, devices, start = running.pop(child)
                     free.append(devices)
-                    kill_child(child)  # what a launcher that was killed has left
+                    kill_child(child)  # processes that a killed launcher has left
                     text, ended_well = _end_of(point, child.returncode, start, stopping=stopping)
                     console.print(f"{point.name}: {text}", soft_wrap=True)
                     failed |= not ended_well
@@ -286,7 +286,7 @@ def ending_with_us(command: Sequence[str]) -> list[str]:
 
 
 def _end_of(point: Point, code: int, start: int, *, stopping: bool) -> tuple[str, bool]:
-    """How a run ended, with the end of its log, from byte `start` on, where it failed; and whether it is finished."""
+    """How a run ended (for a failed one with the end of its log, after byte `start`), and whether it is finished."""
     if code == 0 and is_finished(point.folder):
         return "finished", True
     if stopping or code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
@@ -297,7 +297,7 @@ def _end_of(point: Point, code: int, start: int, *, stopping: bool) -> tuple[str
 
 
 def last_lines(log: Path, start: int) -> list[str]:
-    """The end of what was printed into a log from a byte on; from the last error's first line, if there is one."""
+    """The last lines of a log after byte `start`; if there is an error, the lines from the last error on."""
     text = log.read_bytes()[start:].decode("utf-8", "replace")
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     errors = [number for number, line in enumerate(lines) if line.startswith("error:")]

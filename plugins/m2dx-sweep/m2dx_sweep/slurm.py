@@ -9,14 +9,14 @@ from pathlib import Path
 from m2dx.contract.errors import RecipeError
 
 SECONDS_TO_SAVE = 120
-"""How long before its time limit a task is told to save."""
+"""A task saves this long before its time limit."""
 SCRIPT_MARK = "# Written by m2dx sweep"
 
 _SCRIPT = """\
 #!/bin/bash
 # Written by m2dx sweep. Submit it with: sbatch {file}
-# Each array task trains one point, under torchrun where it has several processes. A task that is requeued goes on from
-# the newest checkpoint of its run.
+# Each array task trains one point, under torchrun for several processes. A requeued task resumes from the newest
+# checkpoint of its run.
 {options}
 
 commands=(
@@ -28,7 +28,7 @@ cd {here} || exit 1
 eval "exec $command" &
 training=$!
 
-# Before the time limit Slurm sends USR1, as asked for above: the run saves, and its task goes back into the queue.
+# Before the time limit Slurm sends USR1 (see --signal above): the run saves, and its task goes back into the queue.
 requeue=no
 interrupted=yes
 trap 'interrupted=yes; requeue=yes; kill -TERM "$training" 2>/dev/null' USR1
@@ -46,10 +46,10 @@ exit "$code"
 
 
 def check_script(file: Path) -> None:
-    """RecipeError where a file is there that m2dx sweep has not written."""
+    """Raises RecipeError if the file exists and m2dx sweep has not written it."""
     if file.exists() and SCRIPT_MARK not in file.read_text(encoding="utf-8", errors="replace"):
         raise RecipeError(
-            f"{file} is there already, and not written by m2dx sweep; give --slurm another file"
+            f"{file} exists already, and m2dx sweep has not written it; give --slurm another file"
         )
 
 
@@ -61,7 +61,7 @@ def slurm_script(
     jobs: int | None,
     options: Sequence[str] = (),
 ) -> str:
-    """The script that runs a command in each task; `jobs` at a time at most, and a line `#SBATCH` per option."""
+    """The script that runs a command in each task, at most `jobs` at a time, with a line `#SBATCH` per option."""
     log = str(folder).replace("%", "%%")
     own = [
         f'--job-name="{folder.name}"',

@@ -1,4 +1,4 @@
-"""The scores of a sweep's runs as a table: a row per combination of values, with the runs of all seeds pooled."""
+"""The scores of a sweep's runs as a table: a row per combination of values, with seeds pooled."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ AVERAGE = "average"
 """In place of a task: the mean over all tasks of a protocol and metric."""
 
 Numbers = dict[str, tuple[float, float | None]]
-"""By task/protocol/metric: a score in percent, half of its own 95 % interval; or by name: a metric as it is."""
+"""Scores in percent by task/protocol/metric, and metrics by name; each with half of its 95 % interval, if any."""
 
 
 @dataclass(frozen=True)
 class SweptGrid:
-    """What grid.json says: what the folders of a sweep's runs stand for."""
+    """The content of grid.json: which values the runs of a sweep have."""
 
-    recipe: str  # its name
+    recipe: str  # name of the recipe
     keys: tuple[tuple[str, ...], ...]  # of each argument with several values
     points: Mapping[str, Mapping[str, str]]  # name -> key -> value, as typed
 
     @classmethod
     def read(cls, folder: Path) -> SweptGrid:
-        """The grid of a sweep's folder; RecipeError where there is none."""
+        """The grid of a sweep's folder; raises RecipeError if there is none."""
         try:
             return TypeAdapter(cls).validate_json((folder / GRID_FILE).read_bytes())
         except (OSError, ValidationError) as error:
@@ -50,7 +50,7 @@ class SweptGrid:
 
 
 def is_finished(run: Path) -> bool:
-    """Whether a run was trained to its last step, exported, and scored where its recipe says so."""
+    """Whether a run was trained to its last step, exported, and scored if its recipe says so."""
     try:
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
         recipe = plain_yaml((run / "recipe.yaml").read_text(encoding="utf-8"))
@@ -63,9 +63,9 @@ def is_finished(run: Path) -> bool:
 def sweep_table(folder: Path, *, columns: Sequence[str] = (), encoder: str = PRETRAINED) -> ResultTable:
     """The table of the sweep in a folder: its finished runs, a column for each score of an encoder or a baseline.
 
-    `columns`: of scores as task/protocol/metric whose last parts may be left out, or of metrics of the training; with *
-    for any text. Default: all scores, or losses where there are none. M2dxError where nothing is finished, or an option
-    names what is not there.
+    `columns` names scores as task/protocol/metric or its start, or metrics of the training; * stands for any text. The
+    default is all scores, or losses if there are none. Raises M2dxError if no run is finished, or if an option names
+    something that does not exist.
     """
     grid = SweptGrid.read(folder)
     finished = [point for point in grid.points if is_finished(folder / point)]
@@ -115,7 +115,7 @@ def sweep_table(folder: Path, *, columns: Sequence[str] = (), encoder: str = PRE
 
 
 def _scores(folder: Path, points: Sequence[str], encoder: str) -> dict[str, Numbers]:
-    """Scores of an encoder by point; means over tasks, where a protocol and metric has several, of those with all."""
+    """Scores of an encoder by point, with means over tasks for points that have all tasks of a protocol and metric."""
     scores: dict[str, Numbers] = {}
     encoders, tasks = set[str](), defaultdict[str, set[str]](set)
     for point in points:
@@ -137,7 +137,7 @@ def _scores(folder: Path, points: Sequence[str], encoder: str) -> dict[str, Numb
 
 
 def _last_metrics(path: Path) -> Numbers:
-    """The last value of each metric of a run; lines that are cut off are left out."""
+    """The last value of each metric of a run; incomplete lines are left out."""
     last: Numbers = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
@@ -153,7 +153,7 @@ def _last_metrics(path: Path) -> Numbers:
 def _select(
     patterns: Sequence[str], scores: Mapping[str, Numbers], metrics: Mapping[str, Numbers]
 ) -> list[str]:
-    """The names that patterns choose, in their order."""
+    """The names that match the patterns, in the order of the patterns."""
     every = list(dict.fromkeys(name for run in (*scores.values(), *metrics.values()) for name in run))
     every.sort(key=lambda name: not name.startswith(f"{AVERAGE}/"))
     if not patterns:

@@ -75,7 +75,7 @@ def test_a_sweep_from_the_command_to_the_table(tiny: Path) -> None:
 def test_what_cannot_be_started(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("mine.sh").write_text("echo mine\n")
     told = m2dx("sweep", tiny, "seed=0,1", "--slurm", "mine.sh")
-    assert "mine.sh is there already, and not written by m2dx sweep" in str(told.exception)
+    assert "mine.sh exists already, and m2dx sweep has not written it" in str(told.exception)
     assert not Path("runs").exists()
     monkeypatch.setenv("WORLD_SIZE", "2")
     told = m2dx("sweep", tiny, "seed=0,1")
