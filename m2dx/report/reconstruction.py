@@ -199,9 +199,10 @@ def load_reconstructor(path: str | Path, host: PluginHost | None = None) -> Reco
             f"{path}: model.method must be msm_mae, but is {method}, which predicts features and has no "
             "decoder to the spectrogram; draw its attention or embedding instead"
         )
-    model = build_masked_model(config.audio, section, host, with_tokens=bool(recipe["tasks"]))
+    model = build_masked_model(config.audio, section, host, with_tokens=False)  # tasks draw nothing
+    needed = model.state_dict().keys()
     try:
-        model.load_state_dict(weights.tensors)
+        model.load_state_dict({name: value for name, value in weights.tensors.items() if name in needed})
     except RuntimeError as error:
         raise CheckpointError(f"{path}: the weights do not fit: {error}") from error
     short_clips = recipe["data"]["short_clips"]

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from m2dx.contract.atomic import replace_file
 from m2dx.contract.components import DataInfo, Mask
 from m2dx.contract.errors import AudioError, CheckpointError
-from m2dx.encoder.checkpoint import read_checked, write_atomically
+from m2dx.encoder.checkpoint import encoder_file, read_checked, write_atomically
+from m2dx.encoder.weights import encoder_writer
 from m2dx.model.build import build_model
 from m2dx.model.patches import PatchGrid, patchify
 from m2dx.recipe.loading import recipe_to_mapping
@@ -120,8 +122,10 @@ def test_a_run_and_its_checkpoint_give_the_same(runs, model, sound):
     )
 
 
+@pytest.mark.parametrize("beside", [False, True])
 @pytest.mark.parametrize("labels", [False, True])
-def test_a_model_with_tasks_is_drawn_too(tiny_recipe, host, tmp_path, sound, labels):
+def test_a_model_with_tasks_is_drawn_too(tiny_recipe, host, tmp_path, sound, labels, beside):
+    """From the checkpoint itself, and from the weights that training writes beside it."""
     recipe = tiny_recipe("model.method=msm_mae", "model.mask_ratio=0.6", labels=labels)
     data = DataInfo(label_names={"notes": ("a", "b")}, sample_rate=16_000, crop_samples=5120)
     whole = build_model(recipe, data, host)
@@ -132,6 +136,8 @@ def test_a_model_with_tasks_is_drawn_too(tiny_recipe, host, tmp_path, sound, lab
         "model": whole.training_state(),
     }
     write_atomically(tmp_path / "step.pt", state)
+    if beside:
+        replace_file(encoder_file(tmp_path / "step.pt"), encoder_writer(state))
     loaded = load_reconstructor(tmp_path / "step.pt")
     assert loaded.mask_ratio == pytest.approx(0.6)
     np.testing.assert_array_equal(

@@ -11,9 +11,9 @@ commands = typer.Typer(add_completion=False)
 
 @commands.command()
 def tasks(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of them, in detail.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show this task in detail.")] = None,
 ) -> None:
-    """List the published tasks with what of them is on this machine, or say how to lay one of them out."""
+    """List the published tasks and how much of each is on this machine, or show how to lay one out."""
     from m2dx.cli.shared import plugin_host, terminal
     from m2dx_tasks.listing import task_page, task_table
 
