@@ -243,11 +243,11 @@ class PackedDataset(Dataset):
 
     Options:
         path: folder that `m2dx pack` wrote
-        part: which of its lists, where it has several: it is of a recipe, and has one for each of its data sets
+        part: which list to use, of a pack with several: that of a recipe has one for each data set
         url: address of the pack on an object store or another machine (fsspec: s3://, gs://, https://, ...); `path` is
             then the folder into which its shards are fetched, each when it is first read
-        keep_gb: with `url`, shards beyond this are removed from `path`, those that were not used for longest; default
-            all are kept
+        keep_gb: with `url`, most GB of shards kept in `path`; the least recently used ones are removed; default all
+            are kept
     """
 
     name = "packed"

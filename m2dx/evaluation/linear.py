@@ -33,11 +33,11 @@ class Linear(Evaluator):
     Options:
         lr: learning rate of Adam; 3e-5 in the paper.
         epochs: passes over the training part, at most.
-        patience: epochs without a better one after which a run stops.
+        patience: epochs without improvement after which a run stops.
         batch_size: clips per step.
         weight_decay: L2 penalty.
-        early_stopping: what is better on the validation part: a higher score (accuracy or mAP; the lower loss where it
-            is equal), or a lower loss, which is less noisy where that part has few clips.
+        early_stopping: what counts as better on the validation part: a higher score (accuracy or mAP; the lower loss
+            breaks ties), or a lower loss, which is less noisy if that part has few clips.
         precision: arithmetic of the products in training; sums, weights and the test are fp32. bf16 (on GPUs TF32)
             takes effect where the processor has it and the products are large.
     """

@@ -156,7 +156,7 @@ class DataSetSection(Section):
     split: str | None = None
     """Only clips of this split; default all."""
     repeat: Annotated[int, Field(gt=0, le=100_000)] = 1
-    """Times that each clip counts in an epoch, to give a small set its weight beside a large one."""
+    """How often each clip counts in an epoch, to give a small set weight beside a large one."""
 
 
 class DataSection(Section):
@@ -169,9 +169,9 @@ class DataSection(Section):
     epoch_size: Annotated[int, Field(gt=0, le=50_000_000)] | None = None
     """Clips per epoch; default the size of the data. A larger number replicates the list (M2D-X, IV-E: 10,000)."""
     sampling: Literal["uniform", "weighted"] = "uniform"
-    """Clips that an epoch takes: all alike, or by the weights that the data sets give them, without replacement."""
+    """How an epoch draws clips: all alike, or by the data sets' weights, without replacement."""
     shards_at_once: PositiveInt | None = None
-    """Shards of packed data that an epoch mixes at a time before it goes on to others; default it mixes all clips."""
+    """Shards of packed data that an epoch mixes at a time; by default it mixes all clips."""
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
     """DataLoader processes per training process; default one per core, at most 16. Results do not depend on it."""
     max_bad_fraction: Fraction = 0.05
@@ -278,9 +278,9 @@ class TaskSection(Section):
     """One task beside M2D: a term of the loss (M2D-X, III-B)."""
 
     offline_encoder: OfflineEncoderSpec
-    """Gives the training signal from the clean view."""
+    """Makes the training signal from the clean view."""
     online_mapper: OnlineMapperSpec
-    """Brings M2D's features to the training signal's shape."""
+    """Maps M2D's features to the training signal's shape."""
     loss: LossSpec
     """Compares the two."""
     weight: NonNegativeFloat = 1.0
@@ -305,7 +305,7 @@ class TrainSection(Section):
     base_lr: Annotated[float, Field(ge=1e-9, le=10)] = 3e-4
     """Base learning rate; the peak is base_lr x batch_size / 256."""
     min_lr: NonNegativeFloat = 0.0
-    """Learning rate that the cosine ends at."""
+    """Learning rate at the end of the cosine."""
     warmup_epochs: NonNegativeFloat = 20.0
     """Epochs of linear warm-up."""
     betas: tuple[OpenFraction, OpenFraction] = (0.9, 0.95)
@@ -313,7 +313,7 @@ class TrainSection(Section):
     weight_decay: NonNegativeFloat = 0.05
     """AdamW's weight decay; on matrices and the class and mask tokens, not on biases and norms."""
     clip_norm: Annotated[float, Field(ge=1e-6)] | None = 3.0
-    """Gradient norm that gradients are clipped at; null: not clipped."""
+    """Norm at which gradients are clipped; null: no clipping."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward pass (autocast); fp16 needs a GPU and scales the loss."""
     compile: bool = False
@@ -333,7 +333,7 @@ class TrainSection(Section):
     checkpoint_every: PositiveInt = 1000
     """Steps between checkpoints."""
     keep_last: PositiveInt = 2
-    """Checkpoints kept: the last ones."""
+    """Number of last checkpoints to keep."""
     keep_every: PositiveInt | None = None
     """Steps between checkpoints that are kept for good; a multiple of checkpoint_every."""
 
@@ -366,7 +366,7 @@ class EvaluationTaskSection(Section):
     short_clips: ShortClips = "pad"
     """What to do with clips shorter than that."""
     shared_groups: Literal["error", "warn"] = "error"
-    """What follows from a group on both sides of a split; "warn" is for official splits that have such groups."""
+    """A group on both sides of a split is an error, or only a warning, for official splits with such groups."""
     evaluators: Annotated[tuple[Identifier, ...], Field(min_length=1)] | None = None
     """Protocols that score this task, by their names in `evaluation.evaluators`; default all."""
 
@@ -414,7 +414,7 @@ class Recipe(Section):
     name: Identifier = "recipe"
     """Name of the run; default the recipe file's."""
     output: RunPath = Path("runs")
-    """Folder that the run's folder (by name) is made in; relative to the current folder."""
+    """Folder for the folders of runs, relative to the current folder."""
     seed: NonNegativeInt = 0
     """Seed of weights, crops, masks and noise."""
     audio: AudioSection = AudioSection()
