@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from m2dx.results.records import Division, Protocol, ResultRecord, ScoredEncoder
 
 LUNGS = ScoredEncoder("lungs", "ab" * 32, "runs/lungs/encoder", 85_000_000)
-AS_PUBLISHED = Protocol("linear", "linear", {"lr": 3e-5, "epochs": 200, "patience": 20, "batch_size": 64})
+SETTINGS = {"lr": 3e-5, "epochs": 200, "patience": 20, "batch_size": 200, "early_stopping": "score"}
+AS_PUBLISHED = Protocol("linear", "linear", {**SETTINGS, "weight_decay": 0.0})
 ESC50 = ResultRecord(
     date=datetime(2026, 11, 22, 12, tzinfo=UTC),
     encoder=LUNGS,

@@ -36,8 +36,8 @@ class Linear(Evaluator):
         patience: epochs without improvement after which a run stops.
         batch_size: clips per step.
         weight_decay: L2 penalty.
-        early_stopping: what counts as better on the validation part: a higher score (accuracy or mAP; the lower loss
-            breaks ties), or a lower loss, which is less noisy if that part has few clips.
+        early_stopping: what counts as better on the validation part: a higher score (accuracy or mAP), as published, or a
+            lower loss, which is less noisy if that part has few clips; of equal epochs, the last counts.
         precision: arithmetic of the products in training; sums, weights and the test are fp32. bf16 (on GPUs TF32)
             takes effect where the processor has it and the products are large.
     """
@@ -132,7 +132,7 @@ class LinearRun:
     bias: Tensor = field(default=torch.empty(0))  # (C,)
     epoch: int = 0  # the best one, from 1
     valid_score: float = float("nan")
-    merit: tuple[float, float] = (float("-inf"), float("-inf"))
+    merit: float = float("-inf")
 
     @classmethod
     def start(cls, part: _Part, seed: int, num_classes: int) -> LinearRun:
@@ -153,9 +153,9 @@ class LinearRun:
         shuffled = torch.randperm(len(self.part.train), generator=self.generator)
         return self.part.train[shuffled.to(self.part.train.device)]
 
-    def observe(self, epoch: int, merit: tuple[float, float], score: float) -> None:
-        """Keeps the weights of an epoch that is better than all before."""
-        if merit > self.merit:
+    def observe(self, epoch: int, merit: float, score: float) -> None:
+        """Keeps the weights of an epoch that is as good as the best before, or better (the published rule)."""
+        if merit >= self.merit:
             self.merit, self.epoch, self.valid_score = merit, epoch, score
             weight, bias = (parameter.detach().clone() for parameter in self.layer)
             self.weight, self.bias = weight.mT, bias
@@ -219,7 +219,7 @@ class _Stack:
                     raise TrainingError(
                         f"linear: the loss must be finite, but is {loss} (epoch {epoch}); lower `lr`"
                     )
-                run.observe(epoch, (score, -loss) if early_stopping == "score" else (-loss, score), score)
+                run.observe(epoch, score if early_stopping == "score" else -loss, score)
 
 
 def _losses(logits: Tensor, y: Tensor) -> Tensor:

@@ -24,9 +24,9 @@ VALID_SHARE = 0.1
 def divide(clips: Sequence[Clip], targets: NDArray[np.float32]) -> tuple[Fold, ...]:
     """The divisions that the clips' `split` values ask for; `targets` (n, C) are multi-hot.
 
-    Values within train, valid, test give one division. Other values are folds: each is the test part once, the next
-    one is the validation part, the rest is the training part. Where nothing is left to validate on (no valid split,
-    two folds), a tenth of the training part is held out, stratified by class and without dividing a group.
+    Values within train, valid, test give one division. Other values are folds: each is the test part once, and all
+    others are the training part, as in the published evaluation. Where there is no valid split, a tenth of the training
+    part is held out for validation, stratified by class and without dividing a group.
 
     Raises RecipeError where train or test has no clips, names are mixed, or there is one fold only.
     """
@@ -42,7 +42,7 @@ def divide(clips: Sequence[Clip], targets: NDArray[np.float32]) -> tuple[Fold, .
         raise RecipeError(
             f"`split` must be train, valid and test, or name two folds or more, but every clip has {names[0]!r}"
         )
-    return tuple(_leave_out(names, number, rows, clips, targets) for number in range(len(names)))
+    return tuple(_leave_out(name, rows, clips, targets) for name in names)
 
 
 def shared_groups(clips: Sequence[Clip]) -> dict[str, tuple[str, ...]]:
@@ -105,18 +105,11 @@ def _given_split(
 
 
 def _leave_out(
-    names: list[str],
-    number: int,
-    rows: dict[str, NDArray[np.int64]],
-    clips: Sequence[Clip],
-    targets: NDArray[np.float32],
+    test: str, rows: dict[str, NDArray[np.int64]], clips: Sequence[Clip], targets: NDArray[np.float32]
 ) -> Fold:
-    test, following = names[number], names[(number + 1) % len(names)]
-    if len(names) == 2:
-        train, valid = hold_out(rows[following], clips, targets)
-        return Fold(test, train, valid, rows[test])
-    rest = np.concatenate([rows[name] for name in names if name not in (test, following)])
-    return Fold(test, np.sort(rest), rows[following], rows[test])
+    others = np.sort(np.concatenate([members for name, members in rows.items() if name != test]))
+    train, valid = hold_out(others, clips, targets)
+    return Fold(test, train, valid, rows[test])
 
 
 def hold_out(

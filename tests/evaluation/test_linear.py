@@ -104,6 +104,13 @@ def test_patience_ends_a_run():
     assert fit(x, y, (fold,), (0,), num_classes=3, options=longer)[0][0].epoch == run.epoch
 
 
+def test_a_later_epoch_that_is_as_good_is_kept_and_resets_the_patience():
+    x, y, (fold, *_) = blobs(spread=0.1)
+    settings = Linear(lr=0.1, epochs=20, patience=3, batch_size=8)
+    ((run,),) = fit(x, y, (fold,), (0,), num_classes=3, options=settings)
+    assert run.valid_score == 1.0 and run.epoch == 20
+
+
 def test_the_loss_may_choose_the_epoch():
     x, y, (fold, *_) = blobs(spread=3.0)
     settings = Linear(lr=0.1, epochs=60, patience=60, batch_size=4, early_stopping="loss")

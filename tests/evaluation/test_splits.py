@@ -29,20 +29,15 @@ def test_given_splits_are_one_division():
     )
 
 
-def test_each_fold_is_tested_once_and_the_next_one_validates():
-    folds = divide(listed("10", "2", "9", "2", "10"), one_hot(0, 1, 0, 0, 1))
-    assert [(f.name, f.train.tolist(), f.valid.tolist(), f.test.tolist()) for f in folds] == [
-        ("2", [0, 4], [2], [1, 3]),
-        ("9", [1, 3], [0, 4], [2]),
-        ("10", [2], [1, 3], [0, 4]),
-    ]
-
-
-def test_two_folds_hold_out_part_of_the_other():
-    first, second = divide(listed(*["a"] * 20, *["b"] * 20), one_hot(*[0, 1] * 20))
-    assert first.test.tolist() == list(range(20)) and second.test.tolist() == list(range(20, 40))
-    assert len(first.valid) == len(second.valid) == 2
-    assert sorted([*first.train, *first.valid]) == list(range(20, 40))
+def test_each_fold_is_tested_once_and_a_tenth_of_all_others_validates():
+    names = ["10"] * 20 + ["2"] * 20 + ["9"] * 20
+    folds = divide(listed(*names), one_hot(*[0, 1] * 30))
+    assert [fold.name for fold in folds] == ["2", "9", "10"]
+    for fold in folds:
+        others = [row for row, name in enumerate(names) if name != fold.name]
+        assert fold.test.tolist() == [row for row, name in enumerate(names) if name == fold.name]
+        assert sorted([*fold.train, *fold.valid]) == others
+        assert sorted(row % 2 for row in fold.valid) == [0, 0, 1, 1]
 
 
 def test_without_a_valid_split_a_stratified_tenth_is_held_out():

@@ -276,12 +276,23 @@ def test_adamw_takes_a_step_of_the_learning_rate_and_decays_weights_apart():
     assert published == pytest.approx([3.0 * (1 - 1e-6) - 0.01, 4.0 * (1 - 1e-6) - 0.01], rel=1e-7)
 
 
-def test_the_learning_rate_warms_up_and_falls_as_a_cosine():
-    values = [learning_rate(step, peak=2.0, warmup_steps=4, total_steps=12) for step in range(13)]
-    assert values[:5] == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
-    assert values[8] == pytest.approx(1.0) and values[12] == pytest.approx(0.0)
-    assert values[6] == pytest.approx(1.0 + math.cos(math.pi / 4))
-    assert learning_rate(0, peak=2.0, warmup_steps=0, total_steps=5) == 2.0
+@pytest.mark.parametrize(
+    ("epoch", "peak", "warmup", "total", "published"),
+    [
+        (0, 2.0, 15, 70, 0.0),
+        (3, 2.0, 15, 70, 0.4),
+        (15, 2.0, 15, 70, 1.782),
+        (35, 2.0, 15, 70, 1.0),
+        (70, 2.0, 15, 70, 0.0),
+        (25, 5e-4, 5, 50, 2.5e-4),
+        (0, 2.0, 0, 5, 2.0),
+    ],
+)
+def test_the_learning_rate_warms_up_and_goes_on_as_a_cosine_from_the_first_epoch(
+    epoch, peak, warmup, total, published
+):
+    rate = learning_rate(epoch, peak=peak, warmup_steps=warmup, total_steps=total)
+    assert rate == pytest.approx(published, rel=1e-3, abs=1e-12)
 
 
 def test_the_loss_is_a_mean_over_clips_and_classes():

@@ -34,7 +34,8 @@ from m2dx.results import (
 from m2dx.results.formats import comma_separated, latex, markdown
 
 LUNGS = ScoredEncoder("lungs", "ab" * 32, "runs/lungs/encoder", 85_000_000)
-AS_PUBLISHED = Protocol("linear", "linear", {"lr": 3e-5, "epochs": 200, "patience": 20, "batch_size": 64})
+SETTINGS = {"lr": 3e-5, "epochs": 200, "patience": 20, "batch_size": 200, "early_stopping": "score"}
+AS_PUBLISHED = Protocol("linear", "linear", {**SETTINGS, "weight_decay": 0.0})
 ESC50 = ResultRecord(
     date=datetime(2026, 11, 22, 12, tzinfo=UTC),
     encoder=LUNGS,
@@ -217,7 +218,13 @@ def test_names_of_tasks_mean_one_task_in_each_table() -> None:
         ),
         (
             {"protocol": Protocol("mine", "linear", {"lr": 1e-3, "epochs": 200})},
-            ["lr 0.001, in the paper 3.0e-5", "patience is not in the record, in the paper 20"],
+            [
+                "lr 0.001, in the paper 3.0e-5",
+                "patience is not in the record, in the paper 20",
+                "batch_size is not in the record, in the paper's code 200",
+                "early_stopping is not in the record, in the paper's code score",
+                "weight_decay is not in the record, in the paper's code 0.0",
+            ],
         ),
         (
             {"protocol": Protocol("knn", "knn", {"k": 5})},
