@@ -1,6 +1,8 @@
 """The HEAR 2021 interface, so that hear-eval-kit runs on any encoder: module `m2dx.hear`, model file an encoder's path.
 
 python -m heareval.embeddings.runner m2dx.hear --model RUN_OR_EXPORT --tasks-dir TASKS
+
+`--model RUN_OR_EXPORT,batch` standardises as the code behind tables 2 to 7 of MSM-MAE does.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from torch import Tensor, nn
 from m2dx.contract.errors import CheckpointError
 from m2dx.encoder.audio import AudioEncoder, load_encoder
 
+BATCH = ",batch"
+"""Behind a model's path: `batch_statistics`."""
 _BATCH_SECONDS = 120.0  # audio encoded at once; HEAR gives batches of whole recordings, some minutes long
 
 
@@ -20,21 +24,33 @@ class HearModel(nn.Module):
     """An encoder with the attributes that HEAR asks for.
 
     `sample_rate` in Hz (16,000 for the published models), `scene_embedding_size` and `timestamp_embedding_size` (F*D).
+    With `batch_statistics` each batch is standardised with its own mean and standard deviation, and the last piece of a
+    sound is filled up to the model's input, as in the published code of MSM-MAE: features then depend on the batch.
     """
 
-    def __init__(self, encoder: AudioEncoder) -> None:
+    def __init__(self, encoder: AudioEncoder, *, batch_statistics: bool = False) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.batch_statistics = encoder, batch_statistics
         self.sample_rate = encoder.sample_rate
         self.scene_embedding_size = self.timestamp_embedding_size = encoder.embed_dim
 
     def forward(self, audio: Tensor) -> Tensor:
         """Frame features (n_sounds, T, F*D), float32, of sounds (n_sounds, n_samples) in [-1, 1]."""
-        return self.encoder(audio).float()  # type: ignore[no-any-return]
+        if audio.ndim != 2:
+            raise ValueError(f"audio must be (n_sounds, n_samples), but is {tuple(audio.shape)}")
+        sounds = max(int(_BATCH_SECONDS * self.sample_rate / max(audio.shape[1], 1)), 1)  # so that long ones fit
+        logmel = torch.cat([self.encoder.standard_logmel(part) for part in audio.split(sounds)])
+        grid = self.encoder.encoder.grid
+        length = -(-logmel.shape[-1] // grid.patch_size[1])  # patches
+        if self.batch_statistics:
+            std, mean = torch.std_mean(logmel)
+            logmel = nn.functional.pad((logmel - mean) / std, (0, -logmel.shape[-1] % grid.input_size[1]))
+        frames = [self.encoder.encode_logmel(part)[-1] for part in logmel.split(sounds)]
+        return torch.cat(frames)[:, :length].float()
 
 
 def load_model(model_file_path: str | Path = "") -> HearModel:
-    """The model of an export, a run, a checkpoint or a published file.
+    """The model of an export, a run, a checkpoint or a published file; `PATH,batch` has `batch_statistics`.
 
     Raises CheckpointError where there is no path: HEAR allows a default model, but m2dx ships no weights.
     """
@@ -43,7 +59,8 @@ def load_model(model_file_path: str | Path = "") -> HearModel:
             "m2dx.hear needs the path of an encoder (an export, a run, a checkpoint or a published file), "
             "since m2dx comes without weights; give it as the model file (--model)"
         )
-    return HearModel(load_encoder(model_file_path)).eval()
+    path = str(model_file_path).removesuffix(BATCH)
+    return HearModel(load_encoder(path), batch_statistics=str(model_file_path).endswith(BATCH)).eval()
 
 
 @torch.inference_mode()
@@ -53,22 +70,15 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
     `audio` is (n_sounds, n_samples) at `model.sample_rate`. The interval is 1000 / frame_rate: 160 ms for patches of 16
     frames, 20 ms for 2. HEAR suggests 50 ms or less for transcription tasks.
     """
-    frames = torch.cat([model(part) for part in _parts(audio, model)])
+    frames = model(audio)
+    logmel = model.encoder.logmel
     interval = 1000.0 / model.encoder.frame_rate  # ms
-    middles = (torch.arange(frames.shape[1], device=frames.device, dtype=torch.float32) + 0.5) * interval
+    first = (interval - 1000.0 * logmel.hop_length / logmel.sample_rate) / 2  # frames of the log-mel are centred
+    middles = torch.arange(frames.shape[1], device=frames.device, dtype=torch.float32) * interval + first
     return frames, middles.expand(len(frames), -1)
 
 
 @torch.inference_mode()
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
     """One embedding per sound, (n_sounds, F*D): the mean of the frames over time (M2D-X, IV-B)."""
-    return torch.cat([model(part).mean(dim=1) for part in _parts(audio, model)])
-
-
-def _parts(audio: Tensor, model: HearModel) -> tuple[Tensor, ...]:
-    """The sounds in parts of about two minutes of audio, so that long ones fit into memory."""
-    if audio.ndim != 2:
-        raise ValueError(f"audio must be (n_sounds, n_samples), but is {tuple(audio.shape)}")
-    sounds = max(int(_BATCH_SECONDS * model.sample_rate / max(audio.shape[1], 1)), 1)
-    parts: tuple[Tensor, ...] = audio.split(sounds)
-    return parts
+    return model(audio).mean(dim=1)  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from m2dx.contract.errors import CheckpointError
@@ -60,10 +61,20 @@ def rename(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, T
 
 
 def backbone_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The backbone's tensors by their plain names, of a pre-trained or a fine-tuned file (or saved by DataParallel)."""
+    """The backbone's tensors by their plain names, of a pre-trained or a fine-tuned file (or saved by DataParallel).
+
+    The original MSM-MAE files have biases of queries and values, none of keys: here that is one bias, 0 for keys.
+    """
     if any(key.startswith(FINETUNED_PREFIX) for key in state):
-        return rename(state, {FINETUNED_PREFIX: ""})
-    return {key.removeprefix("module."): value for key, value in state.items()}
+        plain = rename(state, {FINETUNED_PREFIX: ""})
+    else:
+        plain = {key.removeprefix("module."): value for key, value in state.items()}
+    for start in [key.removesuffix("q_bias") for key in plain if key.endswith("attn.q_bias")]:
+        query, value = plain.pop(f"{start}q_bias"), plain.pop(f"{start}v_bias", None)
+        if value is None:
+            raise CheckpointError(f"a published checkpoint with {start}q_bias must have {start}v_bias, too")
+        plain[f"{start}qkv.bias"] = torch.cat([query, torch.zeros_like(query), value])
+    return plain
 
 
 def infer_config(

@@ -92,8 +92,8 @@ def read_weights(
         raise CheckpointError(
             f"{path}: neither an m2dx checkpoint nor a published one: it holds {sorted(state)[:5]}"
         )
-    backbone = published.backbone_state(state)
     try:
+        backbone = published.backbone_state(state)
         config = published.infer_config(backbone, path, sample_rate=sample_rate, num_heads=num_heads)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -275,6 +275,29 @@ def test_checkpoints_of_something_else(tmp_path: Path, state: Any, message: str)
         load_encoder(tmp_path / "other.pt")
 
 
+def test_an_original_msm_mae_file_has_biases_of_queries_and_values(parity: Any, tmp_path: Path) -> None:
+    with_zero, original = dict(parity.weights()), {}
+    for name, tensor in with_zero.items():
+        if not name.endswith("qkv.bias"):
+            original[name] = tensor
+            continue
+        query, key, value = tensor.chunk(3)
+        with_zero[name] = torch.cat([query, torch.zeros_like(key), value])
+        start = name.removesuffix("qkv.bias")
+        original |= {f"{start}q_bias": query, f"{start}v_bias": value}
+    assert len(original) > len(with_zero)
+    features = []
+    for number, state in enumerate((with_zero, original)):
+        torch.save({"model": state}, tmp_path / f"{number}.pth")
+        with torch.no_grad():
+            features.append(load_encoder(tmp_path / f"{number}.pth", num_heads=4)(wav(16_000)))
+    close(features[1], features[0], atol=0.0)
+    del original["blocks.0.attn.v_bias"]
+    torch.save(original, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"blocks.0.attn.q_bias must have blocks.0.attn.v_bias"):
+        load_encoder(tmp_path / "odd.pth", num_heads=4)
+
+
 def test_published_weights_that_do_not_fit(parity: Any, tmp_path: Path) -> None:
     weights = parity.weights()
 
