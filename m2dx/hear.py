@@ -38,7 +38,9 @@ class HearModel(nn.Module):
         """Frame features (n_sounds, T, F*D), float32, of sounds (n_sounds, n_samples) in [-1, 1]."""
         if audio.ndim != 2:
             raise ValueError(f"audio must be (n_sounds, n_samples), but is {tuple(audio.shape)}")
-        sounds = max(int(_BATCH_SECONDS * self.sample_rate / max(audio.shape[1], 1)), 1)  # so that long ones fit
+        sounds = max(
+            int(_BATCH_SECONDS * self.sample_rate / max(audio.shape[1], 1)), 1
+        )  # so that long ones fit
         logmel = torch.cat([self.encoder.standard_logmel(part) for part in audio.split(sounds)])
         grid = self.encoder.encoder.grid
         length = -(-logmel.shape[-1] // grid.patch_size[1])  # patches
@@ -73,7 +75,9 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
     frames = model(audio)
     logmel = model.encoder.logmel
     interval = 1000.0 / model.encoder.frame_rate  # ms
-    first = (interval - 1000.0 * logmel.hop_length / logmel.sample_rate) / 2  # frames of the log-mel are centred
+    first = (
+        interval - 1000.0 * logmel.hop_length / logmel.sample_rate
+    ) / 2  # frames of the log-mel are centred
     middles = torch.arange(frames.shape[1], device=frames.device, dtype=torch.float32) * interval + first
     return frames, middles.expand(len(frames), -1)
 

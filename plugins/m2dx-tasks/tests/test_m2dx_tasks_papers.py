@@ -237,6 +237,24 @@ def test_what_differs_from_the_paper_is_a_reason(changes: dict[str, Any], expect
     assert reasons(replace(ESC50, **changes), column, "esc50") == expected
 
 
+def test_the_recipe_part_of_table_iii_evaluates_as_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    column = load_table("m2d-x-iii").columns[0]
+    part = Path(__file__).parents[3] / "recipes" / "linear" / "nine.yaml"
+    for variable in re.findall(r"\$\{(\w+)\}", part.read_text(encoding="utf-8")):
+        monkeypatch.setenv(variable, str(tmp_path))
+    data = f"{{sets: {{sounds: {{dataset: {{name: folder, path: {tmp_path}}}}}}}}}"
+    (tmp_path / "recipe.yaml").write_text(f"extends: {part}\ndata: {data}\n", encoding="utf-8")
+    section = m2dx.load_recipe(tmp_path / "recipe.yaml", host=m2dx.PluginHost.discover()).evaluation
+    assert section is not None
+    published = {task for column in load_table("m2d-x-iii").columns for task in column.tasks}
+    assert section.tasks.keys() == published
+    options = section.evaluators["linear"].model_dump()
+    record = replace(ESC50, protocol=Protocol("linear", "linear", options), seeds=section.seeds)
+    assert reasons(record, column, "esc50") == []
+
+
 def test_each_fine_tuned_task_has_settings_of_its_own() -> None:
     columns = {column.name: column for column in load_table("m2d-x-iv").columns}
     found = [columns[name].protocol.settings_for(*columns[name].tasks) for name in ("AS2M (mAP)", "VC1")]
