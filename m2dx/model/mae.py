@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 from torch.profiler import record_function
 
 from m2dx.contract.components import Mask, MaskedModel, MaskedModelOutput
 from m2dx.model.losses import standardise
 from m2dx.model.masking import gather_tokens, restore_order
-from m2dx.model.patches import PatchGrid, patchify
+from m2dx.model.patches import PatchGrid, line_positions, patchify
 from m2dx.model.vit import Encoder, Predictor, ViTSize, init_linear
 
 
@@ -20,6 +22,7 @@ class MSMMAE(MaskedModel):
 
     Options:
         standardise_target: standardise the values of each patch; not done in the paper
+        decoder_positions: 2d, of time and frequency, as in M2D's code; 1d, of the patch's number, as in MSM-MAE's
     """
 
     name = "msm_mae"
@@ -35,11 +38,14 @@ class MSMMAE(MaskedModel):
         with_tokens: bool = False,
         *,
         standardise_target: bool = False,
+        decoder_positions: Literal["2d", "1d"] = "2d",
     ) -> None:
         super().__init__()
         self.grid, self.standardise_target = grid, standardise_target
         self.online = Encoder(grid, size)
         self.predictor = Predictor(grid, predictor, input_dim=size.embed_dim, output_dim=grid.patch_values)
+        if decoder_positions == "1d":
+            self.predictor.pos_embed = line_positions(grid.num_patches, predictor.embed_dim)
         self.to_latent = nn.Linear(predictor.embed_dim, size.embed_dim) if with_tokens else None
         if self.to_latent is not None:
             init_linear(self.to_latent)

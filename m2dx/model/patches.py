@@ -48,20 +48,23 @@ def sincos_positions(shape: tuple[int, int], dim: int, *, class_token: bool = Tr
     """
     if dim % 4:
         raise ValueError(f"the width of sine-cosine positions must be a multiple of 4, but is {dim}")
-    freq, time = shape
-    rates = 10_000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-
-    def encode(positions: Tensor) -> Tensor:
-        angles = positions.double()[:, None] * rates
-        encoded: Tensor = torch.cat([angles.sin(), angles.cos()], dim=1)  # (F*T, D/2)
-        return encoded
-
-    f, t = torch.meshgrid(torch.arange(freq), torch.arange(time), indexing="ij")
-    table = torch.cat([encode(t.flatten()), encode(f.flatten())], dim=1)  # (F*T, D)
+    f, t = torch.meshgrid(torch.arange(shape[0]), torch.arange(shape[1]), indexing="ij")
+    table = torch.cat([_sincos(t.flatten(), dim // 2), _sincos(f.flatten(), dim // 2)], dim=1)  # (F*T, D)
     if class_token:
         table = torch.cat([torch.zeros(1, dim, dtype=table.dtype), table])
-    positions: Tensor = table.float().unsqueeze(0)
-    return positions
+    return table.float().unsqueeze(0)
+
+
+def line_positions(count: int, dim: int) -> Tensor:
+    """Fixed 1-D sine-cosine positions (1, 1 + count, D) of patches in their order, the class token's (zeros) first."""
+    table = torch.cat([torch.zeros(1, dim, dtype=torch.float64), _sincos(torch.arange(count), dim)])
+    return table.float().unsqueeze(0)
+
+
+def _sincos(positions: Tensor, dim: int) -> Tensor:
+    rates = 10_000.0 ** -(torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
+    angles = positions.double()[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)  # (positions, D)
 
 
 def time_frames(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from m2dx.model.patches import PatchGrid, patchify, sincos_positions, time_frames
+from m2dx.model.mae import MSMMAE
+from m2dx.model.patches import PatchGrid, line_positions, patchify, sincos_positions, time_frames
 from m2dx.model.vit import Encoder, ViTSize
 
 
@@ -75,3 +76,16 @@ def test_positions_of_shorter_and_longer_inputs() -> None:
     longer = encoder.positions(9)[0].unflatten(0, (2, 9))
     torch.testing.assert_close(longer[:, 4], table[:, 1], rtol=0, atol=1e-3)  # the middle stays the middle
     torch.testing.assert_close(longer[:, :, 4:], table[:, :1, 4:].expand(-1, 9, -1), rtol=0, atol=1e-5)
+
+
+def test_positions_on_a_line_count_the_patches():
+    table = line_positions(5, 8)
+    assert table.shape == (1, 6, 8) and not table[0, 0].any()
+    rates = torch.tensor([1.0, 10_000**-0.25, 10_000**-0.5, 10_000**-0.75])
+    expected = torch.cat([(3 * rates).sin(), (3 * rates).cos()])
+    torch.testing.assert_close(table[0, 4], expected)
+    method = MSMMAE(
+        PatchGrid((32, 48), (16, 16)), ViTSize(192, 1, 3), ViTSize(8, 1, 2), decoder_positions="1d"
+    )
+    torch.testing.assert_close(method.predictor.pos_embed, line_positions(6, 8))
+    assert "predictor.pos_embed" in method.state_dict()
