@@ -104,14 +104,14 @@ def test_long_recordings_are_encoded_in_parts_with_the_same_result(monkeypatch: 
 
 def test_statistics_of_the_batch_are_those_of_the_published_code(export: Path) -> None:
     model = hear.load_model(f"{export},batch")
-    audio = noise(3, 0.5, model)
+    audio = noise(3, 0.2, model)
     grid = model.encoder.encoder.grid
     logmel = model.encoder.standard_logmel(audio)
     logmel = (logmel - logmel.mean()) / logmel.std()
     filled = torch.zeros(3, 1, grid.input_size[0], grid.input_size[1])
     filled[..., : logmel.shape[-1]] = logmel
     with torch.no_grad():
-        expected = model.encoder.encode_logmel(filled)[-1][:, : -(-50 // grid.patch_size[1])]
+        expected = model.encoder.encode_logmel(filled)[-1][:, : -(-20 // grid.patch_size[1])]
     torch.testing.assert_close(hear.get_timestamp_embeddings(audio, model)[0], expected)
     louder = hear.get_timestamp_embeddings(audio * 0.5, model)[0]
     torch.testing.assert_close(louder, expected, atol=1e-3, rtol=1e-3)  # a level is a shift of the log-mel
