@@ -3,15 +3,15 @@
 Each is imported when it is first used, so that the command line starts without torch.
 """
 
+import getpass
 import os
-import pwd
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 try:
-    pwd.getpwuid(os.getuid())
-except KeyError:  # a container's user without a name, which torch asks for when it is imported
-    os.environ.setdefault("LOGNAME", str(os.getuid()))
+    getpass.getuser()
+except (KeyError, ImportError, OSError):  # a container's user has no name, for which torch asks when it is imported
+    os.environ["LOGNAME"] = "nobody"
 
 if TYPE_CHECKING:
     from m2dx.contract.components import Clip as Clip

@@ -34,8 +34,9 @@ class StopRequests:
         if threading.current_thread() is not threading.main_thread():
             logger.debug("not in the main thread: Ctrl-C, SIGTERM and SIGHUP are not caught")
             return self
-        survives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        for number in (signal.SIGINT, signal.SIGTERM, *(() if survives else (signal.SIGHUP,))):
+        hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+        lost = () if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN else (hangup,)
+        for number in (signal.SIGINT, signal.SIGTERM, *lost):
             self._previous[number] = signal.signal(number, self._receive)
         return self
 
