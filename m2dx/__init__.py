@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING
 
 try:
     getpass.getuser()
-except (KeyError, ImportError, OSError):  # a container's user has no name, for which torch asks when it is imported
+except (
+    KeyError,
+    ImportError,
+    OSError,
+):  # a container's user has no name, for which torch asks when it is imported
     os.environ["LOGNAME"] = "nobody"
 
 if TYPE_CHECKING:

@@ -36,8 +36,8 @@ class Linear(Evaluator):
         patience: epochs without improvement after which a run stops.
         batch_size: clips per step.
         weight_decay: L2 penalty.
-        early_stopping: what counts as better on the validation part: a higher score (accuracy or mAP), as published, or a
-            lower loss, which is less noisy if that part has few clips; of equal epochs, the last counts.
+        early_stopping: what counts as better on the validation part: a higher score (accuracy or mAP), as published, or
+            a lower loss, which is less noisy if that part has few clips; of equal epochs, the last counts.
         precision: arithmetic of the products in training; sums, weights and the test are fp32. bf16 (on GPUs TF32)
             takes effect where the processor has it and the products are large.
     """

@@ -71,8 +71,8 @@ class Finetune(Evaluator):
         optimizer: sgd, lars or adamw; timm's LARS is SGD with momentum unless there is weight decay.
         weight_decay: default as published, 1e-4 for adamw, else 0.
         epochs: passes over the training part, or over `epoch_size` clips.
-        warmup_epochs: the first of them, with linear warm-up; then a cosine to 0, per step. As in the published code, the
-            cosine counts from the first epoch, so that the rate falls a little short of the peak (1.78 for 2.0, AS2M).
+        warmup_epochs: the first of them, with linear warm-up; then a cosine to 0, per step. As in the published code,
+            the cosine counts from the first epoch: the rate falls a little short of the peak (1.78 for 2.0, AS2M).
         epoch_size: clips per epoch, drawn by their weights without replacement (AS2M, 200,000); default each clip once.
         mixup: ratio of table II, the alpha of the Beta distribution of the shares; 0 is off.
         random_resize_crop: random crops of the log-mel, resized (BYOL-A's).
