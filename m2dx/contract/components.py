@@ -196,6 +196,7 @@ class Features:
 
     x: Tensor  # (n, D), float32
     y: Tensor  # class numbers (n,), int64; multi-label: multi-hot (n, C), float32
+    deviation: Tensor | None = None  # (n, D), standard deviation over time; None: the encoder gives no frames
 
 
 class ClipEncoder(Protocol):

@@ -25,6 +25,7 @@ from m2dx.contract.options import Section
 from m2dx.contract.version import package_version
 from m2dx.data.logmel import LogMel
 from m2dx.data.packs import audio_state
+from m2dx.encoder.audio import AudioEncoder
 from m2dx.model.precision import autocast
 from m2dx.recipe.schema import AudioSection
 
@@ -125,6 +126,20 @@ class MeanLogMel(nn.Module):
         """Features (B, 2 * M), the means first, from wav (B, N)."""
         bands = self.logmel(wav)[:, 0]  # (B, 1, M, L) -> (B, M, L)
         return torch.cat([bands.mean(-1), bands.std(-1, correction=0)], dim=-1)
+
+
+class FrameStatistics(nn.Module):
+    """Mean and standard deviation over time of an encoder's frames, as clip features (B, 2 * D)."""
+
+    def __init__(self, encoder: AudioEncoder) -> None:
+        super().__init__()
+        self.encoder, self.sample_rate, self.embed_dim = encoder, encoder.sample_rate, 2 * encoder.embed_dim
+        self.train(encoder.training)
+
+    def clip(self, wav: Tensor) -> Tensor:
+        """Features (B, 2 * D), the means first, from wav (B, N)."""
+        frames = self.encoder(wav)  # (B, T, D)
+        return torch.cat([frames.mean(1), frames.std(1, correction=0)], dim=1)
 
 
 @dataclass(frozen=True)

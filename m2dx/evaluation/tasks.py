@@ -20,8 +20,9 @@ from m2dx.data.clips import list_clips, missing_of, names_of
 from m2dx.data.crops import fit_length
 from m2dx.data.images import read_image
 from m2dx.data.reading import probe, read_wav
+from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.images import ImageEncoder
-from m2dx.evaluation.features import READING_THREADS, FeatureCache, extract, read_ahead
+from m2dx.evaluation.features import READING_THREADS, FeatureCache, FrameStatistics, extract, read_ahead
 from m2dx.evaluation.splits import SPLITS, divide, shared_groups
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,12 @@ class ClipTask:
         found = self._features.get(encoder)
         if found is None:
             compute = extract if self.cache is None else self.cache.features
-            found = self._features[encoder] = compute(encoder, self, batch_size=batch_size)
+            if isinstance(encoder, AudioEncoder):
+                both = compute(FrameStatistics(encoder), self, batch_size=batch_size)
+                found = Features(both.x[:, : encoder.embed_dim], both.y, both.x[:, encoder.embed_dim :])
+            else:
+                found = compute(encoder, self, batch_size=batch_size)
+            self._features[encoder] = found
         return found
 
     def batches(self, encoder: ClipEncoder, batch_size: int) -> Iterator[Tensor]:

@@ -7,6 +7,7 @@ from m2dx.data.noise import ColouredNoise, FileListNoise
 from m2dx.data.packs import PackedDataset
 from m2dx.evaluation.knn import Knn
 from m2dx.evaluation.linear import Linear
+from m2dx.evaluation.logistic import Logistic
 from m2dx.model.losses import BCE, MSE, CrossEntropy, NormMSE
 from m2dx.model.m2d import M2D, M2DAllPatches
 from m2dx.model.mae import MSMMAE
@@ -66,4 +67,4 @@ def datasets() -> list[type]:
 
 @hookimpl
 def evaluators() -> list[type]:
-    return [Knn, Linear]
+    return [Knn, Linear, Logistic]

@@ -1,0 +1,91 @@
+"""A test part, or folds, for lists that have none: whole groups, the same share of every class, always the same."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from m2dx.contract.components import Clip
+from m2dx.contract.errors import RecipeError
+from m2dx.contract.options import Section
+
+FoldCount = Annotated[int, Field(ge=2, le=1000)]
+
+
+class Holdout(Section):
+    """A test part of a list that has no splits."""
+
+    test: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the clips in the test part; the others are for training."""
+    by: Literal["group", "file"] = "group"
+    """What stays together: clips of a group (where none is known, of a file), or of a file whatever its group."""
+
+
+def divided(clips: list[Clip], name: str, *, split: Holdout | None, folds: int | None) -> list[Clip]:
+    """The clips with the split "train" or "test", or with folds "1", "2", ...; as they are where neither is asked for.
+
+    Raises RecipeError where both are, where clips have a split, or where there are fewer groups than parts.
+    """
+    if split is None and folds is None:
+        return clips
+    if split is not None and folds is not None:
+        raise RecipeError(f"{name}: there can be `split` or `folds`, but both are given; leave one out")
+    if given := next((clip for clip in clips if clip.split is not None), None):
+        raise RecipeError(
+            f"{name}: `{'split' if folds is None else 'folds'}` is for lists without splits, but {given.path} has the "
+            f"split {given.split!r}; leave the option out, or the column"
+        )
+    names = ["train", "test"] if split is not None else [str(number + 1) for number in range(folds or 0)]
+    shares = [1 - split.test, split.test] if split is not None else [1 / len(names)] * len(names)
+    try:
+        parts = deal(clips, shares, by="group" if split is None else split.by)
+    except ValueError as error:
+        raise RecipeError(f"{name}: {error}") from error
+    return [replace(clip, split=names[part]) for clip, part in zip(clips, parts.tolist(), strict=True)]
+
+
+def deal(
+    clips: Sequence[Clip], shares: Sequence[float], *, by: Literal["group", "file"] = "group"
+) -> NDArray[np.int64]:
+    """The part (n,) of each clip, from 0, where the parts are to have these shares of every class.
+
+    Groups are never divided; clips without one stay with their file. Groups are dealt from the largest to the smallest,
+    equal ones in a fixed random order, each to the part that lacks its classes most. No part stays empty; ValueError
+    where there are fewer groups than parts.
+    """
+    members: dict[tuple[bool, str], list[int]] = defaultdict(list)
+    for row, clip in enumerate(clips):
+        alone = clip.group is None or by == "file"
+        members[alone, str(clip.path) if alone else str(clip.group)].append(row)
+    units = list(members.values())
+    if len(units) < len(shares):
+        raise ValueError(
+            f"{len(shares)} parts need as many groups (or files) or more, but there are {len(units)}"
+        )
+    column = {label: number for number, label in enumerate(sorted({x for c in clips for x in c.labels}), 1)}
+    columns = [[0, *(column[label] for label in clip.labels)] for clip in clips]  # 0: of every clip
+    totals = np.bincount([number for row in columns for number in row], minlength=len(column) + 1)
+    lacking = np.outer(shares, totals)  # (parts, 1 + C)
+    parts = np.full(len(clips), -1)
+    empty = set(range(len(shares)))
+    order = sorted(
+        np.random.default_rng(0).permutation(len(units)).tolist(), key=lambda unit: -len(units[unit])
+    )
+    for dealt, unit in enumerate(order):
+        counts = np.bincount(
+            [number for row in units[unit] for number in columns[row]], minlength=len(totals)
+        )
+        need = lacking @ (counts / totals)
+        if len(units) - dealt <= len(empty):
+            need[[part not in empty for part in range(len(shares))]] = -np.inf
+        part = int(need.argmax())
+        lacking[part] -= counts
+        empty.discard(part)
+        parts[units[unit]] = part
+    return parts

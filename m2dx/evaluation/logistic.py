@@ -1,0 +1,145 @@
+"""Logistic regression on frozen features; nothing in it is random."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import PositiveFloat
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+from torch.nn import functional as F
+
+from m2dx.contract.components import Clip, ClipEncoder, EvaluationTask, Evaluator, Features, Score
+from m2dx.data.division import deal
+from m2dx.evaluation.features import Standardiser
+from m2dx.evaluation.metrics import score_of, summarise
+
+CS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
+"""Inverse strengths of the penalty that are tried, the strongest penalty first."""
+INNER_FOLDS = 3
+NEVER = -20.0
+"""Logit of a class without a training clip."""
+
+
+@dataclass(frozen=True)
+class LogisticLayer:
+    """A fitted classifier: features (n, D), which it standardises itself, to logits (n, C)."""
+
+    weight: Tensor  # (C, D)
+    bias: Tensor  # (C,)
+    c: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x @ self.weight.mT + self.bias
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logistic(Evaluator):
+    """Logistic regression with an L2 penalty on standardised frozen features; accuracy or mAP. No seed changes it.
+
+    Features are the mean and, where the encoder gives frames, the standard deviation over time. Training and validation
+    part are one here: both are fitted, with the penalty whose loss is lowest in three inner folds of them, in which
+    groups (and files) stay together. Values are per fold, and there is no interval for a single split.
+
+    Options:
+        c: inverse strength of the penalty, as in scikit-learn; default the best of 1e-4 to 10.
+    """
+
+    name = "logistic"
+    needs_wav = False
+
+    c: PositiveFloat | None = None
+
+    def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
+        """One score; the seeds are not used."""
+        found = task.features(encoder)
+        by_fold, chosen = [], []
+        for fold in task.folds:
+            layer = self.fit(task, found, np.sort(np.concatenate([fold.train, fold.valid])))
+            by_fold.append([score_of(layer(statistics_of(found)[fold.test]), found.y[fold.test])])
+            chosen.append(layer.c)
+        return [summarise(task, by_fold, protocol=self.name, details={"c": chosen})]
+
+    def fit(self, task: EvaluationTask, found: Features, rows: NDArray[np.int64]) -> LogisticLayer:
+        """The classifier of the clips in `rows`."""
+        x, y, clips = statistics_of(found)[rows], found.y[rows], [task.clips[row] for row in rows]
+        standardise, basis = Standardiser.fit(x), None
+        x = standardise(x)
+        if len(x) < x.shape[1]:  # in the span of the clips, where the penalty is the same: fewer columns
+            basis, coordinates = torch.linalg.qr(x.mT)  # (D, n), (n, n)
+            x = coordinates.mT
+        c = _best_c(x, y, clips, len(task.label_names)) if self.c is None else self.c
+        weight, bias = _Path(x, y, len(task.label_names)).fit(c)
+        weight = (weight if basis is None else weight @ basis.mT) / standardise.std
+        return LogisticLayer(weight, bias - weight @ standardise.mean, c)
+
+
+def statistics_of(found: Features) -> Tensor:
+    """Mean and deviation (n, 2 * D), or the features (n, D) of encoders without frames."""
+    return found.x if found.deviation is None else torch.cat([found.x, found.deviation], dim=1)
+
+
+def _best_c(x: Tensor, y: Tensor, clips: Sequence[Clip], num_classes: int) -> float:
+    """The one of `CS` with the lowest loss on held-out clips; none beyond the first that is worse is tried."""
+    groups = len({clip.group or clip.path for clip in clips})
+    if groups < 2:
+        return 1.0
+    parts = torch.from_numpy(deal(clips, [1 / min(INNER_FOLDS, groups)] * min(INNER_FOLDS, groups)))
+    inner = [
+        (parts == part, _Path(x[parts != part], y[parts != part], num_classes, tol=1e-3))
+        for part in parts.unique()
+    ]
+    best, lowest = CS[0], float("inf")
+    for c in CS:
+        loss = 0.0
+        for held, path in inner:
+            weight, bias = path.fit(c)
+            loss += float(_loss(x[held] @ weight.mT + bias, y[held]))
+        if loss >= lowest:
+            break
+        best, lowest = c, loss
+    return best
+
+
+def _loss(logits: Tensor, y: Tensor) -> Tensor:
+    """Sum over clips, of class numbers (n,) or multi-hot targets (n, C)."""
+    if y.ndim == 1:
+        return F.cross_entropy(logits, y, reduction="sum")
+    return F.binary_cross_entropy_with_logits(logits, y, reduction="sum")
+
+
+class _Path:
+    """Fits of the same clips with one penalty after the other, each from where the last one ended."""
+
+    def __init__(self, x: Tensor, y: Tensor, num_classes: int, *, tol: float = 1e-4) -> None:
+        self.x, self.bias = x.numpy(), np.full(num_classes, NEVER, dtype=np.float32)
+        self.problems: list[
+            tuple[NDArray[np.int64], NDArray[np.generic]]
+        ] = []  # rows of the weights, and targets
+        if y.ndim == 1:
+            classes = np.unique(y.numpy())
+            self.bias[classes] = 0.0
+            if len(classes) > 1:  # of two classes, the weights are those of the second
+                self.problems.append((classes[1:] if len(classes) == 2 else classes, y.numpy()))
+        else:
+            share = y.mean(0).numpy()
+            self.bias[share == 1.0] = -NEVER
+            self.problems += [
+                (np.array([row]), y[:, row].numpy()) for row in np.flatnonzero((share > 0) & (share < 1))
+            ]
+        self.models = [LogisticRegression(warm_start=True, max_iter=1000, tol=tol) for _ in self.problems]
+
+    def fit(self, c: float) -> tuple[Tensor, Tensor]:
+        """Weight (C, D) and bias (C,)."""
+        weight, bias = np.zeros((len(self.bias), self.x.shape[1]), dtype=np.float32), self.bias.copy()
+        for model, (rows, y) in zip(self.models, self.problems, strict=True):
+            with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+                model.set_params(C=c).fit(self.x, y)
+            weight[rows], bias[rows] = model.coef_, model.intercept_
+        return torch.from_numpy(weight), torch.from_numpy(bias)

@@ -1,0 +1,113 @@
+"""Logistic regression: scikit-learn's, without anything random."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from m2dx.contract.components import Clip, Features
+from m2dx.encoder.audio import random_encoder
+from m2dx.evaluation.features import FeatureCache
+from m2dx.evaluation.logistic import CS, NEVER, Logistic
+from m2dx.evaluation.tasks import ClipTask
+from m2dx.recipe.schema import AudioSection, ModelSection
+from m2dx.testing.evaluators import tone_task
+
+
+class Task:
+    """As much of a task as a fit needs."""
+
+    def __init__(self, num_classes: int, clips: list[Clip]) -> None:
+        self.label_names = tuple("abcdefgh"[:num_classes])
+        self.clips = tuple(clips)
+
+
+def blobs(n: int, width: int, classes: int, *, spread: float = 1.0) -> tuple[Features, Task]:
+    """Features around class centres, of very different scales, and a clip of each."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(n) % classes
+    centres = torch.randn(classes, width, generator=generator)
+    x = centres[y] + spread * torch.randn(n, width, generator=generator)
+    x = 50 + x * torch.logspace(-2, 2, width)
+    return Features(x, y), Task(classes, [Clip(f"{row}.wav") for row in range(n)])
+
+
+@pytest.mark.parametrize(("n", "width", "classes"), [(60, 5, 3), (40, 90, 3), (40, 90, 2), (60, 5, 2)])
+def test_the_layer_is_that_of_scikit_learn_on_standardised_features(n, width, classes):
+    found, task = blobs(n, width, classes)
+    rows = np.arange(n)
+    layer = Logistic(c=0.3).fit(task, found, rows)
+    x = found.x.double()
+    standard = ((x - x.mean(0)) / x.std(0, correction=0)).numpy()
+    expected = LogisticRegression(C=0.3, tol=1e-8, max_iter=5000).fit(standard, found.y.numpy())
+    ours = layer(found.x).softmax(1)
+    np.testing.assert_allclose(ours, expected.predict_proba(standard), atol=2e-3)
+
+
+def test_multi_label_is_one_regression_by_class_with_constants_where_nothing_can_be_learned():
+    found, _ = blobs(80, 6, 4)
+    y = torch.nn.functional.one_hot(found.y, 4).float()
+    y = torch.cat([y + y.roll(1, dims=1), torch.zeros(80, 1), torch.ones(80, 1)], dim=1)
+    task = Task(6, [Clip(f"{row}.wav") for row in range(80)])
+    layer = Logistic(c=0.1).fit(task, Features(found.x, y), np.arange(80))
+    standard = ((found.x - found.x.mean(0)) / found.x.std(0, correction=0)).numpy()
+    for column in range(4):
+        expected = LogisticRegression(C=0.1, tol=1e-8).fit(standard, y[:, column].numpy())
+        ours = layer(found.x)[:, column].sigmoid()
+        np.testing.assert_allclose(ours, expected.predict_proba(standard)[:, 1], atol=2e-3)
+    assert (layer(found.x)[:, 4] == NEVER).all() and (layer(found.x)[:, 5] == -NEVER).all()
+
+
+def test_c_is_chosen_by_the_loss_and_grows_with_what_the_features_tell():
+    noisy, clear = blobs(90, 40, 3, spread=8.0), blobs(90, 40, 3, spread=0.3)
+    chosen = [Logistic().fit(task, found, np.arange(90)).c for found, task in (noisy, clear)]
+    assert chosen[0] < chosen[1] and set(chosen) <= set(CS)
+
+
+def test_groups_stay_together_when_c_is_chosen():
+    # each patient has a mark of its own that tells the class of its clips, and nothing else does
+    patients = torch.arange(60) // 5
+    found = Features(torch.nn.functional.one_hot(patients, 12).float(), patients % 2)
+    alone = Task(2, [Clip(f"{row}.wav") for row in range(60)])
+    grouped = Task(
+        2, [replace(clip, group=str(int(p))) for clip, p in zip(alone.clips, patients, strict=True)]
+    )
+    as_alone, as_grouped = (Logistic().fit(task, found, np.arange(60)).c for task in (alone, grouped))
+    assert as_grouped < as_alone
+    one = Task(2, [replace(clip, group="one") for clip in alone.clips])
+    assert Logistic().fit(one, found, np.arange(60)).c == 1.0  # nothing to hold out
+
+
+@pytest.mark.parametrize("present", [[1], [0, 2]])
+def test_classes_without_training_clips_are_never_said(present):
+    found, task = blobs(30, 4, 3)
+    rows = np.flatnonzero(np.isin(found.y.numpy(), present))
+    said = Logistic().fit(task, found, rows)(found.x).argmax(1)
+    assert set(said.tolist()) <= set(present)
+
+
+def test_the_deviation_over_time_is_used_and_kept_beside_the_mean(tmp_path):
+    audio = AudioSection(crop_seconds=0.64)
+    encoder = random_encoder(audio, ModelSection(size="tiny", depth=1), mean=-7.0, std=4.0, seed=0)
+    with tone_task() as task:
+        task = replace(task, cache=FeatureCache(tmp_path))
+        wav = next(iter(task.batches(encoder, 32)))
+        frames = encoder(wav).detach()
+        found = task.features(encoder)
+        torch.testing.assert_close(found.x, encoder.clip(wav).detach())
+        torch.testing.assert_close(found.deviation, frames.std(1, correction=0))
+        again = replace(task, _features=type(task._features)()).features(encoder)
+        assert torch.equal(again.deviation, found.deviation) and len(list(tmp_path.iterdir())) == 1
+        scores = [Logistic().evaluate(encoder, task, seeds=seeds) for seeds in ((0,), (5, 6))]
+    assert scores[0] == scores[1]
+    assert scores[0][0].ci95 is None and scores[0][0].details["c"][0] in CS
+
+
+def test_folds_and_chords(tone, list_dataset, spectrum_encoder):
+    sets = [("low",), ("mid",), ("low", "mid"), ("low", "high"), ("high",)]
+    clips = [tone(*labels, split=fold) for fold in ("1", "2", "3") for labels in sets for _ in range(2)]
+    task = ClipTask.from_dataset("chords", list_dataset(clips))
+    (score,) = Logistic(c=10.0).evaluate(spectrum_encoder, task, seeds=(0,))
+    assert score.metric == "mAP" and len(score.values) == 3 and score.mean > 0.9
