@@ -16,6 +16,7 @@ from pathlib import Path
 from m2dx.contract.components import LABEL_SEPARATOR, Clip, Dataset
 from m2dx.contract.errors import AudioError
 from m2dx.contract.wording import counted
+from m2dx.data.division import FoldCount, Holdout, divided
 from m2dx.data.files import extension_of
 from m2dx.data.packs import is_there
 from m2dx.data.tables import Table
@@ -62,6 +63,9 @@ class CsvDataset(Dataset):
         root: folder that the paths in it are relative to; default the folder of the list
         labels: read the column `label`; false leaves all clips unlabelled
         label_separator: text between the labels of one clip
+        split: test part that is taken of a list without splits, whole groups and the same share of each class:
+            {test: 0.2, by: group}
+        folds: number of folds that such a list is divided into, instead of `split`
     """
 
     name = "csv"
@@ -74,11 +78,14 @@ class CsvDataset(Dataset):
         root: Path | None = None,
         labels: bool = True,
         label_separator: str = LABEL_SEPARATOR,
+        split: Holdout | None = None,
+        folds: FoldCount | None = None,
     ) -> None:
         self.path = path
         self.root = path.parent if root is None else root
         self.labels = labels
         self.label_separator = label_separator
+        self.split, self.folds = split, folds
 
     def clips(self, split: str | None = None) -> list[Clip]:
         """Clips of one split (or fold), or all of them."""
@@ -127,6 +134,7 @@ class _List:
         self._join()
         self._take_splits()
         self._note_labels()
+        self.clips = divided(self.clips, str(dataset.path), split=dataset.split, folds=dataset.folds)
         others = [f"`{name}`" for name in table.names if name not in self.columns.values()]
         self.ignored = [f"ignores {', '.join(others)}; it reads: {', '.join(SYNONYMS)}"] if others else []
 

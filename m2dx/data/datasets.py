@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from pathlib import Path
 
 from m2dx.contract.components import Clip, Dataset
-from m2dx.contract.errors import AudioError, ImageError
+from m2dx.contract.errors import AudioError, ImageError, RecipeError
+from m2dx.data.division import FoldCount, Holdout, divided
 from m2dx.data.files import IMAGE_EXTENSIONS, AudioFiles, list_audio
 
 
@@ -21,6 +23,11 @@ class FolderDataset(Dataset):
         extensions: extensions of the files to use, without the dot; default all that soundfile reads
         recursive: use the folders in the folder too
         label_from_folder: the label of a clip is the name of the folder that the file is in
+        pattern: regular expression whose named groups `label`, `group` (such as the patient) and `split` say these of
+            each file; it is looked for in the path below the folder, such as MR/p07/3.wav
+        split: test part that is taken of the files, whole groups and the same share of each class, such as
+            {test: 0.2, by: group}
+        folds: number of folds that the files are divided into, instead of `split`
     """
 
     name = "folder"
@@ -32,14 +39,23 @@ class FolderDataset(Dataset):
         extensions: list[str] | None = None,
         recursive: bool = True,
         label_from_folder: bool = False,
+        pattern: re.Pattern[str] | None = None,
+        split: Holdout | None = None,
+        folds: FoldCount | None = None,
     ) -> None:
         self.path = path
         self.extensions, self.recursive = extensions, recursive
-        self.label_from_folder = label_from_folder
+        self.label_from_folder, self.pattern = label_from_folder, pattern
+        self.split, self.folds = split, folds
+        if pattern is not None and not {"label", "group", "split"} >= set(pattern.groupindex) > set():
+            raise RecipeError(
+                "`pattern` must have named groups, (?P<label>...), (?P<group>...) or (?P<split>...), and no others, "
+                f"but is {pattern.pattern!r}"
+            )
 
     def clips(self, split: str | None = None) -> list[Clip]:
-        """All files; a folder has no splits, so that any split is empty."""
-        return list(self._clips) if split is None else []
+        """Files of one split, or all of them; without `pattern`, `split` and `folds` there are no splits."""
+        return [clip for clip in self._clips if split is None or clip.split == split]
 
     def missing(self) -> list[str]:
         """Audio files of formats that soundfile cannot read, counted by extension."""
@@ -55,7 +71,24 @@ class FolderDataset(Dataset):
         if not files:
             wanted = "" if self.extensions is None else f" ({', '.join(self.extensions)})"
             raise AudioError(f"no audio files{wanted} in {self.path}; check `path` and `extensions`")
-        return [Clip(file, labels=(file.parent.name,) if self.label_from_folder else ()) for file in files]
+        clips = [self._clip(file) for file in files]
+        if unlike := [str(file) for file, clip in zip(files, clips, strict=True) if clip is None]:
+            raise AudioError(
+                f"`pattern` must fit every file in {self.path}, but does not fit {len(unlike)} of {len(files)}, e.g. "
+                f"{', '.join(unlike[:3])}"
+            )
+        return divided(list(filter(None, clips)), str(self.path), split=self.split, folds=self.folds)
+
+    def _clip(self, file: Path) -> Clip | None:
+        """None: the pattern does not fit."""
+        said: dict[str, str] = {"label": file.parent.name} if self.label_from_folder else {}
+        if self.pattern is not None:
+            match = self.pattern.search(file.relative_to(self.path).as_posix())
+            if match is None:
+                return None
+            said |= {name: text for name, text in match.groupdict().items() if text}
+        labels = (said["label"],) if "label" in said else ()
+        return Clip(file, labels=labels, split=said.get("split"), group=said.get("group"))
 
 
 SPLIT_FOLDERS = {
@@ -80,15 +113,24 @@ class ImageFolder(Dataset):
         extensions: extensions of the files to use, without the dot; default those of the usual formats
         valid_is_test: the folder val is the test split, as ImageNet's is used; the evaluation then takes its validation
             part from train
+        split: test part that is taken of images without splits, as that of the data set `folder`
+        folds: number of folds that they are divided into, instead of `split`
     """
 
     name = "image_folder"
     media = "image"
 
     def __init__(
-        self, *, path: Path, extensions: list[str] | None = None, valid_is_test: bool = False
+        self,
+        *,
+        path: Path,
+        extensions: list[str] | None = None,
+        valid_is_test: bool = False,
+        split: Holdout | None = None,
+        folds: FoldCount | None = None,
     ) -> None:
         self.path, self.extensions, self.valid_is_test = path, extensions, valid_is_test
+        self.split, self.folds = split, folds
 
     def clips(self, split: str | None = None) -> list[Clip]:
         """Images of one split, or all of them."""
@@ -110,7 +152,8 @@ class ImageFolder(Dataset):
             raise ImageError(f"no images ({wanted}) in {self.path}; check `path` and `extensions`")
         parts = [file.relative_to(self.path).parts[:-1] for file in files]
         if not all(folders and folders[0] in SPLIT_FOLDERS for folders in parts):
-            return [Clip(file, labels=folders[-1:]) for file, folders in zip(files, parts, strict=True)]
+            clips = [Clip(file, labels=folders[-1:]) for file, folders in zip(files, parts, strict=True)]
+            return divided(clips, str(self.path), split=self.split, folds=self.folds)
         valid = "test" if self.valid_is_test else "valid"
         splits = {name: valid if split == "valid" else split for name, split in SPLIT_FOLDERS.items()}
         return [

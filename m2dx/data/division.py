@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +15,8 @@ from pydantic import Field
 from m2dx.contract.components import Clip
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.options import Section
+
+logger = logging.getLogger(__name__)
 
 FoldCount = Annotated[int, Field(ge=2, le=1000)]
 
@@ -41,10 +44,17 @@ def divided(clips: list[Clip], name: str, *, split: Holdout | None, folds: int |
             f"{name}: `{'split' if folds is None else 'folds'}` is for lists without splits, but {given.path} has the "
             f"split {given.split!r}; leave the option out, or the column"
         )
+    by: Literal["group", "file"] = "group" if split is None else split.by
+    if by == "group" and all(clip.group is None for clip in clips):
+        logger.warning(
+            "%s: no groups are known, so that each file is one; where several are of one person or device, name it "
+            "(`pattern` of folders, the column `group` of lists): else scores are too good",
+            name,
+        )
     names = ["train", "test"] if split is not None else [str(number + 1) for number in range(folds or 0)]
     shares = [1 - split.test, split.test] if split is not None else [1 / len(names)] * len(names)
     try:
-        parts = deal(clips, shares, by="group" if split is None else split.by)
+        parts = deal(clips, shares, by=by)
     except ValueError as error:
         raise RecipeError(f"{name}: {error}") from error
     return [replace(clip, split=names[part]) for clip, part in zip(clips, parts.tolist(), strict=True)]

@@ -174,7 +174,9 @@ def _checked_lists(name: str, dataset: Dataset) -> tuple[list[Clip], tuple[str, 
     known = set(label_names)
     wrong = {
         "have no label": [clip for clip in clips if not clip.labels],
-        "have no split or fold": [clip for clip in clips if clip.split is None],
+        "have no split or fold (`split: {test: 0.2}` or `folds: 5` of the data set makes them)": [
+            clip for clip in clips if clip.split is None
+        ],
         "have a label that is not in the data set's label names": [
             clip for clip in clips if set(clip.labels) - known
         ],

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import torch
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 from torch import nn
 
+from m2dx.contract.components import Clip
 from m2dx.contract.host import PluginHost
 from m2dx.data.bad_files import BadFiles
+from m2dx.data.clips import list_clips
 from m2dx.data.crops import Batch, collate
+from m2dx.evaluation.splits import SPLITS
 from m2dx.model.build import check_tasks
 from m2dx.model.precision import autocast, check_precision
 from m2dx.model.shapes import model_shapes
@@ -22,11 +28,12 @@ from m2dx.training.prepare import PreparedRun, data_info, prepare
 
 MOST_CLIPS = 8  # of the trial step
 MOST_STATS_CLIPS = 200  # statistics of a check need not be exact
+MOST_CLASSES = 50  # of a table of an evaluation task
 LATER = "auto: as many as fit, found when the training starts"
 
 
 def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
-    """Prints the resolved recipe, shapes, parameter counts, and the losses of one step on a few clips.
+    """Prints the resolved recipe, the evaluation's clips, shapes, sizes, and the losses of one step on a few clips.
 
     Statistics that the recipe leaves open are measured on at most 200 clips; nothing is written. Raises the errors of
     training: RecipeError for what cannot be trained or evaluated, TrainingError for too many bad files.
@@ -36,7 +43,8 @@ def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
     processes = Processes(0, 1, pick_device(recipe.train.device))
     check_precision(recipe.train.precision, processes.device)
     if recipe.evaluation.tasks:
-        Scoring.of(recipe, host)
+        for name, dataset in Scoring.of(recipe, host).datasets.items():
+            console.print(division_table(name, list_clips(name, dataset)))
     found_later = recipe.train.accumulate == "auto"
     train = recipe.train.model_copy(update={"accumulate": 1}) if found_later else recipe.train
     run = prepare(recipe.model_copy(update={"data": brief, "train": train}), host, processes, console)
@@ -58,6 +66,25 @@ def report_bad(run: PreparedRun, batch: Batch, console: Console) -> None:
     for path, reason in ledger.add((*run.bad, *batch.bad)):
         console.print(f"cannot use {path}: {reason}", style="yellow", soft_wrap=True)
     ledger.check()
+
+
+def division_table(name: str, clips: Sequence[Clip]) -> Table:
+    """The clips of each class in each split or fold, of all classes, and the groups where they are known."""
+    splits = sorted(
+        {str(clip.split) for clip in clips}, key=lambda s: (SPLITS.index(s) if s in SPLITS else 3, len(s), s)
+    )
+    counts = Counter((label, str(clip.split)) for clip in clips for label in (*clip.labels, None))
+    groups = Counter(split for _, split in {(c.group, str(c.split)) for c in clips if c.group is not None})
+    labels = sorted({label for label, _ in counts if label is not None})
+    table = _table(f"clips of {name}", "class", *splits)
+    for label in labels[:MOST_CLASSES]:
+        table.add_row(label, *(f"{counts[label, split]}" for split in splits))
+    if len(labels) > MOST_CLASSES:
+        table.add_row(f"({len(labels) - MOST_CLASSES} more)")
+    table.add_row("all", *(f"{counts[None, split]}" for split in splits))
+    if groups:
+        table.add_row("groups", *(f"{groups[split]}" for split in splits))
+    return table
 
 
 def _table(title: str, *columns: str) -> Table:

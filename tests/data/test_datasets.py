@@ -1,14 +1,17 @@
 """Lists of clips: folders and CSV files."""
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from m2dx.contract.errors import AudioError
+from m2dx.contract.errors import AudioError, RecipeError
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.datasets import FolderDataset
+from m2dx.data.division import Holdout
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
 
@@ -74,3 +77,78 @@ def test_the_lists_of_the_example() -> None:
     assert len(instrument.clips()) == 743
     assert len(instrument.label_names()) == 11
     assert sum(len(instrument.clips(split)) for split in ("train", "valid", "test")) == 743
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    """A folder per class, in it a folder per patient with two recordings."""
+    for label in ("MR", "MVP"):
+        for patient in range(5):
+            folder = tmp_path / "heart" / label / f"p{patient}"
+            folder.mkdir(parents=True)
+            for take in range(2):
+                (folder / f"{label}_{patient}_{take}.wav").touch()
+    return tmp_path / "heart"
+
+
+def test_a_folder_per_class_is_divided_into_training_and_test(classes: Path) -> None:
+    options = {"path": classes, "pattern": re.compile("(?P<label>[^/]+)/(?P<group>[^/]+)/")}
+    dataset = FolderDataset(**options, split=Holdout(test=0.2))
+    clips = dataset.clips()
+    assert dataset.label_names() == ("MR", "MVP") and len(clips) == 20
+    assert len(dataset.clips("train")) == 16
+    assert Counter(clip.labels for clip in dataset.clips("test")) == {("MR",): 2, ("MVP",): 2}
+    assert {clip.group for clip in clips} == {f"p{patient}" for patient in range(5)}
+    assert not {c.group for c in dataset.clips("test")} & {c.group for c in dataset.clips("train")}
+    assert FolderDataset(**options, split=Holdout(test=0.2)).clips() == clips
+    folds = FolderDataset(**options, folds=5).clips()
+    assert {clip.split for clip in folds} == set("12345") and len({(c.split, c.group) for c in folds}) == 5
+
+
+@pytest.mark.parametrize(
+    ("pattern", "first"),
+    [
+        (r"(?P<group>p\d)/", ("p0", "p0", None)),  # a folder's name
+        (r"(?P<label>[A-Z]+)_(?P<group>\d)_", ("MR", "0", None)),  # the file's name
+        (
+            r"(?P<label>MR|MVP)|(?P<split>test)",
+            ("MR", None, None),
+        ),  # a group that does not take part says nothing
+        (r"(?P<split>\d)\.wav", ("p0", None, "0")),
+    ],
+)
+def test_patterns_read_label_group_and_split_of_paths(classes: Path, pattern: str, first: tuple) -> None:
+    clip = FolderDataset(path=classes, label_from_folder=True, pattern=re.compile(pattern)).clips()[0]
+    assert (*clip.labels, clip.group, clip.split) == first
+
+
+@pytest.mark.parametrize("pattern", ["p[0-9]", "(p[0-9])", "(?P<patient>p[0-9])", "(?P<group>p)(?P<x>[0-9])"])
+def test_patterns_without_the_three_names_are_refused(classes: Path, pattern: str) -> None:
+    with pytest.raises(RecipeError, match="`pattern` must have named groups"):
+        FolderDataset(path=classes, pattern=re.compile(pattern))
+
+
+def test_files_that_do_not_fit_the_pattern_are_named(classes: Path) -> None:
+    with pytest.raises(AudioError, match=r"does not fit 10 of 20, e\.g\. .*MVP_0_0\.wav"):
+        FolderDataset(path=classes, pattern=re.compile("(?P<label>MR)_")).clips()
+
+
+def test_without_groups_a_warning_says_what_that_means(
+    classes: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    FolderDataset(path=classes, label_from_folder=True, split=Holdout(test=0.2)).clips()
+    (line,) = caplog.messages
+    assert line.startswith(f"{classes}: no groups are known, so that each file is one")
+
+
+def test_lists_without_splits_are_divided(tmp_path: Path) -> None:
+    rows = [f"{n}.wav,{'ab'[n % 2]},p{n // 4}" for n in range(40)]
+    (tmp_path / "x.csv").write_text("\n".join(["path,label,group", *rows]) + "\n")
+    dataset = CsvDataset(path=tmp_path / "x.csv", split=Holdout(test=0.2))
+    assert Counter(clip.labels for clip in dataset.clips("test")) == {("a",): 4, ("b",): 4}
+    assert {clip.split for clip in CsvDataset(path=tmp_path / "x.csv", folds=2).clips()} == {"1", "2"}
+    (tmp_path / "y.csv").write_text("path,label,subset\na.wav,x,Train\nb.wav,x,Test\n")
+    with pytest.raises(
+        RecipeError, match=r"y\.csv: `folds` is for lists without splits, but .*a\.wav has .* 'train'"
+    ):
+        CsvDataset(path=tmp_path / "y.csv", folds=2).clips()
