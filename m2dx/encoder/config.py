@@ -29,6 +29,7 @@ class ClassifierConfig(BaseModel):
     short_clips: ShortClips
     long_clips: Literal["split", "interpolate"]
     patchout: float
+    deviation: bool = False
 
 
 class EncoderConfig(BaseModel):

@@ -25,7 +25,8 @@ class FinetunedNetwork(nn.Module):
     """A trainable copy of an encoder and a `Head`: standardised log-mels (B, 1, M, L) -> logits (B, C).
 
     The head has the mean over time of the features by eq. (4), F*D wide; with patchout the mean of the patches'
-    outputs, D wide, since eq. (4) needs all patches (M2D-X, IV-B). The class token's output is not in either.
+    outputs, D wide, since eq. (4) needs all patches (M2D-X, IV-B). The class token's output is not in either. With
+    `deviation` it has the standard deviation over time, too, 2*F*D wide.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class FinetunedNetwork(nn.Module):
         num_classes: int,
         *,
         patchout: float = 0.0,
+        deviation: bool = False,
         adjust_positions: bool = False,
         freeze_patch_embed: bool = False,
     ) -> None:
@@ -43,15 +45,19 @@ class FinetunedNetwork(nn.Module):
         self.encoder.head = None
         self.encoder.long_clips = "interpolate" if adjust_positions else "split"
         self.encoder.encoder.patch_embed.requires_grad_(not freeze_patch_embed)
-        self.patchout = patchout
-        self.head = Head(encoder.encoder.size.embed_dim if patchout else encoder.embed_dim, num_classes)
+        self.patchout, self.deviation = patchout, deviation
+        width = encoder.encoder.size.embed_dim if patchout else encoder.embed_dim * (1 + deviation)
+        self.head = Head(width, num_classes)
 
     def forward(self, logmel: Tensor, *, random: np.random.Generator | None = None) -> Tensor:
         """Logits; patches are dropped where `random` is given and there is patchout."""
         if self.patchout:
             features = self.patch_mean(logmel, random=random)
         else:
-            features = self.encoder.encode_logmel(logmel)[-1].mean(dim=1)  # (B, T, F*D) -> (B, F*D)
+            frames = self.encoder.encode_logmel(logmel)[-1]
+            features = frames.mean(dim=1)  # (B, T, F*D) -> (B, F*D)
+            if self.deviation:
+                features = torch.cat([features, frames.std(dim=1, correction=0)], dim=1)
         logits: Tensor = self.head(features)
         return logits
 
@@ -137,7 +143,7 @@ class NetworkFolder:
 
 
 class AudioClassifier(nn.Module):
-    """A network that the evaluator `finetune` trained: audio to scores of labels.
+    """A network that the evaluator `finetune` or `m2dx classify` trained: audio to scores of labels.
 
     Attributes: `sample_rate` (Hz, of the audio it wants), `label_names`, `multi_label` (whether several labels may be
     true at a time), `unit_seconds` (length of audio that it was trained on), `short_clips` ("pad" or "repeat").
@@ -176,7 +182,7 @@ class AudioClassifier(nn.Module):
 
 
 def load_classifier(path: str | Path) -> AudioClassifier:
-    """The network in a folder that the evaluator `finetune` saved (`save_dir`), in eval mode, on the CPU.
+    """The network in a folder that the evaluator `finetune` or `m2dx classify` saved, in eval mode, on the CPU.
 
     Raises CheckpointError where the folder is missing, corrupt or something else. `m2dx.load_encoder` reads such a
     folder, too, and gives the fine-tuned encoder without the classifier.
@@ -187,13 +193,14 @@ def load_classifier(path: str | Path) -> AudioClassifier:
     if weights is None or config is None:
         what = f"has no {EXPORT_CONFIG}" if weights is None else "is an encoder without a classifier"
         raise CheckpointError(
-            f"{path} must be a folder with a fine-tuned network, but {what}; the evaluator finetune writes such "
-            "folders into its save_dir"
+            f"{path} must be a folder with a classifier, but {what}; `m2dx classify RUN --save FOLDER` and the "
+            "evaluator finetune (save_dir) write such folders"
         )
     network = FinetunedNetwork(
         load_encoder(path),
         len(config.label_names),
         patchout=config.patchout,
+        deviation=config.deviation,
         adjust_positions=config.long_clips == "interpolate",
     )
     try:

@@ -117,7 +117,8 @@ class ClipTask:
             compute = extract if self.cache is None else self.cache.features
             if isinstance(encoder, AudioEncoder):
                 both = compute(FrameStatistics(encoder), self, batch_size=batch_size)
-                found = Features(both.x[:, : encoder.embed_dim], both.y, both.x[:, encoder.embed_dim :])
+                x, deviation = (half.contiguous() for half in both.x.chunk(2, dim=1))
+                found = Features(x, both.y, deviation)
             else:
                 found = compute(encoder, self, batch_size=batch_size)
             self._features[encoder] = found

@@ -52,7 +52,7 @@ def test_features_are_computed_once_for_equal_weights_clips_and_settings(
 ):
     first = task_of(list_dataset(clips), tmp_path / "features").features(encoder())
     again = task_of(list_dataset(clips), tmp_path / "features").features(encoder())
-    assert computed == ["AudioEncoder"]
+    assert computed == ["FrameStatistics"]
     assert torch.equal(first.x, again.x) and torch.equal(first.y, again.y)
     uncached = ClipTask.from_dataset("tones", list_dataset(clips)).features(encoder())
     assert torch.equal(uncached.x, again.x)
@@ -99,7 +99,7 @@ def test_labels_and_folds_are_not_of_the_cache(tmp_path, clips, list_dataset, co
         replace(clip, labels=("mid",) if clip.labels == ("low",) else clip.labels) for clip in clips[:6]
     ]
     after = task_of(list_dataset([*swapped, *clips[6:]]), tmp_path).features(encoder())
-    assert computed == ["AudioEncoder"] and torch.equal(before.x, after.x)
+    assert computed == ["FrameStatistics"] and torch.equal(before.x, after.x)
     assert not torch.equal(before.y, after.y)
 
 
@@ -112,7 +112,8 @@ def test_a_broken_file_is_warned_of_and_written_anew(
     if isinstance(content, bytes):
         file.write_bytes(content)
     else:
-        save_file({"x": found.x[:3] if content == "shape" else found.x * torch.nan}, file)
+        x = torch.cat([found.x, found.deviation], dim=1)
+        save_file({"x": x[:3] if content == "shape" else x * torch.nan}, file)
     with caplog.at_level(logging.WARNING):
         again = task_of(list_dataset(clips), tmp_path).features(encoder())
     assert len(computed) == 2 and torch.equal(again.x, found.x)
@@ -133,4 +134,4 @@ def test_the_file_tells_what_it_is(tmp_path, clips, list_dataset):
     (file,) = tmp_path.glob("tones-*.safetensors")
     header = file.read_bytes()
     about = json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])["__metadata__"]
-    assert about["task"] == "tones" and about["encoder"] == "AudioEncoder"
+    assert about["task"] == "tones" and about["encoder"] == "FrameStatistics"

@@ -128,7 +128,7 @@ def test_a_run_that_ended_without_its_network_is_trained_once_more(
 
 
 def test_what_is_no_fine_tuned_network_is_told(encoder: Any, tones: Any, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"nowhere must be a folder with a fine-tuned network"):
+    with pytest.raises(CheckpointError, match=r"nowhere must be a folder with a classifier"):
         m2dx.load_classifier(tmp_path / "nowhere")
     (score,) = Finetune(**SHORT, save_dir=tmp_path).evaluate(encoder, tones, seeds=(0,))
     ((name,),) = score.details["saved"]  # type: ignore[misc]

@@ -1,0 +1,110 @@
+"""Logistic regression on an encoder's frozen features as a classifier: fitted, tested, and kept as a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import m2dx
+from m2dx.encoder.config import EXPORT_CONFIG, ClassifierConfig, EncoderConfig
+from m2dx.encoder.finetuned import FinetunedNetwork
+from m2dx.encoder.weights import EXPORT_WEIGHTS, read_weights, write_export
+from m2dx.evaluation.features import MeanLogMel
+from m2dx.evaluation.logistic import Logistic
+from m2dx.training.distributed import pick_device
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A classifier, and what its test says."""
+
+    classifier: m2dx.AudioClassifier
+    config: EncoderConfig
+    summary: str
+
+    def save(self, folder: Path) -> None:
+        """Writes what `m2dx.load_classifier` and `m2dx.load_encoder` read; CheckpointError where that fails."""
+        network = self.classifier.network.cpu()
+        try:
+            write_export(folder, network.encoder.encoder, self.config, network.head.state_dict())
+        except OSError as error:
+            raise m2dx.CheckpointError(
+                f"{folder}: the classifier cannot be written: {error.strerror or error}"
+            ) from error
+
+
+def check_save(folder: Path) -> None:
+    """CheckpointError where another model, or a run, is in the folder."""
+    for name in (EXPORT_CONFIG, EXPORT_WEIGHTS, "recipe.yaml"):
+        if (folder / name).exists():
+            raise m2dx.CheckpointError(
+                f"{folder} (--save) must be a new folder, but has {name}; name another one"
+            )
+
+
+def fit_classifier(model: Path, task: m2dx.ClipTask) -> Fitted:
+    """The classifier of a task's training and validation part; with folds, of all of its clips.
+
+    The summary says how the test part is classified, or each fold by a classifier of the others, and how that compares
+    with log-mel statistics in the place of the encoder's features. Nothing is random.
+    """
+    encoder = m2dx.load_encoder(model).to(pick_device("auto"))
+    config = read_weights(model).config
+    logistic, found = Logistic(), task.features(encoder)
+    (own,) = logistic.evaluate(encoder, task, seeds=(0,))
+    (plain,) = logistic.evaluate(MeanLogMel(config.audio).eval(), task, seeds=(0,))
+    several, fold = len(task.folds) > 1, task.folds[0]
+    rows = np.arange(len(task.clips)) if several else np.sort(np.concatenate([fold.train, fold.valid]))
+    layer = logistic.fit(task, found, rows)
+    network = FinetunedNetwork(encoder, len(task.label_names), deviation=True)
+    norm = network.head.norm
+    network.head.load_state_dict(
+        {
+            "norm.running_mean": torch.zeros(norm.num_features),  # the layer standardises its input itself
+            "norm.running_var": torch.full((norm.num_features,), 1 - norm.eps),
+            "norm.num_batches_tracked": torch.tensor(0),
+            "linear.weight": layer.weight,
+            "linear.bias": layer.bias,
+        }
+    )
+    about = ClassifierConfig(
+        label_names=task.label_names,
+        multi_label=task.multi_label,
+        unit_seconds=task.unit_seconds,
+        short_clips=task.short_clips,
+        long_clips="split",
+        patchout=0.0,
+        deviation=True,
+        **{
+            "task": task.name,
+            "c": layer.c,
+            "clips": len(rows),
+            own.metric: own.mean,
+            "folds": len(task.folds),
+        },
+    )
+    classifier = m2dx.AudioClassifier(network, about).requires_grad_(False).eval()
+    tested = len(task.clips) if several else len(fold.test)
+    return Fitted(
+        classifier, config.model_copy(update={"classifier": about}), _summary(task, own, plain, tested)
+    )
+
+
+def _summary(task: m2dx.ClipTask, own: m2dx.Score, plain: m2dx.Score, tested: int) -> str:
+    where = f"on {tested} test clips, which it has not seen"
+    if len(task.folds) > 1:
+        where = f"on {tested} clips in {len(task.folds)} folds, each by a classifier of the others"
+    half = own.ci95
+    if half is None and own.metric == "accuracy":
+        half = 1.96 * (own.mean * (1 - own.mean) / tested) ** 0.5  # of a share of so many clips
+    spread, gain = "" if half is None else f" ± {100 * half:.1f}", own.mean - plain.mean
+    verdict = f"{100 * abs(gain):.1f} points {'above' if gain > 0 else 'below'} it"
+    if half is not None and abs(gain) <= half:
+        verdict = "so few clips cannot tell the two apart"
+    return (
+        f"{task.name}: {own.metric} {100 * own.mean:.1f}{spread} % {where}; log-mel statistics in the place of the "
+        f"encoder reach {100 * plain.mean:.1f} %, {verdict}"
+    )

@@ -1,0 +1,202 @@
+"""Classifiers that are fitted to labelled clips: what they are fitted to, what is said of them, and what is kept."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from m2dx_classify.fitting import check_save, fit_classifier
+from m2dx_classify.sources import LabelledClips, task_of_list, task_of_run
+
+import m2dx
+from m2dx.encoder.audio import random_encoder
+from m2dx.encoder.config import EncoderConfig
+from m2dx.encoder.weights import write_export
+from m2dx.evaluation.logistic import Logistic, statistics_of
+from m2dx.recipe.schema import AudioSection, ModelSection
+
+RATE = 16_000
+PITCHES = {"high": 2700.0, "low": 300.0, "mid": 900.0}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export of a small encoder with random weights, in a run's folder."""
+    folder = tmp_path_factory.mktemp("runs") / "tones" / "encoder"
+    audio = AudioSection(crop_seconds=0.32)
+    network = random_encoder(audio, ModelSection(size="tiny", depth=1), mean=-7.0, std=4.0, seed=0)
+    grid = network.encoder.grid
+    config = EncoderConfig(
+        input_size=grid.input_size,
+        patch_size=grid.patch_size,
+        vit=network.encoder.size,
+        audio=audio,
+        mean=-7.0,
+        std=4.0,
+    )
+    write_export(folder, network.encoder, config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder per class, eight tones in each."""
+    folder, random = tmp_path_factory.mktemp("data") / "tones", np.random.default_rng(0)
+    for label, hertz in PITCHES.items():
+        (folder / label).mkdir(parents=True)
+        for take in range(8):
+            time = np.arange(RATE // 4) / RATE
+            tone = 0.3 * np.sin(2 * np.pi * hertz * random.uniform(0.9, 1.1) * time)
+            soundfile.write(
+                folder / label / f"{take}.wav", tone + random.normal(scale=0.05, size=time.size), RATE
+            )
+    return folder
+
+
+@pytest.fixture
+def listed(tones: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a list of the tones; `split` gives that of a take."""
+
+    def write(
+        split: Callable[[int], str] | None = None, labels: Callable[[str, int], str] | None = None
+    ) -> Path:
+        lines = ["path,label" + (",split" if split else "")]
+        for label in PITCHES:
+            for take in range(8):
+                said = labels(label, take) if labels else label
+                lines.append(f"{tones}/{label}/{take}.wav,{said}" + (f",{split(take)}" if split else ""))
+        path = tmp_path / "tones.csv"
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    return write
+
+
+def test_a_folder_per_class_becomes_a_classifier_that_is_kept(
+    encoder: Path, tones: Path, tmp_path: Path
+) -> None:
+    task = task_of_list(tones)
+    fitted = fit_classifier(encoder, task)
+    assert fitted.summary.startswith(
+        "tones: accuracy 100.0 ± 0.0 % on 24 clips in 5 folds, each by a classifier of the"
+    )
+    assert "log-mel statistics in the place of the encoder reach 100.0 %" in fitted.summary
+    fitted.save(tmp_path / "kept")
+    classifier = m2dx.load_classifier(tmp_path / "kept")
+    assert classifier.label_names == ("high", "low", "mid") and not classifier.multi_label
+    network, found = m2dx.load_encoder(encoder), task.features(m2dx.load_encoder(encoder))
+    wavs = torch.cat(list(task.batches(network, 32)))
+    expected = Logistic().fit(task, found, np.arange(24))(statistics_of(found))
+    torch.testing.assert_close(classifier(wavs), expected, atol=1e-3, rtol=1e-3)
+    assert torch.equal(m2dx.load_encoder(tmp_path / "kept").clip(wavs), network.clip(wavs))
+
+
+def test_nothing_is_random(encoder: Path, tones: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        fit_classifier(encoder, task_of_list(tones)).save(tmp_path / name)
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_test_clips_do_not_change_the_classifier(encoder: Path, listed: Callable[..., Path]) -> None:
+    split = lambda take: "train" if take < 5 else "valid" if take < 6 else "test"  # noqa: E731
+    honest = fit_classifier(encoder, task_of_list(listed(split)))
+    assert "accuracy 100.0 ± 0.0 % on 6 test clips, which it has not seen" in honest.summary
+    wrong = lambda label, take: "low" if take >= 6 else label  # noqa: E731
+    other = fit_classifier(encoder, task_of_list(listed(split, wrong)))
+    assert "accuracy 33.3 ± 37.7 % on 6 test clips" in other.summary
+    states = [fitted.classifier.network.head.state_dict() for fitted in (honest, other)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert honest.config.classifier.model_extra["clips"] == 18
+
+
+@pytest.mark.parametrize(
+    ("split", "parts"),
+    [
+        (None, 5),  # no column
+        (lambda take: "train", 5),  # nothing to test on
+        (lambda take: "train" if take < 6 else "valid", 5),
+        (lambda take: "test" if take > 5 else "train", 1),
+        (lambda take: str(take % 3), 3),
+    ],
+)
+def test_lists_are_divided_where_they_are_not(listed: Callable[..., Path], split: object, parts: int) -> None:
+    assert len(task_of_list(listed(split)).folds) == parts
+
+
+def test_clips_without_labels_are_left_out(listed: Callable[..., Path]) -> None:
+    task = task_of_list(listed(None, lambda label, take: label if take < 4 else ""))
+    assert len(task.clips) == 12 and task.label_names == ("high", "low", "mid")
+
+
+def test_few_groups_make_fewer_folds() -> None:
+    clips = [m2dx.Clip(Path(f"{n}.wav"), labels=("ab"[n % 2],), group=str(n // 4)) for n in range(12)]
+    assert {clip.split for clip in LabelledClips("x", clips).clips()} == {"1", "2", "3"}
+
+
+@pytest.fixture
+def run(encoder: Path, listed: Callable[..., Path]) -> Callable[[str], Path]:
+    """Writes the recipe of the encoder's run."""
+    path = listed(lambda take: "train" if take < 6 else "test")
+
+    def write(evaluation: str) -> Path:
+        text = "data: {sets: {tones: {dataset: {name: csv, path: PATH}}}}\naudio: {crop_seconds: 0.32}\n"
+        recipe = (text + evaluation).replace("PATH", str(path))
+        (encoder.parent / "recipe.yaml").write_text(f"output: {encoder.parents[1]}\n{recipe}")
+        return encoder
+
+    return write
+
+
+TASK = "{dataset: {name: csv, path: PATH}, unit_seconds: 0.2}"
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "name", "unit_seconds"),
+    [
+        ("", None, 0.25),
+        ("", "tones", 0.25),
+        (f"evaluation: {{tasks: {{pitch: {TASK}}}}}", None, 0.2),
+        (f"evaluation: {{tasks: {{other: {TASK}, pitch: {TASK}}}}}", "pitch", 0.2),
+    ],
+)
+def test_a_run_knows_its_labelled_clips(
+    run: Callable[[str], Path], evaluation: str, name: str | None, unit_seconds: float
+) -> None:
+    task = task_of_run(run(evaluation), name, m2dx.PluginHost.discover())
+    assert task.name == (name or ("pitch" if evaluation else "tones"))
+    assert task.unit_seconds == pytest.approx(unit_seconds) and len(task.folds[0].test) == 6
+    assert task.cache is not None
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "name", "text"),
+    [
+        ("", "drums", r"there must be labelled clips 'drums' \(--task\), but there are: tones$"),
+        (
+            f"evaluation: {{tasks: {{a: {TASK}, b: {TASK}}}}}",
+            None,
+            "must be one set of labelled clips, .*: a, b$",
+        ),
+    ],
+)
+def test_a_set_that_is_not_clear_is_asked_for(
+    run: Callable[[str], Path], evaluation: str, name: str | None, text: str
+) -> None:
+    with pytest.raises(m2dx.RecipeError, match=text):
+        task_of_run(run(evaluation), name, m2dx.PluginHost.discover())
+
+
+def test_an_encoder_without_a_recipe_needs_labels(tmp_path: Path) -> None:
+    with pytest.raises(m2dx.RecipeError, match=r"is neither; give labelled clips: --train LABELS\.csv$"):
+        task_of_run(tmp_path, None, m2dx.PluginHost.discover())
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "recipe.yaml"])
+def test_another_model_is_not_written_over(tmp_path: Path, name: str) -> None:
+    check_save(tmp_path)
+    (tmp_path / name).touch()
+    with pytest.raises(m2dx.CheckpointError, match=rf"must be a new folder, but has {name}"):
+        check_save(tmp_path)
