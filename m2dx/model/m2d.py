@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,6 @@ class M2D(MaskedModel):
     embedding, positions and class token (without gradient), and drops the class token from its output.
 
     Options:
-        target_input: patches that the target network sees; "all" is the method `m2d_all_patches`
         target_init: the target network starts from its own random weights, as published, or from the online ones
         loss: eq. (2), or plain mean squared error
         standardise_target: standardise the target of each patch, as published
@@ -31,6 +30,7 @@ class M2D(MaskedModel):
 
     name = "m2d"
     fitting_parts = {"online": "online encoder", "target": "target network"}
+    target_sees_all: ClassVar[bool] = False  # or the masked patches alone
     online: Encoder
 
     def __init__(
@@ -39,13 +39,12 @@ class M2D(MaskedModel):
         size: ViTSize,
         predictor: ViTSize,
         *,
-        target_input: Literal["masked", "all"] = "masked",
         target_init: Literal["random", "online"] = "random",
         loss: Literal["norm_mse", "mse"] = "norm_mse",
         standardise_target: bool = True,
     ) -> None:
         super().__init__()
-        self.target_input, self.standardise_target = target_input, standardise_target
+        self.standardise_target = standardise_target
         self.online = Encoder(grid, size)
         self.target = Trunk(size)
         self.predictor = Predictor(grid, predictor, input_dim=size.embed_dim, output_dim=size.embed_dim)
@@ -75,10 +74,10 @@ class M2D(MaskedModel):
     @torch.no_grad()
     def encode_target(self, tokens: Tensor, mask: Mask) -> Tensor:
         """The training signal (B, P - V, D) from embedded patches (B, P, D), without gradient."""
-        if self.target_input == "masked":
+        if not self.target_sees_all:
             tokens = gather_tokens(tokens, mask.masked)
         encoded = self.target(self.online.with_class_token(tokens))[:, 1:]
-        if self.target_input == "all":
+        if self.target_sees_all:
             encoded = gather_tokens(encoded, mask.masked)
         return standardise(encoded) if self.standardise_target else encoded.float()
 
@@ -108,23 +107,4 @@ class M2DAllPatches(M2D):
     """M2D's conventional variant, whose target network sees all patches (M2D-X, IV-B, tables III and IV)."""
 
     name = "m2d_all_patches"
-
-    def __init__(
-        self,
-        grid: PatchGrid,
-        size: ViTSize,
-        predictor: ViTSize,
-        *,
-        target_init: Literal["random", "online"] = "random",
-        loss: Literal["norm_mse", "mse"] = "norm_mse",
-        standardise_target: bool = True,
-    ) -> None:
-        super().__init__(
-            grid,
-            size,
-            predictor,
-            target_input="all",
-            target_init=target_init,
-            loss=loss,
-            standardise_target=standardise_target,
-        )
+    target_sees_all = True

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from m2dx.contract.components import OfflineEncoder, TaskShapes, Views
 from m2dx.encoder.published import MODEL_NAMES, rename
 from m2dx.model.losses import BCE, NormMSE, standardise
-from m2dx.model.m2d import M2D
+from m2dx.model.m2d import M2D, M2DAllPatches
 from m2dx.model.mae import MSMMAE
 from m2dx.model.mappers import LinearMapper, PoolLinearMapper
 from m2dx.model.masking import gather_tokens, num_visible_patches
@@ -25,8 +25,8 @@ def same_loss(actual: Tensor, expected: Tensor, *, atol: float = 1e-6) -> None:
     close(actual.detach().reshape(1), expected, atol=atol)
 
 
-def make_m2d(parity: Any, weights: str = "m2d_weights", **options: Any) -> M2D:
-    model = M2D(parity.grid, parity.size, parity.predictor, **options)
+def make_m2d(parity: Any, weights: str = "m2d_weights", *, method: type[M2D] = M2D, **options: Any) -> M2D:
+    model = method(parity.grid, parity.size, parity.predictor, **options)
     model.load_state_dict(rename(parity.weights(weights), MODEL_NAMES))  # strict: every tensor has its place
     return model
 
@@ -89,7 +89,7 @@ def test_moving_average(parity: Any) -> None:
 
 
 def test_target_of_all_patches(parity: Any) -> None:
-    model = make_m2d(parity, "m2d_all_patches_weights", target_input="all")
+    model = make_m2d(parity, "m2d_all_patches_weights", method=M2DAllPatches)
     output = model(parity.tensors["x"], parity.mask)
     same_loss(output.loss, parity.tensors["m2d_all_patches_loss"])
 

@@ -20,7 +20,6 @@ BASICS = {
     "model.predictor.num_heads": 16,
     "model.ema_decay.start": 0.99995,
     "model.ema_decay.end": 0.99999,
-    "model.method.target_input": "masked",
     "model.method.loss": "norm_mse",
     "model.method.standardise_target": True,
     "model.weight": 1.0,
@@ -219,15 +218,10 @@ BASELINE = {
 }
 """(i) of table III: only the method is another; MSM-MAE's default leaves targets as they are."""
 
-ALL_PATCHES = {
-    **{path: value for path, value in AUDIOSET.items() if path != "model.method.target_input"},
-    "model.method.name": "m2d_all_patches",
-}
-
 PAPER: dict[str, dict[str, Any]] = {
     "m2d_audioset": {**AUDIOSET, **NO_TASK},
     "m2d_audioset_06": {**AUDIOSET, **NO_TASK, "model.mask_ratio": 0.6},
-    "m2d_audioset_all": {**ALL_PATCHES, **NO_TASK},
+    "m2d_audioset_all": {**AUDIOSET, "model.method.name": "m2d_all_patches", **NO_TASK},
     "msm_mae_audioset": {**BASELINE, **NO_TASK},
     "m2d_as": {**AUDIOSET, **LABELS},
     "m2d_audioset_16x4": {**AUDIOSET, **NO_TASK, "model.patch_size": (16, 4), "audio.crop_seconds": 2.0},
