@@ -1,10 +1,8 @@
-"""Commands for plugins and for the fields of recipes: plugins, new-plugin, show, schema."""
+"""Commands for plugins and for the fields of recipes: plugins, show, schema."""
 
 from __future__ import annotations
 
 import json
-import shlex
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,21 +35,6 @@ def plugins(context: typer.Context) -> None:
             lines.append(Text(f"failed: {problem}", style="red"))
         rows.append(("", "\n".join(added.packages), Text("\n").join(lines)))
     terminal().print(text_table(("plugin", "package", "components"), rows))
-
-
-@commands.command()
-def new_plugin(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name, such as whale-song.")],
-    folder: Annotated[Path, typer.Option("--folder", help="Folder to write m2dx-NAME into.")] = Path("."),
-) -> None:
-    """Write m2dx-NAME, a working plugin to start from, with tests, a recipe and a CI file."""
-    from m2dx.jobs.scaffold import PluginNames, check_not_installed, write_plugin
-
-    PluginNames(name)  # a name that cannot be is told before torch and plugins are imported
-    check_not_installed(name, plugin_host())
-    package = write_plugin(name, folder)
-    steps = f"pip install -e {shlex.quote(str(package))}, then see {package / 'README.md'}"
-    terminal().print(f"plugin: {package}\n{steps}", soft_wrap=True)
 
 
 @commands.command()

@@ -37,9 +37,8 @@ def replace_file(path: Path, write: Writer, *, shared: bool = False) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()  # it would take the space that may be lacking
-        if (
-            disk is not None and disk.error is not None
-        ):  # torch.save makes a RuntimeError without a reason of it
+        # torch.save makes a RuntimeError without a reason of it.
+        if disk is not None and disk.error is not None:
             raise disk.error from error
         raise
     _sync_folder(path.parent)

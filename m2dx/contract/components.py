@@ -167,9 +167,7 @@ class Score:
     values: tuple[float, ...]  # by seed, or by fold and seed
     protocol: str  # the evaluator's name
     details: Mapping[str, object] = field(default_factory=dict)
-    encoder: str = (
-        ""  # whose score it is, such as "pretrained"; the engine sets it, evaluators leave it empty
-    )
+    encoder: str = ""  # whose score it is, such as "pretrained"; set by the engine, left empty by evaluators
 
 
 @dataclass(frozen=True)

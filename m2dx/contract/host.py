@@ -8,8 +8,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pluggy
@@ -32,26 +31,22 @@ def hook_name(kind: str) -> str:
     return f"{kind}es" if kind.endswith("s") else f"{kind}s"
 
 
-@dataclass(frozen=True)
+@dataclass
 class PluginRecord:
-    """What is known about one plugin."""
+    """What is known about one plugin; of a broken one as far as that is."""
 
     name: str  # of the entry point
-    distribution: str | None  # the installed package; None: registered from Python
-    version: str | None  # of the package
-    components: Mapping[str, tuple[str, ...]]  # kind -> names; of a broken plugin as far as they are known
-    error: str | None  # why it cannot be used, or which of its components clash with another plugin's
-
-
-@dataclass
-class _Loaded:
-    name: str
-    distribution: str | None = None
-    version: str | None = None
-    classes: dict[tuple[str, str], Any] = field(default_factory=dict)
+    distribution: str | None = None  # the installed package; None: registered from Python
+    version: str | None = None  # of the package
+    error: str | None = None  # why it cannot be used, or which of its components clash with another plugin's
+    classes: dict[tuple[str, str], Any] = field(default_factory=dict)  # by kind and name, as the next two
     signatures: dict[tuple[str, str], Signature] = field(default_factory=dict)
     models: dict[tuple[str, str], type[ComponentSpec]] = field(default_factory=dict)
-    error: str | None = None
+
+    @property
+    def components(self) -> dict[str, list[str]]:
+        """Names of its components by kind."""
+        return {kind: [name for of, name in self.classes if of == kind] for kind, _ in self.classes}
 
 
 class PluginHost:
@@ -61,7 +56,7 @@ class PluginHost:
         """A host with these plugins (modules or objects with hook implementations) and no others."""
         self._manager = pluggy.PluginManager("m2dx")
         self._manager.add_hookspecs(hookspecs)
-        self._plugins: list[_Loaded] = []
+        self._plugins: list[PluginRecord] = []
         self._left_out: tuple[str, ...] = ()
         for name, plugin in (plugins or {}).items():
             self.register(name, plugin)
@@ -86,7 +81,7 @@ class PluginHost:
         for point in [*core, *others]:
             if wanted is None or point.name in wanted or point.name == CORE:
                 package = (point.dist.name, point.dist.version) if point.dist else (None, None)
-                host._load(_Loaded(point.name, *package), point.load)
+                host._load(PluginRecord(point.name, *package), point.load)
         if wanted is not None:
             host._left_out = tuple(point.name for point in others if point.name not in wanted)
         return host
@@ -95,12 +90,12 @@ class PluginHost:
         self, name: str, plugin: object, *, distribution: str | None = None, version: str | None = None
     ) -> None:
         """Adds a plugin; one that is not usable is recorded with the reason."""
-        self._load(_Loaded(name, distribution, version), lambda: plugin)
+        self._load(PluginRecord(name, distribution, version), lambda: plugin)
 
     @property
     def records(self) -> tuple[PluginRecord, ...]:
         """Every plugin, the core first."""
-        return tuple(self._record(plugin) for plugin in self._plugins)
+        return tuple(replace(plugin, error=plugin.error or self._clashes(plugin)) for plugin in self._plugins)
 
     def names(self, kind: str) -> tuple[str, ...]:
         """Names of the usable components of a kind, sorted."""
@@ -141,10 +136,10 @@ class PluginHost:
     def _known(self, kind: str) -> set[str]:
         return {name for plugin in self._plugins for of_kind, name in plugin.classes if of_kind == kind}
 
-    def _owners(self, kind: str, name: str) -> list[_Loaded]:
+    def _owners(self, kind: str, name: str) -> list[PluginRecord]:
         return [plugin for plugin in self._plugins if plugin.error is None and (kind, name) in plugin.classes]
 
-    def _owner(self, kind: str, name: str) -> _Loaded:
+    def _owner(self, kind: str, name: str) -> PluginRecord:
         if kind not in KINDS:
             raise ValueError(f"there is no component kind {kind!r}; {suggestion(kind, KINDS)}")
         owners = self._owners(kind, name)
@@ -174,23 +169,15 @@ class PluginHost:
             text += f"; {RESTRICTION} leaves out: {', '.join(self._left_out)}"
         return text
 
-    def _record(self, plugin: _Loaded) -> PluginRecord:
-        components: dict[str, tuple[str, ...]] = {}
-        for kind, name in plugin.classes:
-            components[kind] = (*components.get(kind, ()), name)
-        error = plugin.error
-        if error is None:
-            clashes = [
-                f"the {kind.replace('_', ' ')} {name!r} is also in {', '.join(map(_label, others))}"
-                for kind, name in plugin.classes
-                if (others := [owner for owner in self._owners(kind, name) if owner is not plugin])
-            ]
-            error = "; ".join(clashes) or None
-        return PluginRecord(
-            plugin.name, plugin.distribution, plugin.version, MappingProxyType(components), error
-        )
+    def _clashes(self, plugin: PluginRecord) -> str | None:
+        clashes = [
+            f"the {kind.replace('_', ' ')} {name!r} is also in {', '.join(map(_label, others))}"
+            for kind, name in plugin.classes
+            if (others := [owner for owner in self._owners(kind, name) if owner is not plugin])
+        ]
+        return "; ".join(clashes) or None
 
-    def _load(self, loaded: _Loaded, load: Callable[[], object]) -> None:
+    def _load(self, loaded: PluginRecord, load: Callable[[], object]) -> None:
         """Whatever a plugin raises is its own error, also what would end the process: the others go on."""
         namesake = next((plugin for plugin in self._plugins if plugin.name == loaded.name), None)
         self._plugins.append(loaded)
@@ -226,7 +213,7 @@ class PluginHost:
         if not found and not bare:
             yield f"it implements no hook with @m2dx.hookimpl (hooks: {', '.join(hooks)})"
 
-    def _collect(self, loaded: _Loaded, plugin: object) -> Iterator[str]:
+    def _collect(self, loaded: PluginRecord, plugin: object) -> Iterator[str]:
         """All hooks run even if one fails, so that as many names of a broken plugin as possible are known."""
         for kind in KINDS:
             hook = hook_name(kind)
@@ -267,7 +254,7 @@ def _staying_alive() -> Iterator[None]:
             setattr(os, name, function)
 
 
-def _add(loaded: _Loaded, kind: str, component: Any) -> str | None:
+def _add(loaded: PluginRecord, kind: str, component: Any) -> str | None:
     """Adds a component to its plugin; the reason where it breaks the rules of its kind."""
     base = KINDS[kind]
     if not (inspect.isclass(component) and issubclass(component, base)):
@@ -305,7 +292,7 @@ def _wanted(installed: set[str]) -> set[str] | None:
     return wanted
 
 
-def _label(plugin: _Loaded) -> str:
+def _label(plugin: PluginRecord) -> str:
     if plugin.distribution is None or plugin.distribution == plugin.name:
         return plugin.name
     return f"{plugin.name} (package {plugin.distribution})"

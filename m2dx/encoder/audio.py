@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, cast, get_args
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,8 +40,8 @@ class Head(nn.Module):
         nn.init.trunc_normal_(self.linear.weight, std=HEAD_STD)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, features: Tensor, *, random: np.random.Generator | None = None) -> Tensor:
-        """Logits in float32 whatever the autocast; nothing in it is random."""
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits in float32 whatever the autocast."""
         with torch.autocast(features.device.type, enabled=False):
             logits: Tensor = self.linear(self.norm(features.float()))
         return logits

@@ -1,24 +1,22 @@
-"""Fine-tuned networks: a copy of the encoder with a classifier, trained, kept in a folder, and used on audio."""
+"""Fine-tuned networks: a copy of an encoder with a classifier, read from a folder, and its use on audio."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from m2dx.contract.components import EvaluationTask
 from m2dx.contract.errors import CheckpointError
 from m2dx.encoder.audio import AudioEncoder, Head, load_encoder
-from m2dx.encoder.config import EXPORT_CONFIG, ClassifierConfig, EncoderConfig
-from m2dx.encoder.weights import read_weights, write_export
+from m2dx.encoder.config import EXPORT_CONFIG, ClassifierConfig
+from m2dx.encoder.weights import read_weights
 from m2dx.model.masking import gather_tokens
-from m2dx.recipe.schema import AudioSection
+
+KeptPatches = Callable[[tuple[int, int], int], Tensor]
+"""From a grid (F, T) and a number of clips B to the indices (B, V) of the patches of each clip that stay."""
 
 
 class FinetunedNetwork(nn.Module):
@@ -37,22 +35,20 @@ class FinetunedNetwork(nn.Module):
         patchout: float = 0.0,
         deviation: bool = False,
         adjust_positions: bool = False,
-        freeze_patch_embed: bool = False,
     ) -> None:
         """`adjust_positions`: audio longer than the model's input is not split, its positions are interpolated."""
         super().__init__()
         self.encoder = copy.deepcopy(encoder).requires_grad_(True)
         self.encoder.head = None
         self.encoder.long_clips = "interpolate" if adjust_positions else "split"
-        self.encoder.encoder.patch_embed.requires_grad_(not freeze_patch_embed)
         self.patchout, self.deviation = patchout, deviation
         width = encoder.encoder.size.embed_dim if patchout else encoder.embed_dim * (1 + deviation)
         self.head = Head(width, num_classes)
 
-    def forward(self, logmel: Tensor, *, random: np.random.Generator | None = None) -> Tensor:
-        """Logits; patches are dropped where `random` is given and there is patchout."""
+    def forward(self, logmel: Tensor, *, kept: KeptPatches | None = None) -> Tensor:
+        """Logits; with patchout, of the patches that `kept` chooses (default all)."""
         if self.patchout:
-            features = self.patch_mean(logmel, random=random)
+            features = self.patch_mean(logmel, kept=kept)
         else:
             frames = self.encoder.encode_logmel(logmel)[-1]
             features = frames.mean(dim=1)  # (B, T, F*D) -> (B, F*D)
@@ -61,85 +57,18 @@ class FinetunedNetwork(nn.Module):
         logits: Tensor = self.head(features)
         return logits
 
-    def patch_mean(self, logmel: Tensor, *, random: np.random.Generator | None = None) -> Tensor:
-        """Mean output (B, D) of the patches that are left of those of (B, 1, M, L); without `random` of all."""
+    def patch_mean(self, logmel: Tensor, *, kept: KeptPatches | None = None) -> Tensor:
+        """Mean output (B, D) of the patches that `kept` leaves of those of (B, 1, M, L); by default of all."""
         vit = self.encoder.encoder
         outputs = []
         for chunk in self.encoder.chunks(logmel):
             tokens = vit.embed(chunk)  # (B, F*T, D)
-            if random is not None:
+            if kept is not None:
                 grid = vit.grid.shape[0], chunk.shape[-1] // vit.grid.patch_size[1]
-                kept = structured_patchout(grid, self.patchout, len(tokens), random=random)
-                tokens = gather_tokens(tokens, kept.to(tokens.device))  # (B, F*T, D) -> (B, V, D)
+                ids = kept(grid, len(tokens)).to(tokens.device)
+                tokens = gather_tokens(tokens, ids)  # (B, F*T, D) -> (B, V, D)
             outputs.append(vit.trunk(vit.with_class_token(tokens))[:, 1:])
         return torch.cat(outputs, dim=1).mean(dim=1)
-
-
-def structured_patchout(
-    grid: tuple[int, int], ratio: float, batch_size: int, *, random: np.random.Generator
-) -> Tensor:
-    """Indices (B, V) of the patches that stay where whole rows and columns of the grid (F, T) are dropped.
-
-    PaSST (Koutini et al., 2022) drops given numbers of rows (frequency) and columns (time). The paper names one ratio:
-    here the rows are a random number up to that share of them, the same for all clips of the batch, and the columns
-    are as many as bring the share of dropped patches to the ratio. Which ones they are is each clip's own.
-    """
-    freq, time = grid
-    rows = int(random.integers(min(freq - 1, int(ratio * freq + 1e-6)) + 1))
-    columns = round(time * (1.0 - (1.0 - ratio) * freq / (freq - rows)))
-    columns = min(max(columns, 0), time - 1)
-    kept = []
-    for _ in range(batch_size):
-        stay_f = np.sort(random.permutation(freq)[rows:])
-        stay_t = np.sort(random.permutation(time)[columns:])
-        kept.append((stay_f[:, None] * time + stay_t).ravel())
-    return torch.from_numpy(np.stack(kept))
-
-
-@dataclass(frozen=True)
-class NetworkFolder:
-    """Where the network of one fine-tuning goes. An encoder's export, which `load_encoder` reads, and a classifier."""
-
-    path: Path
-    task: EvaluationTask
-    about: Mapping[str, Any]  # what else config.json says of the classifier
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the network is there."""
-        return (self.path / EXPORT_CONFIG).is_file()
-
-    def write(self, network: FinetunedNetwork, outcome: Mapping[str, Any]) -> None:
-        """Writes model.safetensors and config.json. CheckpointError where the disk refuses it."""
-        encoder, task = network.encoder, self.task
-        classifier = ClassifierConfig(
-            label_names=task.label_names,
-            multi_label=task.multi_label,
-            unit_seconds=task.unit_seconds,
-            short_clips=task.short_clips,
-            long_clips=encoder.long_clips,
-            patchout=network.patchout,
-            **{"task": task.name, **self.about, **outcome},
-        )
-        logmel, grid = encoder.logmel, encoder.encoder.grid
-        names = AudioSection.model_fields.keys() - {"crop_seconds"}
-        seconds = grid.input_size[1] * logmel.hop_length / logmel.sample_rate
-        config = EncoderConfig(
-            input_size=grid.input_size,
-            patch_size=grid.patch_size,
-            vit=encoder.encoder.size,
-            audio=AudioSection(crop_seconds=seconds, **{name: getattr(logmel, name) for name in names}),
-            mean=encoder.mean,
-            std=encoder.std,
-            classifier=classifier,
-        )
-        try:
-            write_export(self.path, encoder.encoder, config, network.head.state_dict())
-        except OSError as error:
-            raise CheckpointError(
-                f"the fine-tuned network must be written to {self.path} (save_dir), but cannot be: "
-                f"{error.strerror or error}; mend the disk (its space, quota or rights), or leave save_dir out"
-            ) from error
 
 
 class AudioClassifier(nn.Module):

@@ -82,9 +82,7 @@ class _Builder:
             default = info.default
             if isinstance(default, ComponentSpec):
                 default = default.name
-            elif isinstance(
-                default, BaseModel
-            ):  # of the section before it was rebuilt; validated where it is needed
+            elif isinstance(default, BaseModel):  # of the section before; validated where it is needed
                 default = default.model_dump()
             fields[name] = (
                 annotation,

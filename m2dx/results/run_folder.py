@@ -14,6 +14,7 @@ from m2dx.contract.atomic import replace_json
 from m2dx.contract.components import Score
 from m2dx.contract.errors import CheckpointError
 from m2dx.results.scores import STEP_SCORES_FILE, StepScore, read_scores, read_step_scores
+from m2dx.training.monitor import TrainingSummary
 
 SUMMARY_FILE = "summary.json"
 """Name of the file in the folder of a run."""
@@ -72,18 +73,10 @@ class Launch:
     gpus: str | None = None
 
 
-@dataclass(frozen=True)
-class RunSummary:
-    """What a run did, from its first step on, also before it was resumed."""
+@dataclass(frozen=True, kw_only=True)
+class RunSummary(TrainingSummary):
+    """What a run did, on what, and with what."""
 
-    steps: int
-    total_steps: int
-    seconds: float  # in the training loop
-    clips: int  # trained on
-    bad_files: int
-    collapse_warnings: int
-    last_metrics: Mapping[str, float]
-    stopped_by: str | None  # the signal that ended it before the last step
     failed_evaluations: int | None  # None: the recipe asks for none during training
     device: str  # of one process, such as "cuda:0"
     processes: int

@@ -6,7 +6,8 @@ import contextlib
 import json
 import logging
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -58,7 +59,7 @@ class StepRecord:
         return torch.stack([value.float() for value in (*self.losses.values(), self.grad_norm)])
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class TrainingSummary:
     """What a run did, from its first step on, also before it was resumed."""
 
@@ -68,8 +69,8 @@ class TrainingSummary:
     clips: int  # trained on
     bad_files: int
     collapse_warnings: int
-    last_metrics: dict[str, float] = field(default_factory=dict)  # in the main process
-    stopped_by: str | None = None  # the signal that ended it before the last step
+    last_metrics: Mapping[str, float]  # empty but in the main process
+    stopped_by: str | None  # the signal that ended it before the last step
 
 
 class MetricsWriter:

@@ -67,7 +67,16 @@ def test_the_command_to_go_on_with_is_one_line(
     environment: dict[str, str],
     command: str,
 ) -> None:
-    summary = TrainingSummary(3, 10, 1.0, 12, 0, 0, stopped_by="SIGTERM")
+    summary = TrainingSummary(
+        steps=3,
+        total_steps=10,
+        seconds=1.0,
+        clips=12,
+        bad_files=0,
+        collapse_warnings=0,
+        last_metrics={},
+        stopped_by="SIGTERM",
+    )
     monkeypatch.setattr(pipeline, "run_recipe", lambda *args, **options: summary)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

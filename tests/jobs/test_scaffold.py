@@ -12,19 +12,20 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from m2dx_scaffold import package as scaffold
+from m2dx_scaffold.package import PluginNames, check_not_installed, render, write_plugin
 from rich.console import Console
 from torch import Tensor
 from typer.testing import CliRunner
 
 import m2dx
 from m2dx import cli
-from m2dx.cli import reference
+from m2dx.cli import shared
 from m2dx.contract.atomic import replace_text
-from m2dx.jobs import scaffold
-from m2dx.jobs.scaffold import PluginNames, check_not_installed, render, write_plugin
 
 ROOT = Path(__file__).parents[2]
 ENVELOPE = ROOT / "plugins" / "m2dx-envelope"
+SCAFFOLD = ROOT / "plugins" / "m2dx-scaffold"
 LONGEST = "a" * 40
 
 
@@ -136,7 +137,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
         replace_text(path, text)
 
     with monkeypatch.context() as patch, pytest.raises(m2dx.RecipeError, match="No space left on device"):
-        patch.setattr("m2dx.jobs.scaffold.replace_text", fill_the_disk)
+        patch.setattr("m2dx_scaffold.package.replace_text", fill_the_disk)
         write_plugin("whale", tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert write_plugin("whale", tmp_path / "new" / "folder").is_dir()
@@ -145,7 +146,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("name", ["a", "whale-song", LONGEST])
 def test_every_template_is_rendered(name: str) -> None:
     contents = render(PluginNames(name))
-    templates = [path.name for path in (ROOT / "m2dx" / "jobs" / "scaffold" / "template").iterdir()]
+    templates = [path.name for path in (SCAFFOLD / "m2dx_scaffold" / "template").iterdir()]
     assert sorted(templates) == sorted(scaffold.TEMPLATES) and len(contents) == len(templates)
     for file, text in contents.items():
         assert not any(mark in file + text for mark in ("<<", ">>", "{module}"))
@@ -181,7 +182,7 @@ def test_the_plugin_in_the_repository_is_what_the_template_gives(tmp_path: Path)
 
 def test_the_command_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = io.StringIO()
-    monkeypatch.setattr(reference, "terminal", lambda: Console(file=output, width=200, markup=False))
+    monkeypatch.setattr(shared, "terminal", lambda: Console(file=output, width=200, markup=False))
     result = CliRunner().invoke(cli.app, ["new-plugin", "whale-song", "--folder", str(tmp_path / "new")])
     assert result.exit_code == 0, result.output
     package = tmp_path / "new" / "m2dx-whale-song"
@@ -247,7 +248,8 @@ def fresh(run_apart: Callable[..., str], tmp_path_factory: pytest.TempPathFactor
         subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
         pins = str(ROOT / "constraints.txt")
         run_apart(
-            [str(environment / "bin" / "pip"), "install", "--quiet", "-c", pins, str(ROOT)], environment
+            [str(environment / "bin" / "pip"), "install", "--quiet", "-c", pins, str(ROOT), str(SCAFFOLD)],
+            environment,
         )
         yield environment / "bin"
     finally:

@@ -70,6 +70,27 @@ def mask_stripes(logmel: Tensor, *, mels: int, frames: int, random: np.random.Ge
     return logmel
 
 
+def structured_patchout(
+    grid: tuple[int, int], batch_size: int, *, ratio: float, random: np.random.Generator
+) -> Tensor:
+    """Indices (B, V) of the patches that stay where whole rows and columns of the grid (F, T) are dropped.
+
+    PaSST (Koutini et al., 2022) drops given numbers of rows (frequency) and columns (time). The paper names one ratio:
+    here the rows are a random number up to that share of them, the same for all clips of the batch, and the columns
+    are as many as bring the share of dropped patches to the ratio. Which ones they are is each clip's own.
+    """
+    freq, time = grid
+    rows = int(random.integers(min(freq - 1, int(ratio * freq + 1e-6)) + 1))
+    columns = round(time * (1.0 - (1.0 - ratio) * freq / (freq - rows)))
+    columns = min(max(columns, 0), time - 1)
+    kept = []
+    for _ in range(batch_size):
+        stay_f = np.sort(random.permutation(freq)[rows:])
+        stay_t = np.sort(random.permutation(time)[columns:])
+        kept.append((stay_f[:, None] * time + stay_t).ravel())
+    return torch.from_numpy(np.stack(kept))
+
+
 def random_resize_crop(logmel: Tensor, *, random: np.random.Generator) -> Tensor:
     """A random crop of each log-mel (B, 1, M, L), resized to its size: shifts and stretches of pitch and time.
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,11 +28,18 @@ from m2dx.data.crops import AudioCrops
 from m2dx.data.pcm import float_samples
 from m2dx.encoder.audio import AudioEncoder, Head
 from m2dx.encoder.checkpoint import read_checked, write_atomically
-from m2dx.encoder.finetuned import FinetunedNetwork, NetworkFolder
+from m2dx.encoder.finetuned import FinetunedNetwork
 from m2dx.evaluation.features import device_of, digest_of, read_ahead, targets_of
 from m2dx.evaluation.metrics import score_of, summarise
 from m2dx.model.precision import autocast
-from m2dx_finetune.augmentation import StepRandom, mask_stripes, mixup, random_resize_crop
+from m2dx_finetune.augmentation import (
+    StepRandom,
+    mask_stripes,
+    mixup,
+    random_resize_crop,
+    structured_patchout,
+)
+from m2dx_finetune.saving import NetworkFolder
 
 logger = logging.getLogger(__name__)
 
@@ -161,13 +169,11 @@ class Finetune(Evaluator):
         """The network to train, with random weights from torch's generator."""
         if not isinstance(encoder, AudioEncoder):
             return Head(encoder.embed_dim, num_classes)
-        return FinetunedNetwork(
-            encoder,
-            num_classes,
-            patchout=self.patchout,
-            adjust_positions=self.adjust_positions,
-            freeze_patch_embed=self.freeze_patch_embed,
+        network = FinetunedNetwork(
+            encoder, num_classes, patchout=self.patchout, adjust_positions=self.adjust_positions
         )
+        network.encoder.encoder.patch_embed.requires_grad_(not self.freeze_patch_embed)
+        return network
 
     def _outcome(self, run: Run, identity: str) -> Outcome:
         task, fold, seed = run.task, run.fold, run.seed
@@ -405,11 +411,14 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         pieces = min(self.options.accumulate, max(1, len(inputs) // 2))  # batch norm needs two clips
+        options: dict[str, Any] = {}
+        if self.options.patchout and isinstance(self.network, FinetunedNetwork):
+            options["kept"] = partial(structured_patchout, ratio=self.options.patchout, random=random)
         loss = torch.zeros((), device=self.device)
         self.optimizer.zero_grad()
         for some, wanted in zip(inputs.tensor_split(pieces), targets.tensor_split(pieces), strict=True):
             with autocast(self.options.precision, self.device):
-                logits = self.network(some, random=random)
+                logits = self.network(some, **options)
             share = classification_loss(logits, wanted, multi_label=self.task.multi_label) * (
                 len(some) / len(inputs)
             )

@@ -1,6 +1,7 @@
 """The parts of fine-tuning: augmentation, network, optimizers, learning rate, loss."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from m2dx_finetune.augmentation import (
     mixup,
     random_resize_crop,
     resize,
+    structured_patchout,
 )
 from m2dx_finetune.evaluator import (
     WEIGHT_DECAY,
+    Finetune,
     classification_loss,
     learning_rate,
     make_optimizer,
@@ -22,7 +25,7 @@ from m2dx_finetune.evaluator import (
 from torch.nn import functional as F
 
 from m2dx.encoder.audio import Head, random_encoder
-from m2dx.encoder.finetuned import FinetunedNetwork, structured_patchout
+from m2dx.encoder.finetuned import FinetunedNetwork
 from m2dx.recipe.schema import AudioSection, ModelSection
 
 
@@ -35,6 +38,10 @@ def encoder():
     """Input 80 x 64, patches 16 x 16, so a grid of 5 x 4; 192 wide."""
     model = ModelSection(size="tiny", depth=1)
     return random_encoder(AudioSection(crop_seconds=0.64), model, mean=-7.0, std=4.0, seed=0)
+
+
+def patchout(seed):
+    return partial(structured_patchout, ratio=0.5, random=generator(seed))
 
 
 # Augmentation
@@ -122,7 +129,7 @@ def test_a_crop_from_the_edge_of_the_canvas_has_its_zeros():
 def test_patchout_drops_whole_rows_and_columns_to_the_ratio():
     freq, time, rows_dropped = 5, 38, set()
     for seed in range(60):
-        kept = structured_patchout((freq, time), 0.5, 3, random=generator(seed))
+        kept = structured_patchout((freq, time), 3, ratio=0.5, random=generator(seed))
         for ids in kept:
             grid = torch.zeros(freq * time, dtype=torch.bool)
             grid[ids] = True
@@ -138,7 +145,7 @@ def test_patchout_drops_whole_rows_and_columns_to_the_ratio():
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 0.9])
 def test_patchout_leaves_something_of_any_grid(grid, ratio):
     for seed in range(10):
-        kept = structured_patchout(grid, ratio, 2, random=generator(seed))
+        kept = structured_patchout(grid, 2, ratio=ratio, random=generator(seed))
         assert kept.shape[1] >= 1 and int(kept.max()) < grid[0] * grid[1]
 
 
@@ -167,7 +174,7 @@ def test_features_with_patchout_are_the_mean_of_all_patches_and_as_wide_as_a_tok
     assert network.head.linear.in_features == 192
     patches = encoder.encoder(logmel)[:, 1:]
     assert torch.allclose(network.patch_mean(logmel), patches.mean(1), atol=1e-6)
-    one, again, other = (network(logmel, random=generator(seed)) for seed in (0, 0, 1))
+    one, again, other = (network(logmel, kept=patchout(seed)) for seed in (0, 0, 1))
     assert torch.equal(one, again) and not torch.equal(one, other)
     assert torch.equal(network(logmel), network(logmel))  # none is dropped in a test
 
@@ -175,9 +182,9 @@ def test_features_with_patchout_are_the_mean_of_all_patches_and_as_wide_as_a_tok
 def test_patchout_encodes_the_kept_patches_with_their_own_positions(encoder):
     logmel = torch.randn(2, 1, 80, 64)
     network = FinetunedNetwork(encoder, 4, patchout=0.5).eval()
-    kept = structured_patchout((5, 4), 0.5, 2, random=generator(3))
+    kept = structured_patchout((5, 4), 2, ratio=0.5, random=generator(3))
     expected = encoder.encoder.encode(encoder.encoder.embed(logmel), kept)[:, 1:].mean(1)
-    assert torch.allclose(network.patch_mean(logmel, random=generator(3)), expected, atol=1e-6)
+    assert torch.allclose(network.patch_mean(logmel, kept=patchout(3)), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("patchout", [0.0, 0.5])
@@ -202,7 +209,7 @@ def test_longer_audio_is_split_or_has_interpolated_positions(encoder, patchout):
 
 
 def test_a_frozen_patch_embedding_stays_while_the_rest_is_trained(encoder):
-    network = FinetunedNetwork(encoder, 3, freeze_patch_embed=True).train()
+    network = Finetune(freeze_patch_embed=True).network(encoder, 3).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     optimizer = make_optimizer("adamw", network.parameters(), weight_decay=0.0)
     for group in optimizer.param_groups:

@@ -117,7 +117,7 @@ def render(names: PluginNames) -> dict[str, str]:
         autoescape=False,
     )
     values = {part: getattr(names, part) for part in ("name", "distribution", "module", "component")}
-    folder = files("m2dx.jobs.scaffold") / "template"
+    folder = files("m2dx_scaffold") / "template"
     rendered = {}
     for template, file in TEMPLATES.items():
         text = (folder / template).read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""`m2dx new-plugin`: a plugin that works, to start from."""
