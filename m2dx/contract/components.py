@@ -216,7 +216,7 @@ class EvaluationTask(Protocol):
     clips: tuple[Clip, ...]  # the usable ones, with their durations
     label_names: tuple[str, ...]  # of the classes, in the order of the targets
     folds: tuple[Fold, ...]  # one for train/valid/test splits, several for cross validation
-    unit_seconds: float  # length that each clip is cropped (from its start) or filled to, s; 0: images
+    unit_seconds: float | None  # length that each clip is cropped (from its start) or filled to; None: images
     short_clips: Literal["pad", "repeat"]  # how shorter clips are filled
     bad: tuple[BadClip, ...]  # the clips that are left out
     warnings: tuple[str, ...]  # what makes its scores less comparable, a line each

@@ -41,12 +41,11 @@ class ClipTask:
     clips: tuple[Clip, ...]  # the usable ones, with their durations
     label_names: tuple[str, ...]
     folds: tuple[Fold, ...]  # one for train/valid/test splits, several for cross validation
-    unit_seconds: float  # length that each clip is cropped (from its start) or filled to; 0: images
+    unit_seconds: float | None  # length that each clip is cropped (from its start) or filled to; None: images
     short_clips: Literal["pad", "repeat"]
     bad: tuple[BadClip, ...] = ()
     warnings: tuple[str, ...] = ()
     cache: FeatureCache | None = None  # where features are kept beyond this process
-    images: bool = False
     _features: WeakKeyDictionary[ClipEncoder, Features] = field(default_factory=WeakKeyDictionary, repr=False)
 
     @classmethod
@@ -76,13 +75,13 @@ class ClipTask:
         listed, label_names = _checked_lists(name, dataset)
         images = dataset.media == "image" if images is None else images
         if images:
-            (clips, bad), seconds = partition(listed, _image), 0.0
+            (clips, bad), seconds = partition(listed, _image), None
         else:
             clips, bad = partition(listed, _with_duration)
             published = None if dataset.task is None else dataset.task.unit_seconds
             mean = float(np.mean([clip.duration for clip in clips])) if clips else 0.0
-            seconds = unit_seconds or published or mean
-            clips, unreadable = partition(clips, lambda clip: _readable(clip, seconds))
+            seconds = unit = unit_seconds or published or mean
+            clips, unreadable = partition(clips, lambda clip: _readable(clip, unit))
             bad += unreadable
         _report_bad(name, bad, total=len(listed), max_bad_fraction=max_bad_fraction)
         folds, warnings = _divided(name, clips, label_names, strict=shared_groups == "error")
@@ -91,7 +90,7 @@ class ClipTask:
         for warning in warnings:
             logger.warning("evaluation task %r: %s", name, warning)
         usable, told = tuple(clips), tuple(warnings)
-        return cls(name, usable, label_names, folds, seconds, short_clips, tuple(bad), told, cache, images)
+        return cls(name, usable, label_names, folds, seconds, short_clips, tuple(bad), told, cache)
 
     @property
     def multi_label(self) -> bool:
@@ -136,6 +135,7 @@ class ClipTask:
         def read(clip: Clip) -> Tensor:
             if isinstance(encoder, ImageEncoder):
                 return encoder.load(clip.path)
+            assert self.unit_seconds is not None
             try:
                 wav = _wav(clip, self.unit_seconds, encoder.sample_rate)
             except AudioError as error:
@@ -143,7 +143,7 @@ class ClipTask:
             num_samples = max(1, round(self.unit_seconds * encoder.sample_rate))
             return torch.from_numpy(fit_length(wav, num_samples, short_clips=self.short_clips))
 
-        if self.images and not isinstance(encoder, ImageEncoder):
+        if self.unit_seconds is None and not isinstance(encoder, ImageEncoder):
             raise RecipeError(f"evaluation task {self.name!r}: images need an encoder of images")
         starts = range(0, len(self.clips), batch_size)
         return read_ahead((self.clips[first : first + batch_size] for first in starts), read)

@@ -64,7 +64,7 @@ def test_features_are_those_of_the_middle_of_each_image(encoder: ImageEncoder, p
         for row in (0, 17, 55):
             one = encoder.clip(encoder.load(task.clips[row].path))[0]
             torch.testing.assert_close(found.x[row], one, atol=1e-5, rtol=1e-4)
-    assert task.features(encoder) is found
+    assert task.features(encoder) is found and task.unit_seconds is None
     (fold,) = task.folds
     assert (len(fold.train), len(fold.valid), len(fold.test)) == (32, 8, 16)
 

@@ -238,6 +238,8 @@ class AudioExamples:
     def __init__(self, encoder: AudioEncoder, task: EvaluationTask, options: Finetune) -> None:
         self.encoder, self.task, self.options = encoder, task, options
         self.device = device_of(encoder)
+        assert task.unit_seconds is not None  # `needs_wav`
+        self.unit_seconds = task.unit_seconds
         self.num_samples = max(1, round(task.unit_seconds * encoder.sample_rate))
         self.targets = torch.from_numpy(task.targets())
         self._cache: dict[int, NDArray[np.float32]] = {}
@@ -282,7 +284,7 @@ class AudioExamples:
 
     def _read(self, row: int, position: float) -> NDArray[np.float32]:
         clip = self.task.clips[row]
-        longer = clip.duration is None or clip.duration > self.task.unit_seconds
+        longer = clip.duration is None or clip.duration > self.unit_seconds
         fixed = position == 0.0 or not longer
         if fixed and row in self._cache:
             return self._cache[row]

@@ -31,6 +31,7 @@ class NetworkFolder:
     def write(self, network: FinetunedNetwork, outcome: Mapping[str, Any]) -> None:
         """Writes model.safetensors and config.json. CheckpointError where the disk refuses it."""
         encoder, task = network.encoder, self.task
+        assert task.unit_seconds is not None  # audio
         classifier = ClassifierConfig(
             label_names=task.label_names,
             multi_label=task.multi_label,

@@ -183,10 +183,12 @@ class IcbhiEvaluator(m2dx.Evaluator):
 
     def _warnings(self, task: m2dx.EvaluationTask) -> list[str]:
         """What makes the scores other ones than the paper's, logged."""
-        if math.isclose(task.unit_seconds, PUBLISHED_UNIT_SECONDS):
+        seconds = task.unit_seconds
+        assert seconds is not None  # of audio
+        if math.isclose(seconds, PUBLISHED_UNIT_SECONDS):
             return []
         warning = (
-            f"units have {task.unit_seconds:.3g} s, but those of the paper {PUBLISHED_UNIT_SECONDS:g} s: scores are "
+            f"units have {seconds:.3g} s, but those of the paper {PUBLISHED_UNIT_SECONDS:g} s: scores are "
             f"not comparable with published ones unless the task has `unit_seconds: {PUBLISHED_UNIT_SECONDS:g}`"
         )
         logger.warning("%s: evaluation task %r: %s", self.name, task.name, warning)

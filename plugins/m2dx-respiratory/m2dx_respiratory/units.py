@@ -45,11 +45,13 @@ def unit_batches(task: m2dx.EvaluationTask, *, sample_rate: int, fade_seconds: f
 
     Raises AudioError where a file became unreadable.
     """
-    num_samples = max(1, round(task.unit_seconds * sample_rate))
+    seconds = task.unit_seconds
+    assert seconds is not None  # of audio
+    num_samples = max(1, round(seconds * sample_rate))
     fade_samples = round(fade_seconds * sample_rate)
 
     def read(clip: m2dx.Clip) -> NDArray[np.float32]:
-        duration = min(clip.duration or task.unit_seconds, task.unit_seconds)
+        duration = min(clip.duration or seconds, seconds)
         try:
             wav = m2dx.read_wav(clip.path, start=clip.start, duration=duration, sample_rate=sample_rate)
         except m2dx.AudioError as error:
