@@ -113,10 +113,10 @@ def apply_overrides(root: Entry, overrides: Sequence[str], *, problems: Problems
 
 
 def _lost(root: Entry, keys: list[str], value: Entry) -> Place | None:
-    """An earlier override that naming a component, by its section's `name` or in its place, would silently undo."""
+    """An earlier override that naming a component, by a section with a `name` or in its place, would silently undo."""
     if len(keys) > 1 and keys[-1] == "name":
         keys = keys[:-1]
-    elif not isinstance(value.value, str):
+    elif not isinstance(value.value, str) and not (isinstance(value.value, dict) and "name" in value.value):
         return None
     section = nearest(root, keys)
     if section is nearest(root, keys[:-1]) or not isinstance(section.value, dict):

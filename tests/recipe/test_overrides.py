@@ -107,11 +107,20 @@ def test_each_kind_of_bad_override_is_explained(override, expected, host, write)
     assert [line for line in lines if line.startswith(f"override 2: {override}: {expected}")], lines
 
 
-def test_an_override_is_not_silently_undone_by_a_later_one(host, write):
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("tasks.spectrum.loss.delta=3", "tasks.spectrum.loss.name=norm_mse"),
+        ("tasks.spectrum.loss.delta=3", "tasks.spectrum.loss={name: norm_mse}"),
+        ("model.method.loss=mse", "model.method=msm_mae"),
+        ("model.method.loss=mse", "model.method={name: msm_mae}"),
+        (
+            "tasks.spectrum.online_mapper={name: mlp, dropout: 0.1}",
+            "tasks.spectrum.online_mapper={name: linear}",
+        ),
+    ],
+)
+def test_an_override_is_not_silently_undone_by_a_later_one(host, write, first, then):
     with pytest.raises(m2dx.RecipeError, match=r"^override 2: .* must come before 'override 1: "):
-        load(write, host, "tasks.spectrum.loss.delta=3", "tasks.spectrum.loss.name=norm_mse")
-
-
-def test_a_plain_name_does_not_undo_an_override_either(host, write):
-    with pytest.raises(m2dx.RecipeError, match=r"^override 2: .* must come before 'override 1: "):
-        load(write, host, "model.method.loss=mse", "model.method=msm_mae")
+        load(write, host, first, then)
+    assert load(write, host, then)
