@@ -176,9 +176,8 @@ class BackgroundScoring:
         return self.folder / f"step-{step:08d}.log"
 
     def _own_command(self, step: int, encoder: Path) -> list[str]:
-        options = ["--parent", str(os.getpid()), "--device", self.device, "--threads", str(self.threads)]
-        paths = (str(encoder), str(self.run))
-        return module_command("m2dx.jobs.evaluation_process", str(step), *paths, *options)
+        arguments = map(str, (step, encoder, self.run, os.getpid(), self.device, self.threads))
+        return module_command("m2dx.jobs.evaluation_process", *arguments)
 
 
 def discard_waiting(run: Path) -> None:

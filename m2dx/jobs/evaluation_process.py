@@ -1,6 +1,6 @@
 """The process that scores one checkpoint while its run trains.
 
-    python -m m2dx.jobs.evaluation_process STEP ENCODER RUN --parent PID --device DEVICE --threads N
+    python -m m2dx.jobs.evaluation_process STEP ENCODER RUN PARENT DEVICE THREADS
 
 It writes RUN/scores_by_step.jsonl and a record per score. This module imports nothing heavy at its top, since it must
 watch its parent before it imports torch.
@@ -8,7 +8,6 @@ watch its parent before it imports torch.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import os
@@ -38,22 +37,15 @@ def score_checkpoint(step: int, encoder: Path, run: Path, *, device: str, thread
 
 def main() -> None:
     """Scores what the command line names; if that fails, exit code 1 and the reason on stderr."""
-    parser = argparse.ArgumentParser(description="Score a checkpoint while its run trains.")
-    parser.add_argument("step", type=int)
-    parser.add_argument("encoder", type=Path)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--parent", type=int, required=True)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    end_with_parent(args.parent)
+    step, encoder, run, parent, device, threads = sys.argv[1:]
+    end_with_parent(int(parent))
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     from m2dx.contract.errors import M2dxError
 
     try:
-        score_checkpoint(args.step, args.encoder, args.run, device=args.device, threads=args.threads)
+        score_checkpoint(int(step), Path(encoder), Path(run), device=device, threads=int(threads))
     except M2dxError as error:
         sys.exit(f"error: {error}")
 

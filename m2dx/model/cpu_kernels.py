@@ -92,25 +92,17 @@ def attention(
     key: Tensor,
     value: Tensor,
     attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
+    *options: Any,
+    **named: Any,
 ) -> Tensor:
-    """`F.scaled_dot_product_attention`, in float32 where a CPU's autocast would take bfloat16."""
-    options: dict[str, Any] = {
-        "dropout_p": dropout_p,
-        "is_causal": is_causal,
-        "scale": scale,
-        "enable_gqa": enable_gqa,
-    }
+    """`F.scaled_dot_product_attention` (with its options), in float32 where a CPU's autocast would take bfloat16."""
     if query.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-        return F.scaled_dot_product_attention(query, key, value, attn_mask, **options)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask, *options, **named)
     if attn_mask is not None and attn_mask.is_floating_point():
         attn_mask = attn_mask.float()
     with torch.autocast("cpu", enabled=False):
         mixed = F.scaled_dot_product_attention(
-            query.float(), key.float(), value.float(), attn_mask, **options
+            query.float(), key.float(), value.float(), attn_mask, *options, **named
         )
     return mixed.to(torch.get_autocast_dtype("cpu"))
 
