@@ -12,14 +12,7 @@ from m2dx.model.losses import BCE, MSE, CrossEntropy, NormMSE
 from m2dx.model.m2d import M2D, M2DAllPatches
 from m2dx.model.mae import MSMMAE
 from m2dx.model.mappers import LinearMapper, PoolLinearMapper
-from m2dx.model.masking import (
-    ChessboardMasking,
-    HorizontalMasking,
-    RandomMasking,
-    StructuredMasking,
-    TimeRunsMasking,
-    VerticalMasking,
-)
+from m2dx.model.masking import RandomMasking
 from m2dx.model.offline_encoders import Labels, LogSpectrum
 
 
@@ -50,14 +43,7 @@ def noise_sources() -> list[type]:
 
 @hookimpl
 def maskings() -> list[type]:
-    return [
-        RandomMasking,
-        StructuredMasking,
-        TimeRunsMasking,
-        VerticalMasking,
-        HorizontalMasking,
-        ChessboardMasking,
-    ]
+    return [RandomMasking]
 
 
 @hookimpl

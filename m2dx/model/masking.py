@@ -1,17 +1,14 @@
-"""Which patches are visible: the maskings of the core, the checked draw of a clip, and tokens by a mask's order."""
+"""Which patches are visible: random ones or a pattern, the checked draw of a clip, and tokens by a mask's order."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from m2dx.contract.components import Mask, Masking
 from m2dx.contract.errors import PluginError, RecipeError
-from m2dx.recipe.schema import Fraction
 
 
 def num_visible_patches(num_patches: int, mask_ratio: float) -> int:
@@ -72,137 +69,13 @@ class RandomMasking(Masking):
         return random_mask(self.grid[0] * self.grid[1], generator)
 
 
-class StructuredMasking(Masking):
-    """Bands: whole rows (frequency) and whole columns (time) of the patch grid.
-
-    Where rows and columns do not add up to the mask ratio, one more column (or row) is masked in part.
-
-    Options:
-        frequency_share: share of the masked patches that is masked by whole rows, on average; the rest is masked by
-            columns. With 0 there are columns only, with 1 rows only
-    """
-
-    name = "structured"
-
-    def __init__(self, grid: tuple[int, int], num_visible: int, *, frequency_share: Fraction = 0.5) -> None:
-        super().__init__(grid, num_visible)
-        self.frequency_share = frequency_share
-
-    def draw(self, generator: torch.Generator) -> Tensor:
-        freq, time = self.grid
-        masked = freq * time - self.num_visible
-        row_order = torch.randperm(freq, generator=generator)
-        column_order = torch.randperm(time, generator=generator)
-        wanted = self.frequency_share * masked / time
-        rows = min(int(wanted + torch.rand((), generator=generator)), masked // time)
-        columns = (masked - rows * time) // (freq - rows) if self.frequency_share < 1 else 0
-        level = torch.zeros(freq, time, dtype=torch.float64)  # higher: masked earlier
-        if self.frequency_share < 1:
-            level[:, column_order[columns]] = 1.0
-        else:
-            level[row_order[rows]] = 1.0
-        level[:, column_order[:columns]] = 2.0
-        level[row_order[:rows]] = 2.0
-        return _visible_first(level, generator)
-
-
-class TimeRunsMasking(Masking):
-    """Runs in time: spans of consecutive columns with all their frequencies, as wav2vec 2.0 masks frames.
-
-    Runs start anywhere and may overlap; at the ends of the clip they are cut. The last one, too, and its last column is
-    masked in part, so that the mask ratio is met exactly.
-
-    Options:
-        run_patches: length of a run, in patches
-        run_seconds: length of a run in seconds, instead of `run_patches`; rounded to patches, one at least
-    """
-
-    name = "time_runs"
-
-    def __init__(
-        self,
-        grid: tuple[int, int],
-        num_visible: int,
-        patch_seconds: float | None,
-        *,
-        run_patches: PositiveInt = 4,
-        run_seconds: PositiveFloat | None = None,
-    ) -> None:
-        super().__init__(grid, num_visible)
-        if run_seconds is not None:
-            if patch_seconds is None:
-                raise RecipeError(
-                    "masking time_runs: run_seconds needs an input with time; use run_patches for images"
-                )
-            run_patches = max(round(run_seconds / patch_seconds), 1)
-        if run_patches > grid[1]:
-            raise RecipeError(
-                f"masking time_runs: a run must be no longer than the input of {grid[1]} patches, but is "
-                f"{run_patches}; set run_patches"
-            )
-        self.run_patches = run_patches
-
-    def draw(self, generator: torch.Generator) -> Tensor:
-        freq, time = self.grid
-        # As many starts before the clip as a run is long, so that each column is in as many runs as any other.
-        starts = torch.randperm(time + self.run_patches - 1, generator=generator) - (self.run_patches - 1)
-        columns = (starts[:, None] + torch.arange(self.run_patches)).flatten().tolist()
-        order = list(dict.fromkeys(column for column in columns if 0 <= column < time))
-        level = torch.empty(freq, time, dtype=torch.float64)
-        level[:, order] = torch.arange(time, 0, -1, dtype=torch.float64)
-        return _visible_first(level, generator)
-
-
-class PatternMasking(Masking):
-    """Base of the patterns of MSM-MAE (figure 3), where visible and masked patches alternate: half are masked.
-
-    In training, each clip starts with a visible or with a masked patch, at random. RecipeError for another mask ratio,
-    and for a grid on which nothing alternates.
-    """
-
-    axes: ClassVar[tuple[int, ...]]  # of the grid, along which patches alternate
-
-    def __init__(self, grid: tuple[int, int], num_visible: int) -> None:
-        super().__init__(grid, num_visible)
-        patches = grid[0] * grid[1]
-        if num_visible != num_visible_patches(patches, 0.5):
-            raise RecipeError(
-                f"masking {self.name}: model.mask_ratio must be 0.5, since half of the patches alternate, but it "
-                f"leaves {num_visible} of {patches} patches visible"
-            )
-        _check_alternates(self.name, grid, self.axes)
-
-    def draw(self, generator: torch.Generator) -> Tensor:
-        phase = int(torch.randint(2, (), generator=generator))
-        return _visible_first(_alternating(self.grid, self.axes, phase), generator)
-
-
-class VerticalMasking(PatternMasking):
-    """Columns in turn visible and masked, along time (MSM-MAE, figure 3 A); for a mask ratio of 0.5."""
-
-    name = "vertical"
-    axes = (1,)
-
-
-class HorizontalMasking(PatternMasking):
-    """Rows in turn visible and masked, along frequency (MSM-MAE, figure 3 B); for a mask ratio of 0.5."""
-
-    name = "horizontal"
-    axes = (0,)
-
-
-class ChessboardMasking(PatternMasking):
-    """Patches in turn visible and masked along both axes (MSM-MAE, figure 3 C); for a mask ratio of 0.5."""
-
-    name = "chessboard"
-    axes = (0, 1)
-
-
 PATTERNS: dict[str, tuple[int, ...]] = {
     "random": (),
-    **{pattern.name: pattern.axes for pattern in (VerticalMasking, HorizontalMasking, ChessboardMasking)},
+    "vertical": (1,),
+    "horizontal": (0,),
+    "chessboard": (0, 1),
 }
-"""Names for `pattern_mask` -> axes of the grid along which visible and masked patches alternate."""
+"""Names for `pattern_mask` -> axes of the grid along which visible and masked patches alternate (MSM-MAE, figure 3)."""
 
 
 def pattern_mask(
@@ -226,14 +99,14 @@ def pattern_mask(
         )
     axes = PATTERNS[name]
     if axes:
-        _check_alternates(name, grid, axes)
-        ids = _visible_first(_alternating(grid, axes, 0), generator)
+        check_alternates(name, grid, axes)
+        ids = visible_first(alternating(grid, axes, 0), generator)
     else:
         ids = random_mask(patches, generator)
     return Mask(ids[None], visible)
 
 
-def _alternating(grid: tuple[int, int], axes: tuple[int, ...], phase: int) -> Tensor:
+def alternating(grid: tuple[int, int], axes: tuple[int, ...], phase: int) -> Tensor:
     """(F, T) float64, 0 for visible and 1 for masked patches."""
     places = [torch.arange(size) for size in grid]
     counts = torch.zeros(grid, dtype=torch.int64)
@@ -242,7 +115,8 @@ def _alternating(grid: tuple[int, int], axes: tuple[int, ...], phase: int) -> Te
     return ((counts + phase) % 2).double()
 
 
-def _check_alternates(name: str, grid: tuple[int, int], axes: tuple[int, ...]) -> None:
+def check_alternates(name: str, grid: tuple[int, int], axes: tuple[int, ...]) -> None:
+    """RecipeError for a grid on which nothing alternates along the axes."""
     if all(grid[axis] < 2 for axis in axes):
         what = {(0,): "rows (frequency)", (1,): "columns (time)", (0, 1): "patches"}[axes]
         raise RecipeError(
@@ -251,7 +125,7 @@ def _check_alternates(name: str, grid: tuple[int, int], axes: tuple[int, ...]) -
         )
 
 
-def _visible_first(level: Tensor, generator: torch.Generator) -> Tensor:
+def visible_first(level: Tensor, generator: torch.Generator) -> Tensor:
     """A permutation (P,) of the patches by their level (F, T), lowest (visible) first; at random within a level.
 
     Levels are whole numbers. The first V of it are visible, whatever V is, so that the mask ratio is met exactly.

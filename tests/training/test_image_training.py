@@ -176,7 +176,6 @@ def test_what_images_cannot_have_is_refused(overrides: list[str], message: str, 
             ["data.sets.photos={dataset: {name: folder, path: .}}"],
             "data.sets.photos: the input of the recipe is images, but the data set folder lists audio",
         ),
-        (["model.masking={name: time_runs, run_seconds: 0.5}"], "run_seconds needs an input with time"),
         (["model.mask_ratio=0.99"], "leaves 0 visible"),
     ],
 )

@@ -1,20 +1,37 @@
 """A recipe's masking reaches the batches; the run goes on with the masks that it would have had, and is exported."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+import m2dx
+from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_encoder
 from m2dx.encoder.weights import export_encoder
+from m2dx.jobs import core
 from m2dx.training.trainer import Trainer
 
-MASKING = [
-    "audio.crop_seconds=0.64",
-    "model.masking={name: time_runs, run_patches: 2}",
-    "train.rankme_every=2",
-]
+MASKING = ["audio.crop_seconds=0.64", "model.masking=columns", "train.rankme_every=2"]
+
+
+class Columns(m2dx.Masking):
+    """Whole columns, the last one in part."""
+
+    name = "columns"
+
+    def draw(self, generator: torch.Generator) -> torch.Tensor:
+        freq, time = self.grid
+        order = torch.randperm(time, generator=generator)
+        return (order + time * torch.arange(freq)[:, None]).T.flatten()
+
+
+@pytest.fixture(scope="module")
+def host() -> PluginHost:
+    plugin = SimpleNamespace(maskings=m2dx.hookimpl(lambda: [Columns]))
+    return PluginHost({"m2dx": core, "acme": plugin})
 
 
 def test_masks_of_training_are_those_of_the_recipe(tiny_recipe: Any, make_trainer: Any) -> None:
