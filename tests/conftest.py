@@ -1,6 +1,5 @@
 """What several parts of the tests share: the host, small recipes on the example recordings, the parity data."""
 
-import io
 import json
 import os
 import subprocess
@@ -15,7 +14,6 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
-from rich.console import Console
 from safetensors.torch import load_file
 from sklearn.datasets import load_sample_images
 from torch import Tensor
@@ -77,18 +75,6 @@ NOISE = f"noise={{ratio: 0.2, mean: -6.0, dataset: {{name: csv, path: {SOUNDS / 
 def sounds() -> Path:
     """The example recordings."""
     return SOUNDS
-
-
-@pytest.fixture(scope="session")
-def host() -> PluginHost:
-    """The components that are installed."""
-    return PluginHost.discover()
-
-
-@pytest.fixture
-def console() -> Console:
-    """A console whose text `export_text` gives."""
-    return Console(record=True, width=200, file=io.StringIO())
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """A tiny recipe on the example recordings, and sweeps of it whose points are not run."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from m2dx_sweep.grid import parse_grid
 from m2dx_sweep.running import Point, points_of
-from rich.console import Console
 
 import m2dx
 
@@ -26,18 +24,6 @@ audio: {{crop_seconds: 0.32}}
 model: {{size: tiny, depth: 1, mask_ratio: 0.6, predictor: {{embed_dim: 24, depth: 1, num_heads: 2}}}}
 train: {{epochs: 2, warmup_epochs: 0.5, batch_size: 4, base_lr: 0.05, device: cpu, threads: 1, log_every: 1}}
 """
-
-
-@pytest.fixture(scope="session")
-def host() -> m2dx.PluginHost:
-    """The components that are installed."""
-    return m2dx.PluginHost.discover()
-
-
-@pytest.fixture
-def console() -> Console:
-    """A console whose text `export_text` gives."""
-    return Console(record=True, width=200, file=io.StringIO())
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """The papers' tables: their numbers, what is marked as not comparable, and `m2dx results --table`."""
 
-import csv
-import io
 import os
 import re
 import subprocess
@@ -31,7 +29,6 @@ from m2dx.results import (
     ScoredEncoder,
     append_records,
 )
-from m2dx.results.formats import comma_separated, latex, markdown
 
 LUNGS = ScoredEncoder("lungs", "ab" * 32, "runs/lungs/encoder", 85_000_000)
 SETTINGS = {"lr": 3e-5, "epochs": 200, "patience": 20, "batch_size": 200, "early_stopping": "score"}
@@ -454,39 +451,9 @@ def all_tables() -> list[Any]:
     return [pytest.param(table, id=table.title) for table in tables]
 
 
-def cells_of(table: ResultTable) -> list[tuple[Any, ...]]:
-    return [
-        (group.name, row.label, *row.info, column, cell.mean, cell.ci95)
-        for group in table.groups
-        for row in group.rows
-        for column, cell in zip(table.columns, row.cells, strict=True)
-        if cell is not None
-    ]
-
-
 @pytest.mark.parametrize("table", all_tables())
-def test_csv_comes_back_as_it_was(table: ResultTable) -> None:
-    head, *lines = csv.reader(io.StringIO(comma_separated(table)))
-    assert head == ["group", table.heading, *table.info, "column", "mean", "ci95", "marks"]
-    found = [(*line[:-3], float(line[-3]), float(line[-2]) if line[-2] else None) for line in lines]
-    assert found == cells_of(table)
-    marked = [cell for g in table.groups for row in g.rows for cell in row.cells if cell and cell.marks]
-    assert sum(bool(line[-1]) for line in lines) == len(marked)
-
-
-@pytest.mark.parametrize("table", all_tables())
-def test_every_line_of_markdown_and_latex_has_all_columns(table: ResultTable) -> None:
-    for line in markdown(table).splitlines():
-        if line.startswith("|"):
-            assert len(re.findall(r"(?<!\\)\|", line)) == table.width + 1, line
-    text = latex(table)
-    body = text.partition("\\toprule")[2].partition("\\bottomrule")[0]
-    for line in body.splitlines():
-        if line.endswith("\\\\") and "multicolumn" not in line:
-            assert len(re.findall(r"(?<!\\)&", line)) == table.width - 1, line
-    bare = re.sub(r"\\[\\{}]", "", text)
-    assert bare.count("{") == bare.count("}") and re.search(r"(?<!\\)[#~]|[±×→†‡ηλ∪↓↑]", text) is None
-    assert len(re.findall(r"(?<!\\)\$", text)) % 2 == 0
+def test_every_format_has_all_of_a_table(table: ResultTable, check_written: Any) -> None:
+    check_written(table)
 
 
 # The command
