@@ -25,7 +25,7 @@ from m2dx.testing import (
     check_online_mapper,
 )
 
-SOUNDS = pathlib.Path(__file__).parents[1] / "examples" / "sounds"
+SOUNDS = pathlib.Path(__file__).parents[2] / "examples" / "sounds"
 OPTIONS = {
     ("dataset", "csv"): {"path": SOUNDS / "instrument.csv"},
     ("dataset", "folder"): {"path": SOUNDS / "sounds" / "instrument", "label_from_folder": True},
