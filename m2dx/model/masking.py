@@ -16,11 +16,6 @@ def num_visible_patches(num_patches: int, mask_ratio: float) -> int:
     return int(num_patches * (1.0 - mask_ratio) + 1e-6)
 
 
-def random_mask(num_patches: int, generator: torch.Generator) -> Tensor:
-    """A permutation (P,) of the patches; the first V of it are visible, the rest masked (M2D-X, III-A1)."""
-    return torch.randperm(num_patches, generator=generator)
-
-
 @dataclass(frozen=True)
 class MaskDraw:
     """Draws the mask of one clip, a permutation (P,) of the patches whose first V are visible, from its generator.
@@ -66,7 +61,7 @@ class RandomMasking(Masking):
     name = "random"
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        return random_mask(self.grid[0] * self.grid[1], generator)
+        return torch.randperm(self.grid[0] * self.grid[1], generator=generator)
 
 
 PATTERNS: dict[str, tuple[int, ...]] = {
@@ -102,7 +97,7 @@ def pattern_mask(
         check_alternates(name, grid, axes)
         ids = visible_first(alternating(grid, axes, 0), generator)
     else:
-        ids = random_mask(patches, generator)
+        ids = torch.randperm(patches, generator=generator)
     return Mask(ids[None], visible)
 
 

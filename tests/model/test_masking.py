@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from m2dx.contract.components import Mask
-from m2dx.model.masking import gather_tokens, num_visible_patches, random_mask, restore_order
+from m2dx.model.masking import RandomMasking, gather_tokens, num_visible_patches, restore_order
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,8 @@ def test_visible_and_masked_partition_the_patches(
     patches: int, ratio: float, generator: torch.Generator
 ) -> None:
     visible = num_visible_patches(patches, ratio)
-    mask = Mask(torch.stack([random_mask(patches, generator) for _ in range(3)]), visible)
+    masking = RandomMasking((1, patches), visible)
+    mask = Mask(torch.stack([masking.draw(generator) for _ in range(3)]), visible)
     for seen, hidden, flags in zip(mask.visible, mask.masked, mask.is_masked, strict=True):
         assert len(seen) == visible and len(hidden) == patches - visible
         assert sorted([*seen.tolist(), *hidden.tolist()]) == list(range(patches))
@@ -30,7 +31,8 @@ def test_visible_and_masked_partition_the_patches(
 
 
 def test_every_patch_is_masked_equally_often(generator: torch.Generator) -> None:
-    mask = Mask(torch.stack([random_mask(10, generator) for _ in range(4000)]), 3)
+    masking = RandomMasking((2, 5), 3)
+    mask = Mask(torch.stack([masking.draw(generator) for _ in range(4000)]), 3)
     share = mask.is_masked.float().mean(dim=0)
     assert (share - 0.7).abs().max() < 0.04  # 5 standard deviations
 
