@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -81,10 +81,6 @@ class M2D(MaskedModel):
             encoded = gather_tokens(encoded, mask.masked)
         return standardise(encoded) if self.standardise_target else encoded.float()
 
-    def target_pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pairs (target parameter, online parameter) that the moving average joins."""
-        yield from zip(self.target.parameters(), self.online.trunk.parameters(), strict=True)
-
     def after_step(self, ema_decay: float) -> Mapping[str, float]:
         self.update_target(ema_decay)
         return {"ema_decay": ema_decay}
@@ -99,8 +95,8 @@ class M2D(MaskedModel):
     @torch.no_grad()
     def update_target(self, decay: float) -> None:
         """One step of the moving average: target <- decay x target + (1 - decay) x online (M2D-X, eq. 3)."""
-        targets, onlines = zip(*self.target_pairs(), strict=True)
-        torch._foreach_lerp_(list(targets), list(onlines), 1.0 - decay)
+        targets, onlines = list(self.target.parameters()), list(self.online.trunk.parameters())
+        torch._foreach_lerp_(targets, onlines, 1.0 - decay)
 
 
 class M2DAllPatches(M2D):
