@@ -117,8 +117,8 @@ def test_target_init() -> None:
     online = M2D(GRID, SIZE, PREDICTOR, target_init="online")
     assert all(torch.equal(target, own) for target, own in pairs(online))
     random = M2D(GRID, SIZE, PREDICTOR)
-    pairs = zip(random.target.named_parameters(), random.online.trunk.parameters(), strict=True)
-    assert any(not torch.equal(target, own) for (name, target), own in pairs if "qkv.weight" in name)
+    named = zip(random.target.named_parameters(), random.online.trunk.parameters(), strict=True)
+    assert any(not torch.equal(target, own) for (name, target), own in named if "qkv.weight" in name)
 
 
 def test_msm_mae_compares_masked_patches_with_the_spectrogram(logmel: torch.Tensor) -> None:
