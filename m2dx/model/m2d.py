@@ -95,8 +95,8 @@ class M2D(MaskedModel):
     @torch.no_grad()
     def update_target(self, decay: float) -> None:
         """One step of the moving average: target <- decay x target + (1 - decay) x online (M2D-X, eq. 3)."""
-        targets, onlines = list(self.target.parameters()), list(self.online.trunk.parameters())
-        torch._foreach_lerp_(targets, onlines, 1.0 - decay)
+        target: list[Tensor] = list(self.target.parameters())
+        torch._foreach_lerp_(target, list[Tensor](self.online.trunk.parameters()), 1.0 - decay)
 
 
 class M2DAllPatches(M2D):
