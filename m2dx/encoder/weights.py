@@ -26,8 +26,8 @@ HEAD = "head."
 
 _CONFIG = "config"
 """Key of the metadata of a checkpoint's weights, with what config.json of an export holds."""
-_BESIDE = ("online.", "predictor.")
-"""What of a model lies beside its checkpoint: what makes features, and what draws reconstructions of MSM-MAE."""
+_OTHERS = "method."
+"""Start of the names, beside a checkpoint, of a method's tensors that have no published name."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ def read_weights(
 ) -> Weights:
     """The weights of an export, a checkpoint, a run's folder or a published file, on the CPU.
 
-    Of a checkpoint these are the ones that lie beside it, online encoder and predictor. With `whole` they are all of
-    the model's, for which the checkpoint itself is read, with the optimizer's state. `sample_rate` (Hz) and `num_heads`
-    are for published files only, whose tensors cannot tell them; by default the folder's name is asked for the rate
-    (16 kHz where it says nothing), and heads are 64 wide.
+    Of a checkpoint these are the ones that lie beside it (`encoder_writer`). With `whole` they are all of the model's,
+    for which the checkpoint itself is read, with the optimizer's state. `sample_rate` (Hz) and `num_heads` are for
+    published files only, whose tensors cannot tell them; by default the folder's name is asked for the rate (16 kHz
+    where it says nothing), and heads are 64 wide.
     Raises CheckpointError where the path is missing, corrupt or something else.
     """
     path = Path(path)
@@ -81,7 +81,7 @@ def read_weights(
         path = encoder_file(path)
     state, metadata = _read_tensors(path)
     if _CONFIG in metadata:
-        tensors = published.rename(state, published.MODEL_NAMES)
+        tensors = published.rename(state, {**published.MODEL_NAMES, _OTHERS: ""})
         return Weights("checkpoint", path, tensors, EncoderConfig.from_json(metadata[_CONFIG], path))
     if state.get("format") == CHECKPOINT_FORMAT:
         tensors = published.rename(state["model"], {"masked_model.": ""})
@@ -108,13 +108,16 @@ def read_weights(
     )
 
 
-def encoder_writer(state: Mapping[str, Any]) -> Writer:
-    """Writes what `read_weights` reads of a checkpoint with this state: online encoder and predictor, as safetensors.
+def encoder_writer(state: Mapping[str, Any], *, whole: bool = False) -> Writer:
+    """Writes what `read_weights` reads of a checkpoint with this state, as safetensors: the online encoder.
 
-    Parameters have their published names; the metadata holds what config.json of an export does.
+    `whole`: the whole method, which draws reconstructions. Parameters have their published names, as far as they have
+    one; the metadata holds what config.json of an export does.
     """
-    own_names = {own: name for name, own in published.MODEL_NAMES.items() if own.startswith(_BESIDE)}
-    tensors = published.rename(state["model"], {f"masked_model.{own}": n for own, n in own_names.items()})
+    names = {f"masked_model.{own}": name for name, own in published.MODEL_NAMES.items()}
+    if not whole:
+        names = {own: name for own, name in names.items() if own.startswith("masked_model.online.")}
+    tensors = published.rename(state["model"], {**names, **({"masked_model.": _OTHERS} if whole else {})})
     return _tensors_writer(tensors, {_CONFIG: json.dumps(EncoderConfig.of_run(state).to_json())})
 
 

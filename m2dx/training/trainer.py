@@ -321,7 +321,7 @@ class Trainer:
         return self.checkpoints.save(
             self.step,
             state,
-            encoder=encoder_writer(state),
+            encoder=encoder_writer(state, whole=self.model.masked_model.reconstructs),
             keep_last=train.keep_last,
             keep_every=train.keep_every,
         )

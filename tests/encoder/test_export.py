@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from m2dx.contract.errors import CheckpointError
 from m2dx.encoder.audio import load_encoder
-from m2dx.encoder.weights import export_encoder
+from m2dx.encoder.checkpoint import read_checked
+from m2dx.encoder.weights import encoder_writer, export_encoder, read_weights
 from m2dx.training.distributed import Processes
 from m2dx.training.prepare import prepare
 from m2dx.training.trainer import Trainer
@@ -124,6 +125,24 @@ def test_an_export_without_its_weights(run_folder: Path, tmp_path: Path) -> None
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("whole", [False, True])
+def test_beside_a_checkpoint_lies_the_encoder_or_all_that_draws(
+    run_folder: Path, tmp_path: Path, *, whole: bool
+) -> None:
+    """By whatever names: those of a plugin's method may be others than the published ones."""
+    state = read_checked(run_folder / "checkpoints" / "step-00000003.pt")
+    others = {"masked_model.decoder.weight": torch.ones(2), "masked_model.norm.bias": torch.zeros(3)}
+    state["model"] |= others
+    path = tmp_path / "step-00000003.encoder.safetensors"
+    with path.open("wb") as file:
+        encoder_writer(state, whole=whole)(file)
+    found = read_weights(path).tensors
+    start = "masked_model." if whole else "masked_model.online."
+    expected = {name: value for name, value in state["model"].items() if name.startswith(start)}
+    assert found.keys() == {name.removeprefix("masked_model.") for name in expected}
+    assert all(torch.equal(found[name.removeprefix("masked_model.")], of) for name, of in expected.items())
+
+
 def test_encoders_and_exports_leave_the_checkpoint_alone(run_folder: Path, tmp_path: Path) -> None:
     """With its optimizer's state; what lies beside it is enough, alone as well."""
     newest = run_folder / "checkpoints" / "step-00000003.pt"
