@@ -44,9 +44,9 @@ class PluginRecord:
     models: dict[tuple[str, str], type[ComponentSpec]] = field(default_factory=dict)
 
     @property
-    def components(self) -> dict[str, list[str]]:
+    def components(self) -> dict[str, tuple[str, ...]]:
         """Names of its components by kind."""
-        return {kind: [name for of, name in self.classes if of == kind] for kind, _ in self.classes}
+        return {kind: tuple(name for of, name in self.classes if of == kind) for kind, _ in self.classes}
 
 
 class PluginHost:
@@ -57,6 +57,7 @@ class PluginHost:
         self._manager = pluggy.PluginManager("m2dx")
         self._manager.add_hookspecs(hookspecs)
         self._plugins: list[PluginRecord] = []
+        self.revision = 0  # counts what was loaded
         self._left_out: tuple[str, ...] = ()
         for name, plugin in (plugins or {}).items():
             self.register(name, plugin)
@@ -181,6 +182,7 @@ class PluginHost:
         """Whatever a plugin raises is its own error, also what would end the process: the others go on."""
         namesake = next((plugin for plugin in self._plugins if plugin.name == loaded.name), None)
         self._plugins.append(loaded)
+        self.revision += 1
         if namesake is not None:
             loaded.error = f"the name {loaded.name!r} is taken by {_label(namesake)}; uninstall one of them"
             return

@@ -36,6 +36,11 @@ S = TypeVar("S", bound=Section)
 
 def recipe_model(host: PluginHost) -> type[Recipe]:
     """`Recipe` with each component section replaced by a union over the usable components of its kind."""
+    return _recipe_model(host, host.revision)
+
+
+@functools.lru_cache(maxsize=4)
+def _recipe_model(host: PluginHost, revision: int) -> type[Recipe]:
     return _Builder(host).section(Recipe)
 
 
