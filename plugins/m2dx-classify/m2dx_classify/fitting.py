@@ -70,6 +70,7 @@ def fit_classifier(model: Path, task: m2dx.ClipTask) -> Fitted:
             "linear.bias": layer.bias,
         }
     )
+    assert task.unit_seconds is not None  # of audio
     about = ClassifierConfig(
         label_names=task.label_names,
         multi_label=task.multi_label,
