@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 from typing import Any
 
 from rich.console import Console
@@ -51,7 +52,8 @@ class PrintableFormatter(logging.Formatter):
 
 
 def print_error(text: str) -> None:
-    """Prints an error to stderr."""
+    """Prints an error to stderr; of a line that repeats a value of any length, the middle is left out."""
+    text = re.sub(r"(.{600}).{400,}(.{300})$", r"\1 ... \2", text, flags=re.MULTILINE)
     console = Terminal(stderr=True)
     console.print("error:", style="red", end=" ")
     console.print(text, highlight=False, soft_wrap=True)

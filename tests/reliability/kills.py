@@ -13,18 +13,17 @@ from __future__ import annotations
 import argparse
 import filecmp
 import json
-import multiprocessing.util
 import os
 import random
 import shutil
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forks
 import m2dx_sweep.running
 import m2dx_sweep.table
 import torch
@@ -33,7 +32,6 @@ import m2dx.jobs.train  # with those below: so that forks need not import them
 import m2dx.report.page
 import m2dx.report.pictures
 import m2dx.results.scoring  # noqa: F401  the last of those
-from m2dx import cli
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -65,49 +63,6 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PATIENCE_SECONDS = 60.0  # that a process may take to end after a signal; the machine may be busy
 TOO_LONG_SECONDS = 300.0
 COMMANDS = ("train", "pack", "sweep")
-
-
-def start(arguments: list[str], log: Path) -> int:
-    """Runs a command of m2dx in a fork, in a process group of its own; the process's id."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    child = os.fork()
-    if child:
-        return child
-    code = 70
-    try:
-        os.setpgid(0, 0)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        sys.argv = ["m2dx", *arguments]
-        cli.main()
-        code = 0
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    finally:
-        multiprocessing.util._exit_function()  # type: ignore[attr-defined]  # as at the end of any Python process
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def wait(process: int, seconds: float) -> int | None:
-    """How a process ended, as subprocess has it; None: it did not, and was killed."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found, status = os.waitpid(process, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.killpg(process, signal.SIGKILL)
-    os.waitpid(process, 0)
-    return None
 
 
 def command(what: str, folder: Path) -> list[str]:
@@ -152,7 +107,7 @@ def undisturbed(what: str, folder: Path) -> tuple[Path, float]:
     if not seconds.exists():
         began = time.monotonic()
         log = folder / f"{what}-undisturbed.log"
-        if code := wait(start(command(what, whole), log), TOO_LONG_SECONDS):
+        if code := forks.wait(forks.start(command(what, whole), log), TOO_LONG_SECONDS):
             raise SystemExit(f"the undisturbed {what} ended with {code}:\n{log.read_text()}")
         seconds.write_text(str(time.monotonic() - began))
     return whole, float(seconds.read_text())
@@ -167,16 +122,16 @@ def kill_once(what: str, number: int, folder: Path, seed: int) -> dict[str, Any]
     for path in (killed, log):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     faults: list[str] = []
-    process = start(command(what, killed), log)
+    process = forks.start(command(what, killed), log)
     time.sleep(delay)
     gone, status = os.waitpid(process, os.WNOHANG)
     if gone:
         first: int | None = os.waitstatus_to_exitcode(status)
     else:
         (os.killpg if group else os.kill)(process, by)
-        if (first := wait(process, PATIENCE_SECONDS)) is None:
+        if (first := forks.wait(process, PATIENCE_SECONDS)) is None:
             faults.append(f"still there {PATIENCE_SECONDS:.0f} s after {by.name}")
-    second = wait(start(command(what, killed), log), TOO_LONG_SECONDS)
+    second = forks.wait(forks.start(command(what, killed), log), TOO_LONG_SECONDS)
     told = log.read_text(errors="replace")
     if second and what == "pack" and "must not be a finished pack" in told:  # it was killed when all was done
         second = 0
@@ -186,7 +141,7 @@ def kill_once(what: str, number: int, folder: Path, seed: int) -> dict[str, Any]
         faults.append(f"the command again does not end in {TOO_LONG_SECONDS:.0f} s")
     else:
         faults += differences(what, whole, killed)
-    if "Traceback" in told:
+    if forks.TRACEBACK in told:
         faults.append("a traceback")
     if not faults:
         shutil.rmtree(killed)
