@@ -9,8 +9,10 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from m2dx import cli
 
@@ -25,34 +27,30 @@ class Ended:
     output: str  # what it printed, on stdout and stderr
 
 
-def start(
-    arguments: list[str], log: Path, *, cpu_seconds: int | None = None, more_bytes: int | None = None
-) -> int:
-    """Starts a command of m2dx in a process group of its own; the process's id.
-
-    `cpu_seconds` and `more_bytes` bound its time on a processor, and the memory that it may have beyond this process's.
-    """
+def start(arguments: list[str], log: Path, *, limits: Mapping[int, int] | None = None) -> int:
+    """Starts a command of m2dx in a process group of its own, with limits of `resource`; the process's id."""
     child = os.fork()
     if child:
         return child
+    os.setpgid(0, 0)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for limit, most in (limits or {}).items():
+        resource.setrlimit(limit, (most, most))
+    become(arguments)
+
+
+def become(arguments: list[str]) -> NoReturn:
+    """Goes on, in a fork, as the process of a command, and ends with it."""
     code = 70
     try:
-        os.setpgid(0, 0)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        for descriptor in (1, 2):
-            os.dup2(output, descriptor)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         sys.stdout, sys.stderr = (
             os.fdopen(number, "w", closefd=False) for number in (1, 2)
         )  # pytest has its own
-        if cpu_seconds is not None:
-            resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
-        if more_bytes is not None:
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
-            most = pages * resource.getpagesize() + more_bytes
-            resource.setrlimit(resource.RLIMIT_AS, (most, most))
         sys.argv = ["m2dx", *arguments]
         cli.main()
         code = 0
@@ -81,8 +79,14 @@ def wait(process: int, seconds: float) -> int | None:
     return None
 
 
-def run(arguments: list[str], log: Path, *, cpu_seconds: int, seconds: float = 120.0) -> Ended:
-    """Runs a command to its end, with 4 GB of memory beyond this process's."""
+def run(
+    arguments: list[str], log: Path, *, cpu_seconds: int, seconds: float = 120.0, files: int | None = None
+) -> Ended:
+    """Runs a command to its end, with 4 GB of memory beyond this process's; `files` more may be open."""
     log.unlink(missing_ok=True)
-    code = wait(start(arguments, log, cpu_seconds=cpu_seconds, more_bytes=4 << 30), seconds)
+    there = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = {resource.RLIMIT_CPU: cpu_seconds, resource.RLIMIT_AS: there + (4 << 30)}
+    if files is not None:
+        limits[resource.RLIMIT_NOFILE] = len(os.listdir("/proc/self/fd")) + files
+    code = wait(start(arguments, log, limits=limits), seconds)
     return Ended(code, log.read_bytes().decode(errors="replace"))

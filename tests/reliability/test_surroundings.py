@@ -1,0 +1,122 @@
+"""Containers and clusters: little shared memory, few open files, no home or name, no /proc, a terminal that is lost."""
+
+import json
+import os
+import pickle
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import forks
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from m2dx.data.batches import TrainingBatches
+from m2dx.data.crops import TrainingCrops
+
+RECIPE = """
+data: {sets: {some: {dataset: {name: folder, path: audio}}}, workers: 2}
+audio: {crop_seconds: 0.32}
+model:
+  {size: tiny, depth: 1, mask_ratio: 0.6, predictor: {embed_dim: 24, depth: 1, num_heads: 2},
+   ema_decay: {start: 0.99, end: 0.999}}
+train:
+  {epochs: 2000, warmup_epochs: 1, batch_size: 4, base_lr: 1e-3, device: cpu, threads: 1, log_every: 1}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe on a folder of files that are resampled, so that batches are float32."""
+    (tmp_path / "audio").mkdir()
+    for number in range(8):
+        noise = 0.1 * np.random.default_rng(number).standard_normal(22_050)
+        soundfile.write(tmp_path / "audio" / f"{number}.flac", noise, 22_050)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return tmp_path / "recipe.yaml"
+
+
+@pytest.mark.parametrize("files", [4, 6, 8, 10, 12, 14, 16, 18, 20, 24, 32, 64])
+def test_few_open_files_are_enough_or_told(files: int, recipe: Path, tmp_path: Path) -> None:
+    arguments = ["pack", str(recipe.parent / "audio"), str(tmp_path / "packed"), "--workers", "2"]
+    ended = forks.run(arguments, tmp_path / "log", cpu_seconds=10, files=files)
+    assert forks.TRACEBACK not in ended.output
+    if ended.code:
+        assert "Too many open files" in ended.output and "ulimit -n" in ended.output
+        assert ended.output.count("\n") == 1
+    else:
+        assert "8 pieces of audio" in ended.output
+
+
+def test_crops_go_to_processes_that_are_spawned(
+    tiny_recipe: Callable[..., Any], make_trainer: Callable[..., Any]
+) -> None:
+    """As on macOS, and from Python 3.14 on: what forked processes have is pickled for them."""
+    run = make_trainer(tiny_recipe(labels=True, noise=True)).run
+    crops: TrainingCrops = pickle.loads(pickle.dumps(run.crops))
+    batches: TrainingBatches = run.batches()
+    for key in next(iter(batches)):
+        one, other = run.crops[key], crops[key]
+        assert torch.equal(one.inputs, other.inputs) and torch.equal(one.ids_shuffle, other.ids_shuffle)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_run_whose_terminal_is_lost_is_saved(tells: bool, recipe: Path) -> None:
+    """`tells`: the terminal sends SIGHUP, else it is ignored, as under nohup, and SIGTERM follows."""
+    import m2dx.jobs.train  # noqa: F401  for the fork
+
+    process, terminal = pty.fork()
+    if process == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL if tells else signal.SIG_IGN)
+        forks.become(["train", str(recipe), f"output={recipe.parent}", "name=run"])
+    run, shown = recipe.parent / "run", b""
+    for _ in range(6000):
+        if (run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_text().splitlines()) > 5:
+            break
+        os.set_blocking(terminal, False)
+        try:
+            shown += os.read(terminal, 10_000)
+        except BlockingIOError:
+            time.sleep(0.01)
+    else:
+        pytest.fail(shown.decode())
+    os.close(terminal)
+    if not tells:
+        time.sleep(1)
+        os.kill(process, signal.SIGTERM)
+    assert forks.wait(process, 60) == 128 + (signal.SIGHUP if tells else signal.SIGTERM)
+    steps = json.loads((run / "summary.json").read_text())["steps"]
+    assert (run / "checkpoints" / f"step-{steps:08d}.pt").exists() and steps > 5
+
+
+IN_A_NAMESPACE = 'unshare -m bash -c \'mount -t tmpfs -o size={size} tmpfs {place} && exec "$0" "$@"\''
+SURROUNDINGS = {
+    "64 MB of /dev/shm": IN_A_NAMESPACE.format(size="64m", place="/dev/shm"),
+    "1 MB of /dev/shm": IN_A_NAMESPACE.format(size="1m", place="/dev/shm"),
+    "no /proc": IN_A_NAMESPACE.format(size="1m", place="/proc"),
+    "a home that is missing": "env HOME=/nonexistent",
+    "a home that is read-only": "env HOME=/proc",
+    "no HOME": "env -u HOME",
+    "a user without a name": "setpriv --reuid 54321 --regid 54321 --clear-groups env HOME=/nonexistent",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prefix", SURROUNDINGS.values(), ids=SURROUNDINGS.keys())
+def test_check_works_where_something_is_lacking(prefix: str, recipe: Path) -> None:
+    if "env" not in prefix.split()[0] and (os.getuid() != 0 or shutil.which(prefix.split()[0]) is None):
+        pytest.skip("needs root")
+    for path in (recipe.parent, *recipe.parent.parents[:2]):
+        os.chmod(path, 0o755)
+    command = f"{prefix} {sys.executable} -m m2dx check {recipe} audio.crop_seconds=20 data.workers=4"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0 and forks.TRACEBACK not in ended.stdout + ended.stderr, ended.stderr
