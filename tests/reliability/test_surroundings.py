@@ -18,9 +18,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from rich.console import Console
 
-from m2dx.data.batches import TrainingBatches
+from m2dx.contract.host import PluginHost
 from m2dx.data.crops import TrainingCrops
+from m2dx.training.distributed import Processes
+from m2dx.training.prepare import prepare
 
 RECIPE = """
 data: {sets: {some: {dataset: {name: folder, path: audio}}}, workers: 2}
@@ -56,14 +59,12 @@ def test_few_open_files_are_enough_or_told(files: int, recipe: Path, tmp_path: P
         assert "8 pieces of audio" in ended.output
 
 
-def test_crops_go_to_processes_that_are_spawned(
-    tiny_recipe: Callable[..., Any], make_trainer: Callable[..., Any]
-) -> None:
+def test_crops_go_to_processes_that_are_spawned(tiny_recipe: Callable[..., Any], host: PluginHost) -> None:
     """As on macOS, and from Python 3.14 on: what forked processes have is pickled for them."""
-    run = make_trainer(tiny_recipe(labels=True, noise=True)).run
+    alone = Processes(0, 1, torch.device("cpu"))
+    run = prepare(tiny_recipe("noise.mean=-6", labels=True, noise=True), host, alone, Console(quiet=True))
     crops: TrainingCrops = pickle.loads(pickle.dumps(run.crops))
-    batches: TrainingBatches = run.batches()
-    for key in next(iter(batches)):
+    for key in next(iter(run.batches())):
         one, other = run.crops[key], crops[key]
         assert torch.equal(one.inputs, other.inputs) and torch.equal(one.ids_shuffle, other.ids_shuffle)
 
