@@ -34,7 +34,7 @@ EncoderOption = Annotated[
     str,
     typer.Option(
         metavar="PATH",
-        help="Run folder, export, checkpoint or published checkpoint; zeros: the control.",
+        help="Run folder, export, checkpoint or published checkpoint; zeros for the control.",
         show_default=False,
     ),
 ]
@@ -57,16 +57,16 @@ CheckoutOption = Annotated[
     typer.Option(
         "--s3prl",
         metavar="DIR",
-        help="Checkout of s3prl's repository: score with run_downstream, as the published tables.",
+        help="Checkout of s3prl's repository: score with run_downstream, as for the published tables.",
         show_default=False,
     ),
 ]
 FoldOption = Annotated[
-    int | None, typer.Option(min=1, max=5, help="Of er: this session only.", show_default=False)
+    int | None, typer.Option(min=1, max=5, help="Only this session of er.", show_default=False)
 ]
-DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch lists of the task that DIR lacks.")]
+DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch the task's lists that DIR lacks.")]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Start anew where the task was scored with other arguments.")
+    bool, typer.Option("--overwrite", help="Score again if the task was scored with other arguments.")
 ]
 
 
@@ -83,7 +83,7 @@ def superb(
     download: DownloadOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Score an encoder on a task of SUPERB: s3prl trains on its frozen features; the score is recorded."""
+    """Score an encoder on a task of SUPERB: s3prl trains on its frozen features, and m2dx records the score."""
     if fold is not None and task is not TaskName.ER:
         raise typer.BadParameter("--fold is of the task er only")
     from m2dx_superb.tasks import TASKS, check_data
