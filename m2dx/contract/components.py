@@ -39,7 +39,7 @@ class Crop:
     """Where a training crop was cut from."""
 
     clip: Clip  # its path, start and duration; labels, split and group are not kept for the training
-    start: float  # seconds from the beginning of the file, not of the clip
+    start: float  # seconds from the start of the file, not of the clip
 
 
 @dataclass(frozen=True)

@@ -227,16 +227,16 @@ def _mended_mp3(read: ReadAt, start: int, size: int) -> Parts | None:
         return None
     first = read(start, frame.length)
     has_tag = first[frame.tag : frame.tag + 4] in (b"Xing", b"Info")
-    told: int | None = None  # frames
+    declared: int | None = None  # frames
     if has_tag and len(first) >= frame.tag + 16:
         flags, frames, length = struct.unpack(">III", first[frame.tag + 4 : frame.tag + 16])
         if flags & 1:
-            told = frames
+            declared = frames
             if flags & 2 and size - start - length <= _MOST_PADDING:
                 return None  # as long as it says, or cut
     audio = start + frame.length if has_tag or first[36:40] == b"VBRI" else start
     count, end = _count_mp3_frames(read, audio, size)
-    if not count or told == count:
+    if not count or declared == count:
         return None
     return _length_tag(head, frame.tag, count, end - audio), (audio, end)
 

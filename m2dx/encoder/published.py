@@ -105,8 +105,8 @@ def infer_config(
     if found := [problem for problem, holds in problems.items() if holds]:
         raise CheckpointError("; ".join(found))
     frames = positions // freq * patch[1]
-    told = re.search(r"\d+x\d+p\d+x\d+p(\d+)k", path.resolve().as_posix())
-    rate = sample_rate or (int(told[1]) * 1000 if told else 16_000)
+    match = re.search(r"\d+x\d+p\d+x\d+p(\d+)k", path.resolve().as_posix())
+    rate = sample_rate or (int(match[1]) * 1000 if match else 16_000)
     return EncoderConfig(
         input_size=(N_MELS, frames),
         patch_size=(patch[0], patch[1]),

@@ -89,8 +89,8 @@ class ClipTask:
         warnings += _unlike_published(name, dataset, clips, label_names)
         for warning in warnings:
             logger.warning("evaluation task %r: %s", name, warning)
-        usable, told = tuple(clips), tuple(warnings)
-        return cls(name, usable, label_names, folds, seconds, short_clips, tuple(bad), told, cache)
+        usable, warned = tuple(clips), tuple(warnings)
+        return cls(name, usable, label_names, folds, seconds, short_clips, tuple(bad), warned, cache)
 
     @property
     def multi_label(self) -> bool:
@@ -126,7 +126,7 @@ class ClipTask:
     def batches(self, encoder: ClipEncoder, batch_size: int) -> Iterator[Tensor]:
         """The clips in order, as the encoder wants them: audio (B, N), or the middle of each image, (B, C, H, W) uint8.
 
-        Audio is brought to `unit_seconds`: longer clips are cut to their beginning, shorter ones are filled at the end.
+        Audio is brought to `unit_seconds`: of longer clips the start is taken, shorter ones are filled at the end.
         (The paper crops longer ones at random, M2D-X, IV-B; a fixed crop keeps features frozen and runs repeatable.)
         Raises RecipeError for images where the encoder is not of images, AudioError or ImageError where a file became
         unreadable.

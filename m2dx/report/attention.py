@@ -91,7 +91,7 @@ def outline_point(axes: Axes, item: AttentionMap) -> None:
 def attention_map(
     encoder: AudioEncoder, sound: Sound, point: tuple[int, int], *, title: str | None = None
 ) -> AttentionMap:
-    """What the patch `point` = (f, t) attends to in the beginning of a sound; see `attention_maps`."""
+    """What the patch `point` = (f, t) attends to at the start of a sound; see `attention_maps`."""
     found = attention_maps(encoder, sound, [point])[0]
     return found if title is None else replace(found, title=title)
 
@@ -101,8 +101,8 @@ def attention_maps(
 ) -> list[AttentionMap]:
     """Maps of several points from one pass; None: of the two points of `loud_points`.
 
-    The sound's beginning is taken, as much as the model's input holds (an encoder that interpolates positions: all of
-    it). Raises M2dxError for a point outside the patches of the sound.
+    Takes as much of the sound, from its start, as the model's input holds; an encoder that interpolates positions takes
+    all of it. Raises M2dxError for a point outside the patches of the sound.
     """
     grid = encoder.encoder.grid
     with evaluating(encoder), torch.no_grad():

@@ -157,9 +157,9 @@ def _draw(axes: Axes, *, item: Embedding, looks: Looks) -> None:
             continue
         x, y = item.points[chosen].T
         # Matplotlib takes text between $ for a formula, and hides names that start with an underscore.
-        told = name.replace("$", r"\$")
-        told = f"\u200b{told}" if told.startswith("_") else told
-        axes.scatter(x, y, s=size, color=colour, marker=marker, alpha=0.8, linewidths=0, label=told)
+        shown = name.replace("$", r"\$")
+        shown = f"\u200b{shown}" if shown.startswith("_") else shown
+        axes.scatter(x, y, s=size, color=colour, marker=marker, alpha=0.8, linewidths=0, label=shown)
     axes.set_xlabel(item.axes[0], fontsize=LABEL_SIZE, color=INK)
     axes.set_ylabel(item.axes[1], fontsize=LABEL_SIZE, color=INK)
     axes.set(xticks=[], yticks=[])  # only distances mean something

@@ -97,13 +97,13 @@ class _Wording(string.Formatter):
 
 def facts(lines: Iterable[tuple[str, ...]], data: Mapping[str, Any]) -> list[Fact]:
     """Each line's title with the first of its texts whose values are all in the data; without such, it is left out."""
-    told = []
+    found = []
     for title, *texts in lines:
         for text in texts:
             with suppress(LookupError):
-                told.append((title, _Wording().vformat(text, (), data)))
+                found.append((title, _Wording().vformat(text, (), data)))
                 break
-    return told
+    return found
 
 
 def recipe_facts(recipe: Mapping[str, Any]) -> list[Fact]:
@@ -117,10 +117,10 @@ def recipe_facts(recipe: Mapping[str, Any]) -> list[Fact]:
         "ema_decay": None if method == "msm_mae" else find(recipe, "model.ema_decay"),
         "peak_lr": rate * batch / 256 if isinstance(rate, float) and isinstance(batch, int) else None,
     }
-    told = facts(RECIPE, {**recipe, **derived})
+    found = facts(RECIPE, {**recipe, **derived})
     for name, task in section(recipe, "tasks").items():
-        told += facts([(f"Task {name}", f"{_TASK}{{weight}}", f"{_TASK}1")], task)
-    return told
+        found += facts([(f"Task {name}", f"{_TASK}{{weight}}", f"{_TASK}1")], task)
+    return found
 
 
 def data_sets(recipe: Mapping[str, Any], listed: DataFacts) -> list[tuple[SetFacts, str]]:

@@ -207,7 +207,7 @@ def seen_by(
 
 
 def _first_model(recipe: Recipe, host: PluginHost) -> MaskedModel:
-    """The model as the run began: weights from the seed, or those of `init_from`."""
+    """The model at the start of the run: weights from the seed, or those of `init_from`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = build_masked_model(recipe.audio, recipe.model, host, with_tokens=False)
@@ -217,13 +217,13 @@ def _first_model(recipe: Recipe, host: PluginHost) -> MaskedModel:
 
 
 def first_encoder(recipe: Recipe, host: PluginHost) -> AudioEncoder:
-    """The encoder that a run of a resolved recipe begins with."""
+    """The encoder at the start of a run of a resolved recipe."""
     online, data = encoder_of(_first_model(recipe, host)), DataStatistics.of(recipe)
     return AudioEncoder(online, build_logmel(recipe.audio), mean=data.mean, std=data.std).eval()
 
 
 def first_reconstructor(recipe: Recipe, host: PluginHost) -> Reconstructor:
-    """The model, of a method that reconstructs, that a run of a resolved recipe begins with."""
+    """The model at the start of a run of a resolved recipe with a method that reconstructs."""
     model, data = _first_model(recipe, host), DataStatistics.of(recipe)
     short_clips = recipe.data.short_clips
     return Reconstructor(model, build_logmel(recipe.audio), data.mean, data.std, short_clips=short_clips)
@@ -236,12 +236,12 @@ def attention_clip(maps: Mapping[str, AttentionMap]) -> ClipPictures:
     for title, of in maps.items():
         strongest = float(of.weights.max())
         f, t = (int(index) for index in np.unravel_index(of.weights.argmax(), of.weights.shape))
-        told = (
+        caption = (
             f"{title}: attention of the patch (frequency {of.point[0]}, time {of.point[1]}) of {of.name}; it is "
             f"strongest, {strongest:.1%}, to the patch ({f}, {t})."
         )
         draw = partial(draw_attention_over, item=of)
-        pictures.append(Picture(f"{title}: up to {strongest:.1%}", draw, told))
+        pictures.append(Picture(f"{title}: up to {strongest:.1%}", draw, caption))
     original = logmel_picture("Log-mel", item.logmel, item.seconds, name=item.name)
     return ClipPictures(item.name, {"": [original], "Attention of the framed patch": pictures})
 
@@ -262,11 +262,11 @@ def reconstructed_clips(clips: Sequence[Mapping[str, Reconstruction]]) -> list[C
         first = next(iter(items.values()))
         limits, share = limits_of(first.logmel), f"{np.mean(~first.is_masked):.0%}"
         draw = partial(draw_logmel, logmel=first.logmel, seconds=first.seconds, is_masked=first.is_masked)
-        told = f"The {share} of the patches of {first.name} that the model sees; the others are grey."
+        caption = f"The {share} of the patches of {first.name} that the model sees; the others are grey."
         strips = {
             "": [
                 logmel_picture("Log-mel", first.logmel, first.seconds, name=first.name),
-                Picture(f"Visible: {share}", draw, told),
+                Picture(f"Visible: {share}", draw, caption),
             ],
             "Reconstruction": [item.result_picture(title, limits) for title, item in items.items()],
             "Error (darker: larger)": [

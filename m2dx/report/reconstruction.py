@@ -1,4 +1,4 @@
-"""What MSM-MAE makes of a spectrogram of which it sees some patches (MSM-MAE, 4.5.1 to 4.5.3)."""
+"""Spectrograms that MSM-MAE reconstructs from some of their patches (MSM-MAE, 4.5.1 to 4.5.3)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from m2dx.report.style import (
 
 PANEL_INCHES = (3.0, 1.5)
 MOST_IN_A_ROW = 3
-"""Reconstructions beside each other, at most; more go on in the next row."""
+"""Most reconstructions beside each other; further ones stand in the next row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +100,10 @@ class Reconstruction:
             draw_grid_image(axes, self.error, seconds=self.seconds, mels=mels, limits=limits, colours="Greys")
             axes.spines[:].set(visible=True, color=INK, alpha=0.25, linewidth=0.6)  # white ends somewhere
 
-        told = f"error of the reconstruction of {self.name}; mean square {self.masked_mse:.3f} where masked."
-        return Picture(title, draw, f"{title.partition(':')[0]}: {told}")
+        caption = (
+            f"error of the reconstruction of {self.name}; mean square {self.masked_mse:.3f} where masked."
+        )
+        return Picture(title, draw, f"{title.partition(':')[0]}: {caption}")
 
 
 @dataclass(eq=False)
@@ -122,7 +124,7 @@ class Reconstructor:
         self.num_samples = self.patches.input_size[1] * self.logmel.hop_length  # length of its input
 
     def standard_logmel(self, sound: Sound) -> Tensor:
-        """The standardised log-mel (1, 1, M, L) of the beginning of a sound, filled up where it is shorter."""
+        """The standardised log-mel (1, 1, M, L) of the start of a sound; a shorter sound is filled up."""
         wav = fit_length(sound.wav.cpu().float().numpy(), self.num_samples, short_clips=self.short_clips)
         device = next(self.model.parameters()).device
         logmel: Tensor = self.logmel.crop(torch.from_numpy(wav)[None].to(device))
@@ -151,7 +153,7 @@ class Reconstructor:
         return unpatchify(torch.where(masked[:, None], predicted, values), self.patches)
 
     def reconstruct(self, sound: Sound, mask: PatchMask, *, title: str | None = None) -> Reconstruction:
-        """The beginning of a sound, reconstructed from the patches that the mask leaves visible; see `predict`."""
+        """The start of a sound, reconstructed from the patches that the mask leaves visible; see `predict`."""
         logmel, is_masked = self.standard_logmel(sound), mask.is_masked(self.grid)
         return Reconstruction(
             sound.name,
@@ -283,5 +285,5 @@ def _key(figure: Figure, *, rows: int, own_scale: bool) -> None:
     bar.ax.tick_params(labelsize=LABEL_SIZE, colors=INK)
     bar.outline.set_visible(False)
     if own_scale:
-        told = "The model leaves out each patch's mean and spread; those of the input were put back."
-        figure.supxlabel(told, fontsize=LABEL_SIZE, color=INK)
+        caption = "The model leaves out each patch's mean and spread; those of the input were put back."
+        figure.supxlabel(caption, fontsize=LABEL_SIZE, color=INK)

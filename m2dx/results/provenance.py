@@ -33,7 +33,7 @@ HEADERS = 500
 
 
 def describe_data(recipe: Recipe, host: PluginHost) -> DataFacts:
-    """Facts of each data set of the recipe and of its noise; the lists are read anew."""
+    """Facts of each data set of the recipe and of its noise; the lists are read again."""
     sets = {
         name: replace(describe_set(name, of.dataset, of.split, host), repeat=of.repeat)
         for name, of in recipe.data.sets.items()

@@ -69,7 +69,7 @@ def write_step_scores(folder: Path, step: int, scores: Iterable[Score]) -> None:
 
 
 def drop_step_scores(folder: Path, *, after: int) -> None:
-    """Removes the scores of later steps, which a run that goes on from that step makes again."""
+    """Removes the scores of later steps, since a run that resumes at this step makes them again."""
     found = read_step_scores(folder)
     kept = [score for score in found.scores if score.step <= after]
     if len(kept) < len(found.scores):

@@ -74,7 +74,7 @@ class TrainingSummary:
 
 
 class MetricsWriter:
-    """metrics.jsonl and TensorBoard of a run; on resume, lines after the step that it goes on from are dropped."""
+    """metrics.jsonl and TensorBoard of a run; on resume, lines after the step of the checkpoint are dropped."""
 
     def __init__(self, folder: Path, start_step: int) -> None:
         path = folder / "metrics.jsonl"

@@ -110,9 +110,9 @@ def prepare(
         elif noise_section.source is not None:
             rate = recipe.audio.sample_rate
             noise = host.build("noise_source", noise_section.source, sample_rate=rate)
-    told = lists if processes.is_main else []
-    missing = tuple(f"{name}: {line}" for name, dataset in told for line in dataset.missing())
-    notes = tuple(line for _, dataset in told for line in dataset.notes())
+    reporting = lists if processes.is_main else []
+    missing = tuple(f"{name}: {line}" for name, dataset in reporting for line in dataset.missing())
+    notes = tuple(line for _, dataset in reporting for line in dataset.notes())
     clips = join_sets(
         {name: (datasets[name], section.split) for name, section in sections.items()},
         repeats={name: section.repeat for name, section in sections.items()},

@@ -1,4 +1,4 @@
-"""The folder of a run: opened to go on, or cleared to start anew."""
+"""The folder of a run: opened to resume, or cleared to start again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from m2dx.recipe.schema import Recipe
 logger = logging.getLogger(__name__)
 
 Resume = bool | Literal["or_start"]
-"""Whether to go on from a run's newest checkpoint; "or_start": where there is one."""
+"""Whether to resume from a run's newest checkpoint; "or_start": if there is one, else start."""
 
 _WRITTEN = (
     "recipe.yaml",
@@ -66,7 +66,7 @@ def open_run_folder(recipe: Recipe, *, resume: Resume, overwrite: bool) -> Check
                 before = recipe_to_mapping(type(recipe).model_validate(began))
             changed = sorted(differences(before, now))
             if changed:
-                logger.warning("the recipe has changed since this run began: %s", ", ".join(changed))
+                logger.warning("the recipe has changed since this run started: %s", ", ".join(changed))
             return found
     if recipe.init_from is not None and recipe.init_from.resolve().is_relative_to(folder.resolve()):
         raise RecipeError(
@@ -109,9 +109,9 @@ def running_alone(folder: Path) -> Iterator[None]:
 
 
 def check_same_data(clips: ClipList, state: Mapping[str, Any], *, with_tasks: bool) -> None:
-    """Compares the data of a run that goes on with those of its checkpoint.
+    """Compares the data of a resumed run with those of its checkpoint.
 
-    RecipeError where the classes of tasks have changed, so that outputs would change their meaning; a warning for other
+    Raises RecipeError if the classes of tasks have changed, since outputs would change their meaning; warns of other
     clips, labels or files.
     """
     then = {name: tuple(labels) for name, labels in state["label_names"].items()}
@@ -139,7 +139,7 @@ def check_same_data(clips: ClipList, state: Mapping[str, Any], *, with_tasks: bo
 def start_run_folder(recipe: Recipe, *, resume: bool) -> Path:
     """Makes the folder of a run that is ready to train, and writes its resolved recipe (with the measured statistics).
 
-    Unless it goes on, what an earlier run wrote is removed; files that m2dx does not know stay.
+    Without `resume`, files of an earlier run are removed; files that m2dx does not know stay.
     """
     folder = recipe.output / recipe.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -154,9 +154,9 @@ def start_run_folder(recipe: Recipe, *, resume: bool) -> Path:
 
 
 def as_started(recipe: Recipe, began: Mapping[str, Any], *, accumulation: bool = True) -> Recipe:
-    """The recipe with the statistics that the run began with, where it leaves them open.
+    """The recipe, its open statistics filled in with those that the run started with.
 
-    `accumulation`: with its number for `train.accumulate: auto` too, which other processes may need to find anew.
+    `accumulation`: the run's number for `train.accumulate: auto`, too; another world size has to measure it again.
     """
     train, update = recipe.train, dict[str, Any]()
     if accumulation and train.accumulate == "auto" and train.batch_size == began["train"]["batch_size"]:

@@ -63,9 +63,9 @@ class Trainer:
     """Trains a prepared run from its start, or from a checkpoint (`resume`). Writes nothing before `fit`.
 
     `Trainer(prepare(recipe, host, processes, console)).fit()` trains from Python: metrics, checkpoints and what the
-    encoders need go into `run.folder`. `state_dict` is what a checkpoint holds of a run after a step, and a trainer of
-    the same recipe that has loaded it goes on as if there had been no stop. RecipeError where the recipe does not suit
-    the device or the run is past its end, CheckpointError where `resume` does not fit the recipe.
+    encoders need go into `run.folder`. `state_dict` is what a checkpoint holds of a run after a step; a trainer of the
+    same recipe that loads it continues as if there had been no stop. Raises RecipeError if the recipe does not suit the
+    device or the run is past its end, CheckpointError if `resume` does not fit the recipe.
     """
 
     def __init__(

@@ -195,7 +195,7 @@ def test_a_field_that_is_new_in_m2dx_is_no_change(
     open_run_folder(recipe, resume=True, overwrite=False)
     assert "has changed" not in caplog.text
     open_run_folder(tiny_recipe("train.epochs=0.6", "train.sharding=fsdp"), resume=True, overwrite=False)
-    assert caplog.text.rstrip().endswith("has changed since this run began: train.sharding (none -> fsdp)")
+    assert caplog.text.rstrip().endswith("has changed since this run started: train.sharding (none -> fsdp)")
 
 
 def test_memory_that_runs_out_while_a_checkpoint_is_loaded_is_not_its_fault(

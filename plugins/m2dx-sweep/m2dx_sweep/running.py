@@ -207,8 +207,8 @@ def _checked_grid(path: Path, grid: Grid, points: Sequence[Point], host: PluginH
         if (point.folder / "recipe.yaml").exists():
             started = recipe_to_mapping(load_recipe(point.folder / "recipe.yaml", host=host))
             changed = differences(started, recipe_to_mapping(as_started(point.recipe, started)))
-            told = sorted(text for text in changed if text.partition(" ")[0] not in HOW_IT_RUNS)
-            problems += [f"  {point.name}: {', '.join(told)}"] if told else []
+            others = sorted(text for text in changed if text.partition(" ")[0] not in HOW_IT_RUNS)
+            problems += [f"  {point.name}: {', '.join(others)}"] if others else []
     if problems:
         raise RecipeError(
             "runs must have been trained with the recipes of their points, but these differ (run -> point):\n"
