@@ -100,9 +100,7 @@ class Reconstruction:
             draw_grid_image(axes, self.error, seconds=self.seconds, mels=mels, limits=limits, colours="Greys")
             axes.spines[:].set(visible=True, color=INK, alpha=0.25, linewidth=0.6)  # white ends somewhere
 
-        caption = (
-            f"error of the reconstruction of {self.name}; mean square {self.masked_mse:.3f} where masked."
-        )
+        caption = f"error of reconstructing {self.name}; mean square {self.masked_mse:.3f} where masked."
         return Picture(title, draw, f"{title.partition(':')[0]}: {caption}")
 
 
