@@ -111,8 +111,10 @@ class Decoder:
 
     def _seek(self, first: int) -> None:
         """Goes to a frame; codecs that only run forward (GSM 6.10, G.721, NMS ADPCM, DWVW) are decoded up to it."""
+        if 0 < first == self._at:
+            return  # after a seek, some codecs give other samples than in one go
         if self._file.seekable():
-            self._file.seek(first)
+            self._at = self._file.seek(first)
             return
         if first < self._at:
             self._file.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from m2dx.data.packs import find_info, find_member
 from m2dx.data.pcm import AudioInfo, PlainWav, StoredSamples, float_samples, plain_wav
 
 LOWEST_RATE, HIGHEST_RATE, MOST_CHANNELS = 100, 1_000_000, 256
+PIECE_SECONDS = 60
+"""Audio that is held at a time where a file is read in pieces, or half of it."""
+_PIECE_SAMPLES = 2**24  # the same, of all channels
 
 
 class AudioFile:
@@ -100,6 +104,32 @@ class AudioFile:
 
     def read_stored(self, first: int, frames: int, *, sample_rate: int) -> StoredSamples:
         """As `read`; int16 where the file is mono 16-bit PCM at `sample_rate`."""
+        samples = self._stored(first, frames)
+        if self.info.sample_rate == sample_rate:
+            return np.ascontiguousarray(samples)
+        mono = soxr.resample(float_samples(samples), self.info.sample_rate, sample_rate)
+        if not len(mono):
+            raise AudioError(f"too short: {len(samples)} samples give none at {sample_rate} Hz")
+        return np.ascontiguousarray(mono, dtype=np.float32)
+
+    def pieces(self, first: int, frames: int, *, sample_rate: int) -> Iterator[NDArray[np.float32]]:
+        """What `read` gives, to the bit, a minute or two at a time."""
+        rate, end = self.info.sample_rate, first + frames
+        step = min(PIECE_SECONDS * rate, _PIECE_SAMPLES // self.info.channels)
+        resampler = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1)
+        total = 0
+        while first < end:
+            last = end - first <= 2 * step  # so long that its end cannot be missing within the tolerance
+            samples = float_samples(self._stored(first, end - first if last else step))
+            if resampler is not None:
+                samples = resampler.resample_chunk(samples, last=last)
+            if len(samples):
+                yield samples
+            first, total = end if last else first + step, total + len(samples)
+        if not total:
+            raise AudioError(f"too short: {frames} samples give none at {sample_rate} Hz")
+
+    def _stored(self, first: int, frames: int) -> StoredSamples:
         try:
             samples = self._source.read(first, frames)
         except OSError as error:
@@ -109,12 +139,7 @@ class AudioFile:
             raise AudioError(
                 f"truncated: {self.info.seconds:.3f} s promised, but decoding ends at {have:.3f} s"
             )
-        if self.info.sample_rate == sample_rate:
-            return np.ascontiguousarray(samples)
-        mono = soxr.resample(float_samples(samples), self.info.sample_rate, sample_rate)
-        if not len(mono):
-            raise AudioError(f"too short: {len(samples)} samples give none at {sample_rate} Hz")
-        return np.ascontiguousarray(mono, dtype=np.float32)
+        return samples
 
 
 def probe(path: Path | str) -> AudioInfo:

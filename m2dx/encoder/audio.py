@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, cast, get_args
 
@@ -11,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2dx.contract.errors import CheckpointError
+from m2dx.contract.errors import AudioError, CheckpointError
 from m2dx.data.logmel import LogMel
+from m2dx.data.reading import PIECE_SECONDS
 from m2dx.encoder.weights import Weights, read_weights
 from m2dx.model.patches import PatchGrid, time_frames
 from m2dx.model.shapes import build_logmel, model_shapes
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 HEAD_STD = 0.01
 """Of the initial weights of a classifier's linear layer, in the published code."""
+MOST_INTERPOLATED = 16_384
+"""Patches of an input whose positions are interpolated."""
 SomeEncoder = TypeVar("SomeEncoder", bound="AudioEncoder | ImageEncoder")
 LongClips = Literal["split", "interpolate"]
 
@@ -80,7 +84,40 @@ class AudioEncoder(nn.Module):
 
         T is the number of patches over N // hop_length frames, the last patch filled up with the data's mean.
         """
-        return self.encode_logmel(self.standard_logmel(wav))[-1]
+        _check_samples(wav)
+        if wav.shape[-1] <= PIECE_SECONDS * self.sample_rate:
+            return self.encode_logmel(self.standard_logmel(wav))[-1]
+        chunks = self.stream(wav.split(PIECE_SECONDS * self.sample_rate, dim=-1))
+        return torch.cat([self.encode_logmel(chunk)[-1] for chunk in chunks], dim=1)
+
+    def stream(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Standardised log-mels (B, 1, M, L), as `chunks` gives them, of audio that comes in pieces (B, N) or (N,).
+
+        They are those of the whole audio within rounding, but no more than two pieces of it are held, all of them only
+        where positions are interpolated. Raises AudioError for audio that is too long for that.
+        """
+        hop, length = self.logmel.hop_length, self.encoder.grid.input_size[1]
+        edge = -(-(self.logmel.n_fft // 2) // hop)  # frames whose windows reach beyond an end of the audio
+        held, done = torch.empty(0), 0  # samples, and how many of their frames are done
+        for piece in pieces:
+            frames = (held.shape[-1] // hop - edge - done) // length * length
+            if self.long_clips == "interpolate":
+                self._check_interpolated(held.shape[-1] + piece.shape[-1])
+            elif frames > 0:
+                yield from self.chunks(self.standard_logmel(held)[..., done : done + frames])
+                passed = max(done + frames - edge, 0)
+                held, done = held[..., passed * hop :], done + frames - passed
+            held = torch.cat((held, piece), dim=-1) if held.numel() else piece
+        yield from self.chunks(self.standard_logmel(held)[..., done:])
+
+    def _check_interpolated(self, num_samples: int) -> None:
+        grid = self.encoder.grid
+        most = MOST_INTERPOLATED // grid.shape[0] * grid.patch_size[1] * self.logmel.hop_length
+        if num_samples > most:
+            raise AudioError(
+                f"positions can be interpolated for {most / self.sample_rate:.0f} s at most ({MOST_INTERPOLATED:,} "
+                "patches), as the work grows with the square of the length; split longer audio instead"
+            )
 
     def layers(self, wav: Tensor) -> list[Tensor]:
         """Frame features (B, T, F*D) of every block, the last one after the final norm."""
@@ -93,8 +130,6 @@ class AudioEncoder(nn.Module):
     def standard_logmel(self, wav: Tensor) -> Tensor:
         """The standardised log-mel (B, 1, M, L) of samples (B, N) or (N,); L = N // hop_length, at least 1."""
         _check_samples(wav)
-        if wav.ndim not in (1, 2) or wav.shape[-1] == 0:
-            raise ValueError(f"audio must be (N,) or (B, N) samples with N > 0, but is {tuple(wav.shape)}")
         wav = wav[None] if wav.ndim == 1 else wav
         frames = max(wav.shape[-1] // self.logmel.hop_length, 1)
         logmel: Tensor = self.logmel(wav)[..., :frames]
@@ -204,3 +239,5 @@ def _check_samples(wav: object) -> None:
         raise TypeError(
             f"audio must be floating-point samples in [-1, 1], but is {wav.dtype}; for int16 give wav.float() / 32768"
         )
+    if wav.ndim not in (1, 2) or wav.shape[-1] == 0:
+        raise ValueError(f"audio must be (N,) or (B, N) samples with N > 0, but is {tuple(wav.shape)}")

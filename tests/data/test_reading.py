@@ -11,7 +11,8 @@ import pytest
 import soundfile
 
 from m2dx.contract.errors import AudioError
-from m2dx.data.reading import probe, read_wav
+from m2dx.data import reading
+from m2dx.data.reading import AudioFile, probe, read_wav
 
 RATE = 16_000
 
@@ -130,6 +131,53 @@ def test_resampling_keeps_length_and_pitch(rate: int, tmp_path: Path) -> None:
     read = read_wav(tmp_path / "a.wav", sample_rate=RATE)
     assert len(read) == 2 * RATE
     np.testing.assert_allclose(read[800:-800], tone(2.0)[800:-800], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.wav", {}),  # read without a decoder
+        ("a.wav", {"subtype": "FLOAT"}),
+        ("a.wav", {"subtype": "GSM610"}),  # runs forward only
+        ("a.flac", {}),
+        ("a.ogg", {}),
+        ("a.opus", {"format": "OGG", "subtype": "OPUS"}),
+        ("a.mp3", {}),  # its decoder rounds otherwise each time
+        ("a.caf", {"subtype": "ALAC_16"}),
+    ],
+)
+@pytest.mark.parametrize(("first", "seconds"), [(0, 7.3), (5_000, 4.0), (0, 2.0), (0, 0.5), (0, 5.00003)])
+@pytest.mark.parametrize("rate", [RATE, 11_025, 48_000])
+def test_pieces_are_the_whole(
+    name: str,
+    options: dict[str, str],
+    first: int,
+    seconds: float,
+    rate: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reading, "PIECE_SECONDS", 1)
+    soundfile.write(tmp_path / name, hiss(7.3), RATE, **options)
+    with AudioFile(tmp_path / name) as file:
+        frames = min(round(seconds * RATE), file.info.frames - first)
+        whole = file.read(first, frames, sample_rate=rate)
+        pieces = list(file.pieces(first, frames, sample_rate=rate))
+    np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-6 if name == "a.mp3" else 0)
+    assert max(map(len, pieces)) <= 2.1 * rate
+
+
+def test_pieces_of_a_file_that_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece must be whole, or the file is truncated; the end of the last may be missing within the tolerance."""
+    monkeypatch.setattr(reading, "PIECE_SECONDS", 1)
+    soundfile.write(tmp_path / "a.wav", hiss(4.0), RATE, subtype="FLOAT")
+    with AudioFile(tmp_path / "a.wav") as file:
+        for missing in (0, 1, 1_500):
+            pieces = list(file.pieces(0, 4 * RATE + missing, sample_rate=RATE))
+            assert sum(map(len, pieces)) == 4 * RATE
+        for promised in (4.2, 5.0, 6.5, 60.0):
+            with pytest.raises(AudioError, match=r"truncated: .* but decoding ends at 4.000 s"):
+                list(file.pieces(0, round(promised * RATE), sample_rate=8_000))
 
 
 def test_channels_are_averaged(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from m2dx.contract.errors import CheckpointError
+import m2dx.encoder.audio
+from m2dx.contract.errors import AudioError, CheckpointError
 from m2dx.encoder.audio import AudioEncoder, load_encoder, random_encoder, random_like
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.encoder.published import FINETUNED_PREFIX
@@ -179,6 +180,42 @@ def test_interpolation_sees_the_whole_at_once(encoder: AudioEncoder) -> None:
     changed[..., :16] += 1.0
     difference = (whole.encode_logmel(changed)[0] - whole.encode_logmel(logmel)[0]).abs().amax(dim=(0, 2))
     assert difference.shape == (8,) and (difference > 0).all()
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.7, 3.0, 3.2, 3.21, 9.61, 12.345])
+@pytest.mark.parametrize("piece", [0.01, 0.5, 0.64, 1.0, 3.1])
+@pytest.mark.parametrize("long_clips", ["split", "interpolate"])
+@torch.no_grad()
+def test_audio_in_pieces_is_the_whole(
+    encoder: AudioEncoder, seconds: float, piece: float, long_clips: Any
+) -> None:
+    encoder = AudioEncoder(encoder.encoder, encoder.logmel, mean=-7.0, std=4.0, long_clips=long_clips).eval()
+    audio = wav(round(seconds * 16_000), batch=2)
+    chunks = list(encoder.stream(audio.split(round(piece * 16_000), dim=-1)))
+    whole = encoder.chunks(encoder.standard_logmel(audio))
+    assert [chunk.shape for chunk in chunks] == [chunk.shape for chunk in whole]
+    close(torch.cat(chunks, dim=-1), torch.cat(whole, dim=-1))
+
+
+@torch.no_grad()
+def test_long_audio_is_encoded_in_pieces(encoder: AudioEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    audio = wav(16_000 * 5)
+    whole = encoder(audio)
+    monkeypatch.setattr(m2dx.encoder.audio, "PIECE_SECONDS", 1)
+    lengths: list[int] = []
+    monkeypatch.setattr(encoder.logmel, "forward", spied(encoder.logmel.forward, lengths))
+    close(encoder(audio), whole)
+    assert len(lengths) == 5 and max(lengths) < 16_000 * 2.2
+
+
+def spied(forward: Any, lengths: list[int]) -> Any:
+    return lambda audio: (lengths.append(audio.shape[-1]), forward(audio))[1]
+
+
+def test_positions_are_not_interpolated_without_a_bound(encoder: AudioEncoder) -> None:
+    whole = AudioEncoder(encoder.encoder, encoder.logmel, mean=-7.0, std=4.0, long_clips="interpolate").eval()
+    with pytest.raises(AudioError, match=r"interpolated for 524 s at most \(16,384 patches\).*split longer"):
+        whole(torch.zeros(16_000 * 600))
 
 
 @torch.no_grad()
