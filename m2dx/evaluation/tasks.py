@@ -27,6 +27,8 @@ from m2dx.evaluation.splits import SPLITS, divide, shared_groups
 
 logger = logging.getLogger(__name__)
 
+BATCH_SECONDS = 600.0
+"""Audio that is encoded at a time, at most, unless one clip has more."""
 MOST_TOLD = 20
 """Unusable clips that a line is written for, at most."""
 SHOWN = 5
@@ -63,7 +65,7 @@ class ClipTask:
     ) -> ClipTask:
         """The task of a data set, after reading each clip once to find unusable files.
 
-        `unit_seconds` defaults to that of a published task (`dataset.task`), else to the mean length of the clips
+        `unit_seconds` defaults to that of a published task (`dataset.task`), else to `mean_seconds` of the clips
         (M2D-X, IV-B). `shared_groups` says what follows from a group in both train and test, or in two folds; "warn"
         is for official splits that have such groups. `images` defaults to what the data set says that it has. Where a
         published task is not as published, the warnings say it.
@@ -79,8 +81,7 @@ class ClipTask:
         else:
             clips, bad = partition(listed, _with_duration)
             published = None if dataset.task is None else dataset.task.unit_seconds
-            mean = float(np.mean([clip.duration for clip in clips])) if clips else 0.0
-            seconds = unit = unit_seconds or published or mean
+            seconds = unit = unit_seconds or published or mean_seconds(name, clips)
             clips, unreadable = partition(clips, lambda clip: _readable(clip, unit))
             bad += unreadable
         _report_bad(name, bad, total=len(listed), max_bad_fraction=max_bad_fraction)
@@ -113,6 +114,8 @@ class ClipTask:
         """
         found = self._features.get(encoder)
         if found is None:
+            if self.unit_seconds:
+                batch_size = min(batch_size, max(int(BATCH_SECONDS / self.unit_seconds), 1))
             compute = extract if self.cache is None else self.cache.features
             if isinstance(encoder, AudioEncoder):
                 both = compute(FrameStatistics(encoder), self, batch_size=batch_size)
@@ -224,6 +227,18 @@ def _with_duration(clip: Clip) -> Clip:
             f"the clip starts at {clip.start:g} s, but the file ends at {clip.start + duration:g} s"
         )
     return replace(clip, duration=duration)
+
+
+def mean_seconds(name: str, clips: Sequence[Clip]) -> float:
+    """Mean length of the clips, one counting as ten times the median, and an hour, at most: a warning names such."""
+    seconds = np.array([clip.duration for clip in clips], dtype=np.float64)
+    most = min(10 * float(np.median(seconds)), 3600.0) if clips else 0.0
+    if longer := int((seconds > most).sum()):
+        logger.warning(
+            "%r: %d of %d clips are over %.4g s long (ten times the median, or an hour), and count as that in the mean "
+            "length that clips are brought to; `unit_seconds` sets another", name, longer, len(clips), most
+        )  # fmt: skip
+    return float(np.minimum(seconds, most).mean()) if clips else 0.0
 
 
 def _readable(clip: Clip, unit_seconds: float) -> Clip:

@@ -21,7 +21,7 @@ from m2dx.data.clips import list_clips
 from m2dx.data.packs import is_there
 from m2dx.data.reading import probe
 from m2dx.evaluation.features import Standardiser
-from m2dx.evaluation.tasks import ClipTask, partition
+from m2dx.evaluation.tasks import ClipTask, mean_seconds, partition
 from m2dx.report.style import INK, LABEL_SIZE, Picture, panel_figure
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def labelled_clips(
 ) -> ClipTask:
     """The labelled clips of a data set, without divisions: `most` of them at most, drawn by the seed.
 
-    `unit_seconds` defaults to that of a published task, else to the mean length of the clips. RecipeError where there
+    `unit_seconds` defaults to that of a published task, else to `mean_seconds` of the clips. RecipeError where there
     are no clips, or fewer than 3 with a label that can be read; what is left out is said in a warning.
     """
     listed = [clip for clip in list_clips(name, dataset) if split is None or clip.split == split]
@@ -79,7 +79,7 @@ def labelled_clips(
     if len(clips) < 3:
         raise RecipeError(f"{name} must have at least 3 labelled clips to draw, but has {len(clips)}")
     published = None if dataset.task is None else dataset.task.unit_seconds
-    seconds = unit_seconds or published or float(np.mean([clip.duration for clip in clips]))
+    seconds = unit_seconds or published or mean_seconds(name, clips)
     names = tuple(dict.fromkeys(label for clip in clips for label in clip.labels))
     return ClipTask(name, tuple(clips), names, (), seconds, short_clips)
 

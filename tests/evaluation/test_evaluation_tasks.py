@@ -9,7 +9,8 @@ import soundfile
 
 from m2dx.contract.components import Clip, TaskInfo
 from m2dx.contract.errors import PluginError, RecipeError, TrainingError
-from m2dx.evaluation.tasks import ClipTask
+from m2dx.evaluation import tasks
+from m2dx.evaluation.tasks import ClipTask, mean_seconds
 
 
 @pytest.fixture
@@ -30,6 +31,36 @@ def test_a_task_knows_its_classes_unit_and_targets(clips, list_dataset):
     assert task.clips[1].duration == pytest.approx(0.3)
     (fold,) = task.folds
     assert fold.test.tolist() == [6, 7]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected", "longer"),
+    [
+        ([1.0, 2.0, 6.0], 3.0, 0),
+        ([1.0] * 9 + [10.0], 1.9, 0),
+        ([1.0] * 9 + [10_800.0], 1.9, 1),  # else 20 minutes for all
+        ([1.0] * 8 + [36.0, 2.0**31], 2.8, 2),
+        ([10_800.0] * 3, 3600.0, 3),
+        ([], 0.0, 0),
+    ],
+)
+def test_a_few_long_clips_do_not_set_the_length_of_all(
+    seconds: list[float], expected: float, longer: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    clips = [Clip(Path(f"{i}.wav"), duration=duration) for i, duration in enumerate(seconds)]
+    assert mean_seconds("tones", clips) == pytest.approx(expected)
+    assert len(caplog.records) == (longer > 0)
+    assert not longer or f"{longer} of {len(clips)} clips are over" in caplog.text
+
+
+def test_long_clips_are_encoded_a_few_at_a_time(clips, list_dataset, monkeypatch):
+    task = ClipTask.from_dataset("tones", list_dataset(clips), unit_seconds=0.2)
+    sizes: list[int] = []
+    encoder = type("Encoder", (), {})()
+    monkeypatch.setattr(tasks, "extract", lambda encoder, task, batch_size: sizes.append(batch_size))
+    for seconds in (None, 0.2, 18.75, 20.0, 600.0, 3600.0):
+        replace(task, unit_seconds=seconds).features(encoder)
+    assert sizes == [32, 32, 32, 30, 1, 1]
 
 
 def test_two_labels_on_a_clip_make_it_multi_label(clips, tone, list_dataset):
