@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from m2dx.cli.shared import (
-    AudioFiles,
+    AudioInputs,
+    DeviceOption,
     EncoderPath,
     Overrides,
     RecipeFile,
@@ -17,19 +20,42 @@ from m2dx.cli.shared import (
 )
 from m2dx.cli.table_output import FormOption, OutputOption, check_table_options, print_table
 from m2dx.cli.terminal import print_error
+from m2dx.contract.wording import counted
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 commands = typer.Typer()
 
 
 BadFiles = list[tuple[Path, str]]
+MOST_TOLD = 20
 
 
 def _tell_bad(files: BadFiles) -> None:
     """Prints what could not be read, and ends with exit code 1 if there is any."""
-    for path, reason in files:
+    for path, reason in files[:MOST_TOLD]:
         print_error(f"{path}: {reason}")
+    if len(files) > MOST_TOLD:
+        print_error(f"{len(files)} files could not be read; the first {MOST_TOLD} are named above")
     if files:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _progress(count: int, network: Module, device: str) -> Iterator[Callable[[float], object]]:
+    """Brings the network to the device, and shows on stderr how many clips are done."""
+    from rich.progress import Progress
+
+    from m2dx.training.distributed import pick_device
+
+    chosen = pick_device(device, field="--device")
+    network.to(chosen)
+    console = terminal(stderr=True)
+    console.print(f"{counted(count, 'clip')} on {chosen}")
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=count)
+        yield lambda done: bar.update(task, completed=done)
 
 
 @commands.command()
@@ -89,9 +115,10 @@ def export(
 @commands.command()
 def encode(
     encoder: EncoderPath,
-    files: AudioFiles,
+    files: AudioInputs,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for .npy files, or a .parquet file.")
+        Path,
+        typer.Option("--output", "-o", help="Folder for .npy files; or a .csv, .npy, .npz or .parquet file."),
     ] = Path("features"),
     frames: Annotated[
         bool, typer.Option("--frames", help="Features per time frame instead of per clip.")
@@ -100,42 +127,55 @@ def encode(
         Literal["split", "interpolate"],
         typer.Option(help="Long audio: split it, or interpolate positions."),
     ] = "split",
+    device: DeviceOption = "auto",
 ) -> None:
-    """Write the features of audio files as .npy files or a Parquet table."""
+    """Write the features of audio files as a table, or as a folder of .npy files."""
+    from m2dx.data.inputs import clips_of_inputs
     from m2dx.encoder.audio import load_encoder
-    from m2dx.encoder.files import encode_files, write_npy, write_parquet
+    from m2dx.encoder.files import check_output, encode_clips, write_features
 
-    bad: BadFiles = []
+    clips = clips_of_inputs(files)
+    check_output(output, clips)
     network = load_encoder(encoder, long_clips=long_clips)
-    encoded = encode_files(network, files, frames=frames, bad=bad)
-    count = write_parquet(encoded, output) if output.suffix == ".parquet" else write_npy(encoded, output)
-    terminal().print(f"{count} files encoded to {output}")
+    bad: BadFiles = []
+    with _progress(len(clips), network, device) as told:
+        encoded = encode_clips(network, clips, frames=frames, bad=bad, told=told)
+        write_features(encoded, output, frames=frames)
+    terminal().print(f"{counted(len(clips) - len(bad), 'clip')} encoded to {output}", soft_wrap=True)
     _tell_bad(bad)
 
 
 @commands.command()
 def classify(
     network: Annotated[Path, typer.Argument(metavar="NETWORK", help="Folder of a fine-tuned network.")],
-    files: AudioFiles,
+    files: AudioInputs,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="CSV file to write; default the terminal.")
     ] = None,
     whole: Annotated[
         bool, typer.Option("--whole", help="All of each file, a row per segment, not only its start.")
     ] = False,
+    device: DeviceOption = "auto",
 ) -> None:
     """Write the probability of each label in audio files as a CSV table."""
+    import csv
     import sys
 
-    from m2dx.encoder.files import classify_files
+    from m2dx.contract.atomic import replace_file
+    from m2dx.data.inputs import clips_of_inputs
+    from m2dx.encoder.files import classify_clips, csv_table
     from m2dx.encoder.finetuned import load_classifier
 
-    bad: BadFiles = []
+    clips = clips_of_inputs(files)
     classifier = load_classifier(network)
-    if output is None:
-        classify_files(classifier, files, sys.stdout, whole=whole, bad=bad)
-    else:
-        with output.open("w", encoding="utf-8", newline="") as file:
-            count = classify_files(classifier, files, file, whole=whole, bad=bad)
-        terminal().print(f"{count} files classified in {output}", soft_wrap=True)
+    bad: BadFiles = []
+    with _progress(len(clips), classifier, device) as told:
+        rows = classify_clips(classifier, clips, whole=whole, bad=bad, told=told)
+        if output is None:
+            csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+        else:
+            replace_file(output, lambda file: csv_table(file).writerows(rows))
+            terminal().print(
+                f"{counted(len(clips) - len(bad), 'clip')} classified in {output}", soft_wrap=True
+            )
     _tell_bad(bad)

@@ -19,6 +19,14 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY.PATH=VALUE", help="Changes to the recipe; values are YAML.")
 ]
 AudioFiles = Annotated[list[Path], typer.Argument(metavar="FILES", help="Audio files.")]
+AudioInputs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FILES",
+        help="Audio files, folders, lists (.csv, .tsv, or .txt), or - for paths on the standard input.",
+    ),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N, or auto.")]
 EncoderPath = Annotated[
     Path, typer.Argument(metavar="ENCODER", help="Run folder, export, checkpoint or published checkpoint.")
 ]
@@ -52,8 +60,8 @@ def launcher() -> list[str]:
     return ["torchrun", *several, "--nproc-per-node", processes, "-m", "m2dx"]
 
 
-def terminal() -> Console:
+def terminal(*, stderr: bool = False) -> Console:
     """Where commands print."""
     from m2dx.cli.terminal import Terminal
 
-    return Terminal()
+    return Terminal(stderr=stderr)

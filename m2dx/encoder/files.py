@@ -1,12 +1,19 @@
-"""Features of audio files, as .npy files or one Parquet table, and probabilities of their labels, as CSV."""
+"""Features of audio files, as tables or arrays, and probabilities of their labels; a few minutes of audio are held."""
 
 from __future__ import annotations
 
+import codecs
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
+from itertools import chain, groupby, islice
+from operator import itemgetter
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -14,96 +21,258 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m2dx.contract.atomic import replace_file
-from m2dx.contract.errors import AudioError
-from m2dx.data.reading import read_wav
+from m2dx.contract.components import Clip
+from m2dx.contract.errors import AudioError, CheckpointError, M2dxError
+from m2dx.data.reading import AudioFile
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.finetuned import AudioClassifier
 from m2dx.model.precision import autocast
 
-EncodedFile = tuple[Path, NDArray[np.float32]]
-"""A file, and the features (F*D,) of its clip, or (T, F*D) by frame."""
+TABLES = (".csv", ".npy", ".npz", ".parquet")
+"""Suffixes of files that hold the features of all clips."""
+_PATCHES = {"cuda": 16_384}
+"""Patches that go through the network at a time, by device; more would take memory, and save no time."""
+_PATCHES_ELSEWHERE = 2048
+
+BadFiles = list[tuple[Path, str]]
+Told = Callable[[float], object]
+"""Is told how many clips are read, with the part of the one at hand."""
 
 
-def encode_files(
-    encoder: AudioEncoder, paths: Sequence[Path], *, frames: bool, bad: list[tuple[Path, str]]
-) -> Iterator[EncodedFile]:
-    """Clip (or frame) features of each file, whole; files that cannot be read are added to `bad` with the reason."""
-    device = next(encoder.parameters()).device
-    for path, wav in _read(paths, encoder.sample_rate, bad):
-        with torch.inference_mode(), autocast("fp32", device):
-            features = encoder(wav.to(device))[0] if frames else encoder.clip(wav.to(device))[0]
-        yield path, features.float().cpu().numpy()
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """The features of a clip, in one row, or of its T frames."""
+
+    path: Path
+    times: NDArray[np.float64]  # (T, 2) start and end of each row, s from the beginning of the file
+    features: NDArray[np.float32]  # (T, F*D)
 
 
-def write_npy(encoded: Iterable[EncodedFile], folder: Path) -> int:
-    """One .npy file per audio file, `<its name>.npy`; the number written. AudioError where two names are the same."""
-    written: dict[str, Path] = {}
-    for path, features in encoded:
-        name = f"{path.name}.npy"
-        if name in written:
-            raise AudioError(
-                f"names must differ to be written beside each other, but {written[name]} and {path} are both "
-                f"{path.name}; write a Parquet table instead (--output FILE.parquet)"
-            )
-        replace_file(folder / name, partial(np.save, arr=features))
-        written[name] = path
-    return len(written)
+@dataclass(eq=False)
+class _Reading:
+    """A clip that is being read."""
+
+    path: Path
+    start: float = 0.0  # s
+    end: float = 0.0
+    failed: bool = False
 
 
-def write_parquet(encoded: Iterable[EncodedFile], path: Path) -> int:
-    """One table with columns `path`, `frame` and `features` (a row per clip, or per frame); the number of files."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise AudioError("Parquet needs pyarrow: pip install 'm2dx[parquet]'") from error
-    schema = pa.schema([("path", pa.string()), ("frame", pa.int32()), ("features", pa.list_(pa.float32()))])
-    count = 0
-
-    def write(file: BinaryIO) -> None:
-        nonlocal count
-        with pq.ParquetWriter(file, schema) as writer:
-            for source, features in encoded:
-                rows = np.atleast_2d(features)
-                columns = [[str(source)] * len(rows), list(range(len(rows))), list(rows)]
-                writer.write_table(pa.table(columns, schema=schema))
-                count += 1
-
-    replace_file(path, write)
-    return count
+Part = tuple[_Reading, Tensor]
 
 
-def classify_files(
-    classifier: AudioClassifier,
-    paths: Sequence[Path],
-    file: TextIO,
-    *,
-    whole: bool,
-    bad: list[tuple[Path, str]],
-) -> int:
-    """Writes a CSV row per stretch: path, start and end (s), the most probable label, and each one's probability.
+def encode_clips(
+    encoder: AudioEncoder, clips: Sequence[Clip], *, frames: bool, bad: BadFiles, told: Told
+) -> Iterator[Encoded]:
+    """Features of each clip, or of its frames, in order; clips that cannot be read go to `bad` with the reason.
 
-    A stretch is the first `unit_seconds` of a file, or with `whole` each part of that length. Files that cannot be read
-    are added to `bad` with the reason. Returns the number of the others.
+    Inputs of the network go through it together where they are equally long. Raises CheckpointError for features that
+    are not finite.
     """
-    table = csv.writer(file, lineterminator="\n")
-    table.writerow(["path", "start", "end", "label", *classifier.label_names])
-    rate, length, count = classifier.sample_rate, classifier.unit_samples, 0
-    for path, wav in _read(paths, rate, bad):
-        count += 1
-        for number, stretch in enumerate(wav.split(length) if whole else (wav[:length],)):
-            start, found = number * length / rate, classifier.probabilities(stretch)[0]
-            label = classifier.label_names[int(found.argmax())]
-            times = (f"{start:.3f}", f"{start + len(stretch) / rate:.3f}")
-            table.writerow([path, *times, label, *(f"{value:.4f}" for value in found.tolist())])
-    return count
+    grid = encoder.encoder.grid
+    parts = _read(clips, encoder.stream, encoder, bad, told)
+    outputs = _by_clip(parts, lambda x: encoder.encode_logmel(x)[-1], grid.num_patches / grid.input_size[1])
+    for clip, features in outputs:
+        rows = _joined(features, encoder.embed_dim) if frames else _mean(features)
+        if not clip.failed:
+            times = clip.start + np.arange(len(rows) + 1) / encoder.frame_rate
+            times[-1] = clip.end  # the last patch may be filled up
+            yield Encoded(clip.path, np.stack((times[:-1], times[1:]), axis=1), rows)
+
+
+def _joined(parts: Iterable[NDArray[np.float32]], width: int) -> NDArray[np.float32]:
+    """(T, D), the rows of all parts, which are not held twice."""
+    held = bytearray()
+    for part in parts:
+        held += part.tobytes()
+    return np.frombuffer(held, np.float32).reshape(-1, width)
+
+
+def _mean(parts: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """(1, D), the mean of all rows (T, D) of the parts, of which one is held at a time."""
+    total, count = np.zeros(1), 0
+    for part in parts:
+        total, count = total + part.sum(axis=0, dtype=np.float64), count + len(part)
+    return (total[None] / count).astype(np.float32)
+
+
+def check_output(output: Path, clips: Sequence[Clip]) -> None:
+    """Raises M2dxError where `write_features` would not write features of these clips."""
+    suffix = output.suffix.lower()
+    if output.is_dir() if suffix in TABLES else suffix and not output.is_dir():
+        raise M2dxError(f"--output must be a folder or a file ({', '.join(TABLES)}), but is {output}")
+    if suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise M2dxError("Parquet needs pyarrow: pip install 'm2dx[parquet]'; or take .csv, .npy or .npz")
+    if suffix not in TABLES:
+        name, count = Counter(clip.path.name for clip in clips).most_common(1)[0]
+        if count > 1:
+            raise M2dxError(
+                f"names must differ to be written beside each other, but {count} clips are of a file {name}; write a "
+                "table instead (--output features.csv)"
+            )
+
+
+def write_features(encoded: Iterator[Encoded], output: Path, *, frames: bool) -> None:
+    """Writes a file of one of `TABLES`, or a folder of .npy files named as the audio files.
+
+    Each file appears when it is whole. Nothing is written without clips. Raises OSError.
+    """
+    suffix = output.suffix.lower()
+    if suffix not in TABLES:
+        for item in encoded:
+            array = item.features if frames else item.features[0]
+            replace_file(output / f"{item.path.name}.npy", partial(np.save, arr=array))
+    elif first := next(encoded, None):
+        items = chain([first], encoded)
+        write = partial(_write_csv, items) if suffix == ".csv" else partial(_write_arrays, items, output)
+        replace_file(output, write)
+
+
+def csv_table(file: BinaryIO) -> Any:
+    """A `csv.writer` in UTF-8."""
+    return csv.writer(codecs.getwriter("utf-8")(file, "backslashreplace"), lineterminator="\n")
+
+
+def _write_csv(encoded: Iterable[Encoded], file: BinaryIO) -> None:
+    table = csv_table(file)
+    for number, item in enumerate(encoded):
+        if number == 0:
+            table.writerow(["path", "start", "end", *(f"f{i}" for i in range(item.features.shape[1]))])
+        for times, row in zip(item.times, item.features, strict=True):
+            table.writerow([item.path, *(f"{x:.3f}" for x in times), *(f"{x:.8g}" for x in row.tolist())])
+
+
+def _write_arrays(encoded: Iterable[Encoded], output: Path, file: BinaryIO) -> None:
+    paths: list[str] = []
+    times = []
+    with TemporaryFile(dir=output.parent) as held:  # features may be more than the memory holds
+        for item in encoded:
+            held.write(item.features.tobytes())
+            paths += [str(item.path).encode(errors="backslashreplace").decode()] * len(item.times)
+            times.append(item.times)
+        held.flush()
+        features = np.memmap(held, np.float32, "r").reshape(len(paths), -1)
+        start, end = np.concatenate(times).T
+        if output.suffix.lower() == ".npy":
+            np.save(file, features)
+        elif output.suffix.lower() == ".npz":
+            np.savez(file, path=np.array(paths), start=start, end=end, features=features)
+        else:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            rows = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
+            columns = {"path": paths, "start": start, "end": end, "features": rows}
+            pq.write_table(pa.table(columns), file, row_group_size=16_384)
+
+
+def classify_clips(
+    classifier: AudioClassifier, clips: Sequence[Clip], *, whole: bool, bad: BadFiles, told: Told
+) -> Iterator[list[object]]:
+    """Rows of a table, the header first: path, start and end (s), the most probable label, each one's probability.
+
+    A row is of the first `unit_seconds` of a clip, or with `whole` of each part of that length. Clips that cannot be
+    read go to `bad` with the reason. Raises CheckpointError for probabilities that are not finite.
+    """
+    yield ["path", "start", "end", "label", *classifier.label_names]
+    encoder, unit, seconds = classifier.network.encoder, classifier.unit_samples, classifier.unit_seconds
+
+    def cut(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        return islice(_in_lengths(pieces, unit), None if whole else 1)
+
+    patches = encoder.encoder.grid.shape[0] * encoder.frame_rate * seconds / unit
+    for clip, rows in _by_clip(_read(clips, cut, encoder, bad, told), classifier.probabilities, patches):
+        found = list(rows)  # of a clip that fails on the way, nothing is written
+        for number, row in enumerate(() if clip.failed else found):
+            start = clip.start + number * seconds
+            times = (f"{time:.3f}" for time in (start, min(start + seconds, clip.end)))
+            label = classifier.label_names[int(row.argmax())]
+            yield [clip.path, *times, label, *(f"{value:.4f}" for value in row)]
+
+
+def _in_lengths(pieces: Iterable[Tensor], length: int) -> Iterator[Tensor]:
+    """The samples (1, N) of pieces in parts of a length; the last one may be shorter."""
+    held: tuple[Tensor, ...] = ()
+    for piece in pieces:
+        parts = torch.cat((*held, piece), dim=-1).split(length, dim=-1)
+        yield from parts[:-1]
+        held = parts[-1:]
+    yield from held
 
 
 def _read(
-    paths: Iterable[Path], sample_rate: int, bad: list[tuple[Path, str]]
-) -> Iterator[tuple[Path, Tensor]]:
-    for path in paths:
+    clips: Sequence[Clip],
+    cut: Callable[[Iterable[Tensor]], Iterator[Tensor]],
+    encoder: AudioEncoder,
+    bad: BadFiles,
+    told: Told,
+) -> Iterator[Part]:
+    """Each part that `cut` makes of the samples (1, N) of a clip, with the clip, one clip after another."""
+    for number, clip in enumerate(clips):
+        reading = _Reading(clip.path)
         try:
-            yield path, torch.from_numpy(read_wav(path, sample_rate=sample_rate))
+            with AudioFile(clip.path) as file:
+                first, frames = file.extent(clip.start, clip.duration)
+                reading.start = first / file.info.sample_rate
+                reading.end = reading.start + frames / file.info.sample_rate
+                pieces = _samples(file, first, frames, encoder, told, number)
+                yield from ((reading, part) for part in cut(pieces))
         except AudioError as error:
-            bad.append((path, str(error)))
+            reading.failed = True
+            bad.append((clip.path, str(error)))
+        told(number + 1)
+
+
+def _samples(
+    file: AudioFile, first: int, frames: int, encoder: AudioEncoder, told: Told, number: int
+) -> Iterator[Tensor]:
+    """The samples (1, N) of a clip in pieces, as the encoder wants them."""
+    done, device = 0.0, next(encoder.parameters()).device
+    for piece in file.pieces(first, frames, sample_rate=encoder.sample_rate):
+        yield torch.from_numpy(piece)[None].to(device)
+        done += len(piece) / encoder.sample_rate
+        told(number + done * file.info.sample_rate / frames)
+
+
+def _by_clip(
+    parts: Iterator[Part], network: Callable[[Tensor], Tensor], patches: float
+) -> Iterator[tuple[_Reading, Iterator[NDArray[np.float32]]]]:
+    """What the network gives for the parts (1, ..., N) of each clip, in order.
+
+    `patches` (how many each of the N stands for) says how many parts are read before they go through it, those of one
+    shape together. Whether the clip has failed is known after its last part.
+    """
+
+    def outputs() -> Iterator[tuple[_Reading, NDArray[np.float32]]]:
+        window: list[Part] = []
+        waiting = 0.0
+        for reading, part in parts:
+            window.append((reading, part))
+            waiting += patches * part.shape[-1]
+            if waiting >= _PATCHES.get(part.device.type, _PATCHES_ELSEWHERE):
+                yield from _together(window, network)
+                window, waiting = [], 0.0
+        yield from _together(window, network)
+
+    for clip, group in groupby(outputs(), key=itemgetter(0)):
+        yield clip, map(itemgetter(1), group)
+
+
+def _together(
+    parts: Sequence[Part], network: Callable[[Tensor], Tensor]
+) -> Iterator[tuple[_Reading, NDArray[np.float32]]]:
+    alike: dict[torch.Size, list[int]] = {}
+    for number, (_, part) in enumerate(parts):
+        alike.setdefault(part.shape, []).append(number)
+    found: dict[int, NDArray[np.float32]] = {}
+    for numbers in alike.values():
+        batch = torch.cat([parts[number][1] for number in numbers])
+        with torch.inference_mode(), autocast("fp32", batch.device):
+            found |= zip(numbers, network(batch).float().cpu().numpy(), strict=True)
+    for number, (reading, _) in enumerate(parts):
+        if not np.isfinite(found[number]).all():
+            raise CheckpointError(
+                f"{reading.path}: what the network gives must be finite, but is not; its weights, mean or std are "
+                "damaged: export it anew from its checkpoint"
+            )
+        yield reading, found[number]

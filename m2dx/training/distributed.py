@@ -110,7 +110,10 @@ def pick_device(name: str, *, field: str = "train.device") -> torch.device:
     """The device that a field of a recipe names; RecipeError where it is a GPU that is not there, or is taken."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise RecipeError(f"{field} must be auto, cpu, cuda or cuda:N, but is {name!r}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RecipeError(f"{field} is {name}, but torch sees no GPU; set {field}=auto or cpu")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
