@@ -179,11 +179,23 @@ def run_apart() -> Callable[..., str]:
     return run
 
 
+RUN_MODULES = """
+import json, runpy, sys
+for module, *arguments in json.loads(sys.argv[1]):
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
 @pytest.fixture(scope="session")
 def install(
     run_apart: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[Path], Callable[..., str]]:
-    """Installs a package in a folder of its own, and gives what runs Python with it."""
+    """Installs a package in a folder of its own, and gives what runs modules with it, in one process."""
 
     def installed(package: Path) -> Callable[..., str]:
         site = tmp_path_factory.mktemp("site")
@@ -192,8 +204,9 @@ def install(
         subprocess.run(pip, check=True, capture_output=True)
         paths = f"{site}{os.pathsep}{ROOT}"
 
-        def python(*arguments: str, folder: Path, **environment: str) -> str:
-            return run_apart([sys.executable, *arguments], folder, PYTHONPATH=paths, **environment)
+        def python(*commands: list[str], folder: Path, **environment: str) -> str:
+            run = [sys.executable, "-c", RUN_MODULES, json.dumps(commands)]
+            return run_apart(run, folder, PYTHONPATH=paths, **environment)
 
         return python
 

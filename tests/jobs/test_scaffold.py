@@ -217,26 +217,18 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_plugin("whale-song", tmp_path_factory.mktemp("new"))
 
 
-@pytest.fixture(scope="module")
-def python(package: Path, install: Callable[[Path], Callable[..., str]]) -> Callable[..., str]:
-    """Runs Python with the package installed."""
-    return install(package)
-
-
-def test_its_own_tests_pass(python: Callable[..., str], package: Path, tmp_path: Path) -> None:
-    tests = str(package / "tests")
-    passed = python(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tests, tests, folder=tmp_path
-    )
-    assert "8 passed" in passed
-
-
-def test_its_recipe_trains_on_its_sample(
-    python: Callable[..., str], package: Path, two_steps: list[str], tmp_path: Path
+def test_its_own_tests_pass_and_its_recipe_trains_on_its_sample(
+    install: Callable[[Path], Callable[..., str]], package: Path, two_steps: list[str], tmp_path: Path
 ) -> None:
-    python("-m", "m2dx_whale_song.sample", "sounds", "--clips", "8", folder=tmp_path)
-    recipe, sounds = str(package / "recipe.yaml"), str(tmp_path / "sounds")
-    python("-m", "m2dx", "train", recipe, *two_steps, folder=tmp_path, SOUNDS=sounds)
+    tests, sounds = str(package / "tests"), str(tmp_path / "sounds")
+    printed = install(package)(
+        ["m2dx_whale_song.sample", sounds, "--clips", "8"],
+        ["m2dx", "train", str(package / "recipe.yaml"), *two_steps],
+        ["pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tests, tests],
+        folder=tmp_path,
+        SOUNDS=sounds,
+    )
+    assert "8 passed" in printed
     assert_trained(tmp_path / "runs" / "recipe", steps=2)
 
 

@@ -1,8 +1,6 @@
 """The generated data sets."""
 
 import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -18,8 +16,7 @@ from m2dx.testing import check_dataset
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the command line writes."""
     folder = tmp_path_factory.mktemp("sample")
-    command = [sys.executable, "-m", "m2dx_audioset.sample", str(folder), "--clips", "40"]
-    subprocess.run(command, check=True, capture_output=True)
+    main([str(folder), "--clips", "40"])
     return folder
 
 

@@ -1,8 +1,6 @@
 """Every task on its sample: the contract, splits and groups, what is told, and that it can be learnt."""
 
 import os
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -35,7 +33,7 @@ EXPECTED: dict[str, tuple[int, dict[str, int]]] = {
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the command line writes."""
     folder = tmp_path_factory.mktemp("sample")
-    subprocess.run([sys.executable, "-m", "m2dx_tasks.sample", str(folder)], check=True, capture_output=True)
+    main([str(folder)])
     return folder
 
 
