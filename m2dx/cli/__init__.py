@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from m2dx.cli import draw, encoders, reference, training
+from m2dx.cli import encoders, reference, training
 from m2dx.cli.plugin_commands import CommandGroup
 from m2dx.cli.terminal import PrintableFormatter, print_error
 from m2dx.contract.errors import M2dxError, PluginError, RecipeError
@@ -49,7 +49,7 @@ def options(
     """The options of the program itself."""
 
 
-for module in (training, encoders, draw, reference):
+for module in (training, encoders, reference):
     app.add_typer(module.commands)
 
 

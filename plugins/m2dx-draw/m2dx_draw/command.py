@@ -1,4 +1,4 @@
-"""Pictures: m2dx draw reconstruction, attention, embedding, curves."""
+"""Pictures: m2dx draw reconstruction, attention, embedding, curves; arguments only."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import typer
 from m2dx.cli.shared import AudioFiles, EncoderPath, load_with_plugins, terminal
 from m2dx.contract.errors import M2dxError
 
-commands = typer.Typer()
-draw = typer.Typer(no_args_is_help=True)
-commands.add_typer(draw, name="draw", help="Draw what a model does, as PNG or SVG.")
+draw = typer.Typer(no_args_is_help=True, add_completion=False, help="Draw what a model does, as PNG or SVG.")
 
 
 def _check_suffix(path: Path) -> Path:
@@ -73,11 +71,11 @@ def reconstruction(
 ) -> None:
     """Draw sounds, their reconstruction from the visible patches, and its error."""
     ratios, patterns = None if ratio is None else _ratios(ratio), _names(pattern)
-    from m2dx.jobs.draw import write_sounds
     from m2dx.report.masks import masks_of
     from m2dx.report.reconstruction import draw_reconstructions, load_reconstructor, reconstructions
     from m2dx.report.saving import save_figure
     from m2dx.report.sounds import read_sound
+    from m2dx_draw.drawing import write_sounds
 
     model = load_reconstructor(run)
     masks = masks_of(ratios, patterns, attempts=attempts, seed=seed, own_ratio=model.mask_ratio)
@@ -131,8 +129,8 @@ def embedding(
 ) -> None:
     """Draw labelled clips as points, placed by their features and coloured by class."""
     recipe = load_with_plugins(labelled, None) if labelled.suffix in (".yaml", ".yml") else None
-    from m2dx.jobs.draw import draw_embedding, labelled_set
     from m2dx.report.saving import save_figure
+    from m2dx_draw.drawing import draw_embedding, labelled_set
 
     clips = labelled_set(labelled, recipe, task=task, split=split, most=most, seed=seed)
     figure = draw_embedding(encoder, clips, method=method, random_weights=random_weights, seed=seed)

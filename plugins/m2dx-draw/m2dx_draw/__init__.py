@@ -1,0 +1,1 @@
+"""`m2dx draw`: pictures of what a model does, as PNG or SVG."""
