@@ -157,6 +157,15 @@ class TaskInfo:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What a classifier said of one test clip; `clip.labels` is the truth."""
+
+    clip: Clip
+    label: str  # of the task's classes, the one with the highest probability
+    probability: float  # of that class, in [0, 1]
+
+
+@dataclass(frozen=True)
 class Score:
     """One number of an evaluation, with what is needed to compare it."""
 
@@ -168,6 +177,8 @@ class Score:
     protocol: str  # the evaluator's name
     details: Mapping[str, object] = field(default_factory=dict)
     encoder: str = ""  # whose score it is, such as "pretrained"; set by the engine, left empty by evaluators
+    predictions: tuple[Prediction, ...] = field(default=(), repr=False)
+    """Of the test clips of all folds, by the first seed's classifier; optional."""
 
 
 @dataclass(frozen=True)

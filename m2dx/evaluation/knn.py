@@ -10,7 +10,7 @@ from torch import Tensor
 
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Score
 from m2dx.evaluation.features import Standardiser
-from m2dx.evaluation.metrics import score_of, summarise
+from m2dx.evaluation.metrics import predictions_of, score_of, summarise
 
 
 class Knn(Evaluator):
@@ -33,7 +33,7 @@ class Knn(Evaluator):
         """One score; the seeds are not used."""
         found = task.features(encoder)
         targets = torch.from_numpy(task.targets())
-        by_fold = []
+        by_fold, predictions = [], []
         for fold in task.folds:
             standardise = Standardiser.fit(found.x[fold.train])
             votes = neighbour_votes(
@@ -43,7 +43,9 @@ class Knn(Evaluator):
                 k=self.k,
             )
             by_fold.append([score_of(votes, found.y[fold.test])])
-        return [summarise(task, by_fold, protocol=self.name, details={"k": self.k})]
+            predictions += predictions_of(task, fold, votes / votes.sum(1, keepdim=True))
+        details = {"k": self.k}
+        return [summarise(task, by_fold, protocol=self.name, details=details, predictions=predictions)]
 
 
 def neighbour_votes(train: Tensor, targets: Tensor, test: Tensor, *, k: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Fold, Score
 from m2dx.contract.errors import TrainingError
 from m2dx.evaluation.features import Standardiser, device_of
-from m2dx.evaluation.metrics import batched_score, score_of, summarise
+from m2dx.evaluation.metrics import batched_score, predictions_of, score_of, summarise
 
 EarlyStopping = Literal["score", "loss"]
 
@@ -62,8 +62,14 @@ class Linear(Evaluator):
             [score_of(run.test_logits.cpu(), found.y[fold.test]) for run in row]
             for fold, row in zip(task.folds, runs, strict=True)
         ]
+        predictions = []
+        for fold, row in zip(task.folds, runs, strict=True):
+            logits = row[0].test_logits.cpu()
+            predictions += predictions_of(
+                task, fold, logits.sigmoid() if task.multi_label else logits.softmax(1)
+            )
         details = {**asdict(self), "best_epochs": [[run.epoch for run in row] for row in runs]}
-        return [summarise(task, by_run, protocol=self.name, details=details)]
+        return [summarise(task, by_run, protocol=self.name, details=details, predictions=predictions)]
 
 
 def fit(

@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, average_precision_score
 from torch import Tensor
 
-from m2dx.contract.components import EvaluationTask, Score
+from m2dx.contract.components import EvaluationTask, Fold, Prediction, Score
 
 
 def accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
@@ -58,8 +58,23 @@ def half_width_95(values: Sequence[float]) -> float | None:
     return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
+def predictions_of(task: EvaluationTask, fold: Fold, probabilities: Tensor) -> list[Prediction]:
+    """What a classifier says of a fold's test clips: the class with the highest of its probabilities (m, C)."""
+    return [
+        Prediction(task.clips[row], task.label_names[number], probability)
+        for row, probability, number in zip(
+            fold.test.tolist(), *(part.tolist() for part in probabilities.max(1)), strict=True
+        )
+    ]
+
+
 def summarise(
-    task: EvaluationTask, by_run: ArrayLike, *, protocol: str, details: Mapping[str, object] | None = None
+    task: EvaluationTask,
+    by_run: ArrayLike,
+    *,
+    protocol: str,
+    details: Mapping[str, object] | None = None,
+    predictions: Sequence[Prediction] = (),
 ) -> Score:
     """A score from values (folds, seeds).
 
@@ -86,4 +101,5 @@ def summarise(
         values=values,
         protocol=protocol,
         details={**facts, **(details or {})},
+        predictions=tuple(predictions),
     )

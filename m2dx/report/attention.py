@@ -8,20 +8,31 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from timm.layers.attention import Attention
 from torch import Tensor
+from torch.nn import functional as F
 
 from m2dx.contract.errors import M2dxError
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.model.build import evaluating
 from m2dx.model.vit import Encoder
 from m2dx.report.sounds import Sound
-from m2dx.report.style import Picture, draw_grid_image, logmel_picture, outline_patches, panel_figure
+from m2dx.report.style import (
+    Picture,
+    Span,
+    draw_grid_image,
+    limits_of,
+    logmel_picture,
+    outline_patches,
+    panel_figure,
+)
 
 PANEL_INCHES = (3.0, 1.55)
 POINT = "#ff2d2d"
+COLOUR = "#ff9d1e"  # of what is attended to
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,21 +48,33 @@ class AttentionMap:
     point: tuple[int, int]  # (f, t), the patch that attends; f counts from the lowest frequencies
     weights: NDArray[np.float32]  # (F, T)
     to_class_token: float
-    seconds: float
+    span: Span
 
-    @property
-    def picture(self) -> Picture:
-        """The map, brighter for more, with its point outlined; the title says its strongest weight."""
-        strongest = float(self.weights.max())
+    def picture(self, title: str, most: float) -> Picture:
+        """The log-mel in grey, under more colour where the point, in red, attends more; it is full at `most`."""
 
         def draw(axes: Axes) -> None:
-            mels, limits = len(self.logmel), (0.0, max(strongest, 1e-12))
-            draw_grid_image(
-                axes, self.weights, seconds=self.seconds, mels=mels, limits=limits, colours="viridis"
-            )
-            outline_point(axes, self)
+            low, high = limits_of(self.logmel)
+            light = 0.9 * np.clip((self.logmel - low) / (high - low), 0.0, 1.0)[..., None]  # (M, L, 1)
+            weights = torch.from_numpy(self.weights)[None, None]
+            smooth = F.interpolate(weights, self.logmel.shape, mode="bilinear")[0, 0, ..., None].numpy()
+            shade = np.array(to_rgb(COLOUR)) * np.sqrt(np.clip(smooth / most, 0.0, 1.0))
+            draw_grid_image(axes, light + (1.0 - light) * shade, span=self.span, limits=(0.0, 1.0))
+            point = np.zeros(self.weights.shape, dtype=np.bool_)
+            point[self.point] = True
+            outline_patches(axes, point, colour=POINT, width=1.6)
 
-        return Picture(f"{self.title}: up to {strongest:.1%}, class token {self.to_class_token:.1%}", draw)
+        f, t = (int(index) for index in np.unravel_index(self.weights.argmax(), self.weights.shape))
+        told = (
+            f"{title}: attention of the patch (frequency {self.point[0]}, time {self.point[1]}) of {self.name}; it is "
+            f"strongest, {self.strongest:.1%}, to the patch ({f}, {t})."
+        )
+        return Picture(title, draw, told)
+
+    @property
+    def strongest(self) -> float:
+        """Its highest weight."""
+        return max(float(self.weights.max()), 1e-12)
 
 
 def attention_figure(
@@ -65,27 +88,25 @@ def attention_figure(
 
 
 def draw_attention(blocks: Sequence[Sequence[AttentionMap]]) -> Figure:
-    """A figure of attention maps, a row for each sound. Each map has a scale of its own, from 0 to its strongest patch,
-    whose weight the title says, with that of the class token.
+    """A figure of attention maps over their log-mel, a row for each sound, with one scale of colours for all.
+
+    The titles say the strongest weight of each, which is full in colour where it is the highest of the figure.
 
     Raises ValueError without maps.
     """
     if not blocks or not all(blocks):
         raise ValueError("a figure needs at least one attention map of each sound")
+    most = max(item.strongest for maps in blocks for item in maps)
     return panel_figure(
         [
-            [logmel_picture(maps[0].name, maps[0].logmel, maps[0].seconds), *(item.picture for item in maps)]
+            [
+                logmel_picture(maps[0].name, maps[0].logmel, maps[0].span),
+                *(item.picture(f"{item.title}: up to {item.strongest:.1%}", most) for item in maps),
+            ]
             for maps in blocks
         ],
         inches=PANEL_INCHES,
     )
-
-
-def outline_point(axes: Axes, item: AttentionMap) -> None:
-    """The patch that attends, in red."""
-    point = np.zeros(item.weights.shape, dtype=np.bool_)
-    point[item.point] = True
-    outline_patches(axes, point, colour=POINT, width=1.6)
 
 
 def attention_map(
@@ -111,7 +132,7 @@ def attention_maps(
         heads = last_attention(encoder.encoder, logmel)  # (1, H, 1 + P, 1 + P)
     mean = heads.mean(dim=1)[0].float().cpu().numpy()  # (1 + P, 1 + P)
     shape = grid.shape[0], logmel.shape[-1] // grid.patch_size[1]
-    seconds = logmel.shape[-1] * encoder.logmel.hop_length / encoder.sample_rate
+    span = Span.of(encoder.logmel, logmel.shape[-1])
     values = logmel[0, 0].float().cpu().numpy()
     maps = []
     for f, t in loud_points(values, shape) if points is None else points:
@@ -123,7 +144,7 @@ def attention_maps(
         row = mean[1 + f * shape[1] + t]
         weights, to_class_token = row[1:].reshape(shape), float(row[0])
         title = f"patch ({f}, {t})"
-        maps.append(AttentionMap(sound.name, title, values, (f, t), weights, to_class_token, seconds))
+        maps.append(AttentionMap(sound.name, title, values, (f, t), weights, to_class_token, span))
     return maps
 
 

@@ -13,6 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from m2dx.contract.components import Clip, ClipEncoder, Dataset
@@ -45,6 +46,7 @@ class Embedding:
     points: NDArray[np.float64]  # (n, 2)
     labels: tuple[str, ...]  # n, the class of each clip
     axes: tuple[str, str]  # what the two dimensions are
+    is_training: tuple[bool, ...] = ()  # n, the clips of the splits train and valid; empty: not known
 
 
 def labelled_clips(
@@ -98,7 +100,8 @@ def embed(
     features = task.features(encoder).x
     points, axes = project(Standardiser.fit(features)(features), method=method, seed=seed)
     labels = tuple(clip.labels[0] if len(clip.labels) == 1 else SEVERAL for clip in task.clips)
-    return Embedding(title, points, labels, axes)
+    is_training = tuple(clip.split in ("train", "valid") for clip in task.clips)
+    return Embedding(title, points, labels, axes, is_training if any(is_training) else ())
 
 
 def project(
@@ -122,7 +125,8 @@ def project(
 def embedding_figure(embeddings: Sequence[Embedding]) -> Figure:
     """A panel for each embedding of one labelled set, coloured by class, with one legend for all.
 
-    Beyond ten classes colours come again with another marker. Raises ValueError without embeddings.
+    Clips of the splits train and valid are hollow. Beyond ten classes colours come again with another marker. Raises
+    ValueError without embeddings.
     """
     if not embeddings:
         raise ValueError("a figure needs at least one embedding")
@@ -133,6 +137,10 @@ def embedding_figure(embeddings: Sequence[Embedding]) -> Figure:
     width = PANEL_INCHES + 1.4 * legend_columns / len(panels)
     figure = panel_figure([panels], inches=(width, PANEL_INCHES))
     handles, labels = figure.axes[0].get_legend_handles_labels()
+    if any(any(item.is_training) for item in embeddings):
+        dot = partial(Line2D, [], [], linestyle="", marker="o", color=INK, markersize=4)
+        handles += [dot(), dot(fillstyle="none")]
+        labels += ["filled: test", "hollow: training"]
     figure.legend(
         handles, labels, loc="outside right upper", ncols=legend_columns, fontsize=LABEL_SIZE, labelcolor=INK,
         frameon=False, markerscale=1.6, handletextpad=0.2,
@@ -150,16 +158,19 @@ def class_looks(classes: Sequence[str]) -> Looks:
 
 def _draw(axes: Axes, *, item: Embedding, looks: Looks) -> None:
     labels = np.array(item.labels)
+    hollow = np.array(item.is_training or [False] * len(labels))
     size = float(np.clip(3000.0 / len(labels), 5.0, 28.0))
     for name, (colour, marker) in looks.items():
         chosen = labels == name
         if name == SEVERAL and not chosen.any():
             continue
-        x, y = item.points[chosen].T
+        scatter = partial(axes.scatter, s=size, marker=marker, alpha=0.8)
         # Matplotlib takes text between $ for a formula, and hides names that start with an underscore.
         shown = name.replace("$", r"\$")
         shown = f"\u200b{shown}" if shown.startswith("_") else shown
-        axes.scatter(x, y, s=size, color=colour, marker=marker, alpha=0.8, linewidths=0, label=shown)
+        scatter(*item.points[chosen & ~hollow].T, color=colour, linewidths=0, label=shown)
+        if (chosen & hollow).any():
+            scatter(*item.points[chosen & hollow].T, facecolors="none", edgecolors=colour, linewidths=0.8)
     axes.set_xlabel(item.axes[0], fontsize=LABEL_SIZE, color=INK)
     axes.set_ylabel(item.axes[1], fontsize=LABEL_SIZE, color=INK)
     axes.set(xticks=[], yticks=[])  # only distances mean something

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from m2dx.contract.errors import RecipeError
-from m2dx.contract.wording import duration, hours_text, number
+from m2dx.contract.wording import counted, duration, hours_text, number
 from m2dx.recipe.document import plain_yaml
 from m2dx.report.curves import METHODS
 from m2dx.results.run_folder import DataFacts, SetFacts
@@ -19,51 +21,30 @@ SUMMARY = (
     ("Steps", "{steps} of {total_steps}"),
     ("Clips trained on", "{clips}"),
     ("Training time", "{seconds:duration}"),
-    ("Clips in the data", "{data_clips}"),
-    ("Hours of data", "{hours_of_data:hours}"),
     ("Bad files", "{bad_files}"),
     ("Collapse warnings", "{collapse_warnings}"),
     ("Device", "{device} x {processes}"),
 )
 LAUNCH = (
     ("Command", "{launch.command}"),
-    ("Started in", "{launch.folder}"),
     ("Machine", "{launch.machine}"),
     ("GPUs", "{launch.gpus}"),
     ("Trained on", "{device} x {processes}"),
-)
-SEEDS = (
-    ("Weights, order of the clips, crops, noise, masks", "{seed!s}"),
-    ("Evaluation", "{evaluation.seeds}"),
-)
-AUDIO = (
-    ("Clips an epoch", "{data.epoch_size}"),
-    ("Sampling rate", "{audio.sample_rate} Hz"),
-    ("Crop", "{audio.crop_seconds} s"),
-    ("Short clips", "{data.short_clips}"),
-    ("Log-mel mean", "{data.mean}"),
-    ("Log-mel std", "{data.std}"),
-    ("Log-mel mean of the noise", "{noise.mean}"),
-)
-IMAGES = (
-    ("Clips an epoch", "{data.epoch_size}"),
-    ("Images: size", "{image.size}"),
-    ("Images: mean", "{image.mean}"),
-    ("Images: std", "{image.std}"),
 )
 RECIPE = (
     ("Method", "{method}"),
     ("Encoder", "ViT {model.size}, {model.depth} blocks", "ViT {model.size}"),
     (
-        "Patches",
-        "{model.patch_size.0} x {model.patch_size.1} pixels, of {image.size.0} x {image.size.1}",
-        "{model.patch_size.0} mels x {model.patch_size.1} frames, of {audio.n_mels} mels and {audio.crop_seconds} s",
+        "Input",
+        "{image.size} pixels, mean {image.mean}, std {image.std}",
+        "{audio.sample_rate} Hz, {audio.crop_seconds} s",
     ),
     (
-        "Masked",
-        "{model.mask_ratio} of the patches, {model.masking.name}",
-        "{model.mask_ratio} of the patches",
+        "Log-mel",
+        "mean {data.mean}, std {data.std}; of the noise {noise.mean}",
+        "mean {data.mean}, std {data.std}",
     ),
+    ("Patches", "{model.patch_size.0} x {model.patch_size.1}, {model.mask_ratio} of them masked"),
     (
         "Predictor",
         "{model.predictor.embed_dim} wide, {model.predictor.depth} deep, {model.predictor.num_heads} heads",
@@ -72,12 +53,14 @@ RECIPE = (
     ("Starts from", "{init_from}", "random weights"),
     (
         "Training",
-        "{train.epochs} epochs, {train.warmup_epochs} of them warm-up, {train.batch_size} clips a step",
+        "{train.epochs} epochs, {train.warmup_epochs} warm-up, {train.batch_size} clips a step, {train.precision}",
     ),
     ("Learning rate", "{peak_lr} at its peak (base {train.base_lr})"),
-    ("Precision", "{train.precision}"),
+    ("Seeds", "{seed!s}, of the evaluation {evaluation.seeds}", "{seed!s}"),
     ("Noise", "mixed in at ratio {noise.ratio}", "none"),
 )
+_FOLDERS = re.compile(r"(?<![\w./:~])(/[^/\s'\"]+)+/")
+"""Folders of an absolute path, without its last part."""
 _TASK = "{offline_encoder.name}, {online_mapper.name}, {loss.name}; weight "
 
 
@@ -123,28 +106,39 @@ def recipe_facts(recipe: Mapping[str, Any]) -> list[Fact]:
     return found
 
 
-def data_sets(recipe: Mapping[str, Any], listed: DataFacts) -> list[tuple[SetFacts, str]]:
-    """Each data set that the recipe names or that was listed, and where it is; the noise last."""
+def data_facts(recipe: Mapping[str, Any], listed: DataFacts) -> list[Fact]:
+    """Each data set that the recipe names or that was listed, the noise last, and what is known of it."""
     noise = section(recipe, "noise")
     asked = {**section(recipe, "data.sets"), **({"noise": noise} if noise else {})}
-    found = listed.by_name
-    rows = []
-    for name in map(str, dict.fromkeys([*asked, *found])):
+    told = []
+    for name in map(str, dict.fromkeys([*asked, *listed.by_name])):
         source = section(asked, f"{name}.dataset") or section(asked, f"{name}.source")
         of_recipe = SetFacts(name, str(source.get("name", "")), find(asked, f"{name}.split"))
+        of = listed.by_name.get(name, of_recipe)
         where = next((str(source[key]) for key in ("path", "root", "folder") if source.get(key)), "")
-        rows.append((found.get(name, of_recipe), where))
-    return rows
+        parts = [f"could not be listed: {of.error}"] if of.error else []
+        if of.clips is not None:
+            parts.append(f"{counted(of.clips, 'clip')} in {counted(of.files or 0, 'file')}")
+        if of.hours is not None:
+            parts.append(f"{'about ' if of.hours_from is not None else ''}{hours_text(of.hours)} h")
+        elif of.hours_from is not None:
+            parts.append("hours not known")
+        if of.labelled:
+            parts.append(f"{number(of.labelled)} labelled, {counted(of.classes or 0, 'class')}")
+        if of.repeat and of.repeat > 1:
+            parts.append(f"{of.repeat} x in an epoch")
+        parts.append(f"{of.dataset}{f': {where}' if where else ''}")
+        if of.fingerprint:
+            parts.append(f"list {of.fingerprint}")
+        told.append((f"{name}, {of.split}" if of.split else name, "; ".join(filter(None, parts))))
+    return told
 
 
-def changed_sets(recorded: DataFacts, now: DataFacts) -> list[str]:
-    """Names of the data sets whose lists are others than those that were recorded."""
-    after = now.by_name
-    return [
-        name
-        for name, of in recorded.by_name.items()
-        if of.fingerprint is not None and name in after and of.fingerprint != after[name].fingerprint
-    ]
+def without_folders(text: str, own: Iterable[Path | str | None]) -> str:
+    """A text whose absolute paths are told from one of the `own` folders, or else by what is in their folder alone."""
+    for folder in filter(None, own):
+        text = text.replace(f"{folder}/", "")
+    return _FOLDERS.sub("…/", text)
 
 
 def read_recipe_text(text: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -15,31 +15,30 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from m2dx.contract.atomic import replace_text
+from m2dx.contract.components import Score
 from m2dx.contract.wording import hours_text, number
 from m2dx.report import facts
+from m2dx.report.classes import MOST_CLASSES, sound, tasks_by_class
 from m2dx.report.curves import Metrics, by_column, curve, draw_metric, draw_scores, loss_names, title_of
 from m2dx.report.pictures import RunPictures
-from m2dx.report.saving import panel_svg, strip_svg
-from m2dx.report.scores import arrange_scores, percent, step_table
+from m2dx.report.saving import svg
 from m2dx.report.style import Picture
 from m2dx.results.formats import html_table
+from m2dx.results.predictions import PREDICTIONS_FILE, with_intervals
 from m2dx.results.records import LIBRARIES
 from m2dx.results.run_folder import DataFacts, read_run
 from m2dx.results.scores import StepScore
-from m2dx.results.verdict import encoder_title, verdict
+from m2dx.results.table import Cell, Group, ResultTable, Row, cells_of
+from m2dx.results.verdict import encoder_title, scores_by_encoder, verdict
 
-_OTHER_CURVES = ("lr", "ema_decay", "grad_norm", "rankme", "clips_per_second")
+_OTHER_CURVES = ("rankme", "lr", "ema_decay", "grad_norm", "clips_per_second")
 _TITLES = {
-    "summary": "Summary",
-    "scores": "Scores",
-    "by-step": "Scores by step",
-    "losses": "Losses",
-    "course": "Course of the training",
+    "result": "Result",
+    "classes": "Classes",
+    "curves": "Curves",
+    "clips": "Clips",
     "data": "Data",
-    "examples": "What the model sees in training",
-    "checkpoints": "Clips at each checkpoint",
-    "recipe": "Recipe",
-    "reproduce": "How to reproduce",
+    "facts": "Run",
 }
 """The sections of the page; each has a template of its name in the folder `sections`."""
 
@@ -47,22 +46,20 @@ _TITLES = {
 def write_report(folder: Path, pictures: RunPictures | None = None, *, data: DataFacts | None = None) -> Path:
     """Writes `report.html` into a run's folder, from what the folder holds, and gives its path.
 
-    `data` is what `describe_data` gives of the run's lists now; the page takes it where the run has not recorded its
-    own, and else says which lists have changed. The page is self-contained: no script, and nothing is loaded from
-    elsewhere. A file that is missing is named in its section. Raises CheckpointError where the folder has no
-    recipe.yaml.
+    `data` is what `describe_data` gives of the run's lists now, for a run that has not recorded its own. The page is
+    self-contained: no script, and nothing is loaded from elsewhere. A file that is missing is named in its section.
+    Folders of the machine are not told. Raises CheckpointError where the folder has no recipe.yaml.
     """
     run = read_run(folder)
     recipe = facts.read_recipe_text(run.recipe)
     summary = {} if run.summary is None else asdict(run.summary)
     recorded = None if run.summary is None else run.summary.data
-    other_plots = _plots(run.metrics, _OTHER_CURVES)
-    left_out = {
-        "by-step": not run.step_scores and "scores_by_step.jsonl" not in run.notes,
-        "course": not other_plots,
-    }
-    evaluated = facts.section(recipe, "evaluation.tasks")
-    page = _environment().get_template("page.html").render(
+    scores = with_intervals(run.scores, run.predictions)
+    tasks = tasks_by_class(scores, run.predictions)
+    left_out = {"classes": not tasks and PREDICTIONS_FILE not in run.notes}
+    rows, columns = scores_by_encoder(scores)
+    shorten = partial(facts.without_folders, own=(folder.resolve(), facts.find(summary, "launch.folder")))
+    page = _environment(shorten, has_sound=not facts.section(recipe, "image")).get_template("page.html").render(
         sections={name: title for name, title in _TITLES.items() if not left_out.get(name)},
         run=run,
         summary=run.summary,
@@ -70,35 +67,35 @@ def write_report(folder: Path, pictures: RunPictures | None = None, *, data: Dat
         summary_facts=facts.facts(facts.SUMMARY, summary),
         launch_facts=facts.facts(facts.LAUNCH, summary),
         recipe_facts=facts.recipe_facts(recipe),
-        seeds=facts.facts(facts.SEEDS, recipe if evaluated else {**recipe, "evaluation": None}),
-        settings=facts.facts(facts.IMAGES if facts.section(recipe, "image") else facts.AUDIO, recipe),
-        data_sets=facts.data_sets(recipe, recorded or data or DataFacts()),
-        is_recorded=recorded is not None,
-        listed_now=data is not None,
-        changed_sets=facts.changed_sets(recorded, data) if recorded and data else [],
-        scores=arrange_scores(run.scores),
-        verdict=verdict(run.scores),
-        step_table=step_table(run.step_scores),
+        data_sets=facts.data_facts(recipe, recorded or data or DataFacts()),
+        listed_now=recorded is None and data is not None,
+        scores=arrange_scores(scores),
+        panels={column: [row[column] for row in rows.values() if column in row] for column in columns},
+        intervals=any(score.ci95 is not None for score in scores),
+        verdict=verdict(scores),
+        tasks=tasks,
+        most_classes=MOST_CLASSES,
         step_plots=_step_plots(run.step_scores),
         loss_plots=_plots(run.metrics, loss_names(run.metrics)),
-        other_plots=other_plots,
+        other_plots=_plots(run.metrics, _OTHER_CURVES),
         pictures=pictures or RunPictures(),
         libraries=LIBRARIES,
-        recipe_data=base64.b64encode(run.recipe.encode("utf-8", errors="replace")).decode(),
+        recipe_data=Markup(base64.b64encode(shorten(run.recipe).encode("utf-8", errors="replace")).decode()),
     )  # fmt: skip
     path = folder / "report.html"
     replace_text(path, page, errors="replace")  # file names may hold bytes that are not text
     return path
 
 
-def _environment() -> Environment:
-    """The templates, and what they word numbers and draw pictures with."""
+def _environment(shorten: Callable[[str], str], *, has_sound: bool) -> Environment:
+    """The templates, and what they word numbers, draw pictures and shorten texts with."""
     environment = Environment(
         loader=PackageLoader("m2dx.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: shorten(value) if type(value) is str and value[:5] != "data:" else value,
     )
     environment.filters |= {
         "number": number,
@@ -107,10 +104,21 @@ def _environment() -> Environment:
         "json": partial(json.dumps, default=str, ensure_ascii=False),
         "quote": shlex.quote,
         "score_table": lambda table: Markup(html_table(table)),
-        "panel": panel_svg,
-        "strip": strip_svg,
+        "svg": svg,
+        "sound": sound if has_sound else lambda clip: "",
     }
     return environment
+
+
+def arrange_scores(scores: Sequence[Score]) -> ResultTable:
+    """A row for each task, protocol and metric, a column for each encoder; the best of each row is marked."""
+    by_encoder, columns = scores_by_encoder(scores)
+    rows = [
+        Row(f"{task}, {protocol} ({metric})", (), cells_of([of.get(column) for of in by_encoder.values()]))
+        for column in columns
+        for task, protocol, metric in (column,)
+    ]
+    return ResultTable("", "", (), tuple(map(encoder_title, by_encoder)), (Group("", tuple(rows)),))
 
 
 def _date(metrics: Metrics) -> str:
@@ -139,11 +147,10 @@ def _step_plots(scores: Sequence[StepScore]) -> list[Picture]:
     """A picture of each task, protocol and metric."""
     plots = []
     for column, found in by_column(scores).items():
-        first, last, best = found[0], found[-1], max(found, key=lambda item: item.score.mean)
-        label = (
-            f"{column[2]} of {column[0]}, {column[1]}, against the step: {percent(first.score)} % at step "
-            f"{first.step:,}, {percent(last.score)} % at step {last.step:,}; best {percent(best.score)} % at step "
-            f"{best.step:,}."
+        first, last, best = (
+            f"{Cell.percent(of.score.mean, of.score.ci95).text} % at step {of.step:,}"
+            for of in (found[0], found[-1], max(found, key=lambda item: item.score.mean))
         )
+        label = f"{column[2]} of {column[0]}, {column[1]}, against the step: {first}, {last}; best {best}."
         plots.append(Picture(title_of(column), partial(draw_scores, scores=found), label))
     return plots

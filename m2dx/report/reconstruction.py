@@ -32,6 +32,7 @@ from m2dx.report.style import (
     INK,
     LABEL_SIZE,
     Picture,
+    Span,
     draw_grid_image,
     draw_logmel,
     limits_of,
@@ -59,7 +60,7 @@ class Reconstruction:
     logmel: NDArray[np.float32]  # (M, L), the input
     result: NDArray[np.float32]  # (M, L): visible patches as they are, masked ones as predicted
     is_masked: NDArray[np.bool_]  # (F, T)
-    seconds: float
+    span: Span
     own_scale: bool = False
     """The model leaves out each patch's mean and spread: the input's own were put back."""
 
@@ -85,7 +86,7 @@ class Reconstruction:
         """The reconstruction, in colours between `limits`; `outline`: visible patches are outlined in white."""
 
         def draw(axes: Axes) -> None:
-            draw_logmel(axes, self.result, seconds=self.seconds, limits=limits)
+            draw_logmel(axes, self.result, span=self.span, limits=limits)
             if outline:
                 width = min(0.9, 40.0 / max(self.is_masked.shape))
                 outline_patches(axes, ~self.is_masked, colour="white", width=width)
@@ -96,8 +97,7 @@ class Reconstruction:
         """The error, darker for more, up to `most`."""
 
         def draw(axes: Axes) -> None:
-            mels, limits = len(self.logmel), (0.0, most)
-            draw_grid_image(axes, self.error, seconds=self.seconds, mels=mels, limits=limits, colours="Greys")
+            draw_grid_image(axes, self.error, span=self.span, limits=(0.0, most), colours="Greys")
             axes.spines[:].set(visible=True, color=INK, alpha=0.25, linewidth=0.6)  # white ends somewhere
 
         caption = f"error of reconstructing {self.name}; mean square {self.masked_mse:.3f} where masked."
@@ -159,7 +159,7 @@ class Reconstructor:
             logmel[0, 0].cpu().numpy(),
             self.predict(logmel, is_masked)[0, 0].cpu().numpy(),
             is_masked,
-            self.num_samples / self.sample_rate,
+            Span.of(self.logmel, self.patches.input_size[1]),
             own_scale=self.model.standardise_target,
         )
 
@@ -254,7 +254,7 @@ def draw_reconstructions(blocks: Sequence[Sequence[Reconstruction]], *, outline:
             item.error_picture(f"error: MSE {item.mse:.3f}, masked {item.masked_mse:.3f}", most)
             for item in block
         ]
-        first: Picture | None = logmel_picture(block[0].name, block[0].logmel, block[0].seconds)
+        first: Picture | None = logmel_picture(block[0].name, block[0].logmel, block[0].span)
         if len(items) == len(blocks):
             rows.append([first, *results, *errors])
             continue

@@ -15,13 +15,18 @@ from matplotlib.figure import Figure
 
 from m2dx.contract.atomic import replace_file
 from m2dx.contract.errors import M2dxError
-from m2dx.report.style import INK, Picture, panel_figure
+from m2dx.report.style import INK, Picture
 
 DOTS_PER_INCH = 150
-PANEL_INCHES = (2.5, 1.68)
-"""Of a picture with title and axes; on the screen of a phone, which it fills, its text is as large as the page's."""
-STRIP_INCHES = (1.8, 1.2)
-LONGEST_TITLE = 32  # characters that fit over a panel
+SHAPES: dict[str, tuple[tuple[float, float], tuple[float, float, float, float] | None]] = {
+    "panel": ((2.5, 1.5), (0.15, 0.25, 0.84, 0.7)),
+    "matrix": ((2.5, 2.55), (0.29, 0.3, 0.705, 0.695)),
+    "strip": ((1.8, 1.2), None),
+}
+"""Sizes of pictures on the page in inches, and where their axes are, so that neighbours are in line: left, bottom,
+width and height in shares; None: everywhere, without frame and numbers. A panel fills a phone's screen, where its
+text is as large as the page's.
+"""
 MOST_COLUMNS = 320
 """Frames of a spectrogram on the page, at most; of longer ones neighbours are averaged."""
 
@@ -46,34 +51,30 @@ def _write(figure: Figure, file: BinaryIO, kind: str, dots_per_inch: int = DOTS_
         figure.savefig(file, format=kind, dpi=dots_per_inch, metadata=metadata)
 
 
-def panel_svg(picture: Picture) -> Markup:
-    """A picture with its title and axes."""
-    figure = panel_figure([[picture]], inches=PANEL_INCHES, longest=LONGEST_TITLE, weight="bold")
-    figure.axes[0].patch.set_alpha(0.0)
-    return _svg_element(figure, picture.label)
+def svg(picture: Picture, shape: str) -> Markup:
+    """A picture as an SVG element that scales to its place, without its title and ids that another could have.
 
-
-def strip_svg(picture: Picture) -> Markup:
-    """A picture without title, axes and their numbers."""
-    figure = Figure(figsize=STRIP_INCHES)
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    `shape`: one of `SHAPES`.
+    """
+    inches, frame = SHAPES[shape]
+    figure = Figure(figsize=inches)
+    axes = figure.add_axes(frame or (0.0, 0.0, 1.0, 1.0))
     picture.draw(axes)
-    axes.set_axis_off()
-    return _svg_element(figure, picture.label)
-
-
-def _svg_element(figure: Figure, label: str) -> Markup:
-    """A figure as an SVG element that scales to its place, without ids that another element could have."""
+    if frame is None:
+        axes.set_axis_off()
     _thin_images(figure)
     figure.patch.set_alpha(0.0)
+    axes.patch.set_alpha(0.0)
     file = io.BytesIO()
     _write(figure, file, "svg")
-    svg = file.getvalue().decode()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r' (width|height)="[^"]*pt"', "", svg, count=2)
+    text = file.getvalue().decode()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = re.sub(r' (width|height)="[^"]*pt"', "", text, count=2)
     return Markup(
-        svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1).replace(INK, "currentColor")
+        text.replace("<svg", f'<svg role="img" aria-label="{escape(picture.label)}"', 1).replace(
+            INK, "currentColor"
+        )
     )
 
 
@@ -81,6 +82,7 @@ def _thin_images(figure: Figure) -> None:
     for image in (image for axes in figure.axes for image in axes.images):
         values = np.asarray(image.get_array())
         group = -(-values.shape[1] // MOST_COLUMNS)
-        if values.ndim == 2 and group > 1:
-            edge = np.pad(values, ((0, 0), (0, -values.shape[1] % group)), mode="edge")
-            image.set_data(edge.reshape(len(values), -1, group).mean(axis=2))
+        if group > 1 and values.shape[2:] != (4,):  # masks of patches stay as they are
+            rest = values.shape[2:]  # nothing, or three colours
+            edge = np.pad(values, ((0, 0), (0, -values.shape[1] % group), *[(0, 0)] * len(rest)), mode="edge")
+            image.set_data(edge.reshape(len(values), -1, group, *rest).mean(axis=2))

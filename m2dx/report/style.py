@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,12 +16,43 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from m2dx.data.logmel import LogMel
+
 INK = "#1f2933"
 ACCENT = "#2f81c4"  # readable on white and on black
 MASKED = "#8b9096"
 TITLE_SIZE, LABEL_SIZE = 9, 8
 LONGEST_TITLE = 43  # characters
 TICKS = (1, 2, 5, 10)
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a log-mel spectrogram spans."""
+
+    seconds: float  # from 0
+    hertz: tuple[float, float]  # from the lowest frequency of its mel filters to the highest
+
+    @classmethod
+    def of(cls, logmel: LogMel, frames: int) -> Span:
+        """That of so many frames of a transform."""
+        return cls(frames * logmel.hop_length / logmel.sample_rate, (logmel.f_min, logmel.f_max))
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Octaves that are apart: the height of each, from 0 to 1, and its frequency in words."""
+        low, high = map(slaney_mel, self.hertz)
+        ticks: list[tuple[float, str]] = []
+        for hertz in (125 * 2**octave for octave in range(10, -1, -1)):
+            height = (slaney_mel(hertz) - low) / (high - low)
+            if 0.0 <= height <= 1.0 and (not ticks or ticks[-1][0] - height > 0.12):
+                ticks.append((height, f"{hertz}" if hertz < 1000 else f"{hertz // 1000}k"))
+        return ticks
+
+
+def slaney_mel(hertz: float) -> float:
+    """A frequency on the mel scale of `LogMel`: linear below 1 kHz, logarithmic above."""
+    return 0.015 * hertz if hertz < 1000 else 15 + 27 * math.log(hertz / 1000, 6.4)
 
 
 @dataclass(frozen=True)
@@ -33,13 +64,7 @@ class Picture:
     label: str = ""
 
 
-def panel_figure(
-    rows: Sequence[Sequence[Picture | None]],
-    *,
-    inches: tuple[float, float],
-    longest: int = LONGEST_TITLE,
-    weight: Literal["normal", "bold"] = "normal",
-) -> Figure:
+def panel_figure(rows: Sequence[Sequence[Picture | None]], *, inches: tuple[float, float]) -> Figure:
     """A figure of pictures in rows, each of a size, under their titles; None leaves a place free.
 
     Spectrograms have the names of their axes at the left and bottom edge only: in between they would push the panels
@@ -54,11 +79,11 @@ def panel_figure(
                 continue
             axes = figure.add_subplot(grid[row, column])
             picture.draw(axes)
-            set_title(axes, picture.title, longest=longest, weight=weight)
+            set_title(axes, picture.title)
             if axes.images:
                 left, bottom = column == 0, row == len(rows) - 1
                 axes.tick_params(labelleft=left, labelbottom=bottom, left=left, bottom=bottom)
-                axes.set_ylabel("mel band" if left else "", fontsize=LABEL_SIZE, color=INK)
+                axes.set_ylabel("Hz" if left else "", fontsize=LABEL_SIZE, color=INK)
                 axes.set_xlabel("seconds" if bottom else "", fontsize=LABEL_SIZE, color=INK)
     return figure
 
@@ -67,20 +92,19 @@ def draw_grid_image(
     axes: Axes,
     values: NDArray[np.floating],
     *,
-    seconds: float,
-    mels: int,
+    span: Span,
     limits: tuple[float, float],
     colours: str = "magma",
 ) -> AxesImage:
-    """Values over (mels or patches, time), on axes in seconds and mel bands, low frequencies below."""
+    """Values over (mels or patches, time), or their colours, on axes in seconds and Hz, low frequencies below."""
     image = axes.imshow(
-        values, origin="lower", aspect="auto", interpolation="none", extent=(0.0, seconds, 0.0, float(mels)),
+        values, origin="lower", aspect="auto", interpolation="none", extent=(0.0, span.seconds, 0.0, 1.0),
         cmap=colours, vmin=limits[0], vmax=limits[1],
     )  # fmt: skip
     axes.spines[:].set_visible(False)
     axes.tick_params(labelsize=LABEL_SIZE, colors=INK)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=TICKS))
-    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True, steps=TICKS))
+    axes.set_yticks(*zip(*span.ticks, strict=True))
     return image
 
 
@@ -88,20 +112,20 @@ def draw_logmel(
     axes: Axes,
     logmel: NDArray[np.floating],
     *,
-    seconds: float,
+    span: Span,
     limits: tuple[float, float] | None = None,
     is_masked: NDArray[np.bool_] | None = None,
 ) -> None:
     """A log-mel (M, L), by default with colours over its own range; the masked patches (F, T) are hidden."""
-    draw_grid_image(axes, logmel, seconds=seconds, mels=len(logmel), limits=limits or limits_of(logmel))
+    draw_grid_image(axes, logmel, span=span, limits=limits or limits_of(logmel))
     if is_masked is not None:
         cover_patches(axes, is_masked)
 
 
-def logmel_picture(title: str, logmel: NDArray[np.floating], seconds: float, *, name: str = "") -> Picture:
+def logmel_picture(title: str, logmel: NDArray[np.floating], span: Span, *, name: str = "") -> Picture:
     """The log-mel (M, L) of a sound; `name` where it is not the title."""
-    label = f"Log-mel of {name or title}, {seconds:.3g} s."
-    return Picture(title, partial(draw_logmel, logmel=logmel, seconds=seconds), label)
+    label = f"Log-mel of {name or title}, {span.seconds:.3g} s."
+    return Picture(title, partial(draw_logmel, logmel=logmel, span=span), label)
 
 
 def limits_of(logmel: NDArray[np.floating]) -> tuple[float, float]:
@@ -112,42 +136,34 @@ def limits_of(logmel: NDArray[np.floating]) -> tuple[float, float]:
 
 def outline_patches(axes: Axes, chosen: NDArray[np.bool_], *, colour: str, width: float) -> None:
     """Outlines the chosen patches of a grid (F, T) over the image on the axes, each with a square of its own."""
-    _, seconds, _, mels = axes.images[0].get_extent()
+    _, seconds, _, top = axes.images[0].get_extent()
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)])
     squares = (
-        (np.argwhere(chosen)[:, None, ::-1] + corners) / chosen.shape[::-1] * (seconds, mels)
+        (np.argwhere(chosen)[:, None, ::-1] + corners) / chosen.shape[::-1] * (seconds, top)
     )  # (n, 5, 2)
     axes.add_collection(LineCollection(list(squares), colors=colour, linewidths=width), autolim=False)
 
 
-def shade_patches(axes: Axes, shares: NDArray[np.generic], *, colour: str) -> None:
-    """Hides the patches of a grid (F, T) of the image on the axes behind a colour: not at all (0) to wholly (1)."""
-    shades = np.full((*shares.shape, 4), to_rgba(colour))
-    shades[..., 3] = shares
-    left, right, bottom, top = axes.images[0].get_extent()
-    extent = (left, right, bottom, top)
-    axes.imshow(shades, origin="lower", aspect="auto", interpolation="none", extent=extent)
-
-
 def cover_patches(axes: Axes, chosen: NDArray[np.bool_]) -> None:
     """Hides the chosen patches of a grid (F, T) of the image on the axes in grey, with thin lines between all."""
-    _, seconds, _, mels = axes.images[0].get_extent()
-    shade_patches(axes, chosen, colour=MASKED)
+    left, seconds, bottom, top = axes.images[0].get_extent()
+    shades = np.full((*chosen.shape, 4), to_rgba(MASKED))
+    shades[..., 3] = chosen
+    extent = (left, seconds, bottom, top)
+    axes.imshow(shades, origin="lower", aspect="auto", interpolation="none", extent=extent)
     # Patches of two frames are a pixel wide: their outline must not cover them.
     looks = {"colors": "white", "alpha": 0.55, "linewidths": min(0.45, 30.0 / max(chosen.shape))}
-    axes.hlines(np.linspace(0.0, mels, chosen.shape[0] + 1), 0.0, seconds, **looks)
-    axes.vlines(np.linspace(0.0, seconds, chosen.shape[1] + 1), 0.0, mels, **looks)
-    axes.set(xlim=(0.0, seconds), ylim=(0.0, mels))
+    axes.hlines(np.linspace(0.0, top, chosen.shape[0] + 1), 0.0, seconds, **looks)
+    axes.vlines(np.linspace(0.0, seconds, chosen.shape[1] + 1), 0.0, top, **looks)
+    axes.set(xlim=(0.0, seconds), ylim=(0.0, top))
 
 
-def set_title(
-    axes: Axes, title: str, *, longest: int = LONGEST_TITLE, weight: Literal["normal", "bold"] = "normal"
-) -> None:
+def set_title(axes: Axes, title: str) -> None:
     """A panel's title, at its left; file names are taken as they are, long ones without their middle."""
-    if len(title) > longest:
-        half = (longest - 1) // 2
+    if len(title) > LONGEST_TITLE:
+        half = (LONGEST_TITLE - 1) // 2
         title = f"{title[:half]}…{title[-half:]}"
-    axes.set_title(title, loc="left", fontsize=TITLE_SIZE, fontweight=weight, color=INK, parse_math=False)
+    axes.set_title(title, loc="left", fontsize=TITLE_SIZE, color=INK, parse_math=False)
 
 
 def numbered(names: Sequence[str], form: str) -> list[str]:
@@ -159,19 +175,18 @@ def numbered(names: Sequence[str], form: str) -> list[str]:
 
 
 def frame_curves(axes: Axes) -> None:
-    """Lines at the ticks of the values instead of a frame; whole steps at the bottom, each once."""
+    """Lines at the ticks of the values instead of a frame; whole steps at the bottom, from 0 to the last."""
     axes.set_xlabel("step", fontsize=LABEL_SIZE, color=INK)
     axes.tick_params(labelsize=LABEL_SIZE, colors=INK)
     axes.tick_params(axis="y", length=0)
     axes.spines[:].set_color(INK)
     axes.spines[["left", "top", "right"]].set_visible(False)
     axes.grid(axis="y", color=INK, alpha=0.13, linewidth=0.6)
-    axes.set_xlim(left=0)
-    steps = {float(step) for line in axes.lines for step in np.asarray(line.get_xdata())}
-    if len(steps) == 1:
-        axes.set_xticks(list(steps))
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=TICKS))
+    last = max((float(step) for line in axes.lines for step in np.asarray(line.get_xdata())), default=1.0)
+    axes.set_xlim(0, last)
+    between = MaxNLocator(4, integer=True, steps=TICKS).tick_values(0, last)
+    axes.set_xticks([*(tick for tick in between if tick <= 0.7 * last), last])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.get_xticklabels()[-1].set_horizontalalignment("right")  # so that it ends where the axis does
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=TICKS))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from m2dx.contract.atomic import replace_json
 from m2dx.contract.components import Score
 from m2dx.contract.errors import CheckpointError
+from m2dx.results.predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from m2dx.results.scores import STEP_SCORES_FILE, StepScore, read_scores, read_step_scores
 from m2dx.training.monitor import TrainingSummary
 
@@ -122,6 +123,7 @@ class RunFolder:
     step_scores: tuple[StepScore, ...]
     bad_files: tuple[tuple[str, str], ...]  # path, reason
     notes: Mapping[str, str]  # by file name: why it is not shown, or not all of it
+    predictions: Predictions = field(default_factory=dict)
 
 
 def read_run(folder: Path) -> RunFolder:
@@ -147,6 +149,9 @@ def read_run(folder: Path) -> RunFolder:
             notes["scores.json"] = "scores.json is empty: the recipe names no evaluation."
     except CheckpointError as error:
         notes["scores.json"] = str(error)
+    predictions, unreadable = read_predictions(folder)
+    if unreadable:
+        notes[PREDICTIONS_FILE] = _NOT_SHOWN.format(PREDICTIONS_FILE, unreadable)
     by_step = read_step_scores(folder)
     if by_step.unreadable:
         notes[STEP_SCORES_FILE] = _NOT_SHOWN.format(STEP_SCORES_FILE, by_step.unreadable)
@@ -164,6 +169,7 @@ def read_run(folder: Path) -> RunFolder:
         step_scores=by_step.scores,
         bad_files=_bad_files(tables),
         notes=notes,
+        predictions=predictions,
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -47,9 +48,15 @@ class StepScores:
 
 
 def write_scores(scores: Sequence[Score], path: Path) -> None:
-    """Writes scores as JSON: a list of objects with the fields of `Score`."""
-    text = json.dumps([asdict(score) for score in scores], indent=1, allow_nan=False)
+    """Writes scores as JSON: a list of objects with the fields of `Score`, without predictions."""
+    text = json.dumps([_fields(score) for score in scores], indent=1, allow_nan=False)
     replace_text(path, f"{text}\n")
+
+
+def _fields(score: Score) -> dict[str, Any]:
+    fields = asdict(replace(score, predictions=()))
+    del fields["predictions"]  # which have a file of their own
+    return fields
 
 
 def read_scores(path: Path) -> list[Score]:
@@ -95,7 +102,7 @@ def read_step_scores(folder: Path) -> StepScores:
 
 
 def _write(folder: Path, scores: Iterable[StepScore]) -> None:
-    lines = [{"step": item.step, **asdict(item.score)} for item in scores]
+    lines = [{"step": item.step, **_fields(item.score)} for item in scores]
     for line in lines:
         del line["encoder"]  # it is always the run's own
     text = "".join(f"{json.dumps(line, allow_nan=False, default=str)}\n" for line in lines)

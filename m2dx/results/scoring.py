@@ -24,6 +24,7 @@ from m2dx.evaluation.runner import Progress, check_request, evaluate
 from m2dx.evaluation.tasks import ClipTask, check_dataset
 from m2dx.recipe.schema import EvaluationSection, Recipe
 from m2dx.results.formats import terminal
+from m2dx.results.predictions import write_predictions
 from m2dx.results.records import (
     RESULTS_FILE,
     Division,
@@ -107,7 +108,7 @@ class Scoring:
     def run(
         self, encoder: AnyEncoder, console: Console, folder: Path, *, step: int | None = None
     ) -> list[Score]:
-        """Scores an encoder and its baselines; prints the table and writes scores.json into the folder.
+        """Scores an encoder and its baselines, prints the table, and writes scores.json and predictions.jsonl.
 
         A record of each score goes into results.jsonl in the folder of runs. The encoder is known there by the name of
         `folder`, which is its run's folder or the one that `folder_of_encoder` gave. With the run's last `step`, the
@@ -122,6 +123,7 @@ class Scoring:
             )
         folder.mkdir(parents=True, exist_ok=True)
         write_scores(scores, folder / "scores.json")
+        write_predictions(scores, folder)
         if step is not None and self.recipe.evaluation.every is not None:
             own = [score for score in scores if score.encoder == PRETRAINED]
             write_step_scores(folder, step, own)

@@ -8,7 +8,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +95,12 @@ def _check_score(subject: Subject, score: Score, task: EvaluationTask) -> None:
         and min(values) - 1e-6 <= mean <= max(values) + 1e-6,
         f"{score.metric} must be in [0, 1], but is {mean}; not in %": share,
         f"ci95 must be None or 0 or more, but is {half}": half is None or 0 <= half < math.inf,
+        "its predictions must be of the task's clips and classes, with probabilities in [0, 1]": all(
+            item.clip in task.clips and item.label in task.label_names and 0 <= item.probability <= 1
+            for item in score.predictions
+        ),
     }
     for text, holds in rules.items():
         subject.must(holds, text)
     with subject.attempt("writing a score as JSON, its details included,"):
-        json.dumps(asdict(score), allow_nan=False)
+        json.dumps(asdict(replace(score, predictions=())), allow_nan=False)

@@ -31,6 +31,7 @@ _WRITTEN = (
     "summary.json",
     "bad_files*.tsv",
     "scores.json",
+    "predictions.jsonl",
     "scores_by_step.jsonl",
     "scores_by_step/step-*",
     "scores_by_step/.step-*.partial",

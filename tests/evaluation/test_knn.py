@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from m2dx.contract.components import Prediction
 from m2dx.evaluation.knn import Knn, neighbour_votes
 from m2dx.evaluation.tasks import ClipTask
 
@@ -29,7 +30,9 @@ def test_mislabelled_test_clips_count_as_errors(tone, list_dataset, spectrum_enc
     clips = [tone(x, split=s) for s in ("train", "valid", "test") for x in ("low", "high")]
     clips[-1] = replace(clips[-1], labels=("low",))
     task = ClipTask.from_dataset("tones", list_dataset(clips))
-    assert Knn(k=1).evaluate(spectrum_encoder, task, seeds=(0,))[0].mean == 0.5
+    (score,) = Knn(k=1).evaluate(spectrum_encoder, task, seeds=(0,))
+    assert score.mean == 0.5
+    assert score.predictions == tuple(Prediction(task.clips[i], ("low", "high")[i % 2], 1.0) for i in (4, 5))
 
 
 def test_folds_give_an_interval(tone, list_dataset, spectrum_encoder):

@@ -163,3 +163,12 @@ def test_real_sounds_agree_with_logistic_regression():
     expected = reference.score(standardise(found.x[fold.test]), found.y[fold.test])
     assert len(task.clips) == 335 and len(fold.test) == 79
     assert score.mean == pytest.approx(expected, abs=0.06)  # 1 clip is 0.013
+
+
+def test_predictions_are_the_first_seeds_and_make_its_accuracy():
+    task = ClipTask.from_dataset("drums", CsvDataset(path=SOUNDS / "drums.csv"))
+    (score,) = Linear(epochs=3).evaluate(MeanLogMel(AudioSection()), task, seeds=(1, 0))
+    hits = [item.label in item.clip.labels for item in score.predictions]
+    assert np.mean(hits) == pytest.approx(score.values[0])
+    assert [item.clip for item in score.predictions] == [task.clips[row] for row in task.folds[0].test]
+    assert all(1 / len(task.label_names) <= item.probability <= 1 for item in score.predictions)

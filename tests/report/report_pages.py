@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from m2dx.contract.components import Score
+from m2dx.contract.components import Clip, Prediction, Score
 from m2dx.report.page import write_report
 from m2dx.report.pictures import ClipPictures, RunPictures, example_pictures
-from m2dx.report.style import Picture, draw_logmel
+from m2dx.report.style import Picture, Span, draw_logmel
 from m2dx.results.scores import write_scores
 
 VOID = {"meta", "br", "link", "img", "wbr"}
@@ -70,28 +70,52 @@ class Page(HTMLParser):
         return found
 
 
+HERTZ = (50.0, 8000.0)
 RNG = np.random.default_rng(0)
 CLEAN, NOISE = RNG.normal(size=(8, 12)), RNG.normal(size=(8, 12))
 IS_MASKED = np.array([[True, False, True], [True, True, False]])
 
 
 def masked_example(name="a clip", *, noise=1.0):
-    return example_pictures(name, clean=CLEAN, noisy=CLEAN + noise * NOISE, is_masked=IS_MASKED, seconds=0.12)
+    noisy = CLEAN + noise * NOISE
+    return example_pictures(name, clean=CLEAN, noisy=noisy, is_masked=IS_MASKED, span=Span(0.12, HERTZ))
 
 
-def some_pictures(name="a clip", *, states=("Start", "Step 1,000")):
-    """A picture for each state, as those of checkpoints."""
-    values = np.random.default_rng(1).normal(size=(80, 208))
-    made = tuple(
-        Picture(state, partial(draw_logmel, logmel=values, seconds=2.08), f"{state}: {name}.")
+def some_pictures(name="a clip", *, states=("Input", "Start", "Step 1,000")):
+    """A row of a picture for each state, as those of checkpoints, of two clips."""
+    values, span = np.random.default_rng(1).normal(size=(80, 208)), Span(2.08, HERTZ)
+    row = [
+        Picture(state, partial(draw_logmel, logmel=values, span=span), f"{state}: {name}.")
         for state in states
+    ]
+    clip = ClipPictures(name, row, span)
+    return RunPictures([masked_example(name)], (), (clip, clip))
+
+
+def wavs(sounds):
+    """Three recordings of `examples/sounds`."""
+    return sorted((sounds / "sounds" / "instrument").rglob("*.ogg"))[:3]
+
+
+def predictions(sounds, *, names=("bass", "<drum>", "vocal"), of_each=4):
+    """What the encoder (nine of ten right) and a baseline (all wrong) say of clips of each class."""
+    made = []
+    for encoder in ("pretrained", "mean_logmel"):
+        for number in range(of_each * len(names)):
+            truth, wrong = names[number % len(names)], names[(number + 1) % len(names)]
+            right = encoder == "pretrained" and number % 10 != 3
+            clip = Clip(sounds[number % len(sounds)], 0.0, 0.5, (truth,), group=str(number // 2))
+            made.append((encoder, Prediction(clip, truth if right else wrong, 0.5 + number / 100)))
+    return {
+        encoder: tuple(item for of, item in made if of == encoder)
+        for encoder in ("pretrained", "mean_logmel")
+    }
+
+
+def entry(encoder, mean, *, ci95=0.01, task="instrument", protocol="linear", predictions=()):
+    return Score(
+        task, "accuracy", mean, ci95, (mean,), protocol, encoder=encoder, predictions=tuple(predictions)
     )
-    clip = ClipPictures(name, {"": made[:1], "Reconstruction": made, "Error": made})
-    return RunPictures([masked_example(name)], (), (clip, clip), ("2 checkpoints.",), reconstructs=True)
-
-
-def entry(encoder, mean, *, ci95=0.01, task="instrument", protocol="linear"):
-    return Score(task, "accuracy", mean, ci95, (mean,), protocol, encoder=encoder)
 
 
 RECIPE = """name: small-run

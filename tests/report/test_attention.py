@@ -1,19 +1,24 @@
 """Attention maps: the weights are those that the block itself uses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 
 from m2dx.contract.errors import M2dxError
 from m2dx.encoder.audio import load_encoder
 from m2dx.report import Sound, attention_figure, attention_map
 from m2dx.report.attention import (
+    AttentionMap,
     attention_maps,
     attention_weights,
     last_attention,
     loud_points,
 )
+from m2dx.report.style import Span
 
 
 @pytest.fixture
@@ -52,13 +57,13 @@ def test_a_map_is_the_row_of_its_patch_averaged_over_heads(encoder, sound):
     np.testing.assert_allclose(found.weights.ravel(), row[1:], rtol=1e-5)
     assert found.weights.shape == (5, 4) and found.to_class_token == pytest.approx(row[0], rel=1e-5)
     assert found.weights.sum() + found.to_class_token == pytest.approx(1.0, abs=1e-5)
-    assert (found.title, found.name, found.seconds) == ("here", "rising", 0.64)
+    assert (found.title, found.name, found.span.seconds) == ("here", "rising", 0.64)
 
 
 def test_short_sounds_have_fewer_columns_and_long_ones_are_cut_unless_positions_are_interpolated(runs, sound):
     encoder = load_encoder(runs / "m2d" / "encoder")
     short = attention_maps(encoder, Sound("short", sound.wav[:5000]), [(0, 1)])[0]
-    assert short.weights.shape == (5, 2) and short.seconds == pytest.approx(
+    assert short.weights.shape == (5, 2) and short.span.seconds == pytest.approx(
         0.32
     )  # 31 frames, filled up to 32
     long = Sound("long", sound.wav.repeat(3))
@@ -87,14 +92,39 @@ def test_the_figure_shows_spectrogram_and_maps_with_the_point_in_red(encoder, so
     maps = attention_maps(encoder, sound, [(2, 3), (0, 1)])
     np.testing.assert_array_equal(np.asarray(logmel.images[0].get_array()), maps[0].logmel)
     for axes, item in zip((first, second), maps, strict=True):
-        np.testing.assert_array_equal(np.asarray(axes.images[0].get_array()), item.weights)
-        assert axes.get_title(loc="left") == (
-            f"patch {item.point}: up to {item.weights.max():.1%}, class token {item.to_class_token:.1%}"
-        )
+        assert axes.get_title(loc="left") == f"patch {item.point}: up to {item.strongest:.1%}"
+        shown = np.asarray(axes.images[0].get_array())
+        assert shown.shape == (80, 64, 3)
     (square,) = [c for c in first.collections if isinstance(c, LineCollection)]
     corner, red = square.get_paths()[0].vertices[0], square.get_colors()[0]
-    np.testing.assert_allclose(corner, (3 * 0.16, 2 * 16))  # seconds, mel bands
+    np.testing.assert_allclose(corner, (3 * 0.16, 2 / 5))  # seconds, share of the height
     assert red[0] > 0.9 and max(red[1:3]) < 0.3
+
+
+def test_attention_is_laid_over_the_spectrogram_on_one_scale():
+    logmel = np.random.default_rng(0).normal(size=(80, 96)).astype(np.float32)
+    weights = np.zeros((5, 6), dtype=np.float32)
+    weights[4, 1], weights[0, 5] = 0.4, 0.1
+    span = Span(0.96, (50.0, 8000.0))
+    strong = AttentionMap("a", "a", logmel, (2, 2), weights, 0.0, span)
+    weak = replace(strong, weights=weights / 4)
+
+    def shown(item):
+        axes = Figure().add_subplot()
+        item.picture("x", strong.strongest).draw(axes)
+        return np.asarray(axes.images[0].get_array())
+
+    image, faint = shown(strong), shown(weak)
+    grey = image[40:48, 32:48]  # nothing is attended to here
+    np.testing.assert_array_equal(grey[..., 0], grey[..., 2])
+    assert np.corrcoef(grey[..., 0].ravel(), logmel[40:48, 32:48].ravel())[0, 1] > 0.95
+    colour = [
+        (of[..., 0] - of[..., 2])[68:76, 20:28].mean() for of in (image, faint)
+    ]  # within the patch (4, 1)
+    assert colour[0] > 1.5 * colour[1] > 0.05
+    inside = image[66:78, 18:30]
+    assert len(np.unique(inside.reshape(-1, 3), axis=0)) > 50  # the spectrogram is seen through it
+    assert "the patch (4, 1)" in strong.picture("x", 1.0).label
 
 
 def test_an_encoder_in_training_is_left_in_its_mode(encoder, sound):

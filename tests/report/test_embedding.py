@@ -100,6 +100,7 @@ def test_each_clip_is_the_point_of_its_standardised_features(runs, clip_list):
     u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
     np.testing.assert_allclose(np.abs(item.points), np.abs(u[:, :2] * s[:2]), atol=1e-2)
     assert item.labels == ("a", "b", "a", SEVERAL, "c")
+    assert item.is_training == (True, False, True, False, True)
 
 
 def test_a_figure_has_a_panel_for_each_embedding_and_one_legend():
@@ -120,6 +121,21 @@ def test_a_figure_has_a_panel_for_each_embedding_and_one_legend():
     np.testing.assert_array_equal(drawn[tuple(np.round(looks["cat"][0], 3))], (points + 1)[[0, 2]])
     np.testing.assert_array_equal(drawn[tuple(np.round(to_rgba(GREY)[:3], 3))], (points + 1)[[3]])
     figure.draw_without_rendering()
+
+
+def test_clips_of_the_training_are_hollow_and_the_legend_says_so():
+    points = np.arange(8.0).reshape(4, 2)
+    item = Embedding("one", points, ("a", "a", "b", "b"), ("x", "y"), (True, False, True, True))
+    figure = embedding_figure([item])
+    found = {True: [], False: []}
+    for group in figure.axes[0].collections:
+        is_hollow = not len(group.get_facecolor()) or group.get_facecolor()[0][3] == 0
+        found[bool(is_hollow)] += np.asarray(group.get_offsets()).tolist()
+    assert sorted(found[True]) == points[[0, 2, 3]].tolist() and found[False] == points[[1]].tolist()
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts[:2] == ["a", "b"] and len(texts) == 4
+    plain = embedding_figure([Embedding("one", points, item.labels, item.axes)])
+    assert len(plain.legends[0].get_texts()) == 2
 
 
 def test_colours_come_again_with_another_marker():

@@ -50,7 +50,7 @@ def test_visible_patches_are_as_they_were_and_masked_ones_as_predicted(model, so
         expected = predicted[4 * f + t].reshape(16, 16) if item.is_masked[f, t] else before[f, t]
         np.testing.assert_allclose(after[f, t], expected, atol=1e-6)
     assert item.is_masked.sum() == 12
-    assert (item.seconds, item.name, item.title) == (0.64, "rising", "mask ratio 0.6, 8 visible")
+    assert (item.span.seconds, item.name, item.title) == (0.64, "rising", "mask ratio 0.6, 8 visible")
 
 
 def test_the_input_is_the_standardised_logmel_and_the_error_of_masked_patches_the_loss(model, sound):

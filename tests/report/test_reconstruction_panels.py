@@ -5,7 +5,7 @@ import pytest
 from matplotlib.collections import LineCollection
 
 from m2dx.report import PatchMask, Reconstruction, draw_reconstructions, reconstruction_figure
-from m2dx.report.style import numbered
+from m2dx.report.style import Span, numbered
 
 
 def item(title, *, seed=0, own_scale=False):
@@ -14,7 +14,7 @@ def item(title, *, seed=0, own_scale=False):
     is_masked = np.array([[True, False, True], [True, True, False]])
     visible = np.kron(~is_masked, np.ones((4, 4), dtype=bool))
     result = np.where(visible, logmel, logmel + rng.normal(size=(8, 12)).astype(np.float32))
-    return Reconstruction("whale.wav", title, logmel, result, is_masked, 0.6, own_scale)
+    return Reconstruction("whale.wav", title, logmel, result, is_masked, Span(0.6, (50.0, 8000.0)), own_scale)
 
 
 def panels(figure):
@@ -54,7 +54,10 @@ def test_visible_patches_and_no_others_are_outlined_in_white():
         assert len(squares) == int(outline)
     (lines,) = panels(draw_reconstructions([[item("a")]]))["a"].collections
     corners = {(round(path.vertices[0][0], 6), round(path.vertices[0][1], 6)) for path in lines.get_paths()}
-    assert corners == {(0.2, 0.0), (0.4, 4.0)}  # patches (0, 1) and (1, 2), in seconds and mel bands
+    assert corners == {
+        (0.2, 0.0),
+        (0.4, 0.5),
+    }  # patches (0, 1) and (1, 2), in seconds and shares of the height
     assert np.allclose(lines.get_colors(), 1.0)
 
 

@@ -1,16 +1,17 @@
 """Data on the page: what is recorded of each set, and what the page tells of it."""
 
+import base64
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from report_pages import page_of
+from report_pages import RECIPE, SUMMARY, page_of
 
 from m2dx.contract.components import Clip
-from m2dx.report.facts import changed_sets
+from m2dx.report.pictures import RunPictures
 from m2dx.results.provenance import HEADERS, describe_data, describe_set, fingerprint, hours_of
-from m2dx.results.run_folder import DataFacts, SetFacts, read_summary
+from m2dx.results.run_folder import DataFacts, SetFacts
 
 
 def test_each_set_and_the_noise_are_counted(tiny_recipe, host, sounds):
@@ -78,26 +79,40 @@ def test_a_fingerprint_is_of_names_places_and_labels_wherever_the_data_are():
 
 def test_the_page_tells_the_recorded_data(run):
     page = page_of(run)
-    for text in ("aaaabbbbcccc", "100 clips, 11 classes", "csv: /data/pool.csv", "2 x", "1.25", "about 123"):
+    for text in ("aaaabbbbcccc", "100 labelled, 11 classes", "csv: …/pool.csv", "2 x", "1.25 h", "about 123"):
         assert text in page.text, text
-    for text in ("-7.25", "4.5", "-6.5", "2.08 s", "16,000 Hz", "0.38% of the 260 files"):
+    for text in ("-7.25", "4.5", "-6.5", "2.08 s", "16,000 Hz"):
         assert text in page.text, text
     assert "not recorded with the run" not in page.text.lower()
 
 
-def test_lists_that_have_changed_since_are_named(run):
-    recorded = now = read_summary(run).data
-    assert changed_sets(recorded, now) == []
-    assert "changed since" not in page_of(run, data=now).text
-    now = replace(now, noise=replace(now.noise, fingerprint="0" * 12))
-    assert "Lists that have changed since the training: noise." in page_of(run, data=now).text
-    assert changed_sets(recorded, replace(now, noise=None)) == []  # not listed now, so nothing is known
+def test_folders_of_the_machine_are_not_told(run):
+    (run / "recipe.yaml").write_text(RECIPE.replace("/data/", "/home/anna/data/"))
+    (run / "bad_files.tsv").write_text(f"path\treason\n/home/anna/data/x/<1>.wav\tnone: {run}/log\n")
+    summary = {**SUMMARY, "missing": ["/srv/secret/drums is not there"]}
+    summary["launch"] = {**SUMMARY["launch"], "command": "m2dx train /home/me/small.yaml output=/srv/runs"}
+    (run / "summary.json").write_text(json.dumps(summary))
+    page = page_of(run, RunPictures(notes=["/home/me/a.wav: missing"]), data=None)
+    (link,) = [a for a in page.all("a") if "download" in a]
+    recipe = base64.b64decode(link["href"].partition(";base64,")[2]).decode()
+    for text in (page.text, recipe):
+        for folder in ("/home", "anna", "/srv", "/data/", str(run)):
+            assert folder not in text, folder
+        assert "pool.csv" in text
+    for text in (
+        "train small.yaml output=…/runs",
+        "x/<1>.wav",
+        "none: log",
+        "…/drums is not there",
+        "a.wav: missing",
+    ):
+        assert text in page.text, text
 
 
 def test_the_lists_of_now_stand_in_where_none_were_recorded(run):
     (run / "summary.json").unlink()
     page = page_of(run, data=DataFacts({"pool": SetFacts("pool", "csv", error="no such <file>")}))
     assert "Not recorded with the run" in page.text
-    assert "pool could not be listed: no such <file>" in page.text
+    assert "could not be listed: no such <file>" in page.text
     page = page_of(run)
-    assert "csv: /data/pool.csv" in page.text and "folder: /data/noise" in page.text
+    assert "csv: …/pool.csv" in page.text and "folder: …/noise" in page.text

@@ -2,22 +2,17 @@
 
 import re
 
-import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 
-from m2dx.encoder.audio import load_encoder
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.report import Sound
-from m2dx.report.attention import attention_maps
-from m2dx.report.pictures import SHADE, attention_clip, checkpoint_pictures, draw_run, first_encoder, spread
-from m2dx.report.saving import panel_svg, strip_svg
+from m2dx.report.pictures import checkpoint_pictures, draw_run, first_encoder
+from m2dx.report.saving import svg
+from m2dx.report.style import Span
 from m2dx.training.distributed import Processes
 from m2dx.training.prepare import prepare
 from m2dx.training.trainer import Trainer
-
-ATTENTION = "Attention of the framed patch"
 
 
 @pytest.fixture
@@ -43,29 +38,23 @@ def sounds(run):
 
 def drawn_in(picture):
     """A picture without what is told to those who can't see it."""
-    data = re.findall(r'"(data:image/png;base64,[^"]*)"', strip_svg(picture))
-    assert len(data) == 2  # the log-mel, and the attention over it
+    (data,) = re.findall(r'"(data:image/png;base64,[^"]*)"', svg(picture, "strip"))
     return data
 
 
-def test_checkpoints_are_evenly_spread_with_both_ends():
-    assert spread([], 5) == [] and spread([3, 9], 5) == [3, 9]
-    assert spread(list(range(10, 110, 10)), 4) == [10, 40, 70, 100]
-    assert spread(list(range(101)), 5) == [0, 25, 50, 75, 100]
+def titles(clip):
+    return [made.title.split(":")[0] for made in clip.row]
 
 
-def test_m2d_is_shown_from_its_start_to_its_last_step(trained):
+def test_each_clip_is_a_row_of_its_input_the_start_and_the_end(trained):
     run = trained("train.epochs=1.4")
     shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
-    assert not shown.reconstructs and [clip.name for clip in shown.checkpoints] == ["first.wav", "second.wav"]
+    assert not shown.reconstructs and not shown.notes
+    assert [clip.name for clip in shown.checkpoints] == ["first.wav", "second.wav"]
     for clip in shown.checkpoints:
-        assert [title[:8] for title in clip.strips] == ["", "Attentio"]
-        assert [made.title for made in clip.strips[""]] == ["Log-mel"]
-        titles = [made.title.split(":")[0] for made in clip.strips[ATTENTION]]
-        assert titles == ["Start", "Step 1", "Step 3", "Step 4", "Step 5", "Step 7"]
-    (note,) = shown.checkpoint_notes
-    assert note.startswith("Checkpoints in the run's folder: 7, of which 5 are shown.")
-    assert "keeps the last 2 and those at multiples of step 1;" in note
+        assert titles(clip) == ["Input", "Start", "Step 7"]
+        assert clip.span == Span(0.32, (run.recipe.audio.f_min, run.recipe.audio.f_max))
+        assert len({drawn_in(made) for made in clip.row}) == 3
 
 
 def test_the_start_is_the_model_that_the_run_began_with(trained, host, console, tiny_recipe):
@@ -82,12 +71,14 @@ def test_a_run_from_other_weights_starts_from_these(trained):
     run = trained("name=next", "train.epochs=0.6", f"init_from={weights}")
     shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
     old = checkpoint_pictures(before.folder, before.recipe, sounds(before), before.host)
-    start = shown.checkpoints[0].strips[ATTENTION][0]
-    assert drawn_in(start) == drawn_in(old.checkpoints[0].strips[ATTENTION][-1])
+    start, end = shown.checkpoints[0].row[1], old.checkpoints[0].row[2]
+    assert (
+        start.label.partition("attention")[2] == end.label.partition("attention")[2]
+    )  # how strong, and where
     weights.unlink()
     shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
-    assert any(note.startswith("Start is not shown") for note in shown.checkpoint_notes)
-    assert shown.checkpoints[0].strips[ATTENTION][0].title.startswith("Step 1:")
+    assert any(note.startswith("Start is not shown") for note in shown.notes)
+    assert titles(shown.checkpoints[0]) == ["Input", "Step 3"]
 
 
 def test_msm_mae_is_shown_with_its_errors(trained):
@@ -95,22 +86,19 @@ def test_msm_mae_is_shown_with_its_errors(trained):
     shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
     assert shown.reconstructs
     for clip in shown.checkpoints:
-        inputs, reconstruction, error = clip.strips.values()
-        assert [made.title for made in inputs] == ["Log-mel", "Visible: 40%"]
-        assert [made.title for made in reconstruction] == ["Start", "Step 1", "Step 2"]
-        values = [float(made.title.split("MSE ")[1]) for made in error]
-        assert values[2] < values[0]
+        assert titles(clip) == ["Visible", "Start", "Step 2"]
+        first, last = (float(made.title.split("MSE ")[1]) for made in clip.row[1:])
+        assert last < first
 
 
-def test_a_damaged_checkpoint_is_named_and_the_others_shown(trained):
+def test_a_damaged_checkpoint_is_named_and_the_start_shown(trained):
     run = trained("train.epochs=0.6")
-    path = CheckpointFolder(run.folder / "checkpoints").encoder(2)
+    path = CheckpointFolder(run.folder / "checkpoints").encoder(3)
     path.write_bytes(path.read_bytes()[:2000])
     shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
-    (note,) = [note for note in shown.checkpoint_notes if "not shown" in note]
-    assert note.startswith("Step 2 is not shown") and str(path) in note
-    titles = [made.title.split(":")[0] for made in shown.checkpoints[0].strips[ATTENTION]]
-    assert titles == ["Start", "Step 1", "Step 3"]
+    (note,) = shown.notes
+    assert note.startswith("Step 3 is not shown") and str(path) in note
+    assert titles(shown.checkpoints[0]) == ["Input", "Start"]
 
 
 def test_a_run_shows_the_same_clips_each_time_and_without_checkpoints_its_start(tiny_recipe, host, console):
@@ -119,19 +107,15 @@ def test_a_run_shows_the_same_clips_each_time_and_without_checkpoints_its_start(
         return draw_run(run)
 
     first, second = drawn(), drawn()
-    assert len(first.examples) == 4 and len(first.checkpoints) == 3
-    assert [clip.name for clip in first.checkpoints] == [example.name for example in first.examples[:3]]
-    assert [example.name for example in first.examples] == [example.name for example in second.examples]
-    for one, other in (
-        (first.examples, second.examples),
-        (first.checkpoints, second.checkpoints),
-    ):
-        assert [panel_svg(made) for clip in one for strip in clip.strips.values() for made in strip] == [
-            panel_svg(made) for clip in other for strip in clip.strips.values() for made in strip
+    assert len(first.examples) == len(first.checkpoints) == 3
+    assert [clip.name for clip in first.checkpoints] == [example.name for example in first.examples]
+    for one, other in ((first.examples, second.examples), (first.checkpoints, second.checkpoints)):
+        assert [clip.name for clip in one] == [clip.name for clip in other]
+        assert [svg(made, "strip") for clip in one for made in clip.row] == [
+            svg(made, "strip") for clip in other for made in clip.row
         ]
-    assert first.checkpoint_notes == ["The run's folder has no checkpoints."]
-    (start,) = first.checkpoints[0].strips[ATTENTION]
-    assert start.title.startswith("Start:")
+    assert first.notes == ["The run's folder has no checkpoints."]
+    assert titles(first.checkpoints[0]) == ["Input", "Start"]
 
 
 def test_clips_that_cannot_be_read_are_told(tiny_recipe, host, console, make_wav, tmp_path):
@@ -156,18 +140,5 @@ def test_no_bug_of_a_picture_ends_a_training(tiny_recipe, host, console, monkeyp
     monkeypatch.setattr("m2dx.report.pictures.checkpoint_pictures", fail)
     run = prepare(tiny_recipe(), host, Processes(0, 1, torch.device("cpu")), console)
     drawn = draw_run(run)
-    assert len(drawn.examples) == 4 and drawn.notes == ["Clips cannot be shown: ZeroDivisionError: a bug"]
+    assert len(drawn.examples) == 3 and drawn.notes == ["Clips cannot be shown: ZeroDivisionError: a bug"]
     assert "without pictures" in caplog.text
-
-
-def test_attention_is_drawn_over_the_log_mel(trained):
-    run = trained("train.epochs=0.2")
-    (item, _) = attention_maps(load_encoder(run.folder), sounds(run)[0])
-    assert item.weights.shape == (5, 2)
-    clip = attention_clip({"Start": item})
-    axes = Figure().add_subplot()
-    clip.strips[ATTENTION][0].draw(axes)
-    logmel, attention = (np.asarray(image.get_array()) for image in axes.images)
-    np.testing.assert_array_equal(logmel, item.logmel)
-    np.testing.assert_allclose(attention[..., 3], SHADE * item.weights / item.weights.max(), rtol=1e-6)
-    assert clip.strips[ATTENTION][0].title == f"Start: up to {item.weights.max():.1%}"

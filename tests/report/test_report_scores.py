@@ -8,9 +8,9 @@ from report_pages import entry, page_of
 
 from m2dx.contract.components import Score
 from m2dx.report.curves import draw_scores, title_of
-from m2dx.report.scores import arrange_scores, step_table
+from m2dx.report.page import arrange_scores
 from m2dx.results.run_folder import read_run
-from m2dx.results.scores import StepScore, read_step_scores
+from m2dx.results.scores import StepScore, read_step_scores, write_scores
 
 
 def test_scores_stand_by_task_and_the_best_is_marked():
@@ -22,16 +22,34 @@ def test_scores_stand_by_task_and_the_best_is_marked():
         entry("mean_logmel", 0.55, task="drums", ci95=None),
     ]
     table = arrange_scores(scores)
-    assert table.spans == (("instrument", 2), ("drums", 1))
-    assert table.column_titles == (
-        "instrument, linear, accuracy",
-        "instrument, knn, accuracy",
-        "drums, linear, accuracy",
-    )
+    assert table.columns == ("Pre-trained", "Mean log-mel")
     (group,) = table.groups
     cells = {row.label: [cell and (cell.text, cell.is_best) for cell in row.cells] for row in group.rows}
-    assert cells["Pre-trained"] == [("80.0 ± 1.0", True), ("70.0 ± 1.0", True), ("50.0", False)]
-    assert cells["Mean log-mel"] == [("60.0 ± 1.0", False), None, ("55.0", True)]
+    assert cells == {
+        "instrument, linear (accuracy)": [("80.0 ± 1.0", True), ("60.0 ± 1.0", False)],
+        "instrument, knn (accuracy)": [("70.0 ± 1.0", True), None],
+        "drums, linear (accuracy)": [("50.0", False), ("55.0", True)],
+    }
+
+
+def test_the_page_begins_with_the_verdict_and_a_chart_of_every_column(run):
+    scores = [
+        entry(encoder, mean, task=task, protocol=protocol, ci95=half)
+        for task in ("instrument", "drums")
+        for protocol in ("knn", "linear")
+        for encoder, mean, half in (("pretrained", 0.8, 0.125), ("mean_logmel", 0.6, None))
+    ]
+    write_scores(scores, run / "scores.json")
+    page = page_of(run)
+    assert page.all("h2")[0]["id"] == "result" and page.sections[0].startswith(
+        "The pre-trained encoder is ahead"
+    )
+    bars = [attrs["style"] for attrs in page.all("i") if attrs["class"] == "fill"]
+    assert bars == ["width: 80.0%", "width: 60.0%"] * 4
+    intervals = [attrs["style"] for attrs in page.all("i") if attrs["class"] == "interval"]
+    assert intervals == ["left: 67.5%; right: 7.5%"] * 4  # none where it is not known
+    figures = [section for section in page.sections if "knn, accuracy" in section]
+    assert figures == page.sections[:1]
 
 
 def by_step(step, mean, *, ci95=None, protocol="linear"):
@@ -46,14 +64,6 @@ def test_scores_on_the_way_are_drawn_with_their_interval():
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [(10, 50), (20, 70)])
     (bars,) = axes.containers[0].lines[2]
     np.testing.assert_allclose([bar[:, 1] for bar in bars.get_segments()], [(40, 60), (65, 75)])
-
-
-def test_scores_on_the_way_are_a_table_of_steps():
-    table = step_table([by_step(10, 0.5), by_step(10, 0.4, protocol="knn"), by_step(20, 0.7, ci95=0.05)])
-    assert [column.split("\n")[1] for column in table.columns] == ["linear", "knn"]
-    (group,) = table.groups
-    texts = [(row.label, tuple(cell and cell.text for cell in row.cells)) for row in group.rows]
-    assert texts == [("10", ("50.0", "40.0")), ("20", ("70.0 ± 5.0", None))]
 
 
 def test_lines_that_are_no_score_of_a_step_are_counted(tmp_path):
@@ -72,8 +82,7 @@ def test_lines_that_are_no_score_of_a_step_are_counted(tmp_path):
 
 def test_the_page_shows_scores_on_the_way_where_there_are_some(run):
     page = page_of(run)
-    assert page.text.count("Scores by step") == 2  # heading and contents
     (label,) = [svg["aria-label"] for svg in page.all("svg") if "instrument" in svg["aria-label"]]
     assert "40.0 ± 2.0 % at step 20" in label and "best 62.5 ± 2.0 % at step 40" in label
     (run / "scores_by_step.jsonl").unlink()
-    assert "Scores by step" not in page_of(run).text
+    assert not [svg for svg in page_of(run).all("svg") if "instrument" in svg["aria-label"]]

@@ -1,0 +1,121 @@
+"""Class by class: what is counted and drawn of predictions, and which clips can be heard."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import soundfile
+from matplotlib.figure import Figure
+from report_pages import entry, page_of, predictions, wavs
+
+from m2dx.contract.components import Clip, Prediction
+from m2dx.report.classes import (
+    CLIPS_OF_PAGE,
+    CLIPS_OF_TASK,
+    MOST_CLASSES,
+    MOST_IN_MATRIX,
+    SAMPLE_RATE,
+    class_rows,
+    confusion_picture,
+    most_certain,
+    sound,
+    tasks_by_class,
+)
+from m2dx.results.predictions import write_predictions
+from m2dx.results.scores import write_scores
+
+
+def said(truth, label, probability=0.5, path="a.wav"):
+    return Prediction(Clip(path, labels=tuple(truth.split())), label, probability)
+
+
+def test_classes_are_counted_and_those_with_the_fewest_right_come_first():
+    own = [said("a", "a"), said("a", "b"), said("b", "b"), said("b", "b"), said("c", "a"), said("a b", "a")]
+    others = [said("a", "a"), said("b", "a"), said("a", "a"), said("b", "b")]
+    rows = [(row.name, row.clips, row.own, row.rival) for row in class_rows(own[:5], others)]
+    assert rows == [("c", 1, 0.0, None), ("a", 2, 0.5, 1.0), ("b", 2, 1.0, 0.5)]
+
+
+def test_the_confusion_matrix_has_the_truth_in_rows_and_shares_as_shades():
+    picture = confusion_picture("t", [said("a", "a"), said("a", "b"), said("a", "b"), said("b", "b")])
+    axes = Figure().add_subplot()
+    picture.draw(axes)
+    shades = np.asarray(axes.images[0].get_array())[..., 3]
+    np.testing.assert_allclose(shades, [[1 / 3, 2 / 3], [0, 1]])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    assert {(text.get_position(), text.get_text()) for text in axes.texts} == {
+        ((0, 0), "1"), ((1, 0), "2"), ((1, 1), "1"),
+    }  # fmt: skip
+    assert "2 of 4 test clips" in picture.label
+    assert confusion_picture("t", []) is None
+    assert confusion_picture("t", [said(f"{n}", "0") for n in range(MOST_IN_MATRIX + 1)]) is None
+
+
+def test_the_most_certain_mistakes_come_first_one_of_each_pair_before_others():
+    wrong = [said("a", "b", 0.9), said("a", "b", 0.8), said("a", "c", 0.3), said("b", "a", 0.6)]
+    chosen = most_certain(wrong, 4)
+    assert [item.probability for item in chosen] == [0.9, 0.6, 0.3, 0.8]
+    assert most_certain(wrong, 2) == chosen[:2]
+
+
+@pytest.mark.parametrize("tasks", [1, 10])
+def test_each_task_is_told_by_the_protocol_that_does_best_and_clips_are_few(tasks):
+    scores, found = [], {}
+    for task in map(str, range(tasks)):
+        for protocol, mean in (("knn", 0.4), ("linear", 0.6), ("finetune", 0.9)):
+            scores += [entry(of, mean, task=task, protocol=protocol) for of in ("pretrained", "mean_logmel")]
+            if protocol != "finetune":  # which tells no predictions
+                found["pretrained", task, protocol] = [said("a", "b"), said("b", "b")] * 20
+    shown = tasks_by_class(scores, found)
+    assert [(of.task, of.protocol, of.wrong, of.total, of.rival) for of in shown] == [
+        (task, "linear", 20, 40, "") for task in map(str, range(tasks))
+    ]
+    assert sum(len(of.clips) for of in shown) == min(tasks * CLIPS_OF_TASK, CLIPS_OF_PAGE // tasks * tasks)
+
+
+def test_a_clip_is_heard_as_short_mp3_of_its_own_place(make_wav):
+    path = make_wav("a.wav", seconds=5.0)
+    url = sound(Clip(path, start=1.0, duration=3.0))
+    data = base64.b64decode(url.removeprefix("data:audio/mpeg;base64,"))
+    wav, rate = soundfile.read(io.BytesIO(data))
+    assert rate == SAMPLE_RATE and wav.ndim == 1 and 1.9 < len(wav) / rate < 2.2 and len(data) < 20_000
+    assert 0.4 < np.abs(wav).max() <= 1.0
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not audio"])
+def test_a_clip_that_cannot_be_read_is_shown_without_sound(tmp_path, content, caplog):
+    path = tmp_path / "a.wav"
+    if content is not None:
+        path.write_bytes(content)
+    assert sound(Clip(path, duration=1.0)) == "" and str(path) in caplog.text
+
+
+def test_the_page_shows_classes_confusion_and_clips_to_listen_to(run, sounds):
+    found = predictions(wavs(sounds), of_each=10)
+    scores = [
+        entry(encoder, 0.9 - n / 2, predictions=items) for n, (encoder, items) in enumerate(found.items())
+    ]
+    write_predictions(scores, run)
+    write_scores(scores, run / "scores.json")
+    page = page_of(run)
+    wrong = [item for item in found["pretrained"] if item.label not in item.clip.labels]
+    assert len(page.all("audio")) == len(wrong) == 3
+    assert all(audio["src"].startswith("data:audio/mpeg;base64,") for audio in page.all("audio"))
+    (section,) = [text for text in page.sections if "by linear" in text]
+    assert "27 of 30 test clips are right" in section and "<drum>" in section and "Mean log-mel" in section
+    assert any("27 of 30" in svg["aria-label"] for svg in page.all("svg"))
+    marks = [attrs["style"] for attrs in page.all("i") if attrs["class"] == "mark"]
+    assert marks == ["left: 0.0%"] * 3
+    assert len(page.html) < 700_000
+
+
+def test_many_classes_are_listed_in_part(run, sounds):
+    found = predictions(wavs(sounds), names=[f"class {n}" for n in range(100)], of_each=1)
+    scores = [entry("pretrained", 0.9, predictions=found["pretrained"])]
+    write_predictions(scores, run)
+    write_scores(scores, run / "scores.json")
+    page = page_of(run)
+    assert f"the {MOST_CLASSES} lowest of 100 classes" in page.text
+    assert len([attrs for attrs in page.all("i") if attrs["class"] == "fill"]) == MOST_CLASSES + 1
+    assert len(page.all("audio")) == CLIPS_OF_TASK

@@ -1,0 +1,67 @@
+"""The file of predictions: what is written is read, it is bounded, and it gives intervals where scores have none."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from m2dx.contract.components import Clip, Prediction, Score
+from m2dx.results.predictions import (
+    MOST_CLIPS,
+    PREDICTIONS_FILE,
+    read_predictions,
+    with_intervals,
+    write_predictions,
+)
+from m2dx.results.scores import read_scores, write_scores
+
+
+def prediction(number=0, *, right=True, group=None):
+    clip = Clip(Path(f"/data/{number}\udcff.wav"), 0.5, 2.0, ("a;b", "ü"), group=group)
+    return Prediction(clip, "ü" if right else "c", 0.75)
+
+
+def score(*predictions, ci95=None, encoder="pretrained", metric="accuracy"):
+    return Score("notes", metric, 0.5, ci95, (0.5,), "knn", encoder=encoder, predictions=predictions)
+
+
+def test_predictions_are_written_and_read_and_stay_out_of_the_scores(tmp_path):
+    scores = [score(prediction(1), prediction(2, group="g")), score(encoder="mean_logmel")]
+    write_predictions(scores, tmp_path)
+    found, unreadable = read_predictions(tmp_path)
+    assert dict(found) == {("pretrained", "notes", "knn"): list(scores[0].predictions)} and not unreadable
+    write_scores(scores, tmp_path / "scores.json")
+    assert "predictions" not in json.loads((tmp_path / "scores.json").read_text())[0]
+    assert [item.predictions for item in read_scores(tmp_path / "scores.json")] == [(), ()]
+    write_predictions(scores[1:], tmp_path)
+    assert read_predictions(tmp_path) == ({}, 0)  # no older ones are left
+
+
+def test_there_are_a_bounded_number_of_lines(tmp_path):
+    write_predictions([score(*map(prediction, range(2 * MOST_CLIPS)))], tmp_path)
+    (found,) = read_predictions(tmp_path)[0].values()
+    assert [item.clip.path.name for item in found[:3]] == ["0\udcff.wav", "2\udcff.wav", "4\udcff.wav"]
+    assert len(found) == MOST_CLIPS
+
+
+@pytest.mark.parametrize("line", ["", "{", "[]", '{"encoder": "pretrained"}', '"x"', "\0"])
+def test_lines_that_are_no_predictions_are_counted(tmp_path, line):
+    write_predictions([score(prediction())], tmp_path)
+    with (tmp_path / PREDICTIONS_FILE).open("a") as file:
+        file.write(f"{line}\n")
+    found, unreadable = read_predictions(tmp_path)
+    assert len(found) == 1 and unreadable == 1
+
+
+def test_an_accuracy_of_one_value_gets_the_interval_of_its_clips():
+    alone = tuple(prediction(i, right=i % 2 == 0) for i in range(100))
+    grouped = tuple(prediction(i, right=i < 50, group=str(i // 10)) for i in range(100))
+    few = tuple(
+        prediction(i, right=i % 2 == 0, group=str(i // 50)) for i in range(100)
+    )  # groups of one accuracy
+    for predictions, low, high in ((alone, 0.08, 0.11), (grouped, 0.25, 0.35), (few, 0.08, 0.11)):
+        given = score(*predictions)
+        (completed,) = with_intervals([given], {("pretrained", "notes", "knn"): predictions})
+        assert low < completed.ci95 < high and completed.mean == 0.5
+    for kept in (score(ci95=0.1), score(metric="mAP"), score(encoder="mean_logmel")):
+        assert with_intervals([kept], {("pretrained", "notes", "knn"): alone}) == [kept]
