@@ -65,11 +65,11 @@ class AttentionMap:
             outline_patches(axes, point, colour=POINT, width=1.6)
 
         f, t = (int(index) for index in np.unravel_index(self.weights.argmax(), self.weights.shape))
-        told = (
+        caption = (
             f"{title}: attention of the patch (frequency {self.point[0]}, time {self.point[1]}) of {self.name}; it is "
             f"strongest, {self.strongest:.1%}, to the patch ({f}, {t})."
         )
-        return Picture(title, draw, told)
+        return Picture(title, draw, caption)
 
     @property
     def strongest(self) -> float:

@@ -120,8 +120,8 @@ def confusion_picture(task: str, predictions: Sequence[Prediction]) -> Picture |
     counts = np.zeros((len(names), len(names)), dtype=np.int64)
     for item in predictions:
         counts[number[item.clip.labels[0]], number[item.label]] += 1
-    told = f"{counts.diagonal().sum():,} of {counts.sum():,} test clips are right"
-    label = f"Confusion of the {len(names)} classes of {task}: {told}."
+    right = f"{counts.diagonal().sum():,} of {counts.sum():,} test clips are right"
+    label = f"Confusion of the {len(names)} classes of {task}: {right}."
     return Picture(task, partial(_draw_confusion, counts=counts, names=names), label)
 
 

@@ -110,7 +110,7 @@ def data_facts(recipe: Mapping[str, Any], listed: DataFacts) -> list[Fact]:
     """Each data set that the recipe names or that was listed, the noise last, and what is known of it."""
     noise = section(recipe, "noise")
     asked = {**section(recipe, "data.sets"), **({"noise": noise} if noise else {})}
-    told = []
+    lines = []
     for name in map(str, dict.fromkeys([*asked, *listed.by_name])):
         source = section(asked, f"{name}.dataset") or section(asked, f"{name}.source")
         of_recipe = SetFacts(name, str(source.get("name", "")), find(asked, f"{name}.split"))
@@ -130,12 +130,12 @@ def data_facts(recipe: Mapping[str, Any], listed: DataFacts) -> list[Fact]:
         parts.append(f"{of.dataset}{f': {where}' if where else ''}")
         if of.fingerprint:
             parts.append(f"list {of.fingerprint}")
-        told.append((f"{name}, {of.split}" if of.split else name, "; ".join(filter(None, parts))))
-    return told
+        lines.append((f"{name}, {of.split}" if of.split else name, "; ".join(filter(None, parts))))
+    return lines
 
 
 def without_folders(text: str, own: Iterable[Path | str | None]) -> str:
-    """A text whose absolute paths are told from one of the `own` folders, or else by what is in their folder alone."""
+    """A text without the folders of absolute paths: paths start at one of the `own` folders, or are their last part."""
     for folder in filter(None, own):
         text = text.replace(f"{folder}/", "")
     return _FOLDERS.sub("…/", text)

@@ -48,7 +48,7 @@ def write_report(folder: Path, pictures: RunPictures | None = None, *, data: Dat
 
     `data` is what `describe_data` gives of the run's lists now, for a run that has not recorded its own. The page is
     self-contained: no script, and nothing is loaded from elsewhere. A file that is missing is named in its section.
-    Folders of the machine are not told. Raises CheckpointError where the folder has no recipe.yaml.
+    The page shows no folders of the machine. Raises CheckpointError where the folder has no recipe.yaml.
     """
     run = read_run(folder)
     recipe = facts.read_recipe_text(run.recipe)

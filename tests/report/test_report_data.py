@@ -101,7 +101,7 @@ def test_folders_of_the_machine_are_not_told(run):
         assert "pool.csv" in text
     for text in (
         "train small.yaml output=…/runs",
-        "x/<1>.wav",
+        "…/<1>.wav",
         "none: log",
         "…/drums is not there",
         "a.wav: missing",
