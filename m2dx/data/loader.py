@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import multiprocessing
 import os
 import pickle
-import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -101,7 +101,7 @@ class _Sent:
     Its tensors are shared, each by an open file. Where few may be open, or /dev/shm is full, their values are sent.
     """
 
-    shared = resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 512
+    shared = not hasattr(os, "sysconf") or not 0 < os.sysconf("SC_OPEN_MAX") < 512
 
     def __init__(self, batch: Any) -> None:
         if _Sent.shared:
@@ -147,8 +147,9 @@ def _start_worker(worker_id: int) -> None:
     torch.set_num_threads(1)
     # A signal to the whole process group is the trainer's to act on: it saves, then stops its workers.
     # Were they gone before, DataLoader would raise in the middle of the save. They end with the trainer anyway.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 @atexit.register
@@ -156,5 +157,6 @@ def _end_workers() -> None:
     """Ends the workers of a loop that an error has ended; Python would send SIGTERM, and wait for them."""
     for process in multiprocessing.active_children():
         if process.daemon:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # DataLoader's handler would raise
+            with contextlib.suppress(AttributeError):  # on Windows, which has neither it nor the handler
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # DataLoader's handler would raise
             process.kill()
