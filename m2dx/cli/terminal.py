@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 from typing import Any
 
 from rich.console import Console
@@ -52,8 +51,10 @@ class PrintableFormatter(logging.Formatter):
 
 
 def print_error(text: str) -> None:
-    """Prints an error to stderr; of a line that repeats a value of any length, the middle is left out."""
-    text = re.sub(r"(.{600}).{400,}(.{300})$", r"\1 ... \2", text, flags=re.MULTILINE)
+    """Prints an error to stderr: of many lines the first, of a long one, such as a value, its ends."""
+    lines = [f"{line[:600]} ... {line[-300:]}" if len(line) > 1000 else line for line in text.splitlines()]
+    if len(lines) > 40:
+        lines[30:] = [f"... and {len(lines) - 30} more lines"]
     console = Terminal(stderr=True)
     console.print("error:", style="red", end=" ")
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print("\n".join(lines), highlight=False, soft_wrap=True)

@@ -7,7 +7,7 @@ import os
 import pytest
 from rich.table import Table
 
-from m2dx.cli.terminal import PrintableFormatter, Terminal, printable
+from m2dx.cli.terminal import PrintableFormatter, Terminal, print_error, printable
 
 NAMES = {
     "title": ("\x1b]0;owned\x07.wav", "\\x1b]0;owned\\x07.wav"),
@@ -47,3 +47,21 @@ def test_a_terminal_or_a_reader_that_is_gone_ends_no_work(
         console.print("step 2")
         assert console.quiet
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("one line", ["error: one line"]),
+        (
+            f"name: {'x' * 70_000}; choose another",
+            [f"error: name: {'x' * 594} ... {'x' * 284}; choose another"],
+        ),
+        ("\n".join(map(str, range(1000))), ["error: 0", *map(str, range(1, 30)), "... and 970 more lines"]),
+    ],
+)
+def test_errors_are_of_a_readable_length(
+    text: str, shown: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_error(text)
+    assert capsys.readouterr().err.splitlines() == shown
