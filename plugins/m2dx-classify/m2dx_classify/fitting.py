@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 import m2dx
-from m2dx.encoder.config import EXPORT_CONFIG, ClassifierConfig, EncoderConfig
+from m2dx.encoder.config import EXPORT_CONFIG, ClassifierConfig, EncoderConfig, read_config
 from m2dx.encoder.finetuned import FinetunedNetwork
 from m2dx.encoder.weights import EXPORT_WEIGHTS, read_weights, write_export
 from m2dx.evaluation.features import MeanLogMel
@@ -36,22 +37,39 @@ class Fitted:
             ) from error
 
 
-def check_save(folder: Path) -> None:
-    """CheckpointError where another model, or a run, is in the folder."""
-    for name in (EXPORT_CONFIG, EXPORT_WEIGHTS, "recipe.yaml"):
-        if (folder / name).exists():
-            raise m2dx.CheckpointError(
-                f"{folder} (--save) must be a new folder, but has {name}; name another one"
-            )
+def check_request(
+    model: Path, *, train: Path | None, task: str | None, save: Path | None, files: Sequence[Path]
+) -> bool:
+    """Whether a classifier is to be fitted; RecipeError where arguments do not go together. Reads no audio."""
+    is_classifier = (model / EXPORT_CONFIG).is_file() and read_config(model).classifier is not None
+    fits = train is not None or not is_classifier
+    problem = None
+    if not model.exists():
+        problem = f"{model} must be a run, an encoder or a classifier, but there is no such file or folder"
+    elif not fits and (task is not None or save is not None):
+        problem = (
+            f"{model} is a classifier already; leave --task and --save out, or fit another one with --train"
+        )
+    elif not fits and not files:
+        problem = "there must be audio files to classify (FILES), but there are none"
+    elif train is not None and task is not None:
+        problem = "--task names labelled clips of a run, and --train gives others; leave one of them out"
+    elif save is not None:
+        there = [name for name in (EXPORT_CONFIG, EXPORT_WEIGHTS, "recipe.yaml") if (save / name).exists()]
+        if there or save.is_file():
+            problem = f"--save must be a new folder, but {save} {f'has {there[0]}' if there else 'is a file'}"
+    if problem is not None:
+        raise m2dx.RecipeError(problem)
+    return fits
 
 
-def fit_classifier(model: Path, task: m2dx.ClipTask) -> Fitted:
+def fit_classifier(model: Path, task: m2dx.ClipTask, *, device: str = "auto") -> Fitted:
     """The classifier of a task's training and validation part; with folds, of all of its clips.
 
     The summary says how the test part is classified, or each fold by a classifier of the others, and how that compares
     with log-mel statistics in the place of the encoder's features. Nothing is random.
     """
-    encoder = m2dx.load_encoder(model).to(pick_device("auto"))
+    encoder = m2dx.load_encoder(model).to(pick_device(device, field="--device"))
     config = read_weights(model).config
     logistic, found = Logistic(), task.features(encoder)
     (own,) = logistic.evaluate(encoder, task, seeds=(0,))

@@ -1,5 +1,6 @@
 """Classifiers that are fitted to labelled clips: what they are fitted to, what is said of them, and what is kept."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from m2dx_classify.fitting import check_save, fit_classifier
+from m2dx_classify.fitting import Fitted, check_request, fit_classifier
 from m2dx_classify.sources import LabelledClips, task_of_list, task_of_run
 
 import m2dx
@@ -74,11 +75,16 @@ def listed(tones: Path, tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@functools.cache
+def fitted_once(encoder: Path, tones: Path) -> Fitted:
+    """The classifier of the folder."""
+    return fit_classifier(encoder, task_of_list(tones))
+
+
 def test_a_folder_per_class_becomes_a_classifier_that_is_kept(
     encoder: Path, tones: Path, tmp_path: Path
 ) -> None:
-    task = task_of_list(tones)
-    fitted = fit_classifier(encoder, task)
+    task, fitted = task_of_list(tones), fitted_once(encoder, tones)
     assert fitted.summary.startswith(
         "tones: accuracy 100.0 ± 0.0 % on 24 clips in 5 folds, each by a classifier of the"
     )
@@ -94,8 +100,8 @@ def test_a_folder_per_class_becomes_a_classifier_that_is_kept(
 
 
 def test_nothing_is_random(encoder: Path, tones: Path, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        fit_classifier(encoder, task_of_list(tones)).save(tmp_path / name)
+    fitted_once(encoder, tones).save(tmp_path / "a")
+    fit_classifier(encoder, task_of_list(tones)).save(tmp_path / "b")
     for file in ("config.json", "model.safetensors"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
@@ -194,9 +200,46 @@ def test_an_encoder_without_a_recipe_needs_labels(tmp_path: Path) -> None:
         task_of_run(tmp_path, None, m2dx.PluginHost.discover())
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "recipe.yaml"])
-def test_another_model_is_not_written_over(tmp_path: Path, name: str) -> None:
-    check_save(tmp_path)
-    (tmp_path / name).touch()
-    with pytest.raises(m2dx.CheckpointError, match=rf"must be a new folder, but has {name}"):
-        check_save(tmp_path)
+@pytest.mark.parametrize(
+    ("model", "options", "text"),
+    [
+        ("nowhere", {}, "nowhere must be a run, .* no such file or folder"),
+        ("kept", {}, "must be audio files to classify"),
+        (
+            "kept",
+            {"files": [Path("a.wav")], "task": "x"},
+            "kept is a classifier already; leave --task and --save out",
+        ),
+        ("kept", {"files": [Path("a.wav")], "save": Path("x")}, "kept is a classifier already"),
+        ("encoder", {"train": Path("x.csv"), "task": "x"}, "--task names .* leave one of them out"),
+        ("encoder", {"save": Path("kept")}, "--save must be a new folder, but .*kept has config.json"),
+        ("encoder", {"save": Path("run")}, "--save must be a new folder, but .*run has recipe.yaml"),
+        ("encoder", {"save": Path("file")}, "--save must be a new folder, but .*file is a file"),
+        ("encoder", {}, True),
+        ("encoder", {"train": Path("x.csv"), "save": Path("new")}, True),
+        ("kept", {"train": Path("x.csv")}, True),
+        ("kept", {"files": [Path("a.wav")]}, False),
+    ],
+)
+def test_arguments_go_together_or_are_refused(
+    encoder: Path,
+    tones: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    options: dict[str, Path],
+    text: str | bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fast = fitted_once(encoder, tones)
+    fast.save(tmp_path / "kept")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "encoder").symlink_to(encoder)
+    given = {"train": None, "task": None, "save": None, "files": [], **options}
+    if isinstance(text, bool):
+        assert check_request(Path(model), **given) is text
+    else:
+        with pytest.raises(m2dx.RecipeError, match=text):
+            check_request(Path(model), **given)

@@ -1,0 +1,75 @@
+"""`m2dx classify`: arguments only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m2dx.cli.shared import AudioInputs, DeviceOption
+
+commands = typer.Typer(add_completion=False)
+
+
+@commands.command()
+def classify(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run, encoder, or folder of a classifier.")],
+    files: AudioInputs = [],  # noqa: B006
+    train: Annotated[
+        Path | None,
+        typer.Option("--train", help="Labelled clips to fit a classifier to: a list, or a folder per class."),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Which labelled clips of the run, if it has several.")
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option("--save", help="New folder for the classifier, to use it again.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="CSV file to write; default the terminal.")
+    ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="All of each file, a row per segment, not only its start.")
+    ] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Write the probability of each label in audio files as a CSV table. Fits a classifier unless MODEL is one."""
+    import csv
+    import sys
+
+    import m2dx
+    from m2dx.cli.shared import progress, tell_bad, terminal
+    from m2dx.contract.atomic import replace_file
+    from m2dx.contract.wording import counted
+    from m2dx.data.inputs import clips_of_inputs
+    from m2dx.encoder.files import BadFiles, classify_clips, csv_table
+    from m2dx_classify.fitting import check_request, fit_classifier
+    from m2dx_classify.sources import task_of_list, task_of_run
+
+    fits = check_request(model, train=train, task=task, save=save, files=files)
+    clips = clips_of_inputs(files) if files else []
+    if fits:
+        labelled = (
+            task_of_run(model, task, m2dx.PluginHost.discover()) if train is None else task_of_list(train)
+        )
+        fitted = fit_classifier(model, labelled, device=device)
+        classifier = fitted.classifier
+        typer.echo(fitted.summary, err=True)
+        if save is not None:
+            fitted.save(save)
+            typer.echo(f"classifier: {save}", err=True)
+    else:
+        classifier = m2dx.load_classifier(model)
+    if not clips:
+        return
+    bad: BadFiles = []
+    with progress(len(clips), classifier, device) as told:
+        rows = classify_clips(classifier, clips, whole=whole, bad=bad, told=told)
+        if output is None:
+            csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+        else:
+            replace_file(output, lambda file: csv_table(file).writerows(rows))
+            count = counted(len(clips) - len(bad), "clip")
+            terminal().print(f"{count} classified in {output}", soft_wrap=True)
+    tell_bad(bad)
