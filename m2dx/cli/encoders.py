@@ -1,4 +1,4 @@
-"""Commands for a pre-trained encoder: evaluate, results, export, encode, classify."""
+"""Commands for a pre-trained encoder: evaluate, results, export, encode."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BadFiles = list[tuple[Path, str]]
 MOST_TOLD = 20
 
 
-def _tell_bad(files: BadFiles) -> None:
+def tell_bad(files: BadFiles) -> None:
     """Prints what could not be read, and ends with exit code 1 if there is any."""
     for path, reason in files[:MOST_TOLD]:
         print_error(f"{path}: {reason}")
@@ -43,7 +43,7 @@ def _tell_bad(files: BadFiles) -> None:
 
 
 @contextmanager
-def _progress(count: int, network: Module, device: str) -> Iterator[Callable[[float], object]]:
+def progress(count: int, network: Module, device: str) -> Iterator[Callable[[float], object]]:
     """Brings the network to the device, and shows on stderr how many clips are done."""
     from rich.progress import Progress
 
@@ -138,44 +138,8 @@ def encode(
     check_output(output, clips)
     network = load_encoder(encoder, long_clips=long_clips)
     bad: BadFiles = []
-    with _progress(len(clips), network, device) as told:
+    with progress(len(clips), network, device) as told:
         encoded = encode_clips(network, clips, frames=frames, bad=bad, told=told)
         write_features(encoded, output, frames=frames)
     terminal().print(f"{counted(len(clips) - len(bad), 'clip')} encoded to {output}", soft_wrap=True)
-    _tell_bad(bad)
-
-
-@commands.command()
-def classify(
-    network: Annotated[Path, typer.Argument(metavar="NETWORK", help="Folder of a fine-tuned network.")],
-    files: AudioInputs,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="CSV file to write; default the terminal.")
-    ] = None,
-    whole: Annotated[
-        bool, typer.Option("--whole", help="All of each file, a row per segment, not only its start.")
-    ] = False,
-    device: DeviceOption = "auto",
-) -> None:
-    """Write the probability of each label in audio files as a CSV table."""
-    import csv
-    import sys
-
-    from m2dx.contract.atomic import replace_file
-    from m2dx.data.inputs import clips_of_inputs
-    from m2dx.encoder.files import classify_clips, csv_table
-    from m2dx.encoder.finetuned import load_classifier
-
-    clips = clips_of_inputs(files)
-    classifier = load_classifier(network)
-    bad: BadFiles = []
-    with _progress(len(clips), classifier, device) as told:
-        rows = classify_clips(classifier, clips, whole=whole, bad=bad, told=told)
-        if output is None:
-            csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
-        else:
-            replace_file(output, lambda file: csv_table(file).writerows(rows))
-            terminal().print(
-                f"{counted(len(clips) - len(bad), 'clip')} classified in {output}", soft_wrap=True
-            )
-    _tell_bad(bad)
+    tell_bad(bad)

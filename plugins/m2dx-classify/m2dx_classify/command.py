@@ -39,11 +39,12 @@ def classify(
     import sys
 
     import m2dx
-    from m2dx.cli.shared import progress, tell_bad, terminal
+    from m2dx.cli.encoders import BadFiles, progress, tell_bad
+    from m2dx.cli.shared import terminal
     from m2dx.contract.atomic import replace_file
     from m2dx.contract.wording import counted
     from m2dx.data.inputs import clips_of_inputs
-    from m2dx.encoder.files import BadFiles, classify_clips, csv_table
+    from m2dx.encoder.files import classify_clips, csv_table
     from m2dx_classify.fitting import check_request, fit_classifier
     from m2dx_classify.sources import task_of_list, task_of_run
 

@@ -1,5 +1,6 @@
 """Classifiers that are fitted to labelled clips: what they are fitted to, what is said of them, and what is kept."""
 
+import csv
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from m2dx_classify.command import commands
 from m2dx_classify.fitting import Fitted, check_request, fit_classifier
 from m2dx_classify.sources import LabelledClips, task_of_list, task_of_run
+from typer.testing import CliRunner
 
 import m2dx
 from m2dx.encoder.audio import random_encoder
@@ -243,3 +246,36 @@ def test_arguments_go_together_or_are_refused(
     else:
         with pytest.raises(m2dx.RecipeError, match=text):
             check_request(Path(model), **given)
+
+
+def invoke(*arguments: object) -> tuple[str, str]:
+    """What the command prints on stdout and stderr; its errors are raised."""
+    result = CliRunner().invoke(commands, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout, result.stderr
+
+
+def test_the_command_fits_saves_and_labels(encoder: Path, tones: Path, tmp_path: Path) -> None:
+    kept, table = tmp_path / "kept", tmp_path / "labels.csv"
+    fit = ("--train", tones, encoder, "--device", "cpu")
+    out, told = invoke(*fit, "--save", kept)
+    assert out == "" and told.startswith("tones: accuracy 100.0") and told.endswith(f"classifier: {kept}\n")
+    invoke(*fit, tones / "low", "-o", table)
+    rows = list(csv.DictReader(table.open()))
+    assert len(rows) == 8 and {row["label"] for row in rows} == {"low"}
+    assert sum(float(rows[0][label]) for label in PITCHES) == pytest.approx(1, abs=1e-3)
+    again, _ = invoke(kept, tones / "low", "--device", "cpu")
+    assert again == table.read_text()
+
+
+def test_the_command_takes_the_labels_of_a_run(run: Callable[[str], Path], tones: Path) -> None:
+    out, told = invoke(
+        run(f"evaluation: {{tasks: {{pitch: {TASK}}}}}"), tones / "mid" / "0.wav", "--device", "cpu"
+    )
+    assert told.startswith("pitch: accuracy 100.0 ± 0.0 % on 6 test clips") and ",mid," in out
+
+
+def test_files_are_looked_at_before_anything_is_fitted(encoder: Path, tones: Path, tmp_path: Path) -> None:
+    with pytest.raises(m2dx.AudioError, match="no audio files"):
+        invoke("--train", tones, encoder, tmp_path)
+    assert not list(tmp_path.iterdir())
