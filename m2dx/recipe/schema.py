@@ -362,7 +362,7 @@ class EvaluationTaskSection(Section):
     dataset: DatasetSpec
     """Where the labelled clips come from."""
     unit_seconds: Annotated[float, Field(ge=0.01, le=3600)] | None = None
-    """Length that each clip is cropped or padded to, s; default a published task's, or the mean, very long clips cut."""
+    """Length that each clip is cropped or padded to, s; default a published task's, or the mean (long ones capped)."""
     short_clips: ShortClips = "pad"
     """What to do with clips shorter than that."""
     shared_groups: Literal["error", "warn"] = "error"
