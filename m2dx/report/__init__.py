@@ -1,4 +1,4 @@
-"""The page of a run, and pictures of what a model does: reconstructions, attention maps, embeddings, curves.
+"""The page of a run, and pictures of what a model does: reconstructions, attention maps, curves.
 
     model = load_reconstructor("runs/sounds")                      # an MSM-MAE run, or a checkpoint of it
     sound = read_sound("bird.wav", model.sample_rate)              # Sound(name, wav): wav (N,) at the model's rate

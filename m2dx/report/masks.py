@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,31 +55,3 @@ class PatchMask:
             return min(max(self.ratio, 1 / patches), 1 - 1 / patches)
         lines = patches if len(axes) == 2 else grid[axes[0]]
         return (lines // 2) / lines if lines > 1 else 0.5  # which is refused
-
-
-def masks_of(
-    ratios: Sequence[float] | None,
-    patterns: Sequence[str] | None,
-    *,
-    attempts: int = 1,
-    seed: int = 0,
-    own_ratio: float = 0.75,
-) -> list[PatchMask]:
-    """The masks of each pattern (default: random): for the random one, `attempts` of each ratio (default: `own_ratio`).
-
-    RecipeError where ratios are given, but no random mask that they could be of.
-    """
-    names = [RANDOM] if patterns is None else list(patterns)
-    if RANDOM not in names and (ratios is not None or attempts > 1):
-        raise RecipeError(
-            f"ratios and attempts are of random masks, but the patterns are {', '.join(names)}; leave them out, or add "
-            "random"
-        )
-    masks = []
-    for name in names:
-        if name == RANDOM:
-            chosen = [own_ratio] if ratios is None else ratios
-            masks += [PatchMask(name, ratio, seed + i) for ratio in chosen for i in range(attempts)]
-        else:
-            masks.append(PatchMask(name, seed=seed))
-    return masks

@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import soundfile
 import torch
 import torchaudio
 from torch import Tensor
@@ -76,13 +74,3 @@ def mel_to_linear(mel_power: Tensor, filters: Tensor) -> Tensor:
     for _ in range(MEL_STEPS):
         linear = linear * wanted / (filters @ (filters.mT @ linear)).clamp_min(1e-20)
     return linear
-
-
-def write_wav(path: Path, wav: Tensor, sample_rate: int) -> Path:
-    """Writes a 16-bit WAV file, turned down where it is louder than full scale; AudioError where that fails."""
-    samples = wav.numpy()
-    try:
-        soundfile.write(path, samples / max(1.0, float(np.abs(samples).max())), sample_rate, subtype="PCM_16")
-    except (OSError, soundfile.SoundFileError) as error:
-        raise AudioError(f"{path} could not be written: {error}") from error
-    return path

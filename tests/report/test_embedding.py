@@ -5,12 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from matplotlib.colors import to_rgba
-
-from m2dx.contract.errors import RecipeError
-from m2dx.data.csv_list import CsvDataset
-from m2dx.encoder.audio import load_encoder
-from m2dx.report.embedding import (
+from m2dx_draw.embedding import (
     GREY,
     MARKERS,
     SEVERAL,
@@ -21,6 +16,11 @@ from m2dx.report.embedding import (
     labelled_clips,
     project,
 )
+from matplotlib.colors import to_rgba
+
+from m2dx.contract.errors import RecipeError
+from m2dx.data.csv_list import CsvDataset
+from m2dx.encoder.audio import load_encoder
 
 
 @pytest.fixture

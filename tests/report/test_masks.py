@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from m2dx_draw.drawing import masks_of
 
 from m2dx.contract.errors import RecipeError
-from m2dx.report.masks import PatchMask, masks_of
+from m2dx.report.masks import PatchMask
 
 
 @pytest.mark.parametrize(

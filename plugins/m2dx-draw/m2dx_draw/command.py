@@ -71,11 +71,10 @@ def reconstruction(
 ) -> None:
     """Draw sounds, their reconstruction from the visible patches, and its error."""
     ratios, patterns = None if ratio is None else _ratios(ratio), _names(pattern)
-    from m2dx.report.masks import masks_of
     from m2dx.report.reconstruction import draw_reconstructions, load_reconstructor, reconstructions
     from m2dx.report.saving import save_figure
     from m2dx.report.sounds import read_sound
-    from m2dx_draw.drawing import write_sounds
+    from m2dx_draw.drawing import masks_of, write_sounds
 
     model = load_reconstructor(run)
     masks = masks_of(ratios, patterns, attempts=attempts, seed=seed, own_ratio=model.mask_ratio)

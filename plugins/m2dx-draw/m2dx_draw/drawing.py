@@ -6,19 +6,50 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import soundfile
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from m2dx.contract.errors import RecipeError
+from m2dx.contract.errors import AudioError, RecipeError
 from m2dx.data.csv_list import CsvDataset
 from m2dx.encoder.audio import load_encoder, random_like
 from m2dx.evaluation.tasks import ClipTask
-from m2dx.report.embedding import Method, embed, embedding_figure, labelled_clips
+from m2dx.report.masks import RANDOM, PatchMask
 from m2dx.report.reconstruction import Reconstruction, Reconstructor
-from m2dx.report.sounds import write_wav
+from m2dx_draw.embedding import Method, embed, embedding_figure, labelled_clips
 
 if TYPE_CHECKING:
     from m2dx.contract.host import PluginHost
     from m2dx.recipe.schema import Recipe
+
+
+def masks_of(
+    ratios: Sequence[float] | None,
+    patterns: Sequence[str] | None,
+    *,
+    attempts: int = 1,
+    seed: int = 0,
+    own_ratio: float = 0.75,
+) -> list[PatchMask]:
+    """The masks of each pattern (default: random): for the random one, `attempts` of each ratio (default: `own_ratio`).
+
+    RecipeError where ratios are given, but no random mask that they could be of.
+    """
+    names = [RANDOM] if patterns is None else list(patterns)
+    if RANDOM not in names and (ratios is not None or attempts > 1):
+        raise RecipeError(
+            f"ratios and attempts are of random masks, but the patterns are {', '.join(names)}; leave them out, or add "
+            "random"
+        )
+    masks = []
+    for name in names:
+        if name == RANDOM:
+            chosen = [own_ratio] if ratios is None else ratios
+            masks += [PatchMask(name, ratio, seed + i) for ratio in chosen for i in range(attempts)]
+        else:
+            masks.append(PatchMask(name, seed=seed))
+    return masks
 
 
 def write_sounds(
@@ -35,6 +66,16 @@ def write_sounds(
             name = f"{output.stem}-{number}-{Path(block[0].name).stem}-{what}.wav"
             written.append(write_wav(output.with_name(name), model.wav(logmel), model.sample_rate))
     return written
+
+
+def write_wav(path: Path, wav: Tensor, sample_rate: int) -> Path:
+    """Writes a 16-bit WAV file, turned down where it is louder than full scale; AudioError where that fails."""
+    samples = wav.numpy()
+    try:
+        soundfile.write(path, samples / max(1.0, float(np.abs(samples).max())), sample_rate, subtype="PCM_16")
+    except (OSError, soundfile.SoundFileError) as error:
+        raise AudioError(f"{path} could not be written: {error}") from error
+    return path
 
 
 def draw_embedding(path: Path, clips: ClipTask, *, method: Method, random_weights: bool, seed: int) -> Figure:
