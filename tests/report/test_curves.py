@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from m2dx_draw.curves import curve_names, read_curves, runs_figure
 
 from m2dx.contract.errors import CheckpointError
-from m2dx.report.curves import curve_names, read_curves, runs_figure, smooth
+from m2dx.report.curves import smooth
 
 
 @pytest.fixture

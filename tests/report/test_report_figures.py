@@ -9,11 +9,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from m2dx_draw.curves import runs_figure
 from matplotlib.figure import Figure
 from report_pages import CLEAN, HERTZ, IS_MASKED, NOISE, masked_example
 
 from m2dx.data.logmel import LogMel
-from m2dx.report.curves import curve, draw_metric, runs_figure, smooth
+from m2dx.report.curves import curve, draw_metric, smooth
 from m2dx.report.saving import MOST_COLUMNS, svg
 from m2dx.report.style import (
     ACCENT,

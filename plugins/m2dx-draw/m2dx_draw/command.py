@@ -145,7 +145,7 @@ def curves(
     ] = None,
 ) -> None:
     """Draw losses, learning rate, EMA decay, RankMe and scores of one or several runs over time."""
-    from m2dx.report.curves import read_curves, runs_figure
     from m2dx.report.saving import save_figure
+    from m2dx_draw.curves import read_curves, runs_figure
 
     _tell(save_figure(runs_figure([read_curves(run) for run in runs], _names(metric)), output))
