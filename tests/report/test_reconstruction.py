@@ -137,7 +137,7 @@ def test_a_model_with_tasks_is_drawn_too(tiny_recipe, host, tmp_path, sound, lab
     }
     write_atomically(tmp_path / "step.pt", state)
     if beside:
-        replace_file(encoder_file(tmp_path / "step.pt"), encoder_writer(state))
+        replace_file(encoder_file(tmp_path / "step.pt"), encoder_writer(state, whole=True))
     loaded = load_reconstructor(tmp_path / "step.pt")
     assert loaded.mask_ratio == pytest.approx(0.6)
     np.testing.assert_array_equal(
