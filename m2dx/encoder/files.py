@@ -1,4 +1,4 @@
-"""Features of audio files, as tables or arrays, and probabilities of their labels; a few minutes of audio are held."""
+"""Features of audio files, as tables or arrays; a few minutes of audio are held at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from itertools import chain, groupby, islice
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -25,7 +25,6 @@ from m2dx.contract.components import Clip
 from m2dx.contract.errors import AudioError, CheckpointError, M2dxError
 from m2dx.data.reading import AudioFile
 from m2dx.encoder.audio import AudioEncoder
-from m2dx.encoder.finetuned import AudioClassifier
 from m2dx.model.precision import autocast
 
 TABLES = (".csv", ".npy", ".npz", ".parquet")
@@ -49,7 +48,7 @@ class Encoded:
 
 
 @dataclass(eq=False)
-class _Reading:
+class Reading:
     """A clip that is being read."""
 
     path: Path
@@ -58,7 +57,7 @@ class _Reading:
     failed: bool = False
 
 
-Part = tuple[_Reading, Tensor]
+Part = tuple[Reading, Tensor]
 
 
 def encode_clips(
@@ -70,8 +69,8 @@ def encode_clips(
     are not finite.
     """
     grid = encoder.encoder.grid
-    parts = _read(clips, encoder.stream, encoder, bad, told)
-    outputs = _by_clip(parts, lambda x: encoder.encode_logmel(x)[-1], grid.num_patches / grid.input_size[1])
+    parts = read_parts(clips, encoder.stream, encoder, bad, told)
+    outputs = by_clip(parts, lambda x: encoder.encode_logmel(x)[-1], grid.num_patches / grid.input_size[1])
     for clip, features in outputs:
         rows = _joined(features, encoder.embed_dim) if frames else _mean(features)
         if not clip.failed:
@@ -166,41 +165,7 @@ def _write_arrays(encoded: Iterable[Encoded], output: Path, file: BinaryIO) -> N
             pq.write_table(pa.table(columns), file, row_group_size=16_384)
 
 
-def classify_clips(
-    classifier: AudioClassifier, clips: Sequence[Clip], *, whole: bool, bad: BadFiles, told: Told
-) -> Iterator[list[object]]:
-    """Rows of a table, the header first: path, start and end (s), the most probable label, each one's probability.
-
-    A row is of the first `unit_seconds` of a clip, or with `whole` of each part of that length. Clips that cannot be
-    read go to `bad` with the reason. Raises CheckpointError for probabilities that are not finite.
-    """
-    yield ["path", "start", "end", "label", *classifier.label_names]
-    encoder, unit, seconds = classifier.network.encoder, classifier.unit_samples, classifier.unit_seconds
-
-    def cut(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-        return islice(_in_lengths(pieces, unit), None if whole else 1)
-
-    patches = encoder.encoder.grid.shape[0] * encoder.frame_rate * seconds / unit
-    for clip, rows in _by_clip(_read(clips, cut, encoder, bad, told), classifier.probabilities, patches):
-        found = list(rows)  # of a clip that fails on the way, nothing is written
-        for number, row in enumerate(() if clip.failed else found):
-            start = clip.start + number * seconds
-            times = (f"{time:.3f}" for time in (start, min(start + seconds, clip.end)))
-            label = classifier.label_names[int(row.argmax())]
-            yield [clip.path, *times, label, *(f"{value:.4f}" for value in row)]
-
-
-def _in_lengths(pieces: Iterable[Tensor], length: int) -> Iterator[Tensor]:
-    """The samples (1, N) of pieces in parts of a length; the last one may be shorter."""
-    held: tuple[Tensor, ...] = ()
-    for piece in pieces:
-        parts = torch.cat((*held, piece), dim=-1).split(length, dim=-1)
-        yield from parts[:-1]
-        held = parts[-1:]
-    yield from held
-
-
-def _read(
+def read_parts(
     clips: Sequence[Clip],
     cut: Callable[[Iterable[Tensor]], Iterator[Tensor]],
     encoder: AudioEncoder,
@@ -209,7 +174,7 @@ def _read(
 ) -> Iterator[Part]:
     """Each part that `cut` makes of the samples (1, N) of a clip, with the clip, one clip after another."""
     for number, clip in enumerate(clips):
-        reading = _Reading(clip.path)
+        reading = Reading(clip.path)
         try:
             with AudioFile(clip.path) as file:
                 first, frames = file.extent(clip.start, clip.duration)
@@ -234,16 +199,16 @@ def _samples(
         told(number + done * file.info.sample_rate / frames)
 
 
-def _by_clip(
+def by_clip(
     parts: Iterator[Part], network: Callable[[Tensor], Tensor], patches: float
-) -> Iterator[tuple[_Reading, Iterator[NDArray[np.float32]]]]:
+) -> Iterator[tuple[Reading, Iterator[NDArray[np.float32]]]]:
     """What the network gives for the parts (1, ..., N) of each clip, in order.
 
     `patches` (how many each of the N stands for) says how many parts are read before they go through it, those of one
     shape together. Whether the clip has failed is known after its last part.
     """
 
-    def outputs() -> Iterator[tuple[_Reading, NDArray[np.float32]]]:
+    def outputs() -> Iterator[tuple[Reading, NDArray[np.float32]]]:
         window: list[Part] = []
         waiting = 0.0
         for reading, part in parts:
@@ -260,7 +225,7 @@ def _by_clip(
 
 def _together(
     parts: Sequence[Part], network: Callable[[Tensor], Tensor]
-) -> Iterator[tuple[_Reading, NDArray[np.float32]]]:
+) -> Iterator[tuple[Reading, NDArray[np.float32]]]:
     alike: dict[torch.Size, list[int]] = {}
     for number, (_, part) in enumerate(parts):
         alike.setdefault(part.shape, []).append(number)

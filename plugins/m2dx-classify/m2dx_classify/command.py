@@ -44,8 +44,9 @@ def classify(
     from m2dx.contract.atomic import replace_file
     from m2dx.contract.wording import counted
     from m2dx.data.inputs import clips_of_inputs
-    from m2dx.encoder.files import classify_clips, csv_table
+    from m2dx.encoder.files import csv_table
     from m2dx_classify.fitting import check_request, fit_classifier
+    from m2dx_classify.rows import classify_clips
     from m2dx_classify.sources import task_of_list, task_of_run
 
     fits = check_request(model, train=train, task=task, save=save, files=files)
