@@ -61,7 +61,7 @@ def test_nothing_is_said_of_rounding_where_files_are_kept(folder: Path, tmp_path
 def test_arguments_that_do_not_go_together(folder: Path, tmp_path: Path) -> None:
     for wrong, reason in (
         (["--format", "keep", "--sample-rate", 8000], "--sample-rate is for --format flac and wav"),
-        (["seed=1"], "changes are for recipes"),
+        (["seed=1"], "only recipes take changes"),
     ):
         assert reason in " ".join(run(folder, tmp_path / "out", *wrong).replace("│", " ").split())
     with pytest.raises(AudioError, match="cannot read the list"):
@@ -94,7 +94,7 @@ def test_a_recipe_on_images_is_refused(folder: Path, tmp_path: Path, host) -> No
     path.write_text(
         f"image: {{}}\ndata: {{sets: {{a: {{dataset: {{name: image_folder, path: {folder}}}}}}}}}\n"
     )
-    with pytest.raises(RecipeError, match="only audio can be packed"):
+    with pytest.raises(RecipeError, match="a pack holds audio only"):
         source_of_recipe(load_recipe(path, [], host=host), host)
 
 
