@@ -60,7 +60,7 @@ def compare(scores: Sequence[Score]) -> list[Comparison]:
 
 
 def verdict(scores: Sequence[Score]) -> str:
-    """In how many columns the encoder is ahead of all baselines, by how much, and beyond chance or not.
+    """In how many scores the encoder is ahead of all baselines, by how much, and beyond chance or not.
 
     Empty without scores.
     """
@@ -70,7 +70,7 @@ def verdict(scores: Sequence[Score]) -> str:
     ordered = sorted(compared, key=lambda of: of.gain)
     behind = [of for of in ordered if of.gain <= 0]
     ahead = ordered[len(behind) :]
-    text = f"The pre-trained encoder is ahead of every baseline in {len(ahead)} of {counted(len(compared), 'column')}"
+    text = f"The pre-trained encoder is ahead of every baseline in {len(ahead)} of {counted(len(compared), 'score')}"
     if ahead:
         least, most = (f"{of.gain:.1f}" for of in (ahead[0], ahead[-1]))
         text += f", by {least if least == most else f'{least} to {most}'} points over the best of them"

@@ -31,29 +31,29 @@ AHEAD = "The pre-trained encoder is ahead of every baseline in"
         (one(0.8), "No baseline was measured beside it, so these scores cannot be judged."),
         (
             one(0.8, 0.7, 0.75),
-            f"{AHEAD} 1 of 1 column, by 5.0 points over the best of them, in 1 of them with intervals that do not "
+            f"{AHEAD} 1 of 1 score, by 5.0 points over the best of them, in 1 of them with intervals that do not "
             "overlap.",
         ),
         (
             one(0.8, 0.7, 0.79),
-            f"{AHEAD} 1 of 1 column, by 1.0 points over the best of them, in 0 of them with intervals that do not "
+            f"{AHEAD} 1 of 1 score, by 1.0 points over the best of them, in 0 of them with intervals that do not "
             "overlap.",
         ),
         (
             one(0.8, 0.7, ci95=None),
-            f"{AHEAD} 1 of 1 column, by 10.0 points over the best of them; some have a single value and so no "
+            f"{AHEAD} 1 of 1 score, by 10.0 points over the best of them; some have a single value and so no "
             "interval, which leaves chance open.",
         ),
-        (one(0.8, 0.7, 0.81), f"{AHEAD} 0 of 1 column. Not ahead in drums knn accuracy (1.0 points below rival1)."),
-        (one(0.8, 0.8), f"{AHEAD} 0 of 1 column. Not ahead in drums knn accuracy (level with rival0)."),
+        (one(0.8, 0.7, 0.81), f"{AHEAD} 0 of 1 score. Not ahead in drums knn accuracy (1.0 points below rival1)."),
+        (one(0.8, 0.8), f"{AHEAD} 0 of 1 score. Not ahead in drums knn accuracy (level with rival0)."),
         (
             {**one(0.8, 0.7), "heart": MEAN_LOGMEL, "lungs": {"pretrained": (0.9, 0.01), "start": (0.6, 0.01)}},
-            f"{AHEAD} 2 of 3 columns, by 10.0 to 30.0 points over the best of them, in 2 of them with intervals that "
+            f"{AHEAD} 2 of 3 scores, by 10.0 to 30.0 points over the best of them, in 2 of them with intervals that "
             "do not overlap. Not ahead in heart knn accuracy (5.0 points below Mean log-mel).",
         ),
         (
             {f"t{n}": {"pretrained": (0.5, 0.0), "start": (0.51 + n / 100, 0.0)} for n in range(5)},
-            f"{AHEAD} 0 of 5 columns. Not ahead in t4 knn accuracy (5.0 points below Before this training), "
+            f"{AHEAD} 0 of 5 scores. Not ahead in t4 knn accuracy (5.0 points below Before this training), "
             "t3 knn accuracy (4.0 points below Before this training), t2 knn accuracy (3.0 points below Before this "
             "training) and 2 more.",
         ),
