@@ -1,10 +1,11 @@
 """The page of a run in a real browser: nothing missing, no errors, readable on a phone and in the dark."""
 
+import json
 import time
 
 import pytest
 from headless import Browser, find_browser
-from report_pages import entry, page_of, predictions, some_pictures, wavs
+from report_pages import SUMMARY, entry, page_of, predictions, some_pictures, wavs
 
 from m2dx.results.predictions import write_predictions
 from m2dx.results.scores import write_scores
@@ -42,10 +43,11 @@ def browser():
         yield opened
 
 
+NO_WARNINGS = {"collapse_warnings": 0, "stopped_by": None, "missing": []}
 LONG_NAME = "a-recording-with-a-name-that-no-phone-can-show-in-one-line-" * 3
 
 
-def scored_page(run, sounds, **classes):
+def scored_page(run, sounds, *, name="a clip.wav", **classes):
     """The page of a run with tasks of so many classes each, by two protocols, of an encoder and two baselines."""
     scores = []
     for task, number in classes.items():
@@ -57,14 +59,14 @@ def scored_page(run, sounds, **classes):
             ]
     write_predictions(scores, run)
     write_scores(scores, run / "scores.json")
-    page_of(run, some_pictures(f"{LONG_NAME}.wav"))
+    page_of(run, some_pictures(name))
     return run / "report.html"
 
 
 @pytest.fixture
 def page(run, sounds):
     (run / "bad_files.tsv").write_text(f"path\treason\n/data/{LONG_NAME}.wav\tmissing: no such file\n")
-    return scored_page(run, sounds, **{"instrument": 11, "drums": 60, LONG_NAME: 3})
+    return scored_page(run, sounds, name=f"{LONG_NAME}.wav", **{"instrument": 11, "drums": 60, LONG_NAME: 3})
 
 
 @pytest.mark.parametrize("screen", SCREENS)
@@ -104,6 +106,8 @@ def test_text_is_large_enough_on_a_phone(browser, page):
 
 
 def test_a_phone_shows_every_score_on_a_short_page_and_what_can_be_heard(browser, run, sounds):
+    (run / "summary.json").write_text(json.dumps({**SUMMARY, **NO_WARNINGS}))
+    (run / "scores_by_step.jsonl").unlink()
     browser.open(scored_page(run, sounds, instrument=11, drums=11), **SCREENS["phone"])
     assert browser.value("document.documentElement.scrollHeight") < 6000
     right = browser.value(
