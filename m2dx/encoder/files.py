@@ -98,7 +98,7 @@ def _mean(parts: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
 def check_output(output: Path, clips: Sequence[Clip]) -> None:
     """Raises M2dxError where `write_features` would not write features of these clips."""
     suffix = output.suffix.lower()
-    if output.is_dir() if suffix in TABLES else suffix and not output.is_dir():
+    if output.is_dir() if suffix in TABLES else (suffix or output.exists()) and not output.is_dir():
         raise M2dxError(f"--output must be a folder or a file ({', '.join(TABLES)}), but is {output}")
     if suffix == ".parquet" and find_spec("pyarrow") is None:
         raise M2dxError("Parquet needs pyarrow: pip install 'm2dx[parquet]'; or take .csv, .npy or .npz")

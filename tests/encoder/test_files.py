@@ -164,6 +164,7 @@ def test_a_folder_has_an_array_for_each_file(
         ("features.xlsx", r"must be a folder or a file \(.csv, .npy, .npz, .parquet\), but is features.xlsx"),
         ("v1.2", "must be a folder or a file .* but is v1.2"),
         ("there.csv", "must be a folder or a file .* but is there.csv"),
+        ("file", "must be a folder or a file .* but is file"),
         ("features", "2 clips are of a file a.wav; write a table"),
         ("there.old", "2 clips are of a file a.wav"),
         ("f.parquet", "Parquet needs pyarrow: pip install"),
@@ -179,6 +180,7 @@ def test_outputs_that_cannot_be_are_told_before_the_work(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     Path("there.csv").mkdir()
     Path("there.old").mkdir()
+    Path("file").touch()
     clips = [Clip(Path("x/a.wav")), Clip(Path("x/b.wav")), Clip(Path("y/a.wav"))]
     if text is None:
         check_output(Path(output), clips)
