@@ -19,8 +19,6 @@ from m2dx.data.packs import MANIFEST, PackedDataset
 
 logger = logging.getLogger(__name__)
 
-STDIN = Path("-")
-
 
 def clips_of_inputs(inputs: Sequence[Path]) -> list[Clip]:
     """The clips of what a command is given, in its order, each once. No audio is read, and files may be missing.
@@ -31,10 +29,14 @@ def clips_of_inputs(inputs: Sequence[Path]) -> list[Clip]:
     """
     clips: list[Clip] = []
     for path in inputs:
-        if path == STDIN:
+        if path == Path("-"):
             clips += _paths_in(sys.stdin.buffer.read(), Path())
         elif os.path.isdir(path):
-            clips += _clips_in_folder(path)
+            packed = (path / MANIFEST).is_file()
+            dataset: Dataset = PackedDataset(path=path) if packed else FolderDataset(path=path)
+            for line in dataset.missing():
+                logger.warning("%s", line)
+            clips += dataset.clips()
         elif extension_of(path) in ("csv", "tsv"):
             clips += CsvDataset(path=path).clips()
         elif extension_of(path) == "txt":
@@ -48,14 +50,6 @@ def clips_of_inputs(inputs: Sequence[Path]) -> list[Clip]:
     if not clips:
         raise AudioError(f"there must be an audio file in {', '.join(map(str, inputs))}, but there is none")
     return list(dict.fromkeys(clips))
-
-
-def _clips_in_folder(folder: Path) -> list[Clip]:
-    packed = (folder / MANIFEST).is_file()
-    dataset: Dataset = PackedDataset(path=folder) if packed else FolderDataset(path=folder)
-    for line in dataset.missing():
-        logger.warning("%s", line)
-    return list(dataset.clips())
 
 
 def _paths_in(text: bytes, folder: Path) -> list[Clip]:

@@ -98,26 +98,23 @@ class AudioEncoder(nn.Module):
         """
         hop, length = self.logmel.hop_length, self.encoder.grid.input_size[1]
         edge = -(-(self.logmel.n_fft // 2) // hop)  # frames whose windows reach beyond an end of the audio
+        freq, patch = self.encoder.grid.shape[0], self.encoder.grid.patch_size[1]
+        most = MOST_INTERPOLATED // freq * patch * hop  # samples
         held, done = torch.empty(0), 0  # samples, and how many of their frames are done
         for piece in pieces:
             frames = (held.shape[-1] // hop - edge - done) // length * length
-            if self.long_clips == "interpolate":
-                self._check_interpolated(held.shape[-1] + piece.shape[-1])
-            elif frames > 0:
+            if self.long_clips == "interpolate" and held.shape[-1] + piece.shape[-1] > most:
+                raise AudioError(
+                    f"positions can be interpolated for {most / self.sample_rate:.0f} s at most "
+                    f"({MOST_INTERPOLATED:,} patches), as the work grows with the square of the length; split longer "
+                    "audio instead"
+                )
+            if self.long_clips == "split" and frames > 0:
                 yield from self.chunks(self.standard_logmel(held)[..., done : done + frames])
                 passed = max(done + frames - edge, 0)
                 held, done = held[..., passed * hop :], done + frames - passed
             held = torch.cat((held, piece), dim=-1) if held.numel() else piece
         yield from self.chunks(self.standard_logmel(held)[..., done:])
-
-    def _check_interpolated(self, num_samples: int) -> None:
-        grid = self.encoder.grid
-        most = MOST_INTERPOLATED // grid.shape[0] * grid.patch_size[1] * self.logmel.hop_length
-        if num_samples > most:
-            raise AudioError(
-                f"positions can be interpolated for {most / self.sample_rate:.0f} s at most ({MOST_INTERPOLATED:,} "
-                "patches), as the work grows with the square of the length; split longer audio instead"
-            )
 
     def layers(self, wav: Tensor) -> list[Tensor]:
         """Frame features (B, T, F*D) of every block, the last one after the final norm."""
