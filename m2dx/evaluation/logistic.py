@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from m2dx.contract.components import Clip, ClipEncoder, EvaluationTask, Evaluator, Features, Score
 from m2dx.data.division import deal
 from m2dx.evaluation.features import Standardiser
-from m2dx.evaluation.metrics import score_of, summarise
+from m2dx.evaluation.metrics import predictions_of, score_of, summarise
 
 CS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Inverse strengths of the penalty that are tried, the strongest penalty first."""
@@ -59,12 +59,17 @@ class Logistic(Evaluator):
     def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
         """One score; the seeds are not used."""
         found = task.features(encoder)
-        by_fold, chosen = [], []
+        by_fold, chosen, predictions = [], [], []
         for fold in task.folds:
             layer = self.fit(task, found, np.sort(np.concatenate([fold.train, fold.valid])))
-            by_fold.append([score_of(layer(statistics_of(found)[fold.test]), found.y[fold.test])])
+            logits = layer(statistics_of(found)[fold.test])
+            by_fold.append([score_of(logits, found.y[fold.test])])
             chosen.append(layer.c)
-        return [summarise(task, by_fold, protocol=self.name, details={"c": chosen})]
+            predictions += predictions_of(
+                task, fold, logits.sigmoid() if task.multi_label else logits.softmax(1)
+            )
+        details = {"c": chosen}
+        return [summarise(task, by_fold, protocol=self.name, details=details, predictions=predictions)]
 
     def fit(self, task: EvaluationTask, found: Features, rows: NDArray[np.int64]) -> LogisticLayer:
         """The classifier of the clips in `rows`."""

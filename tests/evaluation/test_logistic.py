@@ -102,6 +102,9 @@ def test_the_deviation_over_time_is_used_and_kept_beside_the_mean(tmp_path):
         assert torch.equal(again.deviation, found.deviation) and len(list(tmp_path.iterdir())) == 1
         scores = [Logistic().evaluate(encoder, task, seeds=seeds) for seeds in ((0,), (5, 6))]
     assert scores[0] == scores[1]
+    said = scores[0][0].predictions
+    assert [p.clip for p in said] == [task.clips[row] for row in task.folds[0].test]
+    assert scores[0][0].mean == np.mean([p.label in p.clip.labels for p in said])
     assert scores[0][0].ci95 is None and scores[0][0].details["c"][0] in CS
 
 

@@ -15,6 +15,7 @@ from m2dx.encoder.finetuned import FinetunedNetwork
 from m2dx.encoder.weights import EXPORT_WEIGHTS, read_weights, write_export
 from m2dx.evaluation.features import MeanLogMel
 from m2dx.evaluation.logistic import Logistic
+from m2dx.results.predictions import with_intervals
 from m2dx.training.distributed import pick_device
 
 
@@ -116,9 +117,8 @@ def _summary(task: m2dx.ClipTask, own: m2dx.Score, plain: m2dx.Score, tested: in
     where = f"on {tested} test clips, which it has not seen"
     if len(task.folds) > 1:
         where = f"on {tested} clips in {len(task.folds)} folds, each by a classifier of the others"
+    (own,) = with_intervals([own], {(own.encoder, own.task, own.protocol): own.predictions})
     half = own.ci95
-    if half is None and own.metric == "accuracy":
-        half = 1.96 * (own.mean * (1 - own.mean) / tested) ** 0.5  # of a share of so many clips
     spread, gain = "" if half is None else f" ± {100 * half:.1f}", own.mean - plain.mean
     verdict = f"{100 * abs(gain):.1f} points {'above' if gain > 0 else 'below'} it"
     if half is not None and abs(gain) <= half:
