@@ -46,7 +46,8 @@ def load_with_plugins(recipe: Path, overrides: list[str] | None) -> tuple[Plugin
 
     # an unreadable file is reported before torch and plugins are imported
     read_recipe(recipe)
-    host = plugin_host()
+    with terminal().status("loading torch and plugins"):  # seconds; in a pipe it says nothing
+        host = plugin_host()
     return host, load_recipe(recipe, overrides or [], host=host)
 
 
@@ -61,7 +62,7 @@ def launcher() -> list[str]:
 
 
 def terminal(*, stderr: bool = False) -> Console:
-    """Where commands print."""
+    """Where commands print; of torchrun's processes, rank 0 alone does."""
     from m2dx.cli.terminal import Terminal
 
-    return Terminal(stderr=stderr)
+    return Terminal(stderr=stderr, quiet=os.environ.get("RANK", "0") != "0")

@@ -24,7 +24,8 @@ class Terminal(Console):
     """A console whose texts are printed as they are, without markup, with control characters as their codes."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(markup=False, **options)  # paths and types have brackets
+        # paths and types have brackets; lines stay whole in a log
+        super().__init__(markup=False, highlight=False, soft_wrap=True, **options)
 
     def _check_buffer(self) -> None:
         try:

@@ -52,22 +52,26 @@ def train(
             raise typer.BadParameter("--dry-run-memory runs without torchrun; give the number of --processes")
     elif processes is not None:
         raise typer.BadParameter("--processes is for --dry-run-memory")
+    console = terminal()
+    if not console.is_terminal:
+        console.print(f"loading {recipe}, torch and plugins")
     host, loaded = load_with_plugins(recipe, overrides)
     if dry_run_memory:
         from m2dx.training.micro_batch import dry_run
 
-        dry_run(loaded, host, terminal(), processes=processes or 1)
+        dry_run(loaded, host, console, processes=processes or 1)
         return
-    from m2dx.jobs.train import run_recipe
+    with console.status("loading m2dx"):
+        from m2dx.jobs.train import run_recipe
 
     summary = run_recipe(
-        loaded, host, terminal(), resume="or_start" if resume_or_start else resume, overwrite=overwrite
+        loaded, host, console, resume="or_start" if resume_or_start else resume, overwrite=overwrite
     )
     if summary.stopped_by is not None:
-        if os.environ.get("RANK", "0") == "0":
-            again = shlex.join([*launcher(), "train", str(recipe), *(overrides or []), "--resume"])
-            stopped = f"stopped by {summary.stopped_by} after step {summary.steps}, saved"
-            terminal().print(f"{stopped}. Resume with:\n  {again}", soft_wrap=True)
+        again = shlex.join([*launcher(), "train", str(recipe), *(overrides or []), "--resume"])
+        console.print(
+            f"stopped by {summary.stopped_by} after step {summary.steps}, saved. Resume with:\n  {again}"
+        )
         number = getattr(signal, summary.stopped_by, signal.SIGTERM)
         raise typer.Exit(128 + int(number))
 

@@ -40,6 +40,13 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
+def clock(seconds: float) -> str:
+    """Seconds as 0:45, 7:11 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def hours_text(hours: float) -> str:
     """Hours for people, with minutes where there are few."""
     return f"{hours:,.0f}" if hours >= 100 else f"{hours:.1f}" if hours >= 10 else f"{hours:.2f}"

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from m2dx.contract.components import NoiseSource
 from m2dx.contract.errors import AudioError, ImageError
+from m2dx.contract.progress import Progress
 from m2dx.data.bad_files import BadFile
 from m2dx.data.batches import Stream, seeded_generator
 from m2dx.data.clips import ClipList
@@ -44,6 +45,7 @@ def measure_audio(
     max_clips: int = 10_000,
     workers: int | None = None,
     device: torch.device | str = "cpu",
+    progress: Progress | None = None,
 ) -> Statistics:
     """Log-mel statistics over one random crop each of at most `max_clips` random clips; the same under a seed.
 
@@ -51,7 +53,7 @@ def measure_audio(
     Raises `AudioError` when nothing can be read, or all of it is the same (such as silence).
     """
     crops = _ClipCrops(clips, reader, seed, max_clips)
-    return _refuse_silence(_measure(crops, _logmel_values(logmel, device), workers), "the data")
+    return _refuse_silence(_measure(crops, _logmel_values(logmel, device), workers, progress), "the data")
 
 
 def measure_noise(
@@ -63,23 +65,31 @@ def measure_noise(
     draws: int = 1000,
     workers: int | None = None,
     device: torch.device | str = "cpu",
+    progress: Progress | None = None,
 ) -> Statistics:
     """Log-mel statistics over draws of a noise source, whose mean eq. (5) needs; the same under a seed.
 
     Raises `AudioError` as `measure_audio` does, `PluginError` when the source breaks its contract.
     """
-    found = _measure(_NoiseDraws(source, crop_samples, seed, draws), _logmel_values(logmel, device), workers)
+    noise = _NoiseDraws(source, crop_samples, seed, draws)
+    found = _measure(noise, _logmel_values(logmel, device), workers, progress)
     return _refuse_silence(found, f"the noise source {source.name!r}")
 
 
 def measure_images(
-    clips: ClipList, reader: CropReader, *, seed: int, max_clips: int, workers: int | None
+    clips: ClipList,
+    reader: CropReader,
+    *,
+    seed: int,
+    max_clips: int,
+    workers: int | None,
+    progress: Progress | None = None,
 ) -> Statistics:
     """Statistics of the pixels over one random crop each of at most `max_clips` random images; the same under a seed.
 
     Raises `ImageError` when nothing can be read, or a channel is the same everywhere.
     """
-    found = _measure(_ClipCrops(clips, reader, seed, max_clips), _pixel_values, workers)
+    found = _measure(_ClipCrops(clips, reader, seed, max_clips), _pixel_values, workers, progress)
     if min(found.std) < 1e-4:
         raise ImageError(
             f"images must vary in each channel, but standard deviations are {list(found.std)} over {found.clips} images"
@@ -144,18 +154,23 @@ def _collate(items: Sequence[_Item]) -> _Item:
 
 
 @torch.no_grad()
-def _measure(crops: Any, values_of: Callable[[Tensor], Tensor], workers: int | None) -> Statistics:
+def _measure(
+    crops: Any, values_of: Callable[[Tensor], Tensor], workers: int | None, progress: Progress | None
+) -> Statistics:
     """The statistics of all crops; `values_of` gives (channels, values) float64 from a batch of them."""
     count = len(crops)
     batches = [range(first, min(first + _BATCH, count)) for first in range(0, count, _BATCH)]
     total = torch.zeros(2, 1, dtype=torch.float64)  # of the values, and of their squares
-    number, bad = 0, dict[str, str]()
+    number, done, bad = 0, 0, dict[str, str]()
     for inputs, found in batch_loader(crops, batches, collate=_collate, workers=workers):
         values = values_of(inputs)
         total = total + torch.stack([values.sum(1), values.square().sum(1)]).cpu()
         number += values.shape[1]
         for path, reason in found:
             bad.setdefault(path, reason)
+        done += len(inputs)
+        if progress is not None:
+            progress(done, count, "clips")
     mean, mean_square = total / number
     std = (mean_square - mean.square()).clamp_min(0).sqrt()
     return Statistics(tuple(mean.tolist()), tuple(std.tolist()), count, tuple(bad.items()))

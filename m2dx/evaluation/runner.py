@@ -11,11 +11,9 @@ import numpy as np
 
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Score
 from m2dx.contract.errors import RecipeError
+from m2dx.contract.progress import Progress
 from m2dx.evaluation.metrics import half_width_95
 from m2dx.training.memory import evaluation_advice, memory_advice
-
-Progress = Callable[[int, int, str], None]
-"""Called with the units of work done, their total, and what comes next."""
 
 
 def evaluate(

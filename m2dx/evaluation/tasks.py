@@ -16,6 +16,7 @@ from torch import Tensor
 
 from m2dx.contract.components import BadClip, Clip, ClipEncoder, Dataset, Features, Fold
 from m2dx.contract.errors import AudioError, ImageError, RecipeError, TrainingError
+from m2dx.contract.progress import Progress
 from m2dx.data.clips import list_clips, missing_of, names_of
 from m2dx.data.crops import fit_length
 from m2dx.data.images import read_image
@@ -62,6 +63,7 @@ class ClipTask:
         shared_groups: Literal["error", "warn"] = "error",
         cache: FeatureCache | None = None,
         images: bool | None = None,
+        progress: Progress | None = None,
     ) -> ClipTask:
         """The task of a data set, after reading each clip once to find unusable files.
 
@@ -77,12 +79,12 @@ class ClipTask:
         listed, label_names = _checked_lists(name, dataset)
         images = dataset.media == "image" if images is None else images
         if images:
-            (clips, bad), seconds = partition(listed, _image), None
+            (clips, bad), seconds = partition(listed, _image, progress), None
         else:
-            clips, bad = partition(listed, _with_duration)
+            clips, bad = partition(listed, _with_duration, progress)
             published = None if dataset.task is None else dataset.task.unit_seconds
             seconds = unit = unit_seconds or published or mean_seconds(name, clips)
-            clips, unreadable = partition(clips, lambda clip: _readable(clip, unit))
+            clips, unreadable = partition(clips, lambda clip: _readable(clip, unit), progress)
             bad += unreadable
         _report_bad(name, bad, total=len(listed), max_bad_fraction=max_bad_fraction)
         folds, warnings = _divided(name, clips, label_names, strict=shared_groups == "error")
@@ -203,7 +205,9 @@ def _examples(names: Iterable[str]) -> str:
     return ", ".join(listed[:SHOWN]) + (f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else "")
 
 
-def partition(clips: list[Clip], check: Callable[[Clip], Clip]) -> tuple[list[Clip], list[BadClip]]:
+def partition(
+    clips: list[Clip], check: Callable[[Clip], Clip], progress: Progress | None = None
+) -> tuple[list[Clip], list[BadClip]]:
     """Clips that `check` accepts, as it returns them, and those that it refuses with an AudioError or ImageError."""
 
     def attempt(clip: Clip) -> Clip | BadClip:
@@ -212,8 +216,12 @@ def partition(clips: list[Clip], check: Callable[[Clip], Clip]) -> tuple[list[Cl
         except (AudioError, ImageError) as error:
             return BadClip(clip.path, str(error))
 
+    results = []
     with ThreadPoolExecutor(READING_THREADS) as pool:
-        results = list(pool.map(attempt, clips))
+        for result in pool.map(attempt, clips):
+            results.append(result)
+            if progress is not None:
+                progress(len(results), len(clips), "clips")
     good = [result for result in results if isinstance(result, Clip)]
     return good, [result for result in results if isinstance(result, BadClip)]
 

@@ -50,7 +50,8 @@ class BackgroundScoring:
     ) -> None:
         """`command` is for tests; default a process of m2dx.jobs.evaluation_process."""
         assert section.every is not None
-        self.run, self.every, self.device, self.console = run, section.every, section.device, console
+        self.run, self.every, self.console = run, section.every, console
+        self.device = "cpu" if section.device == "auto" else section.device
         self.threads = section.threads or max((os.cpu_count() or 1) // 4, 1)
         self.folder = run / WAITING_FOLDER
         self.waiting: deque[int] = deque()

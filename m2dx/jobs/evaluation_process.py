@@ -31,7 +31,7 @@ def score_checkpoint(step: int, encoder: Path, run: Path, *, device: str, thread
 
     torch.set_num_threads(threads)
     host = PluginHost.discover()
-    recipe = load_recipe(run / "recipe.yaml", [f"train.device={device}"], host=host)
+    recipe = load_recipe(run / "recipe.yaml", [f"evaluation.device={device}"], host=host)
     Scoring.of(recipe, host).run_step(load_any_encoder(encoder), step, run)
 
 

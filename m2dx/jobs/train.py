@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -64,7 +65,6 @@ def _run(
         check_precision(recipe.train.precision, processes.device)
         scoring = None
         if processes.is_main and recipe.evaluation.tasks:
-            pick_device(recipe.evaluation.device, field="evaluation.device")
             from m2dx.results.scoring import Scoring  # imports all evaluators, which training does not need
 
             scoring = Scoring.of(recipe, host)
@@ -83,16 +83,22 @@ def _run(
     finally:
         processes.close()
     record_run(trainer, summary, console)
+    folder = run.folder / "encoder"
     try:
         if summary.stopped_by is None:
             from m2dx.encoder.weights import export_encoder
 
-            folder = export_encoder(run.folder, run.folder / "encoder")
+            export_encoder(run.folder, folder)
             console.print(f"encoder: {folder}")
             if scoring is not None:
                 scoring.run(load_any_encoder(folder), console, run.folder, step=trainer.step)
     finally:
-        console.print(f"report: {write_page(run)}")
+        with console.status("writing the report"):
+            page = write_page(run)
+        console.print(f"report: {page}")
+    if summary.stopped_by is None:
+        encode = f"m2dx encode {shlex.quote(str(folder))} FILES -o features"
+        console.print(f"next: {encode}  (features of your audio)", soft_wrap=True)
     return summary
 
 

@@ -49,6 +49,7 @@ Width = Annotated[int, Field(gt=0, le=16_384)]
 Pixels = Annotated[int, Field(gt=0, le=4096)]
 EvaluationSeed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # as NumPy and scikit-learn take them
 ShortClips = Literal["pad", "repeat"]
+Baseline = Literal["start", "random_weights", "mean_logmel"]
 
 
 class AudioSection(Section):
@@ -378,16 +379,16 @@ class EvaluationSection(Section):
     """Labelled tasks by name."""
     evaluators: dict[Identifier, EvaluatorSpec] = {}
     """Protocols by name; each runs on each task that does not name others."""
-    baselines: tuple[Literal["random_weights", "mean_logmel"], ...] = ("random_weights", "mean_logmel")
-    """What the encoder is compared with: the same network before training, and log-mel mean and std over time."""
+    baselines: tuple[Baseline, ...] = ("start", "random_weights", "mean_logmel")
+    """What the encoder is compared with: init_from, random weights of its size, log-mel mean and std over time."""
     seeds: Annotated[tuple[EvaluationSeed, ...], Field(min_length=1)] = (0,)
     """Seeds of the evaluators (and of the random weights)."""
     cache: bool = True
     """Keep clip features in `output`/features, by weights, task and settings; not those of evaluations in training."""
     every: PositiveInt | None = None
     """Steps between evaluations during training, in a process of their own; a multiple of train.checkpoint_every."""
-    device: Device = "cpu"
-    """Device of the evaluations during training; by default no GPU, since its memory is the training's."""
+    device: Device = "auto"
+    """Device of all evaluations; auto: train.device after the training, but the CPU while it needs the GPU's memory."""
     threads: Threads | None = None
     """CPU threads of the evaluations during training; default a quarter of the processors."""
 

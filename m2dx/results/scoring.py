@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,14 +14,15 @@ import torch
 from rich.console import Console
 
 from m2dx.contract.components import ClipEncoder, Dataset, Evaluator, Score
-from m2dx.contract.errors import RecipeError
+from m2dx.contract.errors import CheckpointError, RecipeError
 from m2dx.contract.host import PluginHost
+from m2dx.contract.progress import ProgressLine
 from m2dx.data.clips import list_clips, names_of
-from m2dx.encoder.audio import AudioEncoder, random_like
+from m2dx.encoder.audio import AudioEncoder, load_any_encoder, random_like
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.encoder.images import ImageEncoder
 from m2dx.evaluation.features import CACHE_FOLDER, FeatureCache, MeanLogMel
-from m2dx.evaluation.runner import Progress, check_request, evaluate
+from m2dx.evaluation.runner import check_request, evaluate
 from m2dx.evaluation.tasks import ClipTask, check_dataset
 from m2dx.recipe.schema import EvaluationSection, Recipe
 from m2dx.results.formats import terminal
@@ -36,12 +38,16 @@ from m2dx.results.records import (
     fingerprint,
     package_versions,
 )
-from m2dx.results.scores import PRETRAINED, write_scores, write_step_scores
+from m2dx.results.scores import PRETRAINED, START, write_scores, write_step_scores
 from m2dx.results.table import score_table
+from m2dx.results.verdict import advice, verdict
 from m2dx.training.distributed import pick_device
 from m2dx.training.prepare import check_media
 
+logger = logging.getLogger(__name__)
+
 AnyEncoder = AudioEncoder | ImageEncoder
+_QUIET = Console(quiet=True)
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class Scoring:
     def of(cls, recipe: Recipe, host: PluginHost) -> Scoring:
         """Builds data sets and evaluators; RecipeError, with the problems of every task, where a list is unusable."""
         section = recipe.evaluation
+        device_of(recipe)
         datasets = {name: host.build("dataset", task.dataset) for name, task in section.tasks.items()}
         evaluators = {name: host.build("evaluator", spec) for name, spec in section.evaluators.items()}
         check_request(datasets, evaluators, section.seeds)
@@ -87,23 +94,26 @@ class Scoring:
             for name, task in self.recipe.evaluation.tasks.items()
         }
 
-    def tasks(self) -> list[ClipTask]:
+    def tasks(self, console: Console | None = None) -> list[ClipTask]:
         """The tasks, their clips found and checked."""
         section, bad = self.recipe.evaluation.tasks, self.recipe.data.max_bad_fraction
         cache = FeatureCache(self.recipe.output / CACHE_FOLDER) if self.recipe.evaluation.cache else None
-        return [
-            ClipTask.from_dataset(
-                name,
-                dataset,
-                unit_seconds=section[name].unit_seconds,
-                short_clips=section[name].short_clips,
-                max_bad_fraction=bad,
-                shared_groups=section[name].shared_groups,
-                cache=cache,
-                images=self.recipe.image is not None,
-            )
-            for name, dataset in self.datasets.items()
-        ]
+        tasks = []
+        for name, dataset in self.datasets.items():
+            with ProgressLine(console or _QUIET, f"reading evaluation.tasks.{name}") as line:
+                task = ClipTask.from_dataset(
+                    name,
+                    dataset,
+                    unit_seconds=section[name].unit_seconds,
+                    short_clips=section[name].short_clips,
+                    max_bad_fraction=bad,
+                    shared_groups=section[name].shared_groups,
+                    cache=cache,
+                    images=self.recipe.image is not None,
+                    progress=line.update,
+                )
+            tasks.append(task)
+        return tasks
 
     def run(
         self, encoder: AnyEncoder, console: Console, folder: Path, *, step: int | None = None
@@ -114,13 +124,7 @@ class Scoring:
         `folder`, which is its run's folder or the one that `folder_of_encoder` gave. With the run's last `step`, the
         encoder's scores end scores_by_step.jsonl, if the recipe wants such scores.
         """
-        with console.status("evaluating") as status:
-            scores = self._score(
-                encoder,
-                folder.name,
-                encoder_path(folder),
-                progress=lambda done, total, what: status.update(f"evaluating {done}/{total}: {what}"),
-            )
+        scores = self._score(encoder, folder.name, encoder_path(folder), console=console)
         folder.mkdir(parents=True, exist_ok=True)
         write_scores(scores, folder / "scores.json")
         write_predictions(scores, folder)
@@ -128,6 +132,8 @@ class Scoring:
             own = [score for score in scores if score.encoder == PRETRAINED]
             write_step_scores(folder, step, own)
         console.print(*terminal(score_table(scores)))
+        for line in filter(None, (verdict(scores), advice(scores))):
+            console.print(line, soft_wrap=True, highlight=False)
         return scores
 
     def run_step(self, encoder: AnyEncoder, step: int, folder: Path) -> list[Score]:
@@ -149,7 +155,7 @@ class Scoring:
         path: Path | None,
         *,
         step: int | None = None,
-        progress: Progress | None = None,
+        console: Console | None = None,
     ) -> list[Score]:
         """Scores, each with a record; `step` is that of an encoder whose training went on after it."""
         recipe, section = self.recipe, self.recipe.evaluation
@@ -157,15 +163,17 @@ class Scoring:
             raise RecipeError(
                 "encoder and recipe must both be of images, or both of audio, but one is and one is not"
             )
-        tasks = {task.name: task for task in self.tasks()}
-        scores = evaluate(
-            encoders_to_compare(recipe, encoder),
-            list(tasks.values()),
-            self.evaluators,
-            seeds=section.seeds,
-            protocols=self.protocols(),
-            progress=progress,
-        )
+        tasks = {task.name: task for task in self.tasks(console)}
+        makers = encoders_to_compare(recipe, encoder)
+        with ProgressLine(console or _QUIET, "evaluating") as line:
+            scores = evaluate(
+                makers,
+                list(tasks.values()),
+                self.evaluators,
+                seeds=section.seeds,
+                protocols=self.protocols(),
+                progress=line.update,
+            )
         parameters = sum(parameter.numel() for parameter in encoder.encoder.parameters())
         own = ScoredEncoder(name, fingerprint(encoder), None if path is None else str(path), parameters)
         shapes = fingerprint(encoder, values=False)
@@ -175,6 +183,9 @@ class Scoring:
             "random_weights": replace(own, name="random_weights", sha256=shapes, path=None),
             "mean_logmel": ScoredEncoder("mean_logmel", digest_of(audio).hexdigest()),
         }
+        if START in makers:
+            start: Any = makers[START](0)
+            encoders[START] = replace(own, name=START, sha256=fingerprint(start), path=str(recipe.init_from))
         now, device = datetime.now(UTC).replace(microsecond=0), next(encoder.parameters()).device
         versions = {**package_versions(), **self.plugins}
         records = []
@@ -229,10 +240,10 @@ def _plugin_versions(section: EvaluationSection, host: PluginHost) -> dict[str, 
 def encoders_to_compare(recipe: Recipe, encoder: AnyEncoder) -> dict[str, Callable[[int], ClipEncoder]]:
     """The encoder and the recipe's baselines, each as a function of the seed, on the recipe's device.
 
-    The random weights are those of the encoder's own architecture, whatever the recipe's model is. Images have
-    no mean log-mel.
+    The random weights are those of the encoder's own architecture, whatever the recipe's model is; the start is the
+    encoder of `init_from` as it was. Images have no mean log-mel, and a start that cannot be read is warned of.
     """
-    device = pick_device(recipe.train.device)
+    device = device_of(recipe)
     encoder = encoder.to(device)
     makers: dict[str, Callable[[int], Any]] = {
         PRETRAINED: lambda seed: encoder,
@@ -242,7 +253,21 @@ def encoders_to_compare(recipe: Recipe, encoder: AnyEncoder) -> dict[str, Callab
         mean_logmel = MeanLogMel(recipe.audio).to(device)
         makers["mean_logmel"] = lambda seed: mean_logmel
     wanted = (PRETRAINED, *recipe.evaluation.baselines)
+    if recipe.init_from is not None and START in wanted:
+        try:
+            start = load_any_encoder(recipe.init_from).to(device)
+        except CheckpointError as error:
+            logger.warning("the start (init_from) is not among the baselines: %s", error)
+        else:
+            makers[START] = lambda seed: start
     return {name: makers[name] for name in wanted if name in makers}
+
+
+def device_of(recipe: Recipe) -> torch.device:
+    """The device that encoders are scored on; RecipeError where it is not there."""
+    if recipe.evaluation.device == "auto":
+        return pick_device(recipe.train.device)
+    return pick_device(recipe.evaluation.device, field="evaluation.device")
 
 
 def encoder_path(folder: Path) -> Path | None:

@@ -9,6 +9,8 @@ from m2dx.contract.components import Score
 from m2dx.contract.wording import counted
 from m2dx.results.scores import PRETRAINED, START, Column
 
+WHAT_NOW = "https://m2dx.github.io/m2dx/start/#my-encoder-is-below-log-mel-what-now"
+"""The page that tells."""
 MOST_NAMED = 3
 """Columns that a verdict names, at most."""
 _TITLES = {
@@ -83,6 +85,16 @@ def verdict(scores: Sequence[Score]) -> str:
         more = f" and {len(behind) - MOST_NAMED} more" if len(behind) > MOST_NAMED else ""
         text += f". Not ahead in {', '.join(of.text for of in behind[:MOST_NAMED])}{more}"
     return f"{text}."
+
+
+def advice(scores: Sequence[Score]) -> str:
+    """What to do next where the encoder is not ahead of every baseline beyond chance; empty where it is."""
+    compared = compare(scores)
+    if any(of.gain <= 0 for of in compared):
+        return f"What to do where it is not ahead: {WHAT_NOW}"
+    if any(of.is_apart is not True for of in compared):
+        return "Whether it is chance, more seeds tell: evaluation.seeds=[0,1,2,3,4]"
+    return ""
 
 
 def _are_apart(own: Score, rivals: Sequence[Score]) -> bool | None:

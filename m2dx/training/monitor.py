@@ -1,18 +1,15 @@
-"""What a run tells while it trains: metrics, the progress line, RankMe, and alarms."""
+"""What a run tells while it trains: metrics, RankMe, and alarms."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -169,41 +166,14 @@ def not_finite(record: StepRecord, clip_paths: list[str], train: TrainSection) -
     )
 
 
-class ProgressLine:
-    """A live progress bar on a terminal, a plain line every half minute elsewhere."""
-
-    def __init__(self, console: Console, total_steps: int, done: int, *, enabled: bool) -> None:
-        self.console, self.enabled, self._total, self._first = console, enabled, total_steps, done
-        self._started, self._shown = time.monotonic(), -float("inf")
-        columns = (TextColumn("step"), MofNCompleteColumn(), *Progress.get_default_columns())
-        self._bar = Progress(*columns, console=console) if enabled and console.is_terminal else None
-        if self._bar is not None:
-            self._task = self._bar.add_task("", total=total_steps, completed=done)
-            self._bar.start()
-
-    def update(self, step: int, metrics: dict[str, float] | None = None) -> None:
-        """Shows the step, and its metrics where they are new."""
-        if self._bar is not None:
-            shown = describe(metrics) if metrics else None
-            self._bar.update(self._task, completed=step, description=shown)
-        elif self.enabled and metrics and (time.monotonic() - self._shown > 30 or step == self._total):
-            self._shown = time.monotonic()
-            left = (self._shown - self._started) / max(step - self._first, 1) * (self._total - step)
-            self.console.print(
-                f"step {step}/{self._total}  {describe(metrics)}  {left / 60:.1f} min left", style=None
-            )
-
-    def close(self) -> None:
-        """Leaves the terminal as it was."""
-        if self._bar is not None:
-            self._bar.stop()
-
-
-def describe(metrics: dict[str, float]) -> str:
-    """Losses, clips per second, learning rate and RankMe in one line."""
+def describe(metrics: dict[str, float], *, batch_size: int) -> str:
+    """Losses, learning rate, speed and RankMe in one line; the speed in seconds a step where that is below a clip/s."""
     losses = {name.removeprefix("loss_"): value for name, value in metrics.items() if name.startswith("loss")}
-    shown = [f"{name} {value:.4f}" for name, value in losses.items()]
-    parts = [*shown, f"lr {metrics['lr']:.2e}", f"{metrics['clips_per_second']:.0f} clips/s"]
+    speed = metrics["clips_per_second"]
+    pace = (
+        f"{speed:.{0 if speed >= 10 else 1}f} clips/s" if speed >= 1 else f"{batch_size / speed:.1f} s/step"
+    )
+    parts = [*(f"{name} {value:.4f}" for name, value in losses.items()), f"lr {metrics['lr']:.2e}", pace]
     if "rankme" in metrics:
         parts.append(f"rankme {metrics['rankme']:.1f}")
     return "  ".join(parts)

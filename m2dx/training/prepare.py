@@ -15,6 +15,7 @@ from rich.console import Console
 from m2dx.contract.components import DataInfo, Dataset, NoiseSource
 from m2dx.contract.errors import CheckpointError, RecipeError
 from m2dx.contract.host import PluginHost
+from m2dx.contract.progress import ProgressLine
 from m2dx.data.bad_files import BadFile
 from m2dx.data.batches import Blocks, TrainingBatches
 from m2dx.data.clips import ClipList, join_sets
@@ -113,10 +114,11 @@ def prepare(
     reporting = lists if processes.is_main else []
     missing = tuple(f"{name}: {line}" for name, dataset in reporting for line in dataset.missing())
     notes = tuple(line for _, dataset in reporting for line in dataset.notes())
-    clips = join_sets(
-        {name: (datasets[name], section.split) for name, section in sections.items()},
-        repeats={name: section.repeat for name, section in sections.items()},
-    )
+    with console.status("reading the lists of clips"):
+        clips = join_sets(
+            {name: (datasets[name], section.split) for name, section in sections.items()},
+            repeats={name: section.repeat for name, section in sections.items()},
+        )
     _check_sampling(recipe, clips)
     if noise_section is not None and noise_dataset is not None:
         noise_clips = noise_dataset.clips(noise_section.split)
@@ -217,7 +219,8 @@ def _measure(
     most = recipe.data.stats_clips
     if isinstance(reader, ImageCrops):
         if reader.section.mean is None:
-            found = measure_images(clips, reader, max_clips=most, **how)
+            with ProgressLine(console, "measuring the images") as line:
+                found = measure_images(clips, reader, max_clips=most, progress=line.update, **how)
             mean, std = (", ".join(f"{x:.3f}" for x in values) for values in (found.mean, found.std))
             console.print(f"mean {mean}, std {std} by channel over {found.clips} images")
             measured["image"] = {"mean": found.mean, "std": found.std}
@@ -225,12 +228,15 @@ def _measure(
         return measured, bad
     how |= {"logmel": build_logmel(recipe.audio).to(processes.device), "device": processes.device}
     if recipe.data.mean is None:
-        found = measure_audio(clips, reader, max_clips=most, **how)
+        with ProgressLine(console, "measuring the log-mels") as line:
+            found = measure_audio(clips, reader, max_clips=most, progress=line.update, **how)
         measured["data"] = {"mean": found.mean[0], "std": found.std[0]}
         console.print(f"log-mel mean {found.mean[0]:.3f}, std {found.std[0]:.3f} over {found.clips} clips")
         bad += found.bad
     if noise is not None and recipe.noise is not None and recipe.noise.mean is None:
-        found = measure_noise(noise, crop_samples=reader.crop_samples, draws=min(most, 1000), **how)
+        how |= {"crop_samples": reader.crop_samples, "draws": min(most, 1000)}
+        with ProgressLine(console, "measuring the noise") as line:
+            found = measure_noise(noise, progress=line.update, **how)
         console.print(f"noise log-mel mean {found.mean[0]:.3f} over {found.clips} draws")
         measured["noise"] = {"mean": found.mean[0]}
         bad += found.bad

@@ -16,6 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.profiler import record_function
 
 from m2dx.contract.errors import CheckpointError, RecipeError
+from m2dx.contract.progress import ProgressLine
 from m2dx.contract.version import package_version
 from m2dx.data.bad_files import BadFile, BadFiles
 from m2dx.data.crops import Batch
@@ -32,9 +33,9 @@ from m2dx.training.monitor import (
     CollapseAlarm,
     LossWatch,
     MetricsWriter,
-    ProgressLine,
     StepRecord,
     TrainingSummary,
+    describe,
     mean_losses,
     not_finite,
     rankme,
@@ -178,7 +179,9 @@ class Trainer:
             pin_memory=self.processes.device.type == "cuda",
         )
         metrics = MetricsWriter(self.run.folder, self.step) if self.processes.is_main else None
-        progress = ProgressLine(self.console, self.total_steps, self.step, enabled=self.processes.is_main)
+        is_main = self.processes.is_main
+        progress = ProgressLine(self.console, "step", done=self.step, kept=True, enabled=is_main)
+        progress.update(self.step, self.total_steps)
         self._started = time.perf_counter()
         try:
             with self.requests, self.processes.reporting_lost_processes():
@@ -235,7 +238,8 @@ class Trainer:
                 window_start, window_step = now, self.step
                 if metrics is not None:
                     metrics.write(line)
-            progress.update(self.step, metrics.last if due and metrics is not None else None)
+            news = describe(metrics.last, batch_size=train.batch_size) if due and metrics is not None else ""
+            progress.update(self.step, self.total_steps, news)
             path = self.save() if save or stop else None
             if self.scoring is not None and path is not None and self.step < self.total_steps:
                 self.scoring.take(self.step, encoder_file(path))

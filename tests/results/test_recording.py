@@ -5,14 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 import m2dx
 from m2dx.contract.components import Score
-from m2dx.encoder.audio import random_encoder
+from m2dx.encoder.audio import load_any_encoder, random_encoder
+from m2dx.encoder.config import EncoderConfig
+from m2dx.encoder.weights import write_export
 from m2dx.jobs import core
-from m2dx.results.records import Division, Protocol, read_records
-from m2dx.results.scoring import Scoring, folder_of_encoder
+from m2dx.recipe.loading import recipe_to_mapping
+from m2dx.results.records import Division, Protocol, fingerprint, read_records
+from m2dx.results.scores import read_scores
+from m2dx.results.scoring import Scoring, device_of, folder_of_encoder
 
 
 class Fixed(m2dx.Evaluator):
@@ -42,17 +47,22 @@ def host() -> m2dx.PluginHost:
     return host
 
 
+def notes_recipe(make: Any, make_wav: Any, host: Any, folder: Path, *overrides: str) -> Any:
+    """A recipe with a task of eight clips, scored by `Fixed`."""
+    parts = ("train", "train", "valid", "test")
+    lines = [f"{make_wav(f'{n}.wav', seed=n)},{'ab'[n % 2]},{parts[n // 2]}" for n in range(8)]
+    (folder / "clips.csv").write_text("\n".join(["path,label,split", *lines]))
+    evaluation = (
+        f"evaluation={{tasks: {{tones: {{dataset: {{name: csv, path: {folder / 'clips.csv'}}}}}}}, "
+        "evaluators: {mine: {name: fixed, value: 0.25}}, seeds: [3, 4]}"
+    )
+    return make(evaluation, *overrides, with_host=host)
+
+
 def test_an_evaluation_appends_a_record_per_score(
     tiny_recipe: Any, host: m2dx.PluginHost, console: Console, make_wav: Any, tmp_path: Path
 ) -> None:
-    parts = ("train", "train", "valid", "test")
-    lines = [f"{make_wav(f'{n}.wav', seed=n)},{'ab'[n % 2]},{parts[n // 2]}" for n in range(8)]
-    (tmp_path / "clips.csv").write_text("\n".join(["path,label,split", *lines]))
-    recipe = tiny_recipe(
-        f"evaluation={{tasks: {{tones: {{dataset: {{name: csv, path: {tmp_path / 'clips.csv'}}}}}}}, "
-        "evaluators: {mine: {name: fixed, value: 0.25}}, seeds: [3, 4]}",
-        with_host=host,
-    )
+    recipe = notes_recipe(tiny_recipe, make_wav, host, tmp_path)
     encoders = [
         random_encoder(recipe.audio, recipe.model, mean=-7.0, std=4.0, seed=seed) for seed in (0, 0, 1)
     ]
@@ -86,3 +96,56 @@ def test_an_evaluation_appends_a_record_per_score(
     assert (
         len({record.encoder.sha256 for record in found.records}) == 4
     )  # the baselines are the same each time
+
+
+@pytest.mark.parametrize(
+    ("init_from", "baselines", "scored"),
+    [
+        (None, None, ["pretrained", "random_weights", "mean_logmel"]),
+        ("start.pth", None, ["pretrained", "start", "random_weights", "mean_logmel"]),
+        ("start.pth", "[mean_logmel]", ["pretrained", "mean_logmel"]),
+        ("start.pth", "[]", ["pretrained"]),
+        ("away.pth", None, ["pretrained", "random_weights", "mean_logmel"]),
+    ],
+)
+def test_what_training_started_from_is_a_baseline(
+    init_from: str | None,
+    baselines: str | None,
+    scored: list[str],
+    tiny_recipe: Any,
+    host: m2dx.PluginHost,
+    console: Console,
+    make_wav: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = [f"init_from={tmp_path / init_from}"] if init_from else []
+    own += [f"evaluation.baselines={baselines}"] if baselines else []
+    recipe = notes_recipe(tiny_recipe, make_wav, host, tmp_path, *own)
+    encoder, start = (
+        random_encoder(recipe.audio, recipe.model, mean=-7.0, std=4.0, seed=seed) for seed in (0, 1)
+    )
+    export = tmp_path / "start.pth"
+    write_export(export, start.encoder, EncoderConfig.of_run({"recipe": recipe_to_mapping(recipe)}))
+    Scoring.of(recipe, host).run(encoder, console, recipe.output / recipe.name)
+    assert [score.encoder for score in read_scores(recipe.output / recipe.name / "scores.json")] == scored
+    text = console.export_text()
+    assert ("ahead of every baseline in 0 of 1 column" in text) == (len(scored) > 1)
+    assert ("not among the baselines" in caplog.text) == (init_from == "away.pth")
+    if "start" in scored:
+        record = read_records([recipe.output]).records[1]
+        assert (record.encoder.name, record.encoder.path) == ("start", str(export))
+        assert record.encoder.sha256 == fingerprint(load_any_encoder(export))
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "train", "device"),
+    [("auto", "cpu", "cpu"), ("cpu", "cuda", "cpu"), ("cuda:3", "cpu", "cuda:3"), ("auto", "cuda", "cuda")],
+)
+def test_encoders_are_scored_where_the_evaluation_says(
+    evaluation: str, train: str, device: str, tiny_recipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    recipe = tiny_recipe(f"evaluation.device={evaluation}", f"train.device={train}")
+    assert str(device_of(recipe)) == device

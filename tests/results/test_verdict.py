@@ -1,9 +1,11 @@
 """What scores of an encoder and its baselines mean, in words."""
 
+from pathlib import Path
+
 import pytest
 
 from m2dx.contract.components import Score
-from m2dx.results.verdict import compare, verdict
+from m2dx.results.verdict import WHAT_NOW, advice, compare, verdict
 
 
 def scores_of(columns):
@@ -76,3 +78,26 @@ def test_the_verdict_says_what_the_baselines_allow(columns, told):
 def test_intervals_are_apart_where_they_leave_a_gap_to_each_rival_that_counts(rivals, ci95, apart):
     (found,) = compare(scores_of(one(0.8, *rivals, ci95=ci95)))
     assert found.is_apart is apart and found.rival.mean == max(rivals)
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({}, ""),
+        (one(0.8, 0.7), ""),
+        (one(0.8, 0.79), "more seeds tell"),
+        (one(0.8, 0.7, ci95=None), "more seeds tell"),
+        (one(0.8, 0.9), WHAT_NOW),
+        (one(0.8, 0.8), WHAT_NOW),
+    ],
+)
+def test_advice_follows_the_verdict_and_its_page_is_there(columns, told):
+    text = advice(scores_of(columns))
+    assert told in text if told else text == ""
+    page, _, anchor = WHAT_NOW.partition("/start/#")
+    headings = (Path(__file__).parents[2] / "docs" / "start.md").read_text().splitlines()
+    slugs = [
+        "".join(c for c in h.lstrip("# ").lower().replace(" ", "-") if c.isalnum() or c == "-")
+        for h in headings
+    ]
+    assert page == "https://m2dx.github.io/m2dx" and anchor in slugs

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from m2dx.recipe.schema import TrainSection
@@ -16,8 +15,8 @@ from m2dx.training.monitor import (
     CollapseAlarm,
     LossWatch,
     MetricsWriter,
-    ProgressLine,
     StepRecord,
+    describe,
     mean_losses,
     not_finite,
     rankme,
@@ -176,14 +175,17 @@ def test_one_process_keeps_its_losses() -> None:
         assert means == {"loss": torch.tensor(2.0)} and vote.item() == float(stop)
 
 
-def test_progress_without_a_terminal_is_a_line_at_times(console: Console) -> None:
-    line = ProgressLine(console, 10, 0, enabled=True)
-    metrics = {"loss": 1.5, "loss_m2d": 1.25, "lr": 1e-3, "clips_per_second": 80.0, "rankme": 12.0}
-    for step in range(1, 11):
-        line.update(step, metrics)
-    line.close()
-    text = console.export_text()
-    assert len(text.splitlines()) == 2  # the first, and the last
-    assert "step 10/10" in text and "m2d 1.2500" in text and "80 clips/s" in text and "rankme 12.0" in text
-    ProgressLine(console, 10, 0, enabled=False).update(1, metrics)
-    assert console.export_text(clear=False).count("step") == 0
+@pytest.mark.parametrize(
+    ("speed", "told"),
+    [
+        (1234.5, "1234 clips/s"),
+        (12.3, "12 clips/s"),
+        (3.21, "3.2 clips/s"),
+        (0.5, "64.0 s/step"),
+        (0.04, "800.0 s/step"),
+    ],
+)
+def test_metrics_are_a_line_whose_speed_can_be_read(speed: float, told: str) -> None:
+    metrics = {"loss": 1.5, "loss_m2d": 1.25, "lr": 1e-3, "clips_per_second": speed, "rankme": 12.0}
+    text = describe(metrics, batch_size=32)
+    assert text == f"loss 1.5000  m2d 1.2500  lr 1.00e-03  {told}  rankme 12.0"

@@ -84,7 +84,7 @@ def sweep_table(
         ),
     ] = None,
     encoder: Annotated[
-        str, typer.Option(help="pretrained, or a baseline: random_weights, mean_logmel.")
+        str, typer.Option(help="pretrained, or a baseline: start, random_weights, mean_logmel.")
     ] = "pretrained",
     form: FormOption = None,
     output: OutputOption = None,
