@@ -16,6 +16,7 @@ from m2dx.cli.shared import (
     Overrides,
     RecipeFile,
     load_with_plugins,
+    telling_places,
     terminal,
 )
 from m2dx.cli.table_output import FormOption, OutputOption, check_table_options, print_table
@@ -59,6 +60,7 @@ def progress(count: int, network: Module, device: str) -> Iterator[Callable[[flo
 
 
 @commands.command()
+@telling_places
 def evaluate(encoder: EncoderPath, recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Score an encoder and the baselines, as the recipe's evaluation section says."""
     host, loaded = load_with_plugins(recipe, overrides)

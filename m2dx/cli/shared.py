@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,6 +51,26 @@ def load_with_plugins(recipe: Path, overrides: list[str] | None) -> tuple[Plugin
     with terminal().status("loading torch and plugins"):  # seconds; in a pipe it says nothing
         host = plugin_host()
     return host, load_recipe(recipe, overrides or [], host=host)
+
+
+def telling_places(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose errors have the line of its `recipe`, or the override, that has the field that they speak of."""
+
+    @wraps(command)
+    def told(**arguments: Any) -> None:
+        from m2dx.contract.errors import M2dxError, MemoryShortageError, TrainingError
+
+        try:
+            command(**arguments)
+        except (MemoryShortageError, TrainingError):  # of the machine, or of what came up on the way
+            raise
+        except M2dxError as error:
+            from m2dx.recipe.places import with_places
+
+            error.args = (with_places(str(error), arguments["recipe"], arguments["overrides"] or []),)
+            raise
+
+    return told
 
 
 def launcher() -> list[str]:

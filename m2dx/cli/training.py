@@ -9,12 +9,21 @@ from typing import Annotated
 
 import typer
 
-from m2dx.cli.shared import Overrides, RecipeFile, launcher, load_with_plugins, plugin_host, terminal
+from m2dx.cli.shared import (
+    Overrides,
+    RecipeFile,
+    launcher,
+    load_with_plugins,
+    plugin_host,
+    telling_places,
+    terminal,
+)
 
 commands = typer.Typer()
 
 
 @commands.command()
+@telling_places
 def train(
     recipe: RecipeFile,
     overrides: Overrides = None,
@@ -77,8 +86,9 @@ def train(
 
 
 @commands.command()
+@telling_places
 def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
-    """Print the resolved recipe, its shapes and parameter counts, and the losses of one step; train nothing."""
+    """Print the resolved recipe, its shapes and sizes, a step's losses, warnings and the time; train nothing."""
     host, loaded = load_with_plugins(recipe, overrides)
     from m2dx.jobs.check import check_recipe
 

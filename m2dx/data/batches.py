@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from m2dx.contract.errors import TrainingError
+from m2dx.contract.errors import RecipeError
 
 
 class ItemKey(NamedTuple):
@@ -100,7 +100,7 @@ class TrainingBatches(Sampler[list[ItemKey]]):
     a batch is left out (the next epoch has another order). Micro-batch a of rank r is the slice a*world_size + r
     of them. `draws` are the clip ids of one pass over the data, where some count more than once, and `weights` their
     chances, if they differ; `blocks` says which of them lie together. Ends after `total_steps`, or never. Raises
-    `TrainingError` for sizes that do not fit.
+    `RecipeError` for sizes that do not fit.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class TrainingBatches(Sampler[list[ItemKey]]):
         total_steps: int | None = None,
     ) -> None:
         if batch_size % (accumulate * world_size):
-            raise TrainingError(
+            raise RecipeError(
                 f"train.batch_size must be a multiple of train.accumulate x processes "
                 f"({accumulate} x {world_size}), but is {batch_size}"
             )
@@ -128,8 +128,8 @@ class TrainingBatches(Sampler[list[ItemKey]]):
         self.weights, self.blocks = weights, blocks
         self.epoch_size = len(self.draws) if epoch_size is None else epoch_size
         if self.epoch_size < batch_size:
-            raise TrainingError(
-                f"an epoch must have at least one batch, but has {self.epoch_size} clips for a batch of "
+            raise RecipeError(
+                f"train.batch_size: an epoch must have a batch or more, but has {self.epoch_size} clips for a batch of "
                 f"{batch_size}; lower train.batch_size, or set data.epoch_size to {batch_size} or more to repeat clips"
             )
         self.batch_size, self.accumulate = batch_size, accumulate

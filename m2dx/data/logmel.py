@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 import torchaudio
 from torch import Tensor, nn
@@ -32,11 +34,17 @@ class LogMel(nn.Module):
         super().__init__()
         self.n_fft, self.win_length, self.hop_length, self.n_mels = n_fft, win_length, hop_length, n_mels
         self.sample_rate, self.f_min, self.f_max = sample_rate, f_min, f_max
-        filters = torchaudio.functional.melscale_fbanks(
-            n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm="slaney", mel_scale="slaney"
-        )  # (n_fft/2+1, M)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of empty filters
+            filters = torchaudio.functional.melscale_fbanks(
+                n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm="slaney", mel_scale="slaney"
+            )  # (n_fft/2+1, M)
         self.register_buffer("window", torch.hann_window(win_length), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
+
+    @property
+    def empty_filters(self) -> int:
+        """Mel bands that always have the least value, since no frequency of the FFT lies in them."""
+        return int((self.filters.amax(0) == 0).sum())
 
     def num_frames(self, num_samples: int) -> int:
         """L, frames that `forward` gives for N samples."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from collections import Counter
 from collections.abc import Sequence
+=======
+import time
+from dataclasses import replace
+>>>>>>> d01f8ae (Warn where a recipe cannot learn, say how long it takes, and give late errors their line)
 
 import torch
 from rich.console import Console
@@ -13,10 +18,16 @@ from torch import nn
 
 from m2dx.contract.components import Clip
 from m2dx.contract.host import PluginHost
+from m2dx.contract.wording import counted, duration
 from m2dx.data.bad_files import BadFiles
+<<<<<<< HEAD
 from m2dx.data.clips import list_clips
 from m2dx.data.crops import Batch, collate
 from m2dx.evaluation.splits import SPLITS
+=======
+from m2dx.data.crops import Batch, CropItem, collate
+from m2dx.jobs.doubts import print_doubts
+>>>>>>> d01f8ae (Warn where a recipe cannot learn, say how long it takes, and give late errors their line)
 from m2dx.model.build import check_tasks
 from m2dx.model.precision import autocast, check_precision
 from m2dx.model.shapes import model_shapes
@@ -24,16 +35,23 @@ from m2dx.recipe.loading import recipe_to_yaml
 from m2dx.recipe.schema import Recipe
 from m2dx.results.scoring import Scoring
 from m2dx.training.distributed import Processes, pick_device
+from m2dx.training.memory import is_shortage
 from m2dx.training.prepare import PreparedRun, data_info, prepare
+from m2dx.training.trainer import Trainer
 
 MOST_CLIPS = 8  # of the trial step
+TIMED_STEPS, TIMED_SECONDS = 4, 4.0  # at most
 MOST_STATS_CLIPS = 200  # statistics of a check need not be exact
 MOST_CLASSES = 50  # of a table of an evaluation task
 LATER = "auto: as many as fit, found when the training starts"
 
 
 def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
+<<<<<<< HEAD
     """Prints the resolved recipe, the evaluation's clips, shapes, sizes, and the losses of one step on a few clips.
+=======
+    """Prints the resolved recipe, shapes, parameter counts, the losses of one step, doubts, and the time it will take.
+>>>>>>> d01f8ae (Warn where a recipe cannot learn, say how long it takes, and give late errors their line)
 
     Statistics that the recipe leaves open are measured on at most 200 clips; nothing is written. Raises the errors of
     training: RecipeError for what cannot be trained or evaluated, TrainingError for too many bad files.
@@ -55,9 +73,16 @@ def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
     console.print(_shapes_table(run, found_later=found_later))
     console.print(_parameters_table(run))
     keys = next(iter(run.batches()))[:MOST_CLIPS]
-    batch = collate([run.crops[key] for key in keys])
+    started = time.perf_counter()
+    items = [run.crops[key] for key in keys]
+    reading = (time.perf_counter() - started) / len(items)
+    batch = collate(items)
     report_bad(run, batch, console)
     console.print(_losses_table(run, batch))
+    print_doubts(run, console)
+    with console.status("timing steps"):
+        line = _time_line(run, items, reading)
+    console.print(line, soft_wrap=True)
 
 
 def report_bad(run: PreparedRun, batch: Batch, console: Console) -> None:
@@ -68,6 +93,7 @@ def report_bad(run: PreparedRun, batch: Batch, console: Console) -> None:
     ledger.check()
 
 
+<<<<<<< HEAD
 def division_table(name: str, clips: Sequence[Clip]) -> Table:
     """The clips of each class in each split or fold, of all classes, and the groups where they are known."""
     splits = sorted(
@@ -85,6 +111,33 @@ def division_table(name: str, clips: Sequence[Clip]) -> Table:
     if groups:
         table.add_row("groups", *(f"{groups[split]}" for split in splits))
     return table
+=======
+def _time_line(run: PreparedRun, items: list[CropItem], reading: float) -> str:
+    """How long the training will take, from real steps on a few clips, and reading them (s a clip); and the basis."""
+    batches, train, device = run.batches(), run.recipe.train, run.processes.device
+    few = train.model_copy(update={"batch_size": len(items), "accumulate": 1, "compile": False})
+    try:
+        trainer = Trainer(replace(run, recipe=run.recipe.model_copy(update={"train": few})))
+        timed, began = [], time.perf_counter()
+        while len(timed) < TIMED_STEPS and time.perf_counter() - began < TIMED_SECONDS:
+            started = time.perf_counter()
+            trainer.train_step(iter([collate(items)]))[0].values().tolist()  # a GPU is waited for
+            timed.append(((time.perf_counter() - started) / len(items), len(items)))
+            if timed[-1][0] * batches.micro_batch_size < TIMED_SECONDS / TIMED_STEPS:
+                items = (items * batches.micro_batch_size)[: batches.micro_batch_size]
+    except (RuntimeError, MemoryError) as error:
+        if not is_shortage(error):
+            raise
+        return f"the time cannot be told: memory ran out in a step on {len(items)} clips; see docs/memory.md"
+    (computing, clips), loading = min(timed), reading / max(run.workers, 1)
+    a_clip = max(computing, loading) if run.workers else computing + loading
+    steps = max(round(train.epochs * batches.steps_per_epoch), 1)
+    return (
+        f"the training takes about {duration(steps * train.batch_size * a_clip)} here: {counted(steps, 'step')} of "
+        f"{counted(train.batch_size, 'clip')}, each {computing * 1000:.3g} ms in a step on {clips} on {device}, and "
+        f"{loading * 1000:.3g} ms to read ({counted(run.workers, 'worker')}); one process, without the evaluation"
+    )
+>>>>>>> d01f8ae (Warn where a recipe cannot learn, say how long it takes, and give late errors their line)
 
 
 def _table(title: str, *columns: str) -> Table:

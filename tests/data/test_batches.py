@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from m2dx.contract.errors import TrainingError
+from m2dx.contract.errors import RecipeError
 from m2dx.data.batches import ItemKey, Stream, TrainingBatches, epoch_order, seeded_generator
 
 
@@ -70,9 +70,9 @@ def test_length_and_endlessness() -> None:
 
 
 def test_sizes_that_do_not_fit() -> None:
-    with pytest.raises(TrainingError, match=r"train\.batch_size must be a multiple .* \(2 x 3\), but is 8"):
+    with pytest.raises(RecipeError, match=r"train\.batch_size must be a multiple .* \(2 x 3\), but is 8"):
         TrainingBatches(20, batch_size=8, accumulate=2, world_size=3)
-    with pytest.raises(TrainingError, match=r"has 7 clips for a batch of 8; .* data\.epoch_size to 8"):
+    with pytest.raises(RecipeError, match=r"has 7 clips for a batch of 8; .* data\.epoch_size to 8"):
         TrainingBatches(7, batch_size=8)
 
 

@@ -216,4 +216,4 @@ def test_a_check_computes_as_training_does(
 
     monkeypatch.setattr(MultiTask, "forward", note)
     check_recipe(tiny_recipe(f"train.precision={precision}"), host, console)
-    assert seen == [expected]
+    assert set(seen) == {expected}  # also where it times steps

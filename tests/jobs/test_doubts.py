@@ -1,0 +1,157 @@
+"""What makes it unlikely that a run learns: a warning for each, with the number that would do."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from rich.console import Console
+
+from m2dx.jobs.check import check_recipe
+from m2dx.jobs.doubts import print_doubts
+from m2dx.jobs.train import run_recipe
+from m2dx.recipe.loading import load_recipe
+from m2dx.training.distributed import Processes
+from m2dx.training.prepare import prepare
+
+SOUND = "model.ema_decay={start: 0.5, end: 0.9}"
+"""Of a target that follows within the ten steps of the tiny recipe."""
+TONES = "data.sets={{tones: {{dataset: {{name: folder, path: {}}}}}}} data.epoch_size=8"
+
+
+@pytest.fixture
+def doubts(tiny_recipe: Any, host: Any, console: Console) -> Any:
+    def found(*overrides: str) -> list[str]:
+        recipe = tiny_recipe(SOUND, *overrides)
+        run = prepare(recipe, host, Processes(0, 1, torch.device("cpu")), Console(quiet=True))
+        print_doubts(run, console)
+        return [re.sub(r"^warning (\d+) of \1: ", "", line) for line in console.export_text().splitlines()]
+
+    return found
+
+
+def recording(folder: Path, seconds: float, scale: float) -> str:
+    """The override that trains on 12 recordings of noise."""
+    (folder / "tones").mkdir()
+    for number in range(12):
+        wav = np.random.default_rng(number).normal(scale=0.1 * scale, size=round(seconds * 16_000))
+        soundfile.write(folder / "tones" / f"{number}.wav", wav.astype("float32"), 16_000, subtype="FLOAT")
+    return TONES.format(folder / "tones")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ("", None),
+        (
+            "model.ema_decay={start: 0.99995, end: 0.99999} train.epochs=120",
+            "model.ema_decay: after 600 steps the target network is still 98% its random start, and so is what the "
+            "model learns to predict; model.ema_decay={start: 0.9872, end: 0.9974} would leave 1 %",
+        ),
+        (
+            "model.ema_decay={start: 0.99995, end: 0.99999} train.epochs=0.6",
+            "after 3 steps the target network is still 100% its random start, and so is what the model learns to "
+            "predict; take more steps (train.epochs)",
+        ),
+        ("model.ema_decay={start: 0.99995, end: 0.99999} model.method=msm_mae", None),
+        ("model.ema_decay={start: 0.9, end: 0.95}", None),  # 44 %
+        ("model.ema_decay={start: 0, end: 0}", None),
+        (
+            "train.base_lr=3e-4",
+            "train.base_lr: its peak, base_lr x batch_size / 256, is 4.7e-06, with which little is learned; "
+            "train.base_lr=0.064 would give 0.001",
+        ),
+        ("train.base_lr=1e-9", "is 1.6e-11, with which little is learned"),
+        ("train.clip_norm=1e-6", "train.clip_norm: 1e-06 takes nearly all of every gradient; train.clip_norm=3"),
+        ("train.clip_norm=null", None),
+        (
+            "audio.n_mels=512",
+            "audio.n_mels: 202 of 512 mel filters are empty, since they are narrower than the 40 Hz between the "
+            "frequencies of the FFT; audio.n_mels=144 or audio.n_fft=1600 would do",
+        ),
+        ("audio.sample_rate=2000 audio.f_min=50", "mel filters are empty"),
+        (
+            "evaluation.every=100 evaluation.tasks={a: {dataset: {name: csv, path: x.csv}}} "
+            "evaluation.evaluators={knn: knn}",
+            "evaluation.every: nothing is scored on the way, since the training ends at step 10 and the first of these "
+            "evaluations is at step 100; train.checkpoint_every=2 evaluation.every=2 would do",
+        ),
+        ("train.epochs=1e-9 train.warmup_epochs=0", "train.epochs: 1e-09 epochs are less than a step"),
+        ("train.timeout_minutes=90000", "train.timeout_minutes: processes would wait 62.5 days for one that hangs"),
+        ("data.std=1e17", "mean -7 and std 1e+17, but those of samples in [-1, 1] have a mean of -16 to 5"),
+        ("data.mean=13.8", "data.mean=null data.std=null measures them"),
+        ("model.size=large", "model.size: 302 M weights are trained from random ones on 388 clips; 6,0"),
+    ],
+)  # fmt: skip
+def test_what_cannot_learn_is_told_with_what_would_do(overrides: str, told: str | None, doubts: Any) -> None:
+    parts = re.findall(r"[\w.]+=(?:\{.*?\}+(?= |$)|\S+)", overrides)
+    found = doubts(*parts)
+    if told is None:
+        assert found == []
+    else:
+        assert any(told in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("seconds", "scale", "overrides", "told"),
+    [
+        (2.0, 1.0, ["audio.crop_seconds=1.6"], None),
+        (2.0, 1.0, ["audio.crop_seconds=2.56"], None),  # 22 %
+        (
+            2.1,
+            1.0,
+            ["audio.crop_seconds=4"],
+            "audio.crop_seconds: 48% of a crop of 4 s is padding on the average, since half of the clips are shorter "
+            "than 2.1 s; audio.crop_seconds=2.08 or data.short_clips=repeat would do",
+        ),
+        (2.1, 1.0, ["audio.crop_seconds=4", "data.short_clips=repeat"], None),
+        (
+            0.5,
+            32768.0,
+            [],
+            "data.sets: 12 of 12 clips that were looked at have samples far beyond [-1, 1], such as",
+        ),
+    ],
+)
+def test_lengths_and_samples_are_looked_at(
+    seconds: float, scale: float, overrides: list[str], told: str | None, doubts: Any, tmp_path: Path
+) -> None:
+    found = doubts(*recording(tmp_path, seconds, scale).rsplit(" ", 1), "model.predictor.depth=1", *overrides)
+    found = [line for line in found if not line.startswith("model.size")]
+    assert found == [] if told is None else len(found) == 1 and told in found[0], found
+
+
+def test_check_and_train_tell_each_once_with_a_count(tiny_recipe: Any, host: Any) -> None:
+    recipe = tiny_recipe("train.base_lr=3e-4", "evaluation=null", "train.epochs=0.6")
+    for job in (check_recipe, run_recipe):
+        console = Console(record=True, width=80, file=open("/dev/null", "w"))  # noqa: SIM115
+        job(recipe, host, console)
+        warnings = [line for line in console.export_text().splitlines() if line.startswith("warning")]
+        assert [line.split(":")[:2] for line in warnings] == [
+            ["warning 1 of 2", " model.ema_decay"],
+            ["warning 2 of 2", " train.base_lr"],
+        ]
+
+
+@pytest.mark.parametrize("name", ["quickstart.yaml"])
+def test_what_the_project_trains_is_not_warned_of(
+    name: str, recipes: Path, host: Any, console: Console
+) -> None:
+    few = ["data.mean=-7", "data.std=4", "noise.mean=-7", "data.workers=0", "train.device=cpu"]
+    run = prepare(
+        load_recipe(recipes / name, few, host=host), host, Processes(0, 1, torch.device("cpu")), console
+    )
+    print_doubts(run, console)
+    assert "warning" not in console.export_text()
+
+
+def test_check_says_how_long_it_takes_and_from_what(tiny_recipe: Any, host: Any, console: Console) -> None:
+    check_recipe(tiny_recipe(SOUND), host, console)
+    assert re.search(
+        r"the training takes about [\d.]+ s here: 10 steps of 4 clips, each [\d.]+ ms in a step on 4 on cpu, and "
+        r"[\d.]+ ms to read \(0 workers\); one process, without the evaluation",
+        " ".join(console.export_text().split()),
+    )
