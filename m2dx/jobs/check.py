@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
+import time
 from collections import Counter
 from collections.abc import Sequence
-=======
-import time
 from dataclasses import replace
->>>>>>> d01f8ae (Warn where a recipe cannot learn, say how long it takes, and give late errors their line)
 
 import torch
 from rich.console import Console
@@ -20,14 +17,10 @@ from m2dx.contract.components import Clip
 from m2dx.contract.host import PluginHost
 from m2dx.contract.wording import counted, duration
 from m2dx.data.bad_files import BadFiles
-<<<<<<< HEAD
 from m2dx.data.clips import list_clips
-from m2dx.data.crops import Batch, collate
-from m2dx.evaluation.splits import SPLITS
-=======
 from m2dx.data.crops import Batch, CropItem, collate
+from m2dx.evaluation.splits import SPLITS
 from m2dx.jobs.doubts import print_doubts
->>>>>>> d01f8ae (Warn where a recipe cannot learn, say how long it takes, and give late errors their line)
 from m2dx.model.build import check_tasks
 from m2dx.model.precision import autocast, check_precision
 from m2dx.model.shapes import model_shapes
@@ -47,11 +40,7 @@ LATER = "auto: as many as fit, found when the training starts"
 
 
 def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
-<<<<<<< HEAD
-    """Prints the resolved recipe, the evaluation's clips, shapes, sizes, and the losses of one step on a few clips.
-=======
-    """Prints the resolved recipe, shapes, parameter counts, the losses of one step, doubts, and the time it will take.
->>>>>>> d01f8ae (Warn where a recipe cannot learn, say how long it takes, and give late errors their line)
+    """Prints the resolved recipe, the evaluation's clips, shapes, sizes, losses of one step, doubts, and the time.
 
     Statistics that the recipe leaves open are measured on at most 200 clips; nothing is written. Raises the errors of
     training: RecipeError for what cannot be trained or evaluated, TrainingError for too many bad files.
@@ -93,7 +82,6 @@ def report_bad(run: PreparedRun, batch: Batch, console: Console) -> None:
     ledger.check()
 
 
-<<<<<<< HEAD
 def division_table(name: str, clips: Sequence[Clip]) -> Table:
     """The clips of each class in each split or fold, of all classes, and the groups where they are known."""
     splits = sorted(
@@ -111,14 +99,15 @@ def division_table(name: str, clips: Sequence[Clip]) -> Table:
     if groups:
         table.add_row("groups", *(f"{groups[split]}" for split in splits))
     return table
-=======
+
+
 def _time_line(run: PreparedRun, items: list[CropItem], reading: float) -> str:
     """How long the training will take, from real steps on a few clips, and reading them (s a clip); and the basis."""
     batches, train, device = run.batches(), run.recipe.train, run.processes.device
     few = train.model_copy(update={"batch_size": len(items), "accumulate": 1, "compile": False})
     try:
         trainer = Trainer(replace(run, recipe=run.recipe.model_copy(update={"train": few})))
-        timed, began = [], time.perf_counter()
+        timed, began = list[tuple[float, int]](), time.perf_counter()
         while len(timed) < TIMED_STEPS and time.perf_counter() - began < TIMED_SECONDS:
             started = time.perf_counter()
             trainer.train_step(iter([collate(items)]))[0].values().tolist()  # a GPU is waited for
@@ -137,7 +126,6 @@ def _time_line(run: PreparedRun, items: list[CropItem], reading: float) -> str:
         f"{counted(train.batch_size, 'clip')}, each {computing * 1000:.3g} ms in a step on {clips} on {device}, and "
         f"{loading * 1000:.3g} ms to read ({counted(run.workers, 'worker')}); one process, without the evaluation"
     )
->>>>>>> d01f8ae (Warn where a recipe cannot learn, say how long it takes, and give late errors their line)
 
 
 def _table(title: str, *columns: str) -> Table:
