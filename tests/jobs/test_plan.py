@@ -205,17 +205,19 @@ def test_a_written_recipe_passes_the_check_where_the_data_are(
     console: Console,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With a smaller model, so that it takes seconds."""
+    """With a smaller model, so that it takes seconds; what nothing is to be trained with passes as it is."""
     monkeypatch.setenv("MY_AUDIO", str(sounds))
     monkeypatch.setenv("MY_LABELS", str(sounds / "instrument.csv"))
     smaller = ["model.size=tiny", "model.depth=1", "data.workers=0", "train.device=cpu"]
     smaller.append("data.epoch_size=2048")  # the example recordings are fewer than were asked for
-    for clips, memory, seconds in ((300_000, 24, 1.0), (100, 0, None)):
+    features_only = ["data.workers=0", "train.device=cpu"]
+    for clips, memory, seconds, overrides in ((300_000, 24, 1.0, smaller), (335, 0, None, features_only)):
         plan = propose(Request(clips, memory, clip_seconds=seconds, labels=True))
         write_recipe(plan, tmp_path / "planned.yaml", overwrite=True)
-        recipe = load_recipe(tmp_path / "planned.yaml", smaller, host=with_teacher)
+        recipe = load_recipe(tmp_path / "planned.yaml", overrides, host=with_teacher)
         check_recipe(recipe, with_teacher, console)
-    assert "losses of one step" in console.export_text()
+    text = console.export_text()
+    assert text.count("losses of one step") == 2 and "warning" not in text.rpartition("losses of one step")[2]
 
 
 def test_each_line_says_where_it_comes_from() -> None:

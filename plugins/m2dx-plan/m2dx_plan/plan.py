@@ -63,6 +63,7 @@ SETTINGS = (
 FROM_SCRATCH = Network(
     6.08, (16, 16), "M2D-X, IV-A; for speech 80 x 2 was best (recipes/m2d_s_6s.yaml)", 0.16
 )
+TRIAL = Network(0.96, (16, 16), "recipes/quickstart.yaml", 0.16)
 FURTHER = Network(2.0, (16, 4), "the best of four on ICBHI (M2D-X, table XII)", 0.04)
 WEIGHTS = "${M2D_16X4}"
 WHY = {
@@ -222,4 +223,5 @@ def recipe_text(proposal: Proposal) -> str:
     weights = proposal.request.weights
     start = json.dumps(WEIGHTS if weights is None else str(weights.absolute()), ensure_ascii=False)
     template = templates.get_template("plan.yaml.in")
-    return template.render(**vars(proposal), plan=proposal, why=WHY, weights=start)
+    seconds = TRIAL.cropped(proposal.request.clip_seconds).crop_seconds
+    return template.render(**vars(proposal), plan=proposal, why=WHY, weights=start, trial_seconds=seconds)
