@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,8 +37,7 @@ def _place(line: str, root: Entry) -> Place | None:
         return None
     found = _FIELD.search(line)
     if found is None:
-        named = (place for name, place in _paths(root) if re.search(rf"{re.escape(name)}(?![\w/])", line))
-        return next(named, None)
+        return next((place for text, place in _texts(root) if _names(line, text, place)), None)
     keys = found[0].split(".")
     if found["masking"]:
         keys = ["model", "masking"]
@@ -49,14 +47,23 @@ def _place(line: str, root: Entry) -> Place | None:
         keys = ["data", "sets", found["set"]]
         if nearest(root, keys) is nearest(root, keys[:-1]):  # a labelled task's
             keys = ["evaluation", "tasks", found["set"]]
-    return nearest(root, keys).place
+    entry = nearest(root, keys)  # where it is a section, an override of a field in it is what is new
+    return next((place for _, place in _texts(entry) if place.line is None), entry.place)
 
 
-def _paths(entry: Entry) -> Iterator[tuple[str, Place]]:
-    """The texts below an entry as the paths that they stand for where they are paths."""
+def _texts(entry: Entry) -> Iterator[tuple[str, Place]]:
+    """The values below an entry, as texts, with their places."""
     value = entry.value
+    if not isinstance(value, dict | list):
+        yield str(value), entry.place
     for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _paths(child)
-    if isinstance(value, str) and value:
-        with contextlib.suppress(ValueError):
-            yield str(expand(value, folder=entry.place.folder)), entry.place
+        yield from _texts(child)
+
+
+def _names(line: str, text: str, place: Place) -> bool:
+    """Whether a line names the path that a text of the recipe stands for."""
+    try:
+        path = str(expand(text, folder=place.folder))
+    except ValueError:
+        return False
+    return re.search(rf"{re.escape(path)}(?![\w/])", line) is not None
