@@ -15,6 +15,7 @@ from m2dx.encoder.config import EncoderConfig
 from m2dx.encoder.weights import write_export
 from m2dx.jobs import core
 from m2dx.recipe.loading import recipe_to_mapping
+from m2dx.results import scoring
 from m2dx.results.records import Division, Protocol, fingerprint, read_records
 from m2dx.results.scores import read_scores
 from m2dx.results.scoring import Scoring, device_of, folder_of_encoder
@@ -145,7 +146,6 @@ def test_what_training_started_from_is_a_baseline(
 def test_encoders_are_scored_where_the_evaluation_says(
     evaluation: str, train: str, device: str, tiny_recipe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(scoring, "pick_device", lambda name, **field: torch.device(name))
     recipe = tiny_recipe(f"evaluation.device={evaluation}", f"train.device={train}")
     assert str(device_of(recipe)) == device
