@@ -24,24 +24,44 @@ def replace_file(path: Path, write: Writer, *, shared: bool = False) -> None:
     The folder is made where it is missing; the file's rights follow the umask. `shared`: other processes may write the
     same file at the same time. Raises OSError where the disk refuses it; the old content stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial" if shared else f".{path.name}.partial")
-    disk: _Disk | None = None
+    replace_files(path.parent, {path.name: write}, suffix=f".{os.getpid()}.partial" if shared else ".partial")
+
+
+def replace_files(folder: Path, files: Mapping[str, Writer], *, suffix: str = ".partial") -> None:
+    """Gives a folder several files that belong together, by name; other files of it stay.
+
+    All are written aside before the first has its name, and the last, removed first, has its name only with all the
+    others: whoever finds it never reads the files of two times. Raises OSError as `replace_file` does, with all of the
+    old content still there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    partials = {folder / f".{name}{suffix}": folder / name for name in files}
     try:
-        disk = _Disk(partial, "wb")
+        for partial, write in zip(partials, files.values(), strict=True):
+            _write_synced(partial, write)
+        if len(files) > 1:
+            (folder / list(files)[-1]).unlink(missing_ok=True)
+        for partial, path in partials.items():
+            os.replace(partial, path)
+    except BaseException:
+        for partial in partials:
+            with contextlib.suppress(OSError):
+                partial.unlink()  # it would take the space that may be lacking
+        raise
+    _sync_folder(folder)
+
+
+def _write_synced(path: Path, write: Writer) -> None:
+    disk = _Disk(path, "wb")
+    try:
         with io.BufferedWriter(disk) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()  # it would take the space that may be lacking
-        # torch.save makes a RuntimeError without a reason of it.
-        if disk is not None and disk.error is not None:
+        if disk.error is not None:  # torch.save makes a RuntimeError without a reason of it
             raise disk.error from error
         raise
-    _sync_folder(path.parent)
 
 
 class _Disk(io.FileIO):
@@ -67,17 +87,6 @@ def replace_text(path: Path, text: str, *, errors: str = "strict") -> None:
 def replace_json(path: Path, content: object) -> None:
     """Gives `path` a value as indented JSON, at once, as `replace_file` does."""
     replace_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def replace_files(folder: Path, files: Mapping[str, Writer]) -> None:
-    """Gives a folder several files that belong together, by name; the last one is there only with all the others.
-
-    It is removed first and written last, so that whoever finds it never reads the files of two times. Other files of
-    the folder stay. Raises OSError as `replace_file` does.
-    """
-    (folder / list(files)[-1]).unlink(missing_ok=True)
-    for name, write in files.items():
-        replace_file(folder / name, write)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from m2dx.contract.wording import problem_of
+
 
 class M2dxError(Exception):
     """Base of every error that is the user's to mend (a recipe, a file, a plugin), not a bug of m2dx."""
+
+    @classmethod
+    @contextmanager
+    def reading(cls, what: str) -> Iterator[None]:
+        """Inside, any error that a file's content can cause becomes this one, in a line that begins with `what`."""
+        try:
+            yield
+        except cls:
+            raise
+        except Exception as error:
+            raise cls(f"{what}: {problem_of(error)}") from error
 
 
 class RecipeError(M2dxError):

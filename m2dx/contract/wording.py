@@ -20,6 +20,18 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names[:MOST_LISTED])}{more}"
 
 
+def problem_of(error: Exception) -> str:
+    """What is wrong, in a line: the first problem that pydantic found with its field, or the error's text."""
+    from pydantic import ValidationError  # which not everything that says words needs
+
+    if isinstance(error, ValidationError):
+        first = error.errors(include_input=False, include_url=False)[0]
+        text = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+    else:
+        text = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+    return " ".join(text.removeprefix("Value error, ").split())[:500]
+
+
 def number(value: object) -> str:
     """A value for people."""
     if isinstance(value, bool):

@@ -20,7 +20,7 @@ from pydantic import AwareDatetime, FiniteFloat, TypeAdapter, ValidationError
 
 from m2dx.contract.errors import M2dxError
 from m2dx.contract.version import package_version
-from m2dx.contract.wording import counted
+from m2dx.contract.wording import counted, problem_of
 
 if TYPE_CHECKING:
     from m2dx.encoder.audio import AudioEncoder
@@ -145,9 +145,7 @@ def read_records(paths: Iterable[Path]) -> Results:
             try:
                 records.append(adapter.validate_python(json.loads(line)))
             except ValidationError as error:
-                first = error.errors()[0]
-                why = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-                broken.append(f"{file}:{number}: not a record: {why}")
+                broken.append(f"{file}:{number}: not a record: {problem_of(error)}")
             except (ValueError, RecursionError) as error:
                 broken.append(f"{file}:{number}: not JSON: {error}")
     return Results(tuple(records), tuple(broken))

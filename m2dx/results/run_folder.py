@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from m2dx.contract.atomic import replace_json
 from m2dx.contract.components import Score
 from m2dx.contract.errors import CheckpointError
+from m2dx.contract.wording import problem_of
 from m2dx.results.predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from m2dx.results.scores import STEP_SCORES_FILE, StepScore, read_scores, read_step_scores
 from m2dx.training.monitor import TrainingSummary
@@ -104,10 +105,8 @@ def read_summary(folder: Path) -> RunSummary | None:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        why = ": ".join([*map(str, first["loc"]), first["msg"]])
         raise CheckpointError(
-            f"{path} must be a summary written by m2dx, but cannot be read: {why}"
+            f"{path} must be a summary written by m2dx, but cannot be read: {problem_of(error)}"
         ) from error
 
 
@@ -167,7 +166,7 @@ def read_run(folder: Path) -> RunFolder:
         summary=summary,
         scores=tuple(scores),
         step_scores=by_step.scores,
-        bad_files=_bad_files(tables),
+        bad_files=_bad_files(tables, notes),
         notes=notes,
         predictions=predictions,
     )
@@ -178,29 +177,32 @@ _NOT_SHOWN = "Lines of {} that cannot be read, and are not shown: {}."
 
 def _metrics(path: Path, notes: dict[str, str]) -> tuple[dict[str, float], ...]:
     lines, unreadable = [], 0
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     for entry in text.splitlines():
         try:
             values = json.loads(entry)
             line = {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
             lines.append({"step": line.pop("step"), **line})
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, OverflowError, RecursionError):
             unreadable += 1
     if unreadable:
         notes[path.name] = _NOT_SHOWN.format(path.name, unreadable)
     elif not lines:
-        what = "empty" if path.exists() else "missing"
+        what = "empty" if path.is_file() else "no file" if path.exists() else "missing"
         notes[path.name] = f"{path.name} is {what}: the run has not reached its first logged step."
     return tuple(lines)
 
 
-def _bad_files(tables: Iterable[Path]) -> tuple[tuple[str, str], ...]:
+def _bad_files(tables: Iterable[Path], notes: dict[str, str]) -> tuple[tuple[str, str], ...]:
     """Bad files of all processes (each writes its own table), every file once."""
     found: dict[str, str] = {}
     for path in tables:
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            rows = csv.reader(file, delimiter="\t")
-            next(rows, None)  # the header
-            for row in rows:
-                found.setdefault(row[0] if row else "", "; ".join(row[1:]))
+        try:
+            with path.open(encoding="utf-8", errors="replace", newline="") as file:
+                rows = csv.reader(file, delimiter="\t")
+                next(rows, None)  # the header
+                for row in rows:
+                    found.setdefault(row[0] if row else "", "; ".join(row[1:]))
+        except (OSError, csv.Error) as error:  # such as a field that is too long
+            notes[path.name] = f"{path.name} could not be read to its end: {error}"
     return tuple(sorted(found.items()))

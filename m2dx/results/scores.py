@@ -88,13 +88,13 @@ def read_step_scores(folder: Path) -> StepScores:
     path, adapter = folder / STEP_SCORES_FILE, TypeAdapter(StepScore)
     found: dict[tuple[int, Column], StepScore] = {}
     unreadable = 0
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     for line in text.splitlines():
         try:
             fields = json.loads(line, parse_constant=int)  # int refuses NaN and infinities
             content = {"step": fields["step"], "score": {"ci95": None, "values": (), **fields}}
             score = adapter.validate_python(content)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             unreadable += 1
         else:
             found[score.step, score.column] = score

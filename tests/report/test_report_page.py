@@ -12,6 +12,7 @@ from m2dx.contract.errors import CheckpointError
 from m2dx.report.page import write_report
 from m2dx.report.pictures import RunPictures
 from m2dx.results.predictions import write_predictions
+from m2dx.results.run_folder import read_run
 from m2dx.results.scores import write_scores
 
 LEFT_OUT = ("metrics.jsonl", "summary.json", "bad_files.tsv", "scores.json", "scores_by_step.jsonl")
@@ -236,3 +237,26 @@ def test_all_text_is_escaped(run):
     assert not page.all("script")
     assert page.text.count("alert('$x$')") >= 20
     assert sum("alert('$x$')" in attrs["aria-label"] for attrs in page.all("svg")) >= 10
+
+
+@pytest.mark.parametrize(
+    "name, harm",
+    [
+        ("bad_files.tsv", "path\treason\n" + "x" * 200_000 + "\ttoo long\n"),
+        ("bad_files.tsv", None),
+        ("metrics.jsonl", None),
+        ("metrics.jsonl", "[" * 100_000),
+        ("metrics.jsonl", '{"step": %s}' % ("9" * 400)),
+        ("scores_by_step.jsonl", None),
+        ("scores_by_step.jsonl", "[" * 100_000),
+        ("scores.json", None),
+        ("summary.json", None),
+    ],
+)
+def test_a_page_is_written_whatever_lies_in_the_run_s_folder(run, name, harm):
+    """A folder (None) or odd text in the place of a file; the page's notes name it."""
+    (run / name).unlink(missing_ok=True)
+    (run / name).mkdir() if harm is None else (run / name).write_text(harm)
+    found = read_run(run)
+    assert name in found.notes or (name == "scores_by_step.jsonl" and harm is None)
+    assert page_of(run).text
