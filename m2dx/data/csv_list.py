@@ -18,7 +18,7 @@ from m2dx.contract.errors import AudioError
 from m2dx.contract.wording import counted
 from m2dx.data.division import FoldCount, Holdout, divided
 from m2dx.data.files import extension_of
-from m2dx.data.packs import is_there
+from m2dx.data.packs import HEAVIEST, LONGEST_SECONDS, is_there
 from m2dx.data.tables import Table
 
 logger = logging.getLogger(__name__)
@@ -41,8 +41,6 @@ SPLITS = {
     **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation"), "test"),
 }
 """Names of splits in lower case -> the split. Where no name means train, dev and development do."""
-_LONGEST_SECONDS = 1e7
-_HEAVIEST = 1e12
 _INVISIBLE = re.compile("[\u200b\u200c\u200d\u2060\ufeff\u00ad]")
 _MOST_EXAMPLES = 5
 
@@ -149,7 +147,7 @@ class _List:
                 raise ValueError(f"`end` must come after `start`, but is {cells['end']}")
             raise ValueError(f"`duration` must be more than 0 seconds, but is {cells['duration']}")
         weight = _number(cells.get("weight") or "1")
-        if not 0 < weight <= _HEAVIEST:
+        if not 0 < weight <= HEAVIEST:
             raise ValueError(
                 f"`weight` must be a number above 0, and at most 1e12, but is {cells['weight']!r}"
             )
@@ -276,6 +274,6 @@ def _seconds(cells: Mapping[str, str], column: str) -> float | None:
     value = _number(text)
     if not value >= 0:
         raise ValueError(f"`{column}` must be a number of seconds, 0 or more, but is {text!r}")
-    if value > _LONGEST_SECONDS:
-        raise ValueError(f"`{column}` must be at most {_LONGEST_SECONDS:,.0f} seconds, but is {text!r}")
+    if value > LONGEST_SECONDS:
+        raise ValueError(f"`{column}` must be at most {LONGEST_SECONDS:,.0f} seconds, but is {text!r}")
     return value

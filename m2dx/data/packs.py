@@ -13,28 +13,35 @@ import json
 import os
 import shutil
 import time
+import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Base64Bytes, BaseModel, Field, NonNegativeInt, TypeAdapter
 
 from m2dx.contract.atomic import replace_text
 from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError, TrainingError
+from m2dx.contract.paths import check_regular
+from m2dx.contract.wording import problem_of
 from m2dx.data.headers import Spliced
 from m2dx.data.pcm import AudioInfo
 
 MANIFEST = "pack.json"
 MEMBERS = "members.npy"
+BLOCK_BYTES = 2**18
+"""Of a shard, whose checksums are those of such blocks: what is read is checked, and not more than that."""
 SOURCE = "source.json"
 """In the folder of a copy: where the pack is from, and how much of it is kept."""
 VERSION = 1
+LONGEST_SECONDS, HEAVIEST = 1e7, 1e12
+"""Of a clip in a list: largest start and duration, and weight."""
 _COLUMNS = 5
 """Of `members.npy`, for each audio file: its first byte in the shard, bytes, sample rate, frames, channels."""
 _INSIDE = ".tar" + os.sep
@@ -45,15 +52,22 @@ _TRIES = 3
 _PAUSE_SECONDS = 2.0  # before the second try to fetch, and twice as long before the third
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(BaseModel):
     """One tar file of a pack."""
 
-    name: str
-    bytes: int
+    name: Annotated[str, Field(alias="url", pattern=r"^shard-\d+\.tar$")]
+    bytes: Annotated[NonNegativeInt, Field(alias="filesize")]
     sha256: str
-    first: int  # its first row of the pack's members
-    members: int
+    members: Annotated[NonNegativeInt, Field(alias="nsamples")]
+    crc32: Base64Bytes  # of each block, 4 bytes in little-endian order
+    first: NonNegativeInt = 0  # its first row of the pack's members
+
+
+class _Manifest(BaseModel):
+    m2dx_pack: Any  # the version
+    lists: dict[Annotated[str, Field(pattern=r"^[^/\\]+$")], NonNegativeInt]  # clips
+    sha256: dict[str, str]  # of the other files of the index; one that is not in it is not checked
+    shardlist: list[Shard]
 
 
 class OpenShard:
@@ -61,21 +75,43 @@ class OpenShard:
 
     def __init__(self, path: Path, shard: Shard) -> None:
         """Raises FileNotFoundError where it is missing, `AudioError` where it is not whole or cannot be opened."""
+        self._name, self._checksums = shard.name, np.frombuffer(shard.crc32, dtype="<u4")
         try:
+            check_regular(path)
             self.descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             raise
         except OSError as error:
             raise AudioError(f"the shard {shard.name} cannot be opened: {error.strerror}") from error
-        size = os.fstat(self.descriptor).st_size
+        status = os.fstat(self.descriptor)
+        size = status.st_size
+        self._checked = _checked_blocks(status.st_dev, status.st_ino, status.st_mtime_ns, size)
         if size != shard.bytes:
             raise AudioError(
                 f"truncated: the shard {shard.name} must have {shard.bytes} bytes, but has {size}"
             )
 
+    def check(self, first: int, count: int) -> None:
+        """AudioError where bytes are not those that were packed; a process looks at each block once."""
+        for block in range(first // BLOCK_BYTES, -(-(first + count) // BLOCK_BYTES)):
+            if not self._checked[block]:
+                content = os.pread(self.descriptor, BLOCK_BYTES, block * BLOCK_BYTES)
+                if [zlib.crc32(content)] != self._checksums[block : block + 1].tolist():
+                    at = block * BLOCK_BYTES
+                    raise AudioError(
+                        f"damaged: the shard {self._name} is not what was packed at byte {at}; copy it again"
+                    )
+                self._checked[block] = 1
+
     def __del__(self) -> None:
         with suppress(AttributeError):  # it was not opened
             os.close(self.descriptor)
+
+
+@lru_cache(maxsize=4096)
+def _checked_blocks(device: int, inode: int, changed: int, size: int) -> bytearray:
+    """Which blocks of a shard are known to be whole, also when it is opened again."""
+    return bytearray(size // BLOCK_BYTES + 1)
 
 
 @dataclass(frozen=True)
@@ -89,12 +125,17 @@ class Member:
     def open(self) -> BinaryIO:
         """Its content, as a binary file."""
         if self.size <= _MOST_IN_MEMORY:
+            self.shard.check(self.first, self.size)
             return io.BytesIO(self.read(self.first, self.size))
         parts = ((self.first, self.first + self.size),)
         return io.BufferedReader(Spliced(self.read, parts), buffer_size=65_536)
 
     def read(self, first: int, count: int) -> bytes:
-        """Bytes of the shard."""
+        """Bytes of the shard; none from a damaged block on, as libsndfile, which may ask for them, takes no error."""
+        try:
+            self.shard.check(first, count)
+        except AudioError:
+            return b""
         return os.pread(self.shard.descriptor, count, first)
 
 
@@ -108,26 +149,41 @@ class Pack:
             raise AudioError(
                 f"{folder} must be a finished pack, but has no {MANIFEST}; `m2dx pack DATASET {folder}` makes one"
             )
-        with _reading(folder, MANIFEST):
-            self.manifest: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
-            version = self.manifest.get("m2dx_pack")
-        if version != VERSION:
+        with AudioError.reading(f"the pack {folder} cannot be read: {MANIFEST}"):
+            check_regular(manifest)
+            found = _Manifest.model_validate_json(manifest.read_bytes())
+        if found.m2dx_pack != VERSION:
             raise AudioError(
-                f"{manifest} must be of a pack of version {VERSION}, but says {version!r}; pack anew"
+                f"{manifest} must be of a pack of version {VERSION}, but says {found.m2dx_pack!r}; pack anew"
             )
+        self.lists, self._sha256 = found.lists, found.sha256
         self.shards: dict[str, Shard] = {}
-        count = 0
-        for item in self.manifest["shardlist"]:
-            shard = Shard(item["url"], item["filesize"], item["sha256"], count, item["nsamples"])
-            self.shards[shard.name] = shard
-            count += shard.members
-        with _reading(folder, MEMBERS):
-            self._members: NDArray[np.int64] = np.load(os.path.join(folder, MEMBERS), mmap_mode="r")
-        if self._members.shape != (count, _COLUMNS):
+        rows = 0
+        for shard in found.shardlist:
+            self.shards[shard.name] = shard.model_copy(update={"first": rows})
+            rows += shard.members
+        path = self.index(MEMBERS)
+        with AudioError.reading(f"the pack {folder} cannot be read: {MEMBERS}"):
+            self._members: NDArray[np.int64] = np.load(path, mmap_mode="r")
+        if (self._members.dtype, self._members.shape) != (np.int64, (rows, _COLUMNS)):
             raise AudioError(
                 f"the pack {folder} is damaged: {MEMBERS} does not fit {MANIFEST}; copy both again"
             )
         self._open: OrderedDict[str, OpenShard] = OrderedDict()  # the last used last
+
+    def index(self, name: str) -> Path:
+        """A file of the index; `AudioError` where it is not what was packed."""
+        path = Path(self.folder, name)
+        with AudioError.reading(f"the pack {self.folder} cannot be read: {name}"):
+            check_regular(path)
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if self._sha256.get(name, sha256) != sha256:
+            raise AudioError(
+                f"the pack {self.folder} is damaged: {name} has another SHA-256 than {MANIFEST} says; copy it again, "
+                "or take its line out of `sha256` there if you have changed it yourself"
+            )
+        return path
 
     def member(self, shard_name: str, name: str) -> Member:
         """A member by its name, such as `00003-000012.flac`. Raises `AudioError`, without the path."""
@@ -144,6 +200,8 @@ class Pack:
         if shard is None or not number.isdecimal() or int(number) >= shard.members:
             raise AudioError(f"missing: the pack has no member {shard_name}/{name}")
         row: list[int] = self._members[shard.first + int(number)].tolist()
+        if min(row) <= 0 or row[0] + row[1] > shard.bytes:
+            raise AudioError(f"damaged: {MEMBERS} of the pack does not fit {shard_name}/{name}")
         return shard, row
 
     def _opened(self, shard: Shard) -> OpenShard:
@@ -158,15 +216,6 @@ class Pack:
         if len(self._open) > _MOST_OPEN:
             self._open.popitem(last=False)
         return opened
-
-
-@contextmanager
-def _reading(folder: str | Path, name: str) -> Iterator[None]:
-    """AudioError that names the file where it cannot be read, or has not what it must have."""
-    try:
-        yield
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise AudioError(f"the pack {folder} cannot be read: {name}: {error}") from error
 
 
 def find_member(path: str) -> Member | None:
@@ -200,12 +249,16 @@ def is_there(path: Path) -> bool:
 
 
 def audio_state(path: Path) -> list[object]:
-    """What changes when the content of a file does: its size and time; of one in a pack, the shard's checksum."""
+    """What changes when the content of a file does: its size and times; of one in a pack, the shard's checksum.
+
+    Among the times is that of the last change of the file's entry, which no program can set: content that is replaced
+    by some of the same size and time (`rsync -t`, `touch -r`) is told by it.
+    """
     try:
         found = _find(os.fspath(path))
         if found is None:
             status = path.stat()
-            return [status.st_size, status.st_mtime_ns]
+            return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
         return [found[0].shards[found[1]].sha256]
     except (AudioError, OSError, KeyError):  # reading it will say it
         return []
@@ -297,7 +350,7 @@ class PackedDataset(Dataset):
     @cached_property
     def _listed(self) -> tuple[tuple[str, ...], list[Clip]]:
         """The label names, and all clips."""
-        lists = self._pack.manifest["lists"]
+        lists = self._pack.lists
         part = next(iter(lists)) if self.part is None and len(lists) == 1 else self.part
         if part not in lists:
             given = "is not given" if part is None else f"is {part!r}"
@@ -307,18 +360,29 @@ class PackedDataset(Dataset):
         name = f"{part}.jsonl"
         if self.url is not None:
             _ensure_file(self.url, self.path, name)
-        with _reading(self.path, name), (self.path / name).open(encoding="utf-8") as file:
-            label_names = tuple(json.loads(file.readline())["label_names"])
-            clips = [self._clip(json.loads(line)) for line in file]
+        number, clips, adapter = 1, list[Clip](), TypeAdapter(Clip)
+        try:
+            with self._pack.index(name).open("rb") as file:
+                label_names = tuple(json.loads(file.readline())["label_names"])
+                for number, text in enumerate(file, 2):  # noqa: B007  told in the error
+                    clip = adapter.validate_json(text)
+                    duration = 1.0 if clip.duration is None else clip.duration
+                    if not (
+                        0.0 <= clip.start <= LONGEST_SECONDS
+                        and 0.0 < duration <= LONGEST_SECONDS
+                        and 0.0 < clip.weight <= HEAVIEST
+                    ):
+                        raise ValueError(f"no clip has such start, duration or weight: {clip}")
+                    clips.append(replace(clip, path=self.path / clip.path))
+        except (ValueError, LookupError, TypeError) as error:
+            raise AudioError(
+                f"the pack {self.path} cannot be read: {name}, line {number}: {problem_of(error)}"
+            ) from error
         if len(clips) != lists[part]:
             raise AudioError(
                 f"the pack {self.path} is damaged: {name} must have {lists[part]} clips, but has {len(clips)}"
             )
         return label_names, clips
-
-    def _clip(self, line: dict[str, Any]) -> Clip:
-        line["path"], line["labels"] = self.path / line["path"], tuple(line.get("labels", ()))
-        return Clip(**line)
 
 
 def _is_copy(folder: Path) -> bool:
@@ -332,11 +396,12 @@ def _start_copy(folder: Path, url: str, keep_gb: float | None) -> None:
     settings = {"url": url, "keep_bytes": None if keep_gb is None else round(keep_gb * 1e9)}
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(source):
-        known = json.loads(source.read_text(encoding="utf-8")) if source.exists() else None
-        if known is not None and known["url"] != url:
-            raise AudioError(
-                f"{folder} must be for {url}, but has the pack of {known['url']}; give another `path`"
-            )
+        with AudioError.reading(f"{source} cannot be read"):
+            known = json.loads(source.read_text(encoding="utf-8")) if source.exists() else None
+            if known is not None and known["url"] != url:
+                raise AudioError(
+                    f"{folder} must be for {url}, but has the pack of {known['url']}; give another `path`"
+                )
         if known is None and any(path.suffix != ".lock" for path in folder.iterdir()):
             raise AudioError(f"{folder} must be empty or new to keep the pack of {url}; give another `path`")
         if known != settings:

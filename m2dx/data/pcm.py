@@ -20,6 +20,7 @@ StoredSamples = NDArray[np.float32 | np.int16]
 """Samples as a file has them: int16 stands for the float32 of `STEP` times as much."""
 
 _HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")  # RIFF, WAVE, a format chunk of 16 bytes, the head of the data
+HEADER_BYTES = _HEADER.size
 _PCM = 1  # the format tag
 
 

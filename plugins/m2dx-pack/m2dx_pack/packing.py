@@ -7,6 +7,7 @@ comes last and makes the folder a pack, which `m2dx.data.packs` reads.
 
 from __future__ import annotations
 
+import base64
 import errno
 import gc
 import hashlib
@@ -15,6 +16,7 @@ import json
 import math
 import os
 import tarfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -33,7 +35,7 @@ from m2dx.contract.wording import counted
 from m2dx.data.bad_files import BadFiles
 from m2dx.data.decoding import Decoder, reason_of
 from m2dx.data.loader import batch_loader
-from m2dx.data.packs import MANIFEST, MEMBERS, VERSION, find_member
+from m2dx.data.packs import BLOCK_BYTES, MANIFEST, MEMBERS, VERSION, find_member
 from m2dx.data.pcm import STEP, AudioInfo, StoredSamples
 from m2dx.data.reading import AudioFile
 
@@ -274,6 +276,11 @@ def _encoded(samples: NDArray[np.int16], rate: int, form: str) -> bytes:
     return buffer.getvalue()
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @dataclass
 class ShardRecord:
     """A shard and the outcome of the segments that it covers; the record is kept until the pack is finished."""
@@ -282,6 +289,7 @@ class ShardRecord:
     end: int = 0  # number of the first segment after the shard
     bytes: int = 0
     sha256: str = ""
+    crc32: str = ""  # of its blocks, as the manifest has it
     names: dict[str, str] = field(default_factory=dict)  # of the members, by segment number
     rows: list[tuple[int, ...]] = field(default_factory=list)  # of the members, as `members.npy` has them
     bad: list[tuple[str, float, float | None, str]] = field(default_factory=list)  # key and reason
@@ -338,7 +346,11 @@ class _ShardWriter:
         record = self.record
         with self._partial.open("rb") as file:
             os.fsync(file.fileno())
-            record.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            digest, checksums = hashlib.sha256(), bytearray()
+            while content := file.read(BLOCK_BYTES):
+                digest.update(content)
+                checksums += zlib.crc32(content).to_bytes(4, "little")
+        record.sha256, record.crc32 = digest.hexdigest(), base64.b64encode(checksums).decode()
         record.end, record.bytes = end, self._partial.stat().st_size
         os.replace(self._partial, self.folder / record.name)
         replace_json(self.folder / f"{record.name}.json", asdict(record))
@@ -397,20 +409,22 @@ class _Packing:
             raise AudioError(f"{folder} must not be a finished pack; remove it, or take another folder")
         if not there:
             replace_text(folder / _STARTED, json.dumps({"fingerprint": fingerprint}))
-        try:
-            started = json.loads((folder / _STARTED).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        elif _STARTED not in there:
             raise AudioError(
                 f"{folder} must be empty or new, but has {sorted(there)[0]}; take another folder"
-            ) from None
-        if started["fingerprint"] != fingerprint:
+            )
+        with AudioError.reading(f"{folder / _STARTED} cannot be read"):
+            started = json.loads((folder / _STARTED).read_text(encoding="utf-8"))
+            other = started["fingerprint"] != fingerprint
+            summary = PackSummary(**started["summary"]) if MANIFEST in there and not other else None
+        if other:
             raise AudioError(
                 f"{folder} must be of the same packing, but was started with other clips or options; remove it, or "
                 "take another folder"
             )
         for partial in partials:
             partial.unlink(missing_ok=True)  # that of the file that was just written has its name now
-        return PackSummary(**started["summary"]) if MANIFEST in there else None
+        return summary
 
     def _tidy(self, summary: PackSummary) -> PackSummary:
         """Removes what a finished pack does not need; the last of it says whose packing it is."""
@@ -426,7 +440,10 @@ class _Packing:
             record = self.folder / f"{shard.name}.json"
             if not (shard.exists() and record.exists()):
                 return
-            found = ShardRecord(**json.loads(record.read_text(encoding="utf-8")))
+            try:
+                found = ShardRecord(**json.loads(record.read_text(encoding="utf-8")))
+            except (ValueError, TypeError):  # damaged: it is packed again
+                return
             if shard.stat().st_size != found.bytes:
                 return
             yield found
@@ -514,14 +531,23 @@ class _Packing:
         ledger.write(folder / BAD_FILES)
         rows = np.array([row for record in records for row in record.rows], dtype=np.int64)
         replace_file(folder / MEMBERS, lambda file: np.save(file, rows))
+        index = [MEMBERS, *(f"{name}.jsonl" for name in counts)]
         shards = [
-            {"url": r.name, "nsamples": len(r.rows), "filesize": r.bytes, "sha256": r.sha256} for r in records
+            {
+                "url": r.name,
+                "nsamples": len(r.rows),
+                "filesize": r.bytes,
+                "sha256": r.sha256,
+                "crc32": r.crc32,
+            }
+            for r in records
         ]
         manifest = {
             "__kind__": "wids-shard-index-v1",
             "wids_version": 1,
             "m2dx_pack": VERSION,
             "lists": counts,
+            "sha256": {name: _sha256(folder / name) for name in index},
             "stored_as": self.stored_as,
             "fingerprint": fingerprint,
             "shardlist": shards,

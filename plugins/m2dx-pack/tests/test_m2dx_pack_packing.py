@@ -381,7 +381,7 @@ def change(name: str, old: str, new: str):
         (change("pack.json", '"m2dx_pack": 1', '"m2dx_pack": 9'), "version 1, but says 9"),
         (change("pack.json", "{", "["), "cannot be read: pack.json"),
         (change("pack.json", '"nsamples": 6', '"nsamples": 7'), "members.npy does not fit"),
-        (change("clips.jsonl", "{", "["), "cannot be read: clips.jsonl"),
+        (change("clips.jsonl", "{", "["), "clips.jsonl has another SHA-256"),
         (change("pack.json", '"clips": 7', '"clips": 8'), "must have 8 clips, but has 7"),
         (lambda out: (out / "members.npy").unlink(), "members.npy"),
         (lambda out: (out / "pack.json").unlink(), "must be a finished pack"),
