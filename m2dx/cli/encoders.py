@@ -107,11 +107,12 @@ def results(
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint, or a run's folder.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a model that is there.")] = False,
 ) -> None:
     """Write a checkpoint's encoder as model.safetensors and a self-describing config.json."""
     from m2dx.encoder.weights import export_encoder
 
-    terminal().print(f"encoder: {export_encoder(checkpoint, folder)}")
+    terminal().print(f"encoder: {export_encoder(checkpoint, folder, overwrite=overwrite)}")
 
 
 @commands.command()

@@ -7,7 +7,7 @@ import logging
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,8 @@ def _write(path: Path, write: Writer) -> None:
         ) from error
 
 
-def load_plain(path: Path) -> Any:
-    """What torch.save wrote, if that is tensors and plain data, on the CPU; else CheckpointError.
+def load_plain(path: Path) -> dict[str, Any]:
+    """A dict that torch.save wrote, if it holds tensors and plain data only, on the CPU; else CheckpointError.
 
     Every record's CRC-32 is checked, which torch.load does not. torch's own advice, to load other objects without the
     check for plain data, would run whatever code is in the file.
@@ -56,11 +56,18 @@ def load_plain(path: Path) -> Any:
     try:
         if whole:
             with zipfile.ZipFile(path) as archive:
+                if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+                    raise CheckpointError(f"{path}: damaged: records must be stored, but are compressed")
                 damaged = archive.testzip()
             if damaged is not None:
                 raise CheckpointError(f"{path}: damaged: the record {damaged} does not match its checksum")
         with torch.serialization.safe_globals([argparse.Namespace]):  # published files keep their arguments
-            return torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise CheckpointError(
+                f"{path}: a checkpoint must hold a dict, but holds a {type(state).__name__}"
+            )
+        return state
     except CheckpointError:
         raise
     except Exception as error:  # any, when the bytes of another kind of file are unpickled
@@ -79,8 +86,7 @@ def read_checked(path: Path) -> dict[str, Any]:
     """What `write_atomically` wrote, every record's CRC-32 checked; CheckpointError where it is damaged."""
     if not zipfile.is_zipfile(path):
         raise CheckpointError(f"{path}: not a whole checkpoint")
-    state: dict[str, Any] = load_plain(path)
-    return state
+    return load_plain(path)
 
 
 @dataclass(frozen=True)
@@ -157,15 +163,18 @@ class CheckpointFolder:
             self.encoder(alone).unlink()
         return path
 
-    def load_newest_whole(self) -> Checkpoint | None:
-        """The newest checkpoint that can be read; each damaged one before it is named in a warning.
+    def load_newest_whole(self, check: Callable[[Checkpoint], object] | None = None) -> Checkpoint | None:
+        """The newest checkpoint that can be read, and that `check` takes; each before it is named in a warning.
 
-        None: there is no checkpoint. CheckpointError: there are some, and all are damaged.
+        None: there is no checkpoint. CheckpointError: there are some, and none can be used.
         """
         problems = []
         for step in reversed(self.steps()):
             try:
-                return Checkpoint(self.file(step), read_checked(self.file(step)))
+                found = Checkpoint(self.file(step), read_checked(self.file(step)))
+                if check is not None:
+                    check(found)
+                return found
             except CheckpointError as error:
                 logger.warning("%s; trying the one before it", error)
                 problems.append(str(error))

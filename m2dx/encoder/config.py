@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from m2dx.contract.errors import CheckpointError
 from m2dx.contract.version import package_version
 from m2dx.model.patches import PatchGrid
 from m2dx.model.shapes import model_shapes
 from m2dx.model.vit import ViTSize
+from m2dx.recipe.document import write_yaml
 from m2dx.recipe.schema import AudioSection, ImageSection, ModelSection, ShortClips
 
 EXPORT_CONFIG = "config.json"
+_DEEPEST = 1000  # blocks
 
 
 class ClassifierConfig(BaseModel):
@@ -25,7 +29,7 @@ class ClassifierConfig(BaseModel):
 
     label_names: tuple[str, ...]
     multi_label: bool
-    unit_seconds: float
+    unit_seconds: Annotated[float, Field(gt=0, le=3600)]
     short_clips: ShortClips
     long_clips: Literal["split", "interpolate"]
     patchout: float
@@ -35,26 +39,31 @@ class ClassifierConfig(BaseModel):
 class EncoderConfig(BaseModel):
     """Sizes of an encoder, how its input is made, and what is known of its training."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     format: Literal["m2dx-encoder"] = "m2dx-encoder"
-    version: int = 1
+    version: Literal[1] = 1
     m2dx_version: str = Field(default_factory=package_version)
-    input_size: tuple[int, int]
-    patch_size: tuple[int, int]
+    sha256: str | None = None  # of the tensors of an export
+    input_size: tuple[PositiveInt, PositiveInt]
+    patch_size: tuple[PositiveInt, PositiveInt]
     vit: ViTSize
     audio: AudioSection  # of encoders of images, this and mean and std say nothing
     mean: float = 0.0  # of the log-mels
-    std: float = 1.0
+    std: PositiveFloat = 1.0
     image: ImageSection | None = None  # with mean and std of the channels; None: an encoder of audio
-    step: int | None = None
+    step: NonNegativeInt | None = None
     label_names: dict[str, tuple[str, ...]] | None = None
-    recipe: dict[str, Any] | None = None  # of the run
+    recipe: dict[str, Any] | None = None  # what it takes to use the encoder and to cite it, of the run's
     classifier: ClassifierConfig | None = None  # of a fine-tuned network
 
     @model_validator(mode="after")
-    def _grid_fits(self) -> EncoderConfig:
-        assert self.grid.num_patches > 0
+    def _sizes_fit(self) -> EncoderConfig:
+        rows = self.audio.n_mels if self.image is None else self.image.size[0]
+        if self.grid.num_patches == 0 or self.input_size[0] != rows:
+            raise ValueError(f"input_size must be patches in {rows} rows, but is {self.input_size}")
+        if not 0 < self.vit.depth <= _DEEPEST or self.vit.num_heads <= 0:
+            raise ValueError(f"vit must have heads, and up to {_DEEPEST} blocks, but is {self.vit}")
         return self
 
     @property
@@ -78,17 +87,19 @@ class EncoderConfig(BaseModel):
             audio=audio,
             image=section,
             **({key: recipe["data"][key] for key in ("mean", "std")} if section is None else {}),
-            **{key: state[key] for key in ("step", "label_names", "recipe") if key in state},
+            recipe=_of_recipe(recipe, state.get("clips")),
+            **{key: state[key] for key in ("step", "label_names") if key in state},
         )
 
     @classmethod
     def from_json(cls, text: str, path: Path) -> EncoderConfig:
         """What `to_json` gave, read from `path`; CheckpointError for something else."""
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise CheckpointError(f"{path}: not an m2dx export: {problems}") from error
+        with CheckpointError.reading(f"{path}: not an m2dx export"):
+            config, given = cls.model_validate_json(text), json.loads(text)
+            lacking = {f"audio.{name}" for name in AudioSection.model_fields.keys() - given["audio"].keys()}
+            if config.image is None and (lacking := lacking | ({"mean", "std"} - given.keys())):
+                raise ValueError(f"{min(lacking)} must be given")
+        return config
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, of which `embed_dim`, `sample_rate` and `frame_rate` are for readers other than m2dx."""
@@ -102,10 +113,29 @@ class EncoderConfig(BaseModel):
         return {key: value for key, value in content.items() if value is not None}
 
 
+def _of_recipe(recipe: Mapping[str, Any], clips: object) -> dict[str, Any]:
+    """What a recipe says of the encoder, and what tells the run's recipe.yaml and its data from others.
+
+    Nothing of where the data are, and no path of the machine: an export is given to others.
+    """
+    kept = {key: recipe[key] for key in ("name", "init_from", "model", "tasks")}
+    digest = hashlib.sha256(write_yaml(recipe).encode()).hexdigest()
+    short_clips = recipe["data"]["short_clips"]
+    named: dict[str, Any] = _without_folders({**kept, "short_clips": short_clips})
+    return {**named, "sha256": digest, "clips": clips}
+
+
+def _without_folders(value: Any) -> Any:
+    """Plain data with the names of files in the place of their paths."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
+
+
 def read_config(folder: Path) -> EncoderConfig:
     """What an export's config.json says; CheckpointError where it is missing or something else."""
     path = folder / EXPORT_CONFIG
-    try:
+    with CheckpointError.reading(f"{path}: not an m2dx export"):
         return EncoderConfig.from_json(path.read_text(encoding="utf-8"), path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not an m2dx export: {error}") from error

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from m2dx.contract.errors import CheckpointError
 from m2dx.encoder.config import EncoderConfig
 from m2dx.model.vit import ViTSize
 from m2dx.recipe.schema import AudioSection
@@ -83,12 +82,13 @@ def infer_config(
     """What a published backbone is, from its tensors: users rename the folders that carry sizes in their names.
 
     Heads leave no trace in the tensors; the published models have 64 channels per head. Nor does the sampling rate,
-    which the folder's name may tell, such as `m2d_vit_base-80x608p16x16p32k-...`; else it is 16 kHz.
+    which the folder's name may tell, such as `m2d_vit_base-80x608p16x16p32k-...`; else it is 16 kHz. Raises ValueError,
+    among others, for something else.
     """
     for key in ("patch_embed.proj.weight", "pos_embed", "cls_token", "norm.weight", "blocks."):
         if not any(name.startswith(key) for name in state):
             what = "transformer blocks" if key == "blocks." else key
-            raise CheckpointError(f"a published M2D checkpoint must have {what}, which this file lacks")
+            raise ValueError(f"a published M2D checkpoint must have {what}, which this file lacks")
     depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
     embed_dim, in_chans, *patch = state["patch_embed.proj.weight"].shape
     positions, freq = state["pos_embed"].shape[1] - 1, N_MELS // patch[0]
@@ -103,7 +103,7 @@ def infer_config(
         f"an audio encoder must have 1 input channel, but this one has {in_chans}": in_chans != 1,
     }
     if found := [problem for problem, holds in problems.items() if holds]:
-        raise CheckpointError("; ".join(found))
+        raise ValueError("; ".join(found))
     frames = positions // freq * patch[1]
     match = re.search(r"\d+x\d+p\d+x\d+p(\d+)k", path.resolve().as_posix())
     rate = sample_rate or (int(match[1]) * 1000 if match else 16_000)

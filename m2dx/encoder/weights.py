@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -28,11 +30,13 @@ _CONFIG = "config"
 """Key of the metadata of a checkpoint's weights, with what config.json of an export holds."""
 _OTHERS = "method."
 """Start of the names, beside a checkpoint, of a method's tensors that have no published name."""
+_DIGEST = "sha256"
+"""Key of the metadata with `digest_of` the rest."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Pre-trained weights, and what is needed to use them."""
+    """Pre-trained weights, and what is needed to use them. CheckpointError where they are not finite."""
 
     source: str  # "export", "checkpoint" or "published checkpoint"
     path: Path
@@ -41,13 +45,17 @@ class Weights:
     head: Mapping[str, Tensor] = field(default_factory=dict)  # of a fine-tuned network: the state of a `Head`
     unused: tuple[str, ...] = ()  # what else the file holds
 
+    def __post_init__(self) -> None:
+        check_finite({**self.tensors, **self.head}, self.path)
+
     def encoder(self) -> Encoder:
         """The online encoder; CheckpointError where the tensors do not fit."""
-        encoder = Encoder(self.config.grid, self.config.vit)
-        try:
-            encoder.load_state_dict(self.part("online"))
-        except RuntimeError as error:
-            raise CheckpointError(f"{self.path}: the weights do not fit: {error}") from error
+        grid, size, state = self.config.grid, self.config.vit, self.part("online")
+        with CheckpointError.reading(f"{self.path}: the weights do not fit"):
+            with torch.device("meta"):  # where sizes take no memory, whatever they are
+                Encoder(grid, size).load_state_dict(state, assign=True)
+            encoder = Encoder(grid, size)
+            encoder.load_state_dict(state)
         return encoder
 
     def part(self, name: str) -> dict[str, Tensor]:
@@ -72,40 +80,62 @@ def read_weights(
     folder = path.parent if path.name in (EXPORT_WEIGHTS, EXPORT_CONFIG) else path
     if (folder / EXPORT_CONFIG).is_file():  # without it, an export's weights are taken for a published file
         config = read_config(folder)
-        state, _ = _read_tensors(folder / EXPORT_WEIGHTS)
+        state, metadata = read_tensors(folder / EXPORT_WEIGHTS)
+        if config.sha256 is None or config.sha256 != metadata.get(_DIGEST):
+            raise CheckpointError(
+                f"{folder}: {EXPORT_CONFIG} and {EXPORT_WEIGHTS} must be of one export, but their SHA-256 are "
+                f"{config.sha256} and {metadata.get(_DIGEST)}; export or copy both again"
+            )
         tensors, head = published.rename(state, published.MODEL_NAMES), published.rename(state, {HEAD: ""})
         return Weights("export", folder, tensors, config, head)
     if path.is_dir():
         path = newest_checkpoint(path)
     if not whole and encoder_file(path).is_file():
         path = encoder_file(path)
-    state, metadata = _read_tensors(path)
+    state, metadata = read_tensors(path)
     if _CONFIG in metadata:
         tensors = published.rename(state, {**published.MODEL_NAMES, _OTHERS: ""})
         return Weights("checkpoint", path, tensors, EncoderConfig.from_json(metadata[_CONFIG], path))
     if state.get("format") == CHECKPOINT_FORMAT:
+        config = config_of_checkpoint(state, path)
         tensors = published.rename(state["model"], {"masked_model.": ""})
         unused = {key.rpartition(".")[0] for key in state["model"] if key.startswith("tasks.")}
-        return Weights("checkpoint", path, tensors, EncoderConfig.of_run(state), unused=tuple(sorted(unused)))
-    state = state.get("model", state)
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        return Weights("checkpoint", path, tensors, config, unused=tuple(sorted(unused)))
+    tensors = state.get("model", state)
+    if not isinstance(tensors, Mapping) or not all(isinstance(v, Tensor) for v in tensors.values()):
         raise CheckpointError(
-            f"{path}: neither an m2dx checkpoint nor a published one: it holds {sorted(state)[:5]}"
+            f"{path}: neither an m2dx checkpoint nor a published one: it holds {list(state)[:5]}"
         )
-    try:
-        backbone = published.backbone_state(state)
+    with CheckpointError.reading(str(path)):
+        backbone = published.backbone_state(tensors)
         config = published.infer_config(backbone, path, sample_rate=sample_rate, num_heads=num_heads)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
     used = (*published.MODEL_NAMES, "norm_stats")
     return Weights(
         "published checkpoint",
         path,
         published.rename(backbone, published.MODEL_NAMES),
         config,
-        head=published.rename(state, published.HEAD_NAMES),
+        head=published.rename(tensors, published.HEAD_NAMES),
         unused=tuple(sorted({key.split(".")[0] for key in backbone if not key.startswith(used)})),
     )
+
+
+def config_of_checkpoint(state: Mapping[str, Any], path: Path) -> EncoderConfig:
+    """What the encoder of a checkpoint of m2dx is; CheckpointError where it is not what `Trainer` saves."""
+    with CheckpointError.reading(f"{path}: not a whole checkpoint of m2dx"):
+        if (version := state.get("version", 1)) != 1:
+            raise ValueError(f"its version must be 1, but is {version}, of another m2dx; use that one")
+        check_finite(state["model"], path)
+        return EncoderConfig.of_run(state)
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """CheckpointError that names the first tensor with a value that is NaN or infinite."""
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{path}: weights must be finite, but {name} is not; take an earlier checkpoint"
+            )
 
 
 def encoder_writer(state: Mapping[str, Any], *, whole: bool = False) -> Writer:
@@ -118,14 +148,15 @@ def encoder_writer(state: Mapping[str, Any], *, whole: bool = False) -> Writer:
     if not whole:
         names = {own: name for own, name in names.items() if own.startswith("masked_model.online.")}
     tensors = published.rename(state["model"], {**names, **({"masked_model.": _OTHERS} if whole else {})})
-    return _tensors_writer(tensors, {_CONFIG: json.dumps(EncoderConfig.of_run(state).to_json())})
+    return tensors_writer(tensors, {_CONFIG: json.dumps(EncoderConfig.of_run(state).to_json())})
 
 
-def export_encoder(checkpoint: Path, folder: Path) -> Path:
+def export_encoder(checkpoint: Path, folder: Path, *, overwrite: bool = False) -> Path:
     """Writes the online encoder of a checkpoint (or of a run's newest one) to a folder, and returns the folder.
 
     model.safetensors has the published parameter names; config.json holds sizes, log-mel settings, mean and std, and
-    the whole recipe. `load_encoder(folder)` (or `load_image_encoder`) reads it back.
+    what the encoder comes from. `load_encoder(folder)` (or `load_image_encoder`) reads it back. CheckpointError where
+    the folder has such files, unless `overwrite`.
     """
     if not checkpoint.exists():
         raise CheckpointError(f"{checkpoint}: no such checkpoint or run")
@@ -133,6 +164,11 @@ def export_encoder(checkpoint: Path, folder: Path) -> Path:
     weights = read_weights(path)
     if weights.source != "checkpoint":
         raise CheckpointError(f"{path}: only m2dx checkpoints can be exported")
+    there = [name for name in (EXPORT_CONFIG, EXPORT_WEIGHTS) if (folder / name).exists()]
+    if there and not overwrite:
+        raise CheckpointError(
+            f"{folder} must have no model, but has {there[0]}; take another folder, or write over it with --overwrite"
+        )
     write_export(folder, weights.encoder(), weights.config)
     return folder
 
@@ -142,13 +178,15 @@ def write_export(
 ) -> None:
     """Writes an encoder, what is said of it, and a classifier's state; a folder with a config.json is whole.
 
-    Raises OSError where the disk refuses it.
+    Raises OSError where the disk refuses it, and leaves what was there.
     """
     names = {own: name for name, own in published.ENCODER_NAMES.items()}
     tensors = published.rename(encoder.state_dict(), names) | published.rename(head or {}, {"": HEAD})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    config = config.model_copy(update={"sha256": digest_of(tensors, {})})
     text = json.dumps(config.to_json(), indent=1) + "\n"
     files = {
-        EXPORT_WEIGHTS: _tensors_writer(tensors),
+        EXPORT_WEIGHTS: tensors_writer(tensors, {}),
         EXPORT_CONFIG: lambda file: file.write(text.encode()),
     }
     replace_files(folder, files)
@@ -163,21 +201,35 @@ def newest_checkpoint(folder: Path) -> Path:
     return newest
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """What a .safetensors file or a torch checkpoint holds, and the former's metadata."""
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        except Exception as error:  # safetensors has its own, OSError and others
-            raise CheckpointError(f"{path}: not a readable checkpoint: {error}") from error
-    state = load_plain(path)
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path}: a checkpoint must hold a dict, but holds a {type(state).__name__}")
-    return state, {}
+def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a .safetensors file or a torch checkpoint holds, and the former's metadata.
+
+    CheckpointError where it cannot be read, or is not what `tensors_writer` wrote.
+    """
+    if path.suffix != ".safetensors":
+        return load_plain(path), {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except Exception as error:  # safetensors has its own, OSError and others
+        raise CheckpointError(f"{path}: not a readable checkpoint: {error}") from error
+    about = {key: text for key, text in metadata.items() if key not in ("format", _DIGEST)}
+    if _DIGEST in metadata and metadata[_DIGEST] != (found := digest_of(tensors, about)):
+        raise CheckpointError(
+            f"{path}: damaged: the SHA-256 of its content must be {metadata[_DIGEST]}, but is {found}; copy it again"
+        )
+    return tensors, metadata
 
 
-def _tensors_writer(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Writer:
-    """Writes tensors, of any device, as a safetensors file."""
+def tensors_writer(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> Writer:
+    """Writes tensors, of any device, as a safetensors file with a checksum; `about` becomes its metadata."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return lambda file: file.write(save(plain, metadata={"format": "pt", **(metadata or {})}))
+    metadata = {"format": "pt", _DIGEST: digest_of(plain, about), **about}
+    return lambda file: file.write(save(plain, metadata=metadata))
+
+
+def digest_of(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    """SHA-256 over texts and tensors."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    digest.update(save(dict(tensors)))
+    return digest.hexdigest()

@@ -91,7 +91,7 @@ def _run(
         if summary.stopped_by is None:
             from m2dx.encoder.weights import export_encoder
 
-            export_encoder(run.folder, folder)
+            export_encoder(run.folder, folder, overwrite=True)
             console.print(f"encoder: {folder}")
             if scoring is not None:
                 scoring.run(load_any_encoder(folder), console, run.folder, step=trainer.step)

@@ -201,11 +201,9 @@ def load_reconstructor(path: str | Path, host: PluginHost | None = None) -> Reco
         )
     model = build_masked_model(config.audio, section, host, with_tokens=False)  # tasks draw nothing
     needed = model.state_dict().keys()
-    try:
+    with CheckpointError.reading(f"{path}: the weights do not fit"):
         model.load_state_dict({name: value for name, value in weights.tensors.items() if name in needed})
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: the weights do not fit: {error}") from error
-    short_clips = recipe["data"]["short_clips"]
+    short_clips = recipe["short_clips"]
     logmel = build_logmel(config.audio)
     return Reconstructor(model.eval(), logmel, config.mean, config.std, section.mask_ratio, short_clips)
 

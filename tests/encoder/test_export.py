@@ -67,7 +67,12 @@ def test_it_describes_itself(run_folder: Path, tmp_path: Path) -> None:
     assert config["vit"] == {"embed_dim": 192, "depth": 1, "num_heads": 3}
     assert (config["sample_rate"], config["embed_dim"], config["frame_rate"]) == (16_000, 960, 6.25)
     assert (config["mean"], config["std"]) == (-7.0, 4.0)
-    assert config["recipe"]["tasks"]["labels"]["weight"] == 0.5
+    recipe = config["recipe"]
+    assert recipe["tasks"]["labels"]["weight"] == 0.5 and recipe["model"]["mask_ratio"] == 0.6
+    assert recipe["clips"]["count"] > 0 and len(recipe["clips"]["fingerprint"]) == 16
+    assert recipe["init_from"] is None and "data" not in recipe and "output" not in recipe
+    assert str(tmp_path.parent) not in (folder / "config.json").read_text()
+    assert "examples/sounds" not in (folder / "config.json").read_text()
     assert len(config["label_names"]["notes"]) == 11
     names = set(load_file(folder / "model.safetensors"))
     assert {

@@ -102,6 +102,17 @@ def test_a_flipped_compression_method_is_told(tmp_path: Path) -> None:
             read_checked(path)
 
 
+def test_a_zip_bomb_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    write_atomically(path, state(5))
+    with zipfile.ZipFile(path, "a", compression=zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data/9", b"0" * 10**8)
+    started = time.monotonic()
+    with pytest.raises(CheckpointError, match=r"a\.pt: damaged: records must be stored, but are compressed"):
+        read_checked(path)
+    assert time.monotonic() - started < 0.5
+
+
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
