@@ -71,7 +71,7 @@ def backbone_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for start in [key.removesuffix("q_bias") for key in plain if key.endswith("attn.q_bias")]:
         query, value = plain.pop(f"{start}q_bias"), plain.pop(f"{start}v_bias", None)
         if value is None:
-            raise CheckpointError(f"a published checkpoint with {start}q_bias must have {start}v_bias, too")
+            raise ValueError(f"a published checkpoint with {start}q_bias must have {start}v_bias, too")
         plain[f"{start}qkv.bias"] = torch.cat([query, torch.zeros_like(query), value])
     return plain
 

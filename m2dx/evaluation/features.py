@@ -14,18 +14,17 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from m2dx.contract.atomic import replace_file
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Features
-from m2dx.contract.errors import TrainingError
+from m2dx.contract.errors import CheckpointError, TrainingError
 from m2dx.contract.options import Section
 from m2dx.contract.version import package_version
 from m2dx.data.logmel import LogMel
 from m2dx.data.packs import audio_state
 from m2dx.encoder.audio import AudioEncoder
+from m2dx.encoder.weights import read_tensors, tensors_writer
 from m2dx.model.precision import autocast
 from m2dx.recipe.schema import AudioSection
 
@@ -34,6 +33,8 @@ logger = logging.getLogger(__name__)
 CACHE_FOLDER = "features"
 """Folder of the cache, beside the runs."""
 READING_THREADS = 4
+_KEY = "key"
+"""Of the metadata: whose features a file holds."""
 
 T = TypeVar("T")
 
@@ -147,9 +148,9 @@ class FeatureCache:
     """Features in a folder, one safetensors file per encoder and task; it may be deleted at any time.
 
     A file belongs to what its features follow from: the encoder's class, weights, buffers and settings; each clip's
-    file (path, size, time of change) and its place in the file; the length that clips are brought to, and how; and the
-    version of m2dx. A change of any makes another file; old ones stay. Files that cannot be read or written are
-    warned of, and the features computed.
+    file (`audio_state`) and its place in the file; the length that clips are brought to, and how; and the version of
+    m2dx. A change of any makes another file; old ones stay. Files that cannot be written, or that are not what was
+    written for it, by their checksum, are warned of, and the features computed.
     """
 
     folder: Path
@@ -160,15 +161,14 @@ class FeatureCache:
             return extract(encoder, task, batch_size=batch_size)
         digest = digest_of(encoder, task, package_version())
         path = self.folder / f"{task.name}-{digest[:32]}.safetensors"
-        x = _read(path, (len(task.clips), encoder.embed_dim))
+        x = _read(path, digest)
         if x is not None:
             return Features(x, targets_of(task))
         found = extract(encoder, task, batch_size=batch_size)
-        about = {"task": task.name, "encoder": type(encoder).__qualname__, "m2dx": package_version()}
+        about = {"task": task.name, "encoder": type(encoder).__qualname__, _KEY: digest}
         try:
-            data = save({"x": found.x.contiguous()}, metadata=about)
-            replace_file(path, lambda file: file.write(data), shared=True)
-        except (OSError, SafetensorError) as error:
+            replace_file(path, tensors_writer({"x": found.x}, about), shared=True)
+        except OSError as error:
             logger.warning("features are not kept: %s cannot be written: %s", path, error)
         return found
 
@@ -198,15 +198,17 @@ def digest_of(encoder: ClipEncoder, task: EvaluationTask, *others: object) -> st
     return digest.hexdigest()
 
 
-def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
+def _read(path: Path, key: str) -> Tensor | None:
+    if not path.exists():
+        return None
     try:
-        x = load_file(path)["x"]
-    except FileNotFoundError:
+        tensors, about = read_tensors(path)
+    except CheckpointError as error:
+        logger.warning("features are computed again, since %s", error)
         return None
-    except (OSError, SafetensorError, KeyError) as error:
-        logger.warning("features are computed again, since %s cannot be read: %s", path, error)
+    if about.get(_KEY) != key:
+        logger.warning(
+            "features are computed again, since %s must hold those of %s, but has others", path, key
+        )
         return None
-    if x.shape != shape or not x.isfinite().all():
-        logger.warning("features are computed again, since %s must hold finite ones of shape %s", path, shape)
-        return None
-    return x
+    return tensors["x"]

@@ -93,6 +93,19 @@ def test_a_changed_file_or_another_order_of_clips_is_computed_anew(tmp_path, cli
     assert len(computed) == 3
 
 
+def test_another_file_of_the_same_size_and_time_is_computed_anew(tmp_path, clips, list_dataset, computed):
+    """As `rsync -t` and `touch -r` leave it."""
+    task_of(list_dataset(clips), tmp_path).features(encoder())
+    path, status = clips[3].path, os.stat(clips[3].path)
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (os.stat(path).st_size, os.stat(path).st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    task_of(list_dataset(clips), tmp_path).features(encoder())
+    assert len(computed) == 2
+
+
 def test_labels_and_folds_are_not_of_the_cache(tmp_path, clips, list_dataset, computed):
     before = task_of(list_dataset(clips), tmp_path).features(encoder())
     swapped = [
@@ -103,7 +116,7 @@ def test_labels_and_folds_are_not_of_the_cache(tmp_path, clips, list_dataset, co
     assert not torch.equal(before.y, after.y)
 
 
-@pytest.mark.parametrize("content", [b"", b"not safetensors", "shape", "nan"])
+@pytest.mark.parametrize("content", [b"", b"not safetensors", "shape", "nan", "poison", "flipped", "renamed"])
 def test_a_broken_file_is_warned_of_and_written_anew(
     tmp_path, clips, list_dataset, computed, caplog, content
 ):
@@ -111,9 +124,18 @@ def test_a_broken_file_is_warned_of_and_written_anew(
     (file,) = tmp_path.glob("*.safetensors")
     if isinstance(content, bytes):
         file.write_bytes(content)
+    elif content == "flipped":
+        damaged = bytearray(file.read_bytes())
+        damaged[-100] ^= 1
+        file.write_bytes(damaged)
+    elif content == "renamed":
+        task_of(list_dataset(clips), tmp_path).features(encoder(seed=1))
+        (other,) = set(tmp_path.glob("*.safetensors")) - {file}
+        other.replace(file)
+        computed.pop()
     else:
         x = torch.cat([found.x, found.deviation], dim=1)
-        save_file({"x": x[:3] if content == "shape" else x * torch.nan}, file)
+        save_file({"x": {"shape": x[:3], "nan": x * torch.nan, "poison": x + 1}[content]}, file)
     with caplog.at_level(logging.WARNING):
         again = task_of(list_dataset(clips), tmp_path).features(encoder())
     assert len(computed) == 2 and torch.equal(again.x, found.x)
