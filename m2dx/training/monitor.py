@@ -77,8 +77,9 @@ class MetricsWriter:
         path = folder / "metrics.jsonl"
         self.last: dict[str, float] = {}  # the newest value of each metric
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            with contextlib.suppress(ValueError):  # a line cut off by a crash
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+            # Not a line that a crash has cut off, or something else.
+            with contextlib.suppress(ValueError, LookupError, TypeError):
                 values = json.loads(line)
                 if values["step"] <= start_step:
                     kept.append(f"{line}\n")

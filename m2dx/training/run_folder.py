@@ -14,9 +14,10 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from m2dx.contract.atomic import replace_text
-from m2dx.contract.errors import RecipeError
+from m2dx.contract.errors import CheckpointError, RecipeError
 from m2dx.data.clips import ClipList
 from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder
+from m2dx.encoder.weights import config_of_checkpoint
 from m2dx.recipe.loading import recipe_to_mapping, recipe_to_yaml
 from m2dx.recipe.schema import Recipe
 
@@ -48,6 +49,25 @@ _WRITTEN = (
 """What training, export and evaluation write into a run's folder."""
 
 
+_STATE = {
+    "clips": ("count", "fingerprint"),
+    "totals": ("clips", "seconds", "collapse_warnings"),
+    "optimizer": ("state", "param_groups"),
+    **dict.fromkeys(("label_names", "scaler", "pending", "rng", "bad_files"), ()),
+}
+"""What a checkpoint must have for a run to go on from it, and what that must have; beside what its encoder needs."""
+
+
+def _check_state(found: Checkpoint, recipe: Recipe) -> None:
+    """CheckpointError where a run of the recipe cannot go on from what a checkpoint holds."""
+    with CheckpointError.reading(f"{found.path}: not a whole checkpoint of m2dx"):
+        for name, keys in _STATE.items():
+            if name not in found.state or not set(keys) <= set(found.state[name] or ()):
+                raise ValueError(f"{name} must be there, and have {', '.join(keys) or 'any content'}")
+        config_of_checkpoint(found.state, found.path)
+        as_started(recipe, found.state["recipe"])
+
+
 def open_run_folder(recipe: Recipe, *, resume: Resume, overwrite: bool) -> Checkpoint | None:
     """On resume, the newest whole checkpoint of the run; else None, once nothing is in the way. Changes nothing.
 
@@ -56,7 +76,9 @@ def open_run_folder(recipe: Recipe, *, resume: Resume, overwrite: bool) -> Check
     """
     folder = recipe.output / recipe.name
     if resume:
-        found = CheckpointFolder(folder / "checkpoints").load_newest_whole()
+        found = CheckpointFolder(folder / "checkpoints").load_newest_whole(
+            lambda checkpoint: _check_state(checkpoint, recipe)
+        )
         if found is None and resume != "or_start":
             raise RecipeError(f"{folder} has no checkpoint to resume from; train without --resume")
         if found is not None:

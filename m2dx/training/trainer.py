@@ -110,7 +110,7 @@ class Trainer:
     def _resume(self, checkpoint: Checkpoint) -> None:
         try:
             self.load_state_dict(checkpoint.state)
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
             if is_shortage(error):
                 raise
             raise CheckpointError(f"{checkpoint.path}: does not fit the recipe: {error}") from error
@@ -144,7 +144,7 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on after what `state_dict` gave in the main process; every process has to load it, before `fit`.
 
-        RecipeError where the run is past its end; RuntimeError, KeyError or ValueError where the state does not fit.
+        RecipeError where the run is past its end; RuntimeError, ValueError and others where the state does not fit.
         """
         step, totals = int(state["step"]), state["totals"]
         if step > self.total_steps:

@@ -168,6 +168,16 @@ def test_a_kill_while_lines_are_dropped_loses_none(tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.glob(".*.partial"))
 
 
+def test_lines_that_are_damaged_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    damaged = b'\xff\xfe\n{"step": "x"}\n[]\n{"loss": 1}\n5\n'
+    path.write_bytes(b'{"step": 1, "loss": 2.0}\n' + damaged + b'{"step": 2, "loss": 1.0}\n')
+    writer = MetricsWriter(tmp_path, 2)
+    writer.close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+    assert writer.last == {"step": 2, "loss": 1.0}
+
+
 def test_one_process_keeps_its_losses() -> None:
     alone = Processes(0, 1, torch.device("cpu"))
     for stop in (False, True):

@@ -18,6 +18,7 @@ from m2dx.cli import app
 from m2dx.contract.errors import CheckpointError, MemoryShortageError, RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.encoder import checkpoint
+from m2dx.encoder.audio import load_encoder
 from m2dx.model.mappers import PoolLinearMapper
 from m2dx.training.run_folder import open_run_folder, start_run_folder
 from m2dx.training.trainer import Trainer
@@ -196,6 +197,55 @@ def test_a_field_that_is_new_in_m2dx_is_no_change(
     assert "has changed" not in caplog.text
     open_run_folder(tiny_recipe("train.epochs=0.6", "train.sharding=fsdp"), resume=True, overwrite=False)
     assert caplog.text.rstrip().endswith("has changed since this run started: train.sharding (none -> fsdp)")
+
+
+WRONG = {
+    "a list": lambda state: [state],
+    "other format": lambda state: {**state, "format": "other", "model": 5},
+    "newer version": lambda state: {**state, "version": 99},
+    "step": lambda state: {**state, "step": -5},
+    "step of text": lambda state: {**state, "step": "x"},
+    "NaN": lambda state: {**state, "model": {n: t * torch.nan for n, t in state["model"].items()}},
+    "model": lambda state: {**state, "model": {"a": 1}},
+    "no mean": lambda state: {**state, "recipe": {**state["recipe"], "data": {}}},
+    "empty recipe": lambda state: {**state, "recipe": {}},
+    "no batch size": lambda state: {**state, "recipe": {**state["recipe"], "train": {}}},
+    "no fingerprint": lambda state: {**state, "clips": {"count": 3}},
+    "no seconds": lambda state: {**state, "totals": {"clips": 3}},
+    **{
+        f"no {name}": lambda state, name=name: {key: state[key] for key in state if key != name}
+        for name in "recipe rng model optimizer label_names totals clips pending bad_files scaler step".split()
+    },
+    **{
+        f"{name} of another type": lambda state, name=name: {**state, name: 5}
+        for name in "recipe rng model optimizer label_names totals clips pending bad_files".split()
+    },
+}
+
+
+def test_wrong_content_gives_way_to_the_checkpoint_before(
+    tiny_recipe: Any, make_trainer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In resuming; where encoders are read, it is one line that names the file."""
+    recipe = tiny_recipe("train.checkpoint_every=2", "train.epochs=0.8")
+    make_trainer(recipe).fit()
+    folder = recipe.output / recipe.name / "checkpoints"
+    newest = folder / "step-00000004.pt"
+    newest.with_suffix(".encoder.safetensors").unlink()
+    whole, unread = checkpoint.read_checked(newest), []
+    for name, change in WRONG.items():
+        torch.save(change(whole), newest)
+        caplog.clear()
+        found = open_run_folder(recipe, resume=True, overwrite=False)
+        assert found is not None and found.path == folder / "step-00000002.pt", name
+        (told,) = [r.getMessage() for r in caplog.records if "trying the one before it" in r.getMessage()]
+        assert str(newest) in told and "\n" not in told
+        try:
+            load_encoder(newest)
+        except CheckpointError as error:
+            assert str(newest) in str(error) and "\n" not in str(error)
+            unread.append(name)
+    assert {"a list", "newer version", "step", "NaN", "no recipe", "no model", "no mean"} <= set(unread)
 
 
 def test_memory_that_runs_out_while_a_checkpoint_is_loaded_is_not_its_fault(
