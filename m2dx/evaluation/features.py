@@ -193,8 +193,7 @@ def digest_of(encoder: ClipEncoder, task: EvaluationTask, *others: object) -> st
         }
         digest.update(json.dumps([name, type(module).__qualname__, settings], sort_keys=True).encode())
     for name, tensor in chain(encoder.named_parameters(), encoder.named_buffers()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(bytes_of(tensor))
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + bytes_of(tensor))
     return digest.hexdigest()
 
 

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from m2dx.contract.atomic import replace_json
 from m2dx.contract.components import Score
 from m2dx.contract.errors import CheckpointError
-from m2dx.contract.wording import problem_of
 from m2dx.results.predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from m2dx.results.scores import STEP_SCORES_FILE, StepScore, read_scores, read_step_scores
 from m2dx.training.monitor import TrainingSummary
@@ -98,16 +97,10 @@ def write_summary(summary: RunSummary, folder: Path) -> None:
 def read_summary(folder: Path) -> RunSummary | None:
     """The summary in a run's folder; None: there is none. CheckpointError where it is not whole."""
     path = folder / SUMMARY_FILE
-    try:
-        return TypeAdapter(RunSummary).validate_json(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValidationError as error:
-        raise CheckpointError(
-            f"{path} must be a summary written by m2dx, but cannot be read: {problem_of(error)}"
-        ) from error
+    with CheckpointError.reading(f"{path} must be a summary written by m2dx, but cannot be read"):
+        return TypeAdapter(RunSummary).validate_json(path.read_bytes())
 
 
 @dataclass(frozen=True)
@@ -127,12 +120,9 @@ class RunFolder:
 
 def read_run(folder: Path) -> RunFolder:
     """Reads a run's folder. Raises CheckpointError where there is no recipe.yaml, which every run has."""
-    try:
+    what = f"{folder} must be the folder of a run, with its recipe.yaml, but that cannot be read"
+    with CheckpointError.reading(what):
         recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder} must be the folder of a run, with its recipe.yaml, but that cannot be read: {error}"
-        ) from error
     notes: dict[str, str] = {}
     summary, scores = None, []
     try:

@@ -61,12 +61,8 @@ def _fields(score: Score) -> dict[str, Any]:
 
 def read_scores(path: Path) -> list[Score]:
     """Scores that `write_scores` wrote. Raises CheckpointError for another content."""
-    try:
+    with CheckpointError.reading(f"{path} must be scores written by m2dx, but cannot be read"):
         return TypeAdapter(list[Score]).validate_python(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} must be scores written by m2dx, but cannot be read: {error}"
-        ) from error
 
 
 def write_step_scores(folder: Path, step: int, scores: Iterable[Score]) -> None:
