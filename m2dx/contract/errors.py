@@ -13,11 +13,11 @@ class M2dxError(Exception):
 
     @classmethod
     @contextmanager
-    def reading(cls, what: str) -> Iterator[None]:
-        """Inside, any error that a file's content can cause becomes this one, in a line that begins with `what`."""
+    def blaming(cls, what: str) -> Iterator[None]:
+        """Inside, an error that is not m2dx's own becomes this one, in a line that begins with `what`."""
         try:
             yield
-        except cls:
+        except M2dxError:
             raise
         except Exception as error:
             raise cls(f"{what}: {problem_of(error)}") from error
@@ -33,18 +33,7 @@ class PluginError(M2dxError):
     @classmethod
     def failed(cls, what: str, error: Exception) -> PluginError:
         """The error that says in one line what failed with an error that is not m2dx's own."""
-        return cls(" ".join(f"{what} failed: {type(error).__name__}: {error}".split()))
-
-    @classmethod
-    @contextmanager
-    def blaming(cls, what: str) -> Iterator[None]:
-        """Inside, an error that is not m2dx's own becomes this one, with `what` failed."""
-        try:
-            yield
-        except M2dxError:
-            raise
-        except Exception as error:
-            raise cls.failed(what, error) from error
+        return cls(f"{what} failed: {problem_of(error)}")
 
 
 class AudioError(M2dxError):

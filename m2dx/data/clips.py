@@ -194,7 +194,7 @@ def pack_clips(
 
 def list_clips(name: str, dataset: Dataset, split: str | None = None) -> list[Clip]:
     """`dataset.clips(split)`; `PluginError` that names the data set where it fails or gives something else."""
-    with PluginError.blaming(f"{_label(name, dataset)}: clips()"):
+    with PluginError.blaming(f"{_label(name, dataset)}: clips() failed"):
         clips = list(dataset.clips(split))
         other = next((clip for clip in clips if not isinstance(clip, Clip)), None)
     if other is not None:
@@ -204,13 +204,13 @@ def list_clips(name: str, dataset: Dataset, split: str | None = None) -> list[Cl
 
 def names_of(name: str, dataset: Dataset) -> tuple[str, ...]:
     """`dataset.label_names()`; `PluginError` that names the data set where it fails."""
-    with PluginError.blaming(f"{_label(name, dataset)}: label_names()"):
+    with PluginError.blaming(f"{_label(name, dataset)}: label_names() failed"):
         return tuple(dataset.label_names())
 
 
 def missing_of(name: str, dataset: Dataset) -> list[str]:
     """`dataset.missing()`; `PluginError` that names the data set where it fails."""
-    with PluginError.blaming(f"{_label(name, dataset)}: missing()"):
+    with PluginError.blaming(f"{_label(name, dataset)}: missing() failed"):
         return list(dataset.missing())
 
 

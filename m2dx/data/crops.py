@@ -221,7 +221,7 @@ def draw_noise(
     """
     label = f"noise source {source.name!r}"
     draw = getattr(source, "draw_stored", source.draw) if stored else source.draw
-    with PluginError.blaming(f"{label}: draw({num_samples}, generator)"):
+    with PluginError.blaming(f"{label}: draw({num_samples}, generator) failed"):
         wav = draw(num_samples, generator)
     if stored and isinstance(wav, Tensor) and wav.dtype == torch.int16 and wav.shape == (num_samples,):
         return wav

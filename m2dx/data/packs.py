@@ -149,7 +149,7 @@ class Pack:
             raise AudioError(
                 f"{folder} must be a finished pack, but has no {MANIFEST}; `m2dx pack DATASET {folder}` makes one"
             )
-        with AudioError.reading(f"the pack {folder} cannot be read: {MANIFEST}"):
+        with AudioError.blaming(f"the pack {folder} cannot be read: {MANIFEST}"):
             check_regular(manifest)
             found = _Manifest.model_validate_json(manifest.read_bytes())
         if found.m2dx_pack != VERSION:
@@ -163,7 +163,7 @@ class Pack:
             self.shards[shard.name] = shard.model_copy(update={"first": rows})
             rows += shard.members
         path = self.index(MEMBERS)
-        with AudioError.reading(f"the pack {folder} cannot be read: {MEMBERS}"):
+        with AudioError.blaming(f"the pack {folder} cannot be read: {MEMBERS}"):
             self._members: NDArray[np.int64] = np.load(path, mmap_mode="r")
         if (self._members.dtype, self._members.shape) != (np.int64, (rows, _COLUMNS)):
             raise AudioError(
@@ -174,7 +174,7 @@ class Pack:
     def index(self, name: str) -> Path:
         """A file of the index; `AudioError` where it is not what was packed."""
         path = Path(self.folder, name)
-        with AudioError.reading(f"the pack {self.folder} cannot be read: {name}"):
+        with AudioError.blaming(f"the pack {self.folder} cannot be read: {name}"):
             check_regular(path)
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -396,7 +396,7 @@ def _start_copy(folder: Path, url: str, keep_gb: float | None) -> None:
     settings = {"url": url, "keep_bytes": None if keep_gb is None else round(keep_gb * 1e9)}
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(source):
-        with AudioError.reading(f"{source} cannot be read"):
+        with AudioError.blaming(f"{source} cannot be read"):
             known = json.loads(source.read_text(encoding="utf-8")) if source.exists() else None
             if known is not None and known["url"] != url:
                 raise AudioError(

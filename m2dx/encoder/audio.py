@@ -196,7 +196,7 @@ def _audio_encoder_of(weights: Weights, long_clips: LongClips) -> AudioEncoder:
 def _published_head(weights: Weights) -> Head:
     num_classes, width = weights.head["linear.weight"].shape
     head = Head(width, num_classes)
-    with CheckpointError.reading(f"{weights.path}: the fine-tuned head does not fit"):
+    with CheckpointError.blaming(f"{weights.path}: the fine-tuned head does not fit"):
         head.load_state_dict({"norm.num_batches_tracked": torch.tensor(0), **weights.head})
     return head
 

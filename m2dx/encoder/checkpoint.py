@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from m2dx.contract.atomic import Writer, replace_file
-from m2dx.contract.errors import CheckpointError
+from m2dx.contract.errors import CheckpointError, M2dxError
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class CheckpointFolder:
                 if check is not None:
                     check(found)
                 return found
-            except CheckpointError as error:
+            except M2dxError as error:
                 logger.warning("%s; trying the one before it", error)
                 problems.append(str(error))
         if problems:

@@ -94,7 +94,7 @@ class EncoderConfig(BaseModel):
     @classmethod
     def from_json(cls, text: str, path: Path) -> EncoderConfig:
         """What `to_json` gave, read from `path`; CheckpointError for something else."""
-        with CheckpointError.reading(f"{path}: not an m2dx export"):
+        with CheckpointError.blaming(f"{path}: not an m2dx export"):
             config, given = cls.model_validate_json(text), json.loads(text)
             lacking = {f"audio.{name}" for name in AudioSection.model_fields.keys() - given["audio"].keys()}
             if config.image is None and (lacking := lacking | ({"mean", "std"} - given.keys())):
@@ -137,5 +137,5 @@ def _without_folders(value: Any) -> Any:
 def read_config(folder: Path) -> EncoderConfig:
     """What an export's config.json says; CheckpointError where it is missing or something else."""
     path = folder / EXPORT_CONFIG
-    with CheckpointError.reading(f"{path}: not an m2dx export"):
+    with CheckpointError.blaming(f"{path}: not an m2dx export"):
         return EncoderConfig.from_json(path.read_text(encoding="utf-8"), path)

@@ -140,6 +140,6 @@ def _load_part(part: str, module: nn.Module, state: Mapping[str, Tensor], grid: 
                 positions, new_size=list(new.shape), old_size=list(grid.shape), num_prefix_tokens=1
             )
             note = f"positions: resampled ({sizes})"
-    with CheckpointError.reading(f"init_from: the weights of the {part} do not fit"):
+    with CheckpointError.blaming(f"init_from: the weights of the {part} do not fit"):
         module.load_state_dict(state)
     return InitialPart(part, len(state), 0, note)

@@ -51,7 +51,7 @@ class Weights:
     def encoder(self) -> Encoder:
         """The online encoder; CheckpointError where the tensors do not fit."""
         grid, size, state = self.config.grid, self.config.vit, self.part("online")
-        with CheckpointError.reading(f"{self.path}: the weights do not fit"):
+        with CheckpointError.blaming(f"{self.path}: the weights do not fit"):
             with torch.device("meta"):  # where sizes take no memory, whatever they are
                 Encoder(grid, size).load_state_dict(state, assign=True)
             encoder = Encoder(grid, size)
@@ -106,7 +106,7 @@ def read_weights(
         raise CheckpointError(
             f"{path}: neither an m2dx checkpoint nor a published one: it holds {list(state)[:5]}"
         )
-    with CheckpointError.reading(str(path)):
+    with CheckpointError.blaming(str(path)):
         backbone = published.backbone_state(tensors)
         config = published.infer_config(backbone, path, sample_rate=sample_rate, num_heads=num_heads)
     used = (*published.MODEL_NAMES, "norm_stats")
@@ -122,7 +122,7 @@ def read_weights(
 
 def config_of_checkpoint(state: Mapping[str, Any], path: Path) -> EncoderConfig:
     """What the encoder of a checkpoint of m2dx is; CheckpointError where it is not what `Trainer` saves."""
-    with CheckpointError.reading(f"{path}: not a whole checkpoint of m2dx"):
+    with CheckpointError.blaming(f"{path}: not a whole checkpoint of m2dx"):
         if (version := state.get("version", 1)) != 1:
             raise ValueError(f"its version must be 1, but is {version}, of another m2dx; use that one")
         check_finite(state["model"], path)

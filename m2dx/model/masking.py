@@ -30,7 +30,7 @@ class MaskDraw:
     def __call__(self, generator: torch.Generator) -> Tensor:
         origin = "" if self.plugin is None else f" of plugin {self.plugin!r}"
         label, patches = f"masking {self.masking.name!r}{origin}", self.num_patches
-        with PluginError.blaming(f"{label}: draw(generator)"):
+        with PluginError.blaming(f"{label}: draw(generator) failed"):
             ids = self.masking.draw(generator)
         found = f"{tuple(ids.shape)} {ids.dtype}" if isinstance(ids, Tensor) else type(ids).__name__
         if found != f"({patches},) {torch.int64}":

@@ -201,7 +201,7 @@ def load_reconstructor(path: str | Path, host: PluginHost | None = None) -> Reco
         )
     model = build_masked_model(config.audio, section, host, with_tokens=False)  # tasks draw nothing
     needed = model.state_dict().keys()
-    with CheckpointError.reading(f"{path}: the weights do not fit"):
+    with CheckpointError.blaming(f"{path}: the weights do not fit"):
         model.load_state_dict({name: value for name, value in weights.tensors.items() if name in needed})
     short_clips = recipe["short_clips"]
     logmel = build_logmel(config.audio)

@@ -34,7 +34,7 @@ def published_tables() -> dict[str, PublishedTable]:
     tables: dict[str, PublishedTable] = {}
     for point in importlib.metadata.entry_points(group=TABLE_GROUP):
         where = f"the published tables {point.value} of {point.dist.name if point.dist else 'a package'}"
-        with PluginError.blaming(f"importing {where}"):
+        with PluginError.blaming(f"importing {where} failed"):
             found: Mapping[str, PublishedTable] = dict(point.load())
         if clash := sorted(tables.keys() & found.keys()):
             raise PluginError(

@@ -99,7 +99,7 @@ def read_summary(folder: Path) -> RunSummary | None:
     path = folder / SUMMARY_FILE
     if not path.exists():
         return None
-    with CheckpointError.reading(f"{path} must be a summary written by m2dx, but cannot be read"):
+    with CheckpointError.blaming(f"{path} must be a summary written by m2dx, but cannot be read"):
         return TypeAdapter(RunSummary).validate_json(path.read_bytes())
 
 
@@ -121,7 +121,7 @@ class RunFolder:
 def read_run(folder: Path) -> RunFolder:
     """Reads a run's folder. Raises CheckpointError where there is no recipe.yaml, which every run has."""
     what = f"{folder} must be the folder of a run, with its recipe.yaml, but that cannot be read"
-    with CheckpointError.reading(what):
+    with CheckpointError.blaming(what):
         recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
     notes: dict[str, str] = {}
     summary, scores = None, []

@@ -61,7 +61,7 @@ def _fields(score: Score) -> dict[str, Any]:
 
 def read_scores(path: Path) -> list[Score]:
     """Scores that `write_scores` wrote. Raises CheckpointError for another content."""
-    with CheckpointError.reading(f"{path} must be scores written by m2dx, but cannot be read"):
+    with CheckpointError.blaming(f"{path} must be scores written by m2dx, but cannot be read"):
         return TypeAdapter(list[Score]).validate_python(json.loads(path.read_text(encoding="utf-8")))
 
 

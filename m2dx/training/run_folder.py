@@ -60,7 +60,7 @@ _STATE = {
 
 def _check_state(found: Checkpoint, recipe: Recipe) -> None:
     """CheckpointError where a run of the recipe cannot go on from what a checkpoint holds."""
-    with CheckpointError.reading(f"{found.path}: not a whole checkpoint of m2dx"):
+    with CheckpointError.blaming(f"{found.path}: not a whole checkpoint of m2dx"):
         for name, keys in _STATE.items():
             if name not in found.state or not set(keys) <= set(found.state[name] or ()):
                 raise ValueError(f"{name} must be there, and have {', '.join(keys) or 'any content'}")

@@ -413,7 +413,7 @@ class _Packing:
             raise AudioError(
                 f"{folder} must be empty or new, but has {sorted(there)[0]}; take another folder"
             )
-        with AudioError.reading(f"{folder / _STARTED} cannot be read"):
+        with AudioError.blaming(f"{folder / _STARTED} cannot be read"):
             started = json.loads((folder / _STARTED).read_text(encoding="utf-8"))
             other = started["fingerprint"] != fingerprint
             summary = PackSummary(**started["summary"]) if MANIFEST in there and not other else None

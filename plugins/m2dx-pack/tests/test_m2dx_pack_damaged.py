@@ -222,3 +222,23 @@ def test_a_damaged_record_of_a_shard_is_made_anew(whole: Path, sounds: Path, tmp
     (out / ".started.json").write_text("[1]")
     with pytest.raises(AudioError, match=r"\.started\.json cannot be read"):
         pack({"clips": clips_of(sounds)}, out, PackOptions("wav", workers=0))
+
+
+@pytest.mark.parametrize("left", ["start", "end", "tidying"])
+def test_the_same_command_goes_on_after_a_kill(whole: Path, sounds: Path, tmp_path: Path, left: str) -> None:
+    out = tmp_path / "out"
+    if left == "start":
+        out.mkdir()
+        (out / "..started.json.partial").write_text('{"finge')
+    else:
+        shutil.copytree(whole, out)
+        fingerprint = json.loads((whole / "pack.json").read_text())["fingerprint"]
+        summary = {"clips": {"clips": 4}, "bytes": 1, "shards": 1, "members": 4, "bad": 0, "left_out": 0}
+        summary |= {"rounded": 0, "clipped": 0, "kept_shards": 0}
+        (out / ".started.json").write_text(json.dumps({"fingerprint": fingerprint, "summary": summary}))
+        (out / ".pack.json.partial").touch()
+    if left == "end":
+        (out / "shard-00000.tar.json").write_text("{}")
+    found = pack({"clips": clips_of(sounds)}, out, PackOptions("wav", workers=0))
+    assert found.clips == {"clips": 4} and found.members == 4
+    assert content_of(out) == content_of(whole)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import m2dx
+from m2dx.recipe.schema import AudioSection
 from m2dx.testing import check_offline_encoder
 
 HOP = 160  # samples at 16 kHz
@@ -36,7 +37,7 @@ def at_32_khz(tmp_path: Path) -> Path:
     write_encoder(tmp_path / "wide")
     path = tmp_path / "wide" / "config.json"
     config = json.loads(path.read_text())
-    config["audio"] = {"sample_rate": 32_000, "crop_seconds": 0.64}  # and its published log-mel settings
+    config["audio"] = AudioSection(sample_rate=32_000, crop_seconds=0.64).model_dump()
     path.write_text(json.dumps(config))
     return tmp_path / "wide"
 
