@@ -210,4 +210,5 @@ def _read(path: Path, key: str) -> Tensor | None:
             "features are computed again, since %s must hold those of %s, but has others", path, key
         )
         return None
-    return tensors["x"]
+    x: Tensor = tensors["x"]
+    return x
