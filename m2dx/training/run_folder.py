@@ -62,8 +62,8 @@ def _check_state(found: Checkpoint, recipe: Recipe) -> None:
     """CheckpointError where a run of the recipe cannot go on from what a checkpoint holds."""
     with CheckpointError.blaming(f"{found.path}: not a whole checkpoint of m2dx"):
         for name, keys in _STATE.items():
-            if name not in found.state or not set(keys) <= set(found.state[name] or ()):
-                raise ValueError(f"{name} must be there, and have {', '.join(keys) or 'any content'}")
+            if len(found.state[name]) < len(keys) or any(key not in found.state[name] for key in keys):
+                raise ValueError(f"{name} must have {', '.join(keys)}")
         config_of_checkpoint(found.state, found.path)
         as_started(recipe, found.state["recipe"])
 

@@ -209,7 +209,6 @@ WRONG = {
     "model": lambda state: {**state, "model": {"a": 1}},
     "no mean": lambda state: {**state, "recipe": {**state["recipe"], "data": {}}},
     "empty recipe": lambda state: {**state, "recipe": {}},
-    "no batch size": lambda state: {**state, "recipe": {**state["recipe"], "train": {}}},
     "no fingerprint": lambda state: {**state, "clips": {"count": 3}},
     "no seconds": lambda state: {**state, "totals": {"clips": 3}},
     **{
