@@ -42,13 +42,13 @@ def read_predictions(folder: Path) -> tuple[Predictions, int]:
     path, adapter = folder / PREDICTIONS_FILE, TypeAdapter(Prediction)
     found: dict[tuple[str, str, str], list[Prediction]] = defaultdict(list)
     unreadable = 0
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     for entry in text.splitlines():
         try:
             line = json.loads(entry)
             key = (str(line["encoder"]), str(line["task"]), str(line["protocol"]))
             found[key].append(adapter.validate_python(line))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             unreadable += 1
     return {key: items for key, items in found.items() if items}, unreadable
 

@@ -249,6 +249,8 @@ def test_all_text_is_escaped(run):
         ("metrics.jsonl", '{"step": %s}' % ("9" * 400)),
         ("scores_by_step.jsonl", None),
         ("scores_by_step.jsonl", "[" * 100_000),
+        ("predictions.jsonl", None),
+        ("predictions.jsonl", "[" * 100_000),
         ("scores.json", None),
         ("summary.json", None),
     ],
@@ -258,5 +260,5 @@ def test_a_page_is_written_whatever_lies_in_the_run_s_folder(run, name, harm):
     (run / name).unlink(missing_ok=True)
     (run / name).mkdir() if harm is None else (run / name).write_text(harm)
     found = read_run(run)
-    assert name in found.notes or (name == "scores_by_step.jsonl" and harm is None)
+    assert name in found.notes or (name in ("scores_by_step.jsonl", "predictions.jsonl") and harm is None)
     assert page_of(run).text
