@@ -64,7 +64,8 @@ def _check_state(found: Checkpoint, recipe: Recipe) -> None:
         for name, keys in _STATE.items():
             if len(found.state[name]) < len(keys) or any(key not in found.state[name] for key in keys):
                 raise ValueError(f"{name} must have {', '.join(keys)}")
-        config_of_checkpoint(found.state, found.path)
+        if config_of_checkpoint(found.state, found.path).step is None:
+            raise ValueError("it must have a step")
         as_started(recipe, found.state["recipe"])
 
 
