@@ -80,11 +80,11 @@ def read_weights(
     folder = path.parent if path.name in (EXPORT_WEIGHTS, EXPORT_CONFIG) else path
     if (folder / EXPORT_CONFIG).is_file():  # without it, an export's weights are taken for a published file
         config = read_config(folder)
-        state, metadata = read_tensors(folder / EXPORT_WEIGHTS)
-        if config.sha256 is None or config.sha256 != metadata.get(_DIGEST):
+        state, _ = read_tensors(folder / EXPORT_WEIGHTS)
+        if (found := digest_of(state, {})) != config.sha256:
             raise CheckpointError(
-                f"{folder}: {EXPORT_CONFIG} and {EXPORT_WEIGHTS} must be of one export, but their SHA-256 are "
-                f"{config.sha256} and {metadata.get(_DIGEST)}; export or copy both again"
+                f"{folder}: {EXPORT_WEIGHTS} must have the SHA-256 that {EXPORT_CONFIG} says, {config.sha256}, but has "
+                f"{found}: it is damaged or of another export; export or copy both again"
             )
         tensors, head = published.rename(state, published.MODEL_NAMES), published.rename(state, {HEAD: ""})
         return Weights("export", folder, tensors, config, head)
@@ -222,9 +222,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def tensors_writer(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> Writer:
-    """Writes tensors, of any device, as a safetensors file with a checksum; `about` becomes its metadata."""
+    """Writes tensors, of any device, as a safetensors file; texts about them become its metadata, with a checksum.
+
+    Without such texts the file has the same bytes each time; safetensors writes them in any order.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"format": "pt", _DIGEST: digest_of(plain, about), **about}
+    metadata = {"format": "pt", **({_DIGEST: digest_of(plain, about), **about} if about else {})}
     return lambda file: file.write(save(plain, metadata=metadata))
 
 
