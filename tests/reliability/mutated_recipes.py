@@ -128,7 +128,7 @@ def mutated(seed: int) -> bytes:
             )
         else:
             holder[key] = Yaml("&big [" + ", ".join(["x"] * 1000) + "]")
-    text = "\n".join(_lines(recipe)) + "\n"
+    text = "\n".join(lines_of(recipe)) + "\n"
     if draw.random() < 0.15:
         place = draw.randrange(len(text))
         text = text[:place] + draw.choice(TEXTS) + text[place:]
@@ -160,11 +160,12 @@ def _place(recipe: dict[str, Any], draw: random.Random) -> tuple[Any, Any]:
     return draw.choice(places)
 
 
-def _lines(node: dict[str, Any], indent: str = "") -> list[str]:
+def lines_of(node: dict[str, Any], indent: str = "") -> list[str]:
+    """The lines of a mapping in YAML."""
     found = []
     for key, value in node.items():
         if isinstance(value, dict) and value:
-            found += [f"{indent}{key}:", *_lines(value, indent + "  ")]
+            found += [f"{indent}{key}:", *lines_of(value, indent + "  ")]
         else:
             found.append(f"{indent}{key}: {_flow(value)}")
     return found

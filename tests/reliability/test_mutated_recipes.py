@@ -2,29 +2,35 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import forks
 import pytest
-from mutated_recipes import SOUNDS, mutated
+from mutated_recipes import BASE, SOUNDS, lines_of, mutated
 
 from m2dx.contract.host import PluginHost
+from m2dx.recipe.loading import load_recipe
 
 CPU_SECONDS = 10  # the machine may be busy
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a few recordings and a pipe, for the recipes."""
-    import m2dx.jobs.check  # noqa: F401  for the forks
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a few recordings and a pipe, for the recipes; the host is made once for all forks."""
+    import m2dx.jobs.check
 
-    PluginHost.discover()
+    host = PluginHost.discover()
     folder = tmp_path_factory.mktemp("recipes")
     (folder / "few").mkdir()
-    for path in sorted((SOUNDS / "drums").glob("*.ogg"))[:4]:
+    for path in sorted((SOUNDS / "sounds" / "drums").rglob("*.ogg"))[:4]:
         shutil.copy(path, folder / "few")
     os.mkfifo(folder / "pipe")
-    return folder
+    (folder / "whole.yaml").write_text("\n".join(lines_of(BASE)))
+    load_recipe(folder / "whole.yaml", host=host)  # what it takes from the host stays with it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(m2dx.cli.shared, "plugin_host", lambda: host)
+        yield folder
 
 
 def fault_of(seed: int, folder: Path) -> str | None:
