@@ -107,7 +107,7 @@ SURROUNDINGS = {
     "a home that is missing": "env HOME=/nonexistent",
     "a home that is read-only": "env HOME=/proc",
     "no HOME": "env -u HOME",
-    "a user without a name": "setpriv --reuid 54321 --regid 54321 --clear-groups env HOME=/nonexistent",
+    "a user without a name": "unshare -U --map-user=54321 env -u LOGNAME -u USER HOME=/nonexistent",
 }
 
 
