@@ -11,7 +11,7 @@ from m2dx.recipe.document import Entry, Place, Problems, merge, nearest, plain, 
 
 MOST_EXTENDED = 20
 """Files in a row, each of which extends the next, at most."""
-MOST_BYTES = 2**20
+MOST_BYTES = 2**17
 
 
 def read_recipe(path: Path, *, problems: Problems | None = None) -> Entry:
@@ -79,7 +79,7 @@ def _text(files: tuple[Path, ...], named_at: Place, problems: Problems) -> str:
     try:
         check_regular(path)
         if path.stat().st_size > MOST_BYTES:
-            most = f"{MOST_BYTES / 2**20:.0f} MiB"
+            most = f"{MOST_BYTES / 2**10:.0f} KiB"
             problems.stop(named_at, f"{extends}must be a recipe, but has more than {most}")
         return path.read_text("utf-8-sig")
     except OSError as error:

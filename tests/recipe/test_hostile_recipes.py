@@ -164,8 +164,8 @@ def test_a_long_chain_of_files_is_refused(host, write):
 def test_a_pipe_and_a_huge_file_are_no_recipes(host, write, tmp_path):
     os.mkfifo(tmp_path / "pipe.yaml")
     assert errors(tmp_path / "pipe.yaml", host=host)[0].endswith("Not a regular file, but a pipe or a device")
-    write("#" * (2**20 + 1), "big.yaml")
-    assert "more than 1 MiB" in errors("big.yaml", host=host)[0]
+    write("#" * (2**17 + 1), "big.yaml")
+    assert "more than 128 KiB" in errors("big.yaml", host=host)[0]
 
 
 @pytest.mark.parametrize(
