@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from m2dx.contract.errors import M2dxError, TrainingError
+from m2dx.contract.parent import end_with_parent
 from m2dx.data.crops import Batch, collate_stored
 
 _MOST_WORKERS = 16
@@ -145,8 +146,10 @@ class _Loader(DataLoader[Any]):
 
 def _start_worker(worker_id: int) -> None:
     torch.set_num_threads(1)
+    # Where the trainer is killed, a worker would wait for ever: its full pipe to the trainer stays open, in itself.
+    end_with_parent(os.getppid())
     # A signal to the whole process group is the trainer's to act on: it saves, then stops its workers.
-    # Were they gone before, DataLoader would raise in the middle of the save. They end with the trainer anyway.
+    # Were they gone before, DataLoader would raise in the middle of the save.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -14,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-from m2dx.training.child import end_with_parent
+from m2dx.contract.parent import end_with_parent
 
 NICENESS = 10
 """Added to the parent's, so that training goes first if both need the same processors."""

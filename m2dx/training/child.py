@@ -11,14 +11,11 @@ import re
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from typing import IO
 
 PATIENCE_SECONDS = 5.0
 """How long a process may take to end before it is killed."""
-_WATCH_SECONDS = 0.5
 _TORCHRUN = re.compile(
     r"((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*)"
 )
@@ -80,19 +77,3 @@ def end_child(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(PATIENCE_SECONDS)
     kill_child(process)
-
-
-def end_with_parent(parent: int) -> None:
-    """Ends this process, and what it started, when the process `parent` (its id) is no longer this one's parent.
-
-    A process whose parent was killed has another parent at once, on Linux and macOS.
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_WATCH_SECONDS)
-        if os.getpgrp() == os.getpid():
-            os.killpg(0, signal.SIGKILL)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()

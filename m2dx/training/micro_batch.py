@@ -26,6 +26,7 @@ from rich.table import Table
 from m2dx.contract.components import Clip
 from m2dx.contract.errors import M2dxError, MemoryShortageError, RecipeError, TrainingError
 from m2dx.contract.host import PluginHost
+from m2dx.contract.parent import end_with_parent
 from m2dx.contract.wording import gigabytes
 from m2dx.data.clips import join_sets, pack_clips
 from m2dx.data.crops import Batch, TrainingCrops
@@ -34,7 +35,7 @@ from m2dx.model.build import build_masking, build_model
 from m2dx.model.shapes import model_shapes
 from m2dx.recipe.loading import recipe_from_mapping, recipe_to_mapping
 from m2dx.recipe.schema import Recipe
-from m2dx.training.child import end_with_parent, kill_child, module_command, start_child
+from m2dx.training.child import kill_child, module_command, start_child
 from m2dx.training.distributed import Processes, pick_device
 from m2dx.training.memory import host_memory, is_shortage, kilobyte_fields
 from m2dx.training.prepare import PreparedRun, crop_reader, data_info

@@ -1,12 +1,15 @@
 """Loading processes where the system is short of what they need: the same batches, or one line."""
 
 import errno
+import multiprocessing
 import multiprocessing.reduction
 import os
 import pickle
 import signal
+import time
 from collections.abc import Callable, Sequence
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,3 +121,21 @@ def test_signals_to_the_whole_group_leave_workers_to_the_trainer() -> None:
 
     for found in batch_loader(Rows(), KEYS[:1], collate=signals, workers=1):
         assert found == [signal.SIG_IGN] * 3
+
+
+def test_workers_end_with_a_trainer_that_is_killed_while_their_pipes_are_full(tmp_path):
+    """The pipe of a worker is open in the other workers too, so that none of them sees it close."""
+    trainer = os.fork()
+    if trainer == 0:
+        batches = iter(batch_loader(Rows(), KEYS * 20, collate=lambda rows: b"m2dx" * 2**20, workers=2))
+        next(batches)
+        workers = [str(process.pid) for process in multiprocessing.active_children()]
+        (tmp_path / "workers").write_text(" ".join(workers))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(trainer, 0)
+    workers = [int(pid) for pid in (tmp_path / "workers").read_text().split()]
+    assert len(workers) == 2
+    deadline = time.monotonic() + 10
+    while left := [pid for pid in workers if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.1)

@@ -258,7 +258,7 @@ def test_the_process_is_none_of_torchrun_s_and_sees_no_gpu() -> None:
 def test_a_killed_run_leaves_no_process(tmp_path: Path) -> None:
     """The process that scores ends by itself, and so does what an evaluator has started."""
     child = (
-        "import os, subprocess, sys, time; from m2dx.training.child import end_with_parent; "
+        "import os, subprocess, sys, time; from m2dx.contract.parent import end_with_parent; "
         "end_with_parent(int(sys.argv[1])); grandchild = subprocess.Popen(['sleep', '600']); "
         "print(os.getpid(), grandchild.pid, flush=True); time.sleep(600)"
     )

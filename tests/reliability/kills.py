@@ -31,7 +31,7 @@ import torch
 import m2dx.jobs.train
 import m2dx.results.scoring
 from m2dx.contract.atomic import replace_text
-from m2dx.training.child import end_with_parent
+from m2dx.contract.parent import end_with_parent
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-from m2dx.training.child import end_with_parent
+from m2dx.contract.parent import end_with_parent
 
 
 def main() -> None:
