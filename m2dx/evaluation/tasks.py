@@ -20,6 +20,7 @@ from m2dx.contract.progress import Progress
 from m2dx.data.clips import list_clips, missing_of, names_of
 from m2dx.data.crops import fit_length
 from m2dx.data.images import read_image
+from m2dx.data.packs import is_there
 from m2dx.data.reading import probe, read_wav
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.images import ImageEncoder
@@ -194,6 +195,8 @@ def _checked_lists(name: str, dataset: Dataset) -> tuple[list[Clip], tuple[str, 
     ]
     if len(known) < 2:
         problems.append(f"there must be two classes or more, but there are {len(known)}")
+    if not any(is_there(path) for path in dict.fromkeys(clip.path for clip in clips)):
+        problems.append(f"none of its files is there: {_examples(str(clip.path) for clip in clips)}")
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise RecipeError(f"evaluation task {name!r} cannot be used:\n{lines}")

@@ -82,7 +82,8 @@ def test_train_resume_export_evaluate(run: Callable[..., str], tmp_path: Path) -
 def test_a_set_without_audioset_s_classes_is_refused_by_name(run: Callable[..., str]) -> None:
     other = "data.sets.audioset.dataset={name: fsd50k, path: '${FSD50K}'}"
     with pytest.raises(
-        m2dx.RecipeError, match=r"^tasks\.labels\..* but 0 have them: audioset \(200 classes\)"
+        m2dx.RecipeError,
+        match=r"^recipe\.yaml:\d+: tasks\.labels\..* but 0 have them: audioset \(200 classes\)",
     ):
         run("train", "recipe.yaml", other, "data.sampling=uniform")
 
