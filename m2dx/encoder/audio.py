@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from m2dx.contract.errors import AudioError, CheckpointError
 from m2dx.data.logmel import LogMel
-from m2dx.data.reading import PIECE_SECONDS
 from m2dx.encoder.weights import Weights, read_weights
 from m2dx.model.patches import PatchGrid, time_frames
 from m2dx.model.shapes import build_logmel, model_shapes
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     from m2dx.encoder.images import ImageEncoder
 
 logger = logging.getLogger(__name__)
+
+PIECE_SECONDS = 60
+"""Audio whose log-mel is held at a time, or half of it."""
 
 HEAD_STD = 0.01
 """Of the initial weights of a classifier's linear layer, in the published code."""

@@ -16,7 +16,6 @@ from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_any_encoder
 from m2dx.encoder.checkpoint import Checkpoint, read_checked
 from m2dx.jobs.background_scoring import BackgroundScoring, discard_waiting
-from m2dx.jobs.doubts import print_doubts
 from m2dx.model.precision import check_precision
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
@@ -76,6 +75,8 @@ def _run(
         start_run_folder(run.recipe, resume=trainer.resumed)
         describe_run(run, console)
         if not trainer.resumed:
+            from m2dx.jobs.doubts import print_doubts  # no part of the training
+
             print_doubts(run, console)
         with background_scoring(trainer, console) as trainer.scoring:
             summary = _fit(trainer)

@@ -121,5 +121,6 @@ def _lost(root: Entry, keys: list[str], value: Entry) -> Place | None:
     section = nearest(root, keys)
     if section is nearest(root, keys[:-1]) or not isinstance(section.value, dict):
         return None
-    places = [entry.place for key, entry in section.value.items() if key != "name"]
+    given = {"name", *(value.value if isinstance(value.value, dict) else ())}
+    places = [entry.place for key, entry in section.value.items() if key not in given]
     return next((place for place in places if place.line is None), None)

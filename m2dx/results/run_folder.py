@@ -7,15 +7,18 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
 from m2dx.contract.atomic import replace_json
 from m2dx.contract.components import Score
 from m2dx.contract.errors import CheckpointError
-from m2dx.results.predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from m2dx.results.scores import STEP_SCORES_FILE, StepScore, read_scores, read_step_scores
 from m2dx.training.monitor import TrainingSummary
+
+if TYPE_CHECKING:
+    from m2dx.results.predictions import Predictions
 
 SUMMARY_FILE = "summary.json"
 """Name of the file in the folder of a run."""
@@ -138,6 +141,8 @@ def read_run(folder: Path) -> RunFolder:
             notes["scores.json"] = "scores.json is empty: the recipe names no evaluation."
     except CheckpointError as error:
         notes["scores.json"] = str(error)
+    from m2dx.results.predictions import PREDICTIONS_FILE, read_predictions  # pages alone show them
+
     predictions, unreadable = read_predictions(folder)
     if unreadable:
         notes[PREDICTIONS_FILE] = _NOT_SHOWN.format(PREDICTIONS_FILE, unreadable)

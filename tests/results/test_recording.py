@@ -131,7 +131,7 @@ def test_what_training_started_from_is_a_baseline(
     Scoring.of(recipe, host).run(encoder, console, recipe.output / recipe.name)
     assert [score.encoder for score in read_scores(recipe.output / recipe.name / "scores.json")] == scored
     text = console.export_text()
-    assert ("ahead of every baseline in 0 of 1 column" in text) == (len(scored) > 1)
+    assert ("ahead of every baseline in 0 of 1 score" in text) == (len(scored) > 1)
     assert ("not among the baselines" in caplog.text) == (init_from == "away.pth")
     if "start" in scored:
         record = read_records([recipe.output]).records[1]
