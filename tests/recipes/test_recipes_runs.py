@@ -72,6 +72,7 @@ def checked(recipe: Recipe, host: PluginHost, monkeypatch: pytest.MonkeyPatch) -
     """What `m2dx check` prints of a recipe, from "shapes" on."""
     monkeypatch.setattr(check, "MOST_CLIPS", 2)
     monkeypatch.setattr(check, "MOST_STATS_CLIPS", 8)
+    monkeypatch.setattr(check, "TIMED_STEPS", 1)
     console = Console(record=True, width=200, file=io.StringIO())
     check.check_recipe(recipe, host, console)
     return console.export_text().rpartition("shapes\n")[2]

@@ -32,7 +32,7 @@ def test_markdown_has_tasks_and_protocols_by_encoder():
 def test_html_escapes_what_it_is_given_and_says_what_is_not_measured():
     text = html_table(score_table([*SCORES, Score("<b>", "mAP", 0.5, None, (0.5,), "knn", encoder="m2dx")]))
     assert '<th scope="row">&lt;b&gt;</th>' in text and "<td>not measured</td>" in text
-    assert '<td><strong class="best">50.0 ± 1.2</strong></td><td>45.7</td>' in text
+    assert '<td><strong class="best">50.0 ±\N{NO-BREAK SPACE}1.2</strong></td><td>45.7</td>' in text
 
 
 def test_the_rich_table_marks_the_best_of_each_row():
