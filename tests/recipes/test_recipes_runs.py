@@ -72,7 +72,7 @@ def checked(recipe: Recipe, host: PluginHost, monkeypatch: pytest.MonkeyPatch) -
     """What `m2dx check` prints of a recipe, from "shapes" on, but the time."""
     monkeypatch.setattr(check, "MOST_CLIPS", 2)
     monkeypatch.setattr(check, "MOST_STATS_CLIPS", 8)
-    monkeypatch.setattr(check, "_time_line", lambda *_: "")  # tests/jobs/test_check.py has it
+    monkeypatch.setattr(check, "_time_line", lambda *_: "")  # tests/jobs/test_doubts.py has it
     console = Console(record=True, width=200, file=io.StringIO())
     check.check_recipe(recipe, host, console)
     return console.export_text().rpartition("shapes\n")[2]
