@@ -70,35 +70,7 @@ PATTERNS: dict[str, tuple[int, ...]] = {
     "horizontal": (0,),
     "chessboard": (0, 1),
 }
-"""Names for `pattern_mask` -> axes of the grid along which visible and masked patches alternate (MSM-MAE, figure 3)."""
-
-
-def pattern_mask(
-    name: str, grid: tuple[int, int], *, mask_ratio: float = 0.5, generator: torch.Generator
-) -> Mask:
-    """The mask of one input (a batch of 1) by the name of a pattern, for pictures and for evaluation without training.
-
-    Names are those of `PATTERNS`: random, vertical, horizontal, chessboard. Unlike the maskings of training, patterns
-    start with a visible patch and take any mask ratio: above 0.5, some patches that the pattern leaves visible are
-    masked at random; below, some that it masks are visible. RecipeError for an unknown name, a ratio that leaves
-    nothing visible or nothing masked, and a grid on which nothing alternates.
-    """
-    if name not in PATTERNS:
-        raise RecipeError(f"a pattern must be one of {', '.join(PATTERNS)}, but is {name!r}")
-    patches = grid[0] * grid[1]
-    visible = num_visible_patches(patches, mask_ratio)
-    if not 0 < visible < patches:
-        raise RecipeError(
-            f"a mask ratio must leave at least one patch visible and one masked, but {mask_ratio} of {patches} patches "
-            f"leaves {visible} visible"
-        )
-    axes = PATTERNS[name]
-    if axes:
-        check_alternates(name, grid, axes)
-        ids = visible_first(alternating(grid, axes, 0), generator)
-    else:
-        ids = torch.randperm(patches, generator=generator)
-    return Mask(ids[None], visible)
+"""Names of patterns -> axes of the grid along which visible and masked patches alternate (MSM-MAE, figure 3)."""
 
 
 def alternating(grid: tuple[int, int], axes: tuple[int, ...], phase: int) -> Tensor:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from m2dx.contract.components import Mask
 from m2dx.contract.errors import RecipeError
-from m2dx.model.masking import PATTERNS, pattern_mask
+from m2dx.model.masking import PATTERNS, alternating, check_alternates, num_visible_patches
 
 RANDOM = "random"
 
@@ -43,15 +44,13 @@ class PatchMask:
 
     def is_masked(self, grid: tuple[int, int]) -> NDArray[np.bool_]:
         """(F, T), true where masked."""
-        generator = torch.Generator().manual_seed(self.seed)
-        mask = pattern_mask(self.pattern, grid, mask_ratio=self._ratio_on(grid), generator=generator)
-        flags: NDArray[np.bool_] = mask.is_masked[0].numpy().reshape(grid)
-        return ~flags if self.pattern != RANDOM and self.seed % 2 else flags
-
-    def _ratio_on(self, grid: tuple[int, int]) -> float:
-        """The ratio at which a pattern stays whole, with no patch more or less; for the random mask, its own."""
-        patches, axes = grid[0] * grid[1], PATTERNS[self.pattern]
-        if not axes:
-            return min(max(self.ratio, 1 / patches), 1 - 1 / patches)
-        lines = patches if len(axes) == 2 else grid[axes[0]]
-        return (lines // 2) / lines if lines > 1 else 0.5  # which is refused
+        axes, patches = PATTERNS[self.pattern], grid[0] * grid[1]
+        check_alternates(self.pattern, grid, axes or (0, 1))
+        if axes:
+            flags = alternating(grid, axes, self.seed % 2) > 0
+        else:
+            visible = min(max(num_visible_patches(patches, self.ratio), 1), patches - 1)
+            ids = torch.randperm(patches, generator=torch.Generator().manual_seed(self.seed))
+            flags = Mask(ids[None], visible).is_masked.view(grid)
+        masked: NDArray[np.bool_] = flags.numpy()
+        return masked

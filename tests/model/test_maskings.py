@@ -1,4 +1,4 @@
-"""The maskings of a recipe, the core's and those of plugins, and the patterns of pictures."""
+"""The maskings of a recipe, the core's and those of plugins."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ import torch
 import m2dx
 from m2dx.jobs import core
 from m2dx.model.build import build_masking
-from m2dx.model.masking import RandomMasking, pattern_mask
+from m2dx.model.masking import RandomMasking
 from m2dx.recipe.loading import recipe_from_mapping, recipe_to_mapping
 
 
@@ -25,29 +25,6 @@ def test_random_is_torchs_permutation_as_ever():
     for masking in (None, {"name": "random"}):
         draw = build_masking(recipe_with(masking, host), host)
         assert torch.equal(draw(torch.Generator().manual_seed(3)), ids)
-
-
-@pytest.mark.parametrize("name", ["vertical", "horizontal", "chessboard", "random"])
-@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
-def test_a_pattern_for_pictures_takes_any_mask_ratio(name, ratio):
-    mask = pattern_mask(name, (4, 6), mask_ratio=ratio, generator=torch.Generator().manual_seed(0))
-    flags = mask.is_masked.view(4, 6)
-    assert int(flags.sum()) == 24 * ratio and mask.ids_shuffle.shape == (1, 24)
-    if name == "vertical":  # more patches are masked, or fewer, but those of the pattern come first
-        even, odd = flags[:, ::2].sum(), flags[:, 1::2].sum()
-        assert (even == 0 or odd == 12) and (ratio != 0.5 or (even == 0 and odd == 12))
-
-
-def test_a_pattern_that_cannot_be_is_refused():
-    generator = torch.Generator()
-    with pytest.raises(
-        m2dx.RecipeError, match="one of random, vertical, horizontal, chessboard, but is 'stripes'"
-    ):
-        pattern_mask("stripes", (4, 6), generator=generator)
-    with pytest.raises(m2dx.RecipeError, match=r"0.99 of 24 patches leaves 0 visible"):
-        pattern_mask("vertical", (4, 6), mask_ratio=0.99, generator=generator)
-    with pytest.raises(m2dx.RecipeError, match=r"two columns \(time\) or more"):
-        pattern_mask("vertical", (4, 1), generator=generator)
 
 
 class Halves(m2dx.Masking):

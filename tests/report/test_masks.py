@@ -60,6 +60,10 @@ def test_what_cannot_be_is_refused():
         PatchMask("random", ratio=1.5)
     with pytest.raises(RecipeError, match="two rows"):
         PatchMask("horizontal").is_masked((1, 76))
+    with pytest.raises(RecipeError, match=r"two columns \(time\) or more"):
+        PatchMask("vertical").is_masked((4, 1))
+    with pytest.raises(RecipeError, match="two patches"):
+        PatchMask("random").is_masked((1, 1))
 
 
 def test_masks_are_made_of_patterns_ratios_and_attempts():
