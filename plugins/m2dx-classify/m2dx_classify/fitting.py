@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ def fit_classifier(model: Path, task: m2dx.ClipTask, *, device: str = "auto") ->
     """The classifier of a task's training and validation part; with folds, of all of its clips.
 
     The summary says how the test part is classified, or each fold by a classifier of the others, and how that compares
-    with log-mel statistics in the place of the encoder's features. Nothing is random.
+    with log-mel statistics alone. Nothing is random.
     """
     encoder = m2dx.load_encoder(model).to(pick_device(device, field="--device"))
     config = read_weights(model).config
@@ -77,6 +78,9 @@ def fit_classifier(model: Path, task: m2dx.ClipTask, *, device: str = "auto") ->
     (plain,) = logistic.evaluate(MeanLogMel(config.audio).eval(), task, seeds=(0,))
     several, fold = len(task.folds) > 1, task.folds[0]
     rows = np.arange(len(task.clips)) if several else np.sort(np.concatenate([fold.train, fold.valid]))
+    if not several:  # the penalty of these very clips has been found
+        chosen: Any = own.details["c"]
+        logistic = Logistic(c=chosen[0])
     layer = logistic.fit(task, found, rows)
     network = FinetunedNetwork(encoder, len(task.label_names), deviation=True)
     norm = network.head.norm
@@ -120,10 +124,10 @@ def _summary(task: m2dx.ClipTask, own: m2dx.Score, plain: m2dx.Score, tested: in
     (own,) = with_intervals([own], {(own.encoder, own.task, own.protocol): own.predictions})
     half = own.ci95
     spread, gain = "" if half is None else f" ± {100 * half:.1f}", own.mean - plain.mean
-    verdict = f"{100 * abs(gain):.1f} points {'above' if gain > 0 else 'below'} it"
+    verdict = f"so the encoder {'loses' if gain < 0 else 'gains'} {100 * abs(gain):.1f} points"
     if half is not None and abs(gain) <= half:
-        verdict = "so few clips cannot tell the two apart"
+        verdict = "and so few clips cannot tell the two apart"
     return (
-        f"{task.name}: {own.metric} {100 * own.mean:.1f}{spread} % {where}; log-mel statistics in the place of the "
-        f"encoder reach {100 * plain.mean:.1f} %, {verdict}"
+        f"{task.name}: {own.metric} {100 * own.mean:.1f}{spread} % {where}; without the encoder, log-mel "
+        f"statistics alone reach {100 * plain.mean:.1f} %, {verdict}"
     )

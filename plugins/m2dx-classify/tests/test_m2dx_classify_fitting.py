@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import soundfile
 import torch
 from m2dx_classify.command import commands
-from m2dx_classify.fitting import Fitted, check_request, fit_classifier
+from m2dx_classify.fitting import Fitted, _summary, check_request, fit_classifier
 from m2dx_classify.sources import LabelledClips, task_of_list, task_of_run
 from typer.testing import CliRunner
 
@@ -91,7 +92,7 @@ def test_a_folder_per_class_becomes_a_classifier_that_is_kept(
     assert fitted.summary.startswith(
         "tones: accuracy 100.0 ± 0.0 % on 24 clips in 5 folds, each by a classifier of the"
     )
-    assert "log-mel statistics in the place of the encoder reach 100.0 %" in fitted.summary
+    assert "without the encoder, log-mel statistics alone reach 100.0 %, and so few" in fitted.summary
     fitted.save(tmp_path / "kept")
     classifier = m2dx.load_classifier(tmp_path / "kept")
     assert classifier.label_names == ("high", "low", "mid") and not classifier.multi_label
@@ -100,6 +101,22 @@ def test_a_folder_per_class_becomes_a_classifier_that_is_kept(
     expected = Logistic().fit(task, found, np.arange(24))(statistics_of(found))
     torch.testing.assert_close(classifier(wavs), expected, atol=1e-3, rtol=1e-3)
     assert torch.equal(m2dx.load_encoder(tmp_path / "kept").clip(wavs), network.clip(wavs))
+
+
+@pytest.mark.parametrize(
+    ("own", "plain", "ci95", "told"),
+    [
+        (0.9, 0.8, 0.05, "90.0 ± 5.0 % .* reach 80.0 %, so the encoder gains 10.0 points"),
+        (0.8, 0.9, 0.05, "80.0 ± 5.0 % .* reach 90.0 %, so the encoder loses 10.0 points"),
+        (0.9, 0.88, 0.05, "and so few clips cannot tell the two apart"),
+        (0.9, 0.88, None, "90.0 % .* so the encoder gains 2.0 points"),
+    ],
+)
+def test_the_summary_says_what_the_encoder_is_worth(
+    tones: Path, own: float, plain: float, ci95: float | None, told: str
+) -> None:
+    scores = (m2dx.Score("tones", "accuracy", mean, ci95, (mean,), "logistic") for mean in (own, plain))
+    assert re.search(f"{told}$", _summary(task_of_list(tones), *scores, tested=24))
 
 
 def test_nothing_is_random(encoder: Path, tones: Path, tmp_path: Path) -> None:
