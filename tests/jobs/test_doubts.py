@@ -130,6 +130,15 @@ def test_lengths_and_samples_are_looked_at(
     assert found == [] if told is None else len(found) == 1 and told in found[0], found
 
 
+def test_the_headers_of_clips_are_read_once(
+    doubts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("m2dx.jobs.doubts.audio_seconds", lambda path: asked.append(path) or 0.5)
+    doubts(recording(tmp_path, 0.5, 1.0))
+    assert len(asked) == len(set(asked)) == 12
+
+
 def test_check_and_train_tell_each_once_with_a_count(tiny_recipe: Any, host: Any) -> None:
     recipe = tiny_recipe("train.base_lr=3e-4", "train.epochs=0.6")
     for job in (check_recipe, run_recipe):
