@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -57,8 +57,7 @@ class Scoring:
     recipe: Recipe
     datasets: Mapping[str, Dataset]
     evaluators: Mapping[str, Evaluator]
-    plugins: Mapping[str, str] = field(default_factory=dict)
-    """Versions of the plugins' packages that take part, by name."""
+    versions: Mapping[str, str]  # of m2dx, the libraries, Python, and the plugins' packages that take part
 
     @classmethod
     def of(cls, recipe: Recipe, host: PluginHost) -> Scoring:
@@ -85,7 +84,7 @@ class Scoring:
                 problems.append(str(error))
         if problems:
             raise RecipeError("\n".join(problems))
-        return cls(recipe, datasets, evaluators, _plugin_versions(section, host))
+        return cls(recipe, datasets, evaluators, package_versions() | _plugin_versions(section, host))
 
     def protocols(self) -> dict[str, tuple[str, ...]]:
         """By task, the names of the evaluators that score it."""
@@ -158,7 +157,7 @@ class Scoring:
         console: Console | None = None,
     ) -> list[Score]:
         """Scores, each with a record; `step` is that of an encoder whose training went on after it."""
-        recipe, section = self.recipe, self.recipe.evaluation
+        recipe = self.recipe
         if isinstance(encoder, ImageEncoder) != (recipe.image is not None):
             raise RecipeError(
                 "encoder and recipe must both be of images, or both of audio, but one is and one is not"
@@ -170,13 +169,11 @@ class Scoring:
                 makers,
                 list(tasks.values()),
                 self.evaluators,
-                seeds=section.seeds,
+                seeds=recipe.evaluation.seeds,
                 protocols=self.protocols(),
                 progress=line.update,
             )
-        parameters = sum(parameter.numel() for parameter in encoder.encoder.parameters())
-        own = ScoredEncoder(name, fingerprint(encoder), None if path is None else str(path), parameters)
-        shapes = fingerprint(encoder, values=False)
+        own, shapes = _scored(name, encoder, path), fingerprint(encoder, values=False)
         audio = recipe.audio.model_dump(mode="json", exclude={"crop_seconds"})
         encoders = {
             PRETRAINED: own,
@@ -185,45 +182,61 @@ class Scoring:
         }
         if START in makers:
             start: Any = makers[START](0)
-            encoders[START] = replace(own, name=START, sha256=fingerprint(start), path=str(recipe.init_from))
+            encoders[START] = _scored(START, start, recipe.init_from)
         now, device = datetime.now(UTC).replace(microsecond=0), next(encoder.parameters()).device
-        versions = {**package_versions(), **self.plugins}
-        records = []
-        for score in scores:
-            task = tasks[score.task]
-            options = section.evaluators[score.protocol].model_dump(mode="json")
-            first, folds = task.folds[0], len(task.folds)
-            parts = (len(first.train), len(first.valid), len(first.test)) if folds == 1 else None
-            records.append(
-                ResultRecord(
-                    date=now,
-                    encoder=encoders[score.encoder],
-                    task=task.name,
-                    protocol=Protocol(score.protocol, options.pop("name"), options),
-                    metric=score.metric,
-                    mean=score.mean,
-                    ci95=score.ci95,
-                    values=score.values,
-                    seeds=section.seeds,
-                    step=step,
-                    recipe=recipe.name,
-                    dataset=section.tasks[task.name].dataset.name,
-                    division=Division(folds, parts),
-                    clips=len(task.clips),
-                    bad_clips=len(task.bad),
-                    classes=len(task.label_names),
-                    unit_seconds=task.unit_seconds,
-                    short_clips=task.short_clips,
-                    warnings=task.warnings,
-                    details=score.details,
-                    device=f"cuda ({torch.cuda.get_device_name(device)})"
-                    if device.type == "cuda"
-                    else device.type,
-                    versions=versions,
-                )
+        records = [
+            self._record(
+                score, tasks[score.task], encoders[score.encoder], step=step, date=now, device=device
             )
+            for score in scores
+        ]
         append_records(recipe.output / RESULTS_FILE, records)
         return scores
+
+    def _record(
+        self,
+        score: Score,
+        task: ClipTask,
+        encoder: ScoredEncoder,
+        *,
+        step: int | None,
+        date: datetime,
+        device: torch.device,
+    ) -> ResultRecord:
+        """A score with all that is needed to compare it later."""
+        section, first, folds = self.recipe.evaluation, task.folds[0], len(task.folds)
+        options = section.evaluators[score.protocol].model_dump(mode="json")
+        return ResultRecord(
+            date=date,
+            encoder=encoder,
+            task=task.name,
+            protocol=Protocol(score.protocol, options.pop("name"), options),
+            metric=score.metric,
+            mean=score.mean,
+            ci95=score.ci95,
+            values=score.values,
+            seeds=section.seeds,
+            step=step,
+            recipe=self.recipe.name,
+            dataset=section.tasks[task.name].dataset.name,
+            division=Division(
+                folds, None if folds > 1 else (len(first.train), len(first.valid), len(first.test))
+            ),
+            clips=len(task.clips),
+            bad_clips=len(task.bad),
+            classes=len(task.label_names),
+            unit_seconds=task.unit_seconds,
+            short_clips=task.short_clips,
+            warnings=task.warnings,
+            details=score.details,
+            device=f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type,
+            versions=self.versions,
+        )
+
+
+def _scored(name: str, encoder: AnyEncoder, path: Path | None) -> ScoredEncoder:
+    parameters = sum(parameter.numel() for parameter in encoder.encoder.parameters())
+    return ScoredEncoder(name, fingerprint(encoder), None if path is None else str(path), parameters)
 
 
 def _plugin_versions(section: EvaluationSection, host: PluginHost) -> dict[str, str]:
