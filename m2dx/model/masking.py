@@ -70,32 +70,20 @@ PATTERNS: dict[str, tuple[int, ...]] = {
     "horizontal": (0,),
     "chessboard": (0, 1),
 }
-"""Names of patterns -> axes of the grid along which visible and masked patches alternate (MSM-MAE, figure 3)."""
+"""Names of masks -> axes of the grid along which visible and masked patches alternate (MSM-MAE, figure 3)."""
 
 
-def alternating(grid: tuple[int, int], axes: tuple[int, ...], phase: int) -> Tensor:
-    """(F, T) float64, 0 for visible and 1 for masked patches."""
-    places = [torch.arange(size) for size in grid]
-    counts = torch.zeros(grid, dtype=torch.int64)
-    for axis in axes:
-        counts = counts + (places[0][:, None] if axis == 0 else places[1])
-    return ((counts + phase) % 2).double()
+def alternating(name: str, grid: tuple[int, int], *, phase: int = 0) -> Tensor:
+    """(F, T), true for the masked patches of one of `PATTERNS`; the first patch is visible, with an odd phase masked.
 
-
-def check_alternates(name: str, grid: tuple[int, int], axes: tuple[int, ...]) -> None:
-    """RecipeError for a grid on which nothing alternates along the axes."""
+    RecipeError for a grid on which nothing alternates.
+    """
+    axes = PATTERNS[name]
     if all(grid[axis] < 2 for axis in axes):
         what = {(0,): "rows (frequency)", (1,): "columns (time)", (0, 1): "patches"}[axes]
         raise RecipeError(
             f"masking {name}: the grid must have two {what} or more, but is {grid[0]} x {grid[1]} patches "
             "(frequency x time); take another masking or model.patch_size"
         )
-
-
-def visible_first(level: Tensor, generator: torch.Generator) -> Tensor:
-    """A permutation (P,) of the patches by their level (F, T), lowest (visible) first; at random within a level.
-
-    Levels are whole numbers. The first V of it are visible, whatever V is, so that the mask ratio is met exactly.
-    """
-    ties = torch.rand(level.numel(), generator=generator, dtype=torch.float64)
-    return (level.flatten() + ties).argsort(stable=True)
+    places = torch.meshgrid(*map(torch.arange, grid), indexing="ij")
+    return (torch.stack([places[axis] for axis in axes]).sum(dim=0) + phase) % 2 == 1

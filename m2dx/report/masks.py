@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from m2dx.contract.components import Mask
 from m2dx.contract.errors import RecipeError
-from m2dx.model.masking import PATTERNS, alternating, check_alternates, num_visible_patches
+from m2dx.model.masking import PATTERNS, alternating, num_visible_patches
 
 RANDOM = "random"
 
@@ -44,13 +44,12 @@ class PatchMask:
 
     def is_masked(self, grid: tuple[int, int]) -> NDArray[np.bool_]:
         """(F, T), true where masked."""
-        axes, patches = PATTERNS[self.pattern], grid[0] * grid[1]
-        check_alternates(self.pattern, grid, axes or (0, 1))
-        if axes:
-            flags = alternating(grid, axes, self.seed % 2) > 0
-        else:
-            visible = min(max(num_visible_patches(patches, self.ratio), 1), patches - 1)
-            ids = torch.randperm(patches, generator=torch.Generator().manual_seed(self.seed))
-            flags = Mask(ids[None], visible).is_masked.view(grid)
-        masked: NDArray[np.bool_] = flags.numpy()
-        return masked
+        if self.pattern != RANDOM:
+            return alternating(self.pattern, grid, phase=self.seed).numpy()
+        patches = grid[0] * grid[1]
+        if patches < 2:
+            raise RecipeError("a mask must leave one of two patches or more visible, but the grid has one")
+        visible = min(max(num_visible_patches(patches, self.ratio), 1), patches - 1)
+        ids = torch.randperm(patches, generator=torch.Generator().manual_seed(self.seed))
+        flags: NDArray[np.bool_] = Mask(ids[None], visible).is_masked.numpy().reshape(grid)
+        return flags

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 import m2dx
-from m2dx.model.masking import PATTERNS, alternating, check_alternates, num_visible_patches, visible_first
+from m2dx.model.masking import alternating, num_visible_patches
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def visible_first(level: Tensor, generator: torch.Generator) -> Tensor:
+    """A permutation (P,) of the patches by their level (F, T), lowest (visible) first; at random within a level.
+
+    Levels are whole numbers. The first V of it are visible, whatever V is, so that the mask ratio is met exactly.
+    """
+    ties = torch.rand(level.numel(), generator=generator, dtype=torch.float64)
+    return (level.flatten() + ties).argsort(stable=True)
 
 
 class StructuredMasking(m2dx.Masking):
@@ -102,8 +111,6 @@ class PatternMasking(m2dx.Masking):
     and for a grid on which nothing alternates.
     """
 
-    axes: ClassVar[tuple[int, ...]]  # of the grid, along which patches alternate
-
     def __init__(self, grid: tuple[int, int], num_visible: int) -> None:
         super().__init__(grid, num_visible)
         patches = grid[0] * grid[1]
@@ -112,32 +119,29 @@ class PatternMasking(m2dx.Masking):
                 f"masking {self.name}: model.mask_ratio must be 0.5, since half of the patches alternate, but it "
                 f"leaves {num_visible} of {patches} patches visible"
             )
-        check_alternates(self.name, grid, self.axes)
+        alternating(self.name, grid)
 
     def draw(self, generator: torch.Generator) -> Tensor:
         phase = int(torch.randint(2, (), generator=generator))
-        return visible_first(alternating(self.grid, self.axes, phase), generator)
+        return visible_first(alternating(self.name, self.grid, phase=phase), generator)
 
 
 class VerticalMasking(PatternMasking):
     """Columns in turn visible and masked, along time (MSM-MAE, figure 3 A); for a mask ratio of 0.5."""
 
     name = "vertical"
-    axes = PATTERNS[name]
 
 
 class HorizontalMasking(PatternMasking):
     """Rows in turn visible and masked, along frequency (MSM-MAE, figure 3 B); for a mask ratio of 0.5."""
 
     name = "horizontal"
-    axes = PATTERNS[name]
 
 
 class ChessboardMasking(PatternMasking):
     """Patches in turn visible and masked along both axes (MSM-MAE, figure 3 C); for a mask ratio of 0.5."""
 
     name = "chessboard"
-    axes = PATTERNS[name]
 
 
 @m2dx.hookimpl
