@@ -166,23 +166,24 @@ def load_encoder(
     Raises CheckpointError where the path is missing, corrupt or something else, such as an encoder of images.
     """
     weights = read_weights(path, sample_rate=sample_rate, num_heads=num_heads)
-    if weights.config.image is not None:
-        raise CheckpointError(f"{weights.path}: an encoder of images; m2dx.load_image_encoder loads it")
-    return _audio_encoder_of(weights, long_clips)
+    return audio_encoder_of(weights, long_clips=long_clips)
 
 
 def load_any_encoder(path: str | Path) -> AudioEncoder | ImageEncoder:
     """What `load_encoder` or `m2dx.load_image_encoder` gives, by what the path holds."""
     weights = read_weights(path)
     if weights.config.image is None:
-        return _audio_encoder_of(weights, "split")
+        return audio_encoder_of(weights)
     from m2dx.encoder.images import image_encoder_of  # most who load an encoder need no images
 
     return image_encoder_of(weights)
 
 
-def _audio_encoder_of(weights: Weights, long_clips: LongClips) -> AudioEncoder:
+def audio_encoder_of(weights: Weights, *, long_clips: LongClips = "split") -> AudioEncoder:
+    """The encoder of weights on audio, in eval mode; CheckpointError where they are of an encoder of images."""
     config, published = weights.config, weights.source.startswith("published")
+    if config.image is not None:
+        raise CheckpointError(f"{weights.path}: an encoder of images; m2dx.load_image_encoder loads it")
     if weights.unused and published:
         logger.warning("not used by the encoder: %s", ", ".join(weights.unused))
     return AudioEncoder(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from m2dx.contract.errors import CheckpointError
-from m2dx.encoder.audio import AudioEncoder, Head, load_encoder
+from m2dx.encoder.audio import AudioEncoder, Head, audio_encoder_of
 from m2dx.encoder.config import EXPORT_CONFIG, ClassifierConfig
 from m2dx.encoder.weights import read_weights
 from m2dx.model.masking import gather_tokens
@@ -126,14 +126,12 @@ def load_classifier(path: str | Path) -> AudioClassifier:
             "evaluator finetune (save_dir) write such folders"
         )
     network = FinetunedNetwork(
-        load_encoder(path),
+        audio_encoder_of(weights),
         len(config.label_names),
         patchout=config.patchout,
         deviation=config.deviation,
         adjust_positions=config.long_clips == "interpolate",
     )
-    try:
+    with CheckpointError.blaming(f"{path}: the classifier's weights do not fit"):
         network.head.load_state_dict(weights.head)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: the classifier's weights do not fit: {error}") from error
     return AudioClassifier(network, config).requires_grad_(False).eval()

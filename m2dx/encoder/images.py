@@ -66,13 +66,11 @@ def load_image_encoder(path: str | Path) -> ImageEncoder:
 
     Raises CheckpointError where the path is missing, corrupt or something else, such as an encoder of audio.
     """
-    weights = read_weights(path)
-    if weights.config.image is None:
-        raise CheckpointError(f"{weights.path}: an encoder of audio; m2dx.load_encoder loads it")
-    return image_encoder_of(weights)
+    return image_encoder_of(read_weights(path))
 
 
 def image_encoder_of(weights: Weights) -> ImageEncoder:
-    """The encoder of weights on images, in eval mode."""
-    assert weights.config.image is not None
+    """The encoder of weights on images, in eval mode; CheckpointError where they are of an encoder of audio."""
+    if weights.config.image is None:
+        raise CheckpointError(f"{weights.path}: an encoder of audio; m2dx.load_encoder loads it")
     return ImageEncoder(weights.encoder(), weights.config.image).eval()
