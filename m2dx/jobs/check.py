@@ -21,7 +21,6 @@ from m2dx.data.clips import list_clips
 from m2dx.data.crops import Batch, CropItem, collate
 from m2dx.evaluation.splits import SPLITS
 from m2dx.jobs.doubts import print_doubts
-from m2dx.model.build import check_tasks
 from m2dx.model.precision import autocast, check_precision
 from m2dx.model.shapes import model_shapes
 from m2dx.recipe.loading import recipe_to_yaml
@@ -29,7 +28,7 @@ from m2dx.recipe.schema import Recipe
 from m2dx.results.scoring import Scoring
 from m2dx.training.distributed import Processes, pick_device
 from m2dx.training.memory import is_shortage
-from m2dx.training.prepare import PreparedRun, data_info, prepare
+from m2dx.training.prepare import PreparedRun, prepare
 from m2dx.training.trainer import Trainer
 
 MOST_CLIPS = 8  # of the trial step
@@ -167,7 +166,7 @@ def _shapes_table(run: PreparedRun, *, found_later: bool) -> Table:
     }
     for name, value in rows.items():
         table.add_row(name, value)
-    for name, shape in check_tasks(run.model, shapes, data_info(recipe, run.clips)).items():
+    for name, shape in run.model.target_shapes.items():
         table.add_row(f"task {name}: target", "(B, " + ", ".join(map(str, shape)) + ")")
     return table
 

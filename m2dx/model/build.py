@@ -198,7 +198,7 @@ def build_model(recipe: Recipe, data: DataInfo, host: PluginHost) -> MultiTask:
         num_visible=shapes.num_visible,
         weight=recipe.model.weight,
     )
-    check_tasks(model, shapes, data, host=host)
+    model.target_shapes = check_tasks(model, shapes, data, host=host)
     return model
 
 

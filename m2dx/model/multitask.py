@@ -102,6 +102,8 @@ class MultiTask(nn.Module):
         self.views, self.masked_model = views, masked_model
         self.tasks = nn.ModuleDict(tasks)
         self.method, self.num_visible, self.weight = method, num_visible, weight
+        self.target_shapes: dict[str, tuple[int, ...]] = {}
+        """Of each task's training signal, without the batch; found by the trial pass of `build_model`."""
 
     def forward(self, batch: Batch) -> StepLosses:
         """Losses of a batch; M2D sees the noisy view, offline encoders the clean one."""
