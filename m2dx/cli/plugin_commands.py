@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from m2dx.contract.errors import PluginError
+from m2dx.contract.wording import problem_of
 
 COMMAND_GROUP = "m2dx.commands"
 """Entry points of this group are named as the command, and point to a `typer.Typer`."""
@@ -39,17 +40,14 @@ class PluginCommand:
         try:
             app = self.entry_points[0].load()
         except (Exception, SystemExit) as error:  # whatever a plugin raises is its own error
-            text = " ".join(f"{where} could not be imported: {type(error).__name__}: {error}".split())
-            raise PluginError(text) from error
+            raise PluginError(f"{where} could not be imported: {problem_of(error)}") from error
         if not isinstance(app, typer.Typer):
             raise PluginError(
                 f"{where} must be a typer.Typer, but {self.entry_points[0].value} is {app!r}; "
                 "see the section on commands in docs/plugins.md"
             )
-        try:
+        with PluginError.blaming(f"building {where} failed"):  # typer evaluates the plugin's annotations
             return _command(app, self.name)
-        except Exception as error:  # typer evaluates the plugin's annotations here
-            raise PluginError.failed(f"building {where}", error) from error
 
     def problem(self, *, core: Collection[str]) -> str | None:
         """Why it cannot be used, or None; `core`: names of the core's commands."""

@@ -30,11 +30,6 @@ class RecipeError(M2dxError):
 class PluginError(M2dxError):
     """A plugin that failed to load, breaks the component contract, or clashes with another one."""
 
-    @classmethod
-    def failed(cls, what: str, error: Exception) -> PluginError:
-        """The error that says in one line what failed with an error that is not m2dx's own."""
-        return cls(f"{what} failed: {problem_of(error)}")
-
 
 class AudioError(M2dxError):
     """Audio that cannot be used; for a single file, its text is the reason without the path."""

@@ -15,9 +15,9 @@ import pluggy
 
 from m2dx.contract import hookspecs
 from m2dx.contract.components import KINDS, OFFERED
-from m2dx.contract.errors import M2dxError, PluginError
+from m2dx.contract.errors import PluginError
 from m2dx.contract.options import ComponentSpec, Signature, option_model, signature_of
-from m2dx.contract.wording import suggestion
+from m2dx.contract.wording import problem_of, suggestion
 
 CORE = "m2dx"
 """Name of the plugin that holds the core's own components."""
@@ -125,14 +125,8 @@ class PluginHost:
         owner = self._owner(kind, spec.name)
         signature = owner.signatures[kind, spec.name]
         from_engine = [offered[argument] for argument in signature.from_engine]
-        try:
+        with PluginError.blaming(f"{kind} {spec.name!r} of plugin {owner.name!r} could not be built"):
             return owner.classes[kind, spec.name](*from_engine, **spec.options())
-        except M2dxError:
-            raise
-        except Exception as error:
-            raise PluginError(
-                f"{kind} {spec.name!r} of plugin {owner.name!r} could not be built: {_cause(error)}"
-            ) from error
 
     def _known(self, kind: str) -> set[str]:
         return {name for plugin in self._plugins for of_kind, name in plugin.classes if of_kind == kind}
@@ -196,7 +190,7 @@ class PluginHost:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            loaded.error = _cause(error)
+            loaded.error = problem_of(error)
         if loaded.error is not None and plugin is not None and self._manager.get_name(plugin) == loaded.name:
             self._manager.unregister(plugin)
 
@@ -225,7 +219,7 @@ class PluginHost:
                 try:
                     components = implementation.function()
                 except (Exception, SystemExit) as error:
-                    yield f"the hook {hook!r} failed: {_cause(error)}"
+                    yield f"the hook {hook!r} failed: {problem_of(error)}"
                     continue
                 if not isinstance(components, list | tuple):
                     yield f"the hook {hook!r} must return a list of classes, but gave {components!r}"
@@ -298,8 +292,3 @@ def _label(plugin: PluginRecord) -> str:
     if plugin.distribution is None or plugin.distribution == plugin.name:
         return plugin.name
     return f"{plugin.name} (package {plugin.distribution})"
-
-
-def _cause(error: BaseException) -> str:
-    text = " ".join(str(error).split())  # one line, since reports are read by lines
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

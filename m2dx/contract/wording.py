@@ -20,7 +20,7 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names[:MOST_LISTED])}{more}"
 
 
-def problem_of(error: Exception) -> str:
+def problem_of(error: BaseException) -> str:
     """What is wrong, in a line: the first problem that pydantic found with its field, or the error's text."""
     from pydantic import ValidationError  # which not everything that says words needs
 
@@ -28,7 +28,9 @@ def problem_of(error: Exception) -> str:
         first = error.errors(include_input=False, include_url=False)[0]
         text = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
     else:
-        text = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        text = (
+            str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}".removesuffix(": ")
+        )
     return " ".join(text.removeprefix("Value error, ").split())[:500]
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -167,7 +168,7 @@ def join_sets(
             if clip.labels:
                 labels[name].setdefault(clip_id, {}).update(dict.fromkeys(clip.labels))
     set_labels = {
-        name: _set_labels(name, names_of(name, sets[name][0]), by_clip, len(clips))
+        name: _set_labels(name, tuple(asked(name, sets[name][0], "label_names")), by_clip, len(clips))
         for name, by_clip in labels.items()
         if by_clip
     }
@@ -194,28 +195,23 @@ def pack_clips(
 
 def list_clips(name: str, dataset: Dataset, split: str | None = None) -> list[Clip]:
     """`dataset.clips(split)`; `PluginError` that names the data set where it fails or gives something else."""
-    with PluginError.blaming(f"{_label(name, dataset)}: clips() failed"):
-        clips = list(dataset.clips(split))
-        other = next((clip for clip in clips if not isinstance(clip, Clip)), None)
-    if other is not None:
-        raise PluginError(f"{_label(name, dataset)}: clips() must give m2dx.Clip objects, but gave {other!r}")
+    clips = asked(name, dataset, "clips", split)
+    for clip in clips:
+        if not isinstance(clip, Clip):
+            label = f"data set {name!r} (component {dataset.name!r})"
+            raise PluginError(f"{label}: clips() must give m2dx.Clip objects, but gave {clip!r}")
     return clips
 
 
-def names_of(name: str, dataset: Dataset) -> tuple[str, ...]:
-    """`dataset.label_names()`; `PluginError` that names the data set where it fails."""
-    with PluginError.blaming(f"{_label(name, dataset)}: label_names() failed"):
-        return tuple(dataset.label_names())
-
-
-def missing_of(name: str, dataset: Dataset) -> list[str]:
-    """`dataset.missing()`; `PluginError` that names the data set where it fails."""
-    with PluginError.blaming(f"{_label(name, dataset)}: missing() failed"):
-        return list(dataset.missing())
-
-
-def _label(name: str, dataset: Dataset) -> str:
-    return f"data set {name!r} (component {dataset.name!r})"
+def asked(
+    name: str,
+    dataset: Dataset,
+    method: Literal["clips", "label_names", "missing", "notes"],
+    *arguments: str | None,
+) -> list[Any]:
+    """What a method of a data set gives; `PluginError` that names the data set where it fails."""
+    with PluginError.blaming(f"data set {name!r} (component {dataset.name!r}): {method}() failed"):
+        return list(getattr(dataset, method)(*arguments))
 
 
 def _clips_of(name: str, dataset: Dataset, split: str | None) -> list[Clip]:

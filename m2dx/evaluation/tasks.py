@@ -17,7 +17,7 @@ from torch import Tensor
 from m2dx.contract.components import BadClip, Clip, ClipEncoder, Dataset, Features, Fold
 from m2dx.contract.errors import AudioError, ImageError, RecipeError, TrainingError
 from m2dx.contract.progress import Progress
-from m2dx.data.clips import list_clips, missing_of, names_of
+from m2dx.data.clips import asked, list_clips
 from m2dx.data.crops import fit_length
 from m2dx.data.images import read_image
 from m2dx.data.packs import is_there
@@ -175,9 +175,11 @@ def _metric(clips: Iterable[Clip]) -> str:
 
 def _checked_lists(name: str, dataset: Dataset) -> tuple[list[Clip], tuple[str, ...]]:
     """Clips and label names; RecipeError with every problem found."""
-    clips, label_names = list_clips(name, dataset), names_of(name, dataset)
+    clips, label_names = list_clips(name, dataset), tuple(asked(name, dataset, "label_names"))
     if not clips:
-        raise RecipeError(f"evaluation task {name!r} has no clips. {' '.join(dataset.missing())}".rstrip())
+        raise RecipeError(
+            f"evaluation task {name!r} has no clips. {' '.join(asked(name, dataset, 'missing'))}".rstrip()
+        )
     known = set(label_names)
     wrong = {
         "have no label": [clip for clip in clips if not clip.labels],
@@ -338,4 +340,4 @@ def _unlike_published(
         )
     if _metric(clips) != info.metric:
         warnings.append(f"{info.title} is scored by {info.metric} ({info.source}), here by {_metric(clips)}")
-    return warnings + missing_of(name, dataset)
+    return warnings + asked(name, dataset, "missing")

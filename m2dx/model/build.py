@@ -20,6 +20,7 @@ from m2dx.contract.components import (
 )
 from m2dx.contract.errors import M2dxError, PluginError, RecipeError
 from m2dx.contract.host import CORE
+from m2dx.contract.wording import problem_of
 from m2dx.model.masking import MaskDraw, RandomMasking
 from m2dx.model.multitask import MultiTask, Task
 from m2dx.model.shapes import ModelShapes, build_logmel, model_shapes
@@ -61,7 +62,7 @@ class Part:
             error.args = (f"{self}: {error}",)  # in place, to keep its type
             raise
         except Exception as error:
-            raise PluginError.failed(f"{self}: {what}", error) from error
+            raise PluginError(f"{self}: {what} failed: {problem_of(error)}") from error
 
     def must_give(self, output: object, shape: tuple[int, ...], why: str) -> None:
         """Raises `PluginError`, with both shapes, unless the output is a floating-point tensor of the shape."""

@@ -17,7 +17,7 @@ from m2dx.contract.components import ClipEncoder, Dataset, Evaluator, Score
 from m2dx.contract.errors import CheckpointError, RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.contract.progress import ProgressLine
-from m2dx.data.clips import list_clips, names_of
+from m2dx.data.clips import asked, list_clips
 from m2dx.encoder.audio import AudioEncoder, load_any_encoder, random_like
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.encoder.images import ImageEncoder
@@ -79,7 +79,9 @@ class Scoring:
             try:
                 check_dataset(name, dataset, shared_groups=task.shared_groups)
                 for protocol in task.evaluators or evaluators:
-                    evaluators[protocol].check(name, names_of(name, dataset), list_clips(name, dataset))
+                    evaluators[protocol].check(
+                        name, tuple(asked(name, dataset, "label_names")), list_clips(name, dataset)
+                    )
             except RecipeError as error:
                 problems.append(str(error))
         if problems:

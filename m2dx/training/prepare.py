@@ -18,7 +18,7 @@ from m2dx.contract.host import PluginHost
 from m2dx.contract.progress import ProgressLine
 from m2dx.data.bad_files import BadFile
 from m2dx.data.batches import Blocks, TrainingBatches
-from m2dx.data.clips import ClipList, join_sets
+from m2dx.data.clips import ClipList, asked, join_sets, list_clips
 from m2dx.data.crops import AudioCrops, TrainingCrops
 from m2dx.data.images import ImageCrops
 from m2dx.data.loader import default_workers
@@ -112,8 +112,8 @@ def prepare(
             rate = recipe.audio.sample_rate
             noise = host.build("noise_source", noise_section.source, sample_rate=rate)
     reporting = lists if processes.is_main else []
-    missing = tuple(f"{name}: {line}" for name, dataset in reporting for line in dataset.missing())
-    notes = tuple(line for _, dataset in reporting for line in dataset.notes())
+    missing = tuple(f"{name}: {line}" for name, of in reporting for line in asked(name, of, "missing"))
+    notes = tuple(line for name, of in reporting for line in asked(name, of, "notes"))
     with console.status("reading the lists of clips"):
         clips = join_sets(
             {name: (datasets[name], section.split) for name, section in sections.items()},
@@ -121,7 +121,7 @@ def prepare(
         )
     _check_sampling(recipe, clips)
     if noise_section is not None and noise_dataset is not None:
-        noise_clips = noise_dataset.clips(noise_section.split)
+        noise_clips = list_clips("noise", noise_dataset, noise_section.split)
         if not noise_clips:
             raise RecipeError(f"noise.dataset must have clips, but has none (split: {noise_section.split})")
         noise = ClipNoise(recipe.audio.sample_rate, noise_clips)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from m2dx.contract.errors import RecipeError
+from m2dx.contract.components import Clip, Dataset
+from m2dx.contract.errors import PluginError, RecipeError
 from m2dx.contract.hookspecs import hookimpl
 from m2dx.contract.host import PluginHost
 from m2dx.evaluation.knn import Knn
@@ -117,3 +118,22 @@ def test_an_evaluator_may_refuse_a_task_before_the_training(tiny_recipe: Any, so
     )
     with pytest.raises(RecipeError, match="a: 11 classes, 335 clips"):
         Scoring.of(tiny_recipe(evaluation, with_host=host), host)
+
+
+@pytest.mark.parametrize(
+    ("name", "override"),
+    [("field", "data.sets={field: {dataset: failing}}"), ("noise", "noise={dataset: failing, ratio: 0.2}")],
+)
+@pytest.mark.parametrize("method", ["clips", "missing", "notes"])
+def test_a_data_set_that_fails_is_named_whatever_it_is_asked(
+    method: str, name: str, override: str, tiny_recipe: Any, console: Console
+) -> None:
+    def fail(self: Dataset, *_: object) -> list[Any]:
+        raise KeyError("no column")
+
+    parts = {"name": "failing", "clips": lambda self, split=None: [Clip(Path("a.wav"))], method: fail}
+    host = PluginHost.discover()
+    host.register("acme", SimpleNamespace(datasets=hookimpl(lambda: [type("Failing", (Dataset,), parts)])))
+    expected = rf"data set '{name}' \(component 'failing'\): {method}\(\) failed: KeyError: 'no column'"
+    with pytest.raises(PluginError, match=expected):
+        prepare(tiny_recipe(override, with_host=host), host, Processes(0, 1, torch.device("cpu")), console)

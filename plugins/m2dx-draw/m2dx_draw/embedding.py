@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from m2dx.contract.components import Clip, ClipEncoder, Dataset
 from m2dx.contract.errors import AudioError, RecipeError
-from m2dx.data.clips import list_clips
+from m2dx.data.clips import asked, list_clips
 from m2dx.data.packs import is_there
 from m2dx.data.reading import probe
 from m2dx.evaluation.features import Standardiser
@@ -67,7 +67,9 @@ def labelled_clips(
     listed = [clip for clip in list_clips(name, dataset) if split is None or clip.split == split]
     if not listed:
         of_split = "" if split is None else f" in the split {split!r}"
-        raise RecipeError(f"{name} has no clips{of_split}. {' '.join(dataset.missing())}".rstrip())
+        raise RecipeError(
+            f"{name} has no clips{of_split}. {' '.join(asked(name, dataset, 'missing'))}".rstrip()
+        )
     labelled = [clip for clip in listed if clip.labels]
     if len(labelled) < len(listed):
         logger.warning("%s: %d of %d clips have no label", name, len(listed) - len(labelled), len(listed))
