@@ -45,7 +45,7 @@ class PatchMask:
     def is_masked(self, grid: tuple[int, int]) -> NDArray[np.bool_]:
         """(F, T), true where masked."""
         if self.pattern != RANDOM:
-            return alternating(self.pattern, grid, phase=self.seed).numpy()
+            return alternating(self.pattern, grid, phase=self.seed % 2).numpy()
         patches = grid[0] * grid[1]
         if patches < 2:
             raise RecipeError("a mask must leave one of two patches or more visible, but the grid has one")
