@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,6 +24,8 @@ from m2dx.contract.wording import counted
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from m2dx.contract.progress import ProgressLine
+
 commands = typer.Typer()
 
 
@@ -43,20 +43,16 @@ def tell_bad(files: BadFiles) -> None:
         raise typer.Exit(1)
 
 
-@contextmanager
-def progress(count: int, network: Module, device: str) -> Iterator[Callable[[float], object]]:
-    """Brings the network to the device, and shows on stderr how many clips are done."""
-    from rich.progress import Progress
-
+def progress(count: int, network: Module, device: str) -> ProgressLine:
+    """Brings the network to the device, and says so; the line on stderr is for the clips that are done."""
+    from m2dx.contract.progress import ProgressLine
     from m2dx.training.distributed import pick_device
 
     chosen = pick_device(device, field="--device")
     network.to(chosen)
     console = terminal(stderr=True)
     console.print(f"{counted(count, 'clip')} on {chosen}")
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=count)
-        yield lambda done: bar.update(task, completed=done)
+    return ProgressLine(console, "clip")
 
 
 @commands.command()
@@ -141,8 +137,8 @@ def encode(
     check_output(output, clips)
     network = load_encoder(encoder, long_clips=long_clips)
     bad: BadFiles = []
-    with progress(len(clips), network, device) as told:
-        encoded = encode_clips(network, clips, frames=frames, bad=bad, told=told)
+    with progress(len(clips), network, device) as line:
+        encoded = encode_clips(network, clips, frames=frames, bad=bad, progress=line.update)
         write_features(encoded, output, frames=frames)
     terminal().print(f"{counted(len(clips) - len(bad), 'clip')} encoded to {output}", soft_wrap=True)
     tell_bad(bad)

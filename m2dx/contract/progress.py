@@ -15,8 +15,8 @@ from rich.text import Text
 
 from m2dx.contract.wording import clock
 
-Progress = Callable[[int, int, str], None]
-"""Called with the units of work done, their total, and what comes next."""
+Progress = Callable[[float, int, str], None]
+"""Called with the units of work done (the one at hand in part), their total, and what comes next."""
 SECONDS_BETWEEN_LINES = 30.0
 """Where the console is no terminal."""
 _LAST_UNITS = 100  # that the time left is estimated from
@@ -30,7 +30,7 @@ class ProgressLine:
     """
 
     def __init__(
-        self, console: Console, what: str, *, done: int = 0, kept: bool = False, enabled: bool = True
+        self, console: Console, what: str, *, done: float = 0, kept: bool = False, enabled: bool = True
     ) -> None:
         self.console, self.what, self.enabled = console, what, enabled
         self.done, self.total, self.text = done, 0, ""
@@ -48,7 +48,7 @@ class ProgressLine:
     ) -> None:
         self.close()
 
-    def update(self, done: int, total: int, text: str = "") -> None:
+    def update(self, done: float, total: int, text: str = "") -> None:
         """Takes what is done of the total; an empty text leaves the one that is there."""
         now = time.monotonic()
         if done > self.done:
@@ -74,7 +74,7 @@ class ProgressLine:
         return max((last - first) / (done - before) * (self.total - done) - (time.monotonic() - last), 0.0)
 
     def _head(self) -> str:
-        return f"{self.what} {self.done}/{self.total}"
+        return f"{self.what} {int(self.done)}/{self.total}"
 
     def _tail(self) -> str:
         left = self.seconds_left()

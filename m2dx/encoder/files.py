@@ -23,6 +23,7 @@ from torch import Tensor
 from m2dx.contract.atomic import replace_file
 from m2dx.contract.components import Clip
 from m2dx.contract.errors import AudioError, CheckpointError, M2dxError
+from m2dx.contract.progress import Progress
 from m2dx.data.reading import AudioFile
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.model.precision import autocast
@@ -34,8 +35,6 @@ _PATCHES = {"cuda": 16_384}
 _PATCHES_ELSEWHERE = 2048
 
 BadFiles = list[tuple[Path, str]]
-Told = Callable[[float], object]
-"""Is told how many clips are read, with the part of the one at hand."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +60,7 @@ Part = tuple[Reading, Tensor]
 
 
 def encode_clips(
-    encoder: AudioEncoder, clips: Sequence[Clip], *, frames: bool, bad: BadFiles, told: Told
+    encoder: AudioEncoder, clips: Sequence[Clip], *, frames: bool, bad: BadFiles, progress: Progress
 ) -> Iterator[Encoded]:
     """Features of each clip, or of its frames, in order; clips that cannot be read go to `bad` with the reason.
 
@@ -69,7 +68,7 @@ def encode_clips(
     are not finite.
     """
     grid = encoder.encoder.grid
-    parts = read_parts(clips, encoder.stream, encoder, bad, told)
+    parts = read_parts(clips, encoder.stream, encoder, bad, progress)
     outputs = by_clip(parts, lambda x: encoder.encode_logmel(x)[-1], grid.num_patches / grid.input_size[1])
     for clip, features in outputs:
         rows = _joined(features, encoder.embed_dim) if frames else _mean(features)
@@ -170,9 +169,18 @@ def read_parts(
     cut: Callable[[Iterable[Tensor]], Iterator[Tensor]],
     encoder: AudioEncoder,
     bad: BadFiles,
-    told: Told,
+    progress: Progress,
 ) -> Iterator[Part]:
     """Each part that `cut` makes of the samples (1, N) of a clip, with the clip, one clip after another."""
+    device = next(encoder.parameters()).device
+
+    def samples(file: AudioFile, first: int, frames: int, number: int) -> Iterator[Tensor]:
+        done = 0.0  # s
+        for piece in file.pieces(first, frames, sample_rate=encoder.sample_rate):
+            yield torch.from_numpy(piece)[None].to(device)  # (1, N)
+            done += len(piece) / encoder.sample_rate
+            progress(number + done * file.info.sample_rate / frames, len(clips), "")
+
     for number, clip in enumerate(clips):
         reading = Reading(clip.path)
         try:
@@ -180,23 +188,11 @@ def read_parts(
                 first, frames = file.extent(clip.start, clip.duration)
                 reading.start = first / file.info.sample_rate
                 reading.end = reading.start + frames / file.info.sample_rate
-                pieces = _samples(file, first, frames, encoder, told, number)
-                yield from ((reading, part) for part in cut(pieces))
+                yield from ((reading, part) for part in cut(samples(file, first, frames, number)))
         except AudioError as error:
             reading.failed = True
             bad.append((clip.path, str(error)))
-        told(number + 1)
-
-
-def _samples(
-    file: AudioFile, first: int, frames: int, encoder: AudioEncoder, told: Told, number: int
-) -> Iterator[Tensor]:
-    """The samples (1, N) of a clip in pieces, as the encoder wants them."""
-    done, device = 0.0, next(encoder.parameters()).device
-    for piece in file.pieces(first, frames, sample_rate=encoder.sample_rate):
-        yield torch.from_numpy(piece)[None].to(device)
-        done += len(piece) / encoder.sample_rate
-        told(number + done * file.info.sample_rate / frames)
+        progress(number + 1, len(clips), "")
 
 
 def by_clip(

@@ -48,7 +48,12 @@ def clips(make_wav: Callable[..., Path]) -> list[Clip]:
 def encoded(encoder: AudioEncoder, clips: list[Clip], *, frames: bool = False) -> tuple[list[Encoded], Any]:
     bad: list[tuple[Path, str]] = []
     told: list[float] = []
-    found = list(encode_clips(encoder, clips, frames=frames, bad=bad, told=told.append))
+
+    def progress(done: float, total: int, news: str) -> None:
+        assert total == len(clips) and not news
+        told.append(done)
+
+    found = list(encode_clips(encoder, clips, frames=frames, bad=bad, progress=progress))
     assert told[-1] == len(clips) and all(np.diff(told) > -0.1)
     return found, bad
 
@@ -206,7 +211,7 @@ def test_features_that_are_not_finite_end_it(
     broken = AudioEncoder(encoder.encoder, encoder.logmel, mean=-7.0, std=0.0).eval()
     (tmp_path / "out").mkdir()
     for damaged in (broken, random_encoder(AUDIO, MODEL, mean=float("nan"), std=4.0, seed=0)):
-        items = encode_clips(damaged, clips, frames=False, bad=[], told=lambda done: None)
+        items = encode_clips(damaged, clips, frames=False, bad=[], progress=lambda *_: None)
         with pytest.raises(CheckpointError, match=r"0.wav: what the network gives must be finite"):
             write_features(items, tmp_path / "out" / output, frames=False)
         assert list((tmp_path / "out").iterdir()) == []

@@ -66,8 +66,8 @@ def classify(
     if not clips:
         return
     bad: BadFiles = []
-    with progress(len(clips), classifier, device) as told:
-        rows = classify_clips(classifier, clips, whole=whole, bad=bad, told=told)
+    with progress(len(clips), classifier, device) as line:
+        rows = classify_clips(classifier, clips, whole=whole, bad=bad, progress=line.update)
         if output is None:
             csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
         else:

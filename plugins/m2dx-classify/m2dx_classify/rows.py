@@ -9,11 +9,17 @@ import torch
 from torch import Tensor
 
 import m2dx
-from m2dx.encoder.files import BadFiles, Told, by_clip, read_parts
+from m2dx.contract.progress import Progress
+from m2dx.encoder.files import BadFiles, by_clip, read_parts
 
 
 def classify_clips(
-    classifier: m2dx.AudioClassifier, clips: Sequence[m2dx.Clip], *, whole: bool, bad: BadFiles, told: Told
+    classifier: m2dx.AudioClassifier,
+    clips: Sequence[m2dx.Clip],
+    *,
+    whole: bool,
+    bad: BadFiles,
+    progress: Progress,
 ) -> Iterator[list[object]]:
     """Rows of a table, the header first: path, start and end (s), the most probable label, each one's probability.
 
@@ -27,7 +33,9 @@ def classify_clips(
         return islice(_in_lengths(pieces, unit), None if whole else 1)
 
     patches = encoder.encoder.grid.shape[0] * encoder.frame_rate * seconds / unit
-    for clip, rows in by_clip(read_parts(clips, cut, encoder, bad, told), classifier.probabilities, patches):
+    for clip, rows in by_clip(
+        read_parts(clips, cut, encoder, bad, progress), classifier.probabilities, patches
+    ):
         found = list(rows)  # of a clip that fails on the way, nothing is written
         for number, row in enumerate(() if clip.failed else found):
             start = clip.start + number * seconds

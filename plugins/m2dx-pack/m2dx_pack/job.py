@@ -3,43 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress as Bar
 
 from m2dx.contract.components import Dataset
 from m2dx.contract.errors import AudioError, RecipeError
 from m2dx.contract.host import PluginHost
+from m2dx.contract.progress import ProgressLine
 from m2dx.contract.wording import counted
 from m2dx.data.clips import asked, list_clips
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.datasets import FolderDataset
 from m2dx.data.noise import ClipNoise
 from m2dx.recipe.schema import Recipe
-from m2dx_pack.packing import BAD_FILES, ClipSet, PackOptions, PackSummary, Progress, pack
+from m2dx_pack.packing import BAD_FILES, ClipSet, PackOptions, PackSummary, pack
 
 
 def run_pack(source: Source, folder: Path, options: PackOptions, *, console: Console) -> None:
     """Packs the lists, and prints how to use the pack."""
     if options.form != "keep" and options.sample_rate is None and source.sample_rate is not None:
         options = replace(options, sample_rate=source.sample_rate)
-    with _bar(console) as progress:
-        summary = pack(source.sets, folder, options, progress=progress)
+    with ProgressLine(console, "packing") as progress:
+        summary = pack(source.sets, folder, options, progress=progress.update)
     for line in [*_lines(summary, folder), *source.notes, *_use(source, folder)]:
         console.print(line, soft_wrap=True, highlight=False)
-
-
-@contextmanager
-def _bar(console: Console) -> Iterator[Progress | None]:
-    if not console.is_terminal:
-        yield None
-        return
-    with Bar(console=console, transient=True) as bar:
-        task = bar.add_task("packing", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _lines(summary: PackSummary, folder: Path) -> Iterator[str]:

@@ -17,7 +17,7 @@ import math
 import os
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ from torch.utils.data import Dataset
 from m2dx.contract.atomic import replace_file, replace_json, replace_text
 from m2dx.contract.components import Clip
 from m2dx.contract.errors import AudioError
+from m2dx.contract.progress import Progress
 from m2dx.contract.wording import counted
 from m2dx.data.bad_files import BadFiles
 from m2dx.data.decoding import Decoder, reason_of
@@ -53,8 +54,6 @@ Extent = tuple[float, float | None]
 """Start and duration of a clip, s; None: to the end of the file."""
 Key = tuple[str, float, float | None]
 """Path and extent of a clip."""
-Progress = Callable[[int, int], None]
-"""Called with the number of finished segments and of all segments."""
 
 
 @dataclass(frozen=True)
@@ -465,7 +464,7 @@ class _Packing:
                     yield writer.finish(i + 1)
                     number, writer = number + 1, None
                 if progress is not None:
-                    progress(i + 1, total)
+                    progress(i + 1, total, "")
         finally:
             gc.unfreeze()
             if writer is not None:
