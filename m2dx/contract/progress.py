@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -38,7 +39,12 @@ class ProgressLine:
         self._times = deque([(self._started, done)], maxlen=_LAST_UNITS)
         self._live = None
         if enabled and console.is_terminal:
-            self._live = Live(console=console, get_renderable=self._shown, transient=not kept)
+            self._live = Live(
+                console=console,
+                get_renderable=self._shown,
+                transient=not kept,
+                redirect_stdout=sys.stdout.isatty(),  # elsewhere, what is printed is for a file or a pipe
+            )
 
     def __enter__(self) -> ProgressLine:
         return self

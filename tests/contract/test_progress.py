@@ -74,6 +74,13 @@ def test_what_is_not_enabled_or_has_no_text_says_nothing(watch: Clock) -> None:
     assert file.getvalue() == ""
 
 
+def test_what_is_printed_meanwhile_goes_to_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressLine(Console(stderr=True, force_terminal=True), "clip") as line:
+        line.update(1, 2)
+        print("a row of a table")
+    assert capsys.readouterr().out == "a row of a table\n"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0:00"), (45, "0:45"), (431, "7:11"), (3599.6, "1:00:00"), (3723, "1:02:03")]
 )
