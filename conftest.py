@@ -14,6 +14,7 @@ import soundfile
 from rich.console import Console
 
 import m2dx
+from m2dx.cli.terminal import Terminal
 from m2dx.results import ResultTable
 from m2dx.results.formats import comma_separated, latex, markdown
 
@@ -29,7 +30,7 @@ def host() -> m2dx.PluginHost:
 @pytest.fixture
 def console() -> Console:
     """A console whose text `export_text` gives."""
-    return Console(record=True, width=200, file=io.StringIO())
+    return Terminal(record=True, width=200, file=io.StringIO())
 
 
 class ListDataset(m2dx.Dataset):

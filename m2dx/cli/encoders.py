@@ -67,7 +67,7 @@ def evaluate(encoder: EncoderPath, recipe: RecipeFile, overrides: Overrides = No
     network = load_any_encoder(encoder)
     folder = folder_of_encoder(loaded.output / loaded.name / "evaluation", encoder)
     scoring.run(network, terminal(), folder)
-    terminal().print(f"scores: {folder / 'scores.json'}", soft_wrap=True)
+    terminal().print(f"scores: {folder / 'scores.json'}")
 
 
 commands.command("eval", help="The same as evaluate.")(evaluate)
@@ -140,5 +140,5 @@ def encode(
     with progress(len(clips), network, device) as line:
         encoded = encode_clips(network, clips, frames=frames, bad=bad, progress=line.update)
         write_features(encoded, output, frames=frames)
-    terminal().print(f"{counted(len(clips) - len(bad), 'clip')} encoded to {output}", soft_wrap=True)
+    terminal().print(f"{counted(len(clips) - len(bad), 'clip')} encoded to {output}")
     tell_bad(bad)

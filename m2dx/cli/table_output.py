@@ -48,7 +48,7 @@ def print_table(shown: ResultTable, form: TableFormat | None, output: Path | Non
         typer.echo(text, nl=False)
     else:
         output.write_text(text, encoding="utf-8")
-        terminal().print(f"table: {output}", soft_wrap=True)
+        terminal().print(f"table: {output}")
 
 
 def text_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:

@@ -58,4 +58,4 @@ def print_error(text: str) -> None:
         lines[30:] = [f"... and {len(lines) - 30} more lines"]
     console = Terminal(stderr=True)
     console.print("error:", style="red", end=" ")
-    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+    console.print("\n".join(lines))

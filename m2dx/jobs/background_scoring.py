@@ -150,7 +150,7 @@ class BackgroundScoring:
             return
         if code == 0 and found:
             scores = [f"{of.task} {of.protocol} {100 * of.mean:.1f}" for of in (line.score for line in found)]
-            self.console.print(f"scores of step {step}: {', '.join(scores)}", soft_wrap=True)
+            self.console.print(f"scores of step {step}: {', '.join(scores)}")
             with contextlib.suppress(OSError):
                 if self._log(step).stat().st_size == 0:
                     self._log(step).unlink()

@@ -57,7 +57,7 @@ def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
     for line in run.missing:
         console.print(f"missing: {line}", style="yellow")
     for line in run.notes:
-        console.print(f"note: {line}", soft_wrap=True)
+        console.print(f"note: {line}")
     console.print(_shapes_table(run, found_later=found_later))
     console.print(_parameters_table(run))
     keys = next(iter(run.batches()))[:MOST_CLIPS]
@@ -70,14 +70,14 @@ def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
     print_doubts(run, console)
     with console.status("timing steps"):
         line = _time_line(run, items, reading)
-    console.print(line, soft_wrap=True)
+    console.print(line)
 
 
 def report_bad(run: PreparedRun, batch: Batch, console: Console) -> None:
     """Prints the unusable files found so far; TrainingError if they are too many to train."""
     ledger = BadFiles(run.num_files, max_bad_fraction=run.recipe.data.max_bad_fraction)
     for path, reason in ledger.add((*run.bad, *batch.bad)):
-        console.print(f"cannot use {path}: {reason}", style="yellow", soft_wrap=True)
+        console.print(f"cannot use {path}: {reason}", style="yellow")
     ledger.check()
 
 

@@ -75,7 +75,7 @@ def print_doubts(run: PreparedRun, console: Console) -> None:
     checked = CheckedRun(run)
     found = [doubt for rule in RULES for doubt in rule(checked)]
     for number, doubt in enumerate(found, 1):
-        console.print(f"warning {number} of {len(found)}: {doubt}", style="yellow", soft_wrap=True)
+        console.print(f"warning {number} of {len(found)}: {doubt}", style="yellow")
 
 
 def _slow_target(of: CheckedRun) -> Iterator[str]:

@@ -134,7 +134,7 @@ class Scoring:
             write_step_scores(folder, step, own)
         console.print(*terminal(score_table(scores)))
         for line in filter(None, (verdict(scores), advice(scores))):
-            console.print(line, soft_wrap=True, highlight=False)
+            console.print(line)
         return scores
 
     def run_step(self, encoder: AnyEncoder, step: int, folder: Path) -> list[Score]:

@@ -73,5 +73,5 @@ def classify(
         else:
             replace_file(output, lambda file: csv_table(file).writerows(rows))
             count = counted(len(clips) - len(bad), "clip")
-            terminal().print(f"{count} classified in {output}", soft_wrap=True)
+            terminal().print(f"{count} classified in {output}")
     tell_bad(bad)

@@ -42,7 +42,7 @@ def _point(text: str) -> tuple[int, int]:
 
 def _tell(*written: Path) -> None:
     for path in written:
-        terminal().print(f"written: {path}", soft_wrap=True)
+        terminal().print(f"written: {path}")
 
 
 Start = Annotated[float, typer.Option(min=0, help="Where in the files to start, s.")]

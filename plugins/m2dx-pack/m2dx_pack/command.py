@@ -72,9 +72,8 @@ def pack(
         from m2dx.recipe.files import read_recipe
 
         read_recipe(dataset)  # an unreadable file is reported before torch is imported
-    from rich.console import Console
-
     import m2dx
+    from m2dx.cli.shared import terminal
     from m2dx_pack.job import run_pack, source_of_path, source_of_recipe
     from m2dx_pack.packing import PackOptions
 
@@ -84,4 +83,4 @@ def pack(
     else:
         source = source_of_path(dataset)
     options = PackOptions(form.value, sample_rate, shard_size * 10**6, workers, max_bad_fraction)
-    run_pack(source, folder, options, console=Console(markup=False))
+    run_pack(source, folder, options, console=terminal())

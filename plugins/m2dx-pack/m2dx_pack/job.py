@@ -28,7 +28,7 @@ def run_pack(source: Source, folder: Path, options: PackOptions, *, console: Con
     with ProgressLine(console, "packing") as progress:
         summary = pack(source.sets, folder, options, progress=progress.update)
     for line in [*_lines(summary, folder), *source.notes, *_use(source, folder)]:
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line)
 
 
 def _lines(summary: PackSummary, folder: Path) -> Iterator[str]:

@@ -34,4 +34,4 @@ def plan(
     terminal().print(text_table(("what", "proposal", "where it comes from"), proposal_lines(proposal)))
     if output is not None:
         write_recipe(proposal, output, overwrite=overwrite)
-        terminal().print(f"recipe: {output}; its first lines say what to set", soft_wrap=True)
+        terminal().print(f"recipe: {output}; its first lines say what to set")

@@ -24,4 +24,4 @@ def new_plugin(
     check_not_installed(name, plugin_host())
     package = write_plugin(name, folder)
     steps = f"pip install -e {shlex.quote(str(package))}, then see {package / 'README.md'}"
-    terminal().print(f"plugin: {package}\n{steps}", soft_wrap=True)
+    terminal().print(f"plugin: {package}\n{steps}")

@@ -103,13 +103,13 @@ def run_sweep(path: Path, grid: Grid, options: Options, *, host: PluginHost, con
     swept = _checked_grid(path, grid, points, host)
     left = [point for point in points if not is_finished(point.folder)]
     done = len(points) - len(left)
-    console.print(f"sweep: {folder} ({done} of {len(points)} points finished)", soft_wrap=True)
+    console.print(f"sweep: {folder} ({done} of {len(points)} points finished)")
     if options.dry_run:
         for point in points:
             values = " ".join(shlex.quote(f"{key}={value}") for key, value in point.values.items())
             state = "left to do" if point in left else "finished"
             command = f"\n  {shlex.join(point.command(options.processes))}" if point in left else ""
-            console.print(f"{point.name} ({state}): {values}{command}", soft_wrap=True, highlight=False)
+            console.print(f"{point.name} ({state}): {values}{command}")
         return 0
     if options.slurm is not None:
         check_script(options.slurm)
@@ -131,8 +131,7 @@ def run_sweep(path: Path, grid: Grid, options: Options, *, host: PluginHost, con
     replace_text(options.slurm, text)
     console.print(
         f"{len(left)} points. Submit them with:\n  sbatch {shlex.quote(str(options.slurm))}\n"
-        f"and follow their progress with:\n  m2dx sweep-table {shlex.quote(str(folder))}",
-        soft_wrap=True,
+        f"and follow their progress with:\n  m2dx sweep-table {shlex.quote(str(folder))}"
     )
     return 0
 
@@ -255,7 +254,7 @@ def run_points(
                             ending_with_us(point.command(processes)), output=log, gpus=devices
                         )
                         running[child] = (point, devices, log.tell())
-                    console.print(f"{point.name}: starts, and prints to {point.log}", soft_wrap=True)
+                    console.print(f"{point.name}: starts, and prints to {point.log}")
                 if requests.received is not None and not stopping:
                     stopping = True
                     console.print(
@@ -268,7 +267,7 @@ def run_points(
                     free.append(devices)
                     kill_child(child)  # processes that a killed launcher has left
                     text, ended_well = _end_of(point, child.returncode, start, stopping=stopping)
-                    console.print(f"{point.name}: {text}", soft_wrap=True)
+                    console.print(f"{point.name}: {text}")
                     failed |= not ended_well
                 time.sleep(0.1)
         except KeyboardInterrupt:

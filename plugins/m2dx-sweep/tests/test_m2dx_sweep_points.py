@@ -14,8 +14,8 @@ import pytest
 from m2dx_sweep.grid import parse_grid
 from m2dx_sweep.running import Options, Point, gpu_groups, points_of, run_sweep
 from m2dx_sweep.table import SweptGrid
-from rich.console import Console
 
+from m2dx.cli.terminal import Terminal
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.recipe.loading import load_recipe, recipe_to_mapping, recipe_to_yaml
@@ -30,7 +30,7 @@ def script(plan: Planner, host: PluginHost, tmp_path: Path) -> Sweep:
 
     def make(*arguments: str) -> str:
         grid = parse_grid([f"output={tmp_path / 'runs'}", *arguments])
-        console = Console(record=True, width=200, file=io.StringIO())
+        console = Terminal(record=True, width=200, file=io.StringIO())
         run_sweep(tmp_path / "tiny.yaml", grid, Options(slurm=tmp_path / "a.sh"), host=host, console=console)
         return console.export_text()
 

@@ -4,7 +4,6 @@ The runs are small scripts in place of `m2dx train`; test_sweep_whole.py has rea
 """
 
 import contextlib
-import io
 import os
 import shlex
 import signal
@@ -60,11 +59,6 @@ if doing == "hang":
 """
 
 Make = Callable[..., list[Point]]
-
-
-@pytest.fixture
-def console() -> Console:
-    return Console(record=True, width=200, file=io.StringIO(), markup=False)
 
 
 @pytest.fixture

@@ -20,4 +20,4 @@ def tasks(
     if name is None:
         terminal().print(task_table(plugin_host()))
     else:
-        terminal().print(task_page(plugin_host(), name), highlight=False, soft_wrap=True)
+        terminal().print(task_page(plugin_host(), name))
