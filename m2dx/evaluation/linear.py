@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Fold, Score
 from m2dx.contract.errors import TrainingError
 from m2dx.evaluation.features import Standardiser, device_of
-from m2dx.evaluation.metrics import batched_score, predictions_of, score_of, summarise
+from m2dx.evaluation.metrics import batched_score, predictions_of, probabilities_of, score_of, summarise
 
 EarlyStopping = Literal["score", "loss"]
 
@@ -58,16 +58,12 @@ class Linear(Evaluator):
         found, device = task.features(encoder), device_of(encoder)
         x, y = found.x.to(device), found.y.to(device)
         runs = fit(x, y, task.folds, seeds, num_classes=len(task.label_names), options=self)
-        by_run = [
-            [score_of(run.test_logits.cpu(), found.y[fold.test]) for run in row]
-            for fold, row in zip(task.folds, runs, strict=True)
-        ]
-        predictions = []
+        by_run, predictions = [], []
         for fold, row in zip(task.folds, runs, strict=True):
-            logits = row[0].test_logits.cpu()
-            predictions += predictions_of(
-                task, fold, logits.sigmoid() if task.multi_label else logits.softmax(1)
-            )
+            logits = [run.test_logits.cpu() for run in row]
+            by_run.append([score_of(of_run, found.y[fold.test]) for of_run in logits])
+            probabilities = probabilities_of(logits[0], multi_label=task.multi_label)
+            predictions += predictions_of(task, fold, probabilities)
         details = {**asdict(self), "best_epochs": [[run.epoch for run in row] for row in runs]}
         return [summarise(task, by_run, protocol=self.name, details=details, predictions=predictions)]
 
@@ -198,7 +194,7 @@ class _Stack:
             [self.bias.new_full((len(batch),), 1 / max(len(batch), 1)) for batch in batches], batch_first=True
         )
         logits = torch.baddbmm(self.bias[..., None], self.weight, inputs.mT).requires_grad_()  # (R, C, b)
-        (_losses(logits.mT, self.runs[0].part.y[rows]) * counted).sum().backward()
+        (losses_of(logits.mT, self.runs[0].part.y[rows]) * counted).sum().backward()
         assert logits.grad is not None
         torch.bmm(logits.grad, inputs, out=self.weight_grad)
         torch.sum(logits.grad, dim=2, out=self.bias_grad)
@@ -217,7 +213,7 @@ class _Stack:
             first += len(runs)
             logits = part.valid_x @ self.weight[chosen].flatten(0, 1).mT  # (v, R * C)
             logits = logits.unflatten(1, (len(runs), -1)).transpose(0, 1) + self.bias[chosen, None]
-            losses = _losses(logits, part.valid_y.expand(len(runs), *part.valid_y.shape)).mean(1)
+            losses = losses_of(logits, part.valid_y.expand(len(runs), *part.valid_y.shape)).mean(1)
             for run, score, loss in zip(
                 runs, batched_score(logits, part.valid_y).tolist(), losses.tolist(), strict=True
             ):
@@ -228,7 +224,7 @@ class _Stack:
                 run.observe(epoch, score if early_stopping == "score" else -loss, score)
 
 
-def _losses(logits: Tensor, y: Tensor) -> Tensor:
+def losses_of(logits: Tensor, y: Tensor) -> Tensor:
     """Cross entropy for class numbers (R, B), binary cross entropy for multi-hot targets (R, B, C); by clip (R, B)."""
     if y.ndim == logits.ndim:
         return F.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(-1)

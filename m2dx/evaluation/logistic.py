@@ -13,12 +13,12 @@ from pydantic import PositiveFloat
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
-from torch.nn import functional as F
 
 from m2dx.contract.components import Clip, ClipEncoder, EvaluationTask, Evaluator, Features, Score
 from m2dx.data.division import deal
 from m2dx.evaluation.features import Standardiser
-from m2dx.evaluation.metrics import predictions_of, score_of, summarise
+from m2dx.evaluation.linear import losses_of
+from m2dx.evaluation.metrics import predictions_of, probabilities_of, score_of, summarise
 
 CS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Inverse strengths of the penalty that are tried, the strongest penalty first."""
@@ -65,9 +65,8 @@ class Logistic(Evaluator):
             logits = layer(statistics_of(found)[fold.test])
             by_fold.append([score_of(logits, found.y[fold.test])])
             chosen.append(layer.c)
-            predictions += predictions_of(
-                task, fold, logits.sigmoid() if task.multi_label else logits.softmax(1)
-            )
+            probabilities = probabilities_of(logits, multi_label=task.multi_label)
+            predictions += predictions_of(task, fold, probabilities)
         details = {"c": chosen}
         return [summarise(task, by_fold, protocol=self.name, details=details, predictions=predictions)]
 
@@ -105,18 +104,11 @@ def _best_c(x: Tensor, y: Tensor, clips: Sequence[Clip], num_classes: int) -> fl
         loss = 0.0
         for held, path in inner:
             weight, bias = path.fit(c)
-            loss += float(_loss(x[held] @ weight.mT + bias, y[held]))
+            loss += float(losses_of((x[held] @ weight.mT + bias)[None], y[None, held]).sum())
         if loss >= lowest:
             break
         best, lowest = c, loss
     return best
-
-
-def _loss(logits: Tensor, y: Tensor) -> Tensor:
-    """Sum over clips, of class numbers (n,) or multi-hot targets (n, C)."""
-    if y.ndim == 1:
-        return F.cross_entropy(logits, y, reduction="sum")
-    return F.binary_cross_entropy_with_logits(logits, y, reduction="sum")
 
 
 class _Path:
@@ -124,9 +116,8 @@ class _Path:
 
     def __init__(self, x: Tensor, y: Tensor, num_classes: int, *, tol: float = 1e-4) -> None:
         self.x, self.bias = x.numpy(), np.full(num_classes, NEVER, dtype=np.float32)
-        self.problems: list[
-            tuple[NDArray[np.int64], NDArray[np.generic]]
-        ] = []  # rows of the weights, and targets
+        # Rows of the weights, and targets.
+        self.problems: list[tuple[NDArray[np.int64], NDArray[np.generic]]] = []
         if y.ndim == 1:
             classes = np.unique(y.numpy())
             self.bias[classes] = 0.0

@@ -58,6 +58,11 @@ def half_width_95(values: Sequence[float]) -> float | None:
     return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
+def probabilities_of(logits: Tensor, *, multi_label: bool) -> Tensor:
+    """Probabilities of classes from logits, both (n, C): of each by itself if `multi_label`, else they sum to 1."""
+    return logits.sigmoid() if multi_label else logits.softmax(1)
+
+
 def predictions_of(task: EvaluationTask, fold: Fold, probabilities: Tensor) -> list[Prediction]:
     """What a classifier says of a fold's test clips: the class with the highest of its probabilities (m, C)."""
     return [

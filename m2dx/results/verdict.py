@@ -27,9 +27,8 @@ class Comparison:
 
     own: Score
     rival: Score
-    is_apart: (
-        bool | None
-    )  # whether the intervals leave a gap; None: a score has a single value and so no interval
+    is_apart: bool | None
+    """Whether the intervals leave a gap; None: a score has a single value and so no interval."""
 
     @property
     def gain(self) -> float:
