@@ -66,9 +66,18 @@ def with_intervals(scores: Sequence[Score], predictions: Predictions) -> list[Sc
 
 
 def _half_width(predictions: Sequence[Prediction]) -> float:
-    """Half of the 95 % interval of the accuracy by the bootstrap: the wider one of those over clips and over groups."""
+    """Half of the 95 % interval of the accuracy by the bootstrap: the wider one of those over clips and over groups.
+
+    Clips whose group is not known are a group by file.
+    """
     right = np.array([item.label in item.clip.labels for item in predictions])
-    _, groups = np.unique([str(item.clip.group) for item in predictions], return_inverse=True)
+    numbers: dict[tuple[str | None, Path | None], int] = {}
+    groups = np.array(
+        [
+            numbers.setdefault((clip.group, clip.path if clip.group is None else None), len(numbers))
+            for clip in (item.clip for item in predictions)
+        ]
+    )
     widths = []
     for parts in (np.arange(len(right)), groups):
         hits, clips = np.bincount(parts, weights=right), np.bincount(parts)

@@ -59,7 +59,18 @@ def test_an_accuracy_of_one_value_gets_the_interval_of_its_clips():
     few = tuple(
         prediction(i, right=i % 2 == 0, group=str(i // 50)) for i in range(100)
     )  # groups of one accuracy
-    for predictions, low, high in ((alone, 0.08, 0.11), (grouped, 0.25, 0.35), (few, 0.08, 0.11)):
+    one = (
+        *(prediction(i, right=i % 2 == 0, group="g") for i in range(10)),
+        *alone[10:],
+    )  # others are not known
+    files = tuple(prediction(i // 10, right=i < 50) for i in range(100))  # segments of ten files
+    for predictions, low, high in (
+        (alone, 0.08, 0.11),
+        (grouped, 0.25, 0.35),
+        (few, 0.08, 0.11),
+        (one, 0.08, 0.11),
+        (files, 0.25, 0.35),
+    ):
         given = score(*predictions)
         (completed,) = with_intervals([given], {("pretrained", "notes", "knn"): predictions})
         assert low < completed.ci95 < high and completed.mean == 0.5
