@@ -24,8 +24,13 @@ class Terminal(Console):
     """A console whose texts are printed as they are, without markup, with control characters as their codes."""
 
     def __init__(self, **options: Any) -> None:
-        # paths and types have brackets; lines stay whole in a log
-        super().__init__(markup=False, highlight=False, soft_wrap=True, **options)
+        super().__init__(markup=False, highlight=False, **options)  # paths and types have brackets
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Breaks lines between words on a terminal; not in a log, nor with `soft_wrap`, as for what is to be copied."""
+        if options.setdefault("soft_wrap", not self.is_terminal) is False:
+            options = {"overflow": "ignore", "crop": False, **options}  # no word is broken or cut
+        super().print(*objects, **options)
 
     def _check_buffer(self) -> None:
         try:

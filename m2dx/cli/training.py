@@ -78,9 +78,8 @@ def train(
     )
     if summary.stopped_by is not None:
         again = shlex.join([*launcher(), "train", str(recipe), *(overrides or []), "--resume"])
-        console.print(
-            f"stopped by {summary.stopped_by} after step {summary.steps}, saved. Resume with:\n  {again}"
-        )
+        console.print(f"stopped by {summary.stopped_by} after step {summary.steps}, saved. Resume with:")
+        console.print(f"  {again}", soft_wrap=True)
         number = getattr(signal, summary.stopped_by, signal.SIGTERM)
         raise typer.Exit(128 + int(number))
 

@@ -34,6 +34,24 @@ def test_control_characters_are_printed_as_their_codes(name: str, shown: str) ->
     out.getvalue().encode("utf-8")
 
 
+@pytest.mark.parametrize(
+    ("is_terminal", "soft_wrap", "lines"),
+    [
+        (True, False, ["report of ten words:", "/a/folder/of/twenty-six/x", "and more"]),
+        (True, True, ["report of ten words: /a/folder/of/twenty-six/x and more"]),
+        (False, False, ["report of ten words: /a/folder/of/twenty-six/x and more"]),
+    ],
+)
+def test_lines_break_between_words_of_a_terminal_alone(
+    is_terminal: bool, soft_wrap: bool, lines: list[str]
+) -> None:
+    out = io.StringIO()
+    options = {"soft_wrap": True} if soft_wrap else {}
+    console = Terminal(file=out, width=20, force_terminal=is_terminal)
+    console.print("report of ten words: /a/folder/of/twenty-six/x and more", **options)
+    assert [line.rstrip() for line in out.getvalue().splitlines()] == lines
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_terminal_or_a_reader_that_is_gone_ends_no_work(
     terminal: bool, capfd: pytest.CaptureFixture[str]
