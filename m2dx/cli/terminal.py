@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import textwrap
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +16,9 @@ from rich.text import Text
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"} | {
     code: f"\\u{code:04x}" for code in range(0xDC80, 0xDD00)
 }  # bytes of names that are no UTF-8
+_WRAPPER = partial(
+    textwrap.wrap, break_long_words=False, break_on_hyphens=False, replace_whitespace=False, expand_tabs=False
+)
 
 
 def printable(text: str) -> str:
@@ -24,13 +30,18 @@ class Terminal(Console):
     """A console whose texts are printed as they are, without markup, with control characters as their codes."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(markup=False, highlight=False, **options)  # paths and types have brackets
+        # paths and types have brackets; lines stay whole in a log
+        super().__init__(markup=False, highlight=False, soft_wrap=True, **options)
 
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Breaks lines between words on a terminal; not in a log, nor with `soft_wrap`, as for what is to be copied."""
-        if options.setdefault("soft_wrap", not self.is_terminal) is False:
-            options = {"overflow": "ignore", "crop": False, **options}  # no word is broken or cut
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
+        """Breaks lines of text between words on a terminal; with `soft_wrap` they stay whole, to be copied."""
+        if self.is_terminal and not soft_wrap:
+            objects = tuple(self._broken(item) if isinstance(item, str) else item for item in objects)
         super().print(*objects, **options)
+
+    def _broken(self, text: str) -> str:
+        lines = (_WRAPPER(line, width=self.width) or [""] for line in text.split("\n"))
+        return "\n".join(chain.from_iterable(lines))
 
     def _check_buffer(self) -> None:
         try:

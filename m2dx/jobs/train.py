@@ -102,7 +102,7 @@ def _run(
         console.print(f"report: {page}")
     if summary.stopped_by is None:
         encode = f"m2dx encode {shlex.quote(str(folder))} FILES -o features"
-        console.print(f"next: {encode}  (features of your audio)")
+        console.print(f"next: {encode}  (features of your audio)", soft_wrap=True)
     return summary
 
 
