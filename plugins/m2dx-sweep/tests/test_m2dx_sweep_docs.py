@@ -6,6 +6,7 @@ from pathlib import Path
 
 import m2dx_audioset
 import m2dx_hubert
+import m2dx_tasks
 import pytest
 from m2dx_sweep.grid import parse_grid
 from m2dx_sweep.running import Point, points_of
@@ -25,13 +26,14 @@ OF_PAPERS = [command for command in COMMANDS if command[0].startswith("recipes/"
 @pytest.fixture(scope="module")
 def host() -> PluginHost:
     """The core and the plugins whose data sets and offline encoders the recipes name, installed or not."""
-    return PluginHost({"m2dx": core, "audioset": m2dx_audioset, "hubert": m2dx_hubert})
+    return PluginHost({"m2dx": core, "audioset": m2dx_audioset, "hubert": m2dx_hubert, "tasks": m2dx_tasks})
 
 
 @pytest.fixture(autouse=True)
 def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The variables of the recipes."""
-    for name in ("AUDIOSET", "LIBRISPEECH", "HUBERT"):
+    part = (ROOT / "recipes" / "linear" / "nine.yaml").read_text(encoding="utf-8")
+    for name in ("AUDIOSET", "LIBRISPEECH", "HUBERT", *re.findall(r"\$\{(\w+)\}", part)):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.chdir(ROOT)
 

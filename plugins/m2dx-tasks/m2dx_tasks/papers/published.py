@@ -95,7 +95,10 @@ class PaperTable:
 def table_keys() -> tuple[str, ...]:
     """The published tables, in the order of the papers."""
     return (
-        *(f"m2d-x-{number}" for number in ("iii", "iv", "v", "vi", "x", "xiii")),
+        *(
+            f"m2d-x-{number}"
+            for number in ("iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii", "xiii", "fig-4")
+        ),
         *(f"msm-mae-{number}" for number in (2, 3, 4)),
     )
 
