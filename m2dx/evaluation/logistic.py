@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import PositiveFloat
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from m2dx.contract.components import Clip, ClipEncoder, EvaluationTask, Evaluator, Features, Score
@@ -19,24 +16,25 @@ from m2dx.data.division import deal
 from m2dx.evaluation.features import Standardiser
 from m2dx.evaluation.linear import losses_of
 from m2dx.evaluation.metrics import predictions_of, probabilities_of, score_of, summarise
+from m2dx.evaluation.solver import Basis, Regression
 
 CS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Inverse strengths of the penalty that are tried, the strongest penalty first."""
 INNER_FOLDS = 3
-NEVER = -20.0
-"""Logit of a class without a training clip."""
+INNER_TOL = 1e-2
+"""Of the fits that only choose."""
 
 
 @dataclass(frozen=True)
 class LogisticLayer:
     """A fitted classifier: features (n, D), which it standardises itself, to logits (n, C)."""
 
-    weight: Tensor  # (C, D)
-    bias: Tensor  # (C,)
+    weight: Tensor  # (C, D), float64
+    bias: Tensor  # (C,), float64
     c: float
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x @ self.weight.mT + self.bias
+        return (x.double() @ self.weight.mT + self.bias).float()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,15 +70,12 @@ class Logistic(Evaluator):
 
     def fit(self, task: EvaluationTask, found: Features, rows: NDArray[np.int64]) -> LogisticLayer:
         """The classifier of the clips in `rows`."""
-        x, y, clips = statistics_of(found)[rows], found.y[rows], [task.clips[row] for row in rows]
-        standardise, basis = Standardiser.fit(x), None
-        x = standardise(x)
-        if len(x) < x.shape[1]:  # in the span of the clips, where the penalty is the same: fewer columns
-            basis, coordinates = torch.linalg.qr(x.mT)  # (D, n), (n, n)
-            x = coordinates.mT
-        c = _best_c(x, y, clips, len(task.label_names)) if self.c is None else self.c
-        weight, bias = _Path(x, y, len(task.label_names)).fit(c)
-        weight = (weight if basis is None else weight @ basis.mT) / standardise.std
+        x, y, clips = statistics_of(found)[rows].double(), found.y[rows], [task.clips[row] for row in rows]
+        standardise = Standardiser.fit(x)
+        basis = Basis.of(standardise(x))
+        c = _best_c(basis.z, y, clips, len(task.label_names)) if self.c is None else self.c
+        weight, bias = Regression(basis.z, y, len(task.label_names)).fit(c)
+        weight = basis.on_features(weight) / standardise.std
         return LogisticLayer(weight, bias - weight @ standardise.mean, c)
 
 
@@ -96,7 +91,7 @@ def _best_c(x: Tensor, y: Tensor, clips: Sequence[Clip], num_classes: int) -> fl
         return 1.0
     parts = torch.from_numpy(deal(clips, [1 / min(INNER_FOLDS, groups)] * min(INNER_FOLDS, groups)))
     inner = [
-        (parts == part, _Path(x[parts != part], y[parts != part], num_classes, tol=1e-3))
+        (parts == part, Regression(x[parts != part], y[parts != part], num_classes, tol=INNER_TOL))
         for part in parts.unique()
     ]
     best, lowest = CS[0], float("inf")
@@ -109,33 +104,3 @@ def _best_c(x: Tensor, y: Tensor, clips: Sequence[Clip], num_classes: int) -> fl
             break
         best, lowest = c, loss
     return best
-
-
-class _Path:
-    """Fits of the same clips with one penalty after the other, each from where the last one ended."""
-
-    def __init__(self, x: Tensor, y: Tensor, num_classes: int, *, tol: float = 1e-4) -> None:
-        self.x, self.bias = x.numpy(), np.full(num_classes, NEVER, dtype=np.float32)
-        # Rows of the weights, and targets.
-        self.problems: list[tuple[NDArray[np.int64], NDArray[np.generic]]] = []
-        if y.ndim == 1:
-            classes = np.unique(y.numpy())
-            self.bias[classes] = 0.0
-            if len(classes) > 1:  # of two classes, the weights are those of the second
-                self.problems.append((classes[1:] if len(classes) == 2 else classes, y.numpy()))
-        else:
-            share = y.mean(0).numpy()
-            self.bias[share == 1.0] = -NEVER
-            self.problems += [
-                (np.array([row]), y[:, row].numpy()) for row in np.flatnonzero((share > 0) & (share < 1))
-            ]
-        self.models = [LogisticRegression(warm_start=True, max_iter=1000, tol=tol) for _ in self.problems]
-
-    def fit(self, c: float) -> tuple[Tensor, Tensor]:
-        """Weight (C, D) and bias (C,)."""
-        weight, bias = np.zeros((len(self.bias), self.x.shape[1]), dtype=np.float32), self.bias.copy()
-        for model, (rows, y) in zip(self.models, self.problems, strict=True):
-            with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-                model.set_params(C=c).fit(self.x, y)
-            weight[rows], bias[rows] = model.coef_, model.intercept_
-        return torch.from_numpy(weight), torch.from_numpy(bias)
