@@ -6,8 +6,12 @@ python examples/pictures.py RUN SOUND FOLDER
 import sys
 from pathlib import Path
 
+from m2dx_draw.attention import attention_figure
+from m2dx_draw.masks import PatchMask
+from m2dx_draw.reconstruction import load_reconstructor, reconstruction_figure
+from m2dx_draw.sounds import read_sound
+
 import m2dx
-from m2dx.report import PatchMask, attention_figure, load_reconstructor, read_sound, reconstruction_figure
 
 
 def draw(run: Path, file: Path, folder: Path) -> None:

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from timm.layers.attention import Attention
 from torch import Tensor
 from torch.nn import functional as F
 
 from m2dx.contract.errors import M2dxError
-from m2dx.encoder.audio import AudioEncoder
 from m2dx.model.build import evaluating
 from m2dx.model.vit import Encoder
-from m2dx.report.sounds import Sound
-from m2dx.report.style import (
-    Picture,
-    Span,
-    draw_grid_image,
-    limits_of,
-    logmel_picture,
-    outline_patches,
-    panel_figure,
-)
+from m2dx.report.style import Picture, Span, draw_grid_image, limits_of, outline_patches
 
-PANEL_INCHES = (3.0, 1.55)
 POINT = "#ff2d2d"
 COLOUR = "#ff9d1e"  # of what is attended to
 
@@ -43,7 +31,6 @@ class AttentionMap:
     """
 
     name: str  # of the sound
-    title: str
     logmel: NDArray[np.float32]  # (M, L), standardised
     point: tuple[int, int]  # (f, t), the patch that attends; f counts from the lowest frequencies
     weights: NDArray[np.float32]  # (F, T)
@@ -77,74 +64,31 @@ class AttentionMap:
         return max(float(self.weights.max()), 1e-12)
 
 
-def attention_figure(
-    encoder: AudioEncoder, sounds: Sequence[Sound], points: Sequence[tuple[int, int]] | None = None
-) -> Figure:
-    """For each sound its log-mel and, for each point (f, t), what that patch attends to; the point is outlined in red.
-
-    Without points, the loudest patch of each half of the sound is taken.
-    """
-    return draw_attention([attention_maps(encoder, sound, points) for sound in sounds])
-
-
-def draw_attention(blocks: Sequence[Sequence[AttentionMap]]) -> Figure:
-    """A figure of attention maps over their log-mel, a row for each sound, with one scale of colours for all.
-
-    The titles say the strongest weight of each, which is full in colour where it is the highest of the figure.
-
-    Raises ValueError without maps.
-    """
-    if not blocks or not all(blocks):
-        raise ValueError("a figure needs at least one attention map of each sound")
-    most = max(item.strongest for maps in blocks for item in maps)
-    return panel_figure(
-        [
-            [
-                logmel_picture(maps[0].name, maps[0].logmel, maps[0].span),
-                *(item.picture(f"{item.title}: up to {item.strongest:.1%}", most) for item in maps),
-            ]
-            for maps in blocks
-        ],
-        inches=PANEL_INCHES,
-    )
-
-
-def attention_map(
-    encoder: AudioEncoder, sound: Sound, point: tuple[int, int], *, title: str | None = None
-) -> AttentionMap:
-    """What the patch `point` = (f, t) attends to at the start of a sound; see `attention_maps`."""
-    found = attention_maps(encoder, sound, [point])[0]
-    return found if title is None else replace(found, title=title)
-
-
 def attention_maps(
-    encoder: AudioEncoder, sound: Sound, points: Sequence[tuple[int, int]] | None = None
+    encoder: Encoder,
+    logmel: Tensor,
+    span: Span,
+    *,
+    name: str,
+    points: Sequence[tuple[int, int]] | None = None,
 ) -> list[AttentionMap]:
-    """Maps of several points from one pass; None: of the two points of `loud_points`.
+    """Maps of several points from one pass over a standardised log-mel (1, 1, M, L); None: those of `loud_points`.
 
-    Takes as much of the sound, from its start, as the model's input holds; an encoder that interpolates positions takes
-    all of it. Raises M2dxError for a point outside the patches of the sound.
+    Raises M2dxError for a point outside the patches of the log-mel, whose sound has a name.
     """
-    grid = encoder.encoder.grid
-    with evaluating(encoder), torch.no_grad():
-        device = next(encoder.parameters()).device
-        logmel = encoder.chunks(encoder.standard_logmel(sound.wav.to(device)))[0]
-        heads = last_attention(encoder.encoder, logmel)  # (1, H, 1 + P, 1 + P)
+    heads = last_attention(encoder, logmel)  # (1, H, 1 + P, 1 + P)
     mean = heads.mean(dim=1)[0].float().cpu().numpy()  # (1 + P, 1 + P)
-    shape = grid.shape[0], logmel.shape[-1] // grid.patch_size[1]
-    span = Span.of(encoder.logmel, logmel.shape[-1])
+    shape = encoder.grid.shape[0], logmel.shape[-1] // encoder.grid.patch_size[1]
     values = logmel[0, 0].float().cpu().numpy()
     maps = []
     for f, t in loud_points(values, shape) if points is None else points:
         if not (0 <= f < shape[0] and 0 <= t < shape[1]):
             raise M2dxError(
-                f"a point must be in the {shape[0]} x {shape[1]} patches (frequency, time) of {sound.name}, "
+                f"a point must be in the {shape[0]} x {shape[1]} patches (frequency, time) of {name}, "
                 f"from (0, 0) to ({shape[0] - 1}, {shape[1] - 1}), but is ({f}, {t})"
             )
         row = mean[1 + f * shape[1] + t]
-        weights, to_class_token = row[1:].reshape(shape), float(row[0])
-        title = f"patch ({f}, {t})"
-        maps.append(AttentionMap(sound.name, title, values, (f, t), weights, to_class_token, span))
+        maps.append(AttentionMap(name, values, (f, t), row[1:].reshape(shape), float(row[0]), span))
     return maps
 
 
@@ -163,11 +107,12 @@ def loud_points(logmel: NDArray[np.float32], grid: tuple[int, int]) -> list[tupl
 @torch.no_grad()
 def last_attention(encoder: Encoder, logmel: Tensor) -> Tensor:
     """Attention of the last block, (B, H, 1 + P, 1 + P), class token first, of standardised log-mels (B, 1, M, L)."""
-    tokens = encoder.with_class_token(encoder.embed(logmel))
-    *before, last = encoder.trunk.blocks
-    for block in before:
-        tokens = block(tokens)
-    return attention_weights(last.attn, last.norm1(tokens))  # type: ignore[arg-type, operator]
+    with evaluating(encoder):
+        tokens = encoder.with_class_token(encoder.embed(logmel))
+        *before, last = encoder.trunk.blocks
+        for block in before:
+            tokens = block(tokens)
+        return attention_weights(last.attn, last.norm1(tokens))  # type: ignore[arg-type, operator]
 
 
 def attention_weights(attention: Attention, tokens: Tensor) -> Tensor:

@@ -3,42 +3,56 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from m2dx.contract.components import Mask, MaskedModel
-from m2dx.contract.errors import M2dxError
+from m2dx.contract.errors import CheckpointError, M2dxError
 from m2dx.contract.host import PluginHost
 from m2dx.data.batches import ItemKey
-from m2dx.data.crops import Batch, collate
-from m2dx.encoder.audio import AudioEncoder, load_encoder
+from m2dx.data.crops import collate
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.encoder.initial_weights import load_initial_weights
 from m2dx.encoder.weights import read_weights
 from m2dx.model.build import build_masked_model
-from m2dx.model.shapes import build_logmel
-from m2dx.model.views import DataStatistics
 from m2dx.model.vit import encoder_of
 from m2dx.recipe.schema import Recipe
-from m2dx.report.attention import AttentionMap, attention_maps
-from m2dx.report.masks import PatchMask
-from m2dx.report.reconstruction import Reconstruction, Reconstructor, load_reconstructor
-from m2dx.report.sounds import Sound
-from m2dx.report.style import Picture, Span, draw_logmel, limits_of, logmel_picture
+from m2dx.report.attention import attention_maps
+from m2dx.report.reconstruction import reconstruct
+from m2dx.report.style import Picture, Span, draw_logmel, limits_of
 from m2dx.training.prepare import PreparedRun
 
 logger = logging.getLogger(__name__)
 
 CLIPS = 3
 
-View = TypeVar("View")
+
+@dataclass(frozen=True, eq=False)
+class SeenClip:
+    """A clip as the model sees it in training; log-mels are standardised."""
+
+    name: str
+    clean: NDArray[np.float32]  # (M, L)
+    noisy: NDArray[np.float32]  # (M, L), what the model is given; without noise the clean one
+    is_masked: NDArray[np.bool_]  # (F, T)
+    span: Span
+
+    def picture(self, title: str, values: NDArray[np.float32], *, masked: bool = False) -> Picture:
+        """A log-mel (M, L) in the colours of the clip; `masked`: without the masked patches."""
+        limits = limits_of(np.concatenate([self.clean.ravel(), self.noisy.ravel()]))
+        hidden = self.is_masked if masked else None
+        draw = partial(draw_logmel, logmel=values, span=self.span, limits=limits, is_masked=hidden)
+        return Picture(title, draw, f"Log-mel of {self.name}. {title}.")
+
+    def visible(self, values: NDArray[np.float32]) -> Picture:
+        """The visible patches of a log-mel (M, L) of the clip; the others are grey."""
+        return self.picture(f"Visible: {np.mean(~self.is_masked):.0%}", values, masked=True)
 
 
 @dataclass(frozen=True)
@@ -70,18 +84,11 @@ def draw_run(run: PreparedRun) -> RunPictures:
     notes: list[str] = []
     pictures = RunPictures()
     try:
-        count = min(CLIPS, len(run.clips))
-        ids = [i * len(run.clips) // count for i in range(count)]
-        batch = collate([run.crops[ItemKey(0, position, clip_id)] for position, clip_id in enumerate(ids)])
-        notes += [
-            f"Could not be read, so that another clip is shown: {path}: {why}" for path, why in batch.bad
-        ]
-        examples = masked_examples(run, batch)
-        pictures = RunPictures(examples)
-        sounds = [Sound(clip.name, wav) for clip, wav in zip(examples, batch.inputs, strict=True)]
-        shown = checkpoint_pictures(run.folder, run.recipe, sounds, run.host)
+        clips = seen_clips(run, notes)
+        pictures = RunPictures([example_pictures(clip) for clip in clips])
+        shown = checkpoint_pictures(run.folder, run.recipe, clips, run.host)
         notes += shown.notes
-        pictures = replace(shown, examples=examples)
+        pictures = replace(shown, examples=pictures.examples)
     except Exception as error:  # of any kind: see above
         logger.warning("without pictures of clips: %s", error, exc_info=not isinstance(error, M2dxError))
         kind = "" if isinstance(error, M2dxError) else f"{type(error).__name__}: "
@@ -89,134 +96,108 @@ def draw_run(run: PreparedRun) -> RunPictures:
     return replace(pictures, notes=notes)
 
 
-def masked_examples(run: PreparedRun, batch: Batch) -> list[ClipPictures]:
-    """What the model sees of a batch in training: clean and noisy log-mel, and which patches are masked."""
-    model = run.model.to("cpu")
+def seen_clips(run: PreparedRun, notes: list[str]) -> list[SeenClip]:
+    """What the model sees of a few clips in training; notes name those that cannot be read."""
+    count = min(CLIPS, len(run.clips))
+    ids = [i * len(run.clips) // count for i in range(count)]
+    batch = collate([run.crops[ItemKey(0, position, clip_id)] for position, clip_id in enumerate(ids)])
+    notes += [f"Could not be read, so that another clip is shown: {path}: {why}" for path, why in batch.bad]
+    model, audio = run.model.to("cpu"), run.recipe.audio
     noisy, views = model.views(batch)
     grid = encoder_of(model.masked_model).grid.shape
     masked = Mask(batch.ids_shuffle, model.num_visible).is_masked.unflatten(1, grid)
-    return [
-        example_pictures(
-            run.clips[int(clip_id)].path.name,
-            clean=views.clean_logmel[i, 0].numpy(),
-            noisy=noisy[i, 0].numpy(),
-            is_masked=masked[i].numpy(),
-            span=Span(run.recipe.audio.crop_seconds, (run.recipe.audio.f_min, run.recipe.audio.f_max)),
-        )
-        for i, clip_id in enumerate(batch.clip_ids)
-    ]
+    span = Span(audio.crop_seconds, (audio.f_min, audio.f_max))
+    names = [run.clips[int(clip_id)].path.name for clip_id in batch.clip_ids]
+    clean, given, hidden = (part.numpy() for part in (views.clean_logmel[:, 0], noisy[:, 0], masked))
+    return [SeenClip(*of, span) for of in zip(names, clean, given, hidden, strict=True)]
 
 
-def example_pictures(
-    name: str,
-    *,
-    clean: NDArray[np.floating],
-    noisy: NDArray[np.floating],
-    is_masked: NDArray[np.bool_],
-    span: Span,
-) -> ClipPictures:
-    """A clip's log-mel (M, L) clean, with noise if there is any, and without its masked patches (F, T)."""
-    limits = limits_of(np.concatenate([clean.ravel(), noisy.ravel()]))
-    draw = partial(draw_logmel, span=span, limits=limits)
-    views = {"Input": partial(draw, logmel=clean)}
-    if not np.array_equal(clean, noisy):
-        views["With noise"] = partial(draw, logmel=noisy)
-    visible = f"Visible: {np.mean(~is_masked):.0%}"
-    views[visible] = partial(draw, logmel=noisy, is_masked=is_masked)
-    row = [Picture(title, view, f"Log-mel of {name}. {title}.") for title, view in views.items()]
-    return ClipPictures(name, row, span)
+def example_pictures(clip: SeenClip) -> ClipPictures:
+    """A clip's log-mel clean, with noise if there is any, and without its masked patches."""
+    row = [clip.picture("Input", clip.clean)]
+    if not np.array_equal(clip.clean, clip.noisy):
+        row.append(clip.picture("With noise", clip.noisy))
+    return ClipPictures(clip.name, [*row, clip.visible(clip.noisy)], clip.span)
 
 
 def checkpoint_pictures(
-    folder: Path, recipe: Recipe, sounds: Sequence[Sound], host: PluginHost
+    folder: Path, recipe: Recipe, clips: Sequence[SeenClip], host: PluginHost
 ) -> RunPictures:
-    """The sounds at the run's start and at its newest checkpoint, a row each; notes name what cannot be read.
+    """The clips at the run's start and at its newest checkpoint, a row each; notes name what cannot be read.
 
-    Reconstructions, where the method gives them; otherwise what a patch attends to.
+    Reconstructions, where the method gives them; otherwise what the loudest patch of the first half attends to.
     """
     kept, notes = CheckpointFolder(folder / "checkpoints"), list[str]()
     files: dict[str, Path | None] = {"Start": None}
     files |= {f"Step {step:,}": kept.file(step) for step in kept.steps()[-1:]}
     if len(files) == 1:
         notes.append("The run's folder has no checkpoints.")
-
-    def attention(file: Path | None) -> list[AttentionMap]:
-        encoder = first_encoder(recipe, host) if file is None else load_encoder(file)
-        return [attention_maps(encoder, sound)[0] for sound in sounds]
-
-    def reconstruction(file: Path | None) -> list[Reconstruction]:
-        model = first_reconstructor(recipe, host) if file is None else load_reconstructor(file, host)
-        masks = [PatchMask("random", ratio=recipe.model.mask_ratio, seed=i) for i in range(len(sounds))]
-        return [model.reconstruct(sound, mask) for sound, mask in zip(sounds, masks, strict=True)]
-
-    reconstructs = host.component("method", recipe.model.method.name).reconstructs
-    if reconstructs:
-        clips = [reconstructed_clip(states) for states in seen_by(files, reconstruction, notes)]
-    else:
-        clips = attention_clips(seen_by(files, attention, notes))
-    return RunPictures(checkpoints=clips, notes=notes, reconstructs=reconstructs)
-
-
-def seen_by(
-    files: Mapping[str, Path | None], view: Callable[[Path | None], list[View]], notes: list[str]
-) -> list[dict[str, View]]:
-    """Each clip as the model sees it at its start (None) and in each file; what cannot be read gets a note."""
-    seen: dict[str, list[View]] = {}
+    models: dict[str, MaskedModel] = {}
     for title, file in files.items():
         try:
-            seen[title] = view(file)
+            models[title] = model_at(recipe, host, file)
         except (M2dxError, OSError) as error:
             notes.append(f"{title} is not shown: {error}")
-    return [dict(zip(seen, views, strict=True)) for views in zip(*seen.values(), strict=True)]
+    reconstructs = host.component("method", recipe.model.method.name).reconstructs
+    draw = _reconstructions if reconstructs else _attention
+    return RunPictures(
+        checkpoints=draw(models, clips) if models else (), notes=notes, reconstructs=reconstructs
+    )
 
 
-def _first_model(recipe: Recipe, host: PluginHost) -> MaskedModel:
-    """The model at the start of the run: weights from the seed, or those of `init_from`."""
+def model_at(recipe: Recipe, host: PluginHost, file: Path | None) -> MaskedModel:
+    """The model at a run's checkpoint, as far as it is drawn; None: at its start, from the seed or `init_from`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = build_masked_model(recipe.audio, recipe.model, host, with_tokens=False)
-    if recipe.init_from is not None:
+    if file is not None:
+        weights = read_weights(file)
+        part, state = (
+            (model, weights.tensors) if model.reconstructs else (model.online, weights.part("online"))
+        )
+        with CheckpointError.blaming(f"{file}: the weights do not fit"):
+            part.load_state_dict({name: state[name] for name in part.state_dict()})
+    elif recipe.init_from is not None:
         load_initial_weights(model, read_weights(recipe.init_from, whole=True), recipe.audio)
     return model.eval()
 
 
-def first_encoder(recipe: Recipe, host: PluginHost) -> AudioEncoder:
-    """The encoder at the start of a run of a resolved recipe."""
-    online, data = encoder_of(_first_model(recipe, host)), DataStatistics.of(recipe)
-    return AudioEncoder(online, build_logmel(recipe.audio), mean=data.mean, std=data.std).eval()
-
-
-def first_reconstructor(recipe: Recipe, host: PluginHost) -> Reconstructor:
-    """The model at the start of a run of a resolved recipe with a method that reconstructs."""
-    model, data = _first_model(recipe, host), DataStatistics.of(recipe)
-    short_clips = recipe.data.short_clips
-    return Reconstructor(model, build_logmel(recipe.audio), data.mean, data.std, short_clips=short_clips)
-
-
-def attention_clips(clips: Sequence[Mapping[str, AttentionMap]]) -> list[ClipPictures]:
-    """Each clip, and what its loudest patch attends to in each state, with one scale of colours for all."""
-    most = max((item.strongest for states in clips for item in states.values()), default=1.0)
-    made = []
-    for states in clips:
-        item = next(iter(states.values()))
-        maps = [of.picture(f"{title}: up to {of.strongest:.1%}", most) for title, of in states.items()]
-        made.append(
-            ClipPictures(
-                item.name, [logmel_picture("Input", item.logmel, item.span, name=item.name), *maps], item.span
-            )
-        )
-    return made
-
-
-def reconstructed_clip(states: Mapping[str, Reconstruction]) -> ClipPictures:
-    """The visible patches of a clip, and what the model makes of them in each state."""
-    first = next(iter(states.values()))
-    limits, share = limits_of(first.logmel), f"{np.mean(~first.is_masked):.0%}"
-    draw = partial(
-        draw_logmel, logmel=first.logmel, span=first.span, limits=limits, is_masked=first.is_masked
-    )
-    caption = f"The {share} of the patches of {first.name} that the model sees; the others are grey."
-    results = [
-        item.result_picture(f"{title}: MSE {item.masked_mse:.3f}", limits) for title, item in states.items()
+def _attention(models: Mapping[str, MaskedModel], clips: Sequence[SeenClip]) -> list[ClipPictures]:
+    """With one scale of colours for all."""
+    maps = [
+        [
+            attention_maps(
+                encoder_of(model), torch.from_numpy(clip.clean)[None, None], clip.span, name=clip.name
+            )[0]
+            for model in models.values()
+        ]
+        for clip in clips
     ]
-    return ClipPictures(first.name, [Picture(f"Visible: {share}", draw, caption), *results], first.span)
+    most = max(item.strongest for items in maps for item in items)
+    return [
+        ClipPictures(
+            clip.name,
+            [
+                clip.picture("Input", clip.clean),
+                *(
+                    of.picture(f"{title}: up to {of.strongest:.1%}", most)
+                    for title, of in zip(models, items, strict=True)
+                ),
+            ],
+            clip.span,
+        )
+        for clip, items in zip(clips, maps, strict=True)
+    ]
+
+
+def _reconstructions(models: Mapping[str, MaskedModel], clips: Sequence[SeenClip]) -> list[ClipPictures]:
+    """The visible patches, and what the model makes of them."""
+    rows = []
+    for clip in clips:
+        row, logmel = [clip.visible(clip.clean)], torch.from_numpy(clip.clean)[None, None]
+        for title, model in models.items():
+            result = reconstruct(model, logmel, clip.is_masked)[0, 0].numpy()
+            mse = np.square(result - clip.clean, dtype=np.float64).mean() / clip.is_masked.mean()
+            row.append(clip.picture(f"{title}: MSE {mse:.3f}", result))  # of visible patches it is 0
+        rows.append(ClipPictures(clip.name, row, clip.span))
+    return rows

@@ -1,23 +1,18 @@
-"""Figures as PNG or SVG files, and as SVG elements of the page that take its text colour."""
+"""Pictures as SVG elements of the page that take its text colour."""
 
 from __future__ import annotations
 
 import io
 import re
 from html import escape
-from pathlib import Path
-from typing import BinaryIO
 
 import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from m2dx.contract.atomic import replace_file
-from m2dx.contract.errors import M2dxError
 from m2dx.report.style import INK, Picture
 
-DOTS_PER_INCH = 150
 SHAPES: dict[str, tuple[tuple[float, float], tuple[float, float, float, float] | None]] = {
     "panel": ((2.5, 1.5), (0.15, 0.25, 0.84, 0.7)),
     "matrix": ((2.5, 2.55), (0.29, 0.3, 0.705, 0.695)),
@@ -29,26 +24,6 @@ text is as large as the page's.
 """
 MOST_COLUMNS = 320
 """Frames of a spectrogram on the page, at most; of longer ones neighbours are averaged."""
-
-
-def save_figure(figure: Figure, path: Path, *, dots_per_inch: int = DOTS_PER_INCH) -> Path:
-    """Writes a figure as PNG or SVG, by the suffix of `path`, whose folder is made where it is missing.
-
-    The same figure gives the same bytes. M2dxError where the disk refuses it, ValueError for a suffix that matplotlib
-    does not know.
-    """
-    try:
-        replace_file(path, lambda file: _write(figure, file, path.suffix[1:], dots_per_inch))
-    except OSError as error:
-        raise M2dxError(f"{path} could not be written: {error.strerror or error}") from error
-    return path
-
-
-def _write(figure: Figure, file: BinaryIO, kind: str, dots_per_inch: int = DOTS_PER_INCH) -> None:
-    metadata = {"svg": {"Date": None}, "png": {"Software": None}}.get(kind)
-    # Ids in an SVG depend on its content alone, and text stays text.
-    with matplotlib.rc_context({"svg.hashsalt": "m2dx", "svg.fonttype": "none"}):
-        figure.savefig(file, format=kind, dpi=dots_per_inch, metadata=metadata)
 
 
 def svg(picture: Picture, shape: str) -> Markup:
@@ -66,7 +41,9 @@ def svg(picture: Picture, shape: str) -> Markup:
     figure.patch.set_alpha(0.0)
     axes.patch.set_alpha(0.0)
     file = io.BytesIO()
-    _write(figure, file, "svg")
+    # Ids depend on the content alone, and text stays text.
+    with matplotlib.rc_context({"svg.hashsalt": "m2dx", "svg.fonttype": "none"}):
+        figure.savefig(file, format="svg", dpi=150, metadata={"Date": None})
     text = file.getvalue().decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
@@ -21,8 +20,7 @@ from m2dx.data.logmel import LogMel
 INK = "#1f2933"
 ACCENT = "#2f81c4"  # readable on white and on black
 MASKED = "#8b9096"
-TITLE_SIZE, LABEL_SIZE = 9, 8
-LONGEST_TITLE = 43  # characters
+LABEL_SIZE = 8
 TICKS = (1, 2, 5, 10)
 
 
@@ -62,30 +60,6 @@ class Picture:
     title: str
     draw: Callable[[Axes], object]
     label: str = ""
-
-
-def panel_figure(rows: Sequence[Sequence[Picture | None]], *, inches: tuple[float, float]) -> Figure:
-    """A figure of pictures in rows, each of a size, under their titles; None leaves a place free.
-
-    Spectrograms have the names of their axes at the left and bottom edge only: in between they would push the panels
-    apart.
-    """
-    columns = max(map(len, rows))
-    figure = Figure(figsize=(inches[0] * columns, inches[1] * len(rows)), layout="constrained")
-    grid = figure.add_gridspec(len(rows), columns)
-    for row, pictures in enumerate(rows):
-        for column, picture in enumerate(pictures):
-            if picture is None:
-                continue
-            axes = figure.add_subplot(grid[row, column])
-            picture.draw(axes)
-            set_title(axes, picture.title)
-            if axes.images:
-                left, bottom = column == 0, row == len(rows) - 1
-                axes.tick_params(labelleft=left, labelbottom=bottom, left=left, bottom=bottom)
-                axes.set_ylabel("Hz" if left else "", fontsize=LABEL_SIZE, color=INK)
-                axes.set_xlabel("seconds" if bottom else "", fontsize=LABEL_SIZE, color=INK)
-    return figure
 
 
 def draw_grid_image(
@@ -156,22 +130,6 @@ def cover_patches(axes: Axes, chosen: NDArray[np.bool_]) -> None:
     axes.hlines(np.linspace(0.0, top, chosen.shape[0] + 1), 0.0, seconds, **looks)
     axes.vlines(np.linspace(0.0, seconds, chosen.shape[1] + 1), 0.0, top, **looks)
     axes.set(xlim=(0.0, seconds), ylim=(0.0, top))
-
-
-def set_title(axes: Axes, title: str) -> None:
-    """A panel's title, at its left; file names are taken as they are, long ones without their middle."""
-    if len(title) > LONGEST_TITLE:
-        half = (LONGEST_TITLE - 1) // 2
-        title = f"{title[:half]}…{title[-half:]}"
-    axes.set_title(title, loc="left", fontsize=TITLE_SIZE, color=INK, parse_math=False)
-
-
-def numbered(names: Sequence[str], form: str) -> list[str]:
-    """The names, with their number in `form` behind those that come several times."""
-    return [
-        name + form.format(names[: i + 1].count(name)) if names.count(name) > 1 else name
-        for i, name in enumerate(names)
-    ]
 
 
 def frame_curves(axes: Axes) -> None:

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from m2dx_draw.reconstruction import load_reconstructor
+from m2dx_draw.sounds import Sound
 from report_pages import write_run
 from rich.console import Console
 
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.weights import export_encoder
 from m2dx.recipe.loading import load_recipe
-from m2dx.report import Sound, load_reconstructor
 from m2dx.training.distributed import Processes
 from m2dx.training.prepare import prepare
 from m2dx.training.run_folder import start_run_folder

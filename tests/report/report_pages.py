@@ -9,7 +9,7 @@ import numpy as np
 
 from m2dx.contract.components import Clip, Prediction, Score
 from m2dx.report.page import write_report
-from m2dx.report.pictures import ClipPictures, RunPictures, example_pictures
+from m2dx.report.pictures import ClipPictures, RunPictures, SeenClip, example_pictures
 from m2dx.report.style import Picture, Span, draw_logmel
 from m2dx.results.scores import write_scores
 
@@ -78,7 +78,7 @@ IS_MASKED = np.array([[True, False, True], [True, True, False]])
 
 def masked_example(name="a clip", *, noise=1.0):
     noisy = CLEAN + noise * NOISE
-    return example_pictures(name, clean=CLEAN, noisy=noisy, is_masked=IS_MASKED, span=Span(0.12, HERTZ))
+    return example_pictures(SeenClip(name, CLEAN, noisy, IS_MASKED, Span(0.12, HERTZ)))
 
 
 def some_pictures(name="a clip", *, states=("Input", "Start", "Step 1,000")):

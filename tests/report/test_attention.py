@@ -5,19 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from m2dx_draw.attention import attention_figure, attention_maps
+from m2dx_draw.sounds import Sound
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from m2dx.contract.errors import M2dxError
 from m2dx.encoder.audio import load_encoder
-from m2dx.report import Sound, attention_figure, attention_map
-from m2dx.report.attention import (
-    AttentionMap,
-    attention_maps,
-    attention_weights,
-    last_attention,
-    loud_points,
-)
+from m2dx.report.attention import AttentionMap, attention_weights, last_attention, loud_points
 from m2dx.report.style import Span
 
 
@@ -51,13 +46,13 @@ def test_they_are_the_weights_that_the_last_block_computes_without_the_fused_ker
 
 
 def test_a_map_is_the_row_of_its_patch_averaged_over_heads(encoder, sound):
-    found = attention_map(encoder, sound, (3, 1), title="here")
+    (found,) = attention_maps(encoder, sound, [(3, 1)])
     logmel = encoder.standard_logmel(sound.wav)[..., :64]
     row = last_attention(encoder.encoder, logmel)[0, :, 1 + 3 * 4 + 1].mean(0).numpy()
     np.testing.assert_allclose(found.weights.ravel(), row[1:], rtol=1e-5)
     assert found.weights.shape == (5, 4) and found.to_class_token == pytest.approx(row[0], rel=1e-5)
     assert found.weights.sum() + found.to_class_token == pytest.approx(1.0, abs=1e-5)
-    assert (found.title, found.name, found.span.seconds) == ("here", "rising", 0.64)
+    assert (found.name, found.span.seconds) == ("rising", 0.64)
 
 
 def test_short_sounds_have_fewer_columns_and_long_ones_are_cut_unless_positions_are_interpolated(runs, sound):
@@ -106,7 +101,7 @@ def test_attention_is_laid_over_the_spectrogram_on_one_scale():
     weights = np.zeros((5, 6), dtype=np.float32)
     weights[4, 1], weights[0, 5] = 0.4, 0.1
     span = Span(0.96, (50.0, 8000.0))
-    strong = AttentionMap("a", "a", logmel, (2, 2), weights, 0.0, span)
+    strong = AttentionMap("a", logmel, (2, 2), weights, 0.0, span)
     weak = replace(strong, weights=weights / 4)
 
     def shown(item):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from m2dx_draw.drawing import masks_of
+from m2dx_draw.masks import PatchMask
 
 from m2dx.contract.errors import RecipeError
-from m2dx.report.masks import PatchMask
 
 
 @pytest.mark.parametrize(

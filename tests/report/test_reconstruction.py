@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from m2dx_draw.masks import PatchMask
+from m2dx_draw.reconstruction import Reconstruction, Reconstructor, load_reconstructor
+from m2dx_draw.sounds import Sound, read_sound
 
 from m2dx.contract.atomic import replace_file
 from m2dx.contract.components import DataInfo, Mask
@@ -12,7 +15,6 @@ from m2dx.encoder.weights import encoder_writer
 from m2dx.model.build import build_model
 from m2dx.model.patches import PatchGrid, patchify
 from m2dx.recipe.loading import recipe_to_mapping
-from m2dx.report import PatchMask, Reconstruction, Reconstructor, Sound, load_reconstructor, read_sound
 from m2dx.report.reconstruction import unpatchify
 
 MASK = PatchMask("random", ratio=0.6, seed=1)

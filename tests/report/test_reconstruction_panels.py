@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from m2dx_draw.masks import PatchMask
+from m2dx_draw.panels import numbered
+from m2dx_draw.reconstruction import Reconstruction, draw_reconstructions, reconstruction_figure
 from matplotlib.collections import LineCollection
 
-from m2dx.report import PatchMask, Reconstruction, draw_reconstructions, reconstruction_figure
-from m2dx.report.style import Span, numbered
+from m2dx.report.style import Span
 
 
 def item(title, *, seed=0, own_scale=False):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from m2dx_draw.curves import runs_figure
+from m2dx_draw.panels import set_title
 from matplotlib.figure import Figure
 from report_pages import CLEAN, HERTZ, IS_MASKED, NOISE, masked_example
 
@@ -24,7 +25,6 @@ from m2dx.report.style import (
     cover_patches,
     draw_grid_image,
     draw_logmel,
-    set_title,
 )
 from m2dx.results.run_folder import RunFolder
 

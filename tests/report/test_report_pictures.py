@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from m2dx.encoder.checkpoint import CheckpointFolder
-from m2dx.report import Sound
-from m2dx.report.pictures import checkpoint_pictures, draw_run, first_encoder
+from m2dx.report.pictures import checkpoint_pictures, draw_run, model_at, seen_clips
 from m2dx.report.saving import svg
 from m2dx.report.style import Span
 from m2dx.training.distributed import Processes
@@ -31,9 +30,9 @@ def trained(tiny_recipe, host, console):
     return train
 
 
-def sounds(run):
-    generator = torch.Generator().manual_seed(0)
-    return [Sound(name, 0.1 * torch.randn(5120, generator=generator)) for name in ("first.wav", "second.wav")]
+def clips(run):
+    """Two clips as the model sees them."""
+    return seen_clips(run, [])[:2]
 
 
 def drawn_in(picture):
@@ -48,9 +47,9 @@ def titles(clip):
 
 def test_each_clip_is_a_row_of_its_input_the_start_and_the_end(trained):
     run = trained("train.epochs=1.4")
-    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
+    shown = checkpoint_pictures(run.folder, run.recipe, clips(run), run.host)
     assert not shown.reconstructs and not shown.notes
-    assert [clip.name for clip in shown.checkpoints] == ["first.wav", "second.wav"]
+    assert [clip.name for clip in shown.checkpoints] == [clip.name for clip in clips(run)]
     for clip in shown.checkpoints:
         assert titles(clip) == ["Input", "Start", "Step 7"]
         assert clip.span == Span(0.32, (run.recipe.audio.f_min, run.recipe.audio.f_max))
@@ -61,29 +60,29 @@ def test_the_start_is_the_model_that_the_run_began_with(trained, host, console, 
     run = trained("train.epochs=0.6")
     recipe = tiny_recipe("name=again")
     fresh = prepare(recipe, host, Processes(0, 1, torch.device("cpu")), console).model.masked_model.online
-    first = first_encoder(run.recipe, run.host)
-    assert all(torch.equal(a, b) for a, b in zip(first.encoder.parameters(), fresh.parameters(), strict=True))
+    first = model_at(run.recipe, run.host, None).online
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), fresh.parameters(), strict=True))
 
 
 def test_a_run_from_other_weights_starts_from_these(trained):
     before = trained("train.epochs=0.6")
     weights = CheckpointFolder(before.folder / "checkpoints").newest()
     run = trained("name=next", "train.epochs=0.6", f"init_from={weights}")
-    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
-    old = checkpoint_pictures(before.folder, before.recipe, sounds(before), before.host)
+    shown = checkpoint_pictures(run.folder, run.recipe, clips(run), run.host)
+    old = checkpoint_pictures(before.folder, before.recipe, clips(before), before.host)
     start, end = shown.checkpoints[0].row[1], old.checkpoints[0].row[2]
     assert (
         start.label.partition("attention")[2] == end.label.partition("attention")[2]
     )  # how strong, and where
     weights.unlink()
-    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
+    shown = checkpoint_pictures(run.folder, run.recipe, clips(run), run.host)
     assert any(note.startswith("Start is not shown") for note in shown.notes)
     assert titles(shown.checkpoints[0]) == ["Input", "Step 3"]
 
 
 def test_msm_mae_is_shown_with_its_errors(trained):
     run = trained("model.method=msm_mae", "train.epochs=0.4", "train.base_lr=0.3")
-    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
+    shown = checkpoint_pictures(run.folder, run.recipe, clips(run), run.host)
     assert shown.reconstructs
     for clip in shown.checkpoints:
         assert titles(clip) == ["Visible", "Start", "Step 2"]
@@ -95,7 +94,7 @@ def test_a_damaged_checkpoint_is_named_and_the_start_shown(trained):
     run = trained("train.epochs=0.6")
     path = CheckpointFolder(run.folder / "checkpoints").encoder(3)
     path.write_bytes(path.read_bytes()[:2000])
-    shown = checkpoint_pictures(run.folder, run.recipe, sounds(run), run.host)
+    shown = checkpoint_pictures(run.folder, run.recipe, clips(run), run.host)
     (note,) = shown.notes
     assert note.startswith("Step 3 is not shown") and str(path) in note
     assert titles(shown.checkpoints[0]) == ["Input", "Start"]

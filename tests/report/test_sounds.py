@@ -5,11 +5,11 @@ import pytest
 import soundfile
 import torch
 from m2dx_draw.drawing import write_wav
+from m2dx_draw.masks import PatchMask
+from m2dx_draw.sounds import Sound, griffin_lim, mel_to_linear
 
 from m2dx.contract.errors import AudioError
 from m2dx.data.logmel import LogMel
-from m2dx.report import PatchMask, Sound
-from m2dx.report.sounds import griffin_lim, mel_to_linear
 
 LOGMEL = LogMel(
     sample_rate=16_000, n_fft=400, win_length=400, hop_length=160, n_mels=80, f_min=50.0, f_max=8000.0

@@ -12,9 +12,10 @@ from matplotlib.lines import Line2D
 
 from m2dx.contract.errors import CheckpointError
 from m2dx.report.curves import METHODS, RAW, SCHEDULES, draw_metric, draw_scores, loss_names, title_of
-from m2dx.report.style import INK, LABEL_SIZE, Picture, numbered, panel_figure
+from m2dx.report.style import INK, LABEL_SIZE, Picture
 from m2dx.results.run_folder import RunFolder, read_run
 from m2dx.results.scores import STEP_SCORES_FILE, Column
+from m2dx_draw.panels import numbered, panel_figure
 
 SCORES = "scores"
 """The name among the curves that stands for every score by step."""

@@ -1,4 +1,4 @@
-"""What the commands `m2dx draw ...` do, beyond reading arguments and calling functions of `m2dx.report`."""
+"""What the commands `m2dx draw ...` do, beyond reading arguments and calling functions of the other modules."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from m2dx.contract.errors import AudioError, RecipeError
 from m2dx.data.csv_list import CsvDataset
 from m2dx.encoder.audio import load_encoder, random_like
 from m2dx.evaluation.tasks import ClipTask
-from m2dx.report.masks import RANDOM, PatchMask
-from m2dx.report.reconstruction import Reconstruction, Reconstructor
 from m2dx_draw.embedding import Method, embed, embedding_figure, labelled_clips
+from m2dx_draw.masks import RANDOM, PatchMask
+from m2dx_draw.reconstruction import Reconstruction, Reconstructor
 
 if TYPE_CHECKING:
     from m2dx.contract.host import PluginHost

@@ -23,7 +23,8 @@ from m2dx.data.packs import is_there
 from m2dx.data.reading import probe
 from m2dx.evaluation.features import Standardiser
 from m2dx.evaluation.tasks import ClipTask, mean_seconds, partition
-from m2dx.report.style import INK, LABEL_SIZE, Picture, panel_figure
+from m2dx.report.style import INK, LABEL_SIZE, Picture
+from m2dx_draw.panels import panel_figure
 
 logger = logging.getLogger(__name__)
 
