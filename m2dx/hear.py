@@ -2,7 +2,7 @@
 
 python -m heareval.embeddings.runner m2dx.hear --model RUN_OR_EXPORT --tasks-dir TASKS
 
-`--model RUN_OR_EXPORT,batch` standardises as the code behind tables 2 to 7 of MSM-MAE does.
+`--model-options '{"batch_statistics": true}'` standardises as the code behind tables 2 to 7 of MSM-MAE does.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from m2dx.contract.errors import CheckpointError
 from m2dx.encoder.audio import AudioEncoder, load_encoder
 
-BATCH = ",batch"
-"""Behind a model's path: `batch_statistics`."""
 _BATCH_SECONDS = 120.0  # audio encoded at once; HEAR gives batches of whole recordings, some minutes long
 
 
@@ -51,8 +49,8 @@ class HearModel(nn.Module):
         return torch.cat(frames)[:, :length].float()
 
 
-def load_model(model_file_path: str | Path = "") -> HearModel:
-    """The model of an export, a run, a checkpoint or a published file; `PATH,batch` has `batch_statistics`.
+def load_model(model_file_path: str | Path = "", *, batch_statistics: bool = False) -> HearModel:
+    """The model of an export, a run, a checkpoint or a published file.
 
     Raises CheckpointError where there is no path: HEAR allows a default model, but m2dx ships no weights.
     """
@@ -61,8 +59,7 @@ def load_model(model_file_path: str | Path = "") -> HearModel:
             "m2dx.hear needs the path of an encoder (an export, a run, a checkpoint or a published file), "
             "since m2dx comes without weights; give it as the model file (--model)"
         )
-    path = str(model_file_path).removesuffix(BATCH)
-    return HearModel(load_encoder(path), batch_statistics=str(model_file_path).endswith(BATCH)).eval()
+    return HearModel(load_encoder(model_file_path), batch_statistics=batch_statistics).eval()
 
 
 @torch.inference_mode()

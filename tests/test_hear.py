@@ -103,7 +103,7 @@ def test_long_recordings_are_encoded_in_parts_with_the_same_result(monkeypatch: 
 
 
 def test_statistics_of_the_batch_are_those_of_the_published_code(export: Path) -> None:
-    model = hear.load_model(f"{export},batch")
+    model = hear.load_model(str(export), batch_statistics=True)
     audio = noise(3, 0.2, model)
     grid = model.encoder.encoder.grid
     logmel = model.encoder.standard_logmel(audio)

@@ -1,12 +1,14 @@
-"""`m2dx tasks`: arguments only."""
+"""`m2dx tasks` and `m2dx hear-scores`: arguments only."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 commands = typer.Typer(add_completion=False)
+hear_app = typer.Typer(add_completion=False)
 
 
 @commands.command()
@@ -21,3 +23,30 @@ def tasks(
         terminal().print(task_table(plugin_host()))
     else:
         terminal().print(task_page(plugin_host(), name))
+
+
+@hear_app.command()
+def hear_scores(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="EMBEDDINGS",
+            help="Folder of embeddings that hear-eval-kit has scored, such as embeddings/m2dx.hear, or of one task.",
+            show_default=False,
+        ),
+    ],
+    encoder: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH", help="The encoder that they are of: what --model was.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of results.jsonl.")
+    ] = Path("runs"),
+) -> None:
+    """Record the scores of hear-eval-kit, so that `m2dx results` shows them."""
+    from m2dx_tasks.hear_scores import import_scores
+
+    for line in import_scores(folder, encoder, output):
+        typer.echo(line)
