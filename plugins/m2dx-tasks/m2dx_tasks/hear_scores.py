@@ -124,14 +124,14 @@ def _read(path: Path) -> TaskScores:
         raise m2dx.M2dxError(f"{path} must have metrics (`test_<metric>`) beside `test_score`, but has none")
     finite = []
     for metric in names:
-        values = [part.get(metric) for part in scores.values()]
-        for name, value in zip(scores, values, strict=True):
+        for name, part in scores.items():
+            value = part.get(metric)
             where = f"{path}: {name}.test_{metric}"
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise m2dx.M2dxError(f"{where} must be a number, but is {json.dumps(value)}")
             if metric in METRICS and math.isfinite(value) and not 0 <= value <= 1:
                 raise m2dx.M2dxError(f"{where} must be in [0, 1], but is {value:g}")
-        if all(map(math.isfinite, values)):
+        if all(math.isfinite(part[metric]) for part in scores.values()):
             finite.append(metric)
     task, part_name = task_of(path.absolute().parent.name)
     kept = {name: {metric: float(part[metric]) for metric in finite} for name, part in scores.items()}
