@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,18 @@ def test_names_and_schema_need_no_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_encoder_needs_no_library_that_takes_long_to_import():
+    code = (
+        "import sys, m2dx\n"
+        "encoder = m2dx.load_encoder('data/parity/patch16x16/m2d_weights.safetensors', num_heads=4)\n"
+        "import torch\n"
+        "encoder(torch.zeros(1, 16_000))\n"
+        "slow = {'timm', 'torchvision', 'torch._dynamo', 'sympy', 'pandas', 'sklearn', 'scipy', 'matplotlib', 'rich'}\n"
+        "assert not slow & sys.modules.keys(), slow & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
 
 
 def test_an_encoder_and_the_training_need_few_modules():

@@ -62,8 +62,8 @@ class EncoderConfig(BaseModel):
         rows = self.audio.n_mels if self.image is None else self.image.size[0]
         if self.grid.num_patches == 0 or self.input_size[0] != rows:
             raise ValueError(f"input_size must be patches in {rows} rows, but is {self.input_size}")
-        if not 0 < self.vit.depth <= _DEEPEST or self.vit.num_heads <= 0:
-            raise ValueError(f"vit must have heads, and up to {_DEEPEST} blocks, but is {self.vit}")
+        if not 0 < self.vit.depth <= _DEEPEST or min(self.vit.embed_dim, self.vit.num_heads) <= 0:
+            raise ValueError(f"vit must have a width, heads, and up to {_DEEPEST} blocks, but is {self.vit}")
         return self
 
     @property

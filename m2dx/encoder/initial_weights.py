@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from rich.table import Table
-from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from m2dx.contract.components import MaskedModel
 from m2dx.contract.errors import CheckpointError, RecipeError
 from m2dx.encoder.weights import Weights
-from m2dx.model.patches import PatchGrid, sincos_positions
+from m2dx.model.patches import PatchGrid, resample_positions, sincos_positions
 from m2dx.model.vit import Predictor, encoder_of
 from m2dx.recipe.schema import AudioSection, ImageSection
 
@@ -136,9 +135,7 @@ def _load_part(part: str, module: nn.Module, state: Mapping[str, Tensor], grid: 
                 f"positions: fixed sine-cosine, computed anew ({sizes})",
             )
         else:
-            state[_POSITIONS] = resample_abs_pos_embed(
-                positions, new_size=list(new.shape), old_size=list(grid.shape), num_prefix_tokens=1
-            )
+            state[_POSITIONS] = resample_positions(positions, grid.shape, new.shape)
             note = f"positions: resampled ({sizes})"
     with CheckpointError.blaming(f"init_from: the weights of the {part} do not fit"):
         module.load_state_dict(state)

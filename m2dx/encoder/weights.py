@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -51,9 +50,13 @@ class Weights:
     def encoder(self) -> Encoder:
         """The online encoder; CheckpointError where the tensors do not fit."""
         grid, size, state = self.config.grid, self.config.vit, self.part("online")
+        least = size.embed_dim * (grid.num_patches + grid.patch_values + 12 * size.depth * size.embed_dim)
+        held = sum(tensor.numel() for tensor in state.values())
         with CheckpointError.blaming(f"{self.path}: the weights do not fit"):
-            with torch.device("meta"):  # where sizes take no memory, whatever they are
-                Encoder(grid, size).load_state_dict(state, assign=True)
+            if least > held:  # asked first, since sizes in a damaged file could take all memory
+                raise ValueError(
+                    f"an encoder of its sizes has {least:,} values or more, but the file {held:,}"
+                )
             encoder = Encoder(grid, size)
             encoder.load_state_dict(state)
         return encoder

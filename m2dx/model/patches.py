@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -59,6 +60,15 @@ def line_positions(count: int, dim: int) -> Tensor:
     """Fixed 1-D sine-cosine positions (1, 1 + count, D) of patches in their order, the class token's (zeros) first."""
     table = torch.cat([torch.zeros(1, dim, dtype=torch.float64), _sincos(torch.arange(count), dim)])
     return table.float().unsqueeze(0)
+
+
+def resample_positions(
+    table: Tensor, shape: tuple[int, int], new_shape: tuple[int, int], *, antialias: bool = True
+) -> Tensor:
+    """Positions (1, 1 + F*T, D) of another grid, bicubic between those of the patches; the class token's stays."""
+    image = table[:, 1:].float().unflatten(1, shape).permute(0, 3, 1, 2)  # (1, F*T, D) -> (1, D, F, T)
+    image = F.interpolate(image, size=new_shape, mode="bicubic", antialias=antialias)
+    return torch.cat([table[:, :1], image.flatten(2).transpose(1, 2).to(table.dtype)], dim=1)
 
 
 def _sincos(positions: Tensor, dim: int) -> Tensor:

@@ -1,20 +1,21 @@
-"""The vision transformer of the online encoder, the target and the predictor, on timm's blocks."""
+"""The vision transformer (Dosovitskiy et al., 2021) of the online encoder, the target and the predictor.
+
+Names of parameters, first values, outputs and gradients of a block and of the patch embedding are those of timm's
+modules, from which published weights come.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from timm.layers.patch_embed import PatchEmbed
-from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.models.vision_transformer import Block
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from m2dx.contract.components import MaskedModel
 from m2dx.contract.errors import PluginError
 from m2dx.model.masking import gather_tokens
-from m2dx.model.patches import PatchGrid, sincos_positions
+from m2dx.model.patches import PatchGrid, resample_positions, sincos_positions
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,74 @@ def init_linear(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+class PatchEmbed(nn.Module):
+    """A linear projection of each patch: (B, C, M, L) -> (B, F*T, D)."""
+
+    def __init__(self, patch_size: tuple[int, int], *, in_chans: int, embed_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches: Tensor = self.proj(x)  # (B, C, M, L) -> (B, D, F, T)
+        return patches.flatten(2).transpose(1, 2)  # -> (B, F*T, D)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention: (B, K, D) -> (B, K, D). ValueError where the heads do not divide the width."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"the width must be a multiple of the heads, {num_heads}, but is {dim}")
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def heads(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Query, key and value of each head: (B, K, D) -> three of (B, H, K, D / H)."""
+        qkv: Tensor = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, K, D) -> (B, K, 3, H, D / H)
+        return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.heads(x)
+        mixed = F.scaled_dot_product_attention(query, key, value)  # (B, H, K, D / H)
+        return self.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class MLP(nn.Module):
+    """Two linear layers around a GELU, four times as wide between them: (B, K, D) -> (B, K, D)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Self-attention, then an MLP, each of the normed input and added to it: (B, K, D) -> (B, K, D)."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = MLP(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+
+
 class Trunk(nn.Module):
     """Transformer blocks and the final norm: (B, K, D) -> (B, K, D)."""
 
     def __init__(self, size: ViTSize) -> None:
         super().__init__()
-        norm = partial(nn.LayerNorm, eps=1e-6)
-        self.blocks = nn.ModuleList(
-            Block(size.embed_dim, size.num_heads, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
-            for _ in range(size.depth)
-        )
-        self.norm = norm(size.embed_dim)
+        self.blocks = nn.ModuleList(Block(size.embed_dim, size.num_heads) for _ in range(size.depth))
+        self.norm = nn.LayerNorm(size.embed_dim, eps=1e-6)
         self.apply(init_linear)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -78,12 +136,7 @@ class Encoder(nn.Module):
     def __init__(self, grid: PatchGrid, size: ViTSize) -> None:
         super().__init__()
         self.grid, self.size = grid, size
-        self.patch_embed = PatchEmbed(
-            img_size=None,
-            patch_size=grid.patch_size,  # type: ignore[arg-type]  # timm takes pairs as well
-            in_chans=grid.in_chans,
-            embed_dim=size.embed_dim,
-        )
+        self.patch_embed = PatchEmbed(grid.patch_size, in_chans=grid.in_chans, embed_dim=size.embed_dim)
         self.cls_token = nn.Parameter(torch.empty(1, 1, size.embed_dim))
         self.register_buffer("pos_embed", sincos_positions(grid.shape, size.embed_dim))
         self.trunk = Trunk(size)
@@ -104,14 +157,7 @@ class Encoder(nn.Module):
         """(1, F*time, D) positions of the patches for an input of `time` patches."""
         freq, grid_time = self.grid.shape
         if time > grid_time:
-            table: Tensor = resample_abs_pos_embed(
-                self.pos_embed,
-                new_size=[freq, time],
-                old_size=[freq, grid_time],
-                num_prefix_tokens=1,
-                antialias=False,
-            )
-            return table[:, 1:]
+            return resample_positions(self.pos_embed, self.grid.shape, (freq, time), antialias=False)[:, 1:]
         in_place: Tensor = self.pos_embed[:, 1:].unflatten(1, (freq, grid_time))
         return in_place[:, :, :time].flatten(1, 2)
 

@@ -10,13 +10,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
-from timm.layers.attention import Attention
 from torch import Tensor
 from torch.nn import functional as F
 
 from m2dx.contract.errors import M2dxError
 from m2dx.model.build import evaluating
-from m2dx.model.vit import Encoder
+from m2dx.model.vit import Attention, Encoder
 from m2dx.report.style import Picture, Span, draw_grid_image, limits_of, outline_patches
 
 POINT = "#ff2d2d"
@@ -120,7 +119,5 @@ def attention_weights(attention: Attention, tokens: Tensor) -> Tensor:
 
     The blocks compute it inside a fused kernel, which does not give it out.
     """
-    qkv = attention.qkv(tokens).unflatten(-1, (3, attention.num_heads, -1))  # (B, K, 3, H, width of a head)
-    q, k, _ = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    weights: Tensor = ((attention.q_norm(q) * attention.scale) @ attention.k_norm(k).mT).softmax(dim=-1)
-    return weights
+    query, key, _ = attention.heads(tokens)  # (B, H, K, D / H)
+    return ((query * query.shape[-1] ** -0.5) @ key.mT).softmax(dim=-1)

@@ -9,6 +9,7 @@ from m2dx_draw.attention import attention_figure, attention_maps
 from m2dx_draw.sounds import Sound
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from timm.layers.attention import Attention
 
 from m2dx.contract.errors import M2dxError
 from m2dx.encoder.audio import load_encoder
@@ -24,7 +25,6 @@ def encoder(runs):
 @torch.no_grad()
 def test_the_blocks_output_follows_from_the_weights(encoder):
     attention = encoder.encoder.trunk.blocks[-1].attn
-    assert attention.fused_attn  # else there would be nothing to recompute
     tokens = torch.randn(2, 21, 192, generator=torch.Generator().manual_seed(0))
     weights = attention_weights(attention, tokens)
     assert weights.shape == (2, 3, 21, 21)
@@ -37,11 +37,15 @@ def test_the_blocks_output_follows_from_the_weights(encoder):
 @torch.no_grad()
 def test_they_are_the_weights_that_the_last_block_computes_without_the_fused_kernel(encoder, sound):
     logmel, seen = encoder.standard_logmel(sound.wav)[..., :64], []
-    attention = encoder.encoder.trunk.blocks[-1].attn
-    attention.fused_attn = False
-    handle = attention.attn_drop.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    block = encoder.encoder.trunk.blocks[-1]
+    fused = block.attn
+    written_out = Attention(192, 3, qkv_bias=True)  # timm's, whose weights a hook can read
+    written_out.load_state_dict(fused.state_dict())
+    written_out.fused_attn = False
+    written_out.attn_drop.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    block.attn = written_out
     encoder.encoder(logmel)
-    handle.remove()
+    block.attn = fused
     torch.testing.assert_close(last_attention(encoder.encoder, logmel), seen[0])
 
 

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from timm.optim.lars import Lars
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -467,6 +466,8 @@ def make_optimizer(
     if name == "sgd":
         return torch.optim.SGD(trained, lr=0.0, momentum=MOMENTUM, weight_decay=weight_decay)
     if name == "lars":
+        from timm.optim.lars import Lars  # here, since timm's import takes over a second
+
         return Lars(trained, lr=0.0, momentum=MOMENTUM, weight_decay=weight_decay)
     return torch.optim.AdamW(trained, lr=0.0, betas=BETAS, weight_decay=weight_decay, amsgrad=True)
 
