@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from pydantic import PositiveInt
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Score
@@ -53,6 +52,8 @@ def neighbour_votes(train: Tensor, targets: Tensor, test: Tensor, *, k: int) -> 
 
     A neighbour with no or negative similarity has a very small vote, so that there is always a winner.
     """
+    from sklearn.neighbors import NearestNeighbors  # here, since scikit-learn takes over a second to import
+
     neighbours = NearestNeighbors(n_neighbors=min(k, len(train)), metric="cosine").fit(train.numpy())
     distances, rows = neighbours.kneighbors(test.numpy())  # (m, k)
     weights = torch.from_numpy(np.maximum(1.0 - distances, 1e-6)).float()

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
-from sklearn.metrics import accuracy_score, average_precision_score
+from scipy.special import stdtrit
 from torch import Tensor
 
 from m2dx.contract.components import EvaluationTask, Fold, Prediction, Score
@@ -16,7 +15,7 @@ from m2dx.contract.components import EvaluationTask, Fold, Prediction, Score
 
 def accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     """Share of clips whose highest score (n, C) is at their class number (n,)."""
-    return float(accuracy_score(labels, scores.argmax(1)))
+    return float((scores.argmax(1) == labels).mean())
 
 
 def mean_average_precision(scores: NDArray[np.floating], targets: NDArray[np.floating]) -> float:
@@ -24,6 +23,9 @@ def mean_average_precision(scores: NDArray[np.floating], targets: NDArray[np.flo
 
     Classes without positives are left out, as their average precision is not defined.
     """
+    # Here, since scikit-learn takes over a second to import, and every command imports the evaluators.
+    from sklearn.metrics import average_precision_score
+
     present = targets.sum(0) > 0
     if not present.any():
         raise ValueError("mean average precision needs a class with positives")
@@ -55,7 +57,7 @@ def half_width_95(values: Sequence[float]) -> float | None:
     """Half width of the 95 % confidence interval of the mean (Student's t); None for a single value."""
     if len(values) < 2:
         return None
-    return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
 def probabilities_of(logits: Tensor, *, multi_label: bool) -> Tensor:
