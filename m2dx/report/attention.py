@@ -120,4 +120,5 @@ def attention_weights(attention: Attention, tokens: Tensor) -> Tensor:
     The blocks compute it inside a fused kernel, which does not give it out.
     """
     query, key, _ = attention.heads(tokens)  # (B, H, K, D / H)
-    return ((query * query.shape[-1] ** -0.5) @ key.mT).softmax(dim=-1)
+    weights: Tensor = ((query * query.shape[-1] ** -0.5) @ key.mT).softmax(dim=-1)
+    return weights
