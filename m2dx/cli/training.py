@@ -68,7 +68,7 @@ def train(
     if dry_run_memory:
         from m2dx.training.micro_batch import dry_run
 
-        dry_run(loaded, host, console, processes=processes or 1)
+        dry_run(loaded, console, processes=processes or 1)
         return
     with console.status("loading m2dx"):
         from m2dx.jobs.train import run_recipe

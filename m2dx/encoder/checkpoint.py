@@ -7,7 +7,7 @@ import logging
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,12 +141,13 @@ class CheckpointFolder:
         encoder: Writer | None = None,
         keep_last: int,
         keep_every: int | None = None,
+        keep_encoders: Collection[int] = (),
     ) -> Path:
         """Writes a checkpoint, then prunes: the last `keep_last` and each `keep_every`-th step stay.
 
-        What `encoder` writes is there before the checkpoint, and goes after it. Checkpoints of later steps, which
-        could not be read when the run went on from an earlier one, are set aside as `*.damaged`, so that they neither
-        count as the newest nor push out whole ones.
+        What `encoder` writes is there before the checkpoint, and goes after it, but for `keep_encoders`. Checkpoints of
+        later steps, which could not be read when the run went on from an earlier one, are set aside as `*.damaged`, so
+        that they neither count as the newest nor push out whole ones.
         """
         path = self.file(step)
         if encoder is not None:
@@ -159,9 +160,13 @@ class CheckpointFolder:
         for old in self.steps()[:-keep_last]:
             if keep_every is None or old % keep_every:
                 self.file(old).unlink()
-        for alone in set(self.encoder_steps()) - set(self.steps()):
-            self.encoder(alone).unlink()
+        self.drop_encoders(keep=keep_encoders)
         return path
+
+    def drop_encoders(self, *, keep: Collection[int]) -> None:
+        """Removes the encoders beside which there is no checkpoint any more, but for those of the steps in `keep`."""
+        for alone in set(self.encoder_steps()).difference(self.steps(), keep):
+            self.encoder(alone).unlink()
 
     def load_newest_whole(self, check: Callable[[Checkpoint], object] | None = None) -> Checkpoint | None:
         """The newest checkpoint that can be read, and that `check` takes; each before it is named in a warning.

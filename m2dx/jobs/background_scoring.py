@@ -5,21 +5,17 @@ Training never waits for that process or fails with it; only `finish`, after the
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console
 
-from m2dx.contract.atomic import replace_file
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.recipe.schema import EvaluationSection
 from m2dx.results.scores import drop_step_scores, read_step_scores
@@ -29,8 +25,8 @@ from m2dx.training.signals import StopRequests
 
 logger = logging.getLogger(__name__)
 
-WAITING_FOLDER = "scores_by_step"
-"""Folder in a run's folder, with the encoders that wait for their scores, and the logs of the processes."""
+LOGS = "scores_by_step"
+"""Folder in a run's folder with what the processes that score print."""
 MANY_WAITING = 3
 _POLL_SECONDS = 0.1
 
@@ -41,8 +37,8 @@ Command = Callable[[int, Path], list[str]]
 class BackgroundScoring:
     """Scores checkpoints of a run in the background, one at a time, in the order of their steps.
 
-    A hard link keeps the encoder of a waiting checkpoint, even if its files in checkpoints/ are removed. A process that
-    fails is a warning and counts in `failed`; its checkpoint is not tried again until the run is resumed.
+    The encoders of the steps in `waiting` stay in checkpoints/. A process that fails is a warning and counts in
+    `failed`; its checkpoint is not tried again until the run is resumed.
     """
 
     def __init__(
@@ -53,7 +49,7 @@ class BackgroundScoring:
         self.run, self.every, self.console = run, section.every, console
         self.device = "cpu" if section.device == "auto" else section.device
         self.threads = section.threads or max((os.cpu_count() or 1) // 4, 1)
-        self.folder = run / WAITING_FOLDER
+        self.checkpoints = CheckpointFolder(run / "checkpoints")
         self.waiting: deque[int] = deque()
         self.failed = 0
         self._command = command or self._own_command
@@ -63,9 +59,7 @@ class BackgroundScoring:
     def __enter__(self) -> BackgroundScoring:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Ends the process, and says which checkpoints still wait; a resumed run scores them."""
         if self._process is not None:
             end_child(self._process)
@@ -74,31 +68,25 @@ class BackgroundScoring:
             self.console.print(f"not scored yet: {steps_text(self.waiting)}; --resume scores them")
 
     def recover(self, step: int, *, total_steps: int) -> None:
-        """Queues the checkpoints without scores that the part of the run before `step` has left."""
+        """Queues the encoders without scores that the part of the run before `step` has left."""
         drop_step_scores(self.run, after=step)
         scored = {found.step for found in read_step_scores(self.run).scores}
-        links = CheckpointFolder(self.folder).encoder_steps()
-        checkpoints = CheckpointFolder(self.run / "checkpoints")
-        for other in links:
-            if other > step or other in scored:
-                self._drop(other)
-        due = (other for other in checkpoints.encoder_steps() if other % self.every == 0)
-        kept = {other for other in due if other < total_steps}
-        for other in sorted({*links, *kept} - scored):
-            if other <= step:
-                self._take(other, checkpoints.encoder(other))
+        for other in self.checkpoints.encoder_steps():
+            if other % self.every == 0 and other <= step and other < total_steps and other not in scored:
+                self.waiting.append(other)
 
-    def take(self, step: int, encoder: Path) -> None:
-        """Queues the encoder's weights after a step, if that step is due. The file may be removed afterwards."""
-        if step % self.every == 0:
-            self._take(step, encoder)
-            if len(self.waiting) > MANY_WAITING and not self._warned:
-                self._warned = True
-                logger.warning(
-                    "scoring is slower than training: %d checkpoints wait, and take space on the disk. All will be "
-                    "scored; a higher evaluation.every or evaluation.threads avoids it",
-                    len(self.waiting),
-                )
+    def take(self, step: int) -> None:
+        """Queues the encoder of a step, if that step is due."""
+        if step % self.every:
+            return
+        self.waiting.append(step)
+        if len(self.waiting) > MANY_WAITING and not self._warned:
+            self._warned = True
+            logger.warning(
+                "scoring is slower than training: %d checkpoints wait, and take space on the disk. All will be "
+                "scored; a higher evaluation.every or evaluation.threads avoids it",
+                len(self.waiting),
+            )
 
     def poll(self) -> None:
         """Handles a process that has ended, and starts the next one; returns at once."""
@@ -107,7 +95,9 @@ class BackgroundScoring:
             if code is None:
                 return
             self._process = None
-            self._ended(self.waiting.popleft(), code)
+            step = self.waiting.popleft()
+            self.checkpoints.drop_encoders(keep=self.waiting)
+            self._ended(step, code)
         if self.waiting:
             self._start(self.waiting[0])
 
@@ -123,94 +113,51 @@ class BackgroundScoring:
                 self.poll()
         return requests.received if self.waiting else None
 
-    def _take(self, step: int, encoder: Path) -> None:
-        try:
-            keep_file(encoder, self._link(step))
-        except OSError as error:
-            self._fail(step, f"its checkpoint could not be kept: {error}")
-        else:
-            self.waiting.append(step)
-
     def _start(self, step: int) -> None:
         try:
-            with open(self._log(step), "wb") as log:
-                command, gpus = self._command(step, self._link(step)), "" if self.device == "cpu" else None
+            self._log(step).parent.mkdir(parents=True, exist_ok=True)
+            with self._log(step).open("wb") as log:
+                command = self._command(step, self.checkpoints.encoder(step))
+                gpus = "" if self.device == "cpu" else None
                 self._process = start_child(command, output=log, threads=self.threads, gpus=gpus)
         except OSError as error:
             self.waiting.popleft()
-            self._drop(step)
             self._fail(step, f"its process could not be started: {error}")
 
     def _ended(self, step: int, code: int) -> None:
-        self._drop(step)
         try:
-            found = [score for score in read_step_scores(self.run).scores if score.step == step]
+            found = [of.score for of in read_step_scores(self.run).scores if of.step == step]
+            log = self._log(step).read_text(encoding="utf-8", errors="replace").strip()
         except OSError as error:
             self._fail(step, str(error))
             return
         if code == 0 and found:
-            scores = [f"{of.task} {of.protocol} {100 * of.mean:.1f}" for of in (line.score for line in found)]
+            scores = [f"{of.task} {of.protocol} {100 * of.mean:.1f}" for of in found]
             self.console.print(f"scores of step {step}: {', '.join(scores)}")
-            with contextlib.suppress(OSError):
-                if self._log(step).stat().st_size == 0:
-                    self._log(step).unlink()
+            if not log:
+                self._log(step).unlink()
             return
         how = "without scores" if code == 0 else f"with exit code {code}"
         if code < 0:
             how = f"by {signal.Signals(-code).name}"
+        told = f": {log.splitlines()[-1]}" if log else ""  # the last line tells most about an error
         why = f"; {KILLED_EVALUATION}" if code == -signal.SIGKILL else ""
-        self._fail(step, f"its process ended {how}{_last_line(self._log(step))}; see {self._log(step)}{why}")
+        self._fail(step, f"its process ended {how}{told}; see {self._log(step)}{why}")
 
     def _fail(self, step: int, reason: str) -> None:
         self.failed += 1
         text = "step %d has no scores: %s. Training goes on (%d evaluations have failed)"
         logger.warning(text, step, reason, self.failed)
 
-    def _drop(self, step: int) -> None:
-        with contextlib.suppress(OSError):
-            self._link(step).unlink()
-
-    def _link(self, step: int) -> Path:
-        return CheckpointFolder(self.folder).encoder(step)
-
     def _log(self, step: int) -> Path:
-        return self.folder / f"step-{step:08d}.log"
+        return self.run / LOGS / f"step-{step:08d}.log"
 
     def _own_command(self, step: int, encoder: Path) -> list[str]:
         arguments = map(str, (step, encoder, self.run, os.getpid(), self.device, self.threads))
         return module_command("m2dx.jobs.evaluation_process", *arguments)
 
 
-def discard_waiting(run: Path) -> None:
-    """Removes the encoders that wait for scores, of a run that resumes without evaluation during training."""
-    waiting = CheckpointFolder(run / WAITING_FOLDER)
-    for step in waiting.encoder_steps():
-        waiting.encoder(step).unlink()
-
-
-def keep_file(source: Path, target: Path) -> None:
-    """Makes a hard link to a file, or a copy on a disk without links; an existing target stays as it is."""
-    if target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        with open(source, "rb") as original:
-            replace_file(target, lambda file: shutil.copyfileobj(original, file))
-
-
-def steps_text(steps: Iterable[int]) -> str:
+def steps_text(steps: Sequence[int]) -> str:
     """Such as "steps 10, 20 and 30"."""
-    names = [str(step) for step in steps]
-    if len(names) == 1:
-        return f"step {names[0]}"
-    return f"steps {', '.join(names[:-1])} and {names[-1]}"
-
-
-def _last_line(log: Path) -> str:
-    """A colon and the last line of a log, which tells most about an error; empty without a line."""
-    with contextlib.suppress(OSError):
-        last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-        return f": {last}" if last else ""
-    return ""
+    *others, last = map(str, steps)
+    return f"steps {', '.join(others)} and {last}" if others else f"step {last}"

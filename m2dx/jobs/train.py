@@ -15,7 +15,7 @@ from m2dx.contract.errors import M2dxError
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_any_encoder
 from m2dx.encoder.checkpoint import Checkpoint, read_checked
-from m2dx.jobs.background_scoring import BackgroundScoring, discard_waiting
+from m2dx.jobs.background_scoring import BackgroundScoring
 from m2dx.model.precision import check_precision
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
@@ -117,7 +117,6 @@ def background_scoring(
     """Scores checkpoints during training, if the recipe asks for it; also those that an earlier process left."""
     run, section = trainer.run, trainer.recipe.evaluation
     if section.every is None:
-        discard_waiting(run.folder)
         return contextlib.nullcontext()
     scoring = BackgroundScoring(run.folder, section, console)
     scoring.recover(trainer.step, total_steps=trainer.total_steps)

@@ -1,8 +1,8 @@
 """The micro-batch that fits into the memory: `train.accumulate: auto`, and `m2dx train --dry-run-memory`.
 
-A process of its own trains real steps on made-up clips, of more and more clips a pass, until its memory is full. What
-it has trained fits, whether it then raises, crashes or is killed. `python -P -m m2dx.training.micro_batch PARENT` reads
-the arguments of `_steps` from stdin and writes lines of JSON: the memory there is, each step, and why it ended.
+A process of its own trains real steps, on copies of one clip, of more and more clips a pass, until its memory is full.
+What it has trained fits, whether it then raises, crashes or is killed. `python -P -m m2dx.training.micro_batch PARENT`
+reads the arguments of `_steps` from stdin and writes lines of JSON: the memory there is, each step, and why it ended.
 """
 
 from __future__ import annotations
@@ -23,22 +23,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from m2dx.contract.components import Clip
 from m2dx.contract.errors import M2dxError, MemoryShortageError, RecipeError, TrainingError
 from m2dx.contract.host import PluginHost
 from m2dx.contract.parent import end_with_parent
 from m2dx.contract.wording import gigabytes
-from m2dx.data.clips import join_sets, pack_clips
-from m2dx.data.crops import Batch, TrainingCrops
+from m2dx.data.batches import ItemKey
+from m2dx.data.crops import collate
 from m2dx.data.loader import default_workers
-from m2dx.model.build import build_masking, build_model
-from m2dx.model.shapes import model_shapes
 from m2dx.recipe.loading import recipe_from_mapping, recipe_to_mapping
 from m2dx.recipe.schema import Recipe
 from m2dx.training.child import kill_child, module_command, start_child
 from m2dx.training.distributed import Processes, pick_device
 from m2dx.training.memory import host_memory, is_shortage, kilobyte_fields
-from m2dx.training.prepare import PreparedRun, crop_reader, data_info
+from m2dx.training.prepare import PreparedRun, prepare
 from m2dx.training.trainer import Trainer
 
 LONGEST_SECONDS = 60.0
@@ -92,9 +89,9 @@ def choose_accumulation(run: PreparedRun, console: Console) -> PreparedRun:
     found: Step | str | None = None
     # Each GPU is measured; the machine's memory is measured once, by one process for all.
     if processes.device.type == "cuda" or os.environ.get("LOCAL_RANK", "0") == "0":
-        here, labels = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), run.clips.label_names
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         try:
-            found = try_steps(run.recipe, labels, processes.device, processes.world_size, here).best
+            found = try_steps(run.recipe, processes.device, processes.world_size, here).best
         except M2dxError as error:
             found = str(error)
     every = processes.gather(found)
@@ -108,16 +105,14 @@ def choose_accumulation(run: PreparedRun, console: Console) -> PreparedRun:
     return replace(run, recipe=run.recipe.model_copy(update={"train": train}))
 
 
-def dry_run(recipe: Recipe, host: PluginHost, console: Console, *, processes: int) -> None:
+def dry_run(recipe: Recipe, console: Console, *, processes: int) -> None:
     """Prints what each size of the micro-batch takes of this machine's memory, and what to set; writes nothing.
 
-    No recording is read, but the lists are, for their labels. RecipeError where the recipe cannot be trained.
+    RecipeError where the recipe cannot be trained.
     """
-    sets = recipe.data.sets.items()
-    datasets = {name: (host.build("dataset", section.dataset), section.split) for name, section in sets}
-    labels, device = join_sets(datasets).label_names, pick_device(recipe.train.device)
-    with console.status("training steps on made-up clips"):
-        trial = try_steps(recipe, labels, device, processes, processes)
+    device = pick_device(recipe.train.device)
+    with console.status("training steps on copies of a clip"):
+        trial = try_steps(recipe, device, processes, processes)
     table = Table(title=f"{recipe.name}, {recipe.train.precision}, on {device.type}", title_justify="left")
     for column in ("clips a pass", "accumulate", "memory", "seconds a pass"):
         table.add_column(column, justify="right")
@@ -151,16 +146,13 @@ def micro_batches(batch_size: int, processes: int) -> list[int]:
     return sizes
 
 
-def try_steps(
-    recipe: Recipe, labels: Mapping[str, Sequence[str]], device: torch.device, processes: int, here: int
-) -> Trial:
+def try_steps(recipe: Recipe, device: torch.device, processes: int, here: int) -> Trial:
     """Trains steps, of one of `processes` that share a batch, `here` on this machine, until the memory is full.
 
     RecipeError where the recipe cannot be trained, TrainingError where the trial fails otherwise.
     """
     request = {
         "mapping": recipe_to_mapping(recipe),
-        "labels": labels,
         "device_name": str(device),
         "processes": processes,
         "here": here,
@@ -202,36 +194,30 @@ def main() -> None:
     # Where the machine's memory runs out all the same, this process is to go.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
-    last = dict[str, str]()
     try:
         for answer in _steps(**json.load(sys.stdin)):
             print(json.dumps(answer), file=answers)
     except M2dxError as error:
-        last = {"refused": str(error)}
+        print(json.dumps({"refused": str(error)}), file=answers)
     except Exception as error:  # of whatever kind: the parent tells the user
-        shortage = {"ended": "memory ran out"}
-        last = shortage if is_shortage(error) else {"failed": f"{type(error).__name__}: {error}"}
-    print(json.dumps(last), file=answers)
+        shortage, failed = {"ended": "memory ran out"}, {"failed": f"{type(error).__name__}: {error}"}
+        print(json.dumps(shortage if is_shortage(error) else failed), file=answers)
 
 
 def _steps(
-    mapping: Mapping[str, Any],
-    labels: Mapping[str, Sequence[str]],
-    device_name: str,
-    processes: int,
-    here: int,
-    sizes: Sequence[int],
+    mapping: Mapping[str, Any], device_name: str, processes: int, here: int, sizes: Sequence[int]
 ) -> Iterator[dict[str, Any]]:
     """The memory there is, then each step that could be trained, and why there are no more."""
-    host, device = PluginHost.discover(), torch.device(device_name)
+    host, device, quiet = PluginHost.discover(), torch.device(device_name), Console(quiet=True)
     recipe = recipe_from_mapping(mapping, host=host, source="the recipe")
     memory = _limit_memory(device, recipe.data.workers, here)
     yield memory
-    run, copied = _made_up_run(recipe, labels, device, host), 0
+    run = prepare(recipe, host, Processes(0, 1, device), quiet, initialise=False, measure=False)
+    copied = 0
     if processes > 1 and recipe.train.sharding == "none":  # DDP has a copy of the gradients on their way
         copied = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
-    held, one, seconds_a_clip = torch.ones(copied, device=device), _made_up_batch(run, labels, 1), 0.0
-    quiet = Console(quiet=True)
+    item = run.crops[ItemKey(epoch=0, position=0, clip_id=0)]
+    held, one, seconds_a_clip = torch.ones(copied, device=device), collate([item]), 0.0
     for clips in sizes:
         if seconds_a_clip * clips > LONGEST_SECONDS:
             yield {"ended": f"a pass of {clips} clips would take more than {LONGEST_SECONDS:g} s"}
@@ -242,7 +228,7 @@ def _steps(
         train = recipe.train.model_copy(update=update)
         trainer = Trainer(replace(run, recipe=run.recipe.model_copy(update={"train": train})), console=quiet)
         trainer.train_step(iter([one] * passes))  # after it, the optimizer has its state
-        many = _made_up_batch(run, labels, clips)
+        many = collate([item] * clips)
         started = time.perf_counter()
         trainer.train_step(iter([*[one] * (passes - 1), many]))
         peak, seconds = _peak(device), time.perf_counter() - started
@@ -283,39 +269,6 @@ def _peak(device: torch.device) -> int:
     # What Linux gives as ru_maxrss may be that of the process before this one; macOS has nothing else, in bytes.
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobyte_fields(Path("/proc/self/status")).get("VmHWM", most)
-
-
-def _made_up_run(
-    recipe: Recipe, labels: Mapping[str, Sequence[str]], device: torch.device, host: PluginHost
-) -> PreparedRun:
-    """A run whose clips are not there."""
-    data = recipe.data.model_copy(update={"epoch_size": None, "sampling": "uniform", "shards_at_once": None})
-    recipe = recipe.model_copy(update={"data": data})
-    clips = pack_clips([Clip(Path(f"made-up-{number}")) for number in range(recipe.train.batch_size)])
-    names = {name: tuple(classes) for name, classes in labels.items()}
-    info = replace(data_info(recipe, clips), label_names=names)
-    crops = TrainingCrops(clips, crop_reader(recipe), seed=recipe.seed, draw_mask=build_masking(recipe, host))
-    model, processes = build_model(recipe, info, host), Processes(0, 1, device)
-    return PreparedRun(recipe, Path("made-up"), processes, clips, crops, model, host)
-
-
-def _made_up_batch(run: PreparedRun, labels: Mapping[str, Sequence[str]], clips: int) -> Batch:
-    """Quiet noise (or black images) in the shapes of the recipe, with every class in turn."""
-    recipe, image, numbers = run.recipe, run.recipe.image, torch.arange(clips)
-    if image is None:
-        inputs = torch.randn(clips, recipe.audio.crop_samples) * 1e-3
-    else:
-        inputs = torch.zeros(clips, image.channels, *image.size, dtype=torch.uint8)
-    noisy = recipe.noise is not None and recipe.noise.ratio > 0.0
-    patches = model_shapes(recipe.input, recipe.model).grid.num_patches
-    return Batch(
-        inputs=inputs,
-        noise_wav=torch.randn_like(inputs) * 1e-3 if noisy else None,
-        labels={name: torch.eye(len(classes))[numbers % len(classes)] for name, classes in labels.items()},
-        ids_shuffle=torch.rand(clips, patches).argsort(dim=1),
-        clip_ids=numbers,
-        bad=(),
-    )
 
 
 if __name__ == "__main__":

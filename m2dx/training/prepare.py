@@ -93,10 +93,12 @@ def prepare(
     console: Console,
     *,
     initialise: bool = True,
+    measure: bool = True,
 ) -> PreparedRun:
     """Reads the lists of clips, measures what the recipe leaves open, and builds the model with its shapes checked.
 
-    `initialise` false: without the weights of `init_from`, since others replace them (a checkpoint's).
+    `initialise` false: without the weights of `init_from`, since others replace them (a checkpoint's). `measure` false:
+    what the recipe leaves open stays so, and changes nothing.
     """
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
@@ -131,9 +133,11 @@ def prepare(
     if initialise and recipe.init_from is not None:
         _start_from(recipe.init_from, model, recipe, processes, console)
     reader = crop_reader(recipe)
-    measured, bad = processes.from_main(
-        _measure(recipe, clips, reader, noise, processes, console) if processes.is_main else None
-    )
+    measured, bad = dict[str, dict[str, Any]](), list[BadFile]()
+    if measure:
+        measured, bad = processes.from_main(
+            _measure(recipe, clips, reader, noise, processes, console) if processes.is_main else None
+        )
     update = {name: getattr(recipe, name).model_copy(update=of) for name, of in measured.items()}
     recipe = recipe.model_copy(update=update)
     model.views = build_views(recipe)

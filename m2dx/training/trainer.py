@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +20,7 @@ from m2dx.contract.version import package_version
 from m2dx.data.bad_files import BadFile, BadFiles
 from m2dx.data.crops import Batch
 from m2dx.data.loader import DeviceCopies, batch_loader
-from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder, encoder_file
+from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder
 from m2dx.encoder.weights import CHECKPOINT_FORMAT, encoder_writer
 from m2dx.model.multitask import StepLosses
 from m2dx.model.precision import autocast, check_precision
@@ -52,9 +51,10 @@ class CheckpointScoring(Protocol):
     """What scores the checkpoints of a run while it trains; none of its calls waits."""
 
     failed: int
+    waiting: Collection[int]  # steps whose encoders must stay
 
-    def take(self, step: int, encoder: Path) -> None:
-        """Notes the encoder's weights after a step, if it is one to be scored. They may be removed afterwards."""
+    def take(self, step: int) -> None:
+        """Notes the encoder of a step, if it is one to be scored."""
 
     def poll(self) -> None:
         """Takes note of what has been scored, and starts with the next checkpoint."""
@@ -240,9 +240,10 @@ class Trainer:
                     metrics.write(line)
             news = describe(metrics.last, batch_size=train.batch_size) if due and metrics is not None else ""
             progress.update(self.step, self.total_steps, news)
-            path = self.save() if save or stop else None
-            if self.scoring is not None and path is not None and self.step < self.total_steps:
-                self.scoring.take(self.step, encoder_file(path))
+            if save or stop:
+                self.save()
+                if self.scoring is not None and self.step < self.total_steps:
+                    self.scoring.take(self.step)
             if stop and self.step < self.total_steps:
                 return True
             if self.scoring is not None:
@@ -317,15 +318,15 @@ class Trainer:
         record = StepRecord(self.step, means, grad_norm, tuple(clip_ids), vote)
         return record, self.processes.concat(torch.cat(features)) if measures else None
 
-    def save(self) -> Path | None:
+    def save(self) -> None:
         """Writes a checkpoint of this step (main process only); every process has to call it."""
         state, train = self.state_dict(), self.recipe.train
-        if not self.processes.is_main:
-            return None
-        return self.checkpoints.save(
-            self.step,
-            state,
-            encoder=encoder_writer(state, whole=self.model.masked_model.reconstructs),
-            keep_last=train.keep_last,
-            keep_every=train.keep_every,
-        )
+        if self.processes.is_main:
+            self.checkpoints.save(
+                self.step,
+                state,
+                encoder=encoder_writer(state, whole=self.model.masked_model.reconstructs),
+                keep_last=train.keep_last,
+                keep_every=train.keep_every,
+                keep_encoders=() if self.scoring is None else self.scoring.waiting,
+            )

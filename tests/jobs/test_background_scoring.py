@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from m2dx.contract.components import Score
-from m2dx.jobs.background_scoring import BackgroundScoring, discard_waiting
+from m2dx.encoder.checkpoint import CheckpointFolder
+from m2dx.jobs.background_scoring import BackgroundScoring
 from m2dx.recipe.schema import EvaluationSection
 from m2dx.results.scores import read_step_scores, write_step_scores
 from m2dx.training.child import child_environment
@@ -87,12 +88,14 @@ def is_running(pid: int) -> bool:
 
 
 def test_checkpoints_are_scored_one_at_a_time_in_order(run: Path, scoring: Any, console: Console) -> None:
-    """Also those that the run has removed from its checkpoints since."""
+    """Also those whose checkpoints the run has removed since."""
+    checkpoints = CheckpointFolder(run / "checkpoints")
     with scoring() as background:
         for step in range(2, 11, 2):
-            background.take(step, encoder_of(run, step))
+            encoder_of(run, step).write_text(f"weights-{step}")
+            background.take(step)
             background.poll()
-            encoder_of(run, step).unlink()
+            checkpoints.drop_encoders(keep=background.waiting)
         assert background.finish() is None
     assert steps_of(run) == [4, 8] and background.failed == 0
     assert (run / "order.txt").read_text().splitlines() == [
@@ -101,22 +104,9 @@ def test_checkpoints_are_scored_one_at_a_time_in_order(run: Path, scoring: Any, 
         "begin 8 weights-8",
         "end 8",
     ]
-    assert list((run / "scores_by_step").iterdir()) == [], "nothing waits, and logs without text are removed"
+    assert list((run / "scores_by_step").iterdir()) == [], "logs without text are removed"
+    assert checkpoints.encoder_steps() == []
     assert "scores of step 8: notes knn 50.0" in console.export_text()
-
-
-def test_where_there_are_no_links_checkpoints_are_copied(
-    run: Path, scoring: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*args: object) -> None:
-        raise OSError("no links here")
-
-    monkeypatch.setattr(os, "link", refuse)
-    with scoring() as background:
-        background.take(4, encoder_of(run, 4))
-        encoder_of(run, 4).unlink()
-        background.finish()
-    assert steps_of(run) == [4]
 
 
 def test_a_slow_process_blocks_nothing_and_ends_with_the_run(
@@ -127,7 +117,7 @@ def test_a_slow_process_blocks_nothing_and_ends_with_the_run(
         for _ in range(1000):
             background.poll()
         for step in range(2, 11, 2):
-            background.take(step, encoder_of(run, step))
+            background.take(step)
             for _ in range(100):
                 background.poll()
         assert time.monotonic() - begin < 5.0
@@ -152,29 +142,25 @@ def test_a_failing_process_is_a_counted_warning(
 ) -> None:
     with scoring(f"import sys\nif sys.argv[1] == '4':\n    {script}\nelse:\n  exec({GOOD!r})") as background:
         for step in (4, 8):
-            background.take(step, encoder_of(run, step))
+            background.take(step)
         assert background.finish() is None
     assert background.failed == 1 and steps_of(run) == [8]
     assert "step 4 has no scores" in caplog.text and reason in caplog.text
     assert "step-00000004.log" in caplog.text and (run / "scores_by_step" / "step-00000004.log").exists()
-    assert not list((run / "scores_by_step").glob("*.safetensors"))
 
 
-def test_a_process_that_cannot_start_and_a_checkpoint_that_cannot_be_kept(
+def test_a_process_that_cannot_start_is_told(
     run: Path, console: Console, caplog: pytest.LogCaptureFixture
 ) -> None:
     background = BackgroundScoring(run, section(4), console, command=lambda step, path: ["/no/such/program"])
-    background.take(4, encoder_of(run, 4))
-    background.poll()
-    background.take(8, run / "nowhere.safetensors")
-    assert background.finish() is None and background.failed == 2
+    background.take(4)
+    assert background.finish() is None and background.failed == 1
     assert "its process could not be started" in caplog.text
-    assert "its checkpoint could not be kept" in caplog.text
 
 
 def test_a_signal_ends_the_wait_for_the_rest(run: Path, scoring: Any, console: Console) -> None:
     with scoring(SLOW) as background:
-        background.take(4, encoder_of(run, 4))
+        background.take(4)
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
         assert background.finish() == signal.SIGTERM
     assert "not scored yet: step 4; --resume scores them" in console.export_text()
@@ -184,9 +170,9 @@ def test_a_resumed_run_scores_what_is_missing(run: Path, scoring: Any) -> None:
     """Of a run that goes on from step 8: step 4 has scores, 8 waits, and 12 will come again."""
     with scoring(SLOW) as background:
         for step in (4, 8):
-            background.take(step, encoder_of(run, step))
+            background.take(step)
         encoder_of(run, 12).write_text("weights-12 of before")
-        background.take(12, encoder_of(run, 12))
+        background.take(12)
     score = Score("notes", "accuracy", 0.5, None, (0.5,), "knn")
     write_step_scores(run, 12, [score])
     write_step_scores(run, 4, [score])
@@ -194,7 +180,7 @@ def test_a_resumed_run_scores_what_is_missing(run: Path, scoring: Any) -> None:
         background.recover(8, total_steps=20)
         assert list(background.waiting) == [8] and steps_of(run) == [4]
         encoder_of(run, 12).write_text("weights-12")
-        background.take(12, encoder_of(run, 12))
+        background.take(12)
         background.finish()
     assert steps_of(run) == [4, 8, 12]
     assert "begin 12 weights-12\n" in (run / "order.txt").read_text()
@@ -208,9 +194,7 @@ def test_checkpoints_that_are_there_are_scored_when_the_recipe_asks_for_it_later
     assert list(background.waiting) == [4, 8]
     other = scoring(every=5)
     other.recover(10, total_steps=10)
-    assert list(other.waiting) == [4, 8], "what waits is not lost; the last step is scored at the end"
-    discard_waiting(run)
-    assert not list((run / "scores_by_step").glob("*.safetensors"))
+    assert list(other.waiting) == [], "the last step is scored at the end"
 
 
 def test_scores_of_steps_are_in_order_and_a_broken_line_is_left_out(run: Path) -> None:

@@ -195,9 +195,8 @@ def test_a_killed_evaluation_process_is_explained(
     section = tiny_recipe().evaluation.model_copy(update={"every": 100})
     command = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
     scoring = BackgroundScoring(tmp_path, section, console, command=lambda step, path: command)
-    (tmp_path / "checkpoint").write_bytes(b"")
     with scoring:
-        scoring.take(100, tmp_path / "checkpoint")
+        scoring.take(100)
         scoring.finish()
     assert "its process ended by SIGKILL" in caplog.text and "where memory runs out" in caplog.text
 

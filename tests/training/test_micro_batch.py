@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
 from m2dx import cli
@@ -34,9 +35,9 @@ def test_micro_batches_divide_the_part_of_each_process() -> None:
 def test_trials_are_real(tiny_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And run no module of the current folder."""
     (tmp_path / "torch.py").write_text("raise SystemExit(3)")
-    recipe = tiny_recipe("train.batch_size=512", labels=True, noise=True)
+    recipe = tiny_recipe("train.batch_size=512", "data.epoch_size=512", labels=True, noise=True)
     monkeypatch.chdir(tmp_path)
-    trial = try_steps(recipe, {"notes": ("a", "b")}, CPU, 1, 1)
+    trial = try_steps(recipe, CPU, 1, 1)
     assert [(step.clips, step.accumulate) for step in trial.steps] == [
         (2**power, 512 // 2**power) for power in range(10)
     ]
@@ -51,9 +52,9 @@ def test_trials_are_real(tiny_recipe: Any, tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_trial_that_cannot_train_says_why(tiny_recipe: Any) -> None:
     with pytest.raises(TrainingError, match=r"by training steps, but these failed: .*; `m2dx check`"):
-        try_steps(tiny_recipe(), {}, torch.device("meta"), 1, 1)
+        try_steps(tiny_recipe(), torch.device("meta"), 1, 1)
     with pytest.raises(RecipeError, match="name: must match"):
-        try_steps(tiny_recipe().model_copy(update={"name": "0"}), {}, CPU, 1, 1)
+        try_steps(tiny_recipe().model_copy(update={"name": "0"}), CPU, 1, 1)
 
 
 FULL = """
@@ -70,10 +71,9 @@ micro_batch.main()
 @pytest.mark.skipif(sys.platform != "linux", reason="of Linux alone")
 def test_a_full_memory_ends_a_trial_after_what_fits(tiny_recipe: Any) -> None:
     """65,536 crops of 0.32 s take 1.3 GB as samples alone."""
-    recipe = tiny_recipe("train.batch_size=65536", "data.workers=0")
+    recipe = tiny_recipe("train.batch_size=65536", "data.epoch_size=65536", "data.workers=0")
     request = {
         "mapping": recipe_to_mapping(recipe),
-        "labels": {},
         "device_name": "cpu",
         "processes": 1,
         "here": 1,
@@ -102,7 +102,7 @@ print(json.dumps({"clips": 2, "accumulate": 2, "peak": 5, "seconds": 1.0}), flus
 os.kill(os.getpid(), signal.SIGKILL)
 """
     monkeypatch.setattr(micro_batch, "module_command", lambda *_: [sys.executable, "-c", killed])
-    trial = try_steps(tiny_recipe(), {}, CPU, 1, 1)
+    trial = try_steps(tiny_recipe(), CPU, 1, 1)
     assert trial.best == Step(2, 2, 5, 1.0) and "killed" in trial.ended
 
 
@@ -111,7 +111,7 @@ def two_fit(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Trials are made up: two clips fit; the sizes that were asked for."""
     tried: list[tuple[int, ...]] = []
 
-    def made_up(recipe: Any, labels: Any, device: Any, processes: int, here: int) -> Trial:
+    def made_up(recipe: Any, device: Any, processes: int, here: int) -> Trial:
         sizes = micro_batches(recipe.train.batch_size, processes)
         tried.append(tuple(sizes))
         steps = [Step(n, recipe.train.batch_size // (processes * n), n * GB, 0.1) for n in sizes if n <= 2]
@@ -173,8 +173,8 @@ def test_a_machine_that_takes_not_one_clip_is_told_what_to_change(
         make_trainer(tiny_recipe("train.accumulate=auto"))
 
 
-def test_a_dry_run_says_what_to_set(tiny_recipe: Any, host: Any, two_fit: Any, console: Any) -> None:
-    dry_run(tiny_recipe("train.batch_size=64"), host, console, processes=2)
+def test_a_dry_run_says_what_to_set(tiny_recipe: Any, two_fit: Any, console: Any) -> None:
+    dry_run(tiny_recipe("train.batch_size=64"), console, processes=2)
     text = console.export_text()
     assert (
         "2 clips a pass fit in each of 2 processes: an effective batch of 64 needs train.accumulate=16"
@@ -183,9 +183,9 @@ def test_a_dry_run_says_what_to_set(tiny_recipe: Any, host: Any, two_fit: Any, c
     assert "More were not tried: memory ran out. 9.00 GB of 16.00 GB may be used" in text
 
 
-def test_a_batch_that_does_not_divide_is_refused_at_once(tiny_recipe: Any, host: Any, console: Any) -> None:
+def test_a_batch_that_does_not_divide_is_refused_at_once(tiny_recipe: Any, console: Any) -> None:
     with pytest.raises(RecipeError, match=r"multiple of the number of processes \(3\), but is 4"):
-        dry_run(tiny_recipe(), host, console, processes=3)
+        dry_run(tiny_recipe(), console, processes=3)
 
 
 def test_the_command_prints_what_it_found(tiny_recipe: Any, two_fit: Any, tmp_path: Path) -> None:
@@ -223,10 +223,15 @@ def test_it_is_for_one_process_that_torchrun_did_not_start(
 
 
 @pytest.mark.slow
-def test_images_are_measured_too(tiny_recipe: Any, host: Any) -> None:
-    mapping = recipe_to_mapping(tiny_recipe("train.batch_size=2"))
+def test_images_are_measured_too(tiny_recipe: Any, host: Any, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for number in range(2):
+        Image.new("RGB", (40, 40)).save(tmp_path / "pictures" / f"{number}.png")
+    mapping = recipe_to_mapping(tiny_recipe("train.batch_size=2", "data.epoch_size=null"))
+    dataset = {"name": "image_folder", "path": str(tmp_path / "pictures")}
+    mapping["data"]["sets"] = {"pictures": {"dataset": dataset}}
     del mapping["audio"], mapping["data"]["mean"], mapping["data"]["std"]
     mapping["image"] = {"size": [32, 32], "channels": 3, "mean": [0.5] * 3, "std": [0.2] * 3}
     mapping["model"]["patch_size"] = [16, 16]
     recipe = recipe_from_mapping(mapping, host=host, source="images")
-    assert try_steps(recipe, {}, CPU, 1, 1).best.clips == 2
+    assert try_steps(recipe, CPU, 1, 1).best.clips == 2
