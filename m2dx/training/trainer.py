@@ -51,7 +51,10 @@ class CheckpointScoring(Protocol):
     """What scores the checkpoints of a run while it trains; none of its calls waits."""
 
     failed: int
-    waiting: Collection[int]  # steps whose encoders must stay
+
+    @property
+    def waiting(self) -> Collection[int]:
+        """Steps whose encoders must stay."""
 
     def take(self, step: int) -> None:
         """Notes the encoder of a step, if it is one to be scored."""
