@@ -158,7 +158,7 @@ def differences(one: Path, other: Path) -> Iterator[str]:
         torch.load(run / "checkpoints" / f"step-{step:08d}.pt", weights_only=True, map_location="cpu")
         for run in (one, other)
     ]
-    for part in ("model", "optimizer", "rng", "pending", "rankme"):
+    for part in ("model", "optimizer", "rng", "pending", "measured"):
         if not same(states[0][part], states[1][part]):
             yield part
     if states[0]["totals"]["clips"] != states[1]["totals"]["clips"]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from m2dx.data.crops import Batch
 
 
+Measure = Literal["nothing", "target", "gradients"]
+"""What a forward pass measures beside the losses; "gradients" includes the target, and needs what compute it kept."""
+
+
 @dataclass(frozen=True)
 class StepLosses:
     """The losses of one batch."""
@@ -25,6 +29,28 @@ class StepLosses:
     total: Tensor  # scalar, the weighted sum (eq. 6)
     parts: dict[str, Tensor]  # the method's name, such as "m2d", and each task's name -> scalar, unweighted
     latent: Tensor  # (B, V, D), features of the visible patches, detached
+    measured: dict[str, Tensor] = field(default_factory=dict)
+    """Scalars that were asked for: `target_shares`, and the norm of each weighted part's gradient at `latent`."""
+
+
+def target_shares(target: Tensor, masked: Tensor) -> dict[str, Tensor]:
+    """Shares of the energy of a target (B, m, D) at the patches `masked` (B, m) of the grid, each in [0, 1].
+
+    `target_constant`: the mean over all, which is the same whatever the sound is; `target_position`: what the mean over
+    the clips of a patch adds; `target_clip`: what the mean over a clip's patches adds. The rest is of single patches.
+    """
+    target = target.float()
+    total = target.square().mean().clamp_min(1e-12)
+    constant = target.mean((0, 1))
+    patches, index = masked.unique(return_inverse=True)
+    sums = target.new_zeros(len(patches), target.shape[-1]).index_add_(
+        0, index.flatten(), target.flatten(0, 1)
+    )
+    by_patch = sums / index.flatten().bincount()[:, None] - constant  # (patches, D)
+    position = by_patch[index]  # (B, m, D)
+    clip = (target - constant - position).mean(1)
+    energies = {"constant": constant, "position": position, "clip": clip}
+    return {f"target_{name}": energy.square().mean() / total for name, energy in energies.items()}
 
 
 def match_frames(target: Tensor, num_frames: int) -> Tensor:
@@ -105,18 +131,28 @@ class MultiTask(nn.Module):
         self.target_shapes: dict[str, tuple[int, ...]] = {}
         """Of each task's training signal, without the batch; found by the trial pass of `build_model`."""
 
-    def forward(self, batch: Batch) -> StepLosses:
+    def forward(self, batch: Batch, measure: Measure = "nothing") -> StepLosses:
         """Losses of a batch; M2D sees the noisy view, offline encoders the clean one."""
         noisy, views = self.views(batch)
         mask = Mask(batch.ids_shuffle, self.num_visible)
         output = self.masked_model(noisy, mask, with_tokens=bool(self.tasks))
-        parts = {self.method: output.loss}
-        total = self.weight * output.loss
+        parts, weighted = {self.method: output.loss}, {self.method: self.weight * output.loss}
+        total = weighted[self.method]
         with record_function("m2dx::tasks"):
             for name, task in self.tasks.items():
                 parts[name] = task(output.tokens, views)
-                total = total + task.weight * parts[name]
-        return StepLosses(total=total, parts=parts, latent=output.latent[:, 1:].detach())
+                weighted[name] = task.weight * parts[name]
+                total = total + weighted[name]
+        measured: dict[str, Tensor] = {}
+        if measure != "nothing" and not self.masked_model.reconstructs:
+            measured |= target_shares(output.target.detach(), mask.masked)
+        if measure == "gradients" and self.tasks:
+            for name, part in weighted.items():
+                (gradient,) = torch.autograd.grad(part, output.latent, retain_graph=True, allow_unused=True)
+                measured[f"gradient_{name}"] = (
+                    total.new_zeros(()) if gradient is None else gradient.float().norm()
+                )
+        return StepLosses(total=total, parts=parts, latent=output.latent[:, 1:].detach(), measured=measured)
 
     @property
     def wants_crops(self) -> bool:

@@ -28,10 +28,11 @@ _TITLES = {
     "ema_decay": "EMA decay of the target",
     "grad_norm": "Gradient norm",
     "rankme": "RankMe (effective rank)",
+    "target_constant": "Constant share of the target",
     "clips_per_second": "Clips per second",
 }
 SCHEDULES = ("lr", "ema_decay")
-RAW = (*SCHEDULES, "rankme")  # drawn as they are: no noise from step to step
+RAW = (*SCHEDULES, "rankme", "target_constant")  # drawn as they are: no noise from step to step
 
 
 def by_column(scores: Sequence[StepScore]) -> dict[Column, list[StepScore]]:

@@ -31,7 +31,7 @@ from m2dx.results.scores import StepScore
 from m2dx.results.table import Cell, Group, ResultTable, Row, cells_of
 from m2dx.results.verdict import encoder_title, scores_by_encoder, verdict
 
-_OTHER_CURVES = ("rankme", "lr", "ema_decay", "grad_norm", "clips_per_second")
+_OTHER_CURVES = ("rankme", "target_constant", "lr", "ema_decay", "grad_norm", "clips_per_second")
 _TITLES = {
     "result": "Result",
     "classes": "Classes",

@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 RANKME_ROWS = 2048
 LEAST_RANKME = 3.0
 """Below this effective rank the features are taken to have collapsed to (almost) one direction."""
+MOST_CONSTANT = 0.9
+"""Above this share of a vector that is the same for all patches and clips, a target is taken to have collapsed."""
+CONSTANT_ADVICE = "Try model.ema_decay closer to the length of the run, or fewer epochs"
 
 
 def rankme(features: Tensor) -> float:
@@ -54,6 +57,14 @@ class StepRecord:
     def values(self) -> Tensor:
         """The losses and the gradient norm, float32."""
         return torch.stack([value.float() for value in (*self.losses.values(), self.grad_norm)])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is looked at of some steps, of all processes."""
+
+    features: Tensor  # (n, D), of visible patches
+    scalars: dict[str, Tensor]  # of `StepLosses.measured`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +119,7 @@ class LossWatch:
     """Keeps the losses of the steps since the last line of metrics, on the device until they are read."""
 
     def __init__(self, *, check_grad_norm: bool) -> None:
-        self.rankme: float | None = None  # the last measurement since the last line of metrics
+        self.measured: dict[str, float] = {}  # RankMe and others, if they were since the last line of metrics
         self._records: list[StepRecord] = []
         self._checked = 0
         self._check_grad_norm = check_grad_norm  # not with a loss scaler, which skips such steps by itself
@@ -142,12 +153,10 @@ class LossWatch:
         return None if all(finite) else records[finite.index(False)]
 
     def drain_means(self) -> dict[str, float]:
-        """Mean losses and gradient norm over the steps since the last call; `rankme` where it was measured."""
+        """Mean losses and gradient norm over the steps since the last call, and what was measured beside them."""
         means = torch.stack([record.values() for record in self._records]).mean(dim=0).tolist()
-        values = dict(zip([*self._records[0].losses, "grad_norm"], means, strict=True))
-        if self.rankme is not None:
-            values["rankme"] = self.rankme
-        self._records, self._checked, self.rankme = [], 0, None
+        values = dict(zip([*self._records[0].losses, "grad_norm"], means, strict=True)) | self.measured
+        self._records, self._checked, self.measured = [], 0, {}
         return values
 
 
@@ -168,7 +177,7 @@ def not_finite(record: StepRecord, clip_paths: list[str], train: TrainSection) -
 
 
 def describe(metrics: dict[str, float], *, batch_size: int) -> str:
-    """Losses, learning rate, speed and RankMe in one line; the speed in seconds a step where that is below a clip/s."""
+    """Losses, learning rate, speed (in s/step below a clip/s) and what was measured, in one line."""
     losses = {name.removeprefix("loss_"): value for name, value in metrics.items() if name.startswith("loss")}
     speed = metrics["clips_per_second"]
     pace = (
@@ -177,26 +186,39 @@ def describe(metrics: dict[str, float], *, batch_size: int) -> str:
     parts = [*(f"{name} {value:.4f}" for name, value in losses.items()), f"lr {metrics['lr']:.2e}", pace]
     if "rankme" in metrics:
         parts.append(f"rankme {metrics['rankme']:.1f}")
+    if "target_constant" in metrics:
+        parts.append(f"target {metrics['target_constant']:.0%} constant")
+    gradients = {
+        name.removeprefix("gradient_"): v for name, v in metrics.items() if name.startswith("gradient_")
+    }
+    if gradients:
+        parts.append(f"gradients {', '.join(f'{name} {value:.2g}' for name, value in gradients.items())}")
     return "  ".join(parts)
 
 
 @dataclass
 class CollapseAlarm:
-    """Warns when the features' effective rank falls to almost one direction; counts the warnings, from `count` on."""
+    """Warns where the features, or what they are to predict, become almost one direction; counts from `count` on."""
 
     count: int = 0
 
-    def check(self, step: int, rank: float) -> None:
-        """Takes one RankMe measurement."""
+    def check(self, step: int, measured: Mapping[str, float]) -> None:
+        """Takes what was measured after a step: `rankme` and, of methods with a target network, `target_constant`."""
+        rank, constant = measured["rankme"], measured.get("target_constant", 0.0)
         if rank < LEAST_RANKME:
-            self.count += 1
-            logger.warning(
-                "the features are collapsing: RankMe is %.2f at step %d (alarm below %g). "
-                "Try another train.base_lr, a higher model.ema_decay.start, or a larger train.batch_size",
-                rank,
-                step,
-                LEAST_RANKME,
+            self._warn(
+                f"the features are collapsing: RankMe is {rank:.2f} at step {step} (alarm below {LEAST_RANKME:g}). "
+                "Try another train.base_lr, a higher model.ema_decay.start, or a larger train.batch_size"
             )
+        if constant > MOST_CONSTANT:
+            self._warn(
+                f"the target is nearly the same for all sounds, so a low loss says little: {constant:.0%} of its "
+                f"energy is constant at step {step} (alarm above {MOST_CONSTANT:.0%}). {CONSTANT_ADVICE}"
+            )
+
+    def _warn(self, text: str) -> None:
+        self.count += 1
+        logger.warning("%s", text)
 
 
 def mean_losses(

@@ -22,15 +22,16 @@ from m2dx.data.crops import Batch
 from m2dx.data.loader import DeviceCopies, batch_loader
 from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder
 from m2dx.encoder.weights import CHECKPOINT_FORMAT, encoder_writer
-from m2dx.model.multitask import StepLosses
+from m2dx.model.multitask import Measure, StepLosses
 from m2dx.model.precision import autocast, check_precision
 from m2dx.recipe.loading import recipe_to_mapping
-from m2dx.training.distributed import share_model
+from m2dx.training.distributed import FullyShardedDataParallel, share_model
 from m2dx.training.memory import is_shortage
 from m2dx.training.monitor import (
     RANKME_ROWS,
     CollapseAlarm,
     LossWatch,
+    Measured,
     MetricsWriter,
     StepRecord,
     TrainingSummary,
@@ -134,7 +135,7 @@ class Trainer:
             "optimizer": self.parallel.whole(self.optimizer.state_dict()),
             "scaler": self.scaler.state_dict(),
             "pending": self.watch.pending(),
-            "rankme": self.watch.rankme,
+            "measured": self.watch.measured,
             "totals": {
                 "clips": self.clips,
                 "seconds": self.seconds,
@@ -162,7 +163,7 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         if state["recipe"]["tasks"].keys() == self.recipe.tasks.keys():
             self.watch.restore(state["pending"], step=step, device=self.processes.device)
-        self.watch.rankme = state["rankme"]
+        self.watch.measured = state["measured"]
         self.alarm = CollapseAlarm(totals["collapse_warnings"])
         self.bad_files.load_state_dict(state["bad_files"])
         before, now = len(state["rng"]), self.processes.world_size
@@ -212,18 +213,19 @@ class Trainer:
         window_start, window_step = time.perf_counter(), self.step
         on_cpu = self.processes.device.type == "cpu"
         while self.step < self.total_steps:
-            record, features = self.train_step(batches)
+            record, measured = self.train_step(batches)
             watch.push(record)
             due, save = self._is_time(train.log_every), self._is_time(train.checkpoint_every)
             stop = self.requests.received is not None if alone else self.votes.count(record.stop_vote)
             if due or save or stop or alone:
                 found, self._found = self.processes.gather(self._found), []
                 self._report_bad_files(chain.from_iterable(found))
-            if on_cpu or due or save or stop or features is not None:  # reading a loss makes a GPU wait
+            if on_cpu or due or save or stop or measured is not None:  # reading a loss makes a GPU wait
                 self._check_finite()
-            if features is not None and self.processes.is_main:
-                watch.rankme = rankme(features)
-                self.alarm.check(self.step, watch.rankme)
+            if measured is not None and self.processes.is_main:
+                watch.measured = {name: float(value) for name, value in measured.scalars.items()}
+                watch.measured["rankme"] = rankme(measured.features)
+                self.alarm.check(self.step, watch.measured)
             if due:
                 now = time.perf_counter()
                 speed = (self.step - window_step) * train.batch_size / (now - window_start)
@@ -280,12 +282,17 @@ class Trainer:
             paths = sorted({str(self.run.clips[i].path) for i in ids})
             raise not_finite(record, paths, self.recipe.train)
 
-    def train_step(self, batches: Iterator[Batch]) -> tuple[StepRecord, Tensor | None]:
-        """One optimizer step over its accumulation steps: its losses; where RankMe is due, features (n, D) of all."""
+    def train_step(self, batches: Iterator[Batch]) -> tuple[StepRecord, Measured | None]:
+        """One optimizer step over its accumulation steps: its losses, and what is measured where RankMe is due."""
         train, accumulate = self.recipe.train, self.recipe.train.backward_passes
         sums: dict[str, Tensor] = {}
+        scalars: dict[str, Tensor] = {}
         clip_ids, features = [], []
         measures = self._is_time(train.rankme_every, done=1)
+        keeps = not train.compile and not isinstance(
+            self.parallel, FullyShardedDataParallel
+        )  # for a second pass
+        measure: Measure = "nothing" if not measures else "gradients" if keeps else "target"
         learning_rate = self.schedule.learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -297,7 +304,7 @@ class Trainer:
             on_device = self.to_device(batch)
             with self.parallel.accumulation(last=micro == accumulate - 1):
                 with autocast(train.precision, self.processes.device, compiled=train.compile):
-                    losses: StepLosses = self.parallel.forward(on_device)
+                    losses: StepLosses = self.parallel.forward(on_device, measure)
                 with record_function("m2dx::backward"):
                     self.scaler.scale(losses.total / accumulate).backward()
             parts = {"loss": losses.total, **{f"loss_{name}": part for name, part in losses.parts.items()}}
@@ -306,6 +313,8 @@ class Trainer:
             if measures:
                 rows = losses.latent.flatten(0, 1)  # (B, V, D) -> (B*V, D)
                 features.append(spaced_rows(rows, RANKME_ROWS // (accumulate * self.processes.world_size)))
+                for name, value in losses.measured.items():
+                    scalars[name] = scalars.get(name, torch.zeros_like(value)) + value / accumulate
         with record_function("m2dx::optimizer"):
             self.scaler.unscale_(self.optimizer)
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -319,7 +328,11 @@ class Trainer:
         self.clips += train.batch_size
         means, vote = mean_losses(sums, self.processes, stop=self.requests.received is not None)
         record = StepRecord(self.step, means, grad_norm, tuple(clip_ids), vote)
-        return record, self.processes.concat(torch.cat(features)) if measures else None
+        if not measures:
+            return record, None
+        rows = self.processes.concat(torch.cat(features))
+        shared = self.processes.mean(torch.stack(list(scalars.values()))) if scalars else torch.empty(0)
+        return record, Measured(rows, dict(zip(scalars, shared.unbind(), strict=True)))
 
     def save(self) -> None:
         """Writes a checkpoint of this step (main process only); every process has to call it."""

@@ -1,5 +1,7 @@
 """M2D with offline tasks: who sees what, where gradients go, eq. (6), and what a checkpoint keeps."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from m2dx.data.logmel import LogMel
 from m2dx.model.losses import MSE
 from m2dx.model.m2d import M2D
 from m2dx.model.mappers import LinearMapper, PoolLinearMapper
-from m2dx.model.multitask import MultiTask, Task, match_frames
+from m2dx.model.multitask import MultiTask, Task, match_frames, target_shares
 from m2dx.model.patches import PatchGrid
 from m2dx.model.views import DataStatistics, ViewMaker
 from m2dx.model.vit import ViTSize
@@ -179,3 +181,40 @@ def test_mappers_refuse_shapes_that_cannot_fit() -> None:
     hint = r"use linear, with target_frames: tokens where its frames differ from the patch grid's"
     with pytest.raises(RecipeError, match=r"\(B, 7\).*\(B, 12, 7\); " + hint):
         PoolLinearMapper(TaskShapes((2, 3), 1, 12, 7))
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (lambda clip, patch: 3.0, (1.0, 0.0, 0.0)),
+        (lambda clip, patch: (-1.0) ** patch, (0.0, 1.0, 0.0)),
+        (lambda clip, patch: (-1.0) ** clip, (0.0, 0.0, 1.0)),
+        (lambda clip, patch: (-1.0) ** (clip + patch), (0.0, 0.0, 0.0)),  # of single patches
+        (lambda clip, patch: 1.0 + (-1.0) ** patch, (0.5, 0.5, 0.0)),
+        (lambda clip, patch: 3.0 + (-1.0) ** patch + 2 * (-1.0) ** clip, (9 / 14, 1 / 14, 4 / 14)),
+    ],
+)  # fmt: skip
+def test_the_shares_of_a_target(part: Callable[[int, int], float], expected: tuple[float, ...]) -> None:
+    masked = torch.tensor([[1, 2, 3, 6], [6, 3, 2, 1]])  # the same patches in each clip, in another order
+    target = torch.tensor([[[part(b, p)] * 8 for p in row] for b, row in enumerate(masked.tolist())])
+    found = target_shares(target, masked)
+    assert list(found) == ["target_constant", "target_position", "target_clip"]
+    assert torch.stack(list(found.values())).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_measuring_changes_no_loss_and_no_gradient() -> None:
+    gradients, losses = [], []
+    for measure in ("nothing", "target", "gradients"):
+        model = make_model(weight=0.5, tasks={"spy": 3.0})
+        found = model(make_batch(), measure)
+        found.total.backward()
+        losses.append(found)
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    for other in (1, 2):
+        assert torch.equal(losses[0].total, losses[other].total)
+        assert all(map(torch.equal, gradients[0], gradients[other]))
+    assert losses[0].measured == {} and not any(name.startswith("gradient") for name in losses[1].measured)
+    method, task = (float(losses[2].measured[f"gradient_{name}"]) for name in ("m2d", "spy"))
+    twice = make_model(weight=1.0, tasks={"spy": 3.0})(make_batch(), "gradients").measured
+    assert method > 0 < task and float(twice["gradient_m2d"]) == pytest.approx(2 * method)
+    assert float(twice["gradient_spy"]) == pytest.approx(task)

@@ -65,14 +65,21 @@ def test_rankme_of_zeros_and_of_half_precision() -> None:
     assert rankme(torch.eye(8).bfloat16()) == pytest.approx(8.0, rel=1e-2)
 
 
-def test_the_collapse_alarm(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("measured", "told"),
+    [
+        ({"rankme": 50.0}, ""),
+        ({"rankme": 50.0, "target_constant": 0.85}, ""),
+        ({"rankme": 1.2}, "collapsing: RankMe is 1.20 at step 200"),
+        ({"rankme": 50.0, "target_constant": 0.94}, "94% of its energy is constant at step 200"),
+    ],
+)
+def test_the_collapse_alarm(caplog: pytest.LogCaptureFixture, measured: dict[str, float], told: str) -> None:
     alarm = CollapseAlarm()
     with caplog.at_level(logging.WARNING):
-        alarm.check(100, 50.0)
-        assert caplog.text == "" and alarm.count == 0
-        alarm.check(200, 1.2)
-    assert "collapsing: RankMe is 1.20 at step 200" in caplog.text and alarm.count == 1
-    assert "a higher model.ema_decay.start" in caplog.text
+        alarm.check(200, measured)
+    assert alarm.count == bool(told) == bool(caplog.text) and told in caplog.text
+    assert not told or "Try " in caplog.text
 
 
 def test_means_since_the_last_line() -> None:
@@ -199,3 +206,6 @@ def test_metrics_are_a_line_whose_speed_can_be_read(speed: float, told: str) -> 
     metrics = {"loss": 1.5, "loss_m2d": 1.25, "lr": 1e-3, "clips_per_second": speed, "rankme": 12.0}
     text = describe(metrics, batch_size=32)
     assert text == f"loss 1.5000  m2d 1.2500  lr 1.00e-03  {told}  rankme 12.0"
+    measured = {"target_constant": 0.126, "gradient_m2d": 0.0123, "gradient_labels": 0.5}
+    more = describe(metrics | measured, batch_size=32)
+    assert more == f"{text}  target 13% constant  gradients m2d 0.012, labels 0.5"

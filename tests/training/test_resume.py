@@ -366,7 +366,7 @@ def test_a_rankme_between_two_lines_survives_a_resume(
         stop_after(patch, 3, signal.SIGTERM)
         make_trainer(recipe).fit()
     trainer = make_trainer(recipe, resume=True)
-    assert trainer.watch.rankme == 50.0
+    assert trainer.watch.measured["rankme"] == 50.0
     trainer.fit()
     assert read_metrics(trainer.run.folder)[-1]["rankme"] != 50.0  # step 4 has its own
 

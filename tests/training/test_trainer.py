@@ -51,7 +51,15 @@ def test_a_line_of_metrics(tiny_recipe: Any, make_trainer: Any) -> None:
     lines = [json.loads(text) for text in (trainer.run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
     keys = {"step", "epoch", "loss", "loss_m2d", "loss_labels", "lr", "ema_decay", "grad_norm", "time"}
-    assert set(lines[0]) == {*keys, "clips_per_second"} and set(lines[4]) == {*set(lines[0]), "rankme"}
+    measured = {
+        "rankme",
+        "target_constant",
+        "target_position",
+        "target_clip",
+        "gradient_m2d",
+        "gradient_labels",
+    }
+    assert set(lines[0]) == {*keys, "clips_per_second"} and set(lines[4]) == {*set(lines[0]), *measured}
     for line in lines:
         assert line["loss"] == pytest.approx(0.3 * line["loss_m2d"] + 0.5 * line["loss_labels"], abs=1e-5)
     assert lines[0]["lr"] == 0.0 and lines[0]["ema_decay"] == 0.99
