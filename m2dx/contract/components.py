@@ -205,7 +205,9 @@ class Features:
 
     x: Tensor  # (n, D), float32
     y: Tensor  # class numbers (n,), int64; multi-label: multi-hot (n, C), float32
-    deviation: Tensor | None = None  # (n, D), standard deviation over time; None: the encoder gives no frames
+    layers: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Mean and standard deviation over time, each (n, D), of the outputs of blocks by number, the last one's, too; 0 is
+    the patch embedding. Empty where the encoder gives no frames."""
 
 
 class ClipEncoder(Protocol):
@@ -244,8 +246,11 @@ class EvaluationTask(Protocol):
         """Multi-hot targets (n, C), in the order of `clips` and `label_names`."""
         ...
 
-    def features(self, encoder: ClipEncoder, *, batch_size: int = 32) -> Features:
-        """Frozen clip features of an encoder, computed once for each encoder, whose weights must not change."""
+    def features(self, encoder: ClipEncoder, *, batch_size: int = 32, layers: Sequence[int] = ()) -> Features:
+        """Frozen clip features of an encoder, computed once for each encoder, whose weights must not change.
+
+        `Features.layers` has the patch embedding and up to five evenly spread blocks, and those of `layers` as well.
+        """
         ...
 
     def batches(self, encoder: ClipEncoder, batch_size: int) -> Iterator[Tensor]:

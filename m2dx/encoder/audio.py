@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, cast, get_args
 
@@ -86,11 +86,7 @@ class AudioEncoder(nn.Module):
 
         T is the number of patches over N // hop_length frames, the last patch filled up with the data's mean.
         """
-        _check_samples(wav)
-        if wav.shape[-1] <= PIECE_SECONDS * self.sample_rate:
-            return self.encode_logmel(self.standard_logmel(wav))[-1]
-        chunks = self.stream(wav.split(PIECE_SECONDS * self.sample_rate, dim=-1))
-        return torch.cat([self.encode_logmel(chunk)[-1] for chunk in chunks], dim=1)
+        return self.layers(wav, (self.encoder.size.depth,))[0]
 
     def stream(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         """Standardised log-mels (B, 1, M, L), as `chunks` gives them, of audio that comes in pieces (B, N) or (N,).
@@ -118,9 +114,17 @@ class AudioEncoder(nn.Module):
             held = torch.cat((held, piece), dim=-1) if held.numel() else piece
         yield from self.chunks(self.standard_logmel(held)[..., done:])
 
-    def layers(self, wav: Tensor) -> list[Tensor]:
-        """Frame features (B, T, F*D) of every block, the last one after the final norm."""
-        return self.encode_logmel(self.standard_logmel(wav), all_layers=True)
+    def layers(self, wav: Tensor, numbers: Sequence[int] | None = None) -> list[Tensor]:
+        """Frame features (B, T, F*D) of blocks by number, default every block from 1 on; 0 is the patch embedding.
+
+        Those of the last block are after the final norm.
+        """
+        _check_samples(wav)
+        numbers = range(1, self.encoder.size.depth + 1) if numbers is None else numbers
+        if wav.shape[-1] <= PIECE_SECONDS * self.sample_rate:
+            return self.encode_logmel(self.standard_logmel(wav), layers=numbers)
+        chunks = self.stream(wav.split(PIECE_SECONDS * self.sample_rate, dim=-1))
+        return _side_by_side([self.encode_logmel(chunk, layers=numbers) for chunk in chunks])
 
     def clip(self, wav: Tensor) -> Tensor:
         """Clip features (B, F*D): the mean of the frame features over time."""
@@ -134,10 +138,10 @@ class AudioEncoder(nn.Module):
         logmel: Tensor = self.logmel(wav)[..., :frames]
         return (logmel - self.mean) / self.std
 
-    def encode_logmel(self, logmel: Tensor, *, all_layers: bool = False) -> list[Tensor]:
-        """Frame features (B, T, F*D) of standardised log-mels (B, 1, M, L): the last layer, or every layer."""
-        encoded = [self._encode_chunk(chunk, all_layers) for chunk in self.chunks(logmel)]
-        return [torch.cat(parts, dim=1) for parts in zip(*encoded, strict=True)]  # chunks of (B, T, F*D)
+    def encode_logmel(self, logmel: Tensor, *, layers: Sequence[int] | None = None) -> list[Tensor]:
+        """Frame features (B, T, F*D) of standardised log-mels (B, 1, M, L), as `layers`; default of the last block."""
+        numbers = (self.encoder.size.depth,) if layers is None else layers
+        return _side_by_side([self._encode_chunk(chunk, numbers) for chunk in self.chunks(logmel)])
 
     def chunks(self, logmel: Tensor) -> tuple[Tensor, ...]:
         """What goes into the network at a time of (B, 1, M, L): whole patches, all or the input's length of them."""
@@ -145,11 +149,14 @@ class AudioEncoder(nn.Module):
         logmel = F.pad(logmel, (0, -logmel.shape[-1] % patch))
         return logmel.split(length, dim=-1) if self.long_clips == "split" else (logmel,)
 
-    def _encode_chunk(self, logmel: Tensor, all_layers: bool) -> list[Tensor]:
-        tokens = self.encoder.with_class_token(self.encoder.embed(logmel))
-        outputs = self.encoder.trunk.layers(tokens) if all_layers else [self.encoder.trunk(tokens)]
+    def _encode_chunk(self, logmel: Tensor, numbers: Sequence[int]) -> list[Tensor]:
+        tokens, depth = self.encoder.with_class_token(self.encoder.embed(logmel)), self.encoder.size.depth
+        if tuple(numbers) == (depth,):  # without holding the others
+            outputs = {depth: self.encoder.trunk(tokens)}
+        else:
+            outputs = dict(enumerate([tokens, *self.encoder.trunk.layers(tokens)]))
         grid = self.encoder.grid.shape[0], logmel.shape[-1] // self.encoder.grid.patch_size[1]
-        return [time_frames(output[:, 1:], grid) for output in outputs]
+        return [time_frames(outputs[number][:, 1:], grid) for number in numbers]
 
 
 def load_encoder(
@@ -226,6 +233,11 @@ def _random_network(grid: PatchGrid, size: ViTSize, seed: int) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Encoder(grid, size)
+
+
+def _side_by_side(chunks: list[list[Tensor]]) -> list[Tensor]:
+    """The layers of the whole, from those (B, T, F*D) of its chunks."""
+    return [torch.cat(parts, dim=1) for parts in zip(*chunks, strict=True)]
 
 
 def _check_samples(wav: object) -> None:

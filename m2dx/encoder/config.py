@@ -34,6 +34,7 @@ class ClassifierConfig(BaseModel):
     long_clips: Literal["split", "interpolate"]
     patchout: float
     deviation: bool = False
+    layer: NonNegativeInt | None = None  # block, or 0, the patch embedding; None: the last one
 
 
 class EncoderConfig(BaseModel):
@@ -64,6 +65,10 @@ class EncoderConfig(BaseModel):
             raise ValueError(f"input_size must be patches in {rows} rows, but is {self.input_size}")
         if not 0 < self.vit.depth <= _DEEPEST or min(self.vit.embed_dim, self.vit.num_heads) <= 0:
             raise ValueError(f"vit must have a width, heads, and up to {_DEEPEST} blocks, but is {self.vit}")
+        if self.classifier is not None and (self.classifier.layer or 0) > self.vit.depth:
+            raise ValueError(
+                f"classifier.layer must be at most {self.vit.depth}, but is {self.classifier.layer}"
+            )
         return self
 
     @property

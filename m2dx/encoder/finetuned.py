@@ -24,7 +24,8 @@ class FinetunedNetwork(nn.Module):
 
     The head has the mean over time of the features by eq. (4), F*D wide; with patchout the mean of the patches'
     outputs, D wide, since eq. (4) needs all patches (M2D-X, IV-B). The class token's output is not in either. With
-    `deviation` it has the standard deviation over time, too, 2*F*D wide.
+    `deviation` it has the standard deviation over time, too, 2*F*D wide. `layer` takes the features of another block
+    than the last; 0 is the patch embedding.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class FinetunedNetwork(nn.Module):
         *,
         patchout: float = 0.0,
         deviation: bool = False,
+        layer: int | None = None,
         adjust_positions: bool = False,
     ) -> None:
         """`adjust_positions`: audio longer than the model's input is not split, its positions are interpolated."""
@@ -41,7 +43,7 @@ class FinetunedNetwork(nn.Module):
         self.encoder = copy.deepcopy(encoder).requires_grad_(True)
         self.encoder.head = None
         self.encoder.long_clips = "interpolate" if adjust_positions else "split"
-        self.patchout, self.deviation = patchout, deviation
+        self.patchout, self.deviation, self.layer = patchout, deviation, layer
         width = encoder.encoder.size.embed_dim if patchout else encoder.embed_dim * (1 + deviation)
         self.head = Head(width, num_classes)
 
@@ -50,7 +52,9 @@ class FinetunedNetwork(nn.Module):
         if self.patchout:
             features = self.patch_mean(logmel, kept=kept)
         else:
-            frames = self.encoder.encode_logmel(logmel)[-1]
+            (frames,) = self.encoder.encode_logmel(
+                logmel, layers=None if self.layer is None else (self.layer,)
+            )
             features = frames.mean(dim=1)  # (B, T, F*D) -> (B, F*D)
             if self.deviation:
                 features = torch.cat([features, frames.std(dim=1, correction=0)], dim=1)
@@ -130,6 +134,7 @@ def load_classifier(path: str | Path) -> AudioClassifier:
         len(config.label_names),
         patchout=config.patchout,
         deviation=config.deviation,
+        layer=config.layer,
         adjust_positions=config.long_clips == "interpolate",
     )
     with CheckpointError.blaming(f"{path}: the classifier's weights do not fit"):

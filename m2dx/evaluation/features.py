@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, is_dataclass
 from itertools import chain
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from m2dx.contract.atomic import replace_file
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Features
-from m2dx.contract.errors import CheckpointError, TrainingError
+from m2dx.contract.errors import CheckpointError, RecipeError, TrainingError
 from m2dx.contract.options import Section
 from m2dx.contract.version import package_version
 from m2dx.data.logmel import LogMel
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 CACHE_FOLDER = "features"
 """Folder of the cache, beside the runs."""
 READING_THREADS = 4
+MOST_BLOCKS = 5
+"""Blocks whose outputs are among the features, unless others are asked for."""
 _KEY = "key"
 """Of the metadata: whose features a file holds."""
 
@@ -130,17 +132,44 @@ class MeanLogMel(nn.Module):
 
 
 class FrameStatistics(nn.Module):
-    """Mean and standard deviation over time of an encoder's frames, as clip features (B, 2 * D)."""
+    """Mean and standard deviation over time of an encoder's layers, as clip features (B, 2 * D * layers).
 
-    def __init__(self, encoder: AudioEncoder) -> None:
+    The layers are the last block and those that are asked for. Raises RecipeError for a block that is not there.
+    """
+
+    def __init__(self, encoder: AudioEncoder, layers: Collection[int]) -> None:
         super().__init__()
-        self.encoder, self.sample_rate, self.embed_dim = encoder, encoder.sample_rate, 2 * encoder.embed_dim
+        depth = encoder.encoder.size.depth
+        if max(layers, default=0) > depth:
+            raise RecipeError(
+                f"`layers` must be 0 to {depth}, the blocks of the encoder, but has {max(layers)}"
+            )
+        self.encoder, self.sample_rate, self.layers = (
+            encoder,
+            encoder.sample_rate,
+            tuple(sorted({depth, *layers})),
+        )
+        self.embed_dim = 2 * encoder.embed_dim * len(self.layers)
         self.train(encoder.training)
 
     def clip(self, wav: Tensor) -> Tensor:
-        """Features (B, 2 * D), the means first, from wav (B, N)."""
-        frames = self.encoder(wav)  # (B, T, D)
-        return torch.cat([frames.mean(1), frames.std(1, correction=0)], dim=1)
+        """Features (B, 2 * D * layers), layer after layer, each one's mean first, from wav (B, N)."""
+        parts = []
+        for frames in self.encoder.layers(wav, self.layers):  # (B, T, D)
+            parts += [frames.mean(1), frames.std(1, correction=0)]
+        return torch.cat(parts, dim=1)
+
+    def features(self, found: Features) -> Features:
+        """Those of the encoder, from the features that `clip` gave."""
+        parts = found.x.split(self.encoder.embed_dim, dim=1)
+        layers = dict(zip(self.layers, zip(parts[::2], parts[1::2], strict=True), strict=True))
+        return Features(layers[self.layers[-1]][0].contiguous(), found.y, layers)
+
+
+def blocks_spread(encoder: AudioEncoder) -> tuple[int, ...]:
+    """The patch embedding (0), and up to five blocks at even distances, the last one included."""
+    depth = encoder.encoder.size.depth
+    return tuple(sorted({-(-depth * part // MOST_BLOCKS) for part in range(MOST_BLOCKS + 1)}))
 
 
 @dataclass(frozen=True)

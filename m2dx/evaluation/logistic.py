@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import PositiveFloat
+from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from m2dx.contract.components import Clip, ClipEncoder, EvaluationTask, Evaluator, Features, Score
@@ -21,17 +22,18 @@ from m2dx.evaluation.solver import Basis, Regression
 CS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Inverse strengths of the penalty that are tried, the strongest penalty first."""
 INNER_FOLDS = 3
-INNER_TOL = 1e-2
-"""Of the fits that only choose."""
+TOL, INNER_TOL = 1e-4, 1e-2
+"""Of the last fit, and of those that only choose."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LogisticLayer:
-    """A fitted classifier: features (n, D), which it standardises itself, to logits (n, C)."""
+    """A fitted classifier: pooled features of a layer (n, D), which it standardises itself, to logits (n, C)."""
 
     weight: Tensor  # (C, D), float64
     bias: Tensor  # (C,), float64
     c: float
+    layer: int | None  # of the encoder; None: it gives no frames
 
     def __call__(self, x: Tensor) -> Tensor:
         return (x.double() @ self.weight.mT + self.bias).float()
@@ -41,66 +43,133 @@ class LogisticLayer:
 class Logistic(Evaluator):
     """Logistic regression with an L2 penalty on standardised frozen features; accuracy or mAP. No seed changes it.
 
-    Features are the mean and, where the encoder gives frames, the standard deviation over time. Training and validation
-    part are one here: both are fitted, with the penalty whose loss is lowest in three inner folds of them, in which
-    groups (and files) stay together. Values are per fold, and there is no interval for a single split.
+    Training and validation part are one here: both are fitted. Penalty and layer are those with the lowest loss in
+    three inner folds of them, in which groups (and files) stay together: first the penalty for the last layer, then the
+    layer, then the penalty again. Values are per fold. An encoder without frames has one layer and no deviation.
 
     Options:
         c: inverse strength of the penalty, as in scikit-learn; default the best of 1e-4 to 10.
+        layers: best of the patch embedding (0) and up to five blocks, last, or a list of blocks: the best of them.
+        pooling: over time, the mean and the standard deviation, or the mean alone.
+        class_weights: balanced gives each class the same weight in the loss; default each clip.
     """
 
     name = "logistic"
     needs_wav = False
 
     c: PositiveFloat | None = None
+    layers: Literal["best", "last"] | Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = "best"
+    pooling: Literal["mean_deviation", "mean"] = "mean_deviation"
+    class_weights: Literal["balanced"] | None = None
 
     def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
         """One score; the seeds are not used."""
-        found = task.features(encoder)
-        by_fold, chosen, predictions = [], [], []
+        found = self.features(encoder, task)
+        by_fold, fitted, predictions = [], [], []
         for fold in task.folds:
             layer = self.fit(task, found, np.sort(np.concatenate([fold.train, fold.valid])))
-            logits = layer(statistics_of(found)[fold.test])
+            logits = layer(self.pooled(found, layer.layer)[fold.test])
             by_fold.append([score_of(logits, found.y[fold.test])])
-            chosen.append(layer.c)
+            fitted.append(layer)
             probabilities = probabilities_of(logits, multi_label=task.multi_label)
             predictions += predictions_of(task, fold, probabilities)
-        details = {"c": chosen}
+        details = {"c": [layer.c for layer in fitted], "layer": [layer.layer for layer in fitted]}
         return [summarise(task, by_fold, protocol=self.name, details=details, predictions=predictions)]
+
+    def features(self, encoder: ClipEncoder, task: EvaluationTask) -> Features:
+        """The task's features, with the layers that the options name."""
+        return (
+            task.features(encoder)
+            if isinstance(self.layers, str)
+            else task.features(encoder, layers=self.layers)
+        )
+
+    def pooled(self, found: Features, layer: int | None) -> Tensor:
+        """Features of all clips (n, D), or (n, 2 * D) with the deviation."""
+        if layer is None:
+            return found.x
+        mean, deviation = found.layers[layer]
+        return mean if self.pooling == "mean" else torch.cat([mean, deviation], dim=1)
 
     def fit(self, task: EvaluationTask, found: Features, rows: NDArray[np.int64]) -> LogisticLayer:
         """The classifier of the clips in `rows`."""
-        x, y, clips = statistics_of(found)[rows].double(), found.y[rows], [task.clips[row] for row in rows]
-        standardise = Standardiser.fit(x)
+        clips, groups = [task.clips[row] for row in rows], len({_unit(task.clips[row]) for row in rows})
+        parts = deal(clips, [1 / min(INNER_FOLDS, groups)] * min(INNER_FOLDS, groups))
+
+        def candidate(layer: int | None) -> _Candidate:
+            x = self.pooled(found, layer)[rows].double()
+            return _Candidate.of(x, found.y[rows], len(task.label_names), torch.from_numpy(parts), self)
+
+        layers = self._candidates(found)
+        best, layer = candidate(layers[-1]), layers[-1]
+        c = (self.c or best.best_c()) if groups > 1 else self.c or 1.0
+        if len(layers) > 1 and groups > 1:
+            lowest = best.loss(c)
+            for other in layers[:-1]:
+                rival = candidate(other)
+                if (loss := rival.loss(c)) < lowest:
+                    best, layer, lowest = rival, other, loss
+            c = self.c or (best.best_c() if layer != layers[-1] else c)
+        weight, bias = best.fit(c)
+        return LogisticLayer(weight, bias, c, layer)
+
+    def _candidates(self, found: Features) -> Sequence[int | None]:
+        """Layers to choose from, the last one last."""
+        if not found.layers:
+            return [None]
+        chosen = sorted(found.layers) if isinstance(self.layers, str) else sorted(set(self.layers))
+        return chosen[-1:] if self.layers == "last" else chosen
+
+
+def _unit(clip: Clip) -> object:
+    return clip.group or clip.path
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A layer's features of the clips that are fitted, for all penalties."""
+
+    standardise: Standardiser
+    basis: Basis
+    whole: Regression
+    inner: Sequence[
+        tuple[Tensor, Tensor, Regression]
+    ]  # held-out coordinates and targets, and fits of the others
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor, num_classes: int, parts: Tensor, options: Logistic) -> _Candidate:
+        """From features (n, D), targets, and the inner fold (n,) of each clip."""
+        standardise, balanced = Standardiser.fit(x), options.class_weights == "balanced"
         basis = Basis.of(standardise(x))
-        c = _best_c(basis.z, y, clips, len(task.label_names)) if self.c is None else self.c
-        weight, bias = Regression(basis.z, y, len(task.label_names)).fit(c)
-        weight = basis.on_features(weight) / standardise.std
-        return LogisticLayer(weight, bias - weight @ standardise.mean, c)
 
+        def regression(kept: Tensor, tol: float) -> Regression:
+            return Regression(basis.z[kept], y[kept], num_classes, balanced=balanced, tol=tol)
 
-def statistics_of(found: Features) -> Tensor:
-    """Mean and deviation (n, 2 * D), or the features (n, D) of encoders without frames."""
-    return found.x if found.deviation is None else torch.cat([found.x, found.deviation], dim=1)
+        inner = [
+            (basis.z[parts == part], y[parts == part], regression(parts != part, INNER_TOL))
+            for part in parts.unique()
+        ]
+        return cls(standardise, basis, regression(parts >= 0, TOL), inner)
 
+    def loss(self, c: float) -> float:
+        """Sum over all clips, each held out once."""
+        total = 0.0
+        for z, y, others in self.inner:
+            weight, bias = others.fit(c)
+            total += float(losses_of((z @ weight.mT + bias)[None], y[None]).sum())
+        return total
 
-def _best_c(x: Tensor, y: Tensor, clips: Sequence[Clip], num_classes: int) -> float:
-    """The one of `CS` with the lowest loss on held-out clips; none beyond the first that is worse is tried."""
-    groups = len({clip.group or clip.path for clip in clips})
-    if groups < 2:
-        return 1.0
-    parts = torch.from_numpy(deal(clips, [1 / min(INNER_FOLDS, groups)] * min(INNER_FOLDS, groups)))
-    inner = [
-        (parts == part, Regression(x[parts != part], y[parts != part], num_classes, tol=INNER_TOL))
-        for part in parts.unique()
-    ]
-    best, lowest = CS[0], float("inf")
-    for c in CS:
-        loss = 0.0
-        for held, path in inner:
-            weight, bias = path.fit(c)
-            loss += float(losses_of((x[held] @ weight.mT + bias)[None], y[None, held]).sum())
-        if loss >= lowest:
-            break
-        best, lowest = c, loss
-    return best
+    def best_c(self) -> float:
+        """The one of `CS` with the lowest loss; none beyond the first that is worse is tried."""
+        best, lowest = CS[0], float("inf")
+        for c in CS:
+            if (loss := self.loss(c)) >= lowest:
+                break
+            best, lowest = c, loss
+        return best
+
+    def fit(self, c: float) -> tuple[Tensor, Tensor]:
+        """Weight (C, D) and bias (C,) for features that are not standardised."""
+        weight, bias = self.whole.fit(c)
+        weight = self.basis.on_features(weight) / self.standardise.std
+        return weight, bias - weight @ self.standardise.mean

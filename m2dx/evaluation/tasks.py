@@ -24,13 +24,22 @@ from m2dx.data.packs import is_there
 from m2dx.data.reading import probe, read_wav
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.images import ImageEncoder
-from m2dx.evaluation.features import READING_THREADS, FeatureCache, FrameStatistics, extract, read_ahead
+from m2dx.evaluation.features import (
+    READING_THREADS,
+    FeatureCache,
+    FrameStatistics,
+    blocks_spread,
+    extract,
+    read_ahead,
+)
 from m2dx.evaluation.splits import SPLITS, divide, shared_groups
 
 logger = logging.getLogger(__name__)
 
 BATCH_SECONDS = 600.0
 """Audio that is encoded at a time, at most, unless one clip has more."""
+MOST_BYTES = 2**30
+"""Features of an encoder whose layers are all kept."""
 MOST_TOLD = 20
 """Unusable clips that a line is written for, at most."""
 SHOWN = 5
@@ -110,24 +119,30 @@ class ClipTask:
         """Multi-hot targets (n, C), in the order of `clips` and `label_names`."""
         return _multi_hot(self.clips, self.label_names)
 
-    def features(self, encoder: ClipEncoder, *, batch_size: int = 32) -> Features:
+    def features(self, encoder: ClipEncoder, *, batch_size: int = 32, layers: Sequence[int] = ()) -> Features:
         """Frozen clip features of an encoder; computed once per encoder object, whose weights must not change.
 
-        With a cache, they are kept on disk too.
+        With a cache, they are kept on disk too. `layers` asks for blocks beside the usual ones, which are the last
+        block alone where the features of all would be over 1 GiB.
         """
+        wanted = self._layers(encoder, layers) if isinstance(encoder, AudioEncoder) else ()
         found = self._features.get(encoder)
-        if found is None:
+        if found is None or not found.layers.keys() >= set(wanted):
             if self.unit_seconds:
                 batch_size = min(batch_size, max(int(BATCH_SECONDS / self.unit_seconds), 1))
             compute = extract if self.cache is None else self.cache.features
             if isinstance(encoder, AudioEncoder):
-                both = compute(FrameStatistics(encoder), self, batch_size=batch_size)
-                x, deviation = (half.contiguous() for half in both.x.chunk(2, dim=1))
-                found = Features(x, both.y, deviation)
+                statistics = FrameStatistics(encoder, wanted)
+                found = statistics.features(compute(statistics, self, batch_size=batch_size))
             else:
                 found = compute(encoder, self, batch_size=batch_size)
             self._features[encoder] = found
         return found
+
+    def _layers(self, encoder: AudioEncoder, asked: Sequence[int]) -> set[int]:
+        spread = blocks_spread(encoder)
+        size = len(self.clips) * len(spread) * 2 * encoder.embed_dim * 4  # bytes
+        return {*asked, *(spread if size <= MOST_BYTES else spread[-1:])}
 
     def batches(self, encoder: ClipEncoder, batch_size: int) -> Iterator[Tensor]:
         """The clips in order, as the encoder wants them: audio (B, N), or the middle of each image, (B, C, H, W) uint8.

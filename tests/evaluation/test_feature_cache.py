@@ -134,7 +134,7 @@ def test_a_broken_file_is_warned_of_and_written_anew(
         other.replace(file)
         computed.pop()
     else:
-        x = torch.cat([found.x, found.deviation], dim=1)
+        x = torch.cat([part for layer in found.layers.values() for part in layer], dim=1)
         save_file({"x": {"shape": x[:3], "nan": x * torch.nan, "poison": x + 1}[content]}, file)
     with caplog.at_level(logging.WARNING):
         again = task_of(list_dataset(clips), tmp_path).features(encoder())

@@ -8,7 +8,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from m2dx.contract.components import Clip, Features
+from m2dx.contract.errors import RecipeError
 from m2dx.encoder.audio import random_encoder
+from m2dx.evaluation import tasks
 from m2dx.evaluation.features import FeatureCache
 from m2dx.evaluation.logistic import CS, Logistic
 from m2dx.evaluation.solver import NEVER
@@ -99,9 +101,11 @@ def test_the_deviation_over_time_is_used_and_kept_beside_the_mean(tmp_path):
         frames = encoder(wav).detach()
         found = task.features(encoder)
         torch.testing.assert_close(found.x, encoder.clip(wav).detach())
-        torch.testing.assert_close(found.deviation, frames.std(1, correction=0))
+        torch.testing.assert_close(found.layers[1][1], frames.std(1, correction=0))
+        (embedded,) = encoder.encode_logmel(encoder.standard_logmel(wav), layers=(0,))
+        torch.testing.assert_close(found.layers[0][0], embedded.detach().mean(1))
         again = replace(task, _features=type(task._features)()).features(encoder)
-        assert torch.equal(again.deviation, found.deviation) and len(list(tmp_path.iterdir())) == 1
+        assert torch.equal(again.layers[1][1], found.layers[1][1]) and len(list(tmp_path.iterdir())) == 1
         scores = [Logistic().evaluate(encoder, task, seeds=seeds) for seeds in ((0,), (5, 6))]
     assert scores[0] == scores[1]
     said = scores[0][0].predictions
@@ -116,3 +120,69 @@ def test_folds_and_chords(tone, list_dataset, spectrum_encoder):
     task = ClipTask.from_dataset("chords", list_dataset(clips))
     (score,) = Logistic(c=10.0).evaluate(spectrum_encoder, task, seeds=(0,))
     assert score.metric == "mAP" and len(score.values) == 3 and score.mean > 0.9
+
+
+def layered(told_by: int | None, *, deviation: bool = False, n: int = 90) -> tuple[Features, Task]:
+    """Features of layers 0, 2 and 4, in one of which mean or deviation tells the class; noise elsewhere."""
+    generator = torch.Generator().manual_seed(3)
+    y = torch.arange(n) % 3
+    layers = {k: tuple(torch.randn(n, 12, generator=generator) for _ in "ab") for k in (0, 2, 4)}
+    if told_by is not None:
+        layers[told_by][deviation][:, :3] += 4 * torch.nn.functional.one_hot(y, 3)
+    return Features(layers[4][0], y, layers), Task(3, [Clip(f"{row}.wav") for row in range(n)])
+
+
+@pytest.mark.parametrize("deviation", [False, True])
+@pytest.mark.parametrize("told_by", [0, 2, 4])
+def test_the_layer_is_chosen_that_tells_the_classes(told_by, deviation):
+    found, task = layered(told_by, deviation=deviation)
+    logistic = Logistic()
+    layer = logistic.fit(task, found, np.arange(90))
+    assert layer.layer == told_by
+    assert (layer(logistic.pooled(found, told_by)).argmax(1) == found.y).float().mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("options", "layer", "width"),
+    [
+        ({"layers": "last"}, 4, 24),
+        ({"layers": (0,)}, 0, 24),
+        ({"layers": (0, 4)}, 4, 24),  # 2 would be the best
+        ({"layers": (2, 0), "pooling": "mean"}, 2, 12),
+        ({"c": 0.1}, 2, 24),
+        ({"class_weights": "balanced"}, 2, 24),
+    ],
+)
+def test_options_say_which_layers_and_what_of_them(options, layer, width):
+    found, task = layered(2)
+    found.layers[4][0][:, 3:6] += 2 * torch.nn.functional.one_hot(found.y, 3)
+    fitted = Logistic(**options).fit(task, found, np.arange(90))
+    assert fitted.layer == layer and fitted.weight.shape == (3, width)
+    assert fitted.c == options.get("c", fitted.c)
+
+
+def test_a_layer_is_not_chosen_by_the_clips_that_test_it():
+    found, task = layered(2)
+    train = np.arange(60)
+    expected = Logistic().fit(task, found, train)
+    for mean, deviation in found.layers.values():
+        mean[60:], deviation[60:] = 0.0, 0.0
+    found.y[60:] = 0
+    again = Logistic().fit(task, found, train)
+    assert torch.equal(expected.weight, again.weight) and expected.layer == again.layer
+
+
+@pytest.mark.parametrize(("depth", "layers"), [(1, {0, 1}), (4, {0, 1, 2, 3, 4}), (12, {0, 3, 5, 8, 10, 12})])
+def test_layers_are_spread_over_the_blocks_and_others_come_when_asked_for(depth, layers, monkeypatch):
+    audio = AudioSection(sample_rate=8000, n_mels=16, crop_seconds=0.32)
+    sizes = {"size": "tiny", "patch_size": (8, 8), "predictor": {"embed_dim": 64, "num_heads": 1}}
+    encoder = random_encoder(audio, ModelSection(depth=depth, **sizes), mean=-7.0, std=4.0, seed=0)
+    with tone_task() as task:
+        assert task.features(encoder).layers.keys() == layers
+        more = task.features(encoder, layers=(1,)).layers
+        assert more.keys() == layers | {1} and task.features(encoder).layers is more
+        torch.testing.assert_close(more[depth][0], task.features(encoder).x)
+        with pytest.raises(RecipeError, match=f"must be 0 to {depth}, .* has {depth + 1}"):
+            Logistic(layers=(1, depth + 1)).evaluate(encoder, task, seeds=(0,))
+        monkeypatch.setattr(tasks, "MOST_BYTES", 1000)  # of large sets
+        assert replace(task, _features=type(task._features)()).features(encoder).layers.keys() == {depth}

@@ -78,11 +78,11 @@ def fit_classifier(model: Path, task: m2dx.ClipTask, *, device: str = "auto") ->
     (plain,) = logistic.evaluate(MeanLogMel(config.audio).eval(), task, seeds=(0,))
     several, fold = len(task.folds) > 1, task.folds[0]
     rows = np.arange(len(task.clips)) if several else np.sort(np.concatenate([fold.train, fold.valid]))
-    if not several:  # the penalty of these very clips has been found
-        chosen: Any = own.details["c"]
-        logistic = Logistic(c=chosen[0])
+    if not several:  # penalty and layer of these very clips have been found
+        chosen: Any = own.details
+        logistic = Logistic(c=chosen["c"][0], layers=tuple(chosen["layer"]))
     layer = logistic.fit(task, found, rows)
-    network = FinetunedNetwork(encoder, len(task.label_names), deviation=True)
+    network = FinetunedNetwork(encoder, len(task.label_names), deviation=True, layer=layer.layer)
     norm = network.head.norm
     network.head.load_state_dict(
         {
@@ -102,6 +102,7 @@ def fit_classifier(model: Path, task: m2dx.ClipTask, *, device: str = "auto") ->
         long_clips="split",
         patchout=0.0,
         deviation=True,
+        layer=layer.layer,
         **{
             "task": task.name,
             "c": layer.c,

@@ -19,7 +19,7 @@ import m2dx
 from m2dx.encoder.audio import random_encoder
 from m2dx.encoder.config import EncoderConfig
 from m2dx.encoder.weights import write_export
-from m2dx.evaluation.logistic import Logistic, statistics_of
+from m2dx.evaluation.logistic import Logistic
 from m2dx.recipe.schema import AudioSection, ModelSection
 
 RATE = 16_000
@@ -98,7 +98,9 @@ def test_a_folder_per_class_becomes_a_classifier_that_is_kept(
     assert classifier.label_names == ("high", "low", "mid") and not classifier.multi_label
     network, found = m2dx.load_encoder(encoder), task.features(m2dx.load_encoder(encoder))
     wavs = torch.cat(list(task.batches(network, 32)))
-    expected = Logistic().fit(task, found, np.arange(24))(statistics_of(found))
+    layer = Logistic().fit(task, found, np.arange(24))
+    expected = layer(Logistic().pooled(found, layer.layer))
+    assert classifier.network.layer == layer.layer
     torch.testing.assert_close(classifier(wavs), expected, atol=1e-3, rtol=1e-3)
     assert torch.equal(m2dx.load_encoder(tmp_path / "kept").clip(wavs), network.clip(wavs))
 
