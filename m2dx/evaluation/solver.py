@@ -17,7 +17,7 @@ NEVER = -20.0
 SMALLEST = 1e-12
 """Eigenvalues of a covariance, as a share of the largest, below which they are rounding."""
 MOST_STEPS = 500
-STEPS_REMEMBERED = 20
+STEPS_REMEMBERED = 10
 
 
 @dataclass(frozen=True, eq=False)
