@@ -145,10 +145,12 @@ class _Candidate:
         def regression(kept: Tensor, tol: float) -> Regression:
             return Regression(basis.z[kept], y[kept], num_classes, balanced=balanced, tol=tol)
 
-        inner = [
-            (basis.z[parts == part], y[parts == part], regression(parts != part, INNER_TOL))
-            for part in parts.unique()
-        ]
+        inner = []
+        for part in parts.unique():
+            others, held = parts != part, parts == part
+            if y.ndim == 1:  # a class whose groups are all held out says nothing of a penalty
+                held &= torch.isin(y, y[others])
+            inner.append((basis.z[held], y[held], regression(others, INNER_TOL)))
         return cls(standardise, basis, regression(parts >= 0, TOL), inner)
 
     def loss(self, c: float) -> float:

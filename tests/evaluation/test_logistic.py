@@ -84,6 +84,17 @@ def test_groups_stay_together_when_c_is_chosen():
     assert Logistic().fit(one, found, np.arange(60)).c == 1.0  # nothing to hold out
 
 
+def test_classes_of_a_single_group_do_not_choose_the_penalty():
+    """Whichever inner fold has the group, nothing was learned of its class there."""
+    found, task = blobs(120, 8, 4, spread=0.3)
+    task.clips = tuple(
+        replace(clip, group="alone" if y == 3 else f"{row % 12}")
+        for row, (clip, y) in enumerate(zip(task.clips, found.y.tolist(), strict=True))
+    )
+    chosen = Logistic().fit(task, found, np.arange(120)).c
+    assert chosen == Logistic().fit(task, found, np.flatnonzero(found.y != 3)).c > CS[0]
+
+
 @pytest.mark.parametrize("present", [[1], [0, 2]])
 def test_classes_without_training_clips_are_never_said(present):
     found, task = blobs(30, 4, 3)
