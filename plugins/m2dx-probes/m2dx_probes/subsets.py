@@ -1,0 +1,55 @@
+"""Small labelled parts of a training part: nested, stratified, and group after group."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2dx.contract.components import Clip, Fold
+from m2dx.contract.errors import RecipeError
+from m2dx.evaluation.splits import hold_out
+
+
+def labelling_order(
+    rows: NDArray[np.int64], clips: Sequence[Clip], targets: NDArray[np.float32], seed: int
+) -> NDArray[np.int64]:
+    """The rows in an order whose first n are n labels: groups one after the other, classes in their shares.
+
+    As someone labels who goes through recordings, patients or devices: the next group is the one, of those left, that
+    brings the class counts nearest to the shares of the whole part (targets (n, C) are multi-hot); equal ones come in a
+    random order. Clips without a group are alone. All that is random follows the seed.
+    """
+    random = np.random.default_rng(seed)
+    members: dict[tuple[bool, str], list[int]] = defaultdict(list)
+    for row in random.permutation(rows).tolist():
+        group = clips[row].group
+        members[group is None, str(row) if group is None else group].append(row)
+    units = list(members.values())
+    counts = np.stack([targets[unit].sum(0) for unit in units]).astype(np.float64)  # (groups, C)
+    shares, have, left = counts.sum(0) / len(rows), np.zeros(targets.shape[1]), list(range(len(units)))
+    sizes, order, taken = np.array([len(unit) for unit in units]), list[int](), 0
+    while left:
+        wanted = shares * (taken + sizes[left, None])  # (groups left, C)
+        chosen = left.pop(int(np.square(have + counts[left] - wanted).sum(1).argmin()))
+        have, taken = have + counts[chosen], taken + int(sizes[chosen])
+        order += units[chosen]
+    return np.array(order, dtype=np.int64)
+
+
+def subset_fold(
+    fold: Fold, size: int, clips: Sequence[Clip], targets: NDArray[np.float32], seed: int
+) -> Fold:
+    """The fold with `size` labels for training and validation, of which about a tenth validates, and the same test.
+
+    Whole groups are held out for validation; single clips, where the labels are all of one group.
+    """
+    rows = np.concatenate([fold.train, fold.valid])
+    labelled = np.sort(labelling_order(rows, clips, targets, seed)[:size])
+    try:
+        train, valid = hold_out(labelled, clips, targets)
+    except RecipeError:
+        train, valid = labelled[:-1], labelled[-1:]
+    return Fold(fold.name, train, valid, fold.test)
