@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -61,7 +62,8 @@ def test_the_method_of_a_plugin_trains_resumes_and_is_evaluated(
         folder: Path = recipe.output / recipe.name
         return folder
 
-    straight, halved = run("straight"), run("halved")
+    straight = run("straight")
+    halved = shutil.copytree(straight, straight.with_name("halved"))
     lines = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss_jepa"] < lines[0]["loss_jepa"] and lines[-1]["ema_decay"] == pytest.approx(0.999)
     for file in (halved / "checkpoints").glob("step-00000010.*"):  # as if it had been stopped before

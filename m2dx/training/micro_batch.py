@@ -26,7 +26,7 @@ from rich.table import Table
 from m2dx.contract.errors import M2dxError, MemoryShortageError, RecipeError, TrainingError
 from m2dx.contract.host import PluginHost
 from m2dx.contract.parent import end_with_parent
-from m2dx.contract.wording import gigabytes
+from m2dx.contract.wording import gigabytes, problem_of
 from m2dx.data.batches import ItemKey
 from m2dx.data.crops import collate
 from m2dx.data.loader import default_workers
@@ -200,7 +200,7 @@ def main() -> None:
     except M2dxError as error:
         print(json.dumps({"refused": str(error)}), file=answers)
     except Exception as error:  # of whatever kind: the parent tells the user
-        shortage, failed = {"ended": "memory ran out"}, {"failed": f"{type(error).__name__}: {error}"}
+        shortage, failed = {"ended": "memory ran out"}, {"failed": problem_of(error)}
         print(json.dumps(shortage if is_shortage(error) else failed), file=answers)
 
 

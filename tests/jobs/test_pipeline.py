@@ -210,9 +210,9 @@ def test_a_check_computes_as_training_does(
 ) -> None:
     seen, forward = [], MultiTask.forward
 
-    def note(self: MultiTask, batch: Any) -> Any:
+    def note(self: MultiTask, *arguments: Any) -> Any:
         seen.append(torch.is_autocast_enabled("cpu"))
-        return forward(self, batch)
+        return forward(self, *arguments)
 
     monkeypatch.setattr(MultiTask, "forward", note)
     check_recipe(tiny_recipe(f"train.precision={precision}"), host, console)

@@ -1,10 +1,12 @@
 """Recipes, and generated data for them in the official layouts; pre-trained weights are random."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from m2dx_audioset.sample import write_audioset, write_fsd50k
+from m2dx_hubert.architectures import MODELS
 from m2dx_hubert.sample import write_sample as write_librispeech
 from m2dx_hubert.sample import write_weights as write_hubert
 from m2dx_respiratory.sample import write_icbhi, write_sprsound
@@ -33,11 +35,18 @@ def plugin_host() -> PluginHost:
     return host
 
 
+NARROW = replace(MODELS["hubert_base"], conv_channels=64)
+"""HuBERT Base with an eighth of its channels, which take most of a step's time."""
+
+
 @pytest.fixture(scope="session")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Data for every environment variable; enough clips for the published batches, most of them links."""
     folder = tmp_path_factory.mktemp("data")
     subsets = ("train-clean-100", "train-clean-360", "train-other-500")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "hubert_base", NARROW)
+        hubert = write_hubert(folder / "hubert.pt", layer=1)
     return {
         "AUDIOSET": write_audioset(folder / "audioset", clips=2064),
         "FSD50K": write_fsd50k(folder / "fsd50k", clips=24),
@@ -45,9 +54,15 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "ICBHI": write_icbhi(folder / "icbhi", clips=6),
         "SPRSOUND": write_sprsound(folder / "sprsound", clips=8),
         "IMAGENET": write_images(folder / "imagenet", images=2064),
-        "HUBERT": write_hubert(folder / "hubert.pt", layer=1),
+        "HUBERT": hubert,
         "M2D_16X4": write_base(folder / "shallow" / "checkpoint.pth", "base", depth=1),
     }
+
+
+@pytest.fixture
+def narrow_hubert(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HuBERT as `generated` has it: of one block, and narrow."""
+    monkeypatch.setitem(MODELS, "hubert_base", NARROW)
 
 
 @pytest.fixture

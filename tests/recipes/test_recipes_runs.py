@@ -88,6 +88,7 @@ def shallow(recipe: str) -> list[str]:
     ]
 
 
+@pytest.mark.usefixtures("narrow_hubert")
 @each_recipe([*PUBLISHED, *SMALL], at_once=CHECKED)
 def test_each_recipe_passes_m2dx_check(
     name: str,
@@ -127,6 +128,7 @@ def test_a_published_recipe_passes_m2dx_check_at_full_size(
     assert re.search(r"│ online +│ +8[56],\d{3},\d{3} │", text)  # 86M (table III)
 
 
+@pytest.mark.usefixtures("narrow_hubert")
 @each_recipe(PUBLISHED, at_once=TRAINED)
 def test_a_recipe_for_the_cpu_is_trained_resumed_exported_and_evaluated(
     name: str,

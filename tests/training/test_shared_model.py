@@ -232,9 +232,9 @@ def test_the_run_changed_hands(runs: SimpleNamespace) -> None:
 
 
 def test_gradients_are_sent_once_a_step(runs: SimpleNamespace) -> None:
-    """Whatever the accumulation; beside them go the losses, and the norm of the shards."""
+    """Whatever the accumulation; beside them go the losses, what is measured, and the norm of the shards."""
     copies, shards = runs.found["copies"], runs.found["shards"]
-    assert copies["gradients sent per step"] == 1.0 and copies["all_reduce per step"] == 1.0
+    assert copies["gradients sent per step"] == 1.0 and copies["all_reduce per step"] == 1.0 + 2 / STEPS
     assert copies["reduce_scatter per step"] == 0.0
     trained = [
         name for name, _ in runs.one.model.named_modules() if "blocks." in name and name.count(".") == 4
