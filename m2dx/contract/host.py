@@ -7,7 +7,6 @@ import importlib.metadata
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -173,7 +172,7 @@ class PluginHost:
         return "; ".join(clashes) or None
 
     def _load(self, loaded: PluginRecord, load: Callable[[], object]) -> None:
-        """Whatever a plugin raises is its own error, also what would end the process: the others go on."""
+        """Whatever a plugin raises is its own error, SystemExit included: the others go on."""
         namesake = next((plugin for plugin in self._plugins if plugin.name == loaded.name), None)
         self._plugins.append(loaded)
         self.revision += 1
@@ -182,10 +181,9 @@ class PluginHost:
             return
         plugin = None
         try:
-            with _staying_alive():
-                plugin = load()
-                self._manager.register(plugin, loaded.name)
-                problems = [*self._hook_problems(plugin), *self._collect(loaded, plugin)]
+            plugin = load()
+            self._manager.register(plugin, loaded.name)
+            problems = [*self._hook_problems(plugin), *self._collect(loaded, plugin)]
             loaded.error = "; ".join(problems) or None
         except KeyboardInterrupt:
             raise
@@ -225,29 +223,6 @@ class PluginHost:
                     yield f"the hook {hook!r} must return a list of classes, but gave {components!r}"
                     continue
                 yield from (text for component in components if (text := _add(loaded, kind, component)))
-
-
-@contextmanager
-def _staying_alive() -> Iterator[None]:
-    """Makes an error of `os._exit` and `os.abort`, by which a plugin would end every command without a word."""
-    exits = {name: getattr(os, name) for name in ("_exit", "abort")}
-    process = os.getpid()
-
-    def refuse(name: str) -> Callable[..., object]:
-        def called(*arguments: object) -> object:
-            if os.getpid() != process:  # a child that was forked meanwhile
-                return exits[name](*arguments)
-            raise SystemExit(f"it would end the process by os.{name}")
-
-        return called
-
-    for name in exits:
-        setattr(os, name, refuse(name))
-    try:
-        yield
-    finally:
-        for name, function in exits.items():
-            setattr(os, name, function)
 
 
 def _add(loaded: PluginRecord, kind: str, component: Any) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -39,40 +39,38 @@ class Statistics:
 def measure_audio(
     clips: ClipList,
     reader: AudioCrops,
-    *,
     logmel: LogMel,
+    *,
     seed: int,
     max_clips: int = 10_000,
     workers: int | None = None,
-    device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Statistics:
     """Log-mel statistics over one random crop each of at most `max_clips` random clips; the same under a seed.
 
-    Short clips count with their padding, since training standardises it too. `logmel` must be on the device.
+    Short clips count with their padding, since training standardises it too. The device is that of `logmel`.
     Raises `AudioError` when nothing can be read, or all of it is the same (such as silence).
     """
-    crops = _ClipCrops(clips, reader, seed, max_clips)
-    return _refuse_silence(_measure(crops, _logmel_values(logmel, device), workers, progress), "the data")
+    found = _measure(_clip_crops(clips, reader, seed, max_clips), _logmel_values(logmel), workers, progress)
+    return _refuse_silence(found, "the data")
 
 
 def measure_noise(
     source: NoiseSource,
-    *,
     logmel: LogMel,
+    *,
     crop_samples: int,
     seed: int,
     draws: int = 1000,
     workers: int | None = None,
-    device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Statistics:
     """Log-mel statistics over draws of a noise source, whose mean eq. (5) needs; the same under a seed.
 
     Raises `AudioError` as `measure_audio` does, `PluginError` when the source breaks its contract.
     """
-    noise = _NoiseDraws(source, crop_samples, seed, draws)
-    found = _measure(noise, _logmel_values(logmel, device), workers, progress)
+    noise = _Draws(partial(_noise, source, crop_samples, seed), draws)
+    found = _measure(noise, _logmel_values(logmel), workers, progress)
     return _refuse_silence(found, f"the noise source {source.name!r}")
 
 
@@ -89,7 +87,7 @@ def measure_images(
 
     Raises `ImageError` when nothing can be read, or a channel is the same everywhere.
     """
-    found = _measure(_ClipCrops(clips, reader, seed, max_clips), _pixel_values, workers, progress)
+    found = _measure(_clip_crops(clips, reader, seed, max_clips), _pixel_values, workers, progress)
     if min(found.std) < 1e-4:
         raise ImageError(
             f"images must vary in each channel, but standard deviations are {list(found.std)} over {found.clips} images"
@@ -97,8 +95,8 @@ def measure_images(
     return found
 
 
-def _logmel_values(logmel: LogMel, device: torch.device | str) -> Callable[[Tensor], Tensor]:
-    return lambda wav: logmel.crop(float_tensor(wav.to(device))).double().flatten()[None]
+def _logmel_values(logmel: LogMel) -> Callable[[Tensor], Tensor]:
+    return lambda wav: logmel.crop(float_tensor(wav.to(logmel.window.device))).double().flatten()[None]
 
 
 def _pixel_values(images: Tensor) -> Tensor:
@@ -120,33 +118,31 @@ def _refuse_silence(found: Statistics, of: str) -> Statistics:
     return found
 
 
-class _ClipCrops(Dataset[_Item]):
+class _Draws(Dataset[_Item]):
+    """Inputs by their number, each with the files that could not be used for it."""
+
+    def __init__(self, draw: Callable[[int], _Item], count: int) -> None:
+        self.draw, self.count = draw, count
+
+    def __getitem__(self, position: int) -> _Item:
+        return self.draw(position)
+
+
+def _clip_crops(clips: ClipList, reader: CropReader, seed: int, most: int) -> _Draws:
     """A crop each of some random clips."""
-
-    def __init__(self, clips: ClipList, reader: CropReader, seed: int, most: int) -> None:
-        self.clips, self.reader, self.seed = clips, reader, seed
-        generator = seeded_generator(Stream.STATISTICS_ORDER, seed=seed)
-        self.order = torch.randperm(len(clips), generator=generator)[:most]
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, position: int) -> _Item:
-        generator = seeded_generator(Stream.STATISTICS_CROP, seed=self.seed, position=position)
-        found = read_any_crop(self.clips, int(self.order[position]), self.reader, generator)
-        return found.inputs, found.bad
+    order = torch.randperm(len(clips), generator=seeded_generator(Stream.STATISTICS_ORDER, seed=seed))[:most]
+    return _Draws(partial(_crop, clips, reader, seed, order), len(order))
 
 
-class _NoiseDraws(Dataset[_Item]):
-    def __init__(self, source: NoiseSource, crop_samples: int, seed: int, draws: int) -> None:
-        self.source, self.crop_samples, self.seed, self.draws = source, crop_samples, seed, draws
+def _crop(clips: ClipList, reader: CropReader, seed: int, order: Tensor, position: int) -> _Item:
+    generator = seeded_generator(Stream.STATISTICS_CROP, seed=seed, position=position)
+    found = read_any_crop(clips, int(order[position]), reader, generator)
+    return found.inputs, found.bad
 
-    def __len__(self) -> int:
-        return self.draws
 
-    def __getitem__(self, position: int) -> _Item:
-        generator = seeded_generator(Stream.STATISTICS_NOISE, seed=self.seed, position=position)
-        return draw_noise(self.source, self.crop_samples, generator), self.source.drain_bad()
+def _noise(source: NoiseSource, crop_samples: int, seed: int, position: int) -> _Item:
+    generator = seeded_generator(Stream.STATISTICS_NOISE, seed=seed, position=position)
+    return draw_noise(source, crop_samples, generator), source.drain_bad()
 
 
 def _collate(items: Sequence[_Item]) -> _Item:
@@ -155,22 +151,20 @@ def _collate(items: Sequence[_Item]) -> _Item:
 
 @torch.no_grad()
 def _measure(
-    crops: Any, values_of: Callable[[Tensor], Tensor], workers: int | None, progress: Progress | None
+    crops: _Draws, values_of: Callable[[Tensor], Tensor], workers: int | None, progress: Progress | None
 ) -> Statistics:
     """The statistics of all crops; `values_of` gives (channels, values) float64 from a batch of them."""
-    count = len(crops)
-    batches = [range(first, min(first + _BATCH, count)) for first in range(0, count, _BATCH)]
+    batches = [range(crops.count)[first : first + _BATCH] for first in range(0, crops.count, _BATCH)]
     total = torch.zeros(2, 1, dtype=torch.float64)  # of the values, and of their squares
     number, done, bad = 0, 0, dict[str, str]()
     for inputs, found in batch_loader(crops, batches, collate=_collate, workers=workers):
         values = values_of(inputs)
         total = total + torch.stack([values.sum(1), values.square().sum(1)]).cpu()
         number += values.shape[1]
-        for path, reason in found:
-            bad.setdefault(path, reason)
+        bad |= {path: reason for path, reason in found if path not in bad}
         done += len(inputs)
         if progress is not None:
-            progress(done, count, "clips")
+            progress(done, crops.count, "clips")
     mean, mean_square = total / number
     std = (mean_square - mean.square()).clamp_min(0).sqrt()
-    return Statistics(tuple(mean.tolist()), tuple(std.tolist()), count, tuple(bad.items()))
+    return Statistics(tuple(mean.tolist()), tuple(std.tolist()), crops.count, tuple(bad.items()))

@@ -119,7 +119,7 @@ def _time_line(run: PreparedRun, items: list[CropItem], reading: float) -> str:
         return f"the time cannot be told: memory ran out in a step on {len(items)} clips; see docs/memory.md"
     (computing, clips), loading = min(timed), reading / max(run.workers, 1)
     a_clip = max(computing, loading) if run.workers else computing + loading
-    steps = max(round(train.epochs * batches.steps_per_epoch), 1)
+    steps = run.total_steps
     return (
         f"the training takes about {duration(steps * train.batch_size * a_clip)} here: {counted(steps, 'step')} of "
         f"{counted(train.batch_size, 'clip')}, each {computing * 1000:.3g} ms in a step on {clips} on {device}, and "
@@ -139,7 +139,6 @@ def _shapes_table(run: PreparedRun, *, found_later: bool) -> Table:
     batches = run.batches()
     freq, time = shapes.grid.shape
     table = _table("shapes", "what", "value")
-    steps = max(round(recipe.train.epochs * batches.steps_per_epoch), 1)
     size = "{} x {}".format(*shapes.grid.input_size)
     grid = f"{freq} x {time} = {shapes.grid.num_patches}"
     visible = {"visible, masked patches": f"{shapes.num_visible}, {shapes.num_masked}"}
@@ -160,7 +159,7 @@ def _shapes_table(run: PreparedRun, *, found_later: bool) -> Table:
     rows = {
         "clips": f"{len(run.clips)}",
         **(of_audio if recipe.image is None else of_images),
-        "steps": f"{steps} ({batches.steps_per_epoch} per epoch)",
+        "steps": f"{run.total_steps} ({batches.steps_per_epoch} per epoch)",
         "clips per backward pass": LATER if found_later else f"{batches.micro_batch_size}",
         "peak learning rate": f"{recipe.train.base_lr * recipe.train.batch_size / 256:.3g}",
     }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -21,7 +20,7 @@ from m2dx.data.batches import Stream, seeded_generator
 from m2dx.data.crops import AudioCrops
 from m2dx.data.reading import audio_seconds
 from m2dx.model.shapes import build_logmel
-from m2dx.recipe.schema import AudioSection, Recipe
+from m2dx.recipe.schema import AudioSection
 from m2dx.training.optim import Schedule
 from m2dx.training.prepare import PreparedRun
 
@@ -33,26 +32,12 @@ MOST_LOUD = 16.0
 """Peak of samples that are taken to be meant so; those of int16 go up to 32768."""
 
 
-@dataclass(frozen=True)
 class CheckedRun:
-    """A run, and what several rules ask of it."""
+    """A run, its resolved recipe and steps, and what several rules ask of it."""
 
-    run: PreparedRun
-
-    @property
-    def recipe(self) -> Recipe:
-        """The resolved recipe."""
-        return self.run.recipe
-
-    @cached_property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of a pass over the data."""
-        return self.run.batches().steps_per_epoch
-
-    @cached_property
-    def steps(self) -> int:
-        """Optimizer steps of the training."""
-        return max(round(self.recipe.train.epochs * self.steps_per_epoch), 1)
+    def __init__(self, run: PreparedRun) -> None:
+        self.run, self.recipe, self.steps = run, run.recipe, run.total_steps
+        self.steps_per_epoch = run.batches().steps_per_epoch
 
     @cached_property
     def seconds(self) -> NDArray[np.float64]:

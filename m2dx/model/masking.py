@@ -1,4 +1,4 @@
-"""Which patches are visible: random ones or a pattern, the checked draw of a clip, and tokens by a mask's order."""
+"""Which patches are visible: random ones, the checked draw of a clip, and tokens by a mask's order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from m2dx.contract.components import Mask, Masking
-from m2dx.contract.errors import PluginError, RecipeError
+from m2dx.contract.errors import PluginError
 
 
 def num_visible_patches(num_patches: int, mask_ratio: float) -> int:
@@ -62,28 +62,3 @@ class RandomMasking(Masking):
 
     def draw(self, generator: torch.Generator) -> Tensor:
         return torch.randperm(self.grid[0] * self.grid[1], generator=generator)
-
-
-PATTERNS: dict[str, tuple[int, ...]] = {
-    "random": (),
-    "vertical": (1,),
-    "horizontal": (0,),
-    "chessboard": (0, 1),
-}
-"""Names of masks -> axes of the grid along which visible and masked patches alternate (MSM-MAE, figure 3)."""
-
-
-def alternating(name: str, grid: tuple[int, int], *, phase: int = 0) -> Tensor:
-    """(F, T), true for the masked patches of one of `PATTERNS`; the first patch is visible, with an odd phase masked.
-
-    RecipeError for a grid on which nothing alternates.
-    """
-    axes = PATTERNS[name]
-    if all(grid[axis] < 2 for axis in axes):
-        what = {(0,): "rows (frequency)", (1,): "columns (time)", (0, 1): "patches"}[axes]
-        raise RecipeError(
-            f"masking {name}: the grid must have two {what} or more, but is {grid[0]} x {grid[1]} patches "
-            "(frequency x time); take another masking or model.patch_size"
-        )
-    places = torch.meshgrid(*map(torch.arange, grid), indexing="ij")
-    return (torch.stack([places[axis] for axis in axes]).sum(dim=0) + phase) % 2 == 1

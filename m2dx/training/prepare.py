@@ -67,6 +67,11 @@ class PreparedRun:
             return default_workers(processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         return self.recipe.data.workers
 
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the training."""
+        return max(round(self.recipe.train.epochs * self.batches().steps_per_epoch), 1)
+
     def batches(self, *, start_step: int = 0, total_steps: int | None = None) -> TrainingBatches:
         """The keys of this process's micro-batches from a step on."""
         recipe, at_once = self.recipe, self.recipe.data.shards_at_once
@@ -230,17 +235,17 @@ def _measure(
             measured["image"] = {"mean": found.mean, "std": found.std}
             bad += found.bad
         return measured, bad
-    how |= {"logmel": build_logmel(recipe.audio).to(processes.device), "device": processes.device}
+    logmel = build_logmel(recipe.audio).to(processes.device)
     if recipe.data.mean is None:
         with ProgressLine(console, "measuring the log-mels") as line:
-            found = measure_audio(clips, reader, max_clips=most, progress=line.update, **how)
+            found = measure_audio(clips, reader, logmel, max_clips=most, progress=line.update, **how)
         measured["data"] = {"mean": found.mean[0], "std": found.std[0]}
         console.print(f"log-mel mean {found.mean[0]:.3f}, std {found.std[0]:.3f} over {found.clips} clips")
         bad += found.bad
     if noise is not None and recipe.noise is not None and recipe.noise.mean is None:
         how |= {"crop_samples": reader.crop_samples, "draws": min(most, 1000)}
         with ProgressLine(console, "measuring the noise") as line:
-            found = measure_noise(noise, progress=line.update, **how)
+            found = measure_noise(noise, logmel, progress=line.update, **how)
         console.print(f"noise log-mel mean {found.mean[0]:.3f} over {found.clips} draws")
         measured["noise"] = {"mean": found.mean[0]}
         bad += found.bad

@@ -81,7 +81,7 @@ class Trainer:
         train, device = self.recipe.train, self.processes.device
         check_precision(train.precision, device)
         self.batches = run.batches()
-        self.total_steps = max(round(train.epochs * self.batches.steps_per_epoch), 1)
+        self.total_steps = run.total_steps
         self.schedule = Schedule.of(
             self.recipe, total_steps=self.total_steps, steps_per_epoch=self.batches.steps_per_epoch
         )

@@ -35,7 +35,7 @@ def test_statistics_of_whole_clips_are_those_of_the_data(notes: ClipList) -> Non
     wavs = [read_wav(clip.path, sample_rate=16_000)[:crop_samples] for clip in notes]
     padded = torch.from_numpy(np.stack([np.pad(wav, (0, crop_samples - len(wav))) for wav in wavs]))
     direct = LOGMEL.crop(padded).double()
-    statistics = measure_audio(notes, AudioCrops(crop_samples, RATE), logmel=LOGMEL, seed=0, workers=0)
+    statistics = measure_audio(notes, AudioCrops(crop_samples, RATE), LOGMEL, seed=0, workers=0)
     assert statistics.mean == pytest.approx([direct.mean().item()], abs=1e-6)
     assert statistics.std == pytest.approx([direct.std(correction=0).item()], abs=1e-6)
     assert (statistics.clips, statistics.bad) == (len(notes), ())
@@ -43,7 +43,7 @@ def test_statistics_of_whole_clips_are_those_of_the_data(notes: ClipList) -> Non
 
 def test_at_most_so_many_clips_the_same_for_any_workers(notes: ClipList) -> None:
     alone, together = (
-        measure_audio(notes, AudioCrops(8000, RATE), logmel=LOGMEL, seed=1, max_clips=40, workers=workers)
+        measure_audio(notes, AudioCrops(8000, RATE), LOGMEL, seed=1, max_clips=40, workers=workers)
         for workers in (0, 2)
     )
     assert alone == together
@@ -53,9 +53,7 @@ def test_at_most_so_many_clips_the_same_for_any_workers(notes: ClipList) -> None
 def test_the_clips_are_a_random_choice(notes: ClipList) -> None:
     """Crops as long as the clips leave only the choice to chance."""
     means = [
-        measure_audio(
-            notes, AudioCrops(32_000, RATE), logmel=LOGMEL, seed=seed, max_clips=10, workers=0
-        ).mean[0]
+        measure_audio(notes, AudioCrops(32_000, RATE), LOGMEL, seed=seed, max_clips=10, workers=0).mean[0]
         for seed in (1, 2)
     ]
     assert means[0] != pytest.approx(means[1], abs=1e-3)
@@ -66,7 +64,7 @@ def test_white_noise_has_the_mean_of_its_level() -> None:
     loud, soft = (
         measure_noise(
             ColouredNoise(16_000, exponent=0.0, level_dbfs=level),
-            logmel=LOGMEL,
+            LOGMEL,
             crop_samples=8000,
             seed=0,
             draws=20,
@@ -83,18 +81,18 @@ def test_bad_files_are_named_once(tmp_path: Path, notes: ClipList) -> None:
         [*list(notes)[:5], Clip(tmp_path / "none.wav"), Clip(tmp_path / "none.wav", start=1.0)]
     )
     expected = ((str(tmp_path / "none.wav"), "missing: no such file"),)
-    statistics = measure_audio(clips, AudioCrops(8000, RATE), logmel=LOGMEL, seed=0, workers=0)
+    statistics = measure_audio(clips, AudioCrops(8000, RATE), LOGMEL, seed=0, workers=0)
     assert statistics.bad == expected
     assert statistics.clips == 7  # the bad ones were replaced
     noise = ClipNoise(16_000, clips)
-    assert measure_noise(noise, logmel=LOGMEL, crop_samples=8000, seed=0, draws=40, workers=0).bad == expected
+    assert measure_noise(noise, LOGMEL, crop_samples=8000, seed=0, draws=40, workers=0).bad == expected
 
 
 def test_silence_has_no_statistics(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(16_000), 16_000)
     with pytest.raises(AudioError, match=r"of the data must vary.* are they silent"):
         clips = pack_clips([Clip(tmp_path / "silence.wav")])
-        measure_audio(clips, AudioCrops(8000, RATE), logmel=LOGMEL, seed=0, workers=0)
+        measure_audio(clips, AudioCrops(8000, RATE), LOGMEL, seed=0, workers=0)
 
 
 class Constant(NoiseSource):
@@ -120,4 +118,4 @@ class Constant(NoiseSource):
 )
 def test_noise_without_statistics_is_named(value: float, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        measure_noise(Constant(value), logmel=LOGMEL, crop_samples=8000, seed=0, draws=4, workers=0)
+        measure_noise(Constant(value), LOGMEL, crop_samples=8000, seed=0, draws=4, workers=0)

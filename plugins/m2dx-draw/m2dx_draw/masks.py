@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from m2dx_maskings import PATTERNS, alternating
 from numpy.typing import NDArray
 
 from m2dx.contract.components import Mask
 from m2dx.contract.errors import RecipeError
-from m2dx.model.masking import PATTERNS, alternating, num_visible_patches
+from m2dx.model.masking import num_visible_patches
 
 RANDOM = "random"
 

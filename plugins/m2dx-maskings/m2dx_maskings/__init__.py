@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 import m2dx
-from m2dx.model.masking import alternating, num_visible_patches
+from m2dx.model.masking import num_visible_patches
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -102,6 +102,31 @@ class TimeRunsMasking(m2dx.Masking):
         level = torch.empty(freq, time, dtype=torch.float64)
         level[:, order] = torch.arange(time, 0, -1, dtype=torch.float64)
         return visible_first(level, generator)
+
+
+PATTERNS: dict[str, tuple[int, ...]] = {
+    "random": (),
+    "vertical": (1,),
+    "horizontal": (0,),
+    "chessboard": (0, 1),
+}
+"""Names of masks -> axes of the grid along which visible and masked patches alternate (MSM-MAE, figure 3)."""
+
+
+def alternating(name: str, grid: tuple[int, int], *, phase: int = 0) -> Tensor:
+    """(F, T), true for the masked patches of one of `PATTERNS`; the first patch is visible, with an odd phase masked.
+
+    RecipeError for a grid on which nothing alternates.
+    """
+    axes = PATTERNS[name]
+    if all(grid[axis] < 2 for axis in axes):
+        what = {(0,): "rows (frequency)", (1,): "columns (time)", (0, 1): "patches"}[axes]
+        raise m2dx.RecipeError(
+            f"masking {name}: the grid must have two {what} or more, but is {grid[0]} x {grid[1]} patches "
+            "(frequency x time); take another masking or model.patch_size"
+        )
+    places = torch.meshgrid(*map(torch.arange, grid), indexing="ij")
+    return (torch.stack([places[axis] for axis in axes]).sum(dim=0) + phase) % 2 == 1
 
 
 class PatternMasking(m2dx.Masking):
