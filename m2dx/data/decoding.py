@@ -8,7 +8,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import BinaryIO
 
 import numpy as np
@@ -133,7 +133,12 @@ class Decoder:
 
     def _refuse_truncated(self, source: str | BinaryIO, size: int) -> None:
         if self._file.format == "OGG":
-            if _ends_within_ogg_page(_tail(source, size)):
+            with open(source, "rb") if isinstance(source, str) else nullcontext(source) as file:
+                place = file.tell()
+                file.seek(max(0, size - _OGG_PAGE_BYTES))
+                tail = file.read()
+                file.seek(place)
+            if _ends_within_ogg_page(tail):
                 raise AudioError("truncated: the file ends in the middle of a page")
             return
         promised = _promised_frames(self._file.extra_info, self.info.frames)
@@ -199,17 +204,6 @@ def _promised_frames(log: str, frames: int) -> int | None:
         return round(frames * promised / present) if 0 < present < promised < _STREAMED_BYTES else None
     counts = re.search(r"frame count \d+ does not match value from 'ds64' chunk of (\d+)", log)  # RF64
     return int(counts[1]) if counts is not None else None
-
-
-def _tail(source: str | BinaryIO, size: int) -> bytes:
-    if isinstance(source, str):
-        with open(source, "rb") as file:
-            return _tail(file, size)
-    place = source.tell()
-    source.seek(max(0, size - _OGG_PAGE_BYTES))
-    tail = source.read()
-    source.seek(place)
-    return tail
 
 
 def _ends_within_ogg_page(tail: bytes) -> bool:

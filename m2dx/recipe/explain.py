@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -71,7 +72,9 @@ def _fault(details: ErrorDetails, location: Location, root: Entry, host: PluginH
             hint = suggestion(str(location.path[-1]), known)
             return _Fault(f"unknown key, with value {_shown(value)}", f"; {hint}")
         case "literal_error":
-            hint = _near(value, _literals(location.field)) if isinstance(value, str) else ""
+            hint = (
+                _near(value, re.findall("'([^']*)'", context["expected"])) if isinstance(value, str) else ""
+            )
             return _Fault(f"must be {context['expected']}", f", but is {_shown(value)}{hint}")
         case "value_error":
             return _Fault(str(context["error"]), "" if isinstance(value, dict) else f" (in {_shown(value)})")
@@ -136,16 +139,6 @@ def _nothing_removed(root: Entry, path: Sequence[str | int]) -> str:
 def _near(word: str, known: Sequence[str]) -> str:
     hint = suggestion(word, known)
     return f"; {hint}" if hint.startswith("did you mean") else ""
-
-
-def _literals(field: FieldInfo | None) -> list[str]:
-    options: list[str] = []
-    pending: list[Any] = [field.annotation] if field is not None else []
-    while pending:
-        args = get_args(pending.pop())
-        options += [arg for arg in args if isinstance(arg, str)]
-        pending += [arg for arg in args if not isinstance(arg, str)]
-    return options
 
 
 def _shown(value: Any) -> str:

@@ -6,6 +6,7 @@ import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,51 +18,12 @@ from m2dx.results.run_folder import DataFacts, SetFacts
 
 Fact = tuple[str, str]
 """Title and value."""
-SUMMARY = (
-    ("Steps", "{steps} of {total_steps}"),
-    ("Clips trained on", "{clips}"),
-    ("Training time", "{seconds:duration}"),
-    ("Bad files", "{bad_files}"),
-    ("Collapse warnings", "{collapse_warnings}"),
-    ("Device", "{device} x {processes}"),
+WORDING: dict[str, Any] = plain_yaml(
+    resources.files("m2dx.report").joinpath("templates/facts.yaml").read_text("utf-8")
 )
-LAUNCH = (
-    ("Command", "{launch.command}"),
-    ("Machine", "{launch.machine}"),
-    ("GPUs", "{launch.gpus}"),
-    ("Trained on", "{device} x {processes}"),
-)
-RECIPE = (
-    ("Method", "{method}"),
-    ("Encoder", "ViT {model.size}, {model.depth} blocks", "ViT {model.size}"),
-    (
-        "Input",
-        "{image.size} pixels, mean {image.mean}, std {image.std}",
-        "{audio.sample_rate} Hz, {audio.crop_seconds} s",
-    ),
-    (
-        "Log-mel",
-        "mean {data.mean}, std {data.std}; of the noise {noise.mean}",
-        "mean {data.mean}, std {data.std}",
-    ),
-    ("Patches", "{model.patch_size.0} x {model.patch_size.1}, {model.mask_ratio} of them masked"),
-    (
-        "Predictor",
-        "{model.predictor.embed_dim} wide, {model.predictor.depth} deep, {model.predictor.num_heads} heads",
-    ),
-    ("EMA decay", "{ema_decay.start:g} to {ema_decay.end:g}"),
-    ("Starts from", "{init_from}", "random weights"),
-    (
-        "Training",
-        "{train.epochs} epochs, {train.warmup_epochs} warm-up, {train.batch_size} clips a step, {train.precision}",
-    ),
-    ("Learning rate", "{peak_lr} at its peak (base {train.base_lr})"),
-    ("Seeds", "{seed!s}, of the evaluation {evaluation.seeds}", "{seed!s}"),
-    ("Noise", "mixed in at ratio {noise.ratio}", "none"),
-)
+"""What the page tells of the summary, the launch and the recipe."""
 _FOLDERS = re.compile(r"(?<![\w./:~])(/[^/\s'\"]+)+/")
 """Folders of an absolute path, without its last part."""
-_TASK = "{offline_encoder.name}, {online_mapper.name}, {loss.name}; weight "
 
 
 class _Wording(string.Formatter):
@@ -78,11 +40,11 @@ class _Wording(string.Formatter):
         return ", ".join(map(form, value)) if isinstance(value, list) else form(value)
 
 
-def facts(lines: Iterable[tuple[str, ...]], data: Mapping[str, Any]) -> list[Fact]:
+def facts(lines: Mapping[str, str | list[str]], data: Mapping[str, Any]) -> list[Fact]:
     """Each line's title with the first of its texts whose values are all in the data; without such, it is left out."""
     found = []
-    for title, *texts in lines:
-        for text in texts:
+    for title, texts in lines.items():
+        for text in [texts] if isinstance(texts, str) else texts:
             with suppress(LookupError):
                 found.append((title, _Wording().vformat(text, (), data)))
                 break
@@ -100,9 +62,9 @@ def recipe_facts(recipe: Mapping[str, Any]) -> list[Fact]:
         "ema_decay": None if method == "msm_mae" else find(recipe, "model.ema_decay"),
         "peak_lr": rate * batch / 256 if isinstance(rate, float) and isinstance(batch, int) else None,
     }
-    found = facts(RECIPE, {**recipe, **derived})
+    found = facts(WORDING["recipe"], {**recipe, **derived})
     for name, task in section(recipe, "tasks").items():
-        found += facts([(f"Task {name}", f"{_TASK}{{weight}}", f"{_TASK}1")], task)
+        found += facts({f"Task {name}": WORDING["task"]}, task)
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -94,12 +93,6 @@ def draw_logmel(
     draw_grid_image(axes, logmel, span=span, limits=limits or limits_of(logmel))
     if is_masked is not None:
         cover_patches(axes, is_masked)
-
-
-def logmel_picture(title: str, logmel: NDArray[np.floating], span: Span, *, name: str = "") -> Picture:
-    """The log-mel (M, L) of a sound; `name` where it is not the title."""
-    label = f"Log-mel of {name or title}, {span.seconds:.3g} s."
-    return Picture(title, partial(draw_logmel, logmel=logmel, span=span), label)
 
 
 def limits_of(logmel: NDArray[np.floating]) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from m2dx.contract.errors import M2dxError, RecipeError
 from m2dx.contract.hookspecs import hookimpl
 from m2dx.contract.host import PluginHost, hook_name
 from m2dx.contract.options import ComponentSpec, option_docs
+from m2dx.contract.wording import problem_of
 
 
 class ComponentCheckError(AssertionError):
@@ -53,8 +54,9 @@ class Subject:
         try:
             spec = model.model_validate({"name": name, **options})
         except ValidationError as invalid:
-            lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in invalid.errors())
-            raise ComponentCheckError(f"{label}: the options of this check are not valid: {lines}") from None
+            raise ComponentCheckError(
+                f"{label}: the options of this check are not valid: {problem_of(invalid)}"
+            ) from None
         if model.model_validate(spec.model_dump(mode="json")) != spec:
             raise ComponentCheckError(
                 f"{label}: options must stay the same in a recipe's resolved copy, but {spec.options()} do not; "
@@ -100,9 +102,7 @@ class Subject:
         except ComponentCheckError:
             raise
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            text = f"{self.kind} {self.name!r}: {what} must work, but raised {reason}"
-            raise ComponentCheckError(text) from error
+            self.fail(f"{what} must work, but raised {problem_of(error)}")
 
     def check_output(self, value: object, shape: tuple[int, ...], what: str, hint: str = "") -> None:
         """Checks that a value is a tensor of this shape, of finite floating-point numbers; `what` names its source."""

@@ -114,11 +114,13 @@ def pick_device(name: str, *, field: str = "train.device") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise RecipeError(f"{field} must be auto, cpu, cuda or cuda:N, but is {name!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
         raise RecipeError(f"{field} is {name}, but torch sees no GPU; set {field}=auto or cpu")
-    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+    if device.index is not None and device.index >= torch.cuda.device_count():
         raise RecipeError(f"{field} is {name}, but torch sees {torch.cuda.device_count()} GPU(s)")
-    if device.type == "cuda" and (device.index is not None or os.environ.get("WORLD_SIZE", "1") == "1"):
+    if device.index is not None or os.environ.get("WORLD_SIZE", "1") == "1":
         try:
             torch.empty(1, device=device)
         except RuntimeError as error:

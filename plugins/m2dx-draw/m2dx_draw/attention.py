@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.report import attention
 from m2dx.report.attention import AttentionMap
-from m2dx.report.style import Span, logmel_picture
-from m2dx_draw.panels import panel_figure
+from m2dx.report.style import Span
+from m2dx_draw.panels import logmel_picture, panel_figure
 from m2dx_draw.sounds import Sound
 
 PANEL_INCHES = (3.0, 1.55)

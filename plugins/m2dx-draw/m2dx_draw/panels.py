@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from m2dx.contract.atomic import replace_file
 from m2dx.contract.errors import M2dxError
-from m2dx.report.style import INK, LABEL_SIZE, Picture
+from m2dx.report.style import INK, LABEL_SIZE, Picture, Span, draw_logmel
 
 TITLE_SIZE = 9
 LONGEST_TITLE = 43  # characters
 DOTS_PER_INCH = 150
+
+
+def logmel_picture(title: str, logmel: NDArray[np.floating], span: Span) -> Picture:
+    """The log-mel (M, L) of a sound under its name."""
+    label = f"Log-mel of {title}, {span.seconds:.3g} s."
+    return Picture(title, partial(draw_logmel, logmel=logmel, span=span), label)
 
 
 def panel_figure(rows: Sequence[Sequence[Picture | None]], *, inches: tuple[float, float]) -> Figure:

@@ -34,11 +34,10 @@ from m2dx.report.style import (
     draw_grid_image,
     draw_logmel,
     limits_of,
-    logmel_picture,
     outline_patches,
 )
 from m2dx_draw.masks import PatchMask
-from m2dx_draw.panels import numbered, panel_figure
+from m2dx_draw.panels import logmel_picture, numbered, panel_figure
 from m2dx_draw.sounds import Sound, griffin_lim
 
 PANEL_INCHES = (3.0, 1.5)
