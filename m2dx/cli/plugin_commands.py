@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -48,16 +48,6 @@ class PluginCommand:
             )
         with PluginError.blaming(f"building {where} failed"):  # typer evaluates the plugin's annotations
             return _command(app, self.name)
-
-    def problem(self, *, core: Collection[str]) -> str | None:
-        """Why it cannot be used, or None; `core`: names of the core's commands."""
-        if self.name in core:
-            return f"the name {self.name!r} is taken by m2dx itself"
-        try:
-            self.load()
-        except PluginError as error:
-            return str(error)
-        return None
 
 
 def plugin_commands() -> Iterator[PluginCommand]:

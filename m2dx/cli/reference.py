@@ -10,6 +10,7 @@ import typer
 from m2dx.cli.plugin_commands import CommandGroup, plugin_commands
 from m2dx.cli.shared import plugin_host, terminal
 from m2dx.cli.table_output import text_table
+from m2dx.contract.errors import PluginError
 
 commands = typer.Typer()
 
@@ -27,12 +28,14 @@ def plugins(context: typer.Context) -> None:
         package = f"{record.distribution or '-'} {record.version or ''}".strip()
         rows.append((record.name, package, Text("\n").join(lines)))
     group = context.find_root().command
-    core = group.commands if isinstance(group, CommandGroup) else ()
     for added in plugin_commands():
         lines = [Text(f"command: {added.name}")]
-        problem = added.problem(core=core)
-        if problem is not None:
-            lines.append(Text(f"failed: {problem}", style="red"))
+        try:
+            if isinstance(group, CommandGroup) and added.name in group.commands:
+                raise PluginError(f"the name {added.name!r} is taken by m2dx itself")
+            added.load()
+        except PluginError as error:
+            lines.append(Text(f"failed: {error}", style="red"))
         rows.append(("", "\n".join(added.packages), Text("\n").join(lines)))
     terminal().print(text_table(("plugin", "package", "components"), rows))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ from m2dx.data.batches import ItemKey, Stream, seeded_generator
 from m2dx.data.clips import ClipList
 from m2dx.data.pcm import StoredSamples, float_tensor, stack
 from m2dx.data.reading import AudioFile
-
-ShortClips = Literal["pad", "repeat"]
+from m2dx.recipe.schema import ShortClips
 
 _MOST_TRIES = 100
 

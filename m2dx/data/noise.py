@@ -13,10 +13,11 @@ from m2dx.contract.components import Clip, Dataset, NoiseSource
 from m2dx.contract.errors import AudioError
 from m2dx.data.bad_files import BadFile
 from m2dx.data.clips import ClipList, pack_clips
-from m2dx.data.crops import AudioCrops, ShortClips, read_any_crop
+from m2dx.data.crops import AudioCrops, read_any_crop
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.datasets import FolderDataset
 from m2dx.data.pcm import float_tensor
+from m2dx.recipe.schema import ShortClips
 
 _LOWEST_HZ = 20.0  # below it, coloured noise is flat: what nobody hears must not decide the level
 

@@ -92,11 +92,6 @@ def _values(of: CheckedRun) -> Iterator[str]:
             f"train.base_lr: its peak, base_lr x batch_size / 256, is {peak:.2g}, with which little is learned; "
             f"train.base_lr={enough * 256 / train.batch_size:.2g} would give {enough:g}"
         )
-    if train.clip_norm is not None and train.clip_norm < 0.01:
-        yield (
-            f"train.clip_norm: {train.clip_norm:g} takes nearly all of every gradient; train.clip_norm=3 is the "
-            "published one"
-        )
     if every is not None and every >= of.steps:
         fitting = max(of.steps // 4, 1)
         yield (
@@ -108,11 +103,6 @@ def _values(of: CheckedRun) -> Iterator[str]:
         yield (
             f"train.epochs: {train.epochs:g} epochs are less than a step, and one step is trained; train.epochs=1 is a "
             f"pass over the data, {counted(of.steps_per_epoch, 'step')}"
-        )
-    if train.timeout_minutes > 24 * 60:
-        yield (
-            f"train.timeout_minutes: processes would wait {train.timeout_minutes / 60 / 24:,.1f} days for one that "
-            "hangs; train.timeout_minutes=30 is the default"
         )
     if of.recipe.image is not None or data.mean is None or data.std is None:
         return

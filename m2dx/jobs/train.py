@@ -78,11 +78,17 @@ def _run(
             from m2dx.jobs.doubts import print_doubts  # no part of the training
 
             print_doubts(run, console)
-        with background_scoring(trainer, console) as trainer.scoring:
+        scores = (
+            BackgroundScoring(run.folder, recipe.evaluation, console) if recipe.evaluation.every else None
+        )
+        with scores or contextlib.nullcontext():
+            if scores is not None:
+                scores.recover(trainer.step, total_steps=trainer.total_steps)
+            trainer.scoring = scores
             summary = _fit(trainer)
             processes.close()  # the others need not wait for scores
-            if trainer.scoring is not None and summary.stopped_by is None:
-                stopped = trainer.scoring.finish()
+            if scores is not None and summary.stopped_by is None:
+                stopped = scores.finish()
                 summary = replace(summary, stopped_by=None if stopped is None else stopped.name)
     finally:
         processes.close()
@@ -109,18 +115,6 @@ def _run(
 def _fit(trainer: Trainer) -> TrainingSummary:
     with memory_advice("training", lambda: training_advice(trainer.recipe, trainer.processes.world_size)):
         return trainer.fit()
-
-
-def background_scoring(
-    trainer: Trainer, console: Console
-) -> contextlib.AbstractContextManager[BackgroundScoring | None]:
-    """Scores checkpoints during training, if the recipe asks for it; also those that an earlier process left."""
-    run, section = trainer.run, trainer.recipe.evaluation
-    if section.every is None:
-        return contextlib.nullcontext()
-    scoring = BackgroundScoring(run.folder, section, console)
-    scoring.recover(trainer.step, total_steps=trainer.total_steps)
-    return scoring
 
 
 def make_trainer(

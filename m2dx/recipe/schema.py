@@ -102,16 +102,6 @@ class AudioSection(Section):
         """N, samples of one crop."""
         return self.crop_frames * self.hop_length
 
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(M, L), the log-mel spectrogram of one crop."""
-        return self.n_mels, self.crop_frames
-
-    @property
-    def in_chans(self) -> int:
-        """Channels of the input."""
-        return 1
-
 
 class ImageSection(Section):
     """Images as input, instead of audio (M2D-X, appendix A). The defaults are those of MAE, which the paper takes."""
@@ -137,16 +127,6 @@ class ImageSection(Section):
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) != self.channels:
                 yield f"{name} must have a value for each of the {self.channels} channels, but has {len(values)}"
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(height, width), pixels."""
-        return self.size
-
-    @property
-    def in_chans(self) -> int:
-        """Channels of the input."""
-        return self.channels
 
 
 class DataSetSection(Section):

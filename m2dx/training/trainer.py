@@ -276,11 +276,9 @@ class Trainer:
         return step % every == 0 or step == self.total_steps
 
     def _check_finite(self) -> None:
-        record = self.watch.first_not_finite()
-        if record is not None:
-            ids = [int(clip_id) for part in record.clip_ids for clip_id in part]
-            paths = sorted({str(self.run.clips[i].path) for i in ids})
-            raise not_finite(record, paths, self.recipe.train)
+        if record := self.watch.first_not_finite():
+            paths = {str(self.run.clips[int(i)].path) for part in record.clip_ids for i in part}
+            raise not_finite(record, sorted(paths), self.recipe.train)
 
     def train_step(self, batches: Iterator[Batch]) -> tuple[StepRecord, Measured | None]:
         """One optimizer step over its accumulation steps: its losses, and what is measured where RankMe is due."""

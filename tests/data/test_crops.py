@@ -14,10 +14,11 @@ from m2dx.contract.components import Clip, NoiseSource
 from m2dx.contract.errors import AudioError, PluginError
 from m2dx.data.batches import ItemKey, TrainingBatches
 from m2dx.data.clips import ClipList, join_sets, pack_clips
-from m2dx.data.crops import AudioCrops, Batch, ShortClips, TrainingCrops
+from m2dx.data.crops import AudioCrops, Batch, TrainingCrops
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.loader import batch_loader, default_workers
 from m2dx.data.noise import ClipNoise
+from m2dx.recipe.schema import ShortClips
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
 RATE = 16_000
