@@ -204,7 +204,7 @@ class Features:
     """Features and targets of all clips of a task, in their order, on the CPU."""
 
     x: Tensor  # (n, D), float32
-    y: Tensor  # class numbers (n,), int64; multi-label: multi-hot (n, C), float32
+    y: Tensor  # class numbers (n,), int64; multi-label: multi-hot (n, C), float32; of values (n,), float32
     layers: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Mean and standard deviation over time, each (n, D), of the outputs of blocks by number, the last one's, too; 0 is
     the patch embedding. Empty where the encoder gives no frames."""
@@ -227,7 +227,7 @@ class EvaluationTask(Protocol):
 
     name: str  # in the recipe
     clips: tuple[Clip, ...]  # the usable ones, with their durations
-    label_names: tuple[str, ...]  # of the classes, in the order of the targets
+    label_names: tuple[str, ...]  # of the classes, in the order of the targets; none: labels are values
     folds: tuple[Fold, ...]  # one for train/valid/test splits, several for cross validation
     unit_seconds: float | None  # length that each clip is cropped (from its start) or filled to; None: images
     short_clips: Literal["pad", "repeat"]  # how shorter clips are filled
@@ -240,10 +240,10 @@ class EvaluationTask(Protocol):
 
     @property
     def metric(self) -> str:
-        """ "accuracy", or "mAP" for multi-label tasks."""
+        """ "accuracy", or "mAP" for multi-label tasks, "r2" for values."""
 
     def targets(self) -> NDArray[np.float32]:
-        """Multi-hot targets (n, C), in the order of `clips` and `label_names`."""
+        """Multi-hot targets (n, C), in the order of `clips` and `label_names`, or values (n, 1)."""
         ...
 
     def features(self, encoder: ClipEncoder, *, batch_size: int = 32, layers: Sequence[int] = ()) -> Features:
@@ -417,6 +417,7 @@ class Evaluator(abc.ABC):
 
     name: ClassVar[str]
     needs_wav: ClassVar[bool] = True  # False: it uses the task's features alone, so that images will do
+    predicts: ClassVar[Literal["class", "value"]] = "class"  # the `target` of the tasks that it scores
 
     def check(self, task: str, label_names: tuple[str, ...], clips: list[Clip]) -> None:  # noqa: B027
         """Raises RecipeError where the protocol cannot score the task; called before anything is trained."""

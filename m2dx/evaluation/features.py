@@ -98,8 +98,10 @@ def extract(encoder: ClipEncoder, task: EvaluationTask, *, batch_size: int) -> F
 
 
 def targets_of(task: EvaluationTask) -> Tensor:
-    """Class numbers (n,) of the task's clips, or multi-hot targets (n, C) of a multi-label task."""
+    """Class numbers (n,) of the task's clips, multi-hot targets (n, C) of a multi-label task, or values (n,)."""
     targets = torch.from_numpy(task.targets())
+    if not task.label_names:
+        return targets[:, 0]
     return targets if task.multi_label else targets.argmax(1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -71,6 +72,7 @@ class ClipTask:
         short_clips: Literal["pad", "repeat"] = "pad",
         max_bad_fraction: float = 0.05,
         shared_groups: Literal["error", "warn"] = "error",
+        target: Literal["class", "value"] = "class",
         cache: FeatureCache | None = None,
         images: bool | None = None,
         progress: Progress | None = None,
@@ -79,14 +81,15 @@ class ClipTask:
 
         `unit_seconds` defaults to that of a published task (`dataset.task`), else to `mean_seconds` of the clips
         (M2D-X, IV-B). `shared_groups` says what follows from a group in both train and test, or in two folds; "warn"
-        is for official splits that have such groups. `images` defaults to what the data set says that it has. Where a
-        published task is not as published, the warnings say it.
+        is for official splits that have such groups. `target`: labels are names of classes, or numbers, one a clip.
+        `images` defaults to what the data set says that it has. Where a published task is not as published, the
+        warnings say it.
 
         Raises RecipeError, with every problem found, where clips lack a label or a split, splits are unusable, or
         groups leak; TrainingError where more than `max_bad_fraction` of the clips cannot be read; PluginError where the
         data set fails.
         """
-        listed, label_names = _checked_lists(name, dataset)
+        listed, label_names = _checked_lists(name, dataset, target)
         images = dataset.media == "image" if images is None else images
         if images:
             (clips, bad), seconds = partition(listed, _image, progress), None
@@ -112,11 +115,11 @@ class ClipTask:
 
     @property
     def metric(self) -> str:
-        """ "accuracy", or "mAP" for multi-label tasks."""
-        return _metric(self.clips)
+        """ "accuracy", or "mAP" for multi-label tasks, "r2" for values."""
+        return _metric(self.clips) if self.label_names else "r2"
 
     def targets(self) -> NDArray[np.float32]:
-        """Multi-hot targets (n, C), in the order of `clips` and `label_names`."""
+        """Multi-hot targets (n, C), in the order of `clips` and `label_names`, or values (n, 1)."""
         return _multi_hot(self.clips, self.label_names)
 
     def features(self, encoder: ClipEncoder, *, batch_size: int = 32, layers: Sequence[int] = ()) -> Features:
@@ -170,13 +173,21 @@ class ClipTask:
         return read_ahead((self.clips[first : first + batch_size] for first in starts), read)
 
 
-def check_dataset(name: str, dataset: Dataset, *, shared_groups: Literal["error", "warn"] = "error") -> None:
+def check_dataset(
+    name: str,
+    dataset: Dataset,
+    *,
+    shared_groups: Literal["error", "warn"] = "error",
+    target: Literal["class", "value"] = "class",
+) -> None:
     """Raises what `ClipTask.from_dataset` would raise for the lists of a data set; reads no audio file."""
-    clips, label_names = _checked_lists(name, dataset)
+    clips, label_names = _checked_lists(name, dataset, target)
     _divided(name, clips, label_names, strict=shared_groups == "error")
 
 
 def _multi_hot(clips: Sequence[Clip], label_names: Sequence[str]) -> NDArray[np.float32]:
+    if not label_names:
+        return np.array([[float(clip.labels[0])] for clip in clips], dtype=np.float32)
     column = {label: number for number, label in enumerate(label_names)}
     targets = np.zeros((len(clips), len(label_names)), dtype=np.float32)
     for row, clip in enumerate(clips):
@@ -188,8 +199,8 @@ def _metric(clips: Iterable[Clip]) -> str:
     return "mAP" if any(len(clip.labels) > 1 for clip in clips) else "accuracy"
 
 
-def _checked_lists(name: str, dataset: Dataset) -> tuple[list[Clip], tuple[str, ...]]:
-    """Clips and label names; RecipeError with every problem found."""
+def _checked_lists(name: str, dataset: Dataset, target: str) -> tuple[list[Clip], tuple[str, ...]]:
+    """Clips and label names, none of values; RecipeError with every problem found."""
     clips, label_names = list_clips(name, dataset), tuple(asked(name, dataset, "label_names"))
     if not clips:
         raise RecipeError(
@@ -205,6 +216,9 @@ def _checked_lists(name: str, dataset: Dataset) -> tuple[list[Clip], tuple[str, 
             clip for clip in clips if set(clip.labels) - known
         ],
     }
+    if target == "value":
+        what = "have a label that is not one number, as `target: value` says"
+        wrong[what] = [clip for clip in clips if clip.labels and not _is_value(clip)]
     problems = [
         f"{len(found)} clips {what}: {_examples(str(clip.path) for clip in found)}"
         for what, found in wrong.items()
@@ -217,7 +231,14 @@ def _checked_lists(name: str, dataset: Dataset) -> tuple[list[Clip], tuple[str, 
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise RecipeError(f"evaluation task {name!r} cannot be used:\n{lines}")
-    return clips, label_names
+    return clips, label_names if target == "class" else ()
+
+
+def _is_value(clip: Clip) -> bool:
+    try:
+        return len(clip.labels) == 1 and math.isfinite(float(clip.labels[0]))
+    except ValueError:
+        return False
 
 
 def _examples(names: Iterable[str]) -> str:
@@ -325,7 +346,8 @@ def _divided(
     """The divisions, and warnings about what they share."""
     warnings = _leaks(name, clips, strict=strict)
     try:
-        return divide(clips, _multi_hot(clips, label_names)), warnings
+        counts = _multi_hot(clips, label_names) if label_names else np.ones((len(clips), 1), np.float32)
+        return divide(clips, counts), warnings
     except RecipeError as error:
         raise RecipeError(f"evaluation task {name!r}: {error}") from error
 
@@ -334,7 +356,7 @@ def _untrained_classes(
     folds: Sequence[Fold], targets: NDArray[np.float32], label_names: Sequence[str]
 ) -> list[str]:
     lacking: dict[str, None] = {}
-    for fold in folds:
+    for fold in folds if label_names else ():
         absent = (targets[fold.train].sum(0) == 0) & (targets[fold.test].sum(0) > 0)
         lacking |= {label_names[number]: None for number in np.flatnonzero(absent).tolist()}
     text = f"{len(lacking)} classes occur in a test part but not in its training part: {_examples(lacking)}"

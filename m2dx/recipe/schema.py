@@ -342,6 +342,8 @@ class EvaluationTaskSection(Section):
 
     dataset: DatasetSpec
     """Where the labelled clips come from."""
+    target: Literal["class", "value"] = "class"
+    """What a label is: the name of a class, or a number, which evaluators such as `ridge` of m2dx-probes predict."""
     unit_seconds: Annotated[float, Field(ge=0.01, le=3600)] | None = None
     """Length that each clip is cropped or padded to, s; default a published task's, or the mean (long ones capped)."""
     short_clips: ShortClips = "pad"

@@ -77,8 +77,13 @@ class Scoring:
         for name, dataset in datasets.items():
             task = section.tasks[name]
             try:
-                check_dataset(name, dataset, shared_groups=task.shared_groups)
+                check_dataset(name, dataset, shared_groups=task.shared_groups, target=task.target)
                 for protocol in task.evaluators or evaluators:
+                    if evaluators[protocol].predicts != task.target:
+                        raise RecipeError(
+                            f"evaluation.tasks.{name}: `target` must be what evaluators predict, but is {task.target}, "
+                            f"and {protocol} predicts a {evaluators[protocol].predicts}; change it, or `evaluators`"
+                        )
                     evaluators[protocol].check(
                         name, tuple(asked(name, dataset, "label_names")), list_clips(name, dataset)
                     )
@@ -109,6 +114,7 @@ class Scoring:
                     short_clips=section[name].short_clips,
                     max_bad_fraction=bad,
                     shared_groups=section[name].shared_groups,
+                    target=section[name].target,
                     cache=cache,
                     images=self.recipe.image is not None,
                     progress=line.update,
@@ -226,7 +232,7 @@ class Scoring:
             ),
             clips=len(task.clips),
             bad_clips=len(task.bad),
-            classes=len(task.label_names),
+            classes=len(task.label_names) or None,
             unit_seconds=task.unit_seconds,
             short_clips=task.short_clips,
             warnings=task.warnings,

@@ -1,4 +1,4 @@
-"""Probes of frozen encoders beside the core's: over the map of all tokens, and by the number of labels."""
+"""Probes of frozen encoders beside the core's: over all tokens, of labels that are numbers, and with few labels."""
 
 import m2dx
 
@@ -7,5 +7,6 @@ import m2dx
 def evaluators() -> list[type]:
     from m2dx_probes.attentive import Attentive
     from m2dx_probes.prototype import Prototype
+    from m2dx_probes.ridge import Ridge
 
-    return [Attentive, Prototype]
+    return [Attentive, Prototype, Ridge]

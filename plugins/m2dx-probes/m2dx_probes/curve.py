@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -103,7 +104,8 @@ def _scores(
 ) -> list[m2dx.Score]:
     folds = task.folds
     if size < _labels(task):
-        targets = task.targets()
+        # Values have no shares that the draws could keep.
+        targets = task.targets() if task.label_names else np.ones((len(task.clips), 1), dtype=np.float32)
         folds = tuple(subset_fold(fold, size, task.clips, targets, draw) for fold in folds)
     names = scoring.protocols()[task.name]
     evaluators = {name: scoring.evaluators[name] for name in names}
