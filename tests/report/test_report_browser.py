@@ -5,7 +5,7 @@ import time
 
 import pytest
 from headless import Browser, find_browser
-from report_pages import SUMMARY, entry, page_of, predictions, some_pictures, wavs
+from report_pages import SUMMARY, entry, page_of, predictions, some_pictures, wavs, write_run
 
 from m2dx.results.predictions import write_predictions
 from m2dx.results.scores import write_scores
@@ -63,8 +63,9 @@ def scored_page(run, sounds, *, name="a clip.wav", **classes):
     return run / "report.html"
 
 
-@pytest.fixture
-def page(run, sounds):
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, sounds):
+    run = write_run(tmp_path_factory.mktemp("page") / "small-run")
     (run / "bad_files.tsv").write_text(f"path\treason\n/data/{LONG_NAME}.wav\tmissing: no such file\n")
     return scored_page(run, sounds, name=f"{LONG_NAME}.wav", **{"instrument": 11, "drums": 60, LONG_NAME: 3})
 
