@@ -163,6 +163,7 @@ class Prediction:
     clip: Clip
     label: str  # of the task's classes, the one with the highest probability
     probability: float  # of that class, in [0, 1]
+    probabilities: tuple[float, ...] | None = None  # of all classes, in the task's order; None: not known
 
 
 @dataclass(frozen=True)

@@ -42,13 +42,13 @@ class Knn(Evaluator):
                 k=self.k,
             )
             by_fold.append([score_of(votes, found.y[fold.test])])
-            predictions += predictions_of(task, fold, votes / votes.sum(1, keepdim=True))
+            predictions += predictions_of(task, fold, votes)
         details = {"k": self.k}
         return [summarise(task, by_fold, protocol=self.name, details=details, predictions=predictions)]
 
 
 def neighbour_votes(train: Tensor, targets: Tensor, test: Tensor, *, k: int) -> Tensor:
-    """Votes (m, C) for test features (m, D): multi-hot targets (n, C) of the neighbours, weighted by similarity.
+    """Shares of the votes (m, C) for test features (m, D): multi-hot targets (n, C), weighted by similarity.
 
     A neighbour with no or negative similarity has a very small vote, so that there is always a winner.
     """
@@ -57,4 +57,5 @@ def neighbour_votes(train: Tensor, targets: Tensor, test: Tensor, *, k: int) -> 
     neighbours = NearestNeighbors(n_neighbors=min(k, len(train)), metric="cosine").fit(train.numpy())
     distances, rows = neighbours.kneighbors(test.numpy())  # (m, k)
     weights = torch.from_numpy(np.maximum(1.0 - distances, 1e-6)).float()
-    return (weights[:, :, None] * targets[torch.from_numpy(rows)]).sum(1)  # (m, k, C) -> (m, C)
+    weights /= weights.sum(1, keepdim=True)
+    return (weights[:, :, None] * targets[torch.from_numpy(rows)]).sum(1).clamp_max(1)  # (m, k, C) -> (m, C)

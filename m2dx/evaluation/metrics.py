@@ -68,9 +68,9 @@ def probabilities_of(logits: Tensor, *, multi_label: bool) -> Tensor:
 def predictions_of(task: EvaluationTask, fold: Fold, probabilities: Tensor) -> list[Prediction]:
     """What a classifier says of a fold's test clips: the class with the highest of its probabilities (m, C)."""
     return [
-        Prediction(task.clips[row], task.label_names[number], probability)
-        for row, probability, number in zip(
-            fold.test.tolist(), *(part.tolist() for part in probabilities.max(1)), strict=True
+        Prediction(task.clips[row], task.label_names[number], values[number], tuple(values))
+        for row, number, values in zip(
+            fold.test.tolist(), probabilities.argmax(1).tolist(), probabilities.tolist(), strict=True
         )
     ]
 
@@ -93,6 +93,7 @@ def summarise(
     facts: dict[str, object] = {
         "classes": len(task.label_names),
         "folds": len(task.folds),
+        "classifiers": table.shape[1],  # of each fold
         "clips": len(task.clips),
         "bad_clips": len(task.bad),
         "unit_seconds": task.unit_seconds,

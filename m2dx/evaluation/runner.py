@@ -12,6 +12,7 @@ import numpy as np
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Score
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.progress import Progress
+from m2dx.evaluation.bootstrap import with_metrics
 from m2dx.evaluation.metrics import half_width_95
 from m2dx.training.memory import evaluation_advice, memory_advice
 
@@ -53,7 +54,7 @@ def evaluate(
                         scores = evaluators[protocol].evaluate(encoder, task, seeds=its_seeds)
                     for score in scores:
                         pooled[task.name, protocol, score.metric].append(
-                            replace(score, protocol=protocol, encoder=name)
+                            with_metrics(replace(score, protocol=protocol, encoder=name), task.label_names)
                         )
                     done += len(its_seeds)
             del encoder  # before the next one is made: a large network may not fit beside two others
@@ -98,4 +99,7 @@ def _pool(scores: list[Score]) -> Score:
     if len(scores) == 1:
         return scores[0]
     values = tuple(score.mean for score in scores)
-    return replace(scores[0], mean=float(np.mean(values)), ci95=half_width_95(values), values=values)
+    details = {**scores[0].details, "classifiers": len(values)}
+    return replace(
+        scores[0], mean=float(np.mean(values)), ci95=half_width_95(values), values=values, details=details
+    )

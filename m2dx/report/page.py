@@ -24,7 +24,7 @@ from m2dx.report.pictures import RunPictures
 from m2dx.report.saving import svg
 from m2dx.report.style import Picture
 from m2dx.results.formats import html_table
-from m2dx.results.predictions import PREDICTIONS_FILE, with_intervals
+from m2dx.results.predictions import PREDICTIONS_FILE
 from m2dx.results.records import LIBRARIES
 from m2dx.results.run_folder import DataFacts, read_run
 from m2dx.results.scores import StepScore
@@ -54,7 +54,7 @@ def write_report(folder: Path, pictures: RunPictures | None = None, *, data: Dat
     recipe = facts.read_recipe_text(run.recipe)
     summary = {} if run.summary is None else asdict(run.summary)
     recorded = None if run.summary is None else run.summary.data
-    scores = with_intervals(run.scores, run.predictions)
+    scores = run.scores
     tasks = tasks_by_class(scores, run.predictions)
     left_out = {"classes": not tasks and PREDICTIONS_FILE not in run.notes}
     rows, columns = scores_by_encoder(scores)

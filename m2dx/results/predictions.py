@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 from pydantic import TypeAdapter
 
 from m2dx.contract.atomic import replace_text
@@ -19,7 +18,8 @@ PREDICTIONS_FILE = "predictions.jsonl"
 """Name of the file in the folder of a run: a line per encoder, task, protocol and test clip."""
 MOST_CLIPS = 5_000
 """Clips of one score that are written, at most; of more, these are evenly spread over them."""
-DRAWS = 1_000
+DIGITS = 4
+"""Of probabilities."""
 
 Predictions = Mapping[tuple[str, str, str], Sequence[Prediction]]
 """By encoder, task and protocol."""
@@ -31,10 +31,17 @@ def write_predictions(scores: Sequence[Score], folder: Path) -> None:
     for score in scores:
         key = {"encoder": score.encoder, "task": score.task, "protocol": score.protocol}
         found, count = score.predictions, min(len(score.predictions), MOST_CLIPS)
-        chosen = [asdict(found[i * len(found) // count]) for i in range(count)]
+        chosen = [_fields(found[i * len(found) // count]) for i in range(count)]
         if chosen:  # the same of all metrics of a protocol
             lines[tuple(key.values())] = [json.dumps({**key, **item}, default=str) + "\n" for item in chosen]
     replace_text(folder / PREDICTIONS_FILE, "".join(chain(*lines.values())))
+
+
+def _fields(item: Prediction) -> dict[str, object]:
+    fields = asdict(item)
+    if item.probabilities is not None:
+        fields["probabilities"] = [round(p, DIGITS) for p in item.probabilities]
+    return fields | {"probability": round(item.probability, DIGITS)}
 
 
 def read_predictions(folder: Path) -> tuple[Predictions, int]:
@@ -51,37 +58,3 @@ def read_predictions(folder: Path) -> tuple[Predictions, int]:
         except (ValueError, TypeError, KeyError, RecursionError):
             unreadable += 1
     return {key: items for key, items in found.items() if items}, unreadable
-
-
-def with_intervals(scores: Sequence[Score], predictions: Predictions) -> list[Score]:
-    """The scores; accuracies of a single value get the interval that their predictions give, if there are any."""
-    return [
-        replace(score, ci95=_half_width(found))
-        if (found := predictions.get((score.encoder, score.task, score.protocol)))
-        and score.ci95 is None
-        and score.metric == "accuracy"
-        else score
-        for score in scores
-    ]
-
-
-def _half_width(predictions: Sequence[Prediction]) -> float:
-    """Half of the 95 % interval of the accuracy by the bootstrap: the wider one of those over clips and over groups.
-
-    Clips whose group is not known are a group by file.
-    """
-    right = np.array([item.label in item.clip.labels for item in predictions])
-    numbers: dict[tuple[str | None, Path | None], int] = {}
-    groups = np.array(
-        [
-            numbers.setdefault((clip.group, clip.path if clip.group is None else None), len(numbers))
-            for clip in (item.clip for item in predictions)
-        ]
-    )
-    widths = []
-    for parts in (np.arange(len(right)), groups):
-        hits, clips = np.bincount(parts, weights=right), np.bincount(parts)
-        drawn = np.random.default_rng(0).integers(len(clips), size=(DRAWS, len(clips)))
-        low, high = np.percentile(hits[drawn].sum(1) / clips[drawn].sum(1), [2.5, 97.5])
-        widths.append(float(high - low) / 2)
-    return max(widths)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -59,6 +59,11 @@ def _fields(score: Score) -> dict[str, Any]:
     return fields
 
 
+def without_classes(details: Mapping[str, object]) -> dict[str, object]:
+    """Details without the table per class, which only scores.json has: other files grow with each score."""
+    return {key: value for key, value in details.items() if key != "per_class"}
+
+
 def read_scores(path: Path) -> list[Score]:
     """Scores that `write_scores` wrote. Raises CheckpointError for another content."""
     with CheckpointError.blaming(f"{path} must be scores written by m2dx, but cannot be read"):
@@ -101,5 +106,6 @@ def _write(folder: Path, scores: Iterable[StepScore]) -> None:
     lines = [{"step": item.step, **_fields(item.score)} for item in scores]
     for line in lines:
         del line["encoder"]  # it is always the run's own
+        line["details"] = without_classes(line["details"])
     text = "".join(f"{json.dumps(line, allow_nan=False, default=str)}\n" for line in lines)
     replace_text(folder / STEP_SCORES_FILE, text)

@@ -38,9 +38,9 @@ from m2dx.results.records import (
     fingerprint,
     package_versions,
 )
-from m2dx.results.scores import PRETRAINED, START, write_scores, write_step_scores
+from m2dx.results.scores import PRETRAINED, START, without_classes, write_scores, write_step_scores
 from m2dx.results.table import score_table
-from m2dx.results.verdict import advice, verdict
+from m2dx.results.verdict import advice, verdict, with_differences
 from m2dx.training.distributed import pick_device
 from m2dx.training.prepare import check_media
 
@@ -181,6 +181,7 @@ class Scoring:
                 protocols=self.protocols(),
                 progress=line.update,
             )
+        scores = with_differences(scores) if step is None else scores
         own, shapes = _scored(name, encoder, path), fingerprint(encoder, values=False)
         audio = recipe.audio.model_dump(mode="json", exclude={"crop_seconds"})
         encoders = {
@@ -236,7 +237,7 @@ class Scoring:
             unit_seconds=task.unit_seconds,
             short_clips=task.short_clips,
             warnings=task.warnings,
-            details=score.details,
+            details=without_classes(score.details),
             device=f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type,
             versions=self.versions,
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from m2dx.contract.components import Score
 from m2dx.contract.wording import counted
+from m2dx.evaluation.bootstrap import difference
 from m2dx.results.scores import PRETRAINED, START, Column
 
 WHAT_NOW = "https://m2dx.github.io/m2dx/start/#my-encoder-is-below-log-mel-what-now"
@@ -27,8 +30,10 @@ class Comparison:
 
     own: Score
     rival: Score
+    interval: tuple[float, float] | None
+    """Of the gain, 95 %; None: a score has a single value and no predictions."""
     is_apart: bool | None
-    """Whether the intervals leave a gap; None: a score has a single value and so no interval."""
+    """Whether the gain over each baseline is beyond chance, or the loss to the best one; None: not known of one."""
 
     @property
     def gain(self) -> float:
@@ -37,14 +42,14 @@ class Comparison:
 
     @property
     def text(self) -> str:
-        """Such as "drums knn accuracy (2.1 points below Mean log-mel)"."""
-        gap = (
-            f"{abs(self.gain):.1f} points {'above' if self.gain > 0 else 'below'}"
-            if self.gain
-            else "level with"
+        """Such as "drums knn accuracy: -2.1 points (95 %: -4.0 to -0.2) on Mean log-mel"."""
+        own, ends = self.own, ""
+        if self.interval is not None:
+            ends = " (95 %: {:.1f} to {:.1f})".format(*self.interval)
+        return (
+            f"{own.task} {own.protocol} {own.metric}: {self.gain:+.1f} points{ends} on "
+            f"{encoder_title(self.rival.encoder)}"
         )
-        own = self.own
-        return f"{own.task} {own.protocol} {own.metric} ({gap} {encoder_title(self.rival.encoder)})"
 
 
 def compare(scores: Sequence[Score]) -> list[Comparison]:
@@ -54,10 +59,42 @@ def compare(scores: Sequence[Score]) -> list[Comparison]:
     for column in columns:
         rivals = [row[column] for row in by_encoder.values() if column in row]
         if column in own and rivals:
-            best = max(rivals, key=lambda rival: rival.mean)
-            others = rivals if own[column].mean > best.mean else [best]
-            found.append(Comparison(own[column], best, _are_apart(own[column], others)))
+            mine, best = own[column], max(rivals, key=lambda rival: rival.mean)
+            others = rivals if mine.mean > best.mean else [best]
+            intervals = [_interval(mine, other) for other in others]
+            known = [ends for ends in intervals if ends is not None]
+            apart = None if len(known) < len(others) else not any(low <= 0 <= high for low, high in known)
+            found.append(Comparison(mine, best, _interval(mine, best), apart))
     return found
+
+
+def with_differences(scores: Sequence[Score]) -> list[Score]:
+    """The scores; `above` in the details of the encoder's own says how far they are above each baseline's.
+
+    Only where both have predictions of one classifier for each clip.
+    """
+    rivals = scores_by_encoder(scores)[0]
+    rivals.pop(PRETRAINED, None)
+    found = []
+    for score in scores:
+        column = score.task, score.protocol, score.metric
+        if score.encoder == PRETRAINED:
+            above = {name: difference(score, row[column]) for name, row in rivals.items() if column in row}
+            known = {name: entry for name, entry in above.items() if entry is not None}
+            score = replace(score, details={**score.details, "above": known}) if known else score
+        found.append(score)
+    return found
+
+
+def _interval(own: Score, rival: Score) -> tuple[float, float] | None:
+    """Of the difference in points: by the bootstrap on the same clips, else from both intervals as if independent."""
+    above: Any = own.details.get("above", {})
+    if entry := above.get(rival.encoder):
+        return 100 * entry["low"], 100 * entry["high"]
+    if own.ci95 is None or rival.ci95 is None:
+        return None
+    gain, half = own.mean - rival.mean, math.hypot(own.ci95, rival.ci95)
+    return 100 * (gain - half), 100 * (gain + half)
 
 
 def verdict(scores: Sequence[Score]) -> str:
@@ -70,20 +107,21 @@ def verdict(scores: Sequence[Score]) -> str:
         return "No baseline was measured beside it, so these scores cannot be judged." if scores else ""
     ordered = sorted(compared, key=lambda of: of.gain)
     behind = [of for of in ordered if of.gain <= 0]
-    ahead = ordered[len(behind) :]
+    ahead = ordered[len(behind) :][::-1]
     text = f"The pre-trained encoder is ahead of every baseline in {len(ahead)} of {counted(len(compared), 'score')}"
     if ahead:
-        least, most = (f"{of.gain:.1f}" for of in (ahead[0], ahead[-1]))
-        text += f", by {least if least == most else f'{least} to {most}'} points over the best of them"
         apart = [of.is_apart for of in ahead]
-        if None in apart:
-            text += "; some have a single value and so no interval, which leaves chance open"
-        else:
-            text += f", in {sum(map(bool, apart))} of them with intervals that do not overlap"
+        text += f", beyond chance in {sum(map(bool, apart))} of them"
+        text += " (not known where there is no interval)" if None in apart else ""
+        text += f"; the best baselines: {_listed(ahead)}"
     if behind:
-        more = f" and {len(behind) - MOST_NAMED} more" if len(behind) > MOST_NAMED else ""
-        text += f". Not ahead in {', '.join(of.text for of in behind[:MOST_NAMED])}{more}"
+        text += f". Not ahead in {_listed(behind)}"
     return f"{text}."
+
+
+def _listed(found: Sequence[Comparison]) -> str:
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return ", ".join(of.text for of in found[:MOST_NAMED]) + more
 
 
 def advice(scores: Sequence[Score]) -> str:
@@ -92,15 +130,8 @@ def advice(scores: Sequence[Score]) -> str:
     if any(of.gain <= 0 for of in compared):
         return f"What to do where it is not ahead: {WHAT_NOW}"
     if any(of.is_apart is not True for of in compared):
-        return "Whether it is chance, more seeds tell: evaluation.seeds=[0,1,2,3,4]"
+        return "Whether it is chance, more test clips tell, or further runs: seed=1, seed=2"
     return ""
-
-
-def _are_apart(own: Score, rivals: Sequence[Score]) -> bool | None:
-    """Whether the interval of a score leaves a gap to that of each rival."""
-    if own.ci95 is None or any(rival.ci95 is None for rival in rivals):
-        return None
-    return all(abs(own.mean - rival.mean) > own.ci95 + (rival.ci95 or 0.0) for rival in rivals)
 
 
 def encoder_title(encoder: str) -> str:

@@ -101,7 +101,7 @@ def test_scores_survive_the_file(tmp_path, task, spectrum_encoder):
     write_scores(scores, tmp_path / "scores.json")
     assert read_scores(tmp_path / "scores.json") == [replace(score, predictions=()) for score in scores]
     rows = json.loads((tmp_path / "scores.json").read_text())
-    assert rows[0]["encoder"] == "bands" and rows[0]["ci95"] is None and rows[1]["task"] == "tones"
+    assert rows[0]["encoder"] == "bands" and rows[0]["ci95"] == 0.0 and rows[1]["task"] == "tones"
 
 
 @pytest.mark.parametrize(

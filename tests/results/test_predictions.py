@@ -1,4 +1,4 @@
-"""The file of predictions: what is written is read, it is bounded, and it gives intervals where scores have none."""
+"""The file of predictions: what is written is read, and it is bounded."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,6 @@ from m2dx.results.predictions import (
     MOST_CLIPS,
     PREDICTIONS_FILE,
     read_predictions,
-    with_intervals,
     write_predictions,
 )
 from m2dx.results.scores import read_scores, write_scores
@@ -51,28 +50,3 @@ def test_lines_that_are_no_predictions_are_counted(tmp_path, line):
         file.write(f"{line}\n")
     found, unreadable = read_predictions(tmp_path)
     assert len(found) == 1 and unreadable == 1
-
-
-def test_an_accuracy_of_one_value_gets_the_interval_of_its_clips():
-    alone = tuple(prediction(i, right=i % 2 == 0) for i in range(100))
-    grouped = tuple(prediction(i, right=i < 50, group=str(i // 10)) for i in range(100))
-    few = tuple(
-        prediction(i, right=i % 2 == 0, group=str(i // 50)) for i in range(100)
-    )  # groups of one accuracy
-    one = (
-        *(prediction(i, right=i % 2 == 0, group="g") for i in range(10)),
-        *alone[10:],
-    )  # others are not known
-    files = tuple(prediction(i // 10, right=i < 50) for i in range(100))  # segments of ten files
-    for predictions, low, high in (
-        (alone, 0.08, 0.11),
-        (grouped, 0.25, 0.35),
-        (few, 0.08, 0.11),
-        (one, 0.08, 0.11),
-        (files, 0.25, 0.35),
-    ):
-        given = score(*predictions)
-        (completed,) = with_intervals([given], {("pretrained", "notes", "knn"): predictions})
-        assert low < completed.ci95 < high and completed.mean == 0.5
-    for kept in (score(ci95=0.1), score(metric="mAP"), score(encoder="mean_logmel")):
-        assert with_intervals([kept], {("pretrained", "notes", "knn"): alone}) == [kept]

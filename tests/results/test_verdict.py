@@ -1,11 +1,13 @@
 """What scores of an encoder and its baselines mean, in words."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from m2dx.contract.components import Score
-from m2dx.results.verdict import WHAT_NOW, advice, compare, verdict
+from m2dx.contract.components import Clip, Prediction, Score
+from m2dx.results.scores import read_scores, write_scores
+from m2dx.results.verdict import WHAT_NOW, advice, compare, verdict, with_differences
 
 
 def scores_of(columns):
@@ -33,31 +35,38 @@ AHEAD = "The pre-trained encoder is ahead of every baseline in"
         (one(0.8), "No baseline was measured beside it, so these scores cannot be judged."),
         (
             one(0.8, 0.7, 0.75),
-            f"{AHEAD} 1 of 1 score, by 5.0 points over the best of them, in 1 of them with intervals that do not "
-            "overlap.",
+            f"{AHEAD} 1 of 1 score, beyond chance in 1 of them; the best baselines: drums knn accuracy: +5.0 points "
+            "(95 %: 3.6 to 6.4) on rival1.",
         ),
         (
             one(0.8, 0.7, 0.79),
-            f"{AHEAD} 1 of 1 score, by 1.0 points over the best of them, in 0 of them with intervals that do not "
-            "overlap.",
+            f"{AHEAD} 1 of 1 score, beyond chance in 0 of them; the best baselines: drums knn accuracy: +1.0 points "
+            "(95 %: -0.4 to 2.4) on rival1.",
         ),
         (
             one(0.8, 0.7, ci95=None),
-            f"{AHEAD} 1 of 1 score, by 10.0 points over the best of them; some have a single value and so no "
-            "interval, which leaves chance open.",
+            f"{AHEAD} 1 of 1 score, beyond chance in 0 of them (not known where there is no interval); the best "
+            "baselines: drums knn accuracy: +10.0 points on rival0.",
         ),
-        (one(0.8, 0.7, 0.81), f"{AHEAD} 0 of 1 score. Not ahead in drums knn accuracy (1.0 points below rival1)."),
-        (one(0.8, 0.8), f"{AHEAD} 0 of 1 score. Not ahead in drums knn accuracy (level with rival0)."),
+        (
+            one(0.8, 0.7, 0.81),
+            f"{AHEAD} 0 of 1 score. Not ahead in drums knn accuracy: -1.0 points (95 %: -2.4 to 0.4) on rival1.",
+        ),
+        (
+            one(0.8, 0.8),
+            f"{AHEAD} 0 of 1 score. Not ahead in drums knn accuracy: +0.0 points (95 %: -1.4 to 1.4) on rival0.",
+        ),
         (
             {**one(0.8, 0.7), "heart": MEAN_LOGMEL, "lungs": {"pretrained": (0.9, 0.01), "start": (0.6, 0.01)}},
-            f"{AHEAD} 2 of 3 scores, by 10.0 to 30.0 points over the best of them, in 2 of them with intervals that "
-            "do not overlap. Not ahead in heart knn accuracy (5.0 points below Mean log-mel).",
+            f"{AHEAD} 2 of 3 scores, beyond chance in 2 of them; the best baselines: lungs knn accuracy: +30.0 points "
+            "(95 %: 28.6 to 31.4) on Before this training, drums knn accuracy: +10.0 points (95 %: 8.6 to 11.4) on "
+            "rival0. Not ahead in heart knn accuracy: -5.0 points (95 %: -15.2 to 5.2) on Mean log-mel.",
         ),
         (
-            {f"t{n}": {"pretrained": (0.5, 0.0), "start": (0.51 + n / 100, 0.0)} for n in range(5)},
-            f"{AHEAD} 0 of 5 scores. Not ahead in t4 knn accuracy (5.0 points below Before this training), "
-            "t3 knn accuracy (4.0 points below Before this training), t2 knn accuracy (3.0 points below Before this "
-            "training) and 2 more.",
+            {f"t{n}": {"pretrained": (0.5, None), "start": (0.51 + n / 100, 0.0)} for n in range(5)},
+            f"{AHEAD} 0 of 5 scores. Not ahead in t4 knn accuracy: -5.0 points on Before this training, "
+            "t3 knn accuracy: -4.0 points on Before this training, t2 knn accuracy: -3.0 points on Before this "
+            "training and 2 more.",
         ),
     ],
 )  # fmt: skip
@@ -68,14 +77,15 @@ def test_the_verdict_says_what_the_baselines_allow(columns, told):
 @pytest.mark.parametrize(
     ("rivals", "ci95", "apart"),
     [
-        ((0.7,), 0.04, True),
-        ((0.7,), 0.06, False),
-        ((0.9,), 0.04, True),
+        ((0.7,), 0.07, True),  # sqrt(2) * 0.07 = 0.099
+        ((0.7,), 0.072, False),
+        ((0.9,), 0.07, True),
+        ((0.7, 0.79), 0.04, False),
         ((0.9, 0.7), None, None),
         ((0.81,), 0.01, False),
     ],
 )
-def test_intervals_are_apart_where_they_leave_a_gap_to_each_rival_that_counts(rivals, ci95, apart):
+def test_a_gain_is_beyond_chance_where_it_is_over_each_rival_that_counts(rivals, ci95, apart):
     (found,) = compare(scores_of(one(0.8, *rivals, ci95=ci95)))
     assert found.is_apart is apart and found.rival.mean == max(rivals)
 
@@ -85,8 +95,8 @@ def test_intervals_are_apart_where_they_leave_a_gap_to_each_rival_that_counts(ri
     [
         ({}, ""),
         (one(0.8, 0.7), ""),
-        (one(0.8, 0.79), "more seeds tell"),
-        (one(0.8, 0.7, ci95=None), "more seeds tell"),
+        (one(0.8, 0.79), "more test clips tell"),
+        (one(0.8, 0.7, ci95=None), "more test clips tell"),
         (one(0.8, 0.9), WHAT_NOW),
         (one(0.8, 0.8), WHAT_NOW),
     ],
@@ -101,3 +111,32 @@ def test_advice_follows_the_verdict_and_its_page_is_there(columns, told):
         for h in headings
     ]
     assert page == "https://m2dx.github.io/m2dx" and anchor in slugs
+
+
+def of_clips(encoder, right, *, several=False):
+    clips = [Clip(Path(f"{i}.wav"), labels=("a",)) for i in range(len(right))]
+    predictions = [Prediction(clip, "a" if ok else "b", 1.0) for clip, ok in zip(clips, right, strict=True)]
+    mean = sum(right) / len(right)
+    score = Score(
+        "drums", "accuracy", mean, 0.2, (mean,), "knn", encoder=encoder, predictions=tuple(predictions)
+    )
+    return replace(score, details={"classifiers": 3}) if several else score
+
+
+@pytest.mark.parametrize(
+    ("several", "told"),
+    [
+        (
+            False,
+            "+10.0 points (95 %: 4.0 to 16.0) on Random weights.",
+        ),  # 10 of 100 clips are gained, none lost
+        (True, "+10.0 points (95 %: -18.3 to 38.3) on Random weights."),  # as if on other clips
+    ],
+)
+def test_clips_are_compared_in_pairs_and_the_page_says_the_same(tmp_path, several, told):
+    own, rival = [True] * 80 + [False] * 20, [True] * 70 + [False] * 30
+    scores = [of_clips("pretrained", own), of_clips("random_weights", rival, several=several)]
+    scores = with_differences(scores)
+    assert verdict(scores).endswith(told)
+    write_scores(scores, tmp_path / "scores.json")
+    assert verdict(read_scores(tmp_path / "scores.json")) == verdict(scores)

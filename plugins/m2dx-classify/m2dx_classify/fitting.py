@@ -14,9 +14,9 @@ import m2dx
 from m2dx.encoder.config import EXPORT_CONFIG, ClassifierConfig, EncoderConfig, read_config
 from m2dx.encoder.finetuned import FinetunedNetwork
 from m2dx.encoder.weights import EXPORT_WEIGHTS, read_weights, write_export
+from m2dx.evaluation.bootstrap import difference, with_metrics
 from m2dx.evaluation.features import MeanLogMel
 from m2dx.evaluation.logistic import Logistic
-from m2dx.results.predictions import with_intervals
 from m2dx.training.distributed import pick_device
 
 
@@ -74,8 +74,10 @@ def fit_classifier(model: Path, task: m2dx.ClipTask, *, device: str = "auto") ->
     encoder = m2dx.load_encoder(model).to(pick_device(device, field="--device"))
     config = read_weights(model).config
     logistic, found = Logistic(), task.features(encoder)
-    (own,) = logistic.evaluate(encoder, task, seeds=(0,))
-    (plain,) = logistic.evaluate(MeanLogMel(config.audio).eval(), task, seeds=(0,))
+    own, plain = (
+        with_metrics(logistic.evaluate(one, task, seeds=(0,))[0], task.label_names)
+        for one in (encoder, MeanLogMel(config.audio).eval())
+    )
     several, fold = len(task.folds) > 1, task.folds[0]
     rows = np.arange(len(task.clips)) if several else np.sort(np.concatenate([fold.train, fold.valid]))
     if not several:  # penalty and layer of these very clips have been found
@@ -122,11 +124,12 @@ def _summary(task: m2dx.ClipTask, own: m2dx.Score, plain: m2dx.Score, tested: in
     where = f"on {tested} test clips, which it has not seen"
     if len(task.folds) > 1:
         where = f"on {tested} clips in {len(task.folds)} folds, each by a classifier of the others"
-    (own,) = with_intervals([own], {(own.encoder, own.task, own.protocol): own.predictions})
-    half = own.ci95
+    half, gap = own.ci95, difference(own, plain)
     spread, gain = "" if half is None else f" ± {100 * half:.1f}", own.mean - plain.mean
     verdict = f"so the encoder {'loses' if gain < 0 else 'gains'} {100 * abs(gain):.1f} points"
-    if half is not None and abs(gain) <= half:
+    if gap is not None:
+        verdict += f" (95 %: {100 * gap['low']:.1f} to {100 * gap['high']:.1f})"
+    if gap["low"] <= 0 <= gap["high"] if gap is not None else half is not None and abs(gain) <= half:
         verdict = "and so few clips cannot tell the two apart"
     return (
         f"{task.name}: {own.metric} {100 * own.mean:.1f}{spread} % {where}; without the encoder, log-mel "
