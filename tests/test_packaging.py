@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -29,6 +31,20 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FOLLOW_TORCH = ("nvidia-", "cuda-", "triton")  # pinned by torch itself, by platform
 PIN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*==[0-9][A-Za-z0-9.]*")
+STARTER = "m2dx/encoder/starter"
+MOST_BYTES = 26_000_000  # with the weights of the starter
+OFFLINE = """
+import socket, sys
+
+def refused(*arguments):
+    raise OSError("no network")
+
+socket.socket.connect = socket.create_connection = refused
+import m2dx, torch
+
+encoder = m2dx.load_encoder("starter")
+print(encoder.clip(torch.zeros(2, 16000)).shape[1] == encoder.embed_dim, m2dx.__file__)
+"""
 TINY_RECIPE = """
 output: runs
 data: {sets: {tones: {dataset: {name: folder, path: tones}}}, workers: 0}
@@ -157,6 +173,19 @@ def test_the_plugin_of_the_readme_works() -> None:
     assert loss(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 1.0])).item() == 1.5
 
 
+def starter_files() -> set[str]:
+    """What lies beside the weights of the starter, relative to the root."""
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / STARTER).rglob("*") if path.is_file()}
+    assert {f"{STARTER}/{name}" for name in ("model.safetensors", "config.json", "README.md")} <= files
+    return files
+
+
+def test_the_starter_is_among_the_files_of_wheel_and_sdist() -> None:
+    for builder in (WheelBuilder, SdistBuilder):
+        included = {file.distribution_path for file in builder(str(ROOT)).recurse_included_files()}
+        assert starter_files() <= included
+
+
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the sdist, and the wheel that was built from it."""
@@ -180,11 +209,11 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_and_its_licence_only(dist: Path) -> None:
     (wheel,) = dist.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "m2dx").rglob("*.py")}
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "m2dx").rglob("*.py")} | starter_files()
     info = f"m2dx-{PROJECT['version']}.dist-info"
     assert sources | {"m2dx/py.typed", f"{info}/licenses/LICENSE"} <= names
     assert {name.split("/")[0] for name in names} == {"m2dx", info}
-    assert wheel.stat().st_size < 500_000
+    assert wheel.stat().st_size < MOST_BYTES
 
 
 @pytest.mark.slow
@@ -192,11 +221,18 @@ def test_the_sdist_holds_sources_and_docs_but_neither_audio_nor_tests(dist: Path
     (sdist,) = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"LICENSE", "README.md", "CHANGELOG.md", "constraints.txt", "m2dx/py.typed"} <= names
+    assert {
+        "LICENSE",
+        "README.md",
+        "CHANGELOG.md",
+        "constraints.txt",
+        "m2dx/py.typed",
+    } | starter_files() <= names
+    assert {"recipes/starter/collect.py", "recipes/starter/sounds.csv.gz"} <= names
     assert any(name.startswith("docs/") for name in names)
     assert any(name.startswith("recipes/") for name in names)
     assert not any(name.startswith(("tests/", "examples/", "plugins/")) for name in names)
-    assert sdist.stat().st_size < 2_000_000
+    assert sdist.stat().st_size < MOST_BYTES + 2_000_000
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +265,15 @@ def test_the_installed_wheel_is_what_runs(installed: Path, tmp_path: Path) -> No
     where = run([str(installed / "python"), "-c", "import m2dx; print(m2dx.__file__)"], tmp_path)
     assert Path(where.strip()).is_relative_to(installed.parent)
     assert "train" in run([str(installed / "m2dx"), "--help"], tmp_path)
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_has_the_starter_without_a_network(installed: Path, tmp_path: Path) -> None:
+    fits, where = run([str(installed / "python"), "-c", OFFLINE], tmp_path).split()
+    assert fits == "True" and Path(where).is_relative_to(installed.parent)
+    soundfile.write(tmp_path / "noise.wav", np.random.default_rng(0).normal(scale=0.1, size=8000), 16_000)
+    run([str(installed / "m2dx"), "encode", "starter", "noise.wav", "-o", "features.csv"], tmp_path)
+    assert len((tmp_path / "features.csv").read_text().splitlines()) == 2
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from m2dx.contract.starter import encoder_path
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -30,7 +32,12 @@ AudioInputs = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N, or auto.")]
 EncoderPath = Annotated[
-    Path, typer.Argument(metavar="ENCODER", help="Run folder, export, checkpoint or published checkpoint.")
+    Path,
+    typer.Argument(
+        metavar="ENCODER",
+        parser=encoder_path,
+        help="starter (which comes with m2dx), a run's folder, export, checkpoint or published checkpoint.",
+    ),
 ]
 
 

@@ -14,6 +14,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
+from m2dx.contract.starter import STARTER
+
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -67,12 +69,19 @@ def _from_text(value: object) -> object:
     return expand(value, folder=value.folder) if isinstance(value, PlacedText) else value
 
 
+def _from_name(value: object) -> object:
+    return STARTER if value == STARTER.name else value
+
+
 def _from_current_folder(value: object) -> object:
     return expand(value, folder=Path()) if isinstance(value, PlacedText) else value
 
 
 RecipePath = Annotated[Path, BeforeValidator(_from_text)]
 """A path that is relative to the recipe file that it stands in."""
+
+RecipeEncoderPath = Annotated[RecipePath, BeforeValidator(_from_name)]
+"""A `RecipePath`, or the name `starter`."""
 
 RunPath = Annotated[Path, BeforeValidator(_from_current_folder), AfterValidator(Path.absolute)]
 """A path that is relative to the current folder."""

@@ -59,7 +59,7 @@ class CsvDataset(Dataset):
     Options:
         path: the list
         root: folder that the paths in it are relative to; default the folder of the list
-        labels: read the column `label`; false leaves all clips unlabelled
+        labels: read the column `label`, or another one by its name; false leaves all clips unlabelled
         label_separator: text between the labels of one clip
         split: test part that is taken of a list without splits, whole groups and the same share of each class:
             {test: 0.2, by: group}
@@ -74,7 +74,7 @@ class CsvDataset(Dataset):
         *,
         path: Path,
         root: Path | None = None,
-        labels: bool = True,
+        labels: bool | str = True,
         label_separator: str = LABEL_SEPARATOR,
         split: Holdout | None = None,
         folds: FoldCount | None = None,
@@ -119,14 +119,18 @@ class _List:
     def __init__(self, dataset: CsvDataset) -> None:
         self.dataset = dataset
         table = Table.read(dataset.path, delimiter="\t" if extension_of(dataset.path) == "tsv" else None)
-        self.columns = _columns_of(table.names, place=table.place)
+        self.columns = _columns_of(table.names, dataset.labels, place=table.place)
         self.changed: Counter[str] = Counter()
         self.splits: dict[str, str] = {}
         """Names of splits as they are written -> as they are taken."""
         self.clips = table.rows(self._clip)
         if not self.clips:
             raise AudioError(f"the list {dataset.path} has no clips; it must have a line for each")
-        renamed = [f"`{name}` as `{column}`" for column, name in self.columns.items() if name != column]
+        renamed = [
+            f"`{name}` as `{column}`"
+            for column, name in self.columns.items()
+            if name not in (column, dataset.labels)
+        ]
         self.notes = [*table.notes, *([f"reads {', '.join(renamed)}"] if renamed else [])]
         self.notes += [f"{count} {what}" for what, count in self.changed.items()]
         self._join()
@@ -231,8 +235,9 @@ class _List:
             )
 
 
-def _columns_of(names: Collection[str], *, place: str) -> dict[str, str]:
+def _columns_of(names: Collection[str], labels: bool | str, *, place: str) -> dict[str, str]:
     """Column -> the name that it has in the header. Raises AudioError where there is no path, or a name is unclear."""
+    there = f"but there are: {', '.join(names)}"
     by_name = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in names}
     found = {}
     for column, others in SYNONYMS.items():
@@ -250,9 +255,12 @@ def _columns_of(names: Collection[str], *, place: str) -> dict[str, str]:
             )
     if "path" not in found:
         raise AudioError(
-            f"{place}: there must be a column `path`, but there are: {', '.join(names)}; it may have: "
-            f"{', '.join(SYNONYMS)}"
+            f"{place}: there must be a column `path`, {there}; it may have: {', '.join(SYNONYMS)}"
         )
+    if isinstance(labels, str):
+        if labels not in names:
+            raise AudioError(f"{place}: there must be a column `{labels}`, which `labels` names, {there}")
+        found["label"] = labels
     if "duration" in found:
         found.pop("end", None)
     if "split" in found:

@@ -168,6 +168,7 @@ def load_encoder(
 ) -> AudioEncoder:
     """The encoder of an export, a checkpoint, a run's folder or a published file, in eval mode, on the CPU.
 
+    The text `starter` is the encoder that comes with m2dx; a file or folder of that name is `./starter`.
     `sample_rate` (Hz) and `num_heads` are for published files only, whose tensors cannot tell them; by default the
     folder's name is asked for the rate (16 kHz where it says nothing), and heads are 64 wide.
     Raises CheckpointError where the path is missing, corrupt or something else, such as an encoder of images.

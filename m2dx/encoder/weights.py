@@ -15,6 +15,7 @@ from torch import Tensor
 
 from m2dx.contract.atomic import Writer, replace_files
 from m2dx.contract.errors import CheckpointError
+from m2dx.contract.starter import STARTER, encoder_path
 from m2dx.encoder import published
 from m2dx.encoder.checkpoint import CheckpointFolder, encoder_file, load_plain
 from m2dx.encoder.config import EXPORT_CONFIG, EncoderConfig, read_config
@@ -77,9 +78,12 @@ def read_weights(
     where it says nothing), and heads are 64 wide.
     Raises CheckpointError where the path is missing, corrupt or something else.
     """
-    path = Path(path)
+    path = encoder_path(path)
     if not path.exists():
-        raise CheckpointError(f"{path}: no such file or folder")
+        raise CheckpointError(
+            f"{path}: no such file or folder; an encoder is a run's folder, an export, a checkpoint, a published file, "
+            f"or `{STARTER.name}`, the one that comes with m2dx"
+        )
     folder = path.parent if path.name in (EXPORT_WEIGHTS, EXPORT_CONFIG) else path
     if (folder / EXPORT_CONFIG).is_file():  # without it, an export's weights are taken for a published file
         config = read_config(folder)
@@ -161,12 +165,9 @@ def export_encoder(checkpoint: Path, folder: Path, *, overwrite: bool = False) -
     what the encoder comes from. `load_encoder(folder)` (or `load_image_encoder`) reads it back. CheckpointError where
     the folder has such files, unless `overwrite`.
     """
-    if not checkpoint.exists():
-        raise CheckpointError(f"{checkpoint}: no such checkpoint or run")
-    path = newest_checkpoint(checkpoint) if checkpoint.is_dir() else checkpoint
-    weights = read_weights(path)
+    weights = read_weights(checkpoint)
     if weights.source != "checkpoint":
-        raise CheckpointError(f"{path}: only m2dx checkpoints can be exported")
+        raise CheckpointError(f"{checkpoint}: only m2dx checkpoints can be exported")
     there = [name for name in (EXPORT_CONFIG, EXPORT_WEIGHTS) if (folder / name).exists()]
     if there and not overwrite:
         raise CheckpointError(

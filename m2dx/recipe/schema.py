@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from m2dx.contract.options import ComponentSpec, ComponentUnion, Section
-from m2dx.contract.paths import RecipePath, RunPath
+from m2dx.contract.paths import RecipeEncoderPath, RunPath
 
 
 class Kind:
@@ -410,8 +410,8 @@ class Recipe(Section):
     """Background noise; default none."""
     model: ModelSection = ModelSection()
     """Masked Modeling Duo."""
-    init_from: RecipePath | None = None
-    """Weights to start from (M2D-X, IV-E): an export, a run, a checkpoint or a published file; default none."""
+    init_from: RecipeEncoderPath | None = None
+    """Weights to start from (M2D-X, IV-E): starter, an export, run, checkpoint or published file; default none."""
     tasks: dict[Identifier, TaskSection] = {}
     """Offline tasks by name, beside M2D."""
     train: TrainSection = TrainSection()

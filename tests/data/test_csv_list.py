@@ -37,6 +37,37 @@ def test_csv_columns(tmp_path: Path) -> None:
     assert CsvDataset(path=path, root=Path("/data")).clips()[0].path == Path("/data/a.wav")
 
 
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (True, ["dog", ""]),
+        (False, ["", ""]),
+        ("label", ["dog", ""]),
+        ("class", ["seen", "heard"]),
+        ("species", ["felis;canis", "felis"]),
+        ("group", ["p1", "p2"]),
+        (
+            "genus",
+            "list.csv:1: there must be a column `genus`, which `labels` names, but there are: path, label",
+        ),
+        ("", "there must be a column ``, which `labels` names"),
+    ],
+)
+def test_labels_are_of_the_column_that_is_named(
+    labels: bool | str, expected: list[str] | str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = csv(
+        tmp_path, "path,label,class,species,group\na.wav,dog,seen,felis; canis,p1\nb.wav,,heard,felis,p2\n"
+    )
+    dataset = CsvDataset(path=path, labels=labels)
+    if isinstance(expected, str):
+        with pytest.raises(AudioError, match=re.escape(expected)):
+            dataset.clips()
+        return
+    assert [";".join(clip.labels) for clip in dataset.clips()] == expected
+    assert [clip.group for clip in dataset.clips()] == ["p1", "p2"] and not caplog.records
+
+
 def test_fold_is_the_split_where_there_is_none(tmp_path: Path) -> None:
     path = csv(tmp_path, "path,fold\na.wav,1\nb.wav,2\n")
     assert [clip.path.name for clip in CsvDataset(path=path).clips("2")] == ["b.wav"]

@@ -95,7 +95,7 @@ def test_it_is_the_online_network(run_folder: Path) -> None:
 
 
 def test_errors(run_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such checkpoint or run"):
+    with pytest.raises(CheckpointError, match="no such file or folder"):
         export_encoder(tmp_path / "none", tmp_path / "out")
     with pytest.raises(CheckpointError, match="neither an export"):
         export_encoder(tmp_path, tmp_path / "out")

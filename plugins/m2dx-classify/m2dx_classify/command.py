@@ -8,13 +8,19 @@ from typing import Annotated
 import typer
 
 from m2dx.cli.shared import AudioInputs, DeviceOption
+from m2dx.contract.starter import encoder_path
 
 commands = typer.Typer(add_completion=False)
 
 
 @commands.command()
 def classify(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run, encoder, or folder of a classifier.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", parser=encoder_path, help="Run, encoder or starter, or folder of a classifier."
+        ),
+    ],
     files: AudioInputs = [],  # noqa: B006
     train: Annotated[
         Path | None,

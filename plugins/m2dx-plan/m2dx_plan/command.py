@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from m2dx.contract.starter import encoder_path
+
 commands = typer.Typer(add_completion=False)
 
 
@@ -19,7 +21,8 @@ def plan(
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Number of GPUs.")] = 1,
     weights: Annotated[
-        Path | None, typer.Option(help="Encoder to start from, instead of the published one.")
+        Path | None,
+        typer.Option(parser=encoder_path, help="Encoder to start from, instead of the published one."),
     ] = None,
     labels: Annotated[bool, typer.Option("--labels", help="The recordings have labels.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Recipe file to write.")] = None,
