@@ -154,7 +154,9 @@ def find_deb(package: str, debs: Path, mirror: Mirror | None) -> Path:
     partial.mkdir(parents=True)
     (apt_download if mirror is None else mirror.download)(package, partial)
     (downloaded,) = partial.glob("*.deb")
-    return downloaded.rename(debs / downloaded.name)
+    deb = downloaded.rename(debs / downloaded.name)
+    partial.rmdir()
+    return deb
 
 
 def package_files(deb: Path) -> tarfile.TarFile:
