@@ -149,13 +149,13 @@ def find_deb(package: str, debs: Path, mirror: Mirror | None) -> Path:
     """The package's .deb among `debs`, where it is downloaded to if it is not there."""
     if there := sorted(debs.glob(f"{package}_*.deb")):
         return there[-1]
-    partial = debs / "partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    (apt_download if mirror is None else mirror.download)(package, partial)
-    (downloaded,) = partial.glob("*.deb")
+    coming = debs / "coming"
+    shutil.rmtree(coming, ignore_errors=True)
+    coming.mkdir(parents=True)
+    (apt_download if mirror is None else mirror.download)(package, coming)
+    (downloaded,) = coming.glob("*.deb")
     deb = downloaded.rename(debs / downloaded.name)
-    partial.rmdir()
+    coming.rmdir()
     return deb
 
 
@@ -299,9 +299,9 @@ def convert(source: Path, target: Path) -> str | None:
     if not len(samples):
         return "has no samples"
     samples /= max(float(np.abs(samples).max()), 1.0)  # resampling may reach beyond full scale
-    partial = target.with_suffix(".partial")
-    soundfile.write(partial, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    os.replace(partial, target)
+    coming = target.with_suffix(".partial")
+    soundfile.write(coming, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    os.replace(coming, target)
     return None
 
 
