@@ -22,6 +22,8 @@ from typer.testing import CliRunner
 import m2dx
 from m2dx import cli
 from m2dx.contract.errors import CheckpointError, RecipeError
+from m2dx.contract.starter import STARTER
+from m2dx.encoder.weights import read_weights
 from m2dx.jobs import core
 from m2dx.jobs.check import check_recipe
 from m2dx.recipe.loading import load_recipe
@@ -155,6 +157,17 @@ def test_own_weights_decide_input_and_size(tiny_recipe: Any, host: Any, console:
     assert (recipe.model.size, recipe.model.depth, recipe.model.patch_size) == ("tiny", 1, (16, 16))
     assert recipe.audio.model_dump() == source.audio.model_dump()
     assert recipe.init_from == run.folder == recipe.tasks["teacher"].offline_encoder.weights
+
+
+def test_the_starter_is_taken_by_its_name(tmp_path: Path) -> None:
+    output, size = tmp_path / "mine.yaml", ["--clips", "2000", "--gpu-memory", "24"]
+    for weights, code in (("starter", 0), (str(tmp_path / "starter"), 1)):
+        told = CliRunner().invoke(
+            cli.app, ["plan", *size, "--weights", weights, "-o", str(output), "--overwrite"]
+        )
+        assert told.exit_code == code, told.output
+    text, depth = output.read_text(encoding="utf-8"), read_weights("starter").config.vit.depth
+    assert text.count(str(STARTER)) == 2 and f"depth: {depth}" in text
 
 
 def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """An m2dx plugin: a frozen M2D as offline encoder, so that further pre-training keeps what it knows."""
 
 import logging
-from pathlib import Path
 
 from pydantic import PositiveInt
 from torch import Tensor
 
 import m2dx
+from m2dx.contract.paths import RecipeEncoderPath
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ class M2DTeacher(m2dx.OfflineEncoder):
     deviation and its own patches, whatever those of the recipe are. Crops longer than its input are split.
 
     Options:
-        weights: an m2dx export, run folder or checkpoint, or a published M2D file
+        weights: an m2dx export, run folder or checkpoint, a published M2D file, or `starter`
         sample_rate: Hz, of a published file; default what its folder's name says, or 16000. Others know their own
         num_heads: attention heads, of a published file; default one per 64 channels. Others know their own
     """
@@ -29,7 +29,7 @@ class M2DTeacher(m2dx.OfflineEncoder):
         self,
         data: m2dx.DataInfo,
         *,
-        weights: Path,
+        weights: RecipeEncoderPath,
         sample_rate: PositiveInt | None = None,
         num_heads: PositiveInt | None = None,
     ) -> None:

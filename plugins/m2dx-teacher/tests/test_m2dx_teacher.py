@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import m2dx
+from m2dx.contract.starter import STARTER
+from m2dx.jobs import core
 from m2dx.recipe.schema import AudioSection
 from m2dx.testing import check_offline_encoder
 
@@ -77,6 +79,18 @@ def test_its_signal_is_what_the_encoder_gives_by_eq_4(weights: Path) -> None:
     assert torch.equal(target, expected)
     assert (teacher.sample_rate, teacher.frame_rate, teacher.embed_dim) == (16_000, 6.25, 960)
     assert not teacher.teacher.training and not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_the_starter_teaches_by_its_name(tmp_path: Path) -> None:
+    text = (
+        "tasks: {own: {offline_encoder: {name: m2d_teacher, weights: %s}, online_mapper: linear, loss: mse}}"
+    )
+    for weights, expected in (("starter", STARTER), ("./starter", tmp_path / "starter")):
+        data = "data: {sets: {all: {dataset: {name: folder, path: x}}}}"
+        (tmp_path / "own.yaml").write_text(f"{data}\n{text % weights}\n", encoding="utf-8")
+        host = m2dx.PluginHost({"core": core, "teacher": m2dx_teacher})
+        recipe = m2dx.load_recipe(tmp_path / "own.yaml", host=host)
+        assert recipe.tasks["own"].offline_encoder.weights == expected
 
 
 def test_each_vector_holds_the_patches_of_one_time(weights: Path) -> None:
