@@ -12,15 +12,18 @@ from m2dx.contract.components import Clip, Fold
 from m2dx.contract.errors import RecipeError
 from m2dx.evaluation.splits import hold_out
 
+OFFERED = 3
+"""Of so many groups that are left, one is looked at, so that draws differ."""
+
 
 def labelling_order(
     rows: NDArray[np.int64], clips: Sequence[Clip], targets: NDArray[np.float32], seed: int
 ) -> NDArray[np.int64]:
     """The rows in an order whose first n are n labels: groups one after the other, classes in their shares.
 
-    As someone labels who goes through recordings, patients or devices: the next group is the one, of those left, that
-    brings the class counts nearest to the shares of the whole part (targets (n, C) are multi-hot); equal ones come in a
-    random order. Clips without a group are alone. All that is random follows the seed.
+    As someone labels who goes through recordings, patients or devices: of a random third of the groups that are left,
+    the next one is that which brings the class counts nearest to the shares of the whole part (targets (n, C) are
+    multi-hot). Clips without a group are alone. All that is random follows the seed.
     """
     random = np.random.default_rng(seed)
     members: dict[tuple[bool, str], list[int]] = defaultdict(list)
@@ -32,8 +35,11 @@ def labelling_order(
     shares, have, left = counts.sum(0) / len(rows), np.zeros(targets.shape[1]), list(range(len(units)))
     sizes, order, taken = np.array([len(unit) for unit in units]), list[int](), 0
     while left:
-        wanted = shares * (taken + sizes[left, None])  # (groups left, C)
-        chosen = left.pop(int(np.square(have + counts[left] - wanted).sum(1).argmin()))
+        offered = random.permutation(len(left))[: -(-len(left) // OFFERED)]
+        units_offered = np.array(left)[offered]
+        wanted = shares * (taken + sizes[units_offered, None])  # (offered, C)
+        nearest = int(np.square(have + counts[units_offered] - wanted).sum(1).argmin())
+        chosen = left.pop(int(offered[nearest]))
         have, taken = have + counts[chosen], taken + int(sizes[chosen])
         order += units[chosen]
     return np.array(order, dtype=np.int64)

@@ -51,9 +51,12 @@ def test_classes_keep_their_shares_as_far_as_whole_groups_allow(seed: int) -> No
 
 
 def test_draws_differ_and_repeat_by_seed() -> None:
-    y, clips = one_hot([row % 3 for row in range(60)]), clips_of([str(row // 2) for row in range(60)])
-    orders = [labelling_order(np.arange(60), clips, y, seed).tolist() for seed in (0, 1, 0)]
-    assert orders[0] == orders[2] != orders[1]
+    """Also of groups of different sizes, of which one is always the nearest to the shares of the classes."""
+    groups = np.repeat(np.arange(20), np.arange(1, 21))
+    y, clips = one_hot([row % 3 for row in range(210)]), clips_of([str(group) for group in groups])
+    orders = [labelling_order(np.arange(210), clips, y, seed).tolist() for seed in (0, 1, 2, 0)]
+    assert orders[0] == orders[3]
+    assert len({frozenset(order[:40]) for order in orders}) == 3
 
 
 @pytest.mark.parametrize("groups", [[str(row // 4) for row in range(80)], ["one"] * 80, [None] * 80])
