@@ -108,7 +108,7 @@ __all__ = ["__version__", *sorted(_HOMES)]
 def __getattr__(name: str) -> object:
     value: object
     if name == "__version__":
-        from m2dx.contract.version import package_version
+        from m2dx.contract.package import package_version
 
         value = package_version()
     elif name in _HOMES:

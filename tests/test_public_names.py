@@ -32,13 +32,15 @@ def test_names_and_schema_need_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_an_encoder_needs_no_library_that_takes_long_to_import():
+def test_an_encoder_and_the_components_need_no_library_that_takes_long_to_import():
     code = (
         "import sys, m2dx\n"
         "encoder = m2dx.load_encoder('data/parity/patch16x16/m2d_weights.safetensors', num_heads=4)\n"
         "import torch\n"
         "encoder(torch.zeros(1, 16_000))\n"
         "slow = {'timm', 'torchvision', 'torch._dynamo', 'sympy', 'pandas', 'sklearn', 'scipy', 'matplotlib', 'rich'}\n"
+        "assert not slow & sys.modules.keys(), slow & sys.modules.keys()\n"
+        "import m2dx.jobs.core\n"
         "assert not slow & sys.modules.keys(), slow & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)

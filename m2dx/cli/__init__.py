@@ -14,7 +14,7 @@ from m2dx.cli import encoders, reference, training
 from m2dx.cli.plugin_commands import CommandGroup
 from m2dx.cli.terminal import PrintableFormatter, print_error
 from m2dx.contract.errors import M2dxError, PluginError, RecipeError
-from m2dx.contract.version import package_version
+from m2dx.contract.package import package_version
 
 _OF_THE_DISK = frozenset(
     {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from m2dx.contract.starter import encoder_path
+from m2dx.contract.package import encoder_path
 
 if TYPE_CHECKING:
     from rich.console import Console

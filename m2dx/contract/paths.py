@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
-from m2dx.contract.starter import STARTER
+from m2dx.contract.package import STARTER
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from m2dx.contract.errors import CheckpointError
-from m2dx.contract.version import package_version
+from m2dx.contract.package import package_version
 from m2dx.model.patches import PatchGrid
 from m2dx.model.shapes import model_shapes
 from m2dx.model.vit import ViTSize

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from m2dx.contract.atomic import Writer, replace_files
 from m2dx.contract.errors import CheckpointError
-from m2dx.contract.starter import STARTER, encoder_path
+from m2dx.contract.package import STARTER, encoder_path
 from m2dx.encoder import published
 from m2dx.encoder.checkpoint import CheckpointFolder, encoder_file, load_plain
 from m2dx.encoder.config import EXPORT_CONFIG, EncoderConfig, read_config

@@ -20,7 +20,7 @@ from m2dx.contract.atomic import replace_file
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Features
 from m2dx.contract.errors import CheckpointError, RecipeError, TrainingError
 from m2dx.contract.options import Section
-from m2dx.contract.version import package_version
+from m2dx.contract.package import package_version
 from m2dx.data.logmel import LogMel
 from m2dx.data.packs import audio_state
 from m2dx.encoder.audio import AudioEncoder

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
 from torch import Tensor
 
 from m2dx.contract.components import EvaluationTask, Fold, Prediction, Score
@@ -57,6 +56,8 @@ def half_width_95(values: Sequence[float]) -> float | None:
     """Half width of the 95 % confidence interval of the mean (Student's t); None for a single value."""
     if len(values) < 2:
         return None
+    from scipy.special import stdtrit  # here, since it is slow to import
+
     return float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 

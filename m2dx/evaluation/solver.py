@@ -8,7 +8,6 @@ from functools import reduce
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -86,6 +85,8 @@ class Regression:
         return weight, bias
 
     def _minimise(self, c: float) -> None:
+        from scipy.optimize import minimize  # here, since it is slow to import
+
         penalty = self.w.new_full((len(self.w), 1), 1 / c)
         penalty[-1] = 0.0
         p = self._probabilities(self.z @ self.w)

@@ -21,7 +21,7 @@ from m2dx.contract.components import Clip
 from m2dx.contract.errors import M2dxError
 from m2dx.contract.host import PluginHost
 from m2dx.contract.options import ComponentSpec
-from m2dx.contract.version import package_version
+from m2dx.contract.package import package_version
 from m2dx.data.clips import asked, list_clips
 from m2dx.data.reading import audio_seconds
 from m2dx.recipe.schema import Recipe

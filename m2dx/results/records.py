@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from pydantic import AwareDatetime, FiniteFloat, TypeAdapter, ValidationError
 
 from m2dx.contract.errors import M2dxError
-from m2dx.contract.version import package_version
+from m2dx.contract.package import package_version
 from m2dx.contract.wording import counted, problem_of
 
 if TYPE_CHECKING:

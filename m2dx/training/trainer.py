@@ -15,8 +15,8 @@ from torch.amp.grad_scaler import GradScaler
 from torch.profiler import record_function
 
 from m2dx.contract.errors import CheckpointError, RecipeError
+from m2dx.contract.package import package_version
 from m2dx.contract.progress import ProgressLine
-from m2dx.contract.version import package_version
 from m2dx.data.bad_files import BadFile, BadFiles
 from m2dx.data.crops import Batch
 from m2dx.data.loader import DeviceCopies, batch_loader

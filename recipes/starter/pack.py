@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from m2dx.contract.errors import M2dxError
-from m2dx.contract.starter import STARTER
+from m2dx.contract.package import STARTER
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.reading import audio_seconds, read_wav
 from m2dx.encoder.audio import AudioEncoder, load_encoder

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import m2dx
 from m2dx import cli
 from m2dx.contract.errors import CheckpointError
-from m2dx.contract.starter import STARTER, encoder_path
+from m2dx.contract.package import STARTER, encoder_path
 from m2dx.encoder.audio import load_encoder
 from m2dx.encoder.initial_weights import load_initial_weights
 from m2dx.encoder.weights import read_weights

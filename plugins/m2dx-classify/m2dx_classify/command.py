@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from m2dx.cli.shared import AudioInputs, DeviceOption
-from m2dx.contract.starter import encoder_path
+from m2dx.contract.package import encoder_path
 
 commands = typer.Typer(add_completion=False)
 

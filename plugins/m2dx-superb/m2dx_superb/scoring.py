@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import m2dx
-from m2dx.contract.starter import encoder_path
+from m2dx.contract.package import encoder_path
 from m2dx.results import (
     RESULTS_FILE,
     Division,
