@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import m2dx
 from m2dx import cli
 from m2dx.contract.errors import CheckpointError, RecipeError
-from m2dx.contract.starter import STARTER
+from m2dx.contract.package import STARTER
 from m2dx.encoder.weights import read_weights
 from m2dx.jobs import core
 from m2dx.jobs.check import check_recipe

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import m2dx
-from m2dx.contract.starter import encoder_path
+from m2dx.contract.package import encoder_path
 from m2dx.evaluation.metrics import half_width_95
 from m2dx.results import (
     RESULTS_FILE,

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import m2dx
-from m2dx.contract.starter import STARTER
+from m2dx.contract.package import STARTER
 from m2dx.jobs import core
 from m2dx.recipe.schema import AudioSection
 from m2dx.testing import check_offline_encoder
