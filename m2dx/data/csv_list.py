@@ -60,7 +60,6 @@ class CsvDataset(Dataset):
         path: the list
         root: folder that the paths in it are relative to; default the folder of the list
         labels: read the column `label`, or another one by its name; false leaves all clips unlabelled
-        label_separator: text between the labels of one clip
         split: test part that is taken of a list without splits, whole groups and the same share of each class:
             {test: 0.2, by: group}
         folds: number of folds that such a list is divided into, instead of `split`
@@ -75,14 +74,12 @@ class CsvDataset(Dataset):
         path: Path,
         root: Path | None = None,
         labels: bool | str = True,
-        label_separator: str = LABEL_SEPARATOR,
         split: Holdout | None = None,
         folds: FoldCount | None = None,
     ) -> None:
         self.path = path
         self.root = path.parent if root is None else root
         self.labels = labels
-        self.label_separator = label_separator
         self.split, self.folds = split, folds
 
     def clips(self, split: str | None = None) -> list[Clip]:
@@ -176,7 +173,7 @@ class _List:
 
     def _labels(self, text: str) -> tuple[str, ...]:
         found = []
-        for label in text.split(self.dataset.label_separator):
+        for label in text.split(LABEL_SEPARATOR):
             plain = unicodedata.normalize("NFC", _INVISIBLE.sub("", label)).strip()
             if plain != label.strip():
                 self.changed["labels have invisible or composed characters, which are made plain"] += 1

@@ -101,7 +101,7 @@ SPLIT_FOLDERS = {
 """Names of folders that are splits -> the split."""
 
 
-class ImageFolder(Dataset):
+class ImageFolder(FolderDataset):
     """Every image of a folder, sorted by path; the folder that an image is in is its label.
 
     Layouts: `class/file`, or `file` alone without labels; where all folders at the top are splits (train; val, valid or
@@ -129,26 +129,15 @@ class ImageFolder(Dataset):
         split: Holdout | None = None,
         folds: FoldCount | None = None,
     ) -> None:
-        self.path, self.extensions, self.valid_is_test = path, extensions, valid_is_test
-        self.split, self.folds = split, folds
-
-    def clips(self, split: str | None = None) -> list[Clip]:
-        """Images of one split, or all of them."""
-        return [clip for clip in self._clips if split is None or clip.split == split]
-
-    def missing(self) -> list[str]:
-        """Folders that cannot be read."""
-        return [f"a folder that cannot be read: {reason}" for reason in self._files.closed]
-
-    @cached_property
-    def _files(self) -> AudioFiles:
-        return list_audio(self.path, extensions=self.extensions or IMAGE_EXTENSIONS)
+        found = extensions or sorted(IMAGE_EXTENSIONS)
+        super().__init__(path=path, extensions=found, split=split, folds=folds)
+        self.valid_is_test = valid_is_test
 
     @cached_property
     def _clips(self) -> list[Clip]:
         files = self._files.readable
         if not files:
-            wanted = ", ".join(self.extensions or sorted(IMAGE_EXTENSIONS))
+            wanted = ", ".join(self.extensions or ())
             raise ImageError(f"no images ({wanted}) in {self.path}; check `path` and `extensions`")
         parts = [file.relative_to(self.path).parts[:-1] for file in files]
         if not all(folders and folders[0] in SPLIT_FOLDERS for folders in parts):

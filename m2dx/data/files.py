@@ -26,7 +26,7 @@ class AudioFiles:
 
     folder: Path
     readable: tuple[Path, ...]
-    unreadable: tuple[Path, ...]  # of formats that soundfile does not decode
+    unreadable: tuple[Path, ...]  # of formats that soundfile does not decode; not where extensions are chosen
     closed: tuple[str, ...] = ()  # folders that could not be read, each with the reason
 
     def missing(self) -> list[str]:
@@ -71,7 +71,9 @@ def list_audio(
     return AudioFiles(
         folder,
         readable=tuple(file for file in files if extension_of(file) in wanted),
-        unreadable=tuple(file for file in files if extension_of(file) in _UNREADABLE_EXTENSIONS - wanted),
+        unreadable=tuple(
+            file for file in files if not extensions and extension_of(file) in _UNREADABLE_EXTENSIONS
+        ),
         closed=tuple(sorted(closed)),
     )
 

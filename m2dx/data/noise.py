@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from m2dx.contract.components import Clip, Dataset, NoiseSource
+from m2dx.contract.components import Clip, NoiseSource
 from m2dx.contract.errors import AudioError
 from m2dx.data.bad_files import BadFile
-from m2dx.data.clips import ClipList, pack_clips
+from m2dx.data.clips import pack_clips
 from m2dx.data.crops import AudioCrops, read_any_crop
-from m2dx.data.csv_list import CsvDataset
-from m2dx.data.datasets import FolderDataset
 from m2dx.data.pcm import float_tensor
-from m2dx.recipe.schema import ShortClips
 
 _LOWEST_HZ = 20.0  # below it, coloured noise is flat: what nobody hears must not decide the level
 
@@ -40,34 +36,30 @@ def mix_noise(
 
 
 class ClipNoise(NoiseSource):
-    """Random crops of clips. Files that cannot be read are replaced by others, and named by `drain_bad()`."""
+    """Random crops of clips, repeated where they are shorter.
+
+    Files that cannot be read are replaced by others, and named by `drain_bad()`.
+    """
 
     name = "clips"
 
-    def __init__(
-        self, sample_rate: int, clips: Sequence[Clip] | ClipList, *, short_clips: ShortClips = "repeat"
-    ) -> None:
+    def __init__(self, sample_rate: int, clips: Sequence[Clip]) -> None:
         super().__init__(sample_rate)
         if not clips:
             raise AudioError("noise needs clips, but there are none")
-        self.clips = clips if isinstance(clips, ClipList) else pack_clips(clips)
-        self.short_clips: ShortClips = short_clips
+        self.clips = pack_clips(clips)
         self._bad: list[BadFile] = []
 
     def draw(self, num_samples: int, generator: torch.Generator) -> Tensor:
         """(N,) samples; every clip is equally likely, whatever its length."""
-        return float_tensor(self._draw(num_samples, generator))
+        return float_tensor(self.draw_stored(num_samples, generator))
 
     def draw_stored(self, num_samples: int, generator: torch.Generator) -> Tensor:
         """As `draw`; int16 where the clip is mono 16-bit PCM at the rate."""
-        if type(self).draw is not ClipNoise.draw:
-            return self.draw(num_samples, generator)  # a subclass that makes something else of the clips
-        return self._draw(num_samples, generator)
-
-    def _draw(self, num_samples: int, generator: torch.Generator) -> Tensor:
         first = int(torch.randint(len(self.clips), (), generator=generator))
-        reader = AudioCrops(num_samples, self.sample_rate, self.short_clips)
-        found = read_any_crop(self.clips, first, reader, generator)
+        found = read_any_crop(
+            self.clips, first, AudioCrops(num_samples, self.sample_rate, "repeat"), generator
+        )
         self._bad += found.bad
         return found.inputs
 
@@ -75,36 +67,6 @@ class ClipNoise(NoiseSource):
         """Files that could not be read since the last call, each with the reason."""
         bad, self._bad = self._bad, []
         return bad
-
-
-class FileListNoise(ClipNoise):
-    """Random crops of the audio files of a folder, or of the clips of a CSV file (see `CsvDataset`).
-
-    Options:
-        path: folder with audio files, or CSV file
-        split: only clips of this split of the CSV file; default all
-        label: only clips with this label in the CSV file; default all
-        short_clips: what to do with clips shorter than the crop: repeat them, or pad them with zeros at the end
-    """
-
-    name = "files"
-
-    def __init__(
-        self,
-        sample_rate: int,
-        *,
-        path: Path,
-        split: str | None = None,
-        label: str | None = None,
-        short_clips: ShortClips = "repeat",
-    ) -> None:
-        dataset: Dataset = FolderDataset(path=path) if path.is_dir() else CsvDataset(path=path)
-        clips = [clip for clip in dataset.clips(split) if label is None or label in clip.labels]
-        if not clips:
-            raise AudioError(
-                f"noise needs clips, but {path} has none with split {split!r} and label {label!r}"
-            )
-        super().__init__(sample_rate, clips, short_clips=short_clips)
 
 
 class ColouredNoise(NoiseSource):

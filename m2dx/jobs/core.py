@@ -3,7 +3,7 @@
 from m2dx.contract.hookspecs import hookimpl
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.datasets import FolderDataset, ImageFolder
-from m2dx.data.noise import ColouredNoise, FileListNoise
+from m2dx.data.noise import ColouredNoise
 from m2dx.data.packs import PackedDataset
 from m2dx.evaluation.knn import Knn
 from m2dx.evaluation.linear import Linear
@@ -38,7 +38,7 @@ def losses() -> list[type]:
 
 @hookimpl
 def noise_sources() -> list[type]:
-    return [FileListNoise, ColouredNoise]
+    return [ColouredNoise]
 
 
 @hookimpl

@@ -27,10 +27,6 @@ class DataStatistics:
     std: float
     noise_mean: float = 0.0  # of the background noise
 
-    def __post_init__(self) -> None:
-        if not self.std > 0:
-            raise ValueError(f"the standard deviation of the data must be positive, but is {self.std}")
-
     @classmethod
     def of(cls, recipe: Recipe) -> DataStatistics:
         """Those of a recipe on audio; what it leaves open, until it is measured, changes nothing."""

@@ -233,12 +233,12 @@ class _Tree:
             self.checked.add(id(node))
             self._refuse_duplicates(node)
         entries: dict[str, Entry] = {}
-        merged: dict[str, Entry] = {}
         for key_node, value_node in node.value:
             place = self._at(key_node)
             if key_node.tag == f"{_TAG}merge":
-                for name, child in self._merged(value_node, place, level=level).items():
-                    merged.setdefault(name, child)
+                self.problems.add(
+                    place, "`<<` is no key of YAML 1.2; give the keys themselves, or extend a recipe"
+                )
                 continue
             key = self._scalar(key_node, place) if isinstance(key_node, ScalarNode) else None
             if isinstance(key, str):
@@ -247,19 +247,7 @@ class _Tree:
                 shown = key_node.value
                 what = f"{shown!r} is read as {key!r}" if isinstance(shown, str) else "is a list or a mapping"
                 self.problems.add(place, f"a key must be text, but {what}; write it in quotes")
-        return {**merged, **entries}
-
-    def _merged(self, node: Node, place: Place, *, level: int) -> dict[str, Entry]:
-        """What `<<:` gives: a mapping, or several, the first of which counts."""
-        found = self.entry(node, place, level=level + 1)
-        layers = found.value if isinstance(found.value, list) else [found]
-        merged: dict[str, Entry] = {}
-        for layer in layers:
-            if not isinstance(layer.value, dict):
-                self.problems.add(place, "`<<` must have a mapping, or a list of mappings")
-                continue
-            merged = {**layer.value, **merged}
-        return merged
+        return entries
 
     def _refuse_duplicates(self, node: MappingNode) -> None:
         lines: dict[str, int] = {}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,21 +20,12 @@ DRAWS = 8
 NUM_SAMPLES = (400, 15_360, 33_333)
 
 
-@dataclass(frozen=True)
-class MaskTrial:
-    """The arguments that the engine gives to a masking."""
-
-    grid: tuple[int, int]  # (F, T), patches
-    num_visible: int  # V
-    patch_seconds: float | None  # None: the input has no time
-
-
-TRIAL_MASKS = tuple(
-    MaskTrial(grid, visible, seconds)
+TRIAL_MASKS: tuple[Mapping[str, Any], ...] = tuple(
+    {"grid": grid, "num_visible": visible, "patch_seconds": seconds}
     for grid, seconds in (((5, 38), 0.16), ((1, 13), 0.02), ((3, 7), 0.04), ((14, 14), None))
     for visible in (grid[0] * grid[1] * 3 // 10, grid[0] * grid[1] // 2)
 )
-"""Default grids and numbers of visible patches on which maskings are tried."""
+"""What the engine offers to a masking: default grids and numbers of visible patches on which maskings are tried."""
 
 
 def check_noise_source(cls: type[NoiseSource], sample_rate: int = 16_000, /, **options: Any) -> None:
@@ -65,20 +56,19 @@ def check_noise_source(cls: type[NoiseSource], sample_rate: int = 16_000, /, **o
     subject.must(isinstance(source.drain_bad(), list), "drain_bad must give a list of (path, reason)")
 
 
-def check_masking(cls: type[Masking], trial: MaskTrial | None = None, /, **options: Any) -> None:
+def check_masking(cls: type[Masking], trial: Mapping[str, Any] | None = None, /, **options: Any) -> None:
     """Checks a masking on several grids: it gives permutations, and all randomness comes from the generator.
 
     Grids that it refuses with `RecipeError` are left out; `trial` replaces them all. Raises `ComponentCheckError`.
     """
     subject = Subject.of("masking", cls, options)
-    for offered in subject.accepted(vars(each) for each in (TRIAL_MASKS if trial is None else (trial,))):
-        freq, time = offered["grid"]
-        _check_draws(subject, "mask", partial(_draw_mask, subject, freq * time), offered)
 
+    def draw(patches: int, masking: Masking, seed: int) -> Tensor:
+        with subject.attempt("drawing"):
+            return MaskDraw(masking, patches)(torch.Generator().manual_seed(seed))
 
-def _draw_mask(subject: Subject, num_patches: int, masking: Masking, seed: int) -> Tensor:
-    with subject.attempt("drawing"):
-        return MaskDraw(masking, num_patches)(torch.Generator().manual_seed(seed))
+    for offered in subject.accepted(TRIAL_MASKS if trial is None else (trial,)):
+        _check_draws(subject, "mask", partial(draw, math.prod(offered["grid"])), offered)
 
 
 def _check_draws(

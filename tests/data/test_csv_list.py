@@ -33,7 +33,6 @@ def test_csv_columns(tmp_path: Path) -> None:
     assert [clip.path.name for clip in CsvDataset(path=path).clips("test")] == ["d.wav"]
     assert CsvDataset(path=path).label_names() == ("cat", "dog")
     assert CsvDataset(path=path, labels=False).label_names() == ()
-    assert CsvDataset(path=path, label_separator=",").label_names() == ("cat", "dog; cat;dog")
     assert CsvDataset(path=path, root=Path("/data")).clips()[0].path == Path("/data/a.wav")
 
 

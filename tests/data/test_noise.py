@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from m2dx.contract.components import Clip
 from m2dx.contract.errors import AudioError
 from m2dx.data.csv_list import CsvDataset
-from m2dx.data.noise import ClipNoise, ColouredNoise, FileListNoise, mix_noise
+from m2dx.data.noise import ClipNoise, ColouredNoise, mix_noise
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
 DB = 10 / math.log(10)  # dB of one unit of natural log power
@@ -80,28 +81,18 @@ def test_coloured_noise_has_no_dc_and_follows_the_generator() -> None:
     assert source.draw(1, generator()).isfinite().all()
 
 
-def test_file_list_noise_of_a_csv_and_a_folder() -> None:
-    for path in (SOUNDS / "noise.csv", SOUNDS / "sounds" / "music"):
-        source = FileListNoise(16_000, path=path)
-        wav = source.draw(16_000, generator(1))
-        assert wav.shape == (16_000,)
-        assert torch.equal(wav, source.draw(16_000, generator(1)))
-        assert not torch.equal(wav, source.draw(16_000, generator(2)))
-        assert source.drain_bad() == []
-
-
-def test_file_list_noise_of_one_label() -> None:
-    source = FileListNoise(16_000, path=SOUNDS / "drums.csv", split="train", label="kick")
-    kicks = {c.path for c in CsvDataset(path=SOUNDS / "drums.csv").clips("train") if c.labels == ("kick",)}
-    assert {clip.path for clip in source.clips} == kicks
-    with pytest.raises(AudioError, match="label 'kickk'"):
-        FileListNoise(16_000, path=SOUNDS / "drums.csv", label="kickk")
+def test_noise_of_clips_is_drawn_from_the_generator_alone() -> None:
+    source = ClipNoise(16_000, CsvDataset(path=SOUNDS / "noise.csv").clips())
+    wav = source.draw(16_000, generator(1))
+    assert wav.shape == (16_000,)
+    assert torch.equal(wav, source.draw(16_000, generator(1)))
+    assert not torch.equal(wav, source.draw(16_000, generator(2)))
+    assert source.drain_bad() == []
 
 
 def test_bad_files_are_drained_once(tmp_path: Path) -> None:
     good = SOUNDS / "sounds" / "music" / "000.ogg"
-    (tmp_path / "list.csv").write_text(f"path\n{good}\nnone.wav\n")
-    source = FileListNoise(16_000, path=tmp_path / "list.csv")
+    source = ClipNoise(16_000, [Clip(good), Clip(tmp_path / "none.wav")])
     for seed in range(20):
         assert source.draw(1000, generator(seed)).shape == (1000,)
     bad = source.drain_bad()

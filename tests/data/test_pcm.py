@@ -111,19 +111,6 @@ def test_a_mixed_batch_is_float32(tmp_path: Path) -> None:
     assert torch.equal(batch.inputs, torch.stack([float_tensor(item.inputs) for item in items]))
 
 
-def test_noise_that_changes_the_clips_is_asked_for_what_it_makes(tmp_path: Path) -> None:
-    class Quiet(ClipNoise):
-        def draw(self, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-            return super().draw(num_samples, generator) * 0.5
-
-    path = write(tmp_path / "a.wav")
-    loud = crops_of(path, noise=ClipNoise(RATE, [Clip(path)]))[ItemKey(0, 0, 0)].noise_wav
-    quiet = crops_of(path, noise=Quiet(RATE, [Clip(path)]))[ItemKey(0, 0, 0)].noise_wav
-    assert loud is not None and quiet is not None
-    assert loud.dtype == torch.int16
-    assert torch.equal(quiet, float_tensor(loud) * 0.5)
-
-
 def chunked(samples: bytes, *, before: bytes = b"", after: bytes = b"", size: int | None = None) -> bytes:
     head = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, RATE, 2 * RATE, 2, 16)
     data = b"data" + struct.pack("<I", len(samples) if size is None else size) + samples

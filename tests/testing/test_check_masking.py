@@ -5,7 +5,6 @@ import torch
 
 import m2dx
 from m2dx.testing import ComponentCheckError, check_component, check_masking
-from m2dx.testing.draws import MaskTrial
 
 
 class Shuffled(m2dx.Masking):
@@ -76,7 +75,7 @@ class Failing(Shuffled):
 def test_a_sound_masking_passes():
     check_masking(Shuffled)
     check_component(Shuffled, wide=20)  # other grids are refused
-    check_masking(Shuffled, MaskTrial((2, 2), 1, None))
+    check_masking(Shuffled, {"grid": (2, 2), "num_visible": 1, "patch_seconds": None})
 
 
 @pytest.mark.parametrize(

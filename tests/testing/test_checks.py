@@ -30,7 +30,6 @@ OPTIONS = {
     ("dataset", "csv"): {"path": SOUNDS / "instrument.csv"},
     ("dataset", "folder"): {"path": SOUNDS / "sounds" / "instrument", "label_from_folder": True},
     ("dataset", "image_folder"): {"path": pathlib.Path(sklearn.datasets.__file__).parent / "images"},
-    ("noise_source", "files"): {"path": SOUNDS / "noise.csv"},
 }
 
 

@@ -16,7 +16,6 @@ from m2dx.contract.wording import counted
 from m2dx.data.clips import asked, list_clips
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.datasets import FolderDataset
-from m2dx.data.noise import ClipNoise
 from m2dx.recipe.schema import Recipe
 from m2dx_pack.packing import BAD_FILES, ClipSet, PackOptions, PackSummary, pack
 
@@ -61,8 +60,6 @@ def _use(source: Source, folder: Path) -> Iterator[str]:
         return
     yield "add to `m2dx train RECIPE`:"
     for field, part in source.fields.items():
-        if field == "noise.dataset" and source.replaces_noise_source:
-            yield "  noise.source=null"
         yield f"  '{field}={{name: packed, path: {path}, part: {part}}}'"
 
 
@@ -78,7 +75,6 @@ class Source:
     fields: Mapping[str, str]  # recipe fields that a list can replace: list by field
     sample_rate: int | None = None  # Hz, of the recipe
     notes: tuple[str, ...] = ()
-    replaces_noise_source: bool = False
 
 
 def source_of_path(path: Path) -> Source:
@@ -97,7 +93,6 @@ def source_of_recipe(recipe: Recipe, host: PluginHost) -> Source:
     sets: dict[str, ClipSet] = {}
     fields: dict[str, str] = {}
     notes: list[str] = []
-    replaces_source = False
     for name, section in recipe.data.sets.items():
         sets[name] = _clip_set(name, host.build("dataset", section.dataset), section.split)
         fields[f"data.sets.{name}.dataset"] = name
@@ -106,14 +101,8 @@ def source_of_recipe(recipe: Recipe, host: PluginHost) -> Source:
         sets[noise] = _clip_set(noise, host.build("dataset", recipe.noise.dataset), recipe.noise.split)
         fields["noise.dataset"] = noise
     elif recipe.noise is not None and recipe.noise.source is not None:
-        source = host.build("noise_source", recipe.noise.source, sample_rate=recipe.audio.sample_rate)
-        if type(source).draw is ClipNoise.draw and source.short_clips == "repeat":
-            sets[noise] = ClipSet(tuple(source.clips), ())
-            fields["noise.dataset"] = noise
-            replaces_source = True
-        else:
-            notes.append(f"the noise source {source.name} makes its own noise, and stays as it is")
-    return Source(sets, fields, recipe.audio.sample_rate, tuple(notes), replaces_source)
+        notes.append(f"the noise source {recipe.noise.source.name} makes its own noise, and stays as it is")
+    return Source(sets, fields, recipe.audio.sample_rate, tuple(notes))
 
 
 def _clip_set(name: str, dataset: Dataset, split: str | None) -> ClipSet:

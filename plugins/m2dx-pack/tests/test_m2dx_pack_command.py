@@ -78,10 +78,9 @@ def recipe_of(folder: Path, tmp_path: Path, host, *overrides: str):
 
 
 def test_noise_of_files_becomes_a_list_and_made_noise_stays(folder: Path, tmp_path: Path, host) -> None:
-    files = f"noise={{ratio: 0.1, source: {{name: files, path: {folder}}}}}"
+    files = f"noise={{ratio: 0.1, dataset: {{name: folder, path: {folder}}}}}"
     source = source_of_recipe(recipe_of(folder, tmp_path, host, files), host)
     assert source.fields == {"data.sets.noise.dataset": "noise", "noise.dataset": "noise_"}
-    assert source.replaces_noise_source
     assert len(source.sets["noise_"].clips) == 3
     pink = "noise={ratio: 0.1, source: {name: coloured}}"
     source = source_of_recipe(recipe_of(folder, tmp_path, host, pink), host)
