@@ -86,11 +86,9 @@ class PluginHost:
             host._left_out = tuple(point.name for point in others if point.name not in wanted)
         return host
 
-    def register(
-        self, name: str, plugin: object, *, distribution: str | None = None, version: str | None = None
-    ) -> None:
+    def register(self, name: str, plugin: object) -> None:
         """Adds a plugin; one that is not usable is recorded with the reason."""
-        self._load(PluginRecord(name, distribution, version), lambda: plugin)
+        self._load(PluginRecord(name), lambda: plugin)
 
     @property
     def records(self) -> tuple[PluginRecord, ...]:

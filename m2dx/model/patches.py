@@ -41,8 +41,8 @@ class PatchGrid:
         return self.patch_size[0] * self.patch_size[1] * self.in_chans
 
 
-def sincos_positions(shape: tuple[int, int], dim: int, *, class_token: bool = True) -> Tensor:
-    """Fixed 2-D sine-cosine positions (1, [1 +] F*T, D), the class token's (zeros) first, as MAE has them.
+def sincos_positions(shape: tuple[int, int], dim: int) -> Tensor:
+    """Fixed 2-D sine-cosine positions (1, 1 + F*T, D), the class token's (zeros) first, as MAE has them.
 
     The first half of the width encodes time and the second frequency, each as sines then cosines of
     position / 10000^(2k / (D/2)).
@@ -51,15 +51,12 @@ def sincos_positions(shape: tuple[int, int], dim: int, *, class_token: bool = Tr
         raise ValueError(f"the width of sine-cosine positions must be a multiple of 4, but is {dim}")
     f, t = torch.meshgrid(torch.arange(shape[0]), torch.arange(shape[1]), indexing="ij")
     table = torch.cat([_sincos(t.flatten(), dim // 2), _sincos(f.flatten(), dim // 2)], dim=1)  # (F*T, D)
-    if class_token:
-        table = torch.cat([torch.zeros(1, dim, dtype=table.dtype), table])
-    return table.float().unsqueeze(0)
+    return torch.cat([torch.zeros(1, dim), table.float()]).unsqueeze(0)
 
 
 def line_positions(count: int, dim: int) -> Tensor:
     """Fixed 1-D sine-cosine positions (1, 1 + count, D) of patches in their order, the class token's (zeros) first."""
-    table = torch.cat([torch.zeros(1, dim, dtype=torch.float64), _sincos(torch.arange(count), dim)])
-    return table.float().unsqueeze(0)
+    return torch.cat([torch.zeros(1, dim), _sincos(torch.arange(count), dim).float()]).unsqueeze(0)
 
 
 def resample_positions(

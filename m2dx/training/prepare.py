@@ -29,7 +29,6 @@ from m2dx.encoder.weights import read_weights
 from m2dx.model.build import build_masking, build_model, build_views
 from m2dx.model.multitask import MultiTask
 from m2dx.model.shapes import build_logmel
-from m2dx.model.views import DataStatistics
 from m2dx.recipe.schema import Recipe
 from m2dx.training.distributed import Processes
 
@@ -48,11 +47,6 @@ class PreparedRun:
     bad: tuple[BadFile, ...] = ()  # files found unusable while measuring
     missing: tuple[str, ...] = ()  # what the data sets lack on this machine; empty but in the main process
     notes: tuple[str, ...] = ()  # what of their lists is ignored or taken for something else; as `missing`
-
-    @property
-    def statistics(self) -> DataStatistics:
-        """What log-mels are standardised with."""
-        return DataStatistics.of(self.recipe)
 
     @property
     def num_files(self) -> int:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 import m2dx
 from m2dx.contract.components import Score
+from m2dx.contract.host import PluginRecord
 from m2dx.encoder.audio import load_any_encoder, random_encoder
 from m2dx.encoder.config import EncoderConfig
 from m2dx.encoder.weights import write_export
@@ -44,7 +45,7 @@ class Plugin:
 @pytest.fixture
 def host() -> m2dx.PluginHost:
     host = m2dx.PluginHost({"m2dx": core})
-    host.register("extra", Plugin(), distribution="m2dx-extra", version="1.2")
+    host._load(PluginRecord("extra", "m2dx-extra", "1.2"), Plugin)
     return host
 
 
