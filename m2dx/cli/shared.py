@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from m2dx.contract.package import encoder_path
+from m2dx.contract.package import find_encoder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +35,7 @@ EncoderPath = Annotated[
     Path,
     typer.Argument(
         metavar="ENCODER",
-        parser=encoder_path,
+        parser=find_encoder,
         help="starter (which comes with m2dx), a run's folder, export, checkpoint or published checkpoint.",
     ),
 ]

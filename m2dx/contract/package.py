@@ -9,7 +9,7 @@ STARTER = Path(__file__).parents[1] / "encoder" / "starter"
 """The export in the package; the folder's name stands for it where an encoder is wanted."""
 
 
-def encoder_path(text: str | Path) -> Path:
+def find_encoder(text: str | Path) -> Path:
     """The path of an encoder. The text `starter` is the one in the package; a file of that name is `./starter`."""
     return STARTER if text == STARTER.name else Path(text)
 

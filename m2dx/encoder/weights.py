@@ -15,7 +15,7 @@ from torch import Tensor
 
 from m2dx.contract.atomic import Writer, replace_files
 from m2dx.contract.errors import CheckpointError
-from m2dx.contract.package import STARTER, encoder_path
+from m2dx.contract.package import STARTER, find_encoder
 from m2dx.encoder import published
 from m2dx.encoder.checkpoint import CheckpointFolder, encoder_file, load_plain
 from m2dx.encoder.config import EXPORT_CONFIG, EncoderConfig, read_config
@@ -78,7 +78,7 @@ def read_weights(
     where it says nothing), and heads are 64 wide.
     Raises CheckpointError where the path is missing, corrupt or something else.
     """
-    path = encoder_path(path)
+    path = find_encoder(path)
     if not path.exists():
         raise CheckpointError(
             f"{path}: no such file or folder; an encoder is a run's folder, an export, a checkpoint, a published file, "

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import m2dx
 from m2dx import cli
 from m2dx.contract.errors import CheckpointError
-from m2dx.contract.package import STARTER, encoder_path
+from m2dx.contract.package import STARTER, find_encoder
 from m2dx.encoder.audio import load_encoder
 from m2dx.encoder.initial_weights import load_initial_weights
 from m2dx.encoder.weights import read_weights
@@ -50,7 +50,7 @@ def test_it_is_an_export_of_16_bits_with_a_card_and_licences() -> None:
     ],
 )
 def test_only_the_bare_text_is_the_name(given: str | Path, expected: Path) -> None:
-    assert encoder_path(given) == expected
+    assert find_encoder(given) == expected
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from m2dx.cli.shared import AudioInputs, DeviceOption
-from m2dx.contract.package import encoder_path
+from m2dx.contract.package import find_encoder
 
 commands = typer.Typer(add_completion=False)
 
@@ -18,7 +18,7 @@ def classify(
     model: Annotated[
         Path,
         typer.Argument(
-            metavar="MODEL", parser=encoder_path, help="Run, encoder or starter, or folder of a classifier."
+            metavar="MODEL", parser=find_encoder, help="Run, encoder or starter, or folder of a classifier."
         ),
     ],
     files: AudioInputs = [],  # noqa: B006

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from m2dx.contract.package import encoder_path
+from m2dx.contract.package import find_encoder
 
 commands = typer.Typer(add_completion=False)
 
@@ -22,7 +22,7 @@ def plan(
     processes: Annotated[int, typer.Option(min=1, help="Number of GPUs.")] = 1,
     weights: Annotated[
         Path | None,
-        typer.Option(parser=encoder_path, help="Encoder to start from, instead of the published one."),
+        typer.Option(parser=find_encoder, help="Encoder to start from, instead of the published one."),
     ] = None,
     labels: Annotated[bool, typer.Option("--labels", help="The recordings have labels.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Recipe file to write.")] = None,

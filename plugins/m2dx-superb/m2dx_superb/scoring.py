@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import m2dx
-from m2dx.contract.package import encoder_path
+from m2dx.contract.package import find_encoder
 from m2dx.results import (
     RESULTS_FILE,
     Division,
@@ -97,7 +97,7 @@ def _scored_encoder(path: str) -> ScoredEncoder:
             f"{path}: the audio of SUPERB is at {SAMPLE_RATE} Hz, and the encoder must be, too, but it is for "
             f"{encoder.sample_rate} Hz"
         )
-    place = encoder_path(path).resolve()
+    place = find_encoder(path).resolve()
     named = place.parent if place.name == "encoder" else place
     parameters = sum(parameter.numel() for parameter in encoder.encoder.parameters())
     name = named.stem if named.is_file() else named.name

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import m2dx
-from m2dx.contract.package import encoder_path
+from m2dx.contract.package import find_encoder
 from m2dx.evaluation.metrics import half_width_95
 from m2dx.results import (
     RESULTS_FILE,
@@ -204,7 +204,7 @@ def records_of(found: Sequence[TaskScores], encoder: ScoredEncoder) -> list[Resu
 
 
 def _scored_encoder(path: str) -> ScoredEncoder:
-    encoder, place = m2dx.load_encoder(path), encoder_path(path).resolve()
+    encoder, place = m2dx.load_encoder(path), find_encoder(path).resolve()
     named = place.parent if place.name == "encoder" else place
     parameters = sum(parameter.numel() for parameter in encoder.encoder.parameters())
     name = named.stem if named.is_file() else named.name
