@@ -82,6 +82,9 @@ def results(
         ),
     ] = None,
     table: Annotated[str | None, typer.Option(help="Published table; list shows their names.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Another metric than a record's own, such as auroc or macro_f1.")
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Include older records of a score.")] = False,
     form: FormOption = None,
     output: OutputOption = None,
@@ -93,7 +96,7 @@ def results(
         typer.echo("\n".join(table_lines()))
         return
     check_table_options(form, output)
-    shown, warnings = results_table(files or [], key=table, every=every)
+    shown, warnings = results_table(files or [], key=table, metric=metric, every=every)
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     print_table(shown, form, output)

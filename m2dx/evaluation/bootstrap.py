@@ -175,7 +175,7 @@ def with_metrics(score: Score, label_names: Sequence[str]) -> Score:
 
     They are of the test clips of all folds together, and each a value with the ends of its interval.
     """
-    if not score.predictions or "metrics" in score.details:
+    if not score.predictions or "metrics" in score.details or not label_names:
         return score
     told = _Told.of(score.predictions, label_names)
     if told.multi_label and told.p is None:

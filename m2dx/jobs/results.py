@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from m2dx.contract.errors import M2dxError
 from m2dx.contract.wording import counted, suggestion
 from m2dx.results.published import PublishedTable, published_tables
-from m2dx.results.records import RESULTS_FILE, read_records
+from m2dx.results.records import RESULTS_FILE, ResultRecord, read_records
 from m2dx.results.table import ResultTable, record_table
 
 DEFAULT_FILE = Path("runs") / RESULTS_FILE
@@ -24,12 +26,17 @@ def table_lines() -> list[str]:
 
 
 def results_table(
-    files: Sequence[Path], *, key: str | None = None, every: bool = False
+    files: Sequence[Path], *, key: str | None = None, metric: str | None = None, every: bool = False
 ) -> tuple[ResultTable, list[str]]:
     """The records of files (default `runs/results.jsonl`), beside a published table if a key is given; and warnings.
 
-    Raises M2dxError if there is no such table, a file cannot be read, or no file has a record.
+    `metric` shows another one than that of each record, such as auroc, of the records that have it. Raises M2dxError if
+    there is no such table, a file cannot be read, or no file has a record, or one with the metric.
     """
+    if key is not None and metric is not None:
+        raise M2dxError(
+            "--metric is for m2dx's own table; published tables (--table) have theirs; leave one out"
+        )
     published = None if key is None else _published(key)
     given = list(files) or [DEFAULT_FILE]
     found = read_records(given)
@@ -40,7 +47,26 @@ def results_table(
         text = "\n".join([f"there are no records in {', '.join(map(str, given))}", *warnings])
         raise M2dxError(f"{text}\n`m2dx train` and `m2dx evaluate` append to that file of the folder of runs")
     table = record_table if published is None else published.beside
-    return table(found.records, every=every), warnings
+    records = found.records if metric is None else _by_metric(found.records, metric)
+    return table(records, every=every), warnings
+
+
+def _by_metric(records: Sequence[ResultRecord], metric: str) -> list[ResultRecord]:
+    """The records that have a metric, with its value and half of its interval."""
+    found, known = [], dict[str, None]()
+    for record in records:
+        metrics: Any = record.details.get("metrics", {})
+        known |= dict.fromkeys(metrics)
+        entry = metrics.get(metric, {"value": None})
+        if record.metric == metric:
+            found.append(record)
+        elif entry["value"] is not None:
+            half = (entry["high"] - entry["low"]) / 2
+            found.append(replace(record, metric=metric, mean=entry["value"], ci95=half))
+    if not found:
+        have = f"have {', '.join(known)}" if known else "have no others than their own"
+        raise M2dxError(f"no record has the metric {metric!r}; the records {have}")
+    return found
 
 
 def _published(key: str) -> PublishedTable:

@@ -49,7 +49,9 @@ Width = Annotated[int, Field(gt=0, le=16_384)]
 Pixels = Annotated[int, Field(gt=0, le=4096)]
 EvaluationSeed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # as NumPy and scikit-learn take them
 ShortClips = Literal["pad", "repeat"]
-Baseline = Literal["start", "random_weights", "mean_logmel"]
+Baseline = Annotated[
+    Literal["start", "random_weights", "mean_logmel"] | RecipePath, Field(union_mode="left_to_right")
+]
 
 
 class AudioSection(Section):
@@ -360,9 +362,9 @@ class EvaluationSection(Section):
     tasks: dict[Identifier, EvaluationTaskSection] = {}
     """Labelled tasks by name."""
     evaluators: dict[Identifier, EvaluatorSpec] = {}
-    """Protocols by name; each runs on each task that does not name others."""
+    """Protocols by name; each runs on each task that does not name others; default knn and logistic."""
     baselines: tuple[Baseline, ...] = ("start", "random_weights", "mean_logmel")
-    """What the encoder is compared with: init_from, random weights of its size, log-mel mean and std over time."""
+    """What the encoder is compared with: init_from, random weights, log-mel statistics, encoders by their paths."""
     seeds: Annotated[tuple[EvaluationSeed, ...], Field(min_length=1)] = (0,)
     """Seeds of the evaluators (and of the random weights)."""
     cache: bool = True
@@ -381,7 +383,7 @@ class EvaluationSection(Section):
                 "leave every out"
             )
         if len(set(self.baselines)) < len(self.baselines):
-            yield f"baselines must differ, but are {', '.join(self.baselines)}"
+            yield f"baselines must differ, but are {', '.join(map(str, self.baselines))}"
         for name, task in self.tasks.items():
             unknown = [other for other in task.evaluators or () if other not in self.evaluators]
             if unknown:

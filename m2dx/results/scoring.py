@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ from m2dx.training.prepare import check_media
 logger = logging.getLogger(__name__)
 
 AnyEncoder = AudioEncoder | ImageEncoder
+DEFAULT_EVALUATORS = ("knn", "logistic")
 _QUIET = Console(quiet=True)
 
 
@@ -63,6 +65,10 @@ class Scoring:
     def of(cls, recipe: Recipe, host: PluginHost) -> Scoring:
         """Builds data sets and evaluators; RecipeError, with the problems of every task, where a list is unusable."""
         section = recipe.evaluation
+        if section.tasks and not section.evaluators:
+            default = {name: host.option_model("evaluator", name)(name=name) for name in DEFAULT_EVALUATORS}
+            section = section.model_copy(update={"evaluators": default})
+            recipe = recipe.model_copy(update={"evaluation": section})
         device_of(recipe)
         datasets = {name: host.build("dataset", task.dataset) for name, task in section.tasks.items()}
         evaluators = {name: host.build("evaluator", spec) for name, spec in section.evaluators.items()}
@@ -70,7 +76,7 @@ class Scoring:
         check_media(recipe, datasets, "evaluation.tasks")
         problems = [
             f"evaluation.evaluators.{name}: {spec.name} needs audio, but the recipe's input is images; take knn or "
-            "linear"
+            "logistic"
             for name, spec in section.evaluators.items()
             if recipe.image is not None and evaluators[name].needs_wav
         ]
@@ -89,6 +95,13 @@ class Scoring:
                     )
             except RecipeError as error:
                 problems.append(str(error))
+        try:
+            other_encoders(recipe)
+        except CheckpointError as error:
+            known = ("start", "random_weights", "mean_logmel")
+            problems.append(
+                f"evaluation.baselines: must be {', '.join(known)}, or paths of encoders, but {error}"
+            )
         if problems:
             raise RecipeError("\n".join(problems))
         return cls(recipe, datasets, evaluators, package_versions() | _plugin_versions(section, host))
@@ -189,9 +202,11 @@ class Scoring:
             "random_weights": replace(own, name="random_weights", sha256=shapes, path=None),
             "mean_logmel": ScoredEncoder("mean_logmel", digest_of(audio).hexdigest()),
         }
-        if START in makers:
-            start: Any = makers[START](0)
-            encoders[START] = _scored(START, start, recipe.init_from)
+        others = {**baseline_paths(recipe), START: recipe.init_from}
+        for name, place in others.items():
+            if name in makers:
+                other: Any = makers[name](0)
+                encoders[name] = _scored(name, other, place)
         now, device = datetime.now(UTC).replace(microsecond=0), next(encoder.parameters()).device
         records = [
             self._record(
@@ -264,6 +279,7 @@ def encoders_to_compare(recipe: Recipe, encoder: AnyEncoder) -> dict[str, Callab
 
     The random weights are those of the encoder's own architecture, whatever the recipe's model is; the start is the
     encoder of `init_from` as it was. Images have no mean log-mel, and a start that cannot be read is warned of.
+    Raises CheckpointError for another encoder that cannot be read.
     """
     device = device_of(recipe)
     encoder = encoder.to(device)
@@ -282,7 +298,35 @@ def encoders_to_compare(recipe: Recipe, encoder: AnyEncoder) -> dict[str, Callab
             logger.warning("the start (init_from) is not among the baselines: %s", error)
         else:
             makers[START] = lambda seed: start
-    return {name: makers[name] for name in wanted if name in makers}
+    for name, other in other_encoders(recipe).items():
+        makers[name] = partial(_always, other.to(device))
+    names = {path: name for name, path in baseline_paths(recipe).items()}
+    labels = [names[item] if isinstance(item, Path) else item for item in wanted]
+    return {name: makers[name] for name in labels if name in makers}
+
+
+def baseline_paths(recipe: Recipe) -> dict[str, Path]:
+    """The encoders among the baselines, by the names of their runs, exports or files; the paths of equal names."""
+    paths = [item for item in recipe.evaluation.baselines if isinstance(item, Path)]
+    names = [name_of_encoder(path) for path in paths]
+    taken = {PRETRAINED, START, *(item for item in recipe.evaluation.baselines if isinstance(item, str))}
+    alone = [names.count(name) == 1 and name not in taken for name in names]
+    return {name if own else str(path): path for name, path, own in zip(names, paths, alone, strict=True)}
+
+
+def other_encoders(recipe: Recipe) -> dict[str, AnyEncoder]:
+    """The encoders that `baseline_paths` names; CheckpointError where one cannot be read, or has another input."""
+    found = {name: load_any_encoder(path) for name, path in baseline_paths(recipe).items()}
+    for name, encoder in found.items():
+        if isinstance(encoder, ImageEncoder) != (recipe.image is not None):
+            what = "images" if isinstance(encoder, ImageEncoder) else "audio"
+            raise CheckpointError(f"{name} is an encoder of {what}, and the recipe's input is not")
+    return found
+
+
+def _always(encoder: Any, seed: int) -> ClipEncoder:
+    found: ClipEncoder = encoder
+    return found
 
 
 def device_of(recipe: Recipe) -> torch.device:
@@ -300,16 +344,22 @@ def encoder_path(folder: Path) -> Path | None:
     return export.resolve() if export.exists() else None
 
 
+def name_of_encoder(encoder: Path) -> str:
+    """The name of its run, or of the folder or file that it is."""
+    path = encoder.resolve()
+    if path.name == "encoder":
+        path = path.parent
+    return path.stem if path.is_file() else path.name
+
+
 def folder_of_encoder(base: Path, encoder: Path) -> Path:
     """Where the scores of an encoder go: `base/<its name>`, numbered where that is another's; encoder.txt says whose.
 
     An export inside a run's folder (`encoder/`) has the run's name.
     """
-    path = encoder.resolve()
-    if path.name == "encoder":
-        path = path.parent
+    name = name_of_encoder(encoder)
     for number in count(1):
-        folder = base / (path.stem if path.is_file() else path.name)
+        folder = base / name
         folder = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
         note = folder / "encoder.txt"
         if not note.exists() or note.read_text(encoding="utf-8").strip() == str(encoder.resolve()):

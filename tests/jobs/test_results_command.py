@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,32 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monk
     Path("empty.jsonl").write_text("{}\n")
     error = str(run("empty.jsonl").exception)
     assert "there are no records in empty.jsonl" in error and "empty.jsonl:1: not a record: date" in error
+
+
+METRICS = {
+    "auroc": {"value": 0.75, "low": 0.7, "high": 0.82},
+    "ece": {"value": None, "low": None, "high": None},
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--metric", "auroc"), ",auroc,"),
+        (("--metric", "auroc"), ",75,6,"),
+        (("--metric", "accuracy"), ",90,1.25,"),
+        (("--metric", "f1"), "no record has the metric 'f1'; the records have auroc, ece"),
+        (("--metric", "ece"), "no record has the metric 'ece'"),  # of which nothing can be said
+        (("--metric", "auroc", "--table", "fixed"), "leave one out"),
+    ],
+)
+def test_another_metric_is_shown_of_the_records_that_have_it(
+    arguments: tuple[str, ...], told: str, tmp_path: Path
+) -> None:
+    records = [ESC50, replace(ESC50, details={"metrics": METRICS})]
+    append_records(tmp_path / "results.jsonl", records)
+    result = run(str(tmp_path), "--format", "csv", *arguments)
+    assert told in (str(result.exception) if result.exit_code else result.stdout)
 
 
 def test_the_command_needs_no_torch(tmp_path: Path) -> None:

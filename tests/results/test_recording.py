@@ -108,6 +108,9 @@ def test_an_evaluation_appends_a_record_per_score(
         ("start.pth", "[mean_logmel]", ["pretrained", "mean_logmel"]),
         ("start.pth", "[]", ["pretrained"]),
         ("away.pth", None, ["pretrained", "random_weights", "mean_logmel"]),
+        (None, "[{}/start.pth, random_weights]", ["pretrained", "start.pth", "random_weights"]),
+        ("start.pth", "[start, {}/other/encoder]", ["pretrained", "start", "other"]),
+        (None, "[{0}/other/encoder, {0}/a/other]", ["pretrained", "{0}/other/encoder", "{0}/a/other"]),
     ],
 )
 def test_what_training_started_from_is_a_baseline(
@@ -122,13 +125,16 @@ def test_what_training_started_from_is_a_baseline(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     own = [f"init_from={tmp_path / init_from}"] if init_from else []
-    own += [f"evaluation.baselines={baselines}"] if baselines else []
+    own += [f"evaluation.baselines={baselines.format(tmp_path)}"] if baselines else []
     recipe = notes_recipe(tiny_recipe, make_wav, host, tmp_path, *own)
     encoder, start = (
         random_encoder(recipe.audio, recipe.model, mean=-7.0, std=4.0, seed=seed) for seed in (0, 1)
     )
     export = tmp_path / "start.pth"
-    write_export(export, start.encoder, EncoderConfig.of_run({"recipe": recipe_to_mapping(recipe)}))
+    config = EncoderConfig.of_run({"recipe": recipe_to_mapping(recipe)})
+    for folder in (export, tmp_path / "other" / "encoder", tmp_path / "a" / "other"):
+        write_export(folder, start.encoder, config)
+    scored = [name.format(tmp_path) for name in scored]
     Scoring.of(recipe, host).run(encoder, console, recipe.output / recipe.name)
     assert [score.encoder for score in read_scores(recipe.output / recipe.name / "scores.json")] == scored
     text = console.export_text()
@@ -138,6 +144,30 @@ def test_what_training_started_from_is_a_baseline(
         record = read_records([recipe.output]).records[1]
         assert (record.encoder.name, record.encoder.path) == ("start", str(export))
         assert record.encoder.sha256 == fingerprint(load_any_encoder(export))
+    for record in read_records([recipe.output]).records:
+        if record.encoder.name not in ("random_weights", "mean_logmel", recipe.name):
+            assert record.encoder.sha256 == fingerprint(start) and record.encoder.path is not None
+
+
+@pytest.mark.parametrize(
+    ("baseline", "told"),
+    [
+        (
+            "random_weight",
+            r"evaluation.baselines: must be start, random_weights, .* paths of encoders, .*random_weight",
+        ),
+        ("empty.pth", "evaluation.baselines: .*empty.pth"),
+    ],
+)
+def test_a_baseline_that_is_no_encoder_is_told_before_anything_is_trained(
+    baseline: str, told: str, tiny_recipe: Any, host: m2dx.PluginHost, make_wav: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.pth").touch()
+    recipe = notes_recipe(
+        tiny_recipe, make_wav, host, tmp_path, f"evaluation.baselines=[{tmp_path}/{baseline}]"
+    )
+    with pytest.raises(m2dx.RecipeError, match=told):
+        Scoring.of(recipe, host)
 
 
 @pytest.mark.parametrize(
