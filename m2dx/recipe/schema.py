@@ -50,7 +50,7 @@ Pixels = Annotated[int, Field(gt=0, le=4096)]
 EvaluationSeed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # as NumPy and scikit-learn take them
 ShortClips = Literal["pad", "repeat"]
 Baseline = Annotated[
-    Literal["start", "random_weights", "mean_logmel"] | RecipePath, Field(union_mode="left_to_right")
+    Literal["start", "random_weights", "mean_logmel"] | RecipeEncoderPath, Field(union_mode="left_to_right")
 ]
 
 
@@ -364,7 +364,7 @@ class EvaluationSection(Section):
     evaluators: dict[Identifier, EvaluatorSpec] = {}
     """Protocols by name; each runs on each task that does not name others; default knn and logistic."""
     baselines: tuple[Baseline, ...] = ("start", "random_weights", "mean_logmel")
-    """What the encoder is compared with: init_from, random weights, log-mel statistics, encoders by their paths."""
+    """What the encoder is compared with: init_from, random weights, log-mel statistics, starter, paths of encoders."""
     seeds: Annotated[tuple[EvaluationSeed, ...], Field(min_length=1)] = (0,)
     """Seeds of the evaluators (and of the random weights)."""
     cache: bool = True

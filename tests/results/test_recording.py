@@ -110,6 +110,7 @@ def test_an_evaluation_appends_a_record_per_score(
         ("away.pth", None, ["pretrained", "random_weights", "mean_logmel"]),
         (None, "[{}/start.pth, random_weights]", ["pretrained", "start.pth", "random_weights"]),
         ("start.pth", "[start, {}/other/encoder]", ["pretrained", "start", "other"]),
+        (None, "[starter]", ["pretrained", "starter"]),
         (None, "[{0}/other/encoder, {0}/a/other]", ["pretrained", "{0}/other/encoder", "{0}/a/other"]),
     ],
 )
@@ -145,7 +146,7 @@ def test_what_training_started_from_is_a_baseline(
         assert (record.encoder.name, record.encoder.path) == ("start", str(export))
         assert record.encoder.sha256 == fingerprint(load_any_encoder(export))
     for record in read_records([recipe.output]).records:
-        if record.encoder.name not in ("random_weights", "mean_logmel", recipe.name):
+        if record.encoder.name not in ("random_weights", "mean_logmel", "starter", recipe.name):
             assert record.encoder.sha256 == fingerprint(start) and record.encoder.path is not None
 
 
