@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,16 +65,22 @@ BAD = [
 METRICS = ("loss", "loss_m2d", "loss_labels", "grad_norm", "rankme")
 
 
+@cache
+def plugins() -> PluginHost:
+    """The installed components, which take a moment to describe."""
+    return PluginHost.discover()
+
+
 def recipe_of(folder: Path, name: str, *options: str) -> Recipe:
     """A small model on the quickstart's recordings, of which some are labelled and some are not."""
     given = [*OPTIONS, f"name={name}", f"output={folder}", *options]
-    return load_recipe(ROOT / "recipes" / "quickstart.yaml", given, host=PluginHost.discover())
+    return load_recipe(ROOT / "recipes" / "quickstart.yaml", given, host=plugins())
 
 
 def train(recipe: Recipe, *, resume: bool = False, stop: int | None = None) -> Trainer:
     """Trains in this process, up to a step."""
     alone = Processes(0, 1, torch.device("cpu"))
-    trainer = make_trainer_of(recipe, PluginHost.discover(), alone, Console(quiet=True), resume=resume)
+    trainer = make_trainer_of(recipe, plugins(), alone, Console(quiet=True), resume=resume)
     start_run_folder(trainer.recipe, resume=resume)
     train_step = Trainer.train_step
 
