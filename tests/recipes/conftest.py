@@ -24,11 +24,12 @@ def plugin_host() -> PluginHost:
     import m2dx_audioset
     import m2dx_hubert
     import m2dx_respiratory
+    import m2dx_tasks
     import m2dx_teacher
 
     host = PluginHost.discover()
     installed = {record.name for record in host.records}
-    for plugin in (m2dx_audioset, m2dx_hubert, m2dx_respiratory, m2dx_teacher):
+    for plugin in (m2dx_audioset, m2dx_hubert, m2dx_respiratory, m2dx_tasks, m2dx_teacher):
         name = plugin.__name__.removeprefix("m2dx_")
         if name not in installed:
             host.register(name, plugin)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from m2dx_hubert.sample import write_weights as write_hubert
+from m2dx_tasks.sample import write_sample
 from msm_mae_expected import TABLE_1
-from recipe_files import PUBLISHED, SMALL
+from recipe_files import PUBLISHED, RECIPES, SMALL
 from recipe_inputs import write_base
 from rich.console import Console
 
@@ -107,6 +108,36 @@ def test_each_recipe_passes_m2dx_check(
     assert all(0 < float(loss) < 10 for loss in losses.values())
     if recipe.data.epoch_size == 10_000:
         assert "46800 (78 per epoch)" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("linear/fig_4", ["model.mask_ratio=0.5"]),
+        ("icbhi_m2d_no_noise", ["name=icbhi_m2d_alone", "init_from=null"]),
+        ("m2d_imagenet", ["name=mae_imagenet", "model.method={name: msm_mae, standardise_target: true}"]),
+    ],
+)
+def test_commands_of_rows_without_a_recipe_pass_m2dx_check(
+    name: str,
+    overrides: list[str],
+    load: Callable[..., Recipe],
+    plugin_host: PluginHost,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Figure 4, table XII (2) and the row MAE of table XIV."""
+    if name == "linear/fig_4":
+        write_sample(tmp_path / "tasks", clips=60)
+        part = (RECIPES / "linear" / "nine.yaml").read_text(encoding="utf-8")
+        for dataset, variable in re.findall(r'name: (\w+), path: "\$\{(\w+)\}"', part):
+            monkeypatch.setenv(variable, str(tmp_path / "tasks" / dataset))
+    recipe = load(name, *overrides, "model.depth=1", "model.predictor.depth=1")
+    text = checked(recipe, plugin_host, monkeypatch)
+    assert re.search(rf"│ {recipe.model.method.name} +│ +\d+\.\d+ │", text)
+    assert (
+        len(recipe.evaluation.tasks) == {"linear/fig_4": 9, "icbhi_m2d_no_noise": 1, "m2d_imagenet": 0}[name]
+    )
 
 
 @each_recipe(PUBLISHED, at_once=FULL_SIZE)

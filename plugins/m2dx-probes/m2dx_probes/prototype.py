@@ -45,7 +45,7 @@ class Prototype(TokenProbe):
 
 
 class PrototypeHead(nn.Module):
-    """Prototypes (C*J, D), class after class, and a linear layer on their similarities."""
+    """Prototypes (C*J, D), class after class, and a linear layer on their similarities; logits start around 0."""
 
     def __init__(self, run: Run, count: int) -> None:
         super().__init__()
@@ -58,7 +58,9 @@ class PrototypeHead(nn.Module):
         )
         self.linear = nn.Linear(classes * count, classes)
         own = torch.eye(classes).repeat_interleave(count, dim=1)  # (C, C*J)
-        self.linear.weight.data, self.linear.bias.data = OWN * own, torch.zeros(classes)
+        some = run.train[torch.randperm(len(run.train), generator=run.generator)[:CLIPS_AT_ONCE]]
+        similar = _most_similar(self.mix(run.tokens(some)), self.prototypes).detach()
+        self.linear.weight.data, self.linear.bias.data = OWN * own, -OWN * own @ similar.mean(0)
 
     def forward(self, tokens: Tensor) -> Tensor:
         similar = _most_similar(self.mix(tokens), self.prototypes)  # (B, S, K, D) -> (B, C*J)

@@ -34,7 +34,7 @@ class Ridge(Evaluator):
     lowest in three inner folds of them, in which groups (and files) stay together. Scores are 1 where every value is
     right, 0 for a constant: `r2`, of squared errors, `d2_absolute_error`, of absolute ones against the median, and
     `pearson`, the correlation. Details have `mae`, the mean absolute error in the label's unit. Values are per fold.
-    Intervals are from the bootstrap: the groups (or files) of the test part drawn again and again.
+    Intervals are from the bootstrap: clips, or whole groups, of the test part drawn again and again, the wider one.
 
     Options:
         alpha: strength of the penalty, as in scikit-learn; default the best of 0.1 to 1e6.
@@ -206,17 +206,26 @@ class _Tested:
         return measure(self.y[chosen], self.predicted[chosen])
 
 
-def _interval(folds: Sequence[_Tested], measure: Measure) -> float | None:
-    """Half of the 95 % interval of the mean over the folds, groups drawn with replacement; None: one group."""
-    random, units = np.random.default_rng(0), [_units(of.clips) for of in folds]
-    if min(map(len, units)) < 2:
-        return None
-    means = []
-    for _ in range(DRAWS):
-        rows = [np.concatenate([of[i] for i in random.integers(len(of), size=len(of))]) for of in units]
-        means.append(np.mean([of.measure(measure, drawn) for of, drawn in zip(folds, rows, strict=True)]))
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(high - low) / 2
+def _interval(folds: Sequence[_Tested], measure: Measure) -> float:
+    """Half of the 95 % interval of the mean over the folds: the wider one of draws of clips and of whole groups."""
+    widths = []
+    for units in ([None] * len(folds), [_units(of.clips) for of in folds]):
+        random, means = np.random.default_rng(0), []
+        for _ in range(DRAWS):
+            drawn = [_drawn(len(of.y), groups, random) for of, groups in zip(folds, units, strict=True)]
+            means.append(np.mean([of.measure(measure, rows) for of, rows in zip(folds, drawn, strict=True)]))
+        low, high = np.percentile(means, [2.5, 97.5])
+        widths.append(float(high - low) / 2)
+    return max(widths)
+
+
+def _drawn(
+    count: int, groups: Sequence[NDArray[np.int64]] | None, random: np.random.Generator
+) -> NDArray[np.int64]:
+    """Rows of clips, or of groups of them, drawn with replacement."""
+    if groups is None:
+        return random.integers(count, size=count)
+    return np.concatenate([groups[i] for i in random.integers(len(groups), size=len(groups))])
 
 
 def _units(clips: Sequence[Clip]) -> list[NDArray[np.int64]]:

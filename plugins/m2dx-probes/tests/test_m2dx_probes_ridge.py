@@ -177,7 +177,8 @@ def test_intervals_draw_groups() -> None:
     expected = 1.96 * np.abs(of_group).std(ddof=1) / np.sqrt(40)
     assert grouped == pytest.approx(expected, rel=0.15)
     one = [replace(clip, group="one") for clip in clips]
-    assert _interval([_Tested(np.zeros(1000), np.ones(1000), one)], r2) is None
+    alone = _interval([_Tested(np.zeros(1000), random.normal(size=1000), one)], mean_absolute_error)
+    assert alone == pytest.approx(1.96 * np.sqrt(1 - 2 / np.pi) / np.sqrt(1000), rel=0.15)
 
 
 @pytest.mark.parametrize("measure", [r2, d2_absolute_error, pearson])

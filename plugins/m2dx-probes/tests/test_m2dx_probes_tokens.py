@@ -155,7 +155,7 @@ def test_prototypes_start_at_tokens_of_their_class_and_give_the_most_similar_tok
         dim=1,
     )
     assert head.linear.weight[1].tolist() == [0, 0, OWN, OWN, 0, 0, 0, 0]
-    torch.testing.assert_close(head(tokens[:, None]), similar @ head.linear.weight.mT)
+    torch.testing.assert_close(head(tokens[:, None]), (similar - similar.mean(0)) @ head.linear.weight.mT)
 
 
 def test_layers_are_mixed_by_a_softmax() -> None:
@@ -190,3 +190,14 @@ def test_the_mix_prefers_the_layer_that_tells_the_class() -> None:
     probe = Attentive(lr=1e-2, layers="mix", epochs=30)
     _, _, mix = probe._fit(maps.half(), y, task, fold, 0, torch.device("cpu"))  # type: ignore[arg-type]
     assert max(mix) == mix[1] > 0.4
+
+
+@pytest.mark.parametrize("probe", [Attentive(lr=1e-2, epochs=30), Prototype(epochs=30)])
+def test_clips_of_several_labels_have_a_logit_for_each(probe: TokenProbe) -> None:
+    y, task, fold = made_up_task()
+    several = torch.nn.functional.one_hot(y, 3).float()
+    several[::2] += several[::2].roll(1, dims=1)  # every other clip has two
+    maps = torch.randn(240, 1, 8, 16, generator=torch.Generator().manual_seed(0))
+    maps[:, 0, :, :3] += 2 * several[:, None]
+    logits, _, _ = probe._fit(maps.half(), several, task, fold, 0, torch.device("cpu"))  # type: ignore[arg-type]
+    assert ((logits > 0) == (several[160:] > 0)).float().mean() > 0.8
