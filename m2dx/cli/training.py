@@ -54,12 +54,11 @@ def train(
 
     if resume + overwrite + resume_or_start > 1:
         raise typer.BadParameter("--resume, --resume-or-begin and --overwrite exclude each other")
-    if dry_run_memory:
-        if resume + overwrite + resume_or_start:
-            raise typer.BadParameter("--dry-run-memory trains nothing; leave the other options out")
-        if os.environ.get("WORLD_SIZE", "1") != "1":
-            raise typer.BadParameter("--dry-run-memory runs without torchrun; give the number of --processes")
-    elif processes is not None:
+    if dry_run_memory and (resume + overwrite + resume_or_start or os.environ.get("WORLD_SIZE", "1") != "1"):
+        raise typer.BadParameter(
+            "--dry-run-memory trains nothing, and runs without torchrun; of other options it takes --processes"
+        )
+    if processes is not None and not dry_run_memory:
         raise typer.BadParameter("--processes is for --dry-run-memory")
     console = terminal()
     if not console.is_terminal:

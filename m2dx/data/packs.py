@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import numpy as np
+from filelock import BaseFileLock, FileLock
 from numpy.typing import NDArray
 from pydantic import Base64Bytes, BaseModel, Field, NonNegativeInt, TypeAdapter
 
@@ -490,7 +491,5 @@ def _remove_oldest(folder: Path, keep_bytes: int, *, but: Path) -> None:
                 path.unlink()  # who has it open reads on
 
 
-def _lock(path: Path) -> Any:
-    from filelock import FileLock
-
+def _lock(path: Path) -> BaseFileLock:
     return FileLock(path.with_name(f".{path.name}.lock"))

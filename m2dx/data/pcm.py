@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import get_worker_info
+from torch.utils.data import default_collate
 
 STEP = 2.0**-15
 """What one step of 16-bit PCM is in float32, whose full scale is 1; a power of two, so that the product is exact."""
@@ -101,11 +101,8 @@ def stack(rows: Sequence[Tensor]) -> Tensor:
     """(B, ...), samples as int16 if all are, else as float32. In a worker, in shared memory if there is room."""
     if any(row.dtype != torch.int16 for row in rows):
         rows = [float_tensor(row) for row in rows]
-    if get_worker_info() is None:
-        return torch.stack(list(rows))
     try:
-        shared = torch.UntypedStorage._new_shared(len(rows) * rows[0].nbytes, device="cpu")
+        stacked: Tensor = default_collate(list(rows))
+        return stacked
     except RuntimeError:  # /dev/shm is full
         return torch.stack(list(rows))
-    out = torch.empty(0, dtype=rows[0].dtype).set_(shared).view(len(rows), *rows[0].shape)
-    return torch.stack(list(rows), out=out)

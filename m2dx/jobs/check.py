@@ -177,15 +177,16 @@ def _parameters_table(run: PreparedRun) -> Table:
     for name, task in model.tasks.items():
         parts |= {f"tasks.{name}.{child}": module for child, module in task.named_children()}
     for name, part in parts.items():
-        trained, frozen = _count(part, trained=True), _count(part, trained=False)
-        if trained or frozen:
-            table.add_row(name, f"{trained:,}", f"{frozen:,}")
-    table.add_row("all", f"{_count(model, trained=True):,}", f"{_count(model, trained=False):,}")
+        if any(_count(part)):
+            table.add_row(name, *(f"{count:,}" for count in _count(part)))
+    table.add_row("all", *(f"{count:,}" for count in _count(model)))
     return table
 
 
-def _count(module: nn.Module, *, trained: bool) -> int:
-    return sum(p.numel() for p in module.parameters() if p.requires_grad == trained)
+def _count(module: nn.Module) -> tuple[int, int]:
+    """Trained and frozen weights."""
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    return trained, sum(p.numel() for p in module.parameters()) - trained
 
 
 @torch.no_grad()

@@ -120,20 +120,19 @@ def _misspelt_entry(root: Entry, path: Sequence[str | int]) -> str:
     """An override below a misspelt name makes a new entry; the entries beside it tell what was meant."""
     if len(path) < 2 or nearest(root, path).place.line is not None:
         return ""
-    beside = nearest(root, path[:-2]).value
-    return (
-        _near(str(path[-2]), [key for key in beside if key != path[-2]]) if isinstance(beside, dict) else ""
-    )
+    return _near(str(path[-2]), _beside(root, path[:-1]))
 
 
 def _nothing_removed(root: Entry, path: Sequence[str | int]) -> str:
     """What is said of a null that was to remove a section, and perhaps which one was meant."""
-    beside = nearest(root, path[:-1]).value
-    others = [key for key in beside if key != path[-1]] if isinstance(beside, dict) else []
-    return (
-        ", but is null (null removes what an extended recipe has, and none has this)"
-        f"{_near(str(path[-1]), others) or '; leave it out'}"
-    )
+    meant = _near(str(path[-1]), _beside(root, path)) or "; leave it out"
+    return f", but is null (null removes what an extended recipe has, and none has this){meant}"
+
+
+def _beside(root: Entry, path: Sequence[str | int]) -> list[str]:
+    """The keys beside the last one of a path."""
+    entries = nearest(root, path[:-1]).value
+    return [key for key in entries if key != path[-1]] if isinstance(entries, dict) else []
 
 
 def _near(word: str, known: Sequence[str]) -> str:

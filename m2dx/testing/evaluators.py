@@ -47,12 +47,10 @@ def tone_task() -> Iterator[EvaluationTask]:
     """A labelled task of noisy tones of three pitches; its files exist inside the context."""
     with tempfile.TemporaryDirectory() as folder:
         files, rows, random = SoundFiles(Path(folder)), [], np.random.default_rng(0)
-        time = np.arange(files.sample_rate // 2) / files.sample_rate
         for label, hertz in {"low": 300.0, "middle": 900.0, "high": 2700.0}.items():
             for take, split in enumerate(("train",) * 4 + ("valid",) * 2 + ("test",) * 2):
-                tone = 0.3 * np.sin(2 * np.pi * hertz * random.uniform(0.8, 1.25) * time)
-                wav = tone + random.normal(scale=0.05, size=time.size)
-                files.add(f"{label}{take}.wav", (label, take), lambda wav=wav: wav)  # type: ignore[misc]
+                pitch = hertz * random.uniform(0.8, 1.25)
+                files.add_tone(f"{label}{take}.wav", pitch, seconds=0.5, noise=0.05, seed=take)
                 rows.append((f"{label}{take}.wav", label, split))
         write_csv(files.folder / "tones.csv", "path,label,split", rows)
         yield ClipTask.from_dataset("tones", CsvDataset(path=files.folder / "tones.csv"), unit_seconds=0.5)

@@ -108,12 +108,8 @@ def worker_was_killed(error: BaseException) -> bool:
     """
     if not isinstance(error, RuntimeError):
         return False
-    cause = error
-    if _WORKER_GONE.search(str(error)) is not None:
-        if not isinstance(error.__cause__, RuntimeError):
-            return True
-        cause = error.__cause__
-    return _WORKER.search(str(cause)) is not None
+    cause = error.__cause__ if _WORKER_GONE.search(str(error)) else error
+    return not isinstance(cause, RuntimeError) or _WORKER.search(str(cause)) is not None
 
 
 def training_advice(recipe: Recipe, processes: int) -> list[str]:
