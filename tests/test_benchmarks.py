@@ -350,7 +350,7 @@ def test_a_comparison_goes_on_after_a_stop(
     monkeypatch.setattr(benchmarks.seeds, "run_recipe", counted)
     fields = [*SMALL, f"output={tmp_path}", "data.epoch_size=32", "train.epochs=1", "train.warmup_epochs=0"]
     fields += ["data.workers=0", "data.mean=-7", "data.std=4", "noise.mean=-7", "audio.crop_seconds=0.64"]
-    fields += ["evaluation.tasks.instrument=null", "evaluation.evaluators.linear=null", "train.device=cpu"]
+    fields += ["evaluation.tasks.instrument=null", "evaluation.evaluators.logistic=null", "train.device=cpu"]
     given = [str(BENCHMARKS.parent / "recipes" / "quickstart.yaml"), *fields, "--classifiers", "1"]
     assert benchmarks.seeds.main([*given, "--seeds", "0"]) == 0
     assert benchmarks.seeds.main([*given, "--seeds", "0", "1", "--json", str(tmp_path / "out.json")]) == 0
