@@ -25,6 +25,7 @@ from m2dx.data.reading import audio_seconds, read_wav
 from m2dx.encoder.audio import AudioEncoder, load_encoder
 from m2dx.encoder.config import EncoderConfig
 from m2dx.encoder.weights import read_weights, write_export
+from m2dx.model.vit import VIT_SIZES
 from m2dx.results import RESULTS_FILE, ResultRecord, fingerprint
 from m2dx.results.records import read_records
 
@@ -119,14 +120,14 @@ def percent(mean: float, ci95: float | None = None) -> str:
 
 
 def overrides(config: EncoderConfig) -> str:
-    """What a recipe that starts from the encoder must have."""
-    recipe = config.recipe or {}
-    predictor, patch = recipe["model"]["predictor"], list(config.patch_size)
-    inner = ", ".join(f"{key}: {value}" for key, value in predictor.items())
-    return (
-        f"model.size={recipe['model']['size']} model.depth={config.vit.depth} "
-        f"'model.patch_size={patch}' 'model.predictor={{{inner}}}'"
-    )
+    """What a recipe that starts from the encoder must have, and the predictor of its run where that is known."""
+    vit = config.vit
+    size = next(name for name, known in VIT_SIZES.items() if known.embed_dim == vit.embed_dim)
+    given = f"model.size={size} model.depth={vit.depth} 'model.patch_size={list(config.patch_size)}'"
+    if config.recipe is None:
+        return given
+    predictor = config.recipe["model"]["predictor"]
+    return f"{given} 'model.predictor={{{', '.join(f'{key}: {value}' for key, value in predictor.items())}}}'"
 
 
 def pack(run: Path, *, sounds: Path, scores: Sequence[Path], compared: Sequence[Path], output: Path) -> str:
@@ -187,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run, or an export")
     parser.add_argument("--sounds", type=Path, required=True, help="folder that collect.py wrote")
     parser.add_argument(
         "--scores", type=Path, nargs="*", help="files of results; default that beside the run"
