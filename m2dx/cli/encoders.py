@@ -19,6 +19,7 @@ from m2dx.cli.shared import (
 )
 from m2dx.cli.table_output import FormOption, OutputOption, check_table_options, print_table
 from m2dx.cli.terminal import print_error
+from m2dx.contract.package import find_encoder
 from m2dx.contract.wording import counted
 
 if TYPE_CHECKING:
@@ -104,7 +105,9 @@ def results(
 
 @commands.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint, or a run's folder.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", parser=find_encoder, help="Checkpoint, or a run's folder.")
+    ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a model that is there.")] = False,
 ) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from m2dx.cli.shared import AudioFiles, EncoderPath, load_with_plugins, terminal
 from m2dx.contract.errors import M2dxError
+from m2dx.contract.package import find_encoder
 
 draw = typer.Typer(no_args_is_help=True, add_completion=False, help="Draw what a model does, as PNG or SVG.")
 
@@ -52,7 +53,9 @@ PICTURE = typer.Option("--output", "-o", help="Picture to write, .png or .svg.",
 
 @draw.command()
 def reconstruction(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="MSM-MAE run, or a checkpoint of it.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", parser=find_encoder, help="MSM-MAE run, or a checkpoint of it.")
+    ],
     files: AudioFiles,
     output: Annotated[Path, PICTURE] = Path("reconstruction.png"),
     ratio: Annotated[
