@@ -22,6 +22,7 @@ from m2dx.model.build import build_model
 from m2dx.model.shapes import model_shapes
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
+from m2dx.results.scoring import baseline_paths, other_encoders
 
 MOST_BYTES = 25e6
 
@@ -91,6 +92,12 @@ def test_a_recipe_starts_from_it(
     monkeypatch.chdir(tmp_path)
     recipe = tiny_recipe(f"init_from={text}")
     assert recipe.init_from == tmp_path / expected
+
+
+def test_it_is_a_baseline_by_its_name(tiny_recipe: Callable[..., Recipe]) -> None:
+    recipe = tiny_recipe("evaluation.baselines=[mean_logmel, starter]")
+    assert baseline_paths(recipe) == {"starter": STARTER}
+    assert other_encoders(recipe)["starter"].embed_dim == load_encoder("starter").embed_dim
 
 
 def test_its_weights_are_those_that_a_training_starts_with(
