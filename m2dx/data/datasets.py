@@ -21,7 +21,6 @@ class FolderDataset(Dataset):
     Options:
         path: folder with the audio files
         extensions: extensions of the files to use, without the dot; default all that soundfile reads
-        recursive: use the folders in the folder too
         label_from_folder: the label of a clip is the name of the folder that the file is in
         pattern: regular expression whose named groups `label`, `group` (such as the patient) and `split` say these of
             each file; it is looked for in the path below the folder, such as MR/p07/3.wav
@@ -37,15 +36,13 @@ class FolderDataset(Dataset):
         *,
         path: Path,
         extensions: list[str] | None = None,
-        recursive: bool = True,
         label_from_folder: bool = False,
         pattern: re.Pattern[str] | None = None,
         split: Holdout | None = None,
         folds: FoldCount | None = None,
     ) -> None:
         self.path = path
-        self.extensions, self.recursive = extensions, recursive
-        self.label_from_folder, self.pattern = label_from_folder, pattern
+        self.extensions, self.label_from_folder, self.pattern = extensions, label_from_folder, pattern
         self.split, self.folds = split, folds
         if pattern is not None and not {"label", "group", "split"} >= set(pattern.groupindex) > set():
             raise RecipeError(
@@ -63,7 +60,7 @@ class FolderDataset(Dataset):
 
     @cached_property
     def _files(self) -> AudioFiles:
-        return list_audio(self.path, extensions=self.extensions, recursive=self.recursive)
+        return list_audio(self.path, extensions=self.extensions)
 
     @cached_property
     def _clips(self) -> list[Clip]:

@@ -20,7 +20,6 @@ from m2dx.data.batches import Stream, seeded_generator
 from m2dx.data.crops import AudioCrops
 from m2dx.data.reading import audio_seconds
 from m2dx.model.shapes import build_logmel
-from m2dx.recipe.schema import AudioSection
 from m2dx.training.optim import Schedule
 from m2dx.training.prepare import PreparedRun
 
@@ -144,23 +143,16 @@ def _large_model(of: CheckedRun) -> Iterator[str]:
 
 
 def _empty_filters(of: CheckedRun) -> Iterator[str]:
-    audio, mels = of.recipe.audio, of.recipe.model.patch_size[0]
-    if of.recipe.image is not None or not (empty := _count_empty(audio)):
+    audio = of.recipe.audio
+    if of.recipe.image is not None or not (empty := build_logmel(audio).empty_filters):
         return
-    fewer = (
-        n for n in range(audio.n_mels - audio.n_mels % mels, 0, -mels) if not _count_empty(audio, n_mels=n)
-    )
-    longer = (n for n in (audio.n_fft * 2**k for k in range(1, 6)) if not _count_empty(audio, n_fft=n))
-    ways = [f"audio.n_mels={n}" for n in [next(fewer, None)] if n]
-    ways += [f"audio.n_fft={n}" for n in [next(longer, None)] if n]
+    longer = (audio.n_fft * 2**k for k in range(1, 6))
+    full = (n for n in longer if not build_logmel(audio.model_copy(update={"n_fft": n})).empty_filters)
     yield (
         f"audio.n_mels: {empty} of {audio.n_mels} mel filters are empty, since they are narrower than the "
-        f"{audio.sample_rate / audio.n_fft:.3g} Hz between the frequencies of the FFT; {' or '.join(ways)} would do"
+        f"{audio.sample_rate / audio.n_fft:.3g} Hz between the frequencies of the FFT; fewer, or "
+        f"audio.n_fft={next(full, 'a larger one')} would do"
     )
-
-
-def _count_empty(audio: AudioSection, **changes: int) -> int:
-    return build_logmel(audio.model_copy(update=changes)).empty_filters
 
 
 def _loud_samples(of: CheckedRun) -> Iterator[str]:

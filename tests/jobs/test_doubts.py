@@ -68,7 +68,7 @@ def recording(folder: Path, seconds: float, scale: float) -> str:
         (
             "audio.n_mels=512",
             "audio.n_mels: 202 of 512 mel filters are empty, since they are narrower than the 40 Hz between the "
-            "frequencies of the FFT; audio.n_mels=144 or audio.n_fft=1600 would do",
+            "frequencies of the FFT; fewer, or audio.n_fft=1600 would do",
         ),
         ("audio.sample_rate=2000 audio.f_min=50", "mel filters are empty"),
         (
