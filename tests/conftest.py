@@ -78,6 +78,19 @@ def sounds() -> Path:
 
 
 @pytest.fixture
+def few_notes(sounds: Path, tmp_path: Path) -> Path:
+    """A list of 60 notes: 10 of each split and of two instruments."""
+    lines = (sounds / "instrument.csv").read_text().splitlines()
+    kept = [lines[0]]
+    for split in ("train", "valid", "test"):
+        for label in ("bass", "flute"):
+            kept += [f"{sounds}/{line}" for line in lines[1:] if f",{label},{split}," in line][:10]
+    path = tmp_path / "few.csv"
+    path.write_text("\n".join(kept) + "\n")
+    return path
+
+
+@pytest.fixture
 def tiny_recipe(tmp_path: Path, host: PluginHost) -> Callable[..., Recipe]:
     """Makes a recipe of a tiny model on the example recordings; positional arguments are overrides.
 

@@ -337,7 +337,7 @@ def test_scores_are_compared_seed_by_seed(benchmarks: Any) -> None:
 
 
 def test_a_comparison_goes_on_after_a_stop(
-    benchmarks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+    benchmarks: Any, few_notes: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
 ) -> None:
     """What is trained and scored is not trained again, and not taken for a run of another recipe."""
     trained: list[str] = []
@@ -351,6 +351,7 @@ def test_a_comparison_goes_on_after_a_stop(
     fields = [*SMALL, f"output={tmp_path}", "data.epoch_size=32", "train.epochs=1", "train.warmup_epochs=0"]
     fields += ["data.workers=0", "data.mean=-7", "data.std=4", "noise.mean=-7", "audio.crop_seconds=0.64"]
     fields += ["evaluation.tasks.instrument=null", "evaluation.evaluators.logistic=null", "train.device=cpu"]
+    fields += [f"evaluation.tasks.drums.dataset.path={few_notes}"]
     given = [str(BENCHMARKS.parent / "recipes" / "quickstart.yaml"), *fields, "--classifiers", "1"]
     assert benchmarks.seeds.main([*given, "--seeds", "0"]) == 0
     assert benchmarks.seeds.main([*given, "--seeds", "0", "1", "--json", str(tmp_path / "out.json")]) == 0

@@ -45,10 +45,10 @@ def test_the_method_of_a_plugin_keeps_the_contract(jepa: ModuleType) -> None:
 
 
 def test_the_method_of_a_plugin_trains_resumes_and_is_evaluated(
-    jepa: ModuleType, tiny_recipe: Any, sounds: Path, console: Any
+    jepa: ModuleType, tiny_recipe: Any, few_notes: Path, console: Any
 ) -> None:
     host = m2dx.PluginHost({"m2dx": core, "jepa": jepa})
-    task = f"{{dataset: {{name: csv, path: {sounds / 'instrument.csv'}}}}}"
+    task = f"{{dataset: {{name: csv, path: {few_notes}}}}}"
     options = [
         "model.method={name: jepa, beta: 0.5}",
         "train.epochs=2",

@@ -25,19 +25,6 @@ EVALUATION = (
 )
 
 
-@pytest.fixture
-def few_notes(sounds: Path, tmp_path: Path) -> Path:
-    """A list of 60 notes: 10 of each split and of two instruments."""
-    lines = (sounds / "instrument.csv").read_text().splitlines()
-    kept = [lines[0]]
-    for split in ("train", "valid", "test"):
-        for label in ("bass", "flute"):
-            kept += [f"{sounds}/{line}" for line in lines[1:] if f",{label},{split}," in line][:10]
-    path = tmp_path / "few.csv"
-    path.write_text("\n".join(kept) + "\n")
-    return path
-
-
 def test_the_whole_job(tiny_recipe: Any, host: Any, console: Console, few_notes: Path) -> None:
     recipe = tiny_recipe(
         "train.epochs=0.6",
