@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -284,12 +283,11 @@ def encoders_to_compare(recipe: Recipe, encoder: AnyEncoder) -> dict[str, Callab
     device = device_of(recipe)
     encoder = encoder.to(device)
     makers: dict[str, Callable[[int], Any]] = {
-        PRETRAINED: lambda seed: encoder,
+        PRETRAINED: _always(encoder),
         "random_weights": lambda seed: random_like(encoder, seed=seed).to(device),
     }
     if isinstance(encoder, AudioEncoder):
-        mean_logmel = MeanLogMel(recipe.audio).to(device)
-        makers["mean_logmel"] = lambda seed: mean_logmel
+        makers["mean_logmel"] = _always(MeanLogMel(recipe.audio).to(device))
     wanted = (PRETRAINED, *recipe.evaluation.baselines)
     if recipe.init_from is not None and START in wanted:
         try:
@@ -297,12 +295,16 @@ def encoders_to_compare(recipe: Recipe, encoder: AnyEncoder) -> dict[str, Callab
         except CheckpointError as error:
             logger.warning("the start (init_from) is not among the baselines: %s", error)
         else:
-            makers[START] = lambda seed: start
+            makers[START] = _always(start)
     for name, other in other_encoders(recipe).items():
-        makers[name] = partial(_always, other.to(device))
+        makers[name] = _always(other.to(device))
     names = {path: name for name, path in baseline_paths(recipe).items()}
     labels = [names[item] if isinstance(item, Path) else item for item in wanted]
     return {name: makers[name] for name in labels if name in makers}
+
+
+def _always(encoder: Any) -> Callable[[int], Any]:
+    return lambda seed: encoder
 
 
 def baseline_paths(recipe: Recipe) -> dict[str, Path]:
@@ -321,11 +323,6 @@ def other_encoders(recipe: Recipe) -> dict[str, AnyEncoder]:
         if isinstance(encoder, ImageEncoder) != (recipe.image is not None):
             what = "images" if isinstance(encoder, ImageEncoder) else "audio"
             raise CheckpointError(f"{name} is an encoder of {what}, and the recipe's input is not")
-    return found
-
-
-def _always(encoder: Any, seed: int) -> ClipEncoder:
-    found: ClipEncoder = encoder
     return found
 
 
