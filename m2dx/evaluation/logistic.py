@@ -17,7 +17,7 @@ from m2dx.data.division import deal
 from m2dx.evaluation.features import Standardiser
 from m2dx.evaluation.linear import losses_of
 from m2dx.evaluation.metrics import predictions_of, probabilities_of, score_of, summarise
-from m2dx.evaluation.solver import Basis, Regression
+from m2dx.evaluation.solver import MOST_DOUBLE, Basis, Regression
 
 CS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Inverse strengths of the penalty that are tried, the strongest penalty first."""
@@ -97,7 +97,8 @@ class Logistic(Evaluator):
         parts = deal(clips, [1 / min(INNER_FOLDS, groups)] * min(INNER_FOLDS, groups))
 
         def candidate(layer: int | None) -> _Candidate:
-            x = self.pooled(found, layer)[rows].double()
+            x = self.pooled(found, layer)[rows]
+            x = x.double() if x.numel() <= MOST_DOUBLE else x
             return _Candidate.of(x, found.y[rows], len(task.label_names), torch.from_numpy(parts), self)
 
         layers = self._candidates(found)

@@ -15,6 +15,8 @@ NEVER = -20.0
 """Logit of a class without a training clip."""
 SMALLEST = 1e-12
 """Eigenvalues of a covariance, as a share of the largest, below which they are rounding."""
+MOST_DOUBLE, ROWS = 2**27, 4096
+"""Values of features that are computed with in float64, at most; of more, the covariance is, some rows at a time."""
 MOST_STEPS = 500
 STEPS_REMEMBERED = 10
 
@@ -23,25 +25,26 @@ STEPS_REMEMBERED = 10
 class Basis:
     """Features as coordinates on the axes of their covariance, where lengths, and so the penalty, are the same."""
 
-    z: Tensor  # (n, R), float64, orthogonal columns; R is the rank, at most the smaller of n and D
+    z: Tensor  # (n, R), orthogonal columns, float64 unless there are very many clips; R is the rank
     factors: tuple[Tensor, ...]  # whose product is the orthonormal axes, (R, D)
 
     @classmethod
     def of(cls, x: Tensor) -> Basis:
         """Of standardised features (n, D)."""
-        x = x.double()
         wide = len(x) < x.shape[1]
-        values, vectors = torch.linalg.eigh(x @ x.mT if wide else x.mT @ x)
+        x = x.double() if wide or x.numel() <= MOST_DOUBLE else x
+        products = (part.double().mT @ part.double() for part in x.split(ROWS))
+        values, vectors = torch.linalg.eigh(x @ x.mT if wide else sum(products))
         kept = values > SMALLEST * values[-1]
         vectors = vectors[:, kept]
         if not wide:
-            return cls(x @ vectors, (vectors.mT,))
+            return cls(x @ vectors.to(x.dtype), (vectors.mT,))
         lengths = values[kept].sqrt()
         return cls(vectors * lengths, ((vectors / lengths).mT, x))
 
     def on_features(self, weight: Tensor) -> Tensor:
         """Weights of coordinates (C, R) as weights of the features (C, D)."""
-        return reduce(torch.matmul, self.factors, weight)
+        return reduce(torch.matmul, self.factors, weight.double())
 
 
 class Regression:
@@ -94,20 +97,20 @@ class Regression:
         scale = curvature.clamp_min(1e-12).rsqrt()
 
         def value_and_slope(scaled: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            w = torch.from_numpy(scaled).view_as(scale) * scale
+            w = (torch.from_numpy(scaled).view_as(scale) * scale).to(self.z.dtype)
             logits = self.z @ w
             slope = self.z.mT @ (self.importance * (self._probabilities(logits) - self.hot)) + penalty * w
             value = (self.importance * self._losses(logits)).sum() + (penalty * w.square()).sum() / 2
-            return float(value), (slope * scale).flatten().numpy()
+            return float(value), (slope * scale).flatten().double().numpy()
 
         found = minimize(
             value_and_slope,
-            (self.w / scale).flatten().numpy(),
+            (self.w / scale).flatten().double().numpy(),
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": MOST_STEPS, "maxcor": STEPS_REMEMBERED, "gtol": self.tol, "ftol": 0.0},
         )
-        self.w = torch.from_numpy(found.x).view_as(scale) * scale
+        self.w = (torch.from_numpy(found.x).view_as(scale) * scale).to(self.z.dtype)
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         return logits.softmax(1) if self.softmax else logits.sigmoid()

@@ -2,12 +2,14 @@ import json
 import weakref
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from m2dx.contract.components import Evaluator, Score
 from m2dx.contract.errors import CheckpointError, RecipeError
 from m2dx.evaluation.knn import Knn
 from m2dx.evaluation.linear import Linear
+from m2dx.evaluation.logistic import Logistic
 from m2dx.evaluation.runner import evaluate
 from m2dx.evaluation.tasks import ClipTask
 from m2dx.results.scores import read_scores, write_scores
@@ -112,3 +114,26 @@ def test_another_file_is_refused(tmp_path, content):
     path.write_text(content)
     with pytest.raises(CheckpointError, match=r"scores\.json must be scores written by m2dx"):
         read_scores(path)
+
+
+@pytest.mark.parametrize("probe", [Knn(k=1), Linear(epochs=60), Logistic()])
+@pytest.mark.parametrize("splits", [("train", "train", "valid", "test"), ("1", "2", "3", "4")])
+def test_predictions_are_of_their_clips_where_bad_ones_were_left_out(
+    probe, splits, tone, list_dataset, spectrum_encoder
+):
+    clips = [tone(label, split=split) for split in splits for label in ("low", "mid", "high")]
+    for row in (0, 5, 10):
+        clips[row].path.write_bytes(b"not audio")
+    task = ClipTask.from_dataset("tones", list_dataset(clips), max_bad_fraction=0.5)
+    (score,) = evaluate({"bands": lambda seed: spectrum_encoder}, [task], {"probe": probe}, seeds=(0,))
+    tested = [task.clips[row] for fold in task.folds for row in fold.test]
+    assert [item.clip for item in score.predictions] == tested and clips[10] not in tested
+    for item in score.predictions:
+        assert item.probability == max(item.probabilities)
+        assert item.label == task.label_names[item.probabilities.index(item.probability)]
+    right = {item.clip.path: item.label in item.clip.labels for item in score.predictions}
+    by_fold = [np.mean([right[task.clips[row].path] for row in fold.test]) for fold in task.folds]
+    assert score.values == pytest.approx(by_fold)
+    assert score.details["metrics"]["accuracy"]["value"] == pytest.approx(
+        np.mean(list(right.values())), abs=1e-6
+    )

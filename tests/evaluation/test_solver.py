@@ -6,6 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
+from m2dx.evaluation import solver
 from m2dx.evaluation.solver import NEVER, Basis, Regression
 
 
@@ -85,3 +86,15 @@ def test_features_of_lower_rank_have_as_many_coordinates_as_their_rank():
     x, _ = drawn(50, 4, 2)
     basis = Basis.of(torch.cat([x, x, torch.zeros(50, 1)], dim=1))
     assert basis.z.shape == (50, 4)
+
+
+@pytest.mark.parametrize(("n", "width", "classes"), [(300, 20, 7), (5000, 8, 2)])
+def test_very_many_clips_are_fitted_in_float32(n, width, classes, monkeypatch):
+    monkeypatch.setattr(solver, "MOST_DOUBLE", 100)
+    x, y = drawn(n, width, classes)
+    basis = Basis.of(x)
+    weight, bias = Regression(basis.z, y, classes).fit(0.1)
+    assert basis.z.dtype == weight.dtype == torch.float32
+    ours = (x.double() @ basis.on_features(weight).mT + bias).softmax(1)
+    peer = LogisticRegression(C=0.1, tol=1e-10, max_iter=50_000).fit(x.double().numpy(), y.numpy())
+    np.testing.assert_allclose(ours, peer.predict_proba(x), atol=3e-4)

@@ -50,3 +50,10 @@ def test_lines_that_are_no_predictions_are_counted(tmp_path, line):
         file.write(f"{line}\n")
     found, unreadable = read_predictions(tmp_path)
     assert len(found) == 1 and unreadable == 1
+
+
+def test_probabilities_are_kept_with_four_digits(tmp_path):
+    item = Prediction(prediction().clip, "b", 2 / 3, (1 / 3, 2 / 3))
+    write_predictions([score(item)], tmp_path)
+    ((found,),) = read_predictions(tmp_path)[0].values()
+    assert (found.probability, found.probabilities) == (0.6667, (0.3333, 0.6667))
