@@ -1,13 +1,12 @@
 """How far the probes' scores vary with their seed on the same features, and how long they take.
 
-    python tests/evaluation/probe_spread.py --data FOLDER [--encoder starter] [--seeds 10] [--tasks drums ...]
+    python tests/evaluation/probe_spread.py drums.csv ... [--encoder starter] [--seeds 10]
     python tests/evaluation/probe_spread.py --esc50
 
-The first form scores log-mel statistics and an encoder on the lists of FOLDER (`NAME.csv`, at any depth) with knn,
-linear and logistic, and prints mean, deviation, least and most over the seeds, and the CPU seconds, metrics and their
-intervals included, as a table: of linear for all seeds, of the others for one. Features are kept in `features` of the
-current folder. The second form takes 2,000 clips of 50 classes in 5 folds with 3,840 random features, as many as
-ESC-50 has with ViT-Base.
+The first form scores log-mel statistics and an encoder on labelled lists with knn, linear and logistic, and prints mean,
+deviation, least and most over the seeds, and the CPU seconds, metrics and their intervals included, as a table: of
+linear for all seeds, of the others for one. Features are kept in `features` of the current folder. The second form takes
+2,000 clips of 50 classes in 5 folds with 3,840 random features, as many as ESC-50 has with ViT-Base.
 """
 
 from __future__ import annotations
@@ -77,10 +76,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path)
+    parser.add_argument("lists", nargs="*", type=Path)
     parser.add_argument("--encoder", default="starter")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--tasks", nargs="*")
     parser.add_argument("--probes", nargs="*", default=list(PROBES))
     parser.add_argument("--esc50", action="store_true")
     options = parser.parse_args()
@@ -94,11 +92,9 @@ def main() -> None:
         return
     encoder = load_encoder(options.encoder)
     encoders = {"log-mel": MeanLogMel(AudioSection()).eval(), options.encoder: encoder}
-    lists = {path.stem: path for path in sorted(options.data.rglob("*.csv"))}
-    for name in options.tasks or lists:
-        task = ClipTask.from_dataset(
-            name, CsvDataset(path=lists[name]), shared_groups="warn", cache=FeatureCache(Path("features"))
-        )
+    for path in options.lists:
+        name, cache = path.stem, FeatureCache(Path("features"))
+        task = ClipTask.from_dataset(name, CsvDataset(path=path), shared_groups="warn", cache=cache)
         for title, one in encoders.items():
             task.features(one)
             for probe in options.probes:
