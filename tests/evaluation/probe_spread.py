@@ -3,10 +3,10 @@
     python tests/evaluation/probe_spread.py drums.csv ... [--encoder starter] [--seeds 10]
     python tests/evaluation/probe_spread.py --esc50
 
-The first form scores log-mel statistics and an encoder on labelled lists with knn, linear and logistic, and prints mean,
-deviation, least and most over the seeds, and the CPU seconds, metrics and their intervals included, as a table: of
-linear for all seeds, of the others for one. Features are kept in `features` of the current folder. The second form takes
-2,000 clips of 50 classes in 5 folds with 3,840 random features, as many as ESC-50 has with ViT-Base.
+The first form scores log-mel statistics and an encoder on labelled lists with knn, linear and logistic, and prints
+mean, deviation, least and most over the seeds, and the CPU seconds, metrics and their intervals included, as a table:
+of linear for all seeds, of the others for one. Features are kept in `features` of the current folder. The second form
+takes 2,000 clips of 50 classes in 5 folds with 3,840 random features, as many as ESC-50 has with ViT-Base.
 """
 
 from __future__ import annotations
