@@ -21,6 +21,8 @@ from m2dx.evaluation.solver import MOST_DOUBLE, Basis, Regression
 
 CS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Inverse strengths of the penalty that are tried, the strongest penalty first."""
+FAR_WORSE = 1.5
+"""As a factor of the loss; it may rise a little before it falls, where the inner folds are of few groups."""
 INNER_FOLDS = 3
 TOL, INNER_TOL = 1e-4, 1e-2
 """Of the last fit, and of those that only choose."""
@@ -163,13 +165,13 @@ class _Candidate:
         return total
 
     def best_c(self) -> float:
-        """The one of `CS` with the lowest loss; none beyond the first that is worse is tried."""
-        best, lowest = CS[0], float("inf")
+        """The one of `CS` with the lowest loss; none is tried beyond one whose loss is much higher than another's."""
+        losses: dict[float, float] = {}
         for c in CS:
-            if (loss := self.loss(c)) >= lowest:
+            losses[c] = self.loss(c)
+            if losses[c] > FAR_WORSE * min(losses.values()):
                 break
-            best, lowest = c, loss
-        return best
+        return min(losses, key=losses.__getitem__)
 
     def fit(self, c: float) -> tuple[Tensor, Tensor]:
         """Weight (C, D) and bias (C,) for features that are not standardised."""

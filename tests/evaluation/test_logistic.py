@@ -12,7 +12,7 @@ from m2dx.contract.errors import RecipeError
 from m2dx.encoder.audio import random_encoder
 from m2dx.evaluation import tasks
 from m2dx.evaluation.features import FeatureCache
-from m2dx.evaluation.logistic import CS, Logistic
+from m2dx.evaluation.logistic import CS, Logistic, _Candidate
 from m2dx.evaluation.solver import NEVER
 from m2dx.evaluation.tasks import ClipTask
 from m2dx.recipe.schema import AudioSection, ModelSection
@@ -197,3 +197,17 @@ def test_layers_are_spread_over_the_blocks_and_others_come_when_asked_for(depth,
             Logistic(layers=(1, depth + 1)).evaluate(encoder, task, seeds=(0,))
         monkeypatch.setattr(tasks, "MOST_BYTES", 1000)  # of large sets
         assert replace(task, _features=type(task._features)()).features(encoder).layers.keys() == {depth}
+
+
+@pytest.mark.parametrize(
+    ("losses", "chosen", "tried"),
+    [
+        ([5.0, 4.0, 3.0, 2.0, 1.0, 1.4], 1.0, 6),
+        ([6.13, 6.41, 5.39, 5.3, 5.89, 7.46], 0.1, 6),  # rises before it falls
+        ([2.0, 2.0, 2.1, 3.1, 0.1, 0.1], 1e-4, 4),  # the stronger penalty of two alike
+    ],
+)
+def test_the_search_goes_on_where_the_loss_rises_a_little(losses, chosen, tried, monkeypatch):
+    given = []
+    monkeypatch.setattr(_Candidate, "loss", lambda self, c: given.append(c) or losses[len(given) - 1])
+    assert object.__new__(_Candidate).best_c() == chosen and len(given) == tried
