@@ -15,8 +15,7 @@ from torch import Tensor
 from m2dx.contract.components import Clip, ClipEncoder, EvaluationTask, Evaluator, Features, Score
 from m2dx.data.division import deal
 from m2dx.evaluation.features import Standardiser
-from m2dx.evaluation.linear import losses_of
-from m2dx.evaluation.metrics import predictions_of, probabilities_of, score_of, summarise
+from m2dx.evaluation.metrics import losses_of, predictions_of, probabilities_of, score_of, summarise
 from m2dx.evaluation.solver import MOST_DOUBLE, Basis, Regression
 
 CS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)

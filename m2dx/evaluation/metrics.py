@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -37,19 +37,11 @@ def score_of(scores: ArrayLike, y: Tensor) -> float:
     return mean_average_precision(values, truth) if truth.ndim == 2 else accuracy(values, truth)
 
 
-def batched_score(logits: Tensor, y: Tensor) -> Tensor:
-    """`score_of` for several classifiers at once, (R, n, C) -> (R,), without leaving the device.
-
-    Tied logits are ranked one after the other in mAP, where `score_of` treats them as one threshold.
-    """
-    if y.ndim == 1:
-        return (logits.argmax(-1) == y).float().mean(-1)
-    present = y.sum(0) > 0
-    order = logits[..., present].argsort(1, descending=True)  # (R, n, C)
-    hits = y[:, present].expand(len(logits), -1, -1).gather(1, order)
-    ranks = torch.arange(1, len(y) + 1, device=y.device)[:, None]
-    precision = hits.cumsum(1) / ranks
-    return ((precision * hits).sum(1) / hits.sum(1)).mean(-1)
+def losses_of(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross entropy for class numbers (R, B), binary cross entropy for multi-hot targets (R, B, C); by clip (R, B)."""
+    if y.ndim == logits.ndim:
+        return F.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(-1)
+    return F.cross_entropy(logits.mT, y, reduction="none")
 
 
 def half_width_95(values: Sequence[float]) -> float | None:

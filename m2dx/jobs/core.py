@@ -6,7 +6,6 @@ from m2dx.data.datasets import FolderDataset, ImageFolder
 from m2dx.data.noise import ColouredNoise
 from m2dx.data.packs import PackedDataset
 from m2dx.evaluation.knn import Knn
-from m2dx.evaluation.linear import Linear
 from m2dx.evaluation.logistic import Logistic
 from m2dx.model.losses import BCE, MSE, CrossEntropy, NormMSE
 from m2dx.model.m2d import M2D, M2DAllPatches
@@ -53,4 +52,4 @@ def datasets() -> list[type]:
 
 @hookimpl
 def evaluators() -> list[type]:
-    return [Knn, Linear, Logistic]
+    return [Knn, Logistic]

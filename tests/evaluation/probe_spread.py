@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from m2dx_probes.linear import Linear
 
 from m2dx.contract.components import Clip, Features, Fold
 from m2dx.data.csv_list import CsvDataset
 from m2dx.encoder.audio import load_encoder
 from m2dx.evaluation.features import FeatureCache, MeanLogMel
 from m2dx.evaluation.knn import Knn
-from m2dx.evaluation.linear import Linear
 from m2dx.evaluation.logistic import Logistic
 from m2dx.evaluation.runner import evaluate
 from m2dx.evaluation.tasks import ClipTask

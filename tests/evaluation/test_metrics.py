@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from m2dx_probes.linear import batched_score
 
 from m2dx.evaluation.metrics import (
     accuracy,
-    batched_score,
     half_width_95,
     mean_average_precision,
     score_of,

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from m2dx_probes.linear import Linear
 
 from m2dx.contract.components import Evaluator, Score
 from m2dx.contract.errors import CheckpointError, RecipeError
 from m2dx.evaluation.knn import Knn
-from m2dx.evaluation.linear import Linear
 from m2dx.evaluation.logistic import Logistic
 from m2dx.evaluation.runner import evaluate
 from m2dx.evaluation.tasks import ClipTask

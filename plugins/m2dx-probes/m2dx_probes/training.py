@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Fold, Score
 from m2dx.contract.errors import TrainingError
 from m2dx.evaluation.features import device_of, targets_of
-from m2dx.evaluation.linear import losses_of
-from m2dx.evaluation.metrics import predictions_of, probabilities_of, score_of, summarise
+from m2dx.evaluation.metrics import losses_of, predictions_of, probabilities_of, score_of, summarise
 from m2dx_probes.tokens import Layers, TokenKind, TokenStandardiser, token_maps
 
 

@@ -10,13 +10,12 @@ from typing import Literal
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Fold, Score
 from m2dx.contract.errors import TrainingError
 from m2dx.evaluation.features import Standardiser, device_of
-from m2dx.evaluation.metrics import batched_score, predictions_of, probabilities_of, score_of, summarise
+from m2dx.evaluation.metrics import losses_of, predictions_of, probabilities_of, score_of, summarise
 
 EarlyStopping = Literal["score", "loss"]
 
@@ -224,8 +223,16 @@ class _Stack:
                 run.observe(epoch, score if early_stopping == "score" else -loss, score)
 
 
-def losses_of(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross entropy for class numbers (R, B), binary cross entropy for multi-hot targets (R, B, C); by clip (R, B)."""
-    if y.ndim == logits.ndim:
-        return F.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(-1)
-    return F.cross_entropy(logits.mT, y, reduction="none")
+def batched_score(logits: Tensor, y: Tensor) -> Tensor:
+    """`score_of` for several classifiers at once, (R, n, C) -> (R,), without leaving the device.
+
+    Tied logits are ranked one after the other in mAP, where `score_of` treats them as one threshold.
+    """
+    if y.ndim == 1:
+        return (logits.argmax(-1) == y).float().mean(-1)
+    present = y.sum(0) > 0
+    order = logits[..., present].argsort(1, descending=True)  # (R, n, C)
+    hits = y[:, present].expand(len(logits), -1, -1).gather(1, order)
+    ranks = torch.arange(1, len(y) + 1, device=y.device)[:, None]
+    precision = hits.cumsum(1) / ranks
+    return ((precision * hits).sum(1) / hits.sum(1)).mean(-1)

@@ -4,17 +4,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from m2dx_probes.linear import Linear, fit
 from sklearn.linear_model import LogisticRegression
 
 from m2dx.contract.components import Fold
 from m2dx.contract.errors import TrainingError
 from m2dx.data.csv_list import CsvDataset
 from m2dx.evaluation.features import MeanLogMel, Standardiser
-from m2dx.evaluation.linear import Linear, fit
 from m2dx.evaluation.tasks import ClipTask
 from m2dx.recipe.schema import AudioSection
 
-SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
+SOUNDS = Path(__file__).parents[3] / "examples" / "sounds"
 
 
 def blobs(*, classes=3, clips=90, width=6, spread=1.5):
@@ -134,20 +134,20 @@ def test_a_loss_that_is_not_finite_stops():
         fit(x, y, (fold,), (0,), num_classes=3, options=Linear(lr=1e37))
 
 
-def test_multi_label_learns(tone, list_dataset, spectrum_encoder):
+def test_multi_label_learns(tone, list_dataset):
     sets = [("low",), ("mid",), ("low", "mid"), ("low", "high"), ("high",)]
     clips = [tone(*labels, split=s) for s in ("train", "train", "valid", "test") for labels in sets]
     task = ClipTask.from_dataset("chords", list_dataset(clips))
-    (score,) = Linear(lr=0.05).evaluate(spectrum_encoder, task, seeds=(0, 1))
+    (score,) = Linear(lr=0.05).evaluate(MeanLogMel(AudioSection()), task, seeds=(0, 1))
     assert (score.metric, len(score.values)) == ("mAP", 2)
     assert score.mean > 0.99
 
 
-def test_scores_are_by_seed_for_splits_and_by_fold_for_one_seed(tone, list_dataset, spectrum_encoder):
+def test_scores_are_by_seed_for_splits_and_by_fold_for_one_seed(tone, list_dataset):
     clips = [tone(x, split=s) for s in "123" for x in ("low", "mid", "high")]
     task = ClipTask.from_dataset("tones", list_dataset(clips))
-    by_seed = Linear(lr=0.05).evaluate(spectrum_encoder, task, seeds=(0, 1))[0]
-    by_fold = Linear(lr=0.05).evaluate(spectrum_encoder, task, seeds=(0,))[0]
+    by_seed = Linear(lr=0.05).evaluate(MeanLogMel(AudioSection()), task, seeds=(0, 1))[0]
+    by_fold = Linear(lr=0.05).evaluate(MeanLogMel(AudioSection()), task, seeds=(0,))[0]
     assert (len(by_seed.values), len(by_fold.values)) == (2, 3)
     assert np.shape(by_seed.details["best_epochs"]) == (3, 2)
     assert by_seed.mean == 1.0
