@@ -21,6 +21,7 @@ import soundfile
 import timing
 import torch
 from m2dx_pack.packing import ClipSet, PackOptions, pack
+from m2dx_pack.reading import PackedDataset
 from numpy.typing import NDArray
 from timing import Quartiles
 
@@ -33,7 +34,6 @@ from m2dx.data.csv_list import CsvDataset
 from m2dx.data.files import list_audio
 from m2dx.data.loader import batch_loader
 from m2dx.data.noise import ClipNoise
-from m2dx.data.packs import PackedDataset
 from m2dx.data.reading import read_wav
 
 SOUNDS = Path(__file__).resolve().parents[1] / "examples" / "sounds"

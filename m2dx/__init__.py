@@ -48,10 +48,10 @@ if TYPE_CHECKING:
     from m2dx.contract.errors import TrainingError as TrainingError
     from m2dx.contract.hookspecs import hookimpl as hookimpl
     from m2dx.contract.host import PluginHost as PluginHost
+    from m2dx.data.containers import audio_state as audio_state
     from m2dx.data.files import AudioFiles as AudioFiles
     from m2dx.data.files import list_audio as list_audio
     from m2dx.data.logmel import LogMel as LogMel
-    from m2dx.data.packs import audio_state as audio_state
     from m2dx.data.reading import audio_seconds as audio_seconds
     from m2dx.data.reading import read_wav as read_wav
     from m2dx.data.tables import read_table as read_table
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "m2dx.data.files": "AudioFiles list_audio",
-    "m2dx.data.packs": "audio_state",
+    "m2dx.data.containers": "audio_state",
     "m2dx.data.reading": "audio_seconds read_wav",
     "m2dx.data.tables": "read_table",
     "m2dx.encoder.finetuned": "AudioClassifier load_classifier",

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError, PluginError
-from m2dx.data.packs import is_shard
+from m2dx.data.containers import is_container
 
 
 class PackedStrings(Sequence[str]):
@@ -84,7 +84,7 @@ class ClipList:
         fresh = itertools.count()
         for folder in map(os.path.dirname, self.paths):
             if folder not in numbers:
-                numbers[folder] = next(fresh) if is_shard(folder) else -1
+                numbers[folder] = next(fresh) if is_container(folder) else -1
         found = np.array([numbers[os.path.dirname(path)] for path in self.paths], dtype=np.int64)
         return torch.from_numpy(np.repeat(found, self.repeats))
 

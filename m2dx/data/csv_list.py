@@ -16,9 +16,9 @@ from pathlib import Path
 from m2dx.contract.components import LABEL_SEPARATOR, Clip, Dataset
 from m2dx.contract.errors import AudioError
 from m2dx.contract.wording import counted
+from m2dx.data.containers import is_there
 from m2dx.data.division import FoldCount, Holdout, divided
 from m2dx.data.files import extension_of
-from m2dx.data.packs import HEAVIEST, LONGEST_SECONDS, is_there
 from m2dx.data.tables import Table
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,8 @@ SPLITS = {
 }
 """Names of splits in lower case -> the split. Where no name means train, dev and development do."""
 _INVISIBLE = re.compile("[\u200b\u200c\u200d\u2060\ufeff\u00ad]")
+LONGEST_SECONDS, HEAVIEST = 1e7, 1e12
+"""Of a clip in a list: largest start and duration, and weight."""
 _MOST_EXAMPLES = 5
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError
 from m2dx.contract.paths import check_regular
+from m2dx.data.containers import dataset_of
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.datasets import FolderDataset
 from m2dx.data.decoding import reason_of
 from m2dx.data.files import extension_of
-from m2dx.data.packs import MANIFEST, PackedDataset
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,7 @@ def clips_of_inputs(inputs: Sequence[Path]) -> list[Clip]:
         if path == Path("-"):
             clips += _paths_in(sys.stdin.buffer.read(), Path())
         elif os.path.isdir(path):
-            packed = (path / MANIFEST).is_file()
-            dataset: Dataset = PackedDataset(path=path) if packed else FolderDataset(path=path)
+            dataset: Dataset = dataset_of(path) or FolderDataset(path=path)
             for line in dataset.missing():
                 logger.warning("%s", line)
             clips += dataset.clips()

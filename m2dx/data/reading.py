@@ -14,8 +14,8 @@ import soxr
 from numpy.typing import NDArray
 
 from m2dx.contract.errors import AudioError
+from m2dx.data.containers import find_info, find_member
 from m2dx.data.decoding import TOLERANCE_SECONDS, Decoder, reason_of
-from m2dx.data.packs import find_info, find_member
 from m2dx.data.pcm import HEADER_BYTES, AudioInfo, PlainWav, StoredSamples, float_samples, plain_wav
 
 LOWEST_RATE, HIGHEST_RATE, MOST_CHANNELS = 100, 1_000_000, 256
@@ -57,8 +57,8 @@ class AudioFile:
                 descriptor, first = os.open(path, os.O_RDONLY), 0
                 opened.callback(os.close, descriptor)
             else:
-                member.shard.check(member.first, min(size, HEADER_BYTES))
-                descriptor, first = member.shard.descriptor, member.first
+                member.check(member.first, min(size, HEADER_BYTES))
+                descriptor, first = member.descriptor, member.first
             plain = plain_wav(descriptor, first, size)
         if plain is not None:
             return plain
@@ -132,7 +132,7 @@ class AudioFile:
 
     def _stored(self, first: int, frames: int) -> StoredSamples:
         if self._member is not None and isinstance(self._source, PlainWav):
-            self._member.shard.check(self._source.first_byte + 2 * first, 2 * frames)
+            self._member.check(self._source.first_byte + 2 * first, 2 * frames)
         try:
             samples = self._source.read(first, frames)
         except OSError as error:

@@ -21,8 +21,8 @@ from m2dx.contract.components import ClipEncoder, EvaluationTask, Features
 from m2dx.contract.errors import CheckpointError, RecipeError, TrainingError
 from m2dx.contract.options import Section
 from m2dx.contract.package import package_version
+from m2dx.data.containers import audio_state
 from m2dx.data.logmel import LogMel
-from m2dx.data.packs import audio_state
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.weights import read_tensors, tensors_writer
 from m2dx.model.precision import autocast

@@ -19,9 +19,9 @@ from m2dx.contract.components import BadClip, Clip, ClipEncoder, Dataset, Featur
 from m2dx.contract.errors import AudioError, ImageError, RecipeError, TrainingError
 from m2dx.contract.progress import Progress
 from m2dx.data.clips import asked, list_clips
+from m2dx.data.containers import is_there
 from m2dx.data.crops import fit_length
 from m2dx.data.images import read_image
-from m2dx.data.packs import is_there
 from m2dx.data.reading import probe, read_wav
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.images import ImageEncoder

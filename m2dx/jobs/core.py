@@ -4,7 +4,6 @@ from m2dx.contract.hookspecs import hookimpl
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.datasets import FolderDataset, ImageFolder
 from m2dx.data.noise import ColouredNoise
-from m2dx.data.packs import PackedDataset
 from m2dx.evaluation.knn import Knn
 from m2dx.evaluation.logistic import Logistic
 from m2dx.model.losses import BCE, MSE, CrossEntropy, NormMSE
@@ -47,7 +46,7 @@ def maskings() -> list[type]:
 
 @hookimpl
 def datasets() -> list[type]:
-    return [FolderDataset, CsvDataset, PackedDataset, ImageFolder]
+    return [FolderDataset, CsvDataset, ImageFolder]
 
 
 @hookimpl

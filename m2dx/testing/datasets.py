@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from m2dx.contract.components import Clip, Dataset
+from m2dx.data.containers import is_there
 from m2dx.data.crops import AudioCrops
 from m2dx.data.images import read_image
-from m2dx.data.packs import is_there
 from m2dx.testing.rules import Subject
 
 CLIPS_READ = 3

@@ -8,9 +8,9 @@ import forks
 import numpy as np
 import pytest
 from damaged_files import write_damaged, write_good
+from m2dx_pack.reading import PackedDataset
 
 from m2dx.contract.host import PluginHost
-from m2dx.data.packs import PackedDataset
 from m2dx.testing.samples import write_encoder
 
 CPU_SECONDS = 30  # for ten damaged files and four good ones

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from m2dx.contract.components import Clip, ClipEncoder, Dataset
 from m2dx.contract.errors import AudioError, RecipeError
 from m2dx.data.clips import asked, list_clips
-from m2dx.data.packs import is_there
+from m2dx.data.containers import is_there
 from m2dx.data.reading import probe
 from m2dx.evaluation.features import Standardiser
 from m2dx.evaluation.tasks import ClipTask, mean_seconds, partition

@@ -2,7 +2,7 @@
 
 A pack stores the listed segments of each file once, in the order in which their clips are first listed. Only a complete
 shard has its name and a record beside it. An interrupted packing resumes after the last complete shard. The manifest
-comes last and makes the folder a pack, which `m2dx.data.packs` reads.
+comes last and makes the folder a pack, which `m2dx_pack.reading` reads.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from m2dx.contract.wording import counted
 from m2dx.data.bad_files import BadFiles
 from m2dx.data.decoding import Decoder, reason_of
 from m2dx.data.loader import batch_loader
-from m2dx.data.packs import BLOCK_BYTES, MANIFEST, MEMBERS, VERSION, find_member
 from m2dx.data.pcm import STEP, AudioInfo, StoredSamples
 from m2dx.data.reading import AudioFile
+from m2dx_pack.reading import BLOCK_BYTES, MANIFEST, MEMBERS, VERSION, find_member
 
 BAD_FILES = "bad_files.tsv"
 _STARTED = ".started.json"  # fingerprint of the packing that a folder is for

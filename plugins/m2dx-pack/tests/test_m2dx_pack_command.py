@@ -9,11 +9,11 @@ import soundfile
 import typer
 from m2dx_pack.command import commands
 from m2dx_pack.job import source_of_recipe
+from m2dx_pack.reading import PackedDataset
 from typer.testing import CliRunner
 
 import m2dx
 from m2dx.contract.errors import AudioError, M2dxError, RecipeError
-from m2dx.data.packs import PackedDataset
 from m2dx.recipe.loading import load_recipe
 
 
@@ -106,4 +106,8 @@ def test_the_readme_explains_each_option_and_the_package_has_the_command() -> No
         else:
             assert [option for option in parameter.opts if f"`{option}`" not in readme] == []
     entry_points = tomllib.loads((package / "pyproject.toml").read_text())["project"]["entry-points"]
-    assert entry_points == {"m2dx.commands": {"pack": "m2dx_pack.command:commands"}}
+    assert entry_points == {
+        "m2dx": {"pack": "m2dx_pack"},
+        "m2dx.containers": {"pack": "m2dx_pack.reading"},
+        "m2dx.commands": {"pack": "m2dx_pack.command:commands"},
+    }

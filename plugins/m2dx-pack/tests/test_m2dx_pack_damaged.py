@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import soundfile
 from m2dx_pack import packing
+from m2dx_pack import reading as packs
 from m2dx_pack.packing import ClipSet, PackOptions, pack
+from m2dx_pack.reading import PackedDataset
 
 from m2dx.contract.errors import AudioError
-from m2dx.data import packs
 from m2dx.data.clips import join_sets
 from m2dx.data.datasets import FolderDataset
-from m2dx.data.packs import PackedDataset
 from m2dx.data.reading import probe, read_wav
 
 RATE = 16_000

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 from m2dx_pack.packing import ClipSet, PackOptions, pack
+from m2dx_pack.reading import PackedDataset
 
 from m2dx.contract.components import Clip
 from m2dx.contract.errors import AudioError
-from m2dx.data.packs import PackedDataset
 from m2dx.data.reading import probe, read_wav
 
 RATE = 16_000

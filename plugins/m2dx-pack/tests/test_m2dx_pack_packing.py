@@ -15,12 +15,13 @@ import torch
 from filelock import FileLock
 from m2dx_pack import packing
 from m2dx_pack.packing import ClipSet, PackOptions, make_segments, pack
+from m2dx_pack.reading import PackedDataset
 
 from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError
 from m2dx.data.clips import join_sets
+from m2dx.data.containers import audio_state, find_member, is_there
 from m2dx.data.csv_list import CsvDataset
-from m2dx.data.packs import PackedDataset, audio_state, find_member, is_there
 from m2dx.data.pcm import PlainWav
 from m2dx.data.reading import AudioFile, probe, read_wav
 from m2dx.testing import check_dataset
@@ -173,8 +174,8 @@ def test_a_folder_that_is_packed_anew_is_read_anew(recordings: Path, tmp_path: P
 def test_an_open_file_can_be_read_when_its_pack_has_let_go_of_the_shard(
     form: str, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("m2dx.data.packs._MOST_OPEN", 1)
-    monkeypatch.setattr("m2dx.data.packs._MOST_IN_MEMORY", 1000)
+    monkeypatch.setattr("m2dx_pack.reading._MOST_OPEN", 1)
+    monkeypatch.setattr("m2dx_pack.reading._MOST_IN_MEMORY", 1000)
     first, *_, last = pack_csv(recordings, tmp_path / "out", form=form, shard_bytes=50_000).clips()
     assert first.path.parent != last.path.parent
     with AudioFile(first.path) as file:
@@ -187,7 +188,7 @@ def test_an_open_file_can_be_read_when_its_pack_has_let_go_of_the_shard(
 def test_a_large_member_is_read_in_part(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("m2dx.data.packs._MOST_IN_MEMORY", 1000)
+    monkeypatch.setattr("m2dx_pack.reading._MOST_IN_MEMORY", 1000)
     packed, source = pack_csv(recordings, tmp_path / "out"), CsvDataset(path=recordings / "list.csv")
     np.testing.assert_array_equal(samples_of(packed.clips()[3], RATE), samples_of(source.clips()[3], RATE))
 

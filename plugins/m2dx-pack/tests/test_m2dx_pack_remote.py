@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from m2dx_pack import reading as packs
 from m2dx_pack.packing import ClipSet, PackOptions, pack
+from m2dx_pack.reading import PackedDataset
 
 from m2dx.contract.errors import AudioError, TrainingError
-from m2dx.data import packs
 from m2dx.data.batches import Blocks, TrainingBatches, epoch_order
 from m2dx.data.clips import join_sets
+from m2dx.data.containers import find_member
 from m2dx.data.crops import AudioCrops, TrainingCrops
 from m2dx.data.datasets import FolderDataset
 from m2dx.data.loader import batch_loader
-from m2dx.data.packs import PackedDataset, find_member
 from m2dx.data.reading import probe, read_wav
 
 RATE = 16_000
@@ -113,7 +114,7 @@ def read_all(folder: Path, seed: int) -> list[bool]:
 def test_processes_share_a_folder_with_little_room(
     remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("m2dx.data.packs._MOST_OPEN", 1)
+    monkeypatch.setattr("m2dx_pack.reading._MOST_OPEN", 1)
     with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("fork")) as pool:
         for found in pool.map(read_all, [tmp_path] * 3, range(3)):
             assert all(found)

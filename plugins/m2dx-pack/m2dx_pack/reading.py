@@ -2,7 +2,7 @@
 
 A path into a shard, `PACK/shard-00003.tar/00003-000012.flac`, stands wherever the path of an audio file may. A pack on
 an object store or another machine has a local folder, its copy, into which shards are fetched when they are first read.
-docs/feeding.md has the layout; `m2dx pack` of the package m2dx-pack writes it.
+docs/feeding.md has the layout; `m2dx pack` writes it. The functions are what `m2dx.data.containers` asks of a reader.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError, TrainingError
 from m2dx.contract.paths import check_regular
 from m2dx.contract.wording import problem_of
+from m2dx.data.csv_list import HEAVIEST, LONGEST_SECONDS
 from m2dx.data.headers import Spliced
 from m2dx.data.pcm import AudioInfo
 
@@ -41,8 +42,6 @@ BLOCK_BYTES = 2**18
 SOURCE = "source.json"
 """In the folder of a copy: where the pack is from, and how much of it is kept."""
 VERSION = 1
-LONGEST_SECONDS, HEAVIEST = 1e7, 1e12
-"""Of a clip in a list: largest start and duration, and weight."""
 _COLUMNS = 5
 """Of `members.npy`, for each audio file: its first byte in the shard, bytes, sample rate, frames, channels."""
 _INSIDE = ".tar" + os.sep
@@ -122,6 +121,15 @@ class Member:
     shard: OpenShard
     first: int  # byte
     size: int
+
+    @property
+    def descriptor(self) -> int:
+        """Of the open shard."""
+        return self.shard.descriptor
+
+    def check(self, first: int, count: int) -> None:
+        """AudioError where bytes of the shard are not those that were packed."""
+        self.shard.check(first, count)
 
     def open(self) -> BinaryIO:
         """Its content, as a binary file."""
@@ -231,38 +239,30 @@ def find_info(path: str) -> AudioInfo | None:
     return found and found[0].info(*found[1:])
 
 
-def is_shard(path: str) -> bool:
+def is_container(path: str) -> bool:
     """Whether a path is that of a shard, which need not be on this machine yet."""
-    return path.endswith(".tar") and os.path.exists(os.path.join(os.path.dirname(path), MANIFEST))
+    return os.path.exists(os.path.join(os.path.dirname(path), MANIFEST))
 
 
-def is_there(path: Path) -> bool:
-    """Whether a file is there, on the disk or in a pack."""
-    try:
-        found = _find(os.fspath(path))
-        if found is None:
-            return os.path.exists(path)
-        pack, shard_name, name = found
-        pack.info(shard_name, name)
-    except (AudioError, OSError, ValueError):  # a name that is too long, a folder that is closed
-        return False
+def is_member(path: str) -> bool | None:
+    """Whether a member is there; None for a path that is not into a shard."""
+    found = _find(path)
+    if found is None:
+        return None
+    pack, shard_name, name = found
+    pack.info(shard_name, name)
     return os.path.exists(os.path.join(pack.folder, shard_name)) or _is_copy(Path(pack.folder))
 
 
-def audio_state(path: Path) -> list[object]:
-    """What changes when the content of a file does: its size and times; of one in a pack, the shard's checksum.
+def state(path: str) -> list[object] | None:
+    """The checksum of the member's shard; None for a path that is not into a shard."""
+    found = _find(path)
+    return None if found is None else [found[0].shards[found[1]].sha256]
 
-    Among the times is that of the last change of the file's entry, which no program can set: content that is replaced
-    by some of the same size and time (`rsync -t`, `touch -r`) is told by it.
-    """
-    try:
-        found = _find(os.fspath(path))
-        if found is None:
-            status = path.stat()
-            return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-        return [found[0].shards[found[1]].sha256]
-    except (AudioError, OSError, KeyError):  # reading it will say it
-        return []
+
+def dataset_of(folder: Path) -> Dataset | None:
+    """The clips of a pack; None for any other folder."""
+    return PackedDataset(path=folder) if (folder / MANIFEST).is_file() else None
 
 
 def _find(path: str) -> tuple[Pack, str, str] | None:
