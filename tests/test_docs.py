@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import m2dx_finetune
+import m2dx_pack
 import pytest
 import typer
 
@@ -159,10 +160,10 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def host() -> PluginHost:
-    """The core, the evaluator of m2dx-finetune, and the example plugin that plugins.md builds."""
+    """The core, m2dx-finetune, m2dx-pack, and the example plugin that plugins.md builds."""
     plugin = module_at(ROOT / "examples" / "m2dx-spectral" / "m2dx_spectral.py")
-    host = PluginHost({"m2dx": core, "finetune": m2dx_finetune, "spectral": plugin})
-    assert [record.error for record in host.records] == [None, None, None]
+    host = PluginHost({"m2dx": core, "finetune": m2dx_finetune, "pack": m2dx_pack, "spectral": plugin})
+    assert [record.error for record in host.records] == [None] * 4
     return host
 
 
