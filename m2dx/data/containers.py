@@ -80,13 +80,13 @@ def _inside(path: str) -> Containers | None:
 def find_member(path: str) -> Member | None:
     """The member of a container that a path names; None for any other path. Raises `AudioError`, without the path."""
     reader = _inside(path)
-    return reader and reader.find_member(path)
+    return None if reader is None else reader.find_member(path)
 
 
 def find_info(path: str) -> AudioInfo | None:
     """What the header of a member says, without its container; else as `find_member`."""
     reader = _inside(path)
-    return reader and reader.find_info(path)
+    return None if reader is None else reader.find_info(path)
 
 
 def is_container(path: str) -> bool:
@@ -98,7 +98,7 @@ def is_container(path: str) -> bool:
 def dataset_of(folder: Path) -> Dataset | None:
     """The clips of a folder of containers; None for any other folder."""
     reader = _containers()
-    return reader and reader.dataset_of(folder)
+    return None if reader is None else reader.dataset_of(folder)
 
 
 def is_there(path: Path) -> bool:
