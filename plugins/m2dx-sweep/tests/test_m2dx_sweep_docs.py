@@ -6,6 +6,7 @@ from pathlib import Path
 
 import m2dx_audioset
 import m2dx_hubert
+import m2dx_probes
 import m2dx_tasks
 import pytest
 from m2dx_sweep.grid import parse_grid
@@ -25,8 +26,16 @@ OF_PAPERS = [command for command in COMMANDS if command[0].startswith("recipes/"
 
 @pytest.fixture(scope="module")
 def host() -> PluginHost:
-    """The core and the plugins whose data sets and offline encoders the recipes name, installed or not."""
-    return PluginHost({"m2dx": core, "audioset": m2dx_audioset, "hubert": m2dx_hubert, "tasks": m2dx_tasks})
+    """The core and the plugins whose data sets and components the recipes name, installed or not."""
+    return PluginHost(
+        {
+            "m2dx": core,
+            "audioset": m2dx_audioset,
+            "hubert": m2dx_hubert,
+            "probes": m2dx_probes,
+            "tasks": m2dx_tasks,
+        }
+    )
 
 
 @pytest.fixture(autouse=True)

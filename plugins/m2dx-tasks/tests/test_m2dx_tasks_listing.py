@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 from types import SimpleNamespace
 
+import m2dx_probes
 import pytest
 from m2dx_tasks.listing import on_this_machine, published_tasks, recipe_part, task_page, task_table
 from rich.console import Console
@@ -85,8 +86,8 @@ class Own(Moon):
 @pytest.fixture
 def host():
     plugin = SimpleNamespace(datasets=m2dx.hookimpl(lambda: [Moon, Eclipse, Orbit, Own], specname="datasets"))
-    host = m2dx.PluginHost({"m2dx": core, "moon": plugin})
-    assert [record.error for record in host.records] == [None, None]
+    host = m2dx.PluginHost({"m2dx": core, "probes": m2dx_probes, "moon": plugin})
+    assert [record.error for record in host.records] == [None, None, None]
     return host
 
 
