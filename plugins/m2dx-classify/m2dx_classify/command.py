@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from m2dx.cli.shared import AudioInputs, DeviceOption
 from m2dx.contract.package import find_encoder
+
+if TYPE_CHECKING:
+    from m2dx import AudioClassifier
 
 commands = typer.Typer(add_completion=False)
 
@@ -51,24 +54,16 @@ def classify(
     from m2dx.contract.wording import counted
     from m2dx.data.inputs import clips_of_inputs
     from m2dx.encoder.files import csv_table
-    from m2dx_classify.fitting import check_request, fit_classifier
+    from m2dx_classify.fitting import check_request
     from m2dx_classify.rows import classify_clips
-    from m2dx_classify.sources import task_of_list, task_of_run
 
     fits = check_request(model, train=train, task=task, save=save, files=files)
     clips = clips_of_inputs(files) if files else []
-    if fits:
-        labelled = (
-            task_of_run(model, task, m2dx.PluginHost.discover()) if train is None else task_of_list(train)
-        )
-        fitted = fit_classifier(model, labelled, device=device)
-        classifier = fitted.classifier
-        typer.echo(fitted.summary, err=True)
-        if save is not None:
-            fitted.save(save)
-            typer.echo(f"classifier: {save}", err=True)
-    else:
-        classifier = m2dx.load_classifier(model)
+    classifier = (
+        _fitted(model, train=train, task=task, save=save, device=device)
+        if fits
+        else m2dx.load_classifier(model)
+    )
     if not clips:
         return
     bad: BadFiles = []
@@ -81,3 +76,20 @@ def classify(
             count = counted(len(clips) - len(bad), "clip")
             terminal().print(f"{count} classified in {output}")
     tell_bad(bad)
+
+
+def _fitted(
+    model: Path, *, train: Path | None, task: str | None, save: Path | None, device: str
+) -> AudioClassifier:
+    """A classifier of labelled clips; tells what its test says, and keeps it in `save`."""
+    import m2dx
+    from m2dx_classify.fitting import fit_classifier
+    from m2dx_classify.sources import task_of_list, task_of_run
+
+    labelled = task_of_run(model, task, m2dx.PluginHost.discover()) if train is None else task_of_list(train)
+    fitted = fit_classifier(model, labelled, device=device)
+    typer.echo(fitted.summary, err=True)
+    if save is not None:
+        fitted.save(save)
+        typer.echo(f"classifier: {save}", err=True)
+    return fitted.classifier
