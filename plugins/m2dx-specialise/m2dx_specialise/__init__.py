@@ -1,0 +1,1 @@
+"""`m2dx specialise`: is a specialised encoder worth it for these recordings, and which one."""
