@@ -118,7 +118,9 @@ def build_masked_model(
         predictor=predictor,
         with_tokens=with_tokens,
     )
-    encoder_of(masked_model)  # that it has one
+    encoder = encoder_of(masked_model)  # PluginError where it has none
+    if model.freeze_patch_embedding:
+        encoder.patch_embed.requires_grad_(False)
     return masked_model
 
 

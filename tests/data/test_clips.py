@@ -1,5 +1,7 @@
 """Joining data sets: each clip once, with the labels of each set."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError, PluginError
 from m2dx.data.clips import PackedStrings, join_sets, pack_clips
 from m2dx.data.csv_list import CsvDataset
+from m2dx.data.datasets import FolderDataset
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
 
@@ -51,6 +54,22 @@ def test_clips_of_two_sets_merge_with_the_labels_of_each() -> None:
     assert rows[1].tolist() == [0, 0, 1]
     assert torch.isnan(rows[2]).all()
     assert rows[3].tolist() == [1, 1, 0]  # two lines of one clip
+
+
+def test_segments_of_a_recording_are_one_class(tmp_path: Path, make_wav: Callable[..., Path]) -> None:
+    """By the paths of a list, beside other labels of the same clips, and by those of a folder."""
+    lines = "path,start,duration,label\nb/1.wav,0,1,dog\nb/1.wav,1,1,cat\na.wav,0,1,\nb/1.wav,2,1,dog\n"
+    (tmp_path / "list.csv").write_text(lines)
+    recording, kind = (CsvDataset(path=tmp_path / "list.csv", labels=of) for of in ("path", "label"))
+    clips = join_sets({"recording": (recording, None), "kind": (kind, None)})
+    assert clips.label_names == {"recording": ("a.wav", "b/1.wav"), "kind": ("cat", "dog")}
+    classes = [clips.labels(clip_id) for clip_id in range(len(clips))]
+    assert [labels["recording"].tolist() for labels in classes] == [[0, 1], [0, 1], [1, 0], [0, 1]]
+    assert [labels["kind"].isnan().any().item() for labels in classes] == [False, False, True, False]
+    for name in ("a.wav", "b/1.wav"):
+        make_wav(name)
+    folder = FolderDataset(path=tmp_path, pattern=re.compile("(?P<label>.+)"))
+    assert folder.label_names() == ("a.wav", "b/1.wav")
 
 
 def test_durations_survive() -> None:

@@ -45,6 +45,7 @@ def test_csv_columns(tmp_path: Path) -> None:
         ("class", ["seen", "heard"]),
         ("species", ["felis;canis", "felis"]),
         ("group", ["p1", "p2"]),
+        ("path", ["a.wav", "b.wav"]),
         (
             "genus",
             "list.csv:1: there must be a column `genus`, which `labels` names, but there are: path, label",

@@ -16,6 +16,7 @@ import m2dx
 from m2dx.contract.errors import RecipeError, TrainingError
 from m2dx.contract.host import PluginHost
 from m2dx.data.csv_list import CsvDataset
+from m2dx.encoder.weights import export_encoder
 from m2dx.model.m2d import M2D
 from m2dx.training import monitor
 from m2dx.training.trainer import Trainer
@@ -74,6 +75,7 @@ def test_a_line_of_metrics(tiny_recipe: Any, make_trainer: Any) -> None:
         ["model.method={name: m2d_all_patches, target_init: online, loss: mse}"],
         ["model.patch_size=[80, 2]", "train.clip_norm=null"],
         ["train.precision=bf16"],
+        ["model.freeze_patch_embedding=true"],
     ],
 )
 def test_variants_train(tiny_recipe: Any, make_trainer: Any, overrides: list[str]) -> None:
@@ -84,6 +86,32 @@ def test_variants_train(tiny_recipe: Any, make_trainer: Any, overrides: list[str
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
     text = (trainer.run.folder / "metrics.jsonl").read_text()
     assert ("ema_decay" in text) == ("model.method=msm_mae" not in overrides)  # which has no target network
+
+
+@pytest.mark.parametrize("method", ["m2d", "msm_mae"])
+def test_a_frozen_patch_embedding_stays_as_it_starts(
+    tiny_recipe: Any, make_trainer: Any, method: str
+) -> None:
+    """From random weights or those of `init_from`, over a stop, and in the export; the rest is trained."""
+    options = ["model.freeze_patch_embedding=true", f"model.method={method}", "train.warmup_epochs=0"]
+
+    def embedding(trainer: Trainer) -> Tensor:
+        return trainer.model.masked_model.online.patch_embed.proj.weight
+
+    first = make_trainer(tiny_recipe(*options, "name=first", "train.epochs=0.6"))
+    start = embedding(first).clone()
+    blocks = first.model.masked_model.online.trunk.blocks[0].attn.qkv.weight
+    before = blocks.clone()
+    first.fit()
+    resumed = make_trainer(tiny_recipe(*options, "name=first", "train.epochs=1.2"), resume=True)
+    resumed.fit()
+    assert not torch.equal(blocks, before)
+    encoder = export_encoder(resumed.run.folder, resumed.run.folder / "encoder")
+    further = make_trainer(tiny_recipe(*options, "name=further", "seed=1", f"init_from={encoder}"))
+    further.fit()
+    exported = m2dx.load_encoder(encoder).encoder.patch_embed.proj.weight
+    for weight in (embedding(first), embedding(resumed), exported, embedding(further)):
+        assert torch.equal(weight, start)
 
 
 def test_bf16_is_used_and_stays_close(tiny_recipe: Any, make_trainer: Any) -> None:
