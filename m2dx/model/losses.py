@@ -8,13 +8,13 @@ from torch import Tensor
 from m2dx.contract.components import Loss
 
 
-def standardise(vectors: Tensor) -> Tensor:
-    """Each vector with zero mean and unit variance over its width, in float32 (M2D-X, III-A1).
+def standardise(vectors: Tensor, dim: int | tuple[int, ...] = -1) -> Tensor:
+    """Vectors with zero mean and unit variance over their width, or other dimensions, in float32 (M2D-X, III-A1).
 
     The variance is the unbiased one with 1e-6 added, as in the published code.
     """
     vectors = vectors.float()
-    mean, var = vectors.mean(dim=-1, keepdim=True), vectors.var(dim=-1, keepdim=True)
+    mean, var = vectors.mean(dim=dim, keepdim=True), vectors.var(dim=dim, keepdim=True)
     return (vectors - mean) / (var + 1e-6).sqrt()
 
 

@@ -15,6 +15,9 @@ from m2dx.model.masking import gather_tokens, restore_order
 from m2dx.model.patches import PatchGrid
 from m2dx.model.vit import Encoder, Predictor, Trunk, ViTSize
 
+_CHANNEL = (0, 1)
+"""Dimensions of (B, K, D) over which each channel has a mean and a variance."""
+
 
 class M2D(MaskedModel):
     """Masked Modeling Duo (M2D-X, III-A).
@@ -25,7 +28,10 @@ class M2D(MaskedModel):
     Options:
         target_init: the target network starts from its own random weights, as published, or from the online ones
         loss: eq. (2), or plain mean squared error
-        standardise_target: standardise the target of each patch, as published
+        standardise_target: standardise the target of each patch over its channels, as published; or each channel over
+            the patches of a micro-batch, which takes from it what is the same for all sounds
+        target_layers: the target network's last layer, as published, or the mean of all (data2vec, Baevski et al.,
+            2022, section 3.3), each with its channels standardised over the patches of a micro-batch
     """
 
     name = "m2d"
@@ -41,10 +47,14 @@ class M2D(MaskedModel):
         *,
         target_init: Literal["random", "online"] = "random",
         loss: Literal["norm_mse", "mse"] = "norm_mse",
-        standardise_target: bool = True,
+        standardise_target: bool | Literal["channel"] = True,
+        target_layers: Literal["last", "mean"] = "last",
     ) -> None:
         super().__init__()
-        self.standardise_target = standardise_target
+        self.standardised_over = (
+            _CHANNEL if standardise_target == "channel" else -1 if standardise_target else None
+        )
+        self.target_layers = target_layers
         self.online = Encoder(grid, size)
         self.target = Trunk(size)
         self.predictor = Predictor(grid, predictor, input_dim=size.embed_dim, output_dim=size.embed_dim)
@@ -76,10 +86,16 @@ class M2D(MaskedModel):
         """The training signal (B, P - V, D) from embedded patches (B, P, D), without gradient."""
         if not self.target_sees_all:
             tokens = gather_tokens(tokens, mask.masked)
-        encoded = self.target(self.online.with_class_token(tokens))[:, 1:]
+        tokens = self.online.with_class_token(tokens)  # (B, 1 + K, D)
+        if self.target_layers == "mean":
+            layers = self.target.layers(tokens)
+            encoded = torch.stack([standardise(layer[:, 1:], _CHANNEL) for layer in layers]).mean(0)
+        else:
+            encoded = self.target(tokens)[:, 1:]  # (B, K, D)
         if self.target_sees_all:
             encoded = gather_tokens(encoded, mask.masked)
-        return standardise(encoded) if self.standardise_target else encoded.float()
+        over = self.standardised_over
+        return encoded.float() if over is None else standardise(encoded, over)
 
     def after_step(self, ema_decay: float) -> Mapping[str, float]:
         self.update_target(ema_decay)

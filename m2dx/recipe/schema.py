@@ -238,7 +238,7 @@ class ModelSection(Section):
     predictor: PredictorSection = PredictorSection()
     """The predictor; by default the published one of the method (MSM-MAE: 384 wide, 4 blocks, 6 heads)."""
     freeze_patch_embedding: bool = False
-    """Keep the patch embedding as it starts, random or from `init_from` (Chen et al., MoCo v3, 2021, section 4.1)."""
+    """Keep the patch embedding as it starts, random or from `init_from` (Chen et al., MoCo v3, 2021, section 4.2)."""
     ema_decay: EmaSection = EmaSection()
     """Decay of the target network; methods that have none, such as MSM-MAE, leave it unread."""
     weight: NonNegativeFloat = 1.0

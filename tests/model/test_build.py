@@ -96,11 +96,11 @@ def test_tasks_do_not_change_m2d_s_weights(tiny_recipe: Any, host: PluginHost) -
 
 def test_options_reach_the_model(tiny_recipe: Any, host: PluginHost) -> None:
     m2d = build(tiny_recipe(), host).masked_model
-    assert isinstance(m2d, M2D) and m2d.standardise_target and not m2d.target_sees_all
+    assert isinstance(m2d, M2D) and m2d.standardised_over == -1 and not m2d.target_sees_all
     m2d = build(
         tiny_recipe("model.method={name: m2d_all_patches, standardise_target: false}"), host
     ).masked_model
-    assert isinstance(m2d, M2D) and not m2d.standardise_target and m2d.target_sees_all
+    assert isinstance(m2d, M2D) and m2d.standardised_over is None and m2d.target_sees_all
     mae = build(tiny_recipe(*MAE), host).masked_model
     assert isinstance(mae, MSMMAE) and not mae.standardise_target and mae.to_latent is None
     mae = build(tiny_recipe(*MAE, "model.method.standardise_target=true", labels=True), host).masked_model

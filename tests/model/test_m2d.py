@@ -1,5 +1,8 @@
 """M2D: the flow of eq. (1), the moving average of eq. (3), where gradients go, and the options."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -119,6 +122,38 @@ def test_target_init() -> None:
     random = M2D(GRID, SIZE, PREDICTOR)
     named = zip(random.target.named_parameters(), random.online.trunk.parameters(), strict=True)
     assert any(not torch.equal(target, own) for (name, target), own in named if "qkv.weight" in name)
+
+
+@pytest.mark.parametrize("method", [M2D, M2DAllPatches])
+@pytest.mark.parametrize("layers", ["last", "mean"])
+@pytest.mark.parametrize("standardised", [True, "channel", False])
+def test_layers_and_standardisation_of_the_target(
+    logmel: torch.Tensor, method: type[M2D], layers: Any, standardised: Any
+) -> None:
+    """Against numpy: a mean of standardised layers, and what is standardised by patch, channel, or not."""
+    size = ViTSize(16, 3, 2)
+    options = {"target_layers": layers, "standardise_target": standardised, "loss": "mse"}
+    model = method(GRID, size, PREDICTOR, **options).eval()
+    output = model(logmel, MASK)
+    rows = torch.arange(6).expand(2, -1) if model.target_sees_all else MASK.masked
+    tokens = model.online.with_class_token(gather_tokens(model.online.embed(logmel), rows))
+    given = [layer[:, 1:].detach().double().numpy() for layer in model.target.layers(tokens)]
+
+    def by_channel(x: Any) -> Any:
+        return (x - x.mean((0, 1))) / np.sqrt(x.var((0, 1), ddof=1) + 1e-6)
+
+    expected = given[-1] if layers == "last" else np.mean([by_channel(x) for x in given], axis=0)
+    if model.target_sees_all:
+        expected = np.take_along_axis(expected, MASK.masked.numpy()[..., None], 1)
+    if standardised == "channel":
+        expected = by_channel(expected)
+    elif standardised:
+        expected = (expected - expected.mean(-1, keepdims=True)) / np.sqrt(
+            expected.var(-1, ddof=1, keepdims=True) + 1e-6
+        )
+    np.testing.assert_allclose(output.target.numpy(), expected, atol=1e-5)
+    error = (output.prediction.detach().double().numpy() - expected) ** 2
+    assert output.loss.item() == pytest.approx(error.mean(), rel=1e-5)
 
 
 def test_msm_mae_compares_masked_patches_with_the_spectrogram(logmel: torch.Tensor) -> None:

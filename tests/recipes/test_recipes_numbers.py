@@ -90,7 +90,7 @@ def test_the_learning_rate_of_msm_mae_is_the_peak(name: str, load: Callable[...,
             "msm_mae_audioset",
             {
                 "model.method.name",
-                *(f"model.method.{option}" for option in ("target_init", "loss")),
+                *(f"model.method.{option}" for option in ("target_init", "target_layers", "loss")),
                 "model.method.standardise_target",
                 "model.method.decoder_positions",
                 "model.mask_ratio",

@@ -76,6 +76,7 @@ def test_a_line_of_metrics(tiny_recipe: Any, make_trainer: Any) -> None:
         ["model.patch_size=[80, 2]", "train.clip_norm=null"],
         ["train.precision=bf16"],
         ["model.freeze_patch_embedding=true"],
+        ["model.method={name: m2d, target_layers: mean, standardise_target: channel, loss: mse}"],
     ],
 )
 def test_variants_train(tiny_recipe: Any, make_trainer: Any, overrides: list[str]) -> None:
