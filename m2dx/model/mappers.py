@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from m2dx.contract.components import OnlineMapper, TaskShapes
@@ -40,11 +44,23 @@ class LinearMapper(OnlineMapper):
 
 
 class PoolLinearMapper(OnlineMapper):
-    """Temporal mean, then a linear layer, for labels: (B, F*T, D) -> (B, C) (M2D-X, IV-C)."""
+    """Statistics over time, then a linear layer, for labels: (B, F*T, D) -> (B, C) (M2D-X, IV-C).
+
+    Options:
+        pooling: `mean` over time, as published; `mean_deviation` adds the standard deviation over time, and
+            normalises both (layer norm), so that the loss asks for what the default probe reads
+        bottleneck: values between the pooled features and the output, for thousands of classes; none by default
+    """
 
     name = "pool_linear"
 
-    def __init__(self, shapes: TaskShapes) -> None:
+    def __init__(
+        self,
+        shapes: TaskShapes,
+        *,
+        pooling: Literal["mean", "mean_deviation"] = "mean",
+        bottleneck: Annotated[int, Field(gt=0)] | None = None,
+    ) -> None:
         super().__init__(shapes)
         if shapes.target_frames is not None:
             raise RecipeError(
@@ -52,9 +68,23 @@ class PoolLinearMapper(OnlineMapper):
                 f"gives (B, {shapes.target_frames}, {shapes.target_dim}); use linear, with target_frames: tokens "
                 "where its frames differ from the patch grid's"
             )
-        self.linear = nn.Linear(shapes.grid[0] * shapes.embed_dim, shapes.target_dim)
-        init_linear(self.linear)
+        width = shapes.grid[0] * shapes.embed_dim
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)]) if pooling != "mean" else None
+        width *= 1 if self.norms is None else 2
+        self.narrow = None if bottleneck is None else nn.Linear(width, bottleneck)
+        self.linear = nn.Linear(bottleneck or width, shapes.target_dim)
+        for layer in (self.narrow, self.linear):
+            if layer is not None:
+                init_linear(layer)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        pooled = time_frames(tokens, self.shapes.grid).mean(dim=1)  # (B, F*T, D) -> (B, F*D)
+        frames = time_frames(tokens, self.shapes.grid)  # (B, F*T, D) -> (B, T, F*D)
+        pooled = frames.mean(dim=1)
+        if self.norms is not None:
+            spread = (frames.float().var(dim=1, correction=0) + 1e-4).sqrt().to(pooled.dtype)
+            pooled = torch.cat(
+                [norm(part) for norm, part in zip(self.norms, (pooled, spread), strict=True)], dim=1
+            )
+        if self.narrow is not None:
+            pooled = self.narrow(pooled)
         return self.linear(pooled)  # type: ignore[no-any-return]  # (B, C)

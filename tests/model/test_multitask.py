@@ -173,6 +173,20 @@ def test_pool_linear_mapper_by_hand() -> None:
     assert mapper(tokens).flatten().tolist() == [502.0]
 
 
+def test_pool_linear_with_deviation_and_bottleneck_by_hand() -> None:
+    mapper = PoolLinearMapper(TaskShapes((2, 3), 1, None, 1), pooling="mean_deviation", bottleneck=4)
+    tokens = torch.tensor(
+        [[[1.0], [2.0], [3.0], [4.0], [4.0], [4.0]]]
+    )  # means 2 and 4, deviations sqrt(2/3) and 0
+    assert mapper.narrow is not None
+    nn.init.zeros_(mapper.narrow.bias)
+    nn.init.zeros_(mapper.linear.bias)
+    mapper.narrow.weight.data = torch.eye(4)
+    mapper.linear.weight.data = torch.tensor([[1.0, 10.0, 100.0, 1000.0]])
+    # Each pair of values is normalised to -1 and 1, the smaller one first: (-1, 1) and (1, -1).
+    assert mapper(tokens).item() == pytest.approx(-1 + 10 + 100 - 1000, rel=1e-3)
+
+
 def test_mappers_refuse_shapes_that_cannot_fit() -> None:
     with pytest.raises(RecipeError, match=r"\(B, 3, 7\).*\(B, 7\); use pool_linear"):
         LinearMapper(TaskShapes((2, 3), 1, None, 7))
