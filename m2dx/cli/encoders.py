@@ -64,8 +64,8 @@ def evaluate(encoder: EncoderPath, recipe: RecipeFile, overrides: Overrides = No
     from m2dx.encoder.audio import load_any_encoder
     from m2dx.results.scoring import Scoring, folder_of_encoder
 
-    scoring = Scoring.of(loaded, host)
     network = load_any_encoder(encoder)
+    scoring = Scoring.of(loaded, host, network)
     folder = folder_of_encoder(loaded.output / loaded.name / "evaluation", encoder)
     scoring.run(network, terminal(), folder)
     terminal().print(f"scores: {folder / 'scores.json'}")

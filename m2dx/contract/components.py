@@ -206,9 +206,9 @@ class Features:
 
     x: Tensor  # (n, D), float32
     y: Tensor  # class numbers (n,), int64; multi-label: multi-hot (n, C), float32; of values (n,), float32
-    layers: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """Mean and standard deviation over time, each (n, D), of the outputs of blocks by number, the last one's, too; 0 is
-    the patch embedding. Empty where the encoder gives no frames."""
+    layers: Mapping[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+    """Mean, standard deviation and maximum over time, each (n, D), of the outputs of blocks by number, the last one's,
+    too; 0 is the patch embedding. Empty where the encoder gives no frames."""
 
 
 class ClipEncoder(Protocol):
@@ -422,6 +422,9 @@ class Evaluator(abc.ABC):
 
     def check(self, task: str, label_names: tuple[str, ...], clips: list[Clip]) -> None:  # noqa: B027
         """Raises RecipeError where the protocol cannot score the task; called before anything is trained."""
+
+    def check_encoder(self, encoder: ClipEncoder) -> None:  # noqa: B027
+        """Raises RecipeError where the options do not suit an encoder, which may have no weights yet."""
 
     @abc.abstractmethod
     def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:

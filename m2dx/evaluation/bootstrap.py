@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +108,12 @@ class _Told:
             said = (p >= 0.5).astype(np.float32) if multi_label else said
         return cls(hot, said, p, multi_label)
 
+    def rows(self, rows: NDArray[np.int64]) -> _Told:
+        """Some of the clips."""
+        return _Told(
+            self.hot[rows], self.said[rows], None if self.p is None else self.p[rows], self.multi_label
+        )
+
     def by_class(self, weights: NDArray[np.float32]) -> dict[str, Array]:
         """Precision (0 where a class is never said), recall and F1 of each class, (draws, C)."""
         right, said, true = (
@@ -117,7 +125,7 @@ class _Told:
 
     def counted(self, weights: NDArray[np.float32]) -> dict[str, Array]:
         """What follows from sums over clips, (draws,)."""
-        found, clips = {}, weights.sum(1)
+        found, clips = {}, np.maximum(weights.sum(1), 1e-9)
         if not self.multi_label:
             right = (self.hot * self.said).sum(1)
             found["accuracy"] = weights @ right / clips
@@ -170,21 +178,39 @@ def _ranked(
         return above / (count * (weights.sum(1) - count)), precision / count
 
 
+def _over_folds(clips: Sequence[Clip], of_rows: Callable[[NDArray[np.int64]], Statistic]) -> Statistic:
+    """The mean over the folds, as a score's is, of what a statistic says of the test clips of each."""
+    splits = np.array([str(clip.split) for clip in clips])
+    folds = [np.flatnonzero(splits == split) for split in dict.fromkeys(splits.tolist())]
+    statistics = [of_rows(rows) for rows in folds]
+
+    def mean(weights: NDArray[np.float32]) -> dict[str, Array]:
+        found: dict[str, list[Array]] = defaultdict(list)
+        for rows, statistic in zip(folds, statistics, strict=True):
+            for name, values in statistic(weights[:, rows]).items():
+                found[name].append(np.where(weights[:, rows].any(1), values, np.nan))
+        return {name: _mean(np.stack(values, axis=1)) for name, values in found.items()}
+
+    return mean
+
+
 def with_metrics(score: Score, label_names: Sequence[str]) -> Score:
     """The score with `metrics` and `per_class` in its details, if it has predictions; a single value gets its interval.
 
-    They are of the test clips of all folds together, and each a value with the ends of its interval.
+    Each is a value with the ends of its interval: `metrics` are means over the folds, as the score is, `per_class`
+    counts the test clips of all folds together. Both are of the first classifier; `metrics_of` says so of several.
     """
     if not score.predictions or "metrics" in score.details or not label_names:
         return score
     told = _Told.of(score.predictions, label_names)
     if told.multi_label and told.p is None:
         return score
-    draws = Bootstrap.of([item.clip for item in score.predictions])
-    found = draws.intervals(told.counted)
+    clips = [item.clip for item in score.predictions]
+    draws = Bootstrap.of(clips)
+    found = draws.intervals(_over_folds(clips, lambda rows: told.rows(rows).counted))
     if told.p is not None:
         few = max(int(MOST_COMPARISONS / len(told.p) ** 2), FEWEST_DRAWS)
-        found |= draws.first(few).intervals(told.ranked)
+        found |= draws.first(few).intervals(_over_folds(clips, lambda rows: told.rows(rows).ranked))
     classes = draws.intervals(told.by_class)
     per_class = {
         name: {
@@ -197,7 +223,18 @@ def with_metrics(score: Score, label_names: Sequence[str]) -> Score:
     if ci95 is None and score.metric in found:
         ci95 = float(found[score.metric][2] - found[score.metric][1]) / 2
     metrics = {name: _entry(values) for name, values in found.items()}
-    return replace(score, ci95=ci95, details={**score.details, "metrics": metrics, "per_class": per_class})
+    details = {**score.details, "metrics": metrics, "per_class": per_class}
+    return replace(score, ci95=ci95, details=details | metrics_of(_classifiers(score)))
+
+
+def metrics_of(classifiers: int) -> dict[str, str]:
+    """An entry of details that says which of several classifiers the metrics are of; none of one."""
+    return {"metrics_of": f"the first of {classifiers} classifiers"} if classifiers > 1 else {}
+
+
+def _classifiers(score: Score) -> int:
+    known: Any = score.details.get("classifiers", len(score.values))
+    return int(known)
 
 
 def difference(own: Score, rival: Score) -> dict[str, float] | None:
@@ -206,12 +243,20 @@ def difference(own: Score, rival: Score) -> dict[str, float] | None:
     None where one lacks predictions, or they are of one of several classifiers.
     """
     clips = [item.clip for item in own.predictions]
-    several = any(score.details.get("classifiers", len(score.values)) != 1 for score in (own, rival))
-    if several or own.metric != "accuracy" or not clips or clips != [item.clip for item in rival.predictions]:
+    if (
+        _classifiers(own) != 1
+        or _classifiers(rival) != 1
+        or own.metric != "accuracy"
+        or not clips
+        or clips != [item.clip for item in rival.predictions]
+    ):
         return None
     right = np.array([[item.label in item.clip.labels for item in of.predictions] for of in (own, rival)])
     gains = right[0].astype(np.float32) - right[1]
-    found = Bootstrap.of(clips).intervals(lambda weights: {"gain": weights @ gains / weights.sum(1)})
+    gain = _over_folds(
+        clips, lambda rows: lambda weights: {"gain": weights @ gains[rows] / np.maximum(weights.sum(1), 1e-9)}
+    )
+    found = Bootstrap.of(clips).intervals(gain)
     return {name: round(float(value), 6) for name, value in zip(ENTRY, found["gain"], strict=True)}
 
 

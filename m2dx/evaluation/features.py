@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from m2dx.contract.package import package_version
 from m2dx.data.containers import audio_state
 from m2dx.data.logmel import LogMel
 from m2dx.encoder.audio import AudioEncoder
+from m2dx.encoder.images import ImageEncoder
 from m2dx.encoder.weights import read_tensors, tensors_writer
 from m2dx.model.precision import autocast
 from m2dx.recipe.schema import AudioSection
@@ -134,38 +136,46 @@ class MeanLogMel(nn.Module):
 
 
 class FrameStatistics(nn.Module):
-    """Mean and standard deviation over time of an encoder's layers, as clip features (B, 2 * D * layers).
+    """Mean, deviation and maximum over time of an encoder's layers, as clip features (B, 3 * D * layers).
 
     The layers are the last block and those that are asked for. Raises RecipeError for a block that is not there.
     """
 
     def __init__(self, encoder: AudioEncoder, layers: Collection[int]) -> None:
         super().__init__()
+        check_layers(encoder, layers)
         depth = encoder.encoder.size.depth
-        if max(layers, default=0) > depth:
-            raise RecipeError(
-                f"`layers` must be 0 to {depth}, the blocks of the encoder, but has {max(layers)}"
-            )
         self.encoder, self.sample_rate, self.layers = (
             encoder,
             encoder.sample_rate,
             tuple(sorted({depth, *layers})),
         )
-        self.embed_dim = 2 * encoder.embed_dim * len(self.layers)
+        self.embed_dim = 3 * encoder.embed_dim * len(self.layers)
         self.train(encoder.training)
 
     def clip(self, wav: Tensor) -> Tensor:
-        """Features (B, 2 * D * layers), layer after layer, each one's mean first, from wav (B, N)."""
+        """Features (B, 3 * D * layers), layer after layer, from wav (B, N)."""
         parts = []
         for frames in self.encoder.layers(wav, self.layers):  # (B, T, D)
-            parts += [frames.mean(1), frames.std(1, correction=0)]
+            parts += [frames.mean(1), frames.std(1, correction=0), frames.amax(1)]
         return torch.cat(parts, dim=1)
 
     def features(self, found: Features) -> Features:
         """Those of the encoder, from the features that `clip` gave."""
         parts = found.x.split(self.encoder.embed_dim, dim=1)
-        layers = dict(zip(self.layers, zip(parts[::2], parts[1::2], strict=True), strict=True))
+        layers = dict(zip(self.layers, zip(parts[::3], parts[1::3], parts[2::3], strict=True), strict=True))
         return Features(layers[self.layers[-1]][0].contiguous(), found.y, layers)
+
+
+def check_layers(encoder: object, layers: Collection[int], *, first: int = 0) -> None:
+    """RecipeError where an encoder has not all of these blocks, counted from `first`; none of images has."""
+    if isinstance(encoder, ImageEncoder) and layers:
+        raise RecipeError("`layers` must not be numbers where the input is images; take last")
+    depth = encoder.encoder.size.depth if isinstance(encoder, AudioEncoder) else math.inf
+    if max(layers, default=0) > depth:
+        raise RecipeError(
+            f"`layers` must be {first} to {depth}, the blocks of the encoder, but has {max(layers)}"
+        )
 
 
 def blocks_spread(encoder: AudioEncoder) -> tuple[int, ...]:

@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from m2dx.contract.components import Clip, ClipEncoder, EvaluationTask, Evaluator, Features, Score
-from m2dx.data.division import deal
-from m2dx.evaluation.features import Standardiser
+from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Features, Score
+from m2dx.evaluation.features import Standardiser, check_layers
 from m2dx.evaluation.metrics import losses_of, predictions_of, probabilities_of, score_of, summarise
 from m2dx.evaluation.solver import MOST_DOUBLE, Basis, Regression
+from m2dx.evaluation.splits import inner_folds
 
 CS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Inverse strengths of the penalty that are tried, the strongest penalty first."""
 FAR_WORSE = 1.5
 """As a factor of the loss; it may rise a little before it falls, where the inner folds are of few groups."""
-INNER_FOLDS = 3
 TOL, INNER_TOL = 1e-4, 1e-2
 """Of the last fit, and of those that only choose."""
 
@@ -35,6 +34,7 @@ class LogisticLayer:
     bias: Tensor  # (C,), float64
     c: float
     layer: int | None  # of the encoder; None: it gives no frames
+    held_out: str  # what the inner folds held out together
 
     def __call__(self, x: Tensor) -> Tensor:
         return (x.double() @ self.weight.mT + self.bias).float()
@@ -51,7 +51,7 @@ class Logistic(Evaluator):
     Options:
         c: inverse strength of the penalty, as in scikit-learn; default the best of 1e-4 to 10.
         layers: best of the patch embedding (0) and up to five blocks, last, or a list of blocks: the best of them.
-        pooling: over time, the mean and the standard deviation, or the mean alone.
+        pooling: over time, the mean and the standard deviation, or one of mean and maximum.
         class_weights: balanced gives each class the same weight in the loss; default each clip.
     """
 
@@ -60,12 +60,12 @@ class Logistic(Evaluator):
 
     c: PositiveFloat | None = None
     layers: Literal["best", "last"] | Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = "best"
-    pooling: Literal["mean_deviation", "mean"] = "mean_deviation"
+    pooling: Literal["mean_deviation", "mean", "max"] = "mean_deviation"
     class_weights: Literal["balanced"] | None = None
 
     def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
         """One score; the seeds are not used."""
-        found = self.features(encoder, task)
+        found = task.features(encoder, layers=self.asked)
         by_fold, fitted, predictions = [], [], []
         for fold in task.folds:
             layer = self.fit(task, found, np.sort(np.concatenate([fold.train, fold.valid])))
@@ -74,28 +74,30 @@ class Logistic(Evaluator):
             fitted.append(layer)
             probabilities = probabilities_of(logits, multi_label=task.multi_label)
             predictions += predictions_of(task, fold, probabilities)
-        details = {"c": [layer.c for layer in fitted], "layer": [layer.layer for layer in fitted]}
+        details = {name: [getattr(layer, name) for layer in fitted] for name in ("c", "layer", "held_out")}
         return [summarise(task, by_fold, protocol=self.name, details=details, predictions=predictions)]
 
-    def features(self, encoder: ClipEncoder, task: EvaluationTask) -> Features:
-        """The task's features, with the layers that the options name."""
-        return (
-            task.features(encoder)
-            if isinstance(self.layers, str)
-            else task.features(encoder, layers=self.layers)
-        )
+    @property
+    def asked(self) -> tuple[int, ...]:
+        """The layers that the options name."""
+        return () if isinstance(self.layers, str) else self.layers
+
+    def check_encoder(self, encoder: ClipEncoder) -> None:
+        """RecipeError where it has not the layers."""
+        check_layers(encoder, self.asked)
 
     def pooled(self, found: Features, layer: int | None) -> Tensor:
         """Features of all clips (n, D), or (n, 2 * D) with the deviation."""
         if layer is None:
             return found.x
-        mean, deviation = found.layers[layer]
-        return mean if self.pooling == "mean" else torch.cat([mean, deviation], dim=1)
+        mean, deviation, highest = found.layers[layer]
+        if self.pooling == "mean_deviation":
+            return torch.cat([mean, deviation], dim=1)
+        return mean if self.pooling == "mean" else highest
 
     def fit(self, task: EvaluationTask, found: Features, rows: NDArray[np.int64]) -> LogisticLayer:
         """The classifier of the clips in `rows`."""
-        clips, groups = [task.clips[row] for row in rows], len({_unit(task.clips[row]) for row in rows})
-        parts = deal(clips, [1 / min(INNER_FOLDS, groups)] * min(INNER_FOLDS, groups))
+        parts, held_out = inner_folds([task.clips[row] for row in rows])
 
         def candidate(layer: int | None) -> _Candidate:
             x = self.pooled(found, layer)[rows]
@@ -104,8 +106,11 @@ class Logistic(Evaluator):
 
         layers = self._candidates(found)
         best, layer = candidate(layers[-1]), layers[-1]
-        c = (self.c or best.best_c()) if groups > 1 else self.c or 1.0
-        if len(layers) > 1 and groups > 1:
+        if not best.inner:
+            weight, bias = best.fit(c := self.c or 1.0)
+            return LogisticLayer(weight, bias, c, layer, "nothing")
+        c = self.c or best.best_c()
+        if len(layers) > 1:
             lowest = best.loss(c)
             for other in layers[:-1]:
                 rival = candidate(other)
@@ -113,7 +118,7 @@ class Logistic(Evaluator):
                     best, layer, lowest = rival, other, loss
             c = self.c or (best.best_c() if layer != layers[-1] else c)
         weight, bias = best.fit(c)
-        return LogisticLayer(weight, bias, c, layer)
+        return LogisticLayer(weight, bias, c, layer, held_out)
 
     def _candidates(self, found: Features) -> Sequence[int | None]:
         """Layers to choose from, the last one last."""
@@ -121,10 +126,6 @@ class Logistic(Evaluator):
             return [None]
         chosen = sorted(found.layers) if isinstance(self.layers, str) else sorted(set(self.layers))
         return chosen[-1:] if self.layers == "last" else chosen
-
-
-def _unit(clip: Clip) -> object:
-    return clip.group or clip.path
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,9 +151,10 @@ class _Candidate:
         inner = []
         for part in parts.unique():
             others, held = parts != part, parts == part
-            if y.ndim == 1:  # a class whose groups are all held out says nothing of a penalty
+            if y.ndim == 1:  # a class whose clips are all held out says nothing of a penalty
                 held &= torch.isin(y, y[others])
-            inner.append((basis.z[held], y[held], regression(others, INNER_TOL)))
+            if others.any() and held.any():
+                inner.append((basis.z[held], y[held], regression(others, INNER_TOL)))
         return cls(standardise, basis, regression(parts >= 0, TOL), inner)
 
     def loss(self, c: float) -> float:

@@ -6,6 +6,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,16 @@ from numpy.typing import NDArray
 
 from m2dx.contract.components import Clip, Fold
 from m2dx.contract.errors import RecipeError
+from m2dx.contract.wording import counted
+from m2dx.data.division import deal
 
 SPLITS = ("train", "valid", "test")
 OVERLAP_SECONDS = 1e-3
 """Segments of one file that share less are apart: times in lists are rounded."""
 VALID_SHARE = 0.1
 """Share of the training clips that is held out for validation where a task has no validation split."""
+INNER_FOLDS = 3
+"""Parts of the training clips that are held out in turn to choose a penalty."""
 
 
 def divide(clips: Sequence[Clip], targets: NDArray[np.float32]) -> tuple[Fold, ...]:
@@ -138,6 +143,26 @@ def hold_out(
         taken = [int(min(order, key=lambda unit: len(units[unit])))]
     valid = np.sort(np.concatenate([units[unit] for unit in taken]))
     return np.setdiff1d(train, valid), valid
+
+
+def inner_folds(clips: Sequence[Clip]) -> tuple[NDArray[np.int64], str]:
+    """The inner fold (n,) of each training clip, with the same share of every class, and what is held out together.
+
+    Those are groups, or files where no group is known. A group whose classes no other one has is divided into its
+    files: nothing could be learned of a class that is held out as a whole.
+    """
+    owners: dict[str | None, set[str | None]] = defaultdict(set)
+    for clip in clips:
+        for label in clip.labels or (None,):
+            owners[label].add(clip.group)
+    shared = {clip.group for clip in clips for label in clip.labels or (None,) if len(owners[label]) > 1}
+    divided = {clip.group for clip in clips} - shared - {None}
+    dealt = [replace(clip, group=None) if clip.group in divided else clip for clip in clips]
+    count = min(INNER_FOLDS, len({(clip.group, clip.group or clip.path) for clip in dealt}))
+    held_out = "files" if all(clip.group is None for clip in dealt) else "groups"
+    if divided and held_out == "groups":
+        held_out += f", and the files of {counted(len(divided), 'group')} with classes of its own"
+    return deal(dealt, [1 / count] * count), held_out
 
 
 def _whole_groups(rows: Iterable[int], clips: Sequence[Clip]) -> list[NDArray[np.int64]]:

@@ -144,7 +144,7 @@ class ClipTask:
 
     def _layers(self, encoder: AudioEncoder, asked: Sequence[int]) -> set[int]:
         spread = blocks_spread(encoder)
-        size = len(self.clips) * len(spread) * 2 * encoder.embed_dim * 4  # bytes
+        size = len(self.clips) * len(spread) * 3 * encoder.embed_dim * 4  # bytes
         return {*asked, *(spread if size <= MOST_BYTES else spread[-1:])}
 
     def batches(self, encoder: ClipEncoder, batch_size: int) -> Iterator[Tensor]:

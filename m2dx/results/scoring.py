@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from m2dx.contract.components import ClipEncoder, Dataset, Evaluator, Score
 from m2dx.contract.errors import CheckpointError, RecipeError
@@ -24,6 +25,8 @@ from m2dx.encoder.images import ImageEncoder
 from m2dx.evaluation.features import CACHE_FOLDER, FeatureCache, MeanLogMel
 from m2dx.evaluation.runner import check_request, evaluate
 from m2dx.evaluation.tasks import ClipTask, check_dataset
+from m2dx.model.shapes import build_logmel, model_shapes
+from m2dx.model.vit import Encoder
 from m2dx.recipe.schema import EvaluationSection, Recipe
 from m2dx.results.formats import terminal
 from m2dx.results.predictions import write_predictions
@@ -61,8 +64,11 @@ class Scoring:
     versions: Mapping[str, str]  # of m2dx, the libraries, Python, and the plugins' packages that take part
 
     @classmethod
-    def of(cls, recipe: Recipe, host: PluginHost) -> Scoring:
-        """Builds data sets and evaluators; RecipeError, with the problems of every task, where a list is unusable."""
+    def of(cls, recipe: Recipe, host: PluginHost, encoder: AnyEncoder | None = None) -> Scoring:
+        """Builds data sets and evaluators; RecipeError, with the problems of every task, where one cannot be scored.
+
+        `encoder`: the one to score; default one of the recipe's sizes, which is still to be trained.
+        """
         section = recipe.evaluation
         if section.tasks and not section.evaluators:
             default = {name: host.option_model("evaluator", name)(name=name) for name in DEFAULT_EVALUATORS}
@@ -94,13 +100,22 @@ class Scoring:
                     )
             except RecipeError as error:
                 problems.append(str(error))
+        compared: dict[str, Any] = {PRETRAINED: encoder or _untrained(recipe)}
+        if recipe.image is None and "mean_logmel" in section.baselines:
+            compared["mean_logmel"] = MeanLogMel(recipe.audio)
         try:
-            other_encoders(recipe)
+            compared |= other_encoders(recipe)
         except CheckpointError as error:
             known = ("start", "random_weights", "mean_logmel")
             problems.append(
                 f"evaluation.baselines: must be {', '.join(known)}, or paths of encoders, but {error}"
             )
+        for protocol, evaluator in evaluators.items():
+            for name, of in compared.items():
+                try:
+                    evaluator.check_encoder(of)
+                except RecipeError as error:
+                    problems.append(f"evaluation.evaluators.{protocol}, for {name}: {error}")
         if problems:
             raise RecipeError("\n".join(problems))
         return cls(recipe, datasets, evaluators, package_versions() | _plugin_versions(section, host))
@@ -255,6 +270,16 @@ class Scoring:
             device=f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type,
             versions=self.versions,
         )
+
+
+def _untrained(recipe: Recipe) -> AnyEncoder:
+    shapes = model_shapes(recipe.input, recipe.model)
+    network = Encoder.__new__(Encoder)  # without weights, which take seconds to draw
+    nn.Module.__init__(network)
+    network.grid, network.size = shapes.grid, shapes.size
+    if recipe.image is not None:
+        return ImageEncoder(network, recipe.image)
+    return AudioEncoder(network, build_logmel(recipe.audio), mean=0.0, std=1.0)
 
 
 def _scored(name: str, encoder: AnyEncoder, path: Path | None) -> ScoredEncoder:

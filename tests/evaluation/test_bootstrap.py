@@ -112,6 +112,30 @@ def test_the_calibration_error_by_hand():
     assert "auroc" not in found  # there is one class
 
 
+def test_metrics_of_folds_are_their_means_as_the_score_is():
+    # fold 1: 1 of 1 right; fold 2: 1 of 3; per class: a 2 of 2, b 0 of 2
+    rows = [("1", "a", "a"), ("2", "a", "a"), ("2", "b", "a"), ("2", "b", "a")]
+    predictions = [
+        replace(found, clip=replace(found.clip, split=split))
+        for split, found in (
+            (split, said(label, truth=truth, number=i)) for i, (split, truth, label) in enumerate(rows)
+        )
+    ]
+    found = with_metrics(score(predictions, values=(1.0, 1 / 3), classifiers=1), ("a", "b")).details
+    values = {name: entry["value"] for name, entry in found["metrics"].items()}
+    # fold 2: recall 1 and 0; F1 of a is 2 * 1 / (3 + 1), of b 0
+    expected = {
+        "accuracy": (1 + 1 / 3) / 2,
+        "balanced_accuracy": (1 + 1 / 2) / 2,
+        "macro_f1": (1 + 1 / 4) / 2,
+    }
+    assert values == pytest.approx(expected, abs=1e-6)
+    assert found["per_class"]["b"]["recall"]["value"] == 0 and found["per_class"]["a"]["clips"] == 2
+    assert "metrics_of" not in found
+    several = with_metrics(score(predictions, values=(0.5, 0.6), classifiers=2), ("a", "b")).details
+    assert several["metrics_of"] == "the first of 2 classifiers"
+
+
 @pytest.mark.parametrize(
     ("right", "groups", "low", "high"),
     [

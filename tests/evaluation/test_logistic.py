@@ -81,18 +81,24 @@ def test_groups_stay_together_when_c_is_chosen():
     as_alone, as_grouped = (Logistic().fit(task, found, np.arange(60)).c for task in (alone, grouped))
     assert as_grouped < as_alone
     one = Task(2, [replace(clip, group="one") for clip in alone.clips])
-    assert Logistic().fit(one, found, np.arange(60)).c == 1.0  # nothing to hold out
+    assert Logistic().fit(one, found, np.arange(60)).c == as_alone  # of one group, by its files
 
 
-def test_classes_of_a_single_group_do_not_choose_the_penalty():
-    """Whichever inner fold has the group, nothing was learned of its class there."""
+def test_a_penalty_is_chosen_where_each_class_has_one_group():
+    """Held out as a whole, no class would have a loss, and the strongest penalty would be taken."""
     found, task = blobs(120, 8, 4, spread=0.3)
-    task.clips = tuple(
-        replace(clip, group="alone" if y == 3 else f"{row % 12}")
-        for row, (clip, y) in enumerate(zip(task.clips, found.y.tolist(), strict=True))
-    )
-    chosen = Logistic().fit(task, found, np.arange(120)).c
-    assert chosen == Logistic().fit(task, found, np.flatnonzero(found.y != 3)).c > CS[0]
+    labelled = [replace(clip, labels=(f"{y}",)) for clip, y in zip(task.clips, found.y.tolist(), strict=True)]
+    alone = Logistic().fit(Task(4, labelled), found, np.arange(120))
+    grouped = Task(4, [replace(clip, group=clip.labels[0]) for clip in labelled])
+    fitted = Logistic().fit(grouped, found, np.arange(120))
+    assert fitted.c == alone.c > CS[0] and fitted.held_out == alone.held_out == "files"
+
+
+def test_without_a_class_of_two_clips_nothing_is_chosen_and_the_score_says_so():
+    found, _ = layered(0, n=3)
+    task = Task(3, [Clip(f"{row}.wav", labels=(f"{row}",)) for row in range(3)])
+    fitted = Logistic().fit(task, found, np.arange(3))
+    assert (fitted.c, fitted.layer, fitted.held_out) == (1.0, 4, "nothing")
 
 
 @pytest.mark.parametrize("present", [[1], [0, 2]])
@@ -137,7 +143,7 @@ def layered(told_by: int | None, *, deviation: bool = False, n: int = 90) -> tup
     """Features of layers 0, 2 and 4, in one of which mean or deviation tells the class; noise elsewhere."""
     generator = torch.Generator().manual_seed(3)
     y = torch.arange(n) % 3
-    layers = {k: tuple(torch.randn(n, 12, generator=generator) for _ in "ab") for k in (0, 2, 4)}
+    layers = {k: tuple(torch.randn(n, 12, generator=generator) for _ in "abc") for k in (0, 2, 4)}
     if told_by is not None:
         layers[told_by][deviation][:, :3] += 4 * torch.nn.functional.one_hot(y, 3)
     return Features(layers[4][0], y, layers), Task(3, [Clip(f"{row}.wav") for row in range(n)])
@@ -176,7 +182,7 @@ def test_a_layer_is_not_chosen_by_the_clips_that_test_it():
     found, task = layered(2)
     train = np.arange(60)
     expected = Logistic().fit(task, found, train)
-    for mean, deviation in found.layers.values():
+    for mean, deviation, _ in found.layers.values():
         mean[60:], deviation[60:] = 0.0, 0.0
     found.y[60:] = 0
     again = Logistic().fit(task, found, train)

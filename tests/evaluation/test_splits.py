@@ -5,7 +5,7 @@ import pytest
 
 from m2dx.contract.components import Clip
 from m2dx.contract.errors import RecipeError
-from m2dx.evaluation.splits import divide, hold_out, shared_groups
+from m2dx.evaluation.splits import divide, hold_out, inner_folds, shared_groups
 
 
 def listed(*splits, groups=None):
@@ -118,3 +118,35 @@ def test_segments_of_one_file_that_overlap_are_shared_however_it_is_written(
     if second[1] is None:
         del clips[1]
     assert list(shared_groups(clips).values()) == ([("test", "train")] if shared else [])
+
+
+@pytest.mark.parametrize(
+    ("clips", "counts", "held_out"),
+    [
+        ("-a -a -a -b -b -b", ["ab", "ab", "ab"], "files"),
+        ("-a -a -a -a -b -b", ["aa", "ab", "ab"], "files"),
+        ("1a 1a 2a 3a 3a 4b 5b 6b", ["aab", "aab", "ab"], "groups"),
+        ("1a 1b 2a 2b 3a 3b 3b", ["ab", "ab", "abb"], "groups"),
+        ("1a 1a 1a 2b 2b 2b", ["ab", "ab", "ab"], "files"),  # nothing is learned of a held-out class
+        ("1a 1b 1a 1b", ["a", "ab", "b"], "files"),
+        ("1a 2a 3a 4b 4b 4b", ["ab", "ab", "ab"], "groups, and the files of 1 group with classes of its own"),
+        ("1a 2a 3a 3b 3b", ["a", "a", "abb"], "groups"),  # 3 has clips of a class that others have
+        ("1a 2b", ["a", "b"], "files"),
+        ("-a", ["a"], "files"),
+    ],
+)
+def test_inner_folds_by_hand(clips, counts, held_out):
+    given = [
+        Clip(f"{row}.wav", labels=(text[1],), group=None if text[0] == "-" else text[0])
+        for row, text in enumerate(clips.split())
+    ]
+    parts, said = inner_folds(given)
+    found = [
+        "".join(sorted(c.labels[0] for c, of in zip(given, parts, strict=True) if of == part))
+        for part in sorted(set(parts.tolist()))
+    ]
+    assert sorted(found) == counts and said == held_out
+    if said == "groups":
+        assert len({(clip.group, part) for clip, part in zip(given, parts.tolist(), strict=True)}) == len(
+            {clip.group for clip in given}
+        )

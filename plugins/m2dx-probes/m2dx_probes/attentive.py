@@ -8,7 +8,9 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from m2dx.contract.components import ClipEncoder
 from m2dx.contract.errors import RecipeError
+from m2dx_probes.tokens import token_width
 from m2dx_probes.training import Mix, Run, TokenProbe
 
 
@@ -31,11 +33,15 @@ class Attentive(TokenProbe):
     queries: PositiveInt = 1
     heads: PositiveInt = 8
 
-    def head(self, run: Run) -> nn.Module:
-        """See `AttentiveHead`. RecipeError where the heads do not divide the width."""
-        _, num_layers, _, width = run.maps.shape
-        if width % self.heads:
+    def check_encoder(self, encoder: ClipEncoder) -> None:
+        """RecipeError also where the heads do not divide the width of its tokens."""
+        super().check_encoder(encoder)
+        if (width := token_width(encoder, self.tokens)) % self.heads:
             raise RecipeError(f"`heads` must divide the width of a token, {width}, but is {self.heads}")
+
+    def head(self, run: Run) -> nn.Module:
+        """See `AttentiveHead`."""
+        _, num_layers, _, width = run.maps.shape
         return AttentiveHead(num_layers, width, run.num_classes, self.queries, self.heads, run.generator)
 
 

@@ -79,7 +79,8 @@ def learning_curve(
     Each draw has its own order of groups (`labelling_order`), the same for all encoders, and is the seed of evaluators
     and random weights. Test parts stay as they are.
     """
-    scoring, network = Scoring.of(recipe, host), load_any_encoder(encoder)
+    network = load_any_encoder(encoder)
+    scoring = Scoring.of(recipe, host, network)
     tasks = scoring.tasks(console)
     makers = {name: cache(make) for name, make in encoders_to_compare(recipe, network).items()}
     steps = [

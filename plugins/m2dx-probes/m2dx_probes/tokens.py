@@ -57,30 +57,33 @@ def token_maps(
     return maps
 
 
+def token_width(encoder: ClipEncoder, tokens: TokenKind) -> int:
+    """Width D of an encoder's tokens; RecipeError where it gives none."""
+    if isinstance(encoder, MeanLogMel):
+        return encoder.embed_dim // 2  # mean and deviation of each band
+    if not isinstance(encoder, AudioEncoder | ImageEncoder):
+        raise RecipeError(
+            f"probes over tokens need an encoder that gives them, but {type(encoder).__name__} gives clip features "
+            "alone; leave it out of evaluation.baselines"
+        )
+    return encoder.embed_dim if tokens == "frames" else encoder.encoder.size.embed_dim
+
+
 def _tokens(encoder: ClipEncoder, batch: Tensor, tokens: TokenKind, layers: Layers) -> list[Tensor]:
     """Tokens (B, K, D) of each layer."""
     if isinstance(encoder, MeanLogMel):
         return [encoder.logmel(batch)[:, 0].mT]  # (B, 1, M, L) -> (B, L, M)
     if isinstance(encoder, ImageEncoder):
-        if layers != "last":
-            raise RecipeError(f"`layers` must be last where the input is images, but is {layers}")
         return [encoder(batch).flatten(1, 2)]  # (B, rows, columns, D) -> (B, K, D)
-    if not isinstance(encoder, AudioEncoder):
-        raise RecipeError(
-            f"probes over tokens need an encoder that gives them, but {type(encoder).__name__} gives clip features "
-            "alone; leave it out of evaluation.baselines"
-        )
-    size = encoder.encoder.size
-    if isinstance(layers, tuple) and max(layers) > size.depth:
-        raise RecipeError(
-            f"`layers` must be 1 to {size.depth}, the blocks of the encoder, but has {max(layers)}"
-        )
+    assert isinstance(encoder, AudioEncoder)
     found = [encoder(batch)] if layers == "last" else encoder.layers(batch)
     if isinstance(layers, tuple):
         found = [found[number - 1] for number in layers]
     if tokens == "frames":
         return found  # (B, T, F*D)
-    return [frames.unflatten(2, (-1, size.embed_dim)).flatten(1, 2) for frames in found]  # (B, T*F, D)
+    return [
+        frames.unflatten(2, (-1, encoder.encoder.size.embed_dim)).flatten(1, 2) for frames in found
+    ]  # (B, T*F, D)
 
 
 def _check_size(task: EvaluationTask, shape: tuple[int, ...], max_gb: float) -> None:
