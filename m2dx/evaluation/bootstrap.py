@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,9 +109,8 @@ class _Told:
 
     def rows(self, rows: NDArray[np.int64]) -> _Told:
         """Some of the clips."""
-        return _Told(
-            self.hot[rows], self.said[rows], None if self.p is None else self.p[rows], self.multi_label
-        )
+        p = None if self.p is None else self.p[rows]
+        return replace(self, hot=self.hot[rows], said=self.said[rows], p=p)
 
     def by_class(self, weights: NDArray[np.float32]) -> dict[str, Array]:
         """Precision (0 where a class is never said), recall and F1 of each class, (draws, C)."""
@@ -198,7 +196,7 @@ def with_metrics(score: Score, label_names: Sequence[str]) -> Score:
     """The score with `metrics` and `per_class` in its details, if it has predictions; a single value gets its interval.
 
     Each is a value with the ends of its interval: `metrics` are means over the folds, as the score is, `per_class`
-    counts the test clips of all folds together. Both are of the first classifier; `metrics_of` says so of several.
+    counts the test clips of all folds together. Of several classifiers, both are of the first one.
     """
     if not score.predictions or "metrics" in score.details or not label_names:
         return score
@@ -223,18 +221,9 @@ def with_metrics(score: Score, label_names: Sequence[str]) -> Score:
     if ci95 is None and score.metric in found:
         ci95 = float(found[score.metric][2] - found[score.metric][1]) / 2
     metrics = {name: _entry(values) for name, values in found.items()}
-    details = {**score.details, "metrics": metrics, "per_class": per_class}
-    return replace(score, ci95=ci95, details=details | metrics_of(_classifiers(score)))
-
-
-def metrics_of(classifiers: int) -> dict[str, str]:
-    """An entry of details that says which of several classifiers the metrics are of; none of one."""
-    return {"metrics_of": f"the first of {classifiers} classifiers"} if classifiers > 1 else {}
-
-
-def _classifiers(score: Score) -> int:
-    known: Any = score.details.get("classifiers", len(score.values))
-    return int(known)
+    of = "the first classifier, means over the folds"
+    details = {**score.details, "metrics_of": of, "metrics": metrics, "per_class": per_class}
+    return replace(score, ci95=ci95, details=details)
 
 
 def difference(own: Score, rival: Score) -> dict[str, float] | None:
@@ -243,20 +232,16 @@ def difference(own: Score, rival: Score) -> dict[str, float] | None:
     None where one lacks predictions, or they are of one of several classifiers.
     """
     clips = [item.clip for item in own.predictions]
-    if (
-        _classifiers(own) != 1
-        or _classifiers(rival) != 1
-        or own.metric != "accuracy"
-        or not clips
-        or clips != [item.clip for item in rival.predictions]
-    ):
+    several = any(score.details.get("classifiers", len(score.values)) != 1 for score in (own, rival))
+    if several or own.metric != "accuracy" or not clips or clips != [item.clip for item in rival.predictions]:
         return None
     right = np.array([[item.label in item.clip.labels for item in of.predictions] for of in (own, rival)])
     gains = right[0].astype(np.float32) - right[1]
-    gain = _over_folds(
-        clips, lambda rows: lambda weights: {"gain": weights @ gains[rows] / np.maximum(weights.sum(1), 1e-9)}
-    )
-    found = Bootstrap.of(clips).intervals(gain)
+
+    def mean(rows: NDArray[np.int64]) -> Statistic:
+        return lambda weights: {"gain": weights @ gains[rows] / np.maximum(weights.sum(1), 1e-9)}
+
+    found = Bootstrap.of(clips).intervals(_over_folds(clips, mean))
     return {name: round(float(value), 6) for name, value in zip(ENTRY, found["gain"], strict=True)}
 
 

@@ -106,11 +106,9 @@ class Logistic(Evaluator):
 
         layers = self._candidates(found)
         best, layer = candidate(layers[-1]), layers[-1]
-        if not best.inner:
-            weight, bias = best.fit(c := self.c or 1.0)
-            return LogisticLayer(weight, bias, c, layer, "nothing")
-        c = self.c or best.best_c()
-        if len(layers) > 1:
+        held_out = held_out if best.inner else "nothing"
+        c = self.c or (best.best_c() if best.inner else 1.0)
+        if len(layers) > 1 and best.inner:
             lowest = best.loss(c)
             for other in layers[:-1]:
                 rival = candidate(other)

@@ -12,7 +12,7 @@ import numpy as np
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Score
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.progress import Progress
-from m2dx.evaluation.bootstrap import metrics_of, with_metrics
+from m2dx.evaluation.bootstrap import with_metrics
 from m2dx.evaluation.metrics import half_width_95
 from m2dx.training.memory import evaluation_advice, memory_advice
 
@@ -99,7 +99,7 @@ def _pool(scores: list[Score]) -> Score:
     if len(scores) == 1:
         return scores[0]
     values = tuple(score.mean for score in scores)
-    details = {**scores[0].details, "classifiers": len(values), **metrics_of(len(values))}
+    details = {**scores[0].details, "classifiers": len(values)}
     return replace(
         scores[0], mean=float(np.mean(values)), ci95=half_width_95(values), values=values, details=details
     )

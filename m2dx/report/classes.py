@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, zip_longest
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -22,7 +23,7 @@ from m2dx.data.reading import read_wav
 from m2dx.report.style import ACCENT, INK, Picture
 from m2dx.results.predictions import Predictions
 from m2dx.results.scores import PRETRAINED
-from m2dx.results.verdict import compare, encoder_title
+from m2dx.results.verdict import compare
 
 logger = logging.getLogger(__name__)
 
@@ -39,76 +40,55 @@ PEAK = 0.7  # of full scale, so that quiet clips can be heard
 
 
 @dataclass(frozen=True)
-class ClassRow:
-    """Test clips of one class."""
-
-    name: str
-    clips: int
-    own: float  # share that the encoder's classifier gets right
-    rival: float | None  # share of the best baseline; None: not known
-
-
-@dataclass(frozen=True)
 class TaskByClass:
-    """A task by the protocol that the encoder is best with, among those whose predictions are known."""
+    """A task by the protocol that the encoder is best with, among those whose scores tell classes."""
 
-    task: str
-    protocol: str
-    rival: str  # the best baseline; empty: no predictions of one
-    rows: Sequence[ClassRow]  # those with the fewest right come first; none where clips have several labels
+    own: Score
+    rival: Score | None  # of the best baseline; None: it tells no classes
+    metrics: Sequence[tuple[str, str]]  # name, and value with its interval
+    rows: Sequence[
+        tuple[str, Any, Any]
+    ]  # class, and what `per_class` says by encoder and rival; the worst first
     confusion: Picture | None
-    wrong: int  # clips
-    total: int
     clips: Sequence[Prediction]  # the mistakes to listen to
 
 
 def tasks_by_class(scores: Sequence[Score], predictions: Predictions) -> list[TaskByClass]:
-    """Each task that the run's encoder has predictions of."""
+    """Each task that the run's encoder has scores with classes of."""
     best: dict[str, Score] = {}
     for score in scores:
-        known = score.encoder == PRETRAINED and (PRETRAINED, score.task, score.protocol) in predictions
-        if known and (score.task not in best or score.mean > best[score.task].mean):
-            best[score.task] = score
-    rivals = {(of.own.task, of.own.protocol): of.rival.encoder for of in compare(scores)}
+        if score.encoder == PRETRAINED and "per_class" in score.details:
+            best[score.task] = max(best.get(score.task, score), score, key=lambda of: of.mean)
+    rivals = {(of.own.task, of.own.protocol): of.rival for of in compare(scores)}
     most = min(CLIPS_OF_TASK, CLIPS_OF_PAGE // max(len(best), 1))
     found = []
-    for task, score in best.items():
-        rival = rivals.get((task, score.protocol), "")
-        own = predictions[PRETRAINED, task, score.protocol]
-        others = predictions.get((rival, task, score.protocol), ())
-        wrong = [item for item in own if item.label not in item.clip.labels]
-        single = own if all(len(item.clip.labels) == 1 for item in own) else []
+    for task, own in best.items():
+        rival = rivals.get((task, own.protocol))
+        rival = rival if rival is not None and "per_class" in rival.details else None
+        said = predictions.get((PRETRAINED, task, own.protocol), ())
+        single = said if all(len(item.clip.labels) == 1 for item in said) else []
+        clips = most_certain([item for item in said if item.label not in item.clip.labels], most)
         found.append(
             TaskByClass(
-                task,
-                score.protocol,
-                encoder_title(rival) if others else "",
-                class_rows(single, others),
-                confusion_picture(task, single),
-                len(wrong),
-                len(own),
-                most_certain(wrong, most),
+                own, rival, _metrics(own), class_rows(own, rival), confusion_picture(task, single), clips
             )
         )
     return found
 
 
-def class_rows(own: Sequence[Prediction], others: Sequence[Prediction]) -> list[ClassRow]:
-    """A row for each class, those with the fewest right first."""
-    rows = []
-    of_rival = _right_by_class(others)
-    for labels, right in _right_by_class(own).items():
-        rival = of_rival.get(labels)
-        share = None if rival is None else float(np.mean(rival))
-        rows.append(ClassRow(", ".join(labels), len(right), float(np.mean(right)), share))
-    return sorted(rows, key=lambda row: (row.own, row.name))
+def _metrics(score: Score) -> list[tuple[str, str]]:
+    entries: Any = score.details["metrics"]
+    form = "{value:.1%} ({low:.1%} to {high:.1%})"
+    known = {name: entry for name, entry in entries.items() if None not in entry.values()}
+    return [(name.replace("_", " "), form.format(**entry)) for name, entry in known.items()]
 
 
-def _right_by_class(predictions: Sequence[Prediction]) -> Mapping[tuple[str, ...], list[bool]]:
-    found: dict[tuple[str, ...], list[bool]] = {}
-    for item in predictions:
-        found.setdefault(item.clip.labels, []).append(item.label in item.clip.labels)
-    return found
+def class_rows(own: Score, rival: Score | None) -> list[tuple[str, Any, Any]]:
+    """A row for each class with test clips, those with the fewest right first."""
+    mine: Any = own.details["per_class"]
+    theirs: Any = {} if rival is None else rival.details["per_class"]
+    rows = [(name, of, theirs.get(name)) for name, of in mine.items() if of["clips"]]
+    return sorted(rows, key=lambda row: (row[1]["recall"]["value"], row[0]))
 
 
 def confusion_picture(task: str, predictions: Sequence[Prediction]) -> Picture | None:

@@ -27,7 +27,7 @@ from m2dx.results.formats import html_table
 from m2dx.results.predictions import PREDICTIONS_FILE
 from m2dx.results.records import LIBRARIES
 from m2dx.results.run_folder import DataFacts, read_run
-from m2dx.results.scores import StepScore
+from m2dx.results.scores import StepScore, without_classes
 from m2dx.results.table import Cell, Group, ResultTable, Row, cells_of
 from m2dx.results.verdict import encoder_title, scores_by_encoder, verdict
 
@@ -103,6 +103,7 @@ def _environment(shorten: Callable[[str], str], *, has_sound: bool) -> Environme
         "encoder": encoder_title,
         "json": partial(json.dumps, default=str, ensure_ascii=False),
         "quote": shlex.quote,
+        "without_classes": without_classes,
         "score_table": lambda table: Markup(html_table(table)),
         "svg": svg,
         "sound": sound if has_sound else lambda clip: "",

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from m2dx.contract.atomic import replace_text
 from m2dx.contract.components import Prediction, Score
+from m2dx.results.scores import parse_lines
 
 PREDICTIONS_FILE = "predictions.jsonl"
 """Name of the file in the folder of a run: a line per encoder, task, protocol and test clip."""
@@ -46,15 +47,12 @@ def _fields(item: Prediction) -> dict[str, object]:
 
 def read_predictions(folder: Path) -> tuple[Predictions, int]:
     """The predictions of a run's folder, none where it has no such file, and the number of lines that are none."""
-    path, adapter = folder / PREDICTIONS_FILE, TypeAdapter(Prediction)
-    found: dict[tuple[str, str, str], list[Prediction]] = defaultdict(list)
-    unreadable = 0
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    for entry in text.splitlines():
-        try:
-            line = json.loads(entry)
-            key = (str(line["encoder"]), str(line["task"]), str(line["protocol"]))
-            found[key].append(adapter.validate_python(line))
-        except (ValueError, TypeError, KeyError, RecursionError):
-            unreadable += 1
-    return {key: items for key, items in found.items() if items}, unreadable
+    adapter, found = TypeAdapter(Prediction), defaultdict[tuple[str, str, str], list[Prediction]](list)
+
+    def parse(entry: str) -> None:
+        line = json.loads(entry)
+        item = adapter.validate_python(line)
+        found[str(line["encoder"]), str(line["task"]), str(line["protocol"])].append(item)
+
+    _, unreadable = parse_lines(folder / PREDICTIONS_FILE, parse)
+    return dict(found), unreadable

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from m2dx.contract.atomic import replace_json
 from m2dx.contract.components import Score
 from m2dx.contract.errors import CheckpointError
-from m2dx.results.scores import STEP_SCORES_FILE, StepScore, read_scores, read_step_scores
+from m2dx.results.scores import STEP_SCORES_FILE, StepScore, parse_lines, read_scores, read_step_scores
 from m2dx.training.monitor import TrainingSummary
 
 if TYPE_CHECKING:
@@ -171,15 +171,11 @@ _NOT_SHOWN = "Lines of {} that cannot be read, and are not shown: {}."
 
 
 def _metrics(path: Path, notes: dict[str, str]) -> tuple[dict[str, float], ...]:
-    lines, unreadable = [], 0
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    for entry in text.splitlines():
-        try:
-            values = json.loads(entry)
-            line = {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
-            lines.append({"step": line.pop("step"), **line})
-        except (ValueError, KeyError, AttributeError, OverflowError, RecursionError):
-            unreadable += 1
+    def parse(entry: str) -> dict[str, float]:
+        line = {key: float(x) for key, x in json.loads(entry).items() if isinstance(x, int | float)}
+        return {"step": line.pop("step"), **line}
+
+    lines, unreadable = parse_lines(path, parse)
     if unreadable:
         notes[path.name] = _NOT_SHOWN.format(path.name, unreadable)
     elif not lines:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -22,6 +22,7 @@ START = "start"
 STEP_SCORES_FILE = "scores_by_step.jsonl"
 """Name of the file in the folder of a run: a line per score of its encoder after a step, in the order of the steps."""
 
+T = TypeVar("T")
 Column = tuple[str, str, str]
 """Task, protocol, metric."""
 
@@ -86,20 +87,29 @@ def drop_step_scores(folder: Path, *, after: int) -> None:
 
 def read_step_scores(folder: Path) -> StepScores:
     """The scores by step of a run's folder; none where it has no such file."""
-    path, adapter = folder / STEP_SCORES_FILE, TypeAdapter(StepScore)
-    found: dict[tuple[int, Column], StepScore] = {}
-    unreadable = 0
+    adapter = TypeAdapter(StepScore)
+
+    def parse(line: str) -> StepScore:
+        fields = json.loads(line, parse_constant=int)  # int refuses NaN and infinities
+        return adapter.validate_python(
+            {"step": fields["step"], "score": {"ci95": None, "values": (), **fields}}
+        )
+
+    lines, unreadable = parse_lines(folder / STEP_SCORES_FILE, parse)
+    found = {(score.step, score.column): score for score in lines}
+    return StepScores(tuple(sorted(found.values(), key=attrgetter("step"))), unreadable)
+
+
+def parse_lines(path: Path, parse: Callable[[str], T]) -> tuple[list[T], int]:
+    """What `parse` makes of a file's lines, nothing where there is no file; and the number of lines that it refuses."""
+    found, unreadable = [], 0
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     for line in text.splitlines():
         try:
-            fields = json.loads(line, parse_constant=int)  # int refuses NaN and infinities
-            content = {"step": fields["step"], "score": {"ci95": None, "values": (), **fields}}
-            score = adapter.validate_python(content)
-        except (ValueError, TypeError, KeyError, RecursionError):
+            found.append(parse(line))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             unreadable += 1
-        else:
-            found[score.step, score.column] = score
-    return StepScores(tuple(sorted(found.values(), key=attrgetter("step"))), unreadable)
+    return found, unreadable
 
 
 def _write(folder: Path, scores: Iterable[StepScore]) -> None:

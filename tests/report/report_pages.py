@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 
 from m2dx.contract.components import Clip, Prediction, Score
+from m2dx.evaluation.bootstrap import with_metrics
 from m2dx.report.page import write_report
 from m2dx.report.pictures import ClipPictures, RunPictures, SeenClip, example_pictures
 from m2dx.report.style import Picture, Span, draw_logmel
@@ -113,8 +114,11 @@ def predictions(sounds, *, names=("bass", "<drum>", "vocal"), of_each=4):
 
 
 def entry(encoder, mean, *, ci95=0.01, task="instrument", protocol="linear", predictions=()):
-    return Score(
+    found = Score(
         task, "accuracy", mean, ci95, (mean,), protocol, encoder=encoder, predictions=tuple(predictions)
+    )
+    return with_metrics(
+        found, sorted({name for item in predictions for name in (*item.clip.labels, item.label)})
     )
 
 

@@ -30,11 +30,16 @@ def said(truth, label, probability=0.5, path="a.wav"):
     return Prediction(Clip(path, labels=tuple(truth.split())), label, probability)
 
 
-def test_classes_are_counted_and_those_with_the_fewest_right_come_first():
-    own = [said("a", "a"), said("a", "b"), said("b", "b"), said("b", "b"), said("c", "a"), said("a b", "a")]
-    others = [said("a", "a"), said("b", "a"), said("a", "a"), said("b", "b")]
-    rows = [(row.name, row.clips, row.own, row.rival) for row in class_rows(own[:5], others)]
-    assert rows == [("c", 1, 0.0, None), ("a", 2, 0.5, 1.0), ("b", 2, 1.0, 0.5)]
+def test_classes_are_those_of_the_scores_and_those_with_the_fewest_right_come_first():
+    own = [said("a", "a"), said("a", "b"), said("b", "b"), said("b", "b"), said("c", "a")]
+    others = [said("a", "a"), said("b", "a"), said("a", "d"), said("b", "b")]
+    scores = [entry(of, 0.5, predictions=items) for of, items in (("own", own), ("other", others))]
+    rows = [
+        (name, mine["clips"], mine["recall"]["value"], theirs and theirs["recall"]["value"])
+        for name, mine, theirs in class_rows(*scores)
+    ]
+    assert rows == [("c", 1, 0.0, None), ("a", 2, 0.5, 0.5), ("b", 2, 1.0, 0.5)]
+    assert class_rows(scores[0], None)[1][2] is None
 
 
 def test_the_confusion_matrix_has_the_truth_in_rows_and_shares_as_shades():
@@ -64,13 +69,16 @@ def test_each_task_is_told_by_the_protocol_that_does_best_and_clips_are_few(task
     scores, found = [], {}
     for task in map(str, range(tasks)):
         for protocol, mean in (("knn", 0.4), ("linear", 0.6), ("finetune", 0.9)):
-            scores += [entry(of, mean, task=task, protocol=protocol) for of in ("pretrained", "mean_logmel")]
-            if protocol != "finetune":  # which tells no predictions
-                found["pretrained", task, protocol] = [said("a", "b"), said("b", "b")] * 20
+            items = [said("a", "b"), said("b", "b")] * 20
+            told = () if protocol == "finetune" else items  # which tells no predictions
+            scores += [entry("pretrained", mean, task=task, protocol=protocol, predictions=told)]
+            scores += [entry("mean_logmel", mean, task=task, protocol=protocol)]
+            found["pretrained", task, protocol] = told
     shown = tasks_by_class(scores, found)
-    assert [(of.task, of.protocol, of.wrong, of.total, of.rival) for of in shown] == [
-        (task, "linear", 20, 40, "") for task in map(str, range(tasks))
+    assert [(of.own.task, of.own.protocol, of.rival) for of in shown] == [
+        (task, "linear", None) for task in map(str, range(tasks))
     ]
+    assert dict(shown[0].metrics)["accuracy"][:5] == "50.0%" and len(shown[0].rows) == 2
     assert sum(len(of.clips) for of in shown) == min(tasks * CLIPS_OF_TASK, CLIPS_OF_PAGE // tasks * tasks)
 
 
@@ -102,8 +110,9 @@ def test_the_page_shows_classes_confusion_and_clips_to_listen_to(run, sounds):
     wrong = [item for item in found["pretrained"] if item.label not in item.clip.labels]
     assert len(page.all("audio")) == len(wrong) == 3
     assert all(audio["src"].startswith("data:audio/mpeg;base64,") for audio in page.all("audio"))
-    (section,) = [text for text in page.sections if "by linear" in text]
-    assert "27 of 30 test clips are right" in section and "<drum>" in section and "Mean log-mel" in section
+    (section,) = [text for text in page.sections if "By linear" in text]
+    assert "90.0% (80.0% to 96.7%)" in section and "<drum>" in section and "Mean log-mel" in section
+    assert "per_class" not in page.text and "metrics_of" in page.text
     assert any("27 of 30" in svg["aria-label"] for svg in page.all("svg"))
     marks = [attrs["style"] for attrs in page.all("i") if attrs["class"] == "mark"]
     assert marks == ["left: 0.0%"] * 3

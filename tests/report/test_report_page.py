@@ -56,9 +56,9 @@ def test_page_shows_everything_of_the_run(run):
 
 
 def test_the_result_is_first_the_facts_last_and_schedules_are_folded(run, sounds):
-    write_predictions(
-        [entry(encoder, 0.8, predictions=items) for encoder, items in predictions(wavs(sounds)).items()], run
-    )
+    scores = [entry(encoder, 0.8, predictions=items) for encoder, items in predictions(wavs(sounds)).items()]
+    write_predictions(scores, run)
+    write_scores(scores, run / "scores.json")
     page = page_of(run, some_pictures())
     assert [attrs["id"] for attrs in page.all("h2")] == [
         "result",
@@ -231,8 +231,9 @@ def test_all_text_is_escaped(run):
     (run / "scores_by_step.jsonl").write_text(json.dumps(step) + "\n")
     clips = [Clip(run / evil, 0.0, 1.0, (label,)) for label in ("a", evil)]
     told = [Prediction(clip, evil, 0.5) for clip in clips]
-    write_predictions([entry("pretrained", 0.5, task=evil, protocol=evil, predictions=told)], run)
-    write_scores([entry("pretrained", 0.5, task=evil, protocol=evil)], run / "scores.json")
+    scores = [entry("pretrained", 0.5, task=evil, protocol=evil, predictions=told)]
+    write_predictions(scores, run)
+    write_scores(scores, run / "scores.json")
     page = page_of(run, some_pictures(evil))
     assert not page.all("script")
     assert page.text.count("alert('$x$')") >= 20

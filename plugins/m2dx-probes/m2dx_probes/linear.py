@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Fold, Score
@@ -39,6 +40,7 @@ class Linear(Evaluator):
             a lower loss, which is less noisy if that part has few clips; of equal epochs, the last counts.
         precision: arithmetic of the products in training; sums, weights and the test are fp32. bf16 (on GPUs TF32)
             takes effect where the processor has it and the products are large.
+        class_weights: balanced gives each class the same weight in the loss; default each clip.
     """
 
     name = "linear"
@@ -51,6 +53,7 @@ class Linear(Evaluator):
     weight_decay: NonNegativeFloat = 0.0
     early_stopping: EarlyStopping = "score"
     precision: Literal["fp32", "bf16"] = "bf16"
+    class_weights: Literal["balanced"] | None = None
 
     def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
         """One score, over folds and seeds."""
@@ -77,7 +80,7 @@ def fit(
     options: Linear,
 ) -> list[list[LinearRun]]:
     """Linear layers by fold and seed, each as if trained alone, from features (n, D) and targets (n,) or (n, C)."""
-    parts = [_Part.of(x, y, fold) for fold in folds]
+    parts = [_Part.of(x, y, fold, balanced=options.class_weights == "balanced") for fold in folds]
     runs = [LinearRun.start(part, seed, num_classes) for part in parts for seed in seeds]
     optimizer = torch.optim.Adam(
         [parameter for run in runs for parameter in run.layer],
@@ -112,14 +115,41 @@ class _Part:
     valid_x: Tensor
     valid_y: Tensor
     test: Tensor  # rows
+    importance: Tensor | None  # of each clip (n,), or of its classes (n, C), in the loss; None: all are equal
+    valid_importance: Tensor | None
 
     @classmethod
-    def of(cls, x: Tensor, y: Tensor, fold: Fold) -> _Part:
+    def of(cls, x: Tensor, y: Tensor, fold: Fold, *, balanced: bool) -> _Part:
         train, valid, test = (
             torch.from_numpy(rows).to(x.device) for rows in (fold.train, fold.valid, fold.test)
         )
         standard = Standardiser.fit(x[train])(x)
-        return cls(standard, y, train, standard[valid], y[valid], test)
+        importance = balance(y, train) if balanced else None
+        of_valid = None if importance is None else importance[valid]
+        return cls(standard, y, train, standard[valid], y[valid], test, importance, of_valid)
+
+
+def balance(y: Tensor, train: Tensor) -> Tensor:
+    """Weights that give each class the same in the loss of the training rows, as scikit-learn's; their mean is 1 there.
+
+    Of clips (n,) by class number; of clips' classes (n, C) by multi-hot targets, where each class and its absence weigh
+    the same.
+    """
+    if y.ndim == 1:
+        counts = torch.bincount(y[train], minlength=int(y.max()) + 1)
+        return (len(train) / ((counts > 0).sum() * counts.clamp_min(1)))[y]
+    share = y[train].mean(0).clamp(0.5 / len(train), 1 - 0.5 / len(train))
+    return torch.where(y > 0, 0.5 / share, 0.5 / (1 - share))
+
+
+def _weighted(logits: Tensor, y: Tensor, importance: Tensor | None) -> Tensor:
+    """`losses_of`, (R, B), with weights of clips (R, B), or of classes (R, B, C)."""
+    if importance is None:
+        return losses_of(logits, y)
+    if y.ndim == logits.ndim:
+        losses = F.binary_cross_entropy_with_logits(logits, y, importance, reduction="none")
+        return losses.mean(-1)
+    return losses_of(logits, y) * importance
 
 
 @dataclass(eq=False)
@@ -193,7 +223,10 @@ class _Stack:
             [self.bias.new_full((len(batch),), 1 / max(len(batch), 1)) for batch in batches], batch_first=True
         )
         logits = torch.baddbmm(self.bias[..., None], self.weight, inputs.mT).requires_grad_()  # (R, C, b)
-        (losses_of(logits.mT, self.runs[0].part.y[rows]) * counted).sum().backward()
+        parts = [run.part.importance for run in self.runs]
+        importance = [of[row] for of, row in zip(parts, rows, strict=True) if of is not None]
+        weights = torch.stack(importance) if importance else None
+        (_weighted(logits.mT, self.runs[0].part.y[rows], weights) * counted).sum().backward()
         assert logits.grad is not None
         torch.bmm(logits.grad, inputs, out=self.weight_grad)
         torch.sum(logits.grad, dim=2, out=self.bias_grad)
@@ -212,7 +245,9 @@ class _Stack:
             first += len(runs)
             logits = part.valid_x @ self.weight[chosen].flatten(0, 1).mT  # (v, R * C)
             logits = logits.unflatten(1, (len(runs), -1)).transpose(0, 1) + self.bias[chosen, None]
-            losses = losses_of(logits, part.valid_y.expand(len(runs), *part.valid_y.shape)).mean(1)
+            losses = _weighted(
+                logits, part.valid_y.expand(len(runs), *part.valid_y.shape), part.valid_importance
+            ).mean(1)
             for run, score, loss in zip(
                 runs, batched_score(logits, part.valid_y).tolist(), losses.tolist(), strict=True
             ):

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from m2dx_probes.linear import Linear, fit
+from m2dx_probes import linear
+from m2dx_probes.linear import Linear, balance, fit
 from sklearn.linear_model import LogisticRegression
 
 from m2dx.contract.components import Fold
@@ -172,3 +173,37 @@ def test_predictions_are_the_first_seeds_and_make_its_accuracy():
     assert np.mean(hits) == pytest.approx(score.values[0])
     assert [item.clip for item in score.predictions] == [task.clips[row] for row in task.folds[0].test]
     assert all(1 / len(task.label_names) <= item.probability <= 1 for item in score.predictions)
+
+
+def test_balanced_weights_by_hand():
+    y, train = torch.tensor([0, 0, 0, 1, 2]), torch.tensor([0, 1, 2, 3])
+    # 4 clips of 2 classes, 3 and 1: 4 / (2 * 3), 4 / (2 * 1); a class without training clips counts as if it had one
+    torch.testing.assert_close(balance(y, train), torch.tensor([2 / 3, 2 / 3, 2 / 3, 2.0, 2.0]))
+    hot = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    found = balance(hot, torch.arange(4))
+    torch.testing.assert_close(found[:, 0], torch.tensor([2.0, 2 / 3, 2 / 3, 2 / 3]))
+    assert found[:, 1].isfinite().all()
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_balanced_classes_are_as_if_the_rare_one_came_as_often(multi_label):
+    """Steps of all clips: nine of one class and three of another, or the three three times."""
+    x, _, _ = blobs(classes=2, clips=24)
+    rare, common = torch.arange(1, 7, 2), torch.arange(0, 18, 2)
+    y = torch.arange(24) % 2
+    y = torch.nn.functional.one_hot(y, 2).float() if multi_label else y
+    rows = [torch.cat([common, rare]), torch.cat([common, rare, rare, rare])]
+    x = (x - x[rows[1]].mean(0)) / x[rows[1]].std(0)
+    runs = []
+    for some, weights in zip(rows, ("balanced", None), strict=True):
+        settings = Linear(lr=1e-2, epochs=30, patience=30, batch_size=64, class_weights=weights)
+        fold = Fold("t", some.numpy(), some.numpy(), np.arange(18, 24))
+        part = linear._Part.of(x, y, fold, balanced=weights is not None)
+        part = replace(part, x=x, valid_x=x[some])  # standardised alike
+        run = linear.LinearRun.start(part, 0, 2)
+        stack = linear._Stack([run], settings.batch_size)
+        optimizer = torch.optim.SGD(run.layer, lr=0.5)
+        for _ in range(30):
+            stack.train_epoch(optimizer)
+        runs.append(run.layer[0].detach().clone())
+    torch.testing.assert_close(*runs, atol=1e-4, rtol=1e-3)

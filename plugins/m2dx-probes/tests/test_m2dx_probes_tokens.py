@@ -18,7 +18,9 @@ from m2dx.data.csv_list import CsvDataset
 from m2dx.encoder.audio import random_encoder
 from m2dx.evaluation.features import MeanLogMel
 from m2dx.evaluation.tasks import ClipTask
+from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import AudioSection, ModelSection
+from m2dx.results.scoring import Scoring
 from m2dx.testing import check_evaluator
 from m2dx.testing.evaluators import tone_task
 
@@ -111,6 +113,45 @@ def test_what_cannot_be_probed_is_refused(
 ) -> None:
     with tone_task() as task, pytest.raises(m2dx.RecipeError, match=message):
         Attentive(**options).evaluate(make(), task, seeds=(0,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("{name: logistic, layers: [0, 2]}", r"mine, for pretrained: `layers` must be 0 to 1, .* has 2$"),
+        ("{name: attentive, layers: [1, 3]}", r"mine, for pretrained: `layers` must be 1 to 1, .* has 3$"),
+        ("{name: prototype, layers: [2]}", r"mine, for pretrained: `layers` must be 1 to 1, .* has 2$"),
+        (
+            "{name: attentive, heads: 6}",
+            r"mine, for mean_logmel: `heads` must divide the width of a token, 80, ",
+        ),
+        (
+            "{name: attentive, heads: 12, tokens: patches}",
+            r"mine, for mean_logmel: `heads` must divide the width of a token, 80",
+        ),
+        ("{name: logistic, layers: [0, 1], pooling: max}", None),
+        ("{name: attentive, layers: mix, heads: 5}", None),
+        ("{name: linear, class_weights: balanced}", None),
+    ],
+)
+def test_options_that_do_not_suit_the_encoder_are_refused_before_training(
+    fields: str, message: str | None, tmp_path: Path, make_host: Callable[[str], m2dx.PluginHost]
+) -> None:
+    host, file = make_host("probes"), tmp_path / "recipe.yaml"
+    drums = f"{{dataset: {{name: csv, path: {SOUNDS / 'drums.csv'}}}}}"
+    file.write_text(f"data: {{sets: {{notes: {drums}}}}}\n", encoding="utf-8")
+    overrides = [
+        "model.size=tiny",
+        "model.depth=1",
+        f"evaluation.tasks={{drums: {drums}}}",
+        f"evaluation.evaluators={{mine: {fields}}}",
+    ]
+    recipe = load_recipe(file, overrides, host=host)
+    if message is None:
+        Scoring.of(recipe, host)
+    else:
+        with pytest.raises(m2dx.RecipeError, match=message):
+            Scoring.of(recipe, host)
 
 
 def test_values_are_standardised_over_the_tokens_of_the_training_clips() -> None:

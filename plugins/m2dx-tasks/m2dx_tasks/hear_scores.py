@@ -82,7 +82,7 @@ def import_scores(folder: Path, encoder: str, output: Path) -> list[str]:
         lines.append(f"{record.task} {record.metric}: {record.mean:.4f}{interval}{folds}")
     return [
         *lines,
-        f"recorded in {output / RESULTS_FILE}; m2dx results {output} --table msm-mae-2 (-3, -4) shows them",
+        f"recorded in {output / RESULTS_FILE}; m2dx results {output} --table msm-mae-2 (-3 to -7) shows them",
     ]
 
 

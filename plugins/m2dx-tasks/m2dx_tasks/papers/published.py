@@ -97,9 +97,9 @@ def table_keys() -> tuple[str, ...]:
     return (
         *(
             f"m2d-x-{number}"
-            for number in ("iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii", "xiii", "fig-4")
+            for number in "iii iv v vi vii viii ix x xi xii xiii xiv fig-4".split()
         ),
-        *(f"msm-mae-{number}" for number in (2, 3, 4)),
+        *(f"msm-mae-{number}" for number in range(2, 8)),
     )
 
 
