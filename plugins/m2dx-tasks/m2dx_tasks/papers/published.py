@@ -95,10 +95,7 @@ class PaperTable:
 def table_keys() -> tuple[str, ...]:
     """The published tables, in the order of the papers."""
     return (
-        *(
-            f"m2d-x-{number}"
-            for number in "iii iv v vi vii viii ix x xi xii xiii xiv fig-4".split()
-        ),
+        *(f"m2d-x-{number}" for number in "iii iv v vi vii viii ix x xi xii xiii xiv fig-4".split()),
         *(f"msm-mae-{number}" for number in range(2, 8)),
     )
 
