@@ -70,12 +70,7 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
     frames, 20 ms for 2. HEAR suggests 50 ms or less for transcription tasks.
     """
     frames = model(audio)
-    logmel = model.encoder.logmel
-    interval = 1000.0 / model.encoder.frame_rate  # ms
-    first = (
-        interval - 1000.0 * logmel.hop_length / logmel.sample_rate
-    ) / 2  # frames of the log-mel are centred
-    middles = torch.arange(frames.shape[1], device=frames.device, dtype=torch.float32) * interval + first
+    middles = 1000.0 * model.encoder.times(frames.shape[1]).to(frames)
     return frames, middles.expand(len(frames), -1)
 
 

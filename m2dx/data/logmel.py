@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import torch
 import torchaudio
@@ -40,6 +41,10 @@ class LogMel(nn.Module):
             )  # (n_fft/2+1, M)
         self.register_buffer("window", torch.hann_window(win_length), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LogMel:
+        """Goes where the module goes, but keeps float32, whatever dtype the network is brought to."""
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-untyped-call, no-any-return]
 
     @property
     def empty_filters(self) -> int:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Literal, TypeVar, cast, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from m2dx.contract.errors import AudioError, CheckpointError
 from m2dx.data.logmel import LogMel
+from m2dx.data.reading import AudioFile
 from m2dx.encoder.weights import Weights, read_weights
 from m2dx.model.patches import PatchGrid, time_frames
 from m2dx.model.shapes import build_logmel, model_shapes
@@ -34,6 +36,10 @@ MOST_INTERPOLATED = 16_384
 """Patches of an input whose positions are interpolated."""
 SomeEncoder = TypeVar("SomeEncoder", bound="AudioEncoder | ImageEncoder")
 LongClips = Literal["split", "interpolate"]
+Pooling = Literal["mean", "mean_std", "max"]
+Waveform = Tensor | Sequence[Tensor]
+Lengths = Tensor | Sequence[int]
+Layers = Sequence[int | None]
 
 
 class Head(nn.Module):
@@ -49,8 +55,8 @@ class Head(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Logits in float32 whatever the autocast."""
         with torch.autocast(features.device.type, enabled=False):
-            logits: Tensor = self.linear(self.norm(features.float()))
-        return logits
+            logits: Tensor = self.linear(self.norm(features.to(self.linear.weight.dtype)))
+        return logits.float()
 
 
 class AudioEncoder(nn.Module):
@@ -81,12 +87,26 @@ class AudioEncoder(nn.Module):
         self.embed_dim = grid.shape[0] * encoder.size.embed_dim
         self.frame_rate = logmel.sample_rate / logmel.hop_length / grid.patch_size[1]
 
-    def forward(self, wav: Tensor) -> Tensor:
+    def forward(self, wav: Waveform, *, lengths: Lengths | None = None, layer: int | None = None) -> Tensor:
         """Frame features (B, T, F*D) by eq. (4), from samples (B, N) or (N,) at `sample_rate`.
 
-        T is the number of patches over N // hop_length frames, the last patch filled up with the data's mean.
+        T is `num_frames(N)`, the last patch filled up with the data's mean. With `lengths` (B,) in samples, or a list
+        of (N,), each clip has the features that it has alone, and zeros after its frames. `layer` is a number as in
+        `layers`; default the last. Raises TypeError or ValueError for what is not audio.
         """
-        return self.layers(wav, (self.encoder.size.depth,))[0]
+        return self.layers(wav, (layer,), lengths=lengths)[0]
+
+    def num_frames(self, samples: int) -> int:
+        """T, the frames of N samples: the patches over N // hop_length frames of the log-mel, 1 at least."""
+        return -(-max(samples // self.logmel.hop_length, 1) // self.encoder.grid.patch_size[1])
+
+    def times(self, frames: int) -> Tensor:
+        """(T,) float64: the middle of each of the first T frames, in s from the first sample.
+
+        A frame of the log-mel is centred at a multiple of the hop, and a frame of features has a patch of them.
+        """
+        patch, hop = self.encoder.grid.patch_size[1], self.logmel.hop_length
+        return (torch.arange(frames, dtype=torch.float64) * patch + (patch - 1) / 2) * hop / self.sample_rate
 
     def stream(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         """Standardised log-mels (B, 1, M, L), as `chunks` gives them, of audio that comes in pieces (B, N) or (N,).
@@ -114,21 +134,88 @@ class AudioEncoder(nn.Module):
             held = torch.cat((held, piece), dim=-1) if held.numel() else piece
         yield from self.chunks(self.standard_logmel(held)[..., done:])
 
-    def layers(self, wav: Tensor, numbers: Sequence[int] | None = None) -> list[Tensor]:
+    def layers(
+        self, wav: Waveform, numbers: Layers | None = None, *, lengths: Lengths | None = None
+    ) -> list[Tensor]:
         """Frame features (B, T, F*D) of blocks by number, default every block from 1 on; 0 is the patch embedding.
 
-        Those of the last block are after the final norm.
+        Those of the last block are after the final norm. `lengths` as `forward`.
         """
-        _check_samples(wav)
         numbers = range(1, self.encoder.size.depth + 1) if numbers is None else numbers
-        if wav.shape[-1] <= PIECE_SECONDS * self.sample_rate:
-            return self.encode_logmel(self.standard_logmel(wav), layers=numbers)
-        chunks = self.stream(wav.split(PIECE_SECONDS * self.sample_rate, dim=-1))
-        return _side_by_side([self.encode_logmel(chunk, layers=numbers) for chunk in chunks])
+        groups = self._groups(wav, lengths)
+        found = [_side_by_side(list(self._outputs(clips, numbers))) for clips in groups.values()]
+        return [_in_order(groups, layer) for layer in zip(*found, strict=True)]
 
-    def clip(self, wav: Tensor) -> Tensor:
-        """Clip features (B, F*D): the mean of the frame features over time."""
-        return self(wav).mean(dim=1)  # type: ignore[no-any-return]
+    def clip(
+        self,
+        wav: Waveform,
+        *,
+        lengths: Lengths | None = None,
+        layer: int | None = None,
+        pooling: Pooling = "mean",
+    ) -> Tensor:
+        """Clip features (B, F*D): the mean of the frame features over time, or their `max`.
+
+        `mean_std` has the standard deviation after the mean, (B, 2*F*D). `lengths` and `layer` as `forward`.
+        """
+        groups = self._groups(wav, lengths)
+        chunks = (self._outputs(clips, (layer,)) for clips in groups.values())
+        return _in_order(groups, [pooled((frames for (frames,) in each), pooling) for each in chunks])
+
+    @torch.no_grad()
+    def encode_file(
+        self,
+        path: str | Path,
+        *,
+        start: float = 0.0,
+        duration: float | None = None,
+        layer: int | None = None,
+        pooling: Pooling | None = None,
+    ) -> Tensor:
+        """Frame features (T, F*D) of an audio file of any format, rate and length; with `pooling`, as `clip`, (F*D,).
+
+        `start` and `duration` in s. A minute or two of audio is held at a time. Raises AudioError.
+        """
+        device = self.encoder.cls_token.device
+        try:
+            with AudioFile(path) as file:
+                pieces = file.pieces(*file.extent(start, duration), sample_rate=self.sample_rate)
+                chunks = self.stream(torch.from_numpy(piece)[None].to(device) for piece in pieces)
+                frames = (self._encode_chunk(chunk, (layer,))[0] for chunk in chunks)
+                found = torch.cat(list(frames), dim=1) if pooling is None else pooled(frames, pooling)
+        except AudioError as error:
+            raise AudioError(f"{path}: {error}") from error
+        return found[0]
+
+    def _groups(self, wav: Waveform, lengths: Lengths | None) -> dict[tuple[int, ...], list[Tensor]]:
+        """Clips (b, N) that go through the network together, since they have equally many patches, by their places."""
+        hop, rows = self.logmel.hop_length, wav if isinstance(wav, list | tuple) else [wav]
+        for number, row in enumerate(rows):
+            _check_samples(
+                row, "audio" if row is wav else f"audio[{number}]", least=hop, list_item=row is not wav
+            )
+        if isinstance(wav, Tensor) and lengths is None:
+            return {tuple(range(len(wav) if wav.ndim == 2 else 1)): [torch.atleast_2d(wav)]}
+        rows = torch.atleast_2d(wav) if isinstance(wav, Tensor) else wav
+        if lengths is not None:
+            each = torch.as_tensor(lengths).flatten().tolist()
+            if len(each) != len(rows) or any(
+                not hop <= n <= len(row) for n, row in zip(each, rows, strict=False)
+            ):
+                raise ValueError(
+                    f"lengths must be the samples of each of the {len(rows)} clips, {hop} (a frame of the log-mel) or "
+                    f"more, but are {each}"
+                )
+            rows = [row[: int(n)] for row, n in zip(rows, each, strict=True)]
+        groups: dict[int, list[int]] = {}
+        for number, row in enumerate(rows):
+            groups.setdefault(self.num_frames(len(row)), []).append(number)
+        return {tuple(places): [rows[place][None] for place in places] for places in groups.values()}
+
+    def _outputs(self, clips: Sequence[Tensor], numbers: Layers) -> Iterator[list[Tensor]]:
+        """What the network gives for each chunk of clips (b, N) of equally many patches, all at a time."""
+        streams = [self.stream(clip.split(PIECE_SECONDS * self.sample_rate, dim=-1)) for clip in clips]
+        return (self._encode_chunk(torch.cat(chunks), numbers) for chunks in zip(*streams, strict=True))
 
     def standard_logmel(self, wav: Tensor) -> Tensor:
         """The standardised log-mel (B, 1, M, L) of samples (B, N) or (N,); L = N // hop_length, at least 1."""
@@ -136,12 +223,11 @@ class AudioEncoder(nn.Module):
         wav = wav[None] if wav.ndim == 1 else wav
         frames = max(wav.shape[-1] // self.logmel.hop_length, 1)
         logmel: Tensor = self.logmel(wav)[..., :frames]
-        return (logmel - self.mean) / self.std
+        return ((logmel - self.mean) / self.std).to(self.encoder.cls_token.dtype)
 
     def encode_logmel(self, logmel: Tensor, *, layers: Sequence[int] | None = None) -> list[Tensor]:
         """Frame features (B, T, F*D) of standardised log-mels (B, 1, M, L), as `layers`; default of the last block."""
-        numbers = (self.encoder.size.depth,) if layers is None else layers
-        return _side_by_side([self._encode_chunk(chunk, numbers) for chunk in self.chunks(logmel)])
+        return _side_by_side([self._encode_chunk(chunk, layers or (None,)) for chunk in self.chunks(logmel)])
 
     def chunks(self, logmel: Tensor) -> tuple[Tensor, ...]:
         """What goes into the network at a time of (B, 1, M, L): whole patches, all or the input's length of them."""
@@ -149,9 +235,12 @@ class AudioEncoder(nn.Module):
         logmel = F.pad(logmel, (0, -logmel.shape[-1] % patch))
         return logmel.split(length, dim=-1) if self.long_clips == "split" else (logmel,)
 
-    def _encode_chunk(self, logmel: Tensor, numbers: Sequence[int]) -> list[Tensor]:
+    def _encode_chunk(self, logmel: Tensor, layers: Layers) -> list[Tensor]:
         tokens, depth = self.encoder.with_class_token(self.encoder.embed(logmel)), self.encoder.size.depth
-        if tuple(numbers) == (depth,):  # without holding the others
+        numbers = [depth if number is None else number for number in layers]
+        if not all(0 <= number <= depth for number in numbers):
+            raise ValueError(f"layers must be 0 to {depth}, but are {numbers}")
+        if numbers == [depth]:  # without holding the others
             outputs = {depth: self.encoder.trunk(tokens)}
         else:
             outputs = dict(enumerate([tokens, *self.encoder.trunk.layers(tokens)]))
@@ -166,7 +255,7 @@ def load_encoder(
     sample_rate: int | None = None,
     num_heads: int | None = None,
 ) -> AudioEncoder:
-    """The encoder of an export, a checkpoint, a run's folder or a published file, in eval mode, on the CPU.
+    """The encoder of an export, a checkpoint, a run's folder or a published file: frozen, in eval mode, on the CPU.
 
     The text `starter` is the encoder that comes with m2dx; a file or folder of that name is `./starter`.
     `sample_rate` (Hz) and `num_heads` are for published files only, whose tensors cannot tell them; by default the
@@ -194,14 +283,18 @@ def audio_encoder_of(weights: Weights, *, long_clips: LongClips = "split") -> Au
         raise CheckpointError(f"{weights.path}: an encoder of images; m2dx.load_image_encoder loads it")
     if weights.unused and published:
         logger.warning("not used by the encoder: %s", ", ".join(weights.unused))
-    return AudioEncoder(
-        weights.encoder(),
-        build_logmel(config.audio),
-        mean=config.mean,
-        std=config.std,
-        long_clips=long_clips,
-        head=_published_head(weights) if published and weights.head else None,
-    ).eval()
+    return (
+        AudioEncoder(
+            weights.encoder(),
+            build_logmel(config.audio),
+            mean=config.mean,
+            std=config.std,
+            long_clips=long_clips,
+            head=_published_head(weights) if published and weights.head else None,
+        )
+        .requires_grad_(False)
+        .eval()
+    )
 
 
 def _published_head(weights: Weights) -> Head:
@@ -241,14 +334,51 @@ def _side_by_side(chunks: list[list[Tensor]]) -> list[Tensor]:
     return [torch.cat(parts, dim=1) for parts in zip(*chunks, strict=True)]
 
 
-def _check_samples(wav: object) -> None:
+def pooled(chunks: Iterable[Tensor], pooling: Pooling) -> Tensor:
+    """(B, D) over time, or (B, 2*D) of `mean_std`, of frames (B, T, D) that come in chunks; one is held at a time."""
+    if pooling not in get_args(Pooling):
+        raise ValueError(f"pooling must be one of {get_args(Pooling)}, but is {pooling!r}")
+    if pooling == "max":
+        return torch.stack([chunk.amax(dim=1) for chunk in chunks]).amax(dim=0)
+    parts = [
+        (chunk.shape[1], chunk.mean(dim=1), chunk.var(dim=1, correction=0) if pooling == "mean_std" else None)
+        for chunk in chunks
+    ]
+    total = sum(count for count, *_ in parts)
+    mean: Tensor = sum(count / total * part for count, part, _ in parts)  # type: ignore[assignment]
+    if pooling == "mean":
+        return mean
+    spread = sum(count / total * (var + (part - mean) ** 2) for count, part, var in parts if var is not None)
+    return torch.cat([mean, cast(Tensor, spread).sqrt()], dim=1)
+
+
+def _in_order(groups: Iterable[Sequence[int]], found: Sequence[Tensor]) -> Tensor:
+    """(B, ...) by the places of the groups' clips; zeros where others have frames."""
+    if len(found) == 1:
+        return found[0]
+    order = torch.tensor([place for places in groups for place in places]).argsort()
+    return pad_sequence([row for group in found for row in group], batch_first=True)[order]
+
+
+def _check_samples(wav: object, name: str = "audio", *, least: int = 1, list_item: bool = False) -> None:
+    """With `least` (samples) above 1 they may not be NaN, either, for which a GPU has to be waited for."""
     if not isinstance(wav, Tensor):
         raise TypeError(
-            f"audio must be a torch tensor, but is a {type(wav).__name__}; torch.from_numpy(wav) makes one of an array"
+            f"{name} must be a torch tensor, but is a {type(wav).__name__}; torch.from_numpy(wav) makes one of an array"
         )
     if not wav.is_floating_point():
         raise TypeError(
-            f"audio must be floating-point samples in [-1, 1], but is {wav.dtype}; for int16 give wav.float() / 32768"
+            f"{name} must be floating-point samples in [-1, 1], but is {wav.dtype}; for int16 give wav.float() / 32768"
         )
-    if wav.ndim not in (1, 2) or wav.shape[-1] == 0:
-        raise ValueError(f"audio must be (N,) or (B, N) samples with N > 0, but is {tuple(wav.shape)}")
+    if wav.ndim not in ((1,) if list_item else (1, 2)) or wav.shape[-1] < least:
+        hint = (
+            "; of (samples, channels), give wav.mean(dim=1)"
+            if wav.ndim == 2 and len(wav) >= least > 1
+            else ""
+        )
+        raise ValueError(
+            f"{name} must be (N,){'' if list_item else ' or (B, N)'} samples with N >= {least}, but is "
+            f"{tuple(wav.shape)}{hint}"
+        )
+    if least > 1 and not wav.isfinite().all():
+        raise ValueError(f"{name} must be finite, but has NaN or infinite samples")

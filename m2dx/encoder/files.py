@@ -73,9 +73,9 @@ def encode_clips(
     for clip, features in outputs:
         rows = _joined(features, encoder.embed_dim) if frames else _mean(features)
         if not clip.failed:
-            times = clip.start + np.arange(len(rows) + 1) / encoder.frame_rate
-            times[-1] = clip.end  # the last patch may be filled up
-            yield Encoded(clip.path, np.stack((times[:-1], times[1:]), axis=1), rows)
+            edges = clip.start + encoder.times(len(rows) + 1).numpy() - 0.5 / encoder.frame_rate
+            edges[0], edges[-1] = clip.start, clip.end  # the last patch may be filled up
+            yield Encoded(clip.path, np.stack((edges[:-1], edges[1:]), axis=1), rows)
 
 
 def _joined(parts: Iterable[NDArray[np.float32]], width: int) -> NDArray[np.float32]:

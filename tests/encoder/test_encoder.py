@@ -1,24 +1,31 @@
 """The encoder: audio of any length to features, from exports, checkpoints and published files."""
 
 import argparse
+import copy
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 import m2dx.encoder.audio
 from m2dx.contract.errors import AudioError, CheckpointError
+from m2dx.data.csv_list import CsvDataset
+from m2dx.data.reading import read_wav
 from m2dx.encoder.audio import AudioEncoder, load_encoder, random_encoder, random_like
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.encoder.published import FINETUNED_PREFIX
 from m2dx.recipe.schema import AudioSection, ModelSection
 
+EXAMPLES = Path(__file__).parents[2] / "examples/sounds"
 HOP = 160
 AUDIO = AudioSection(crop_seconds=0.64)  # 64 frames
 MODEL = ModelSection(size="tiny", depth=2, patch_size=(16, 16))  # 5 x 4 patches
@@ -124,8 +131,7 @@ def test_what_is_not_used_is_told(parity: Any, tmp_path: Path, caplog: pytest.Lo
 @pytest.mark.parametrize(
     ("samples", "frames"),
     [
-        (1, 1),
-        (HOP - 1, 1),
+        (HOP, 1),
         (HOP * 15, 1),  # shorter than a patch
         (HOP * 16, 1),
         (HOP * 17, 2),
@@ -152,10 +158,145 @@ def test_one_clip_may_come_without_a_batch(encoder: AudioEncoder) -> None:
     assert torch.equal(encoder(wav(5000)[0]), encoder(wav(5000)))
 
 
-@pytest.mark.parametrize("shape", [(0,), (2, 0), (1, 2, 3), ()])
-def test_what_is_not_audio(encoder: AudioEncoder, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"audio must be \(N,\) or \(B, N\) samples"):
-        encoder(torch.zeros(shape))
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (torch.zeros(0), r"audio must be \(N,\) or \(B, N\) samples"),
+        (torch.zeros(2, 0), r"audio must be \(N,\) or \(B, N\) samples"),
+        (torch.zeros(1, 2, 3), r"audio must be \(N,\) or \(B, N\) samples"),
+        (torch.zeros(()), r"audio must be \(N,\) or \(B, N\) samples"),
+        (torch.zeros(HOP - 1), r"N >= 160, but is \(159,\)$"),
+        (torch.zeros(16_000, 2), r"but is \(16000, 2\); of \(samples, channels\), give wav\.mean\(dim=1\)"),
+        (torch.full((500,), torch.nan), "audio must be finite"),
+        ([torch.zeros(500), torch.full((500,), torch.inf)], r"audio\[1\] must be finite"),
+        ([torch.zeros(500), torch.zeros(1, 500)], r"audio\[1\] must be \(N,\) samples"),
+        ([torch.zeros(500), torch.zeros(5)], r"audio\[1\] .* N >= 160"),
+    ],
+)
+def test_what_is_not_audio(encoder: AudioEncoder, audio: Any, message: str) -> None:
+    for call in (encoder, encoder.clip, encoder.layers):
+        with pytest.raises(ValueError, match=message):
+            call(audio)
+
+
+@pytest.mark.parametrize("lengths", [[500], [500, 500, 500], [500, 1001], [500, 159], [0, 500]])
+def test_lengths_that_are_none(encoder: AudioEncoder, lengths: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"lengths must be the samples of each of the 2 clips, 160"):
+        encoder(torch.zeros(2, 1000), lengths=lengths)
+
+
+LENGTHS = (160, 200, 399, HOP * 16, HOP * 17, HOP * 17 + 5, HOP * 64, HOP * 65, HOP * 150, HOP * 150 + 3)
+
+
+@pytest.mark.parametrize("long_clips", ["split", "interpolate"])
+@pytest.mark.parametrize("pooling", ["mean", "mean_std", "max"])
+def test_clips_of_any_lengths_have_the_features_they_have_alone(
+    encoder: AudioEncoder, long_clips: Any, pooling: Any
+) -> None:
+    network = AudioEncoder(encoder.encoder, encoder.logmel, mean=-7.0, std=4.0, long_clips=long_clips).eval()
+    clips = [wav(length)[0] for length in LENGTHS]
+    batch = torch.full((len(clips), max(LENGTHS) + 999), 0.7)  # what follows a clip is of no account
+    for row, clip in zip(batch, clips, strict=True):
+        row[: len(clip)] = clip
+    with torch.inference_mode():
+        for frames in (
+            network(clips),
+            network(batch, lengths=LENGTHS),
+            network(batch, lengths=torch.tensor(LENGTHS)),
+        ):
+            for clip, found in zip(clips, frames, strict=True):
+                alone = network(clip)[0]
+                assert len(alone) == network.num_frames(len(clip))
+                close(found[: len(alone)], alone)
+                assert not found[len(alone) :].any()
+        alone = torch.cat([network.clip(clip, pooling=pooling) for clip in clips])
+        close(network.clip(clips, pooling=pooling), alone)
+        close(network.clip(batch, lengths=LENGTHS, pooling=pooling), alone)
+        for layer in (0, 1):
+            close(network(clips, layer=layer), network.layers(clips, (layer,))[0], atol=0)
+            alone = torch.cat([network.clip(clip, layer=layer) for clip in clips])
+            close(network.clip(clips, layer=layer), alone)
+
+
+@torch.no_grad()
+def test_pooling(encoder: AudioEncoder) -> None:
+    audio = wav(HOP * 150, batch=2)
+    frames = encoder(audio)
+    expected = torch.cat([frames.mean(1), frames.std(1, correction=0)], dim=1)
+    close(encoder.clip(audio, pooling="mean_std"), expected)
+    close(encoder.clip(audio, pooling="max"), frames.amax(1))
+    with pytest.raises(ValueError, match="pooling must be one of"):
+        encoder.clip(audio, pooling="sum")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"layers must be 0 to 2, but are \[3\]"):
+        encoder.clip(audio, layer=3)
+
+
+@torch.inference_mode()
+def test_the_time_of_a_click_is_that_of_its_frame() -> None:
+    """With patches of one frame of the log-mel: the click is in the middle of the frame that hears it best."""
+    model = ModelSection(size="tiny", depth=1, patch_size=(80, 1))
+    network = random_encoder(AUDIO, model, mean=-7.0, std=4.0, seed=0)
+    for frame in (3, 40, 200):
+        audio = torch.zeros(16_000 * 3)
+        audio[round(network.times(frame + 1)[frame].item() * 16_000)] = 1.0
+        assert network.standard_logmel(audio)[0, 0].mean(0).argmax() == frame
+    sixteen = random_encoder(AUDIO, MODEL, mean=-7.0, std=4.0, seed=0)
+    assert sixteen.times(3).tolist() == pytest.approx([0.075, 0.235, 0.395])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@torch.inference_mode()
+def test_other_precisions(encoder: AudioEncoder, dtype: torch.dtype) -> None:
+    audio = wav(HOP * 70)
+    other = copy.deepcopy(encoder).to(dtype)
+    assert other.logmel.filters.dtype == torch.float32 and other(audio).dtype == dtype
+    assert torch.equal(other.logmel(audio), encoder.logmel(audio))
+    assert torch.cosine_similarity(other.clip(audio).float(), encoder.clip(audio)) > 0.98
+
+
+def test_a_loaded_encoder_is_frozen() -> None:
+    network = load_encoder("starter")
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert not network(wav(16_000)).requires_grad
+
+
+def test_threads_share_an_encoder(encoder: AudioEncoder) -> None:
+    clips = [wav(HOP * length) for length in (16, 40, 64, 70, 130)] * 4
+    with torch.no_grad():
+        alone = [encoder(clip) for clip in clips]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(torch.no_grad()(encoder), clips))
+    for one, other in zip(alone, found, strict=True):
+        close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "suffix"), [(16_000, 1, "wav"), (44_100, 2, "flac"), (8000, 1, "ogg")]
+)
+def test_features_of_a_file(
+    encoder: AudioEncoder, tmp_path: Path, rate: int, channels: int, suffix: str
+) -> None:
+    path = tmp_path / f"sound.{suffix}"
+    soundfile.write(path, wav(rate * 2, batch=channels).T.numpy(), rate)
+    whole = torch.from_numpy(read_wav(path, sample_rate=16_000))
+    close(encoder.encode_file(path), encoder(whole)[0])
+    close(encoder.encode_file(path, pooling="max", layer=1), encoder.clip(whole, pooling="max", layer=1)[0])
+    part = torch.from_numpy(read_wav(path, start=0.5, duration=1.0, sample_rate=16_000))
+    close(encoder.encode_file(path, start=0.5, duration=1.0), encoder(part)[0])
+    with pytest.raises(AudioError, match=rf"none\.{suffix}: missing"):
+        encoder.encode_file(tmp_path / f"none.{suffix}")
+
+
+def test_drum_hits_in_a_padded_batch_find_themselves() -> None:
+    """60 hits of 0.1 to 3 s: the nearest of those encoded alone is each hit itself."""
+    clips = CsvDataset(path=EXAMPLES / "drums.csv").clips()[:60]
+    network = load_encoder("starter")
+    hits = [torch.from_numpy(read_wav(clip.path, sample_rate=16_000)) for clip in clips]
+    batch, lengths = pad_sequence(hits, batch_first=True), [len(hit) for hit in hits]
+    with torch.inference_mode():
+        alone = torch.cat([network.clip(hit) for hit in hits])
+        found = network.clip(batch, lengths=lengths)
+    assert torch.cdist(found, alone).argmin(1).tolist() == list(range(60))
 
 
 @torch.no_grad()
@@ -260,7 +401,7 @@ def test_the_random_weights_are_of_the_encoder_s_own_architecture(encoder: Audio
     ("audio", "message"),
     [
         (np.zeros(100, np.float32), r"must be a torch tensor, but is a ndarray; torch\.from_numpy"),
-        ([0.0, 1.0], "must be a torch tensor, but is a list"),
+        ([0.0, 1.0], r"audio\[0\] must be a torch tensor, but is a float"),
         (torch.zeros(100, dtype=torch.int16), r"but is torch\.int16; for int16 give wav\.float\(\) / 32768"),
     ],
 )
