@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from m2dx.contract.errors import AudioError, CheckpointError
 from m2dx.data.logmel import LogMel
 from m2dx.data.reading import AudioFile
+from m2dx.encoder.golden import check_golden
 from m2dx.encoder.weights import Weights, read_weights
 from m2dx.model.patches import PatchGrid, time_frames
 from m2dx.model.shapes import build_logmel, model_shapes
@@ -277,24 +278,27 @@ def load_any_encoder(path: str | Path) -> AudioEncoder | ImageEncoder:
 
 
 def audio_encoder_of(weights: Weights, *, long_clips: LongClips = "split") -> AudioEncoder:
-    """The encoder of weights on audio, in eval mode; CheckpointError where they are of an encoder of images."""
+    """The encoder of weights on audio, frozen, in eval mode.
+
+    CheckpointError where they are of images, or where an export does not give what it gave (`check_golden`).
+    """
     config, published = weights.config, weights.source.startswith("published")
     if config.image is not None:
         raise CheckpointError(f"{weights.path}: an encoder of images; m2dx.load_image_encoder loads it")
     if weights.unused and published:
         logger.warning("not used by the encoder: %s", ", ".join(weights.unused))
-    return (
-        AudioEncoder(
-            weights.encoder(),
-            build_logmel(config.audio),
-            mean=config.mean,
-            std=config.std,
-            long_clips=long_clips,
-            head=_published_head(weights) if published and weights.head else None,
-        )
-        .requires_grad_(False)
-        .eval()
+    network = AudioEncoder(
+        weights.encoder(),
+        build_logmel(config.audio),
+        mean=config.mean,
+        std=config.std,
+        long_clips=long_clips,
+        head=_published_head(weights) if published and weights.head else None,
     )
+    network.requires_grad_(False).eval()
+    if weights.source == "export":
+        check_golden(network, weights.path)
+    return network
 
 
 def _published_head(weights: Weights) -> Head:

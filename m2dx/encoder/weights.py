@@ -180,16 +180,25 @@ def export_encoder(checkpoint: Path, folder: Path, *, overwrite: bool = False) -
 def write_export(
     folder: Path, encoder: Encoder, config: EncoderConfig, head: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Writes an encoder, what is said of it, and a classifier's state; a folder with a config.json is whole.
+    """Writes an encoder, what is said of it, a classifier's state, and for encoders of audio a golden clip.
 
-    Raises OSError where the disk refuses it, and leaves what was there.
+    A folder with a config.json is whole.
+    Raises OSError where the disk refuses it, and leaves what was there; CheckpointError of weights that are not finite.
     """
+    from m2dx.encoder.audio import audio_encoder_of  # which reads weights
+    from m2dx.encoder.golden import GOLDEN, golden_writer
+
     names = {own: name for name, own in published.ENCODER_NAMES.items()}
     tensors = published.rename(encoder.state_dict(), names) | published.rename(head or {}, {"": HEAD})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     config = config.model_copy(update={"sha256": digest_of(tensors, {})})
+    golden: dict[str, Writer] = {}
+    if config.image is None:
+        own = published.rename(tensors, published.MODEL_NAMES)
+        golden[GOLDEN] = golden_writer(audio_encoder_of(Weights("given", folder, own, config, head or {})))
     text = json.dumps(config.to_json(), indent=1) + "\n"
     files = {
+        **golden,
         EXPORT_WEIGHTS: tensors_writer(tensors, {}),
         EXPORT_CONFIG: lambda file: file.write(text.encode()),
     }

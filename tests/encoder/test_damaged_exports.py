@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from m2dx.cli import app
@@ -21,7 +21,7 @@ from m2dx.contract import atomic
 from m2dx.contract.errors import CheckpointError
 from m2dx.encoder.audio import load_any_encoder, load_encoder
 from m2dx.encoder.config import EncoderConfig
-from m2dx.encoder.weights import encoder_writer, export_encoder, read_weights, write_export
+from m2dx.encoder.weights import digest_of, encoder_writer, export_encoder, read_weights, write_export
 from m2dx.model.vit import Encoder
 from m2dx.recipe.loading import recipe_to_mapping, recipe_to_yaml
 from m2dx.testing.samples import write_encoder
@@ -58,11 +58,8 @@ FREE = {
     ("embed_dim",),
     ("sample_rate",),
     ("frame_rate",),
-    ("mean",),
-    ("std",),
-    ("audio", "f_min"),
 }
-"""Places that m2dx does not read, or that may have other values, too."""
+"""Places that m2dx does not read."""
 
 
 def test_a_config_with_wrong_content_is_refused(export: Path, tmp_path: Path) -> None:
@@ -124,15 +121,59 @@ def test_weights_that_are_not_finite_are_named(export: Path, tmp_path: Path) -> 
         network = Encoder(weights.config.grid, weights.config.vit)
         with torch.no_grad():
             network.trunk.blocks[1].mlp.fc1.weight[3, 5] = value
-        write_export(tmp_path / "broken", network, weights.config)
         with pytest.raises(
             CheckpointError, match=r"broken: weights must be finite, but .*blocks\.1\.mlp\.fc1\.weight"
         ):
-            load_encoder(tmp_path / "broken")
+            write_export(tmp_path / "broken", network, weights.config)
     published = {**load_file(export / "model.safetensors"), "norm.bias": torch.full((64,), torch.nan)}
     torch.save({"model": published}, tmp_path / "published.pth")
     with pytest.raises(CheckpointError, match=r"published\.pth: weights must be finite, but .*norm\.bias"):
         load_encoder(tmp_path / "published.pth")
+
+
+GOLDEN_CHANGES: dict[str, tuple[str, Any]] = {
+    "mean": ("logmel", {"mean": -7.05}),
+    "std": ("logmel", {"std": 4.1}),
+    "f_min": ("logmel", {"audio": {"f_min": 60.0}}),
+    "n_fft": ("logmel", {"audio": {"n_fft": 512, "win_length": 400}}),
+    "hop": ("logmel", {"audio": {"hop_length": 200}}),
+    "one tensor": ("frames", "blocks.1.mlp.fc2.bias"),
+    "heads": ("frames", {"vit": {"embed_dim": 64, "depth": 2, "num_heads": 2}}),
+}
+
+
+@pytest.mark.parametrize("change", GOLDEN_CHANGES)
+@pytest.mark.parametrize("long_clips", ["split", "interpolate"])
+def test_an_encoder_that_gives_something_else_is_refused(
+    export: Path, tmp_path: Path, change: str, long_clips: Any
+) -> None:
+    """Also where whoever changed it has mended the checksum."""
+    folder = shutil.copytree(export, tmp_path / "encoder")
+    load_encoder(folder, long_clips=long_clips)
+    blamed, new = GOLDEN_CHANGES[change]
+    tensors, config = (
+        load_file(folder / "model.safetensors"),
+        json.loads((folder / "config.json").read_text()),
+    )
+    if isinstance(new, str):
+        tensors[new] = tensors[new] + 0.01
+        save_file(tensors, folder / "model.safetensors")
+        config["sha256"] = digest_of(tensors, {})
+    else:
+        for key, value in new.items():
+            config[key] = {**config[key], **value} if isinstance(value, dict) else value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        CheckpointError, match=rf"encoder: the {blamed} of the sound in golden\.safetensors must"
+    ):
+        load_encoder(folder, long_clips=long_clips)
+
+
+def test_an_export_without_its_golden_clip_is_refused(export: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(export, tmp_path / "encoder")
+    (folder / "golden.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"golden\.safetensors: not a readable checkpoint"):
+        load_encoder(folder)
 
 
 @pytest.fixture

@@ -1,0 +1,60 @@
+"""The golden clip of an export: a second of sound and what the encoder gave for it, computed again at each load."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from m2dx.contract.atomic import Writer
+from m2dx.contract.errors import CheckpointError
+from m2dx.encoder.weights import read_tensors, tensors_writer
+
+if TYPE_CHECKING:
+    from m2dx.encoder.audio import AudioEncoder
+
+GOLDEN = "golden.safetensors"
+MOST_DIFFERENCE = 1e-3
+"""Relative; other processors and versions of torch give some 1e-6."""
+
+
+@torch.inference_mode()
+def golden_writer(network: AudioEncoder) -> Writer:
+    """Writes a sweep in noise, so that no band of the log-mel is silent, and what the encoder gives for it."""
+    rate, generator = network.sample_rate, torch.Generator().manual_seed(0)
+    octaves = torch.linspace(
+        0, math.log2(rate / 100), rate, dtype=torch.float64
+    )  # from 50 Hz to half of the rate
+    sweep = (2 * math.pi * 50 / rate * 2**octaves).cumsum(0).sin().float()
+    wav = 0.1 * sweep + 0.01 * torch.randn(rate, generator=generator)
+    return tensors_writer({"wav": wav, **_given(network, wav)}, {"torch": torch.__version__})
+
+
+@torch.inference_mode()
+def check_golden(network: AudioEncoder, folder: Path) -> None:
+    """CheckpointError where an export's encoder gives something else than when it was written."""
+    golden, about = read_tensors(folder / GOLDEN)
+    with CheckpointError.blaming(f"{folder / GOLDEN}: not a golden clip"):
+        given = _given(network, golden["wav"])
+        expected = {name: golden[name] for name in given}
+    for name, blamed in {"logmel": "audio, mean or std in config.json", "frames": "the weights"}.items():
+        alike = given[name].shape == expected[name].shape
+        off = ((given[name] - expected[name]).norm() / expected[name].norm()).item() if alike else math.inf
+        if not off <= MOST_DIFFERENCE:
+            raise CheckpointError(
+                f"{folder}: the {name} of the sound in {GOLDEN} must be those of the export, but are off by {off:.2g} "
+                f"of their norm: {blamed} are others, or torch {torch.__version__} computes something else than "
+                f"{about.get('torch')}; export or copy the folder again"
+            )
+
+
+def _given(network: AudioEncoder, wav: Tensor) -> dict[str, Tensor]:
+    """The standardised log-mel (1, 1, M, L) of samples (N,), and features (1, T, F*D) of as much as one input has."""
+    logmel = network.standard_logmel(wav)
+    return {
+        "logmel": logmel,
+        "frames": network.encode_logmel(logmel[..., : network.encoder.grid.input_size[1]])[0],
+    }
