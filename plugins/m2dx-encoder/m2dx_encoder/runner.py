@@ -1,0 +1,63 @@
+"""Runs what `m2dx export --onnx` wrote: `python runner.py FOLDER FILES...` prints features or labels of each file.
+
+It needs numpy, soundfile and onnxruntime, and soxr for files whose sampling rate is not the encoder's.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import soundfile
+
+
+class Runner:
+    """An exported encoder or classifier; `file` is model.onnx or model.int8.onnx, `threads` 0 takes all cores."""
+
+    def __init__(self, folder: str | Path, file: str = "model.onnx", *, threads: int = 0) -> None:
+        self.config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        self.sample_rate, self.classifier = self.config["audio"]["sample_rate"], self.config.get("classifier")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        model = str(Path(folder) / file)
+        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """(N,) samples of a file at `sample_rate`, channels averaged."""
+        wav, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        wav = wav.mean(axis=1, dtype=np.float32)
+        if rate != self.sample_rate:
+            import soxr
+
+            wav = soxr.resample(wav, rate, self.sample_rate)
+        return wav
+
+    def run(self, wavs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name for clips (N,) of any lengths: frames and clip, or logits and probabilities."""
+        if self.classifier is not None:
+            wavs = [self._unit(wav) for wav in wavs]
+        lengths = np.array([len(wav) for wav in wavs], np.int64)
+        batch = np.zeros((len(wavs), lengths.max()), np.float32)
+        for row, wav in zip(batch, wavs, strict=True):
+            row[: len(wav)] = wav
+        names = [output.name for output in self.session.get_outputs()]
+        return dict(zip(names, self.session.run(names, {"wav": batch, "lengths": lengths}), strict=True))
+
+    def _unit(self, wav: np.ndarray) -> np.ndarray:
+        length = max(1, round(self.classifier["unit_seconds"] * self.sample_rate))
+        return np.resize(wav, length) if self.classifier["short_clips"] == "repeat" else _filled(wav, length)
+
+
+def _filled(wav: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(wav[:length], (0, max(length - len(wav), 0)))
+
+
+if __name__ == "__main__":
+    runner = Runner(sys.argv[1])
+    for path in sys.argv[2:]:
+        outputs = runner.run([runner.read(path)])
+        print(path, *outputs["probabilities" if "probabilities" in outputs else "clip"][0])
