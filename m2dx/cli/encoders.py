@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +21,7 @@ from m2dx.cli.shared import (
 )
 from m2dx.cli.table_output import FormOption, OutputOption, check_table_options, print_table
 from m2dx.cli.terminal import print_error
+from m2dx.contract.errors import PluginError
 from m2dx.contract.package import find_encoder
 from m2dx.contract.wording import counted
 
@@ -106,15 +109,21 @@ def results(
 @commands.command()
 def export(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CKPT", parser=find_encoder, help="Checkpoint, or a run's folder.")
+        Path,
+        typer.Argument(metavar="CKPT", parser=find_encoder, help="Checkpoint, a run's folder, or an export."),
     ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a model that is there.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx, too (package m2dx-onnx).")] = False,
 ) -> None:
     """Write a checkpoint's encoder as model.safetensors and a self-describing config.json."""
     from m2dx.encoder.weights import export_encoder
 
+    if onnx and find_spec("m2dx_onnx") is None:
+        raise PluginError("--onnx needs the package m2dx-onnx; install it, as `make` does: plugins/m2dx-onnx")
     terminal().print(f"encoder: {export_encoder(checkpoint, folder, overwrite=overwrite)}")
+    if onnx:
+        terminal().print(import_module("m2dx_onnx.export").write_onnx(folder))
 
 
 @commands.command()

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Callable
 
 import torch
-import torchaudio
 from torch import Tensor, nn
+
+LINEAR_HZ, LINEAR_MELS = 200 / 3, 15.0
+"""Slaney's mel scale: hertz per mel up to 15 mel (1 kHz), and from there on 27 mel for each factor of 6.4."""
+LOG_STEP = math.log(6.4) / 27
+
+
+def mel_filters(frequencies: Tensor, *, n_mels: int, f_min: float, f_max: float) -> Tensor:
+    """Triangles of area 1 (K, M) at the frequencies (K,) in Hz, evenly placed on Slaney's mel scale.
+
+    They are those of torchaudio's melscale_fbanks with norm and mel_scale "slaney", bit for bit.
+    """
+    mels = torch.linspace(_mel(f_min), _mel(f_max), n_mels + 2)
+    corners = LINEAR_HZ * mels
+    above = mels >= LINEAR_MELS
+    corners[above] = 1000.0 * torch.exp(LOG_STEP * (mels[above] - LINEAR_MELS))
+    widths = corners.diff()
+    distances = corners - frequencies[:, None]  # (K, M + 2)
+    falling, rising = distances[:, 2:] / widths[1:], -distances[:, :-2] / widths[:-1]
+    return torch.minimum(rising, falling).clamp_min(0) * (2.0 / (corners[2:] - corners[:-2]))
+
+
+def _mel(hertz: float) -> float:
+    return hertz / LINEAR_HZ if hertz < 1000.0 else LINEAR_MELS + math.log(hertz / 1000.0) / LOG_STEP
 
 
 class LogMel(nn.Module):
@@ -35,10 +57,8 @@ class LogMel(nn.Module):
         super().__init__()
         self.n_fft, self.win_length, self.hop_length, self.n_mels = n_fft, win_length, hop_length, n_mels
         self.sample_rate, self.f_min, self.f_max = sample_rate, f_min, f_max
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of empty filters
-            filters = torchaudio.functional.melscale_fbanks(
-                n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm="slaney", mel_scale="slaney"
-            )  # (n_fft/2+1, M)
+        frequencies = torch.linspace(0, sample_rate // 2, n_fft // 2 + 1)
+        filters = mel_filters(frequencies, n_mels=n_mels, f_min=f_min, f_max=f_max)
         self.register_buffer("window", torch.hann_window(win_length), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
 

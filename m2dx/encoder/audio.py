@@ -190,24 +190,25 @@ class AudioEncoder(nn.Module):
 
     def _groups(self, wav: Waveform, lengths: Lengths | None) -> dict[tuple[int, ...], list[Tensor]]:
         """Clips (b, N) that go through the network together, since they have equally many patches, by their places."""
-        hop, rows = self.logmel.hop_length, wav if isinstance(wav, list | tuple) else [wav]
-        for number, row in enumerate(rows):
-            _check_samples(
-                row, "audio" if row is wav else f"audio[{number}]", least=hop, list_item=row is not wav
+        hop = self.logmel.hop_length
+        if isinstance(wav, list | tuple):
+            for number, row in enumerate(wav):
+                _check_samples(row, f"audio[{number}]", least=hop, shape="(N,)")
+            rows = wav
+        else:
+            _check_samples(wav, least=hop)
+            rows = torch.atleast_2d(wav)
+            if lengths is None:
+                return {tuple(range(len(rows))): [rows]}
+        each = [len(row) for row in rows] if lengths is None else torch.as_tensor(lengths).flatten().tolist()
+        if len(each) != len(rows) or any(
+            not hop <= n <= len(row) for n, row in zip(each, rows, strict=False)
+        ):
+            raise ValueError(
+                f"lengths must be the samples of each of the {len(rows)} clips, {hop} (a frame of the log-mel) or "
+                f"more, but are {each}"
             )
-        if isinstance(wav, Tensor) and lengths is None:
-            return {tuple(range(len(wav) if wav.ndim == 2 else 1)): [torch.atleast_2d(wav)]}
-        rows = torch.atleast_2d(wav) if isinstance(wav, Tensor) else wav
-        if lengths is not None:
-            each = torch.as_tensor(lengths).flatten().tolist()
-            if len(each) != len(rows) or any(
-                not hop <= n <= len(row) for n, row in zip(each, rows, strict=False)
-            ):
-                raise ValueError(
-                    f"lengths must be the samples of each of the {len(rows)} clips, {hop} (a frame of the log-mel) or "
-                    f"more, but are {each}"
-                )
-            rows = [row[: int(n)] for row, n in zip(rows, each, strict=True)]
+        rows = [row[: int(n)] for row, n in zip(rows, each, strict=True)]
         groups: dict[int, list[int]] = {}
         for number, row in enumerate(rows):
             groups.setdefault(self.num_frames(len(row)), []).append(number)
@@ -344,16 +345,15 @@ def pooled(chunks: Iterable[Tensor], pooling: Pooling) -> Tensor:
         raise ValueError(f"pooling must be one of {get_args(Pooling)}, but is {pooling!r}")
     if pooling == "max":
         return torch.stack([chunk.amax(dim=1) for chunk in chunks]).amax(dim=0)
-    parts = [
-        (chunk.shape[1], chunk.mean(dim=1), chunk.var(dim=1, correction=0) if pooling == "mean_std" else None)
-        for chunk in chunks
-    ]
+    parts = [(chunk.shape[1], chunk.mean(dim=1), chunk.var(dim=1, correction=0)) for chunk in chunks]
     total = sum(count for count, *_ in parts)
-    mean: Tensor = sum(count / total * part for count, part, _ in parts)  # type: ignore[assignment]
+    mean = torch.stack([count / total * part for count, part, _ in parts]).sum(dim=0)
     if pooling == "mean":
         return mean
-    spread = sum(count / total * (var + (part - mean) ** 2) for count, part, var in parts if var is not None)
-    return torch.cat([mean, cast(Tensor, spread).sqrt()], dim=1)
+    variance = torch.stack([count / total * (var + (part - mean) ** 2) for count, part, var in parts]).sum(
+        dim=0
+    )
+    return torch.cat([mean, variance.sqrt()], dim=1)
 
 
 def _in_order(groups: Iterable[Sequence[int]], found: Sequence[Tensor]) -> Tensor:
@@ -364,7 +364,9 @@ def _in_order(groups: Iterable[Sequence[int]], found: Sequence[Tensor]) -> Tenso
     return pad_sequence([row for group in found for row in group], batch_first=True)[order]
 
 
-def _check_samples(wav: object, name: str = "audio", *, least: int = 1, list_item: bool = False) -> None:
+def _check_samples(
+    wav: object, name: str = "audio", *, least: int = 1, shape: str = "(N,) or (B, N)"
+) -> None:
     """With `least` (samples) above 1 they may not be NaN, either, for which a GPU has to be waited for."""
     if not isinstance(wav, Tensor):
         raise TypeError(
@@ -374,15 +376,9 @@ def _check_samples(wav: object, name: str = "audio", *, least: int = 1, list_ite
         raise TypeError(
             f"{name} must be floating-point samples in [-1, 1], but is {wav.dtype}; for int16 give wav.float() / 32768"
         )
-    if wav.ndim not in ((1,) if list_item else (1, 2)) or wav.shape[-1] < least:
-        hint = (
-            "; of (samples, channels), give wav.mean(dim=1)"
-            if wav.ndim == 2 and len(wav) >= least > 1
-            else ""
-        )
-        raise ValueError(
-            f"{name} must be (N,){'' if list_item else ' or (B, N)'} samples with N >= {least}, but is "
-            f"{tuple(wav.shape)}{hint}"
-        )
+    if not 1 <= wav.ndim <= shape.count(")") or wav.shape[-1] < least:
+        turned = wav.ndim == 2 and len(wav) >= least > 1
+        hint = "; of (samples, channels), give wav.mean(dim=1)" if turned else ""
+        raise ValueError(f"{name} must be {shape} samples with N >= {least}, but is {tuple(wav.shape)}{hint}")
     if least > 1 and not wav.isfinite().all():
         raise ValueError(f"{name} must be finite, but has NaN or infinite samples")

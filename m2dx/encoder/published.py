@@ -43,7 +43,6 @@ MODEL_NAMES = {
 }
 """Start of a published name -> start of the name in `M2D` or `MSMMAE`."""
 
-FINETUNED_PREFIX = "module.ar.runtime.backbone."
 HEAD_NAMES = {"module.head.norm.": "norm.", "module.head.mlp.mlp.0.": "linear."}
 """Start of a fine-tuned file's name -> start of the name in `Head`."""
 
@@ -59,15 +58,18 @@ def rename(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, T
     return renamed
 
 
+def backbone_prefix(state: Mapping[str, Tensor]) -> str:
+    """What the names of the backbone start with, such as `backbone.` of M2D-CLAP, or `module.ar.runtime.backbone.`."""
+    first = "patch_embed.proj.weight"
+    return min((key.removesuffix(first) for key in state if key.endswith(first)), key=len, default="")
+
+
 def backbone_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The backbone's tensors by their plain names, of a pre-trained or a fine-tuned file (or saved by DataParallel).
+    """The backbone's tensors by their plain names, whatever DataParallel, Lightning or another model put before them.
 
     The original MSM-MAE files have biases of queries and values, none of keys: here that is one bias, 0 for keys.
     """
-    if any(key.startswith(FINETUNED_PREFIX) for key in state):
-        plain = rename(state, {FINETUNED_PREFIX: ""})
-    else:
-        plain = {key.removeprefix("module."): value for key, value in state.items()}
+    plain = rename(state, {backbone_prefix(state): ""})
     for start in [key.removesuffix("q_bias") for key in plain if key.endswith("attn.q_bias")]:
         query, value = plain.pop(f"{start}q_bias"), plain.pop(f"{start}v_bias", None)
         if value is None:

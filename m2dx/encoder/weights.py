@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,22 +109,25 @@ def read_weights(
         tensors = published.rename(state["model"], {"masked_model.": ""})
         unused = {key.rpartition(".")[0] for key in state["model"] if key.startswith("tasks.")}
         return Weights("checkpoint", path, tensors, config, unused=tuple(sorted(unused)))
-    tensors = state.get("model", state)
+    tensors = state.get("model", state.get("state_dict", state))
     if not isinstance(tensors, Mapping) or not all(isinstance(v, Tensor) for v in tensors.values()):
         raise CheckpointError(
             f"{path}: neither an m2dx checkpoint nor a published one: it holds {list(state)[:5]}"
         )
+    tensors = {key.replace("_orig_mod.", ""): tensor for key, tensor in tensors.items()}  # of torch.compile
     with CheckpointError.blaming(str(path)):
-        backbone = published.backbone_state(tensors)
+        backbone, prefix = published.backbone_state(tensors), published.backbone_prefix(tensors)
         config = published.infer_config(backbone, path, sample_rate=sample_rate, num_heads=num_heads)
     used = (*published.MODEL_NAMES, "norm_stats")
+    outside = [key for key in tensors if not key.startswith((prefix, *published.HEAD_NAMES))]
+    unused = [key for key in backbone if not key.startswith(used)] + outside
     return Weights(
         "published checkpoint",
         path,
         published.rename(backbone, published.MODEL_NAMES),
         config,
         head=published.rename(tensors, published.HEAD_NAMES),
-        unused=tuple(sorted({key.split(".")[0] for key in backbone if not key.startswith(used)})),
+        unused=tuple(sorted({key.removeprefix("module.").split(".")[0] for key in unused})),
     )
 
 
@@ -162,18 +166,21 @@ def export_encoder(checkpoint: Path, folder: Path, *, overwrite: bool = False) -
     """Writes the online encoder of a checkpoint (or of a run's newest one) to a folder, and returns the folder.
 
     model.safetensors has the published parameter names; config.json holds sizes, log-mel settings, mean and std, and
-    what the encoder comes from. `load_encoder(folder)` (or `load_image_encoder`) reads it back. CheckpointError where
-    the folder has such files, unless `overwrite`.
+    what the encoder comes from. `load_encoder(folder)` (or `load_image_encoder`) reads it back. An export, with its
+    classifier if it has one, is copied. CheckpointError where the folder has such files, unless `overwrite`.
     """
     weights = read_weights(checkpoint)
-    if weights.source != "checkpoint":
-        raise CheckpointError(f"{checkpoint}: only m2dx checkpoints can be exported")
+    if weights.source.startswith("published"):
+        raise CheckpointError(f"{checkpoint}: only m2dx checkpoints and exports can be exported")
     there = [name for name in (EXPORT_CONFIG, EXPORT_WEIGHTS) if (folder / name).exists()]
     if there and not overwrite:
         raise CheckpointError(
             f"{folder} must have no model, but has {there[0]}; take another folder, or write over it with --overwrite"
         )
-    write_export(folder, weights.encoder(), weights.config)
+    if weights.source == "export":
+        shutil.copytree(weights.path, folder, dirs_exist_ok=True)  # with its card and licences
+    else:
+        write_export(folder, weights.encoder(), weights.config)
     return folder
 
 

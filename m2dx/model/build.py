@@ -156,7 +156,7 @@ def build_task(
     frames = token_frames = None
     if data.sample_rate is not None and data.crop_samples is not None:
         rate = rate or data.sample_rate
-        # As torchaudio's resample rounds.
+        # As `resample` rounds.
         frames = declared_frames(part, encoder, -(-data.crop_samples * rate // data.sample_rate))
     if section.target_frames == "tokens":
         if frames is None:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-import torchaudio.functional
 from torch import Tensor, nn
 from torch.profiler import record_function
 
 from m2dx.contract.components import Views, Waveforms
 from m2dx.data.logmel import LogMel
 from m2dx.data.noise import mix_noise
+from m2dx.data.resampling import resample
 
 if TYPE_CHECKING:
     from m2dx.data.crops import Batch
@@ -70,7 +70,7 @@ def at_rate(views: Views, sample_rate: int | None) -> Views:
     if sample_rate is None or views.waveforms is None or sample_rate == views.sample_rate:
         return views
     with torch.autocast(views.clean_wav.device.type, enabled=False):
-        wav = torchaudio.functional.resample(views.clean_wav.float(), views.sample_rate, sample_rate)
+        wav = resample(views.clean_wav.float(), views.sample_rate, sample_rate)
     return replace(views, waveforms=Waveforms(wav, sample_rate))
 
 

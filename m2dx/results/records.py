@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from m2dx.encoder.audio import AudioEncoder
     from m2dx.encoder.images import ImageEncoder
 
-LIBRARIES = ("torch", "torchaudio", "numpy")
+LIBRARIES = ("torch", "numpy")
 RESULTS_FILE = "results.jsonl"
 """Name of the file, in the folder that runs are in (a recipe's `output`)."""
 

@@ -4,6 +4,7 @@ import argparse
 import copy
 import json
 import logging
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from m2dx.data.csv_list import CsvDataset
 from m2dx.data.reading import read_wav
 from m2dx.encoder.audio import AudioEncoder, load_encoder, random_encoder, random_like
 from m2dx.encoder.checkpoint import CheckpointFolder
-from m2dx.encoder.published import FINETUNED_PREFIX
 from m2dx.recipe.schema import AudioSection, ModelSection
 
 EXAMPLES = Path(__file__).parents[2] / "examples/sounds"
@@ -100,7 +100,7 @@ def test_a_fine_tuned_file_has_its_head(parity: Any, tmp_path: Path) -> None:
         "module.head.mlp.mlp.0.weight": torch.randn(7, width, generator=generator),
         "module.head.mlp.mlp.0.bias": torch.randn(7, generator=generator),
     }
-    backbone = {FINETUNED_PREFIX + key: value for key, value in parity.weights().items()}
+    backbone = {"module.ar.runtime.backbone." + key: value for key, value in parity.weights().items()}
     torch.save({**backbone, **head}, tmp_path / "weights.pth")
     encoder = load_encoder(tmp_path / "weights.pth", num_heads=4)
     assert encoder.head is not None
@@ -416,11 +416,34 @@ def test_statistics_of_another_size(parity: Any, tmp_path: Path) -> None:
         load_encoder(tmp_path / "odd.pth", num_heads=4)
 
 
-def test_names_of_data_parallel_are_known(parity: Any, tmp_path: Path) -> None:
-    torch.save({"model": {f"module.{k}": v for k, v in parity.weights().items()}}, tmp_path / "dp.pth")
-    with torch.no_grad():
-        features = load_encoder(tmp_path / "dp.pth", num_heads=4).encode_logmel(parity.tensors["x"])[0]
+OTHERS = {"text_encoder.embeddings.weight": 0, "audio_proj.weight": 0}
+WRAPPED: dict[
+    str, tuple[str, str, str, dict[str, int]]
+] = {  # key, prefix, what follows `blocks.N.`, other tensors
+    "DataParallel": ("model", "module.", "", {}),
+    "compile": ("model", "_orig_mod.", "", {}),
+    "compiled blocks": ("model", "", "_orig_mod.", {}),
+    "compile and DistributedDataParallel": ("model", "module._orig_mod.", "", {}),
+    "Lightning": ("state_dict", "model.", "", {}),
+    "Lightning and compile": ("state_dict", "model._orig_mod.", "", {"loss.weight": 0}),
+    "M2D-CLAP 2025": ("model", "backbone.", "", OTHERS),
+    "M2D-CLAP under DataParallel": ("model", "module.backbone.", "", {f"module.{k}": 0 for k in OTHERS}),
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_names_that_others_put_before_it_are_known(
+    parity: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    key, prefix, inner, others = WRAPPED[kind]
+    named = {re.sub(r"(blocks\.\d+\.)", rf"\1{inner}", name): v for name, v in parity.weights().items()}
+    tensors = {prefix + name: value for name, value in named.items()}
+    torch.save({key: {**tensors, **dict.fromkeys(others, torch.zeros(2))}, "epoch": 3}, tmp_path / "w.pth")
+    with torch.no_grad(), caplog.at_level(logging.WARNING):
+        features = load_encoder(tmp_path / "w.pth", num_heads=4).encode_logmel(parity.tensors["x"])[0]
     close(features, parity.tensors["encoder_layers_timeframed"][-1])
+    left = sorted({name.removeprefix("module.").split(".")[0] for name in others})
+    assert caplog.messages == ([f"not used by the encoder: {', '.join(left)}"] if left else [])
 
 
 def test_nothing_there(tmp_path: Path) -> None:

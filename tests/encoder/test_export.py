@@ -104,7 +104,7 @@ def test_errors(run_folder: Path, tmp_path: Path) -> None:
         export_encoder(tmp_path / "other.pt", tmp_path / "out")
     newest = run_folder / "checkpoints" / "step-00000003.encoder.safetensors"
     torch.save({"model": load_file(newest)}, tmp_path / "published.pth")
-    with pytest.raises(CheckpointError, match="only m2dx checkpoints can be exported"):
+    with pytest.raises(CheckpointError, match="only m2dx checkpoints and exports can be exported"):
         export_encoder(tmp_path / "published.pth", tmp_path / "out")
     newest.write_bytes(newest.read_bytes()[:5000])
     with pytest.raises(

@@ -123,7 +123,7 @@ def test_its_weights_are_those_that_a_training_starts_with(
         (["encode", "starter", "noise.wav", "-o", "features.csv"], None),
         (["encode", "./starter", "noise.wav", "-o", "features.csv"], "starter: neither an export"),
         (["encode", "startr", "noise.wav", "-o", "features.csv"], "or `starter`"),
-        (["export", "starter", "out"], "encoder/starter: only m2dx checkpoints can be exported"),
+        (["export", "--overwrite", "starter", "out"], None),
         (["draw", "reconstruction", "starter", "noise.wav"], "encoder/starter is an exported encoder"),
         (["draw", "attention", "starter", "noise.wav", "-o", "a.png"], None),
     ],

@@ -38,8 +38,7 @@ class Runner:
 
     def run(self, wavs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name for clips (N,) of any lengths: frames and clip, or logits and probabilities."""
-        if self.classifier is not None:
-            wavs = [self._unit(wav) for wav in wavs]
+        wavs = wavs if self.classifier is None else [self._unit(wav) for wav in wavs]
         lengths = np.array([len(wav) for wav in wavs], np.int64)
         batch = np.zeros((len(wavs), lengths.max()), np.float32)
         for row, wav in zip(batch, wavs, strict=True):
@@ -49,11 +48,8 @@ class Runner:
 
     def _unit(self, wav: np.ndarray) -> np.ndarray:
         length = max(1, round(self.classifier["unit_seconds"] * self.sample_rate))
-        return np.resize(wav, length) if self.classifier["short_clips"] == "repeat" else _filled(wav, length)
-
-
-def _filled(wav: np.ndarray, length: int) -> np.ndarray:
-    return np.pad(wav[:length], (0, max(length - len(wav), 0)))
+        repeat = self.classifier["short_clips"] == "repeat"
+        return np.resize(wav, length) if repeat else np.pad(wav[:length], (0, max(length - len(wav), 0)))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def hear_scores(
         Path,
         typer.Argument(
             metavar="EMBEDDINGS",
-            help="Folder of embeddings that hear-eval-kit has scored, such as embeddings/m2dx.hear, or of one task.",
+            help="Folder of embeddings that hear-eval-kit has scored: embeddings/m2dx_tasks.hear, or one task's.",
             show_default=False,
         ),
     ],

@@ -40,7 +40,7 @@ def content(task: str, parts: dict[str, Any], options: str = "") -> dict[str, An
         "hparams": {"hidden_layers": 1, "lr": 0.001, "initialization": "<function xavier_uniform_>"},
         "postprocessing": [],
         "score_mode": "max",
-        "embedding_path": f"embeddings/m2dx.hear{options}/{task}",
+        "embedding_path": f"embeddings/m2dx_tasks.hear{options}/{task}",
     }
 
 
@@ -61,7 +61,7 @@ TASKS = {
 @pytest.fixture
 def embeddings(tmp_path: Path) -> Path:
     """A folder of embeddings with the scores of several tasks."""
-    folder = tmp_path / "embeddings" / "m2dx.hear"
+    folder = tmp_path / "embeddings" / "m2dx_tasks.hear"
     for task, parts in TASKS.items():
         write(folder / task, content(task, parts))
     return folder

@@ -1,6 +1,6 @@
-"""The HEAR 2021 interface, so that hear-eval-kit runs on any encoder: module `m2dx.hear`, model file an encoder's path.
+"""The HEAR 2021 interface, so that hear-eval-kit runs on any encoder, whose path is the model file.
 
-python -m heareval.embeddings.runner m2dx.hear --model RUN_OR_EXPORT --tasks-dir TASKS
+python -m heareval.embeddings.runner m2dx_tasks.hear --model RUN_OR_EXPORT --tasks-dir TASKS
 
 `--model-options '{"batch_statistics": true}'` standardises as the code behind tables 2 to 7 of MSM-MAE does.
 """
@@ -56,7 +56,7 @@ def load_model(model_file_path: str | Path = "", *, batch_statistics: bool = Fal
     """
     if not str(model_file_path):
         raise CheckpointError(
-            "m2dx.hear needs the path of an encoder (an export, a run, a checkpoint or a published file), "
+            "m2dx_tasks.hear needs the path of an encoder (an export, a run, a checkpoint or a published file), "
             "since m2dx comes without weights; give it as the model file (--model)"
         )
     return HearModel(load_encoder(model_file_path), batch_statistics=batch_statistics).eval()

@@ -5,15 +5,15 @@ The validator itself needs TensorFlow; its checks of PyTorch models are stated h
 
 import importlib
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from m2dx_tasks import hear
 
-from m2dx import hear
 from m2dx.contract.errors import CheckpointError
 from m2dx.encoder.audio import random_encoder
 from m2dx.recipe.schema import AudioSection, ModelSection
+from m2dx.testing.samples import write_encoder
 
 
 def model_of(patch: tuple[int, int] = (80, 2), *, sample_rate: int = 16_000) -> hear.HearModel:
@@ -28,17 +28,12 @@ def noise(sounds: int, seconds: float, model: hear.HearModel) -> torch.Tensor:
 
 
 @pytest.fixture
-def export(tiny_recipe: Any, host: Any, console: Any) -> Path:
-    from m2dx.jobs.train import run_recipe
-
-    recipe = tiny_recipe("train.epochs=1")
-    run_recipe(recipe, host, console)
-    folder: Path = recipe.output / recipe.name / "encoder"
-    return folder
+def export(tmp_path: Path) -> Path:
+    return write_encoder(tmp_path / "encoder")
 
 
 def test_the_module_loads_a_model_from_a_path_given_as_text(export: Path) -> None:
-    module = importlib.import_module("m2dx.hear")
+    module = importlib.import_module("m2dx_tasks.hear")
     model = module.load_model(str(export))
     assert isinstance(model, torch.nn.Module) and not model.training
     assert model.sample_rate in (16_000, 22_050, 44_100, 48_000)
