@@ -119,15 +119,15 @@ def read_weights(
         backbone, prefix = published.backbone_state(tensors), published.backbone_prefix(tensors)
         config = published.infer_config(backbone, path, sample_rate=sample_rate, num_heads=num_heads)
     used = (*published.MODEL_NAMES, "norm_stats")
-    outside = [key for key in tensors if not key.startswith((prefix, *published.HEAD_NAMES))]
-    unused = [key for key in backbone if not key.startswith(used)] + outside
+    left = [key for key in backbone if not key.startswith(used)]
+    left += [key for key in tensors if not key.startswith((prefix, *published.HEAD_NAMES))]
     return Weights(
         "published checkpoint",
         path,
         published.rename(backbone, published.MODEL_NAMES),
         config,
         head=published.rename(tensors, published.HEAD_NAMES),
-        unused=tuple(sorted({key.removeprefix("module.").split(".")[0] for key in unused})),
+        unused=tuple(sorted({key.removeprefix("module.").split(".")[0] for key in left})),
     )
 
 

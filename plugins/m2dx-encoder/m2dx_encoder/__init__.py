@@ -46,7 +46,8 @@ class Encoder(Runner):
         try:
             super().__init__(folder, file, threads=threads)
             self.embed_dim, self.frame_rate = self.config["embed_dim"], self.config["frame_rate"]
-            self._hop, self._patch = self.config["audio"]["hop_length"], self.config["patch_size"][1]
+            self._hop: int = self.config["audio"]["hop_length"]
+            self._patch: int = self.config["patch_size"][1]
             golden = read_safetensors(folder / GOLDEN)
             off = self._off(golden, folder)
         except Exception as error:  # onnxruntime has its own kinds
@@ -77,9 +78,10 @@ class Encoder(Runner):
         """T of N samples."""
         return -(-max(samples // self._hop, 1) // self._patch)
 
-    def times(self, frames: int) -> NDArray[np.float64]:
+    def times(self, frames: int) -> NDArray[np.floating[Any]]:
         """(T,) middles of the first T frames, s from the first sample."""
-        return (np.arange(frames) * self._patch + (self._patch - 1) / 2) * self._hop / self.sample_rate
+        middles: NDArray[np.floating[Any]] = np.arange(frames) * self._patch + (self._patch - 1) / 2
+        return middles * self._hop / self.sample_rate
 
     def _checked(self, wav: Any) -> Samples:
         if not isinstance(wav, np.ndarray) or wav.dtype.kind != "f" or wav.ndim != 1 or len(wav) < self._hop:

@@ -20,7 +20,8 @@ class Runner:
 
     def __init__(self, folder: str | Path, file: str = "model.onnx", *, threads: int = 0) -> None:
         self.config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-        self.sample_rate, self.classifier = self.config["audio"]["sample_rate"], self.config.get("classifier")
+        self.sample_rate: int = self.config["audio"]["sample_rate"]
+        self.classifier = self.config.get("classifier")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         model = str(Path(folder) / file)
@@ -28,8 +29,8 @@ class Runner:
 
     def read(self, path: str | Path) -> np.ndarray:
         """(N,) samples of a file at `sample_rate`, channels averaged."""
-        wav, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        wav = wav.mean(axis=1, dtype=np.float32)
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        wav: np.ndarray = samples.mean(axis=1, dtype=np.float32)
         if rate != self.sample_rate:
             import soxr
 

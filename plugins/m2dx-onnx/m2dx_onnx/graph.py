@@ -8,6 +8,7 @@ B clips, N samples, L frames of the log-mel, F x T patches, n chunks of C patche
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 import m2dx
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.finetuned import FinetunedNetwork
+from m2dx.model.vit import Block
 
 OPSET, IR_VERSION = 20, 9
 MASKED = -1e9
@@ -31,7 +33,7 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
 
-    def constant(self, value: NDArray[np.generic] | torch.Tensor, name: str | None = None) -> str:
+    def constant(self, value: Any, name: str | None = None) -> str:
         """A tensor by the name, or by one that is made of its number."""
         array = value.detach().float().cpu().numpy() if isinstance(value, torch.Tensor) else value
         name = name or f"constant_{len(self.constants)}"
@@ -50,7 +52,7 @@ class Graph:
         """A constant () of float32."""
         return self.constant(np.array(value, np.float32))
 
-    def add(self, kind: str, *inputs: str, output: str | None = None, **attributes: object) -> str:
+    def add(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """A node, which gives the name of its only output."""
         output = output or f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
@@ -127,7 +129,7 @@ def classifier_graph(classifier: m2dx.AudioClassifier) -> onnx.ModelProto:
     graph.add(
         *(("Sigmoid", logits) if classifier.multi_label else ("Softmax", logits)), output="probabilities"
     )
-    width = ["B", len(classifier.label_names)]
+    width: list[int | str] = ["B", len(classifier.label_names)]
     return _model(graph, {"logits": width, "probabilities": width})
 
 
@@ -220,7 +222,7 @@ def _features(graph: Graph, encoder: AudioEncoder, layer: int | None, longest: i
     bias = _attention_bias(graph, counts, freq, chunk, chunks)
     depth = vit.size.depth if layer is None else layer
     for number, block in enumerate(vit.trunk.blocks[:depth]):
-        tokens = _block(graph, tokens, block, bias, f"blocks.{number}", vit.size.num_heads)
+        tokens = _block(graph, tokens, cast(Block, block), bias, f"blocks.{number}", vit.size.num_heads)
     if depth == vit.size.depth:
         tokens = _norm(graph, tokens, vit.trunk.norm, "norm")
     last = graph.number(2**31)
@@ -248,9 +250,9 @@ def _attention_bias(graph: Graph, counts: str, freq: int, chunk: str, chunks: st
     return graph.unsqueeze(graph.add("Concat", cls, bias, axis=1), 1, 2)
 
 
-def _block(graph: Graph, x: str, block: torch.nn.Module, bias: str, name: str, heads: int) -> str:
+def _block(graph: Graph, x: str, block: Block, bias: str, name: str, heads: int) -> str:
     attention, mlp = block.attn, block.mlp
-    width: int = attention.qkv.in_features  # type: ignore[union-attr, assignment]
+    width = attention.qkv.in_features
     head = width // heads
     qkv = _linear(graph, _norm(graph, x, block.norm1, f"{name}.norm1"), attention.qkv, f"{name}.attn.qkv")
     qkv = graph.add("Reshape", qkv, graph.ints(0, 0, 3, heads, head))
@@ -266,14 +268,14 @@ def _block(graph: Graph, x: str, block: torch.nn.Module, bias: str, name: str, h
     return graph.add("Add", x, _linear(graph, graph.add("Gelu", hidden), mlp.fc2, f"{name}.mlp.fc2"))
 
 
-def _norm(graph: Graph, x: str, norm: torch.nn.Module, name: str) -> str:
+def _norm(graph: Graph, x: str, norm: torch.nn.LayerNorm, name: str) -> str:
     weight, bias = (graph.constant(getattr(norm, part), f"{name}.{part}") for part in ("weight", "bias"))
     return graph.add("LayerNormalization", x, weight, bias, epsilon=norm.eps)
 
 
-def _linear(graph: Graph, x: str, linear: torch.nn.Module, name: str) -> str:
-    product = graph.add("MatMul", x, graph.constant(linear.weight.T, f"{name}.weight"))  # type: ignore[operator]
-    return graph.add("Add", product, graph.constant(linear.bias, f"{name}.bias"))  # type: ignore[arg-type]
+def _linear(graph: Graph, x: str, linear: torch.nn.Linear, name: str) -> str:
+    product = graph.add("MatMul", x, graph.constant(linear.weight.T, f"{name}.weight"))
+    return graph.add("Add", product, graph.constant(linear.bias, f"{name}.bias"))
 
 
 def _mean(graph: Graph, found: Mapping[str, str]) -> str:
