@@ -147,7 +147,6 @@ def test_files_and_rooms_of_the_architecture_are_there() -> None:
     ]
     assert [room for layer in layers for room in layer.split(" | ")] == [
         "testing",
-        "hear",
         "__main__",
         *rooms[-2::-1],
     ]

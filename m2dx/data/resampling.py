@@ -22,10 +22,10 @@ def resample(wav: Tensor, rate: int, new_rate: int) -> Tensor:
     step, phases = rate // math.gcd(rate, new_rate), new_rate // math.gcd(rate, new_rate)
     cutoff = min(step, phases) * ROLLOFF  # zero crossings in `step` input samples
     reach = math.ceil(ZEROS * step / cutoff)  # input samples on each side
-    inputs = torch.arange(-reach, reach + step, dtype=torch.float64, device=wav.device) / step
-    outputs = torch.arange(phases, device=wav.device)[:, None] / phases  # float32, as torchaudio rounds
+    inputs = torch.arange(-reach, reach + step, dtype=wav.dtype, device=wav.device) / step
+    outputs = torch.arange(phases, dtype=wav.dtype, device=wav.device)[:, None] / phases
     times = ((inputs - outputs) * cutoff).clamp(-ZEROS, ZEROS)  # (phases, taps), in zero crossings
     kernels = torch.sinc(times) * (math.pi * times / ZEROS / 2).cos() ** 2 * (cutoff / step)
     padded = F.pad(wav, (reach, reach + step))[:, None]  # (B, 1, N + ...)
-    found = F.conv1d(padded, kernels[:, None].to(wav.dtype), stride=step)  # (B, phases, ...)
+    found = F.conv1d(padded, kernels[:, None], stride=step)  # (B, phases, ...)
     return found.mT.flatten(1)[:, : -(-wav.shape[1] * new_rate // rate)]
