@@ -60,7 +60,10 @@ def write_onnx(folder: Path) -> str:
         plain, rounded = Path(held) / MODEL, Path(held) / INT8
         (Path(held) / "config.json").write_bytes((folder / "config.json").read_bytes())
         onnx.save(model, plain)
-        quantize_dynamic(plain, rounded, weight_type=QuantType.QInt8, per_channel=True)
+        # Convolutions stay as they are: with the log-mel in int8, features are off by half of their norm.
+        quantize_dynamic(
+            plain, rounded, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, per_channel=True
+        )
         found = compare(network, Path(held))
         if not found.largest_relative <= MOST_DIFFERENCE:
             raise m2dx.CheckpointError(
