@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -189,17 +190,26 @@ def _count(module: nn.Module) -> tuple[int, int]:
     return trained, sum(p.numel() for p in module.parameters()) - trained
 
 
-@torch.no_grad()
 def _losses_table(run: PreparedRun, batch: Batch) -> Table:
+    """Of each term: its loss, weight, and where there are tasks the norm of its weighted gradient at the encoder."""
     device = run.processes.device
     model = run.model.to(device).train()
-    with autocast(run.recipe.train.precision, device):
-        losses = model(batch.to(device))
-    of_tasks = {name: task.weight for name, task in run.model.tasks.items()}
-    weights = {run.model.method: run.model.weight, **of_tasks}
+    with torch.set_grad_enabled(bool(model.tasks)), autocast(run.recipe.train.precision, device):
+        losses = model(batch.to(device), "gradients")
+        if model.balanced:
+            model.balance(losses.measured)
+            losses = model(batch.to(device), "gradients")
     title = f"losses of one step on {len(batch.inputs)} clips, before training"
-    table = _table(title, "loss", "value", "weight")
+    table = _table(title, "loss", "value", "weight", "gradient at the encoder")
+    terms: dict[str, Any] = {model.method: model, **dict(model.tasks.items())}
+    of_method = float(losses.measured.get(f"gradient_{model.method}", 0.0))
     for name, value in losses.parts.items():
-        table.add_row(name, f"{float(value):.4f}", f"{weights[name]:g}")
-    table.add_row("total", f"{float(losses.total):.4f}", "")
+        weight = float(terms[name].weight)
+        gradient = float(losses.measured.get(f"gradient_{name}", 0.0))
+        ratio = f", {gradient / of_method:.2g} x {model.method}" if name in model.tasks and of_method else ""
+        written = f"auto, {weight:.2g}" if name in model.balanced else f"{weight:g}"
+        table.add_row(
+            name, f"{float(value.detach()):.4f}", written, f"{gradient:.2g}{ratio}" if model.tasks else ""
+        )
+    table.add_row("total", f"{float(losses.total.detach()):.4f}", "", "")
     return table

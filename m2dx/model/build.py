@@ -167,9 +167,10 @@ def build_task(
         frames = token_frames = shapes.grid.shape[1]
     task_shapes = TaskShapes(shapes.grid.shape, shapes.size.embed_dim, frames, encoder.embed_dim)
     mapper = build("online_mapper", section.online_mapper, shapes=task_shapes)
-    return Task(
-        encoder, mapper, build("loss", section.loss), weight=section.weight, token_frames=token_frames
-    )
+    loss, weight, ratio = build("loss", section.loss), section.weight, None
+    if weight == "auto":
+        weight, ratio = 0.0, section.gradient_ratio or 0.5
+    return Task(encoder, mapper, loss, weight=weight, gradient_ratio=ratio, token_frames=token_frames)
 
 
 def build_views(recipe: Recipe) -> ViewMaker | ImageViews:

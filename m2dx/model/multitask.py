@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 Measure = Literal["nothing", "target", "gradients"]
 """What a forward pass measures beside the losses; "gradients" includes the target, and needs what compute it kept."""
+
+BALANCE_EVERY, NEWEST_SHARE = 5, 0.2
+"""Steps between changes of weights that are auto; share of the newest gradient norms in the averages behind them."""
+LEAST_WEIGHT = 1e-6
+"""Of these weights, also before anything is measured, so that it can be."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,13 @@ def match_frames(target: Tensor, num_frames: int) -> Tensor:
 
 
 class Task(nn.Module):
-    """One term of the loss: offline encoder, online mapper, loss and weight (M2D-X, III-B)."""
+    """One term of the loss: offline encoder, online mapper, loss and weight (M2D-X, III-B).
+
+    With `gradient_ratio` the weight follows the training (`balance`), and is a buffer, so that checkpoints have it.
+    """
+
+    weight: float | Tensor
+    gradient_norms: Tensor  # moving averages: of the method, of this task
 
     def __init__(
         self,
@@ -79,13 +90,29 @@ class Task(nn.Module):
         online_mapper: OnlineMapper,
         loss: Loss,
         *,
-        weight: float,
+        weight: float = 0.0,
+        gradient_ratio: float | None = None,
         token_frames: int | None = None,
     ) -> None:
         super().__init__()
         self.offline_encoder = offline_encoder.requires_grad_(False).eval()
         self.online_mapper, self.loss = online_mapper, loss
-        self.weight, self.token_frames = weight, token_frames
+        self.gradient_ratio, self.token_frames = gradient_ratio, token_frames
+        if gradient_ratio is None:
+            self.weight = weight
+        else:
+            self.register_buffer("weight", torch.tensor(LEAST_WEIGHT))
+            self.register_buffer("gradient_norms", torch.zeros(2))
+
+    def balance(self, method: Tensor, own: Tensor) -> None:
+        """Sets the weight from the gradient norms of the method's and this task's weighted losses."""
+        assert self.gradient_ratio is not None and isinstance(self.weight, Tensor)
+        norms = torch.stack([method, own / self.weight])
+        started = self.gradient_norms[1] > 0  # by a batch with labels
+        self.gradient_norms.copy_(torch.where(started, self.gradient_norms.lerp(norms, NEWEST_SHARE), norms))
+        of_method, unweighted = self.gradient_norms
+        ratio = self.gradient_ratio * of_method / unweighted
+        self.weight.copy_(torch.where(unweighted > 0, ratio, 0.0).clamp_min(LEAST_WEIGHT))
 
     def train(self, mode: bool = True) -> Task:
         super().train(mode)
@@ -147,12 +174,23 @@ class MultiTask(nn.Module):
         if measure != "nothing" and not self.masked_model.reconstructs:
             measured |= target_shares(output.target.detach(), mask.masked)
         if measure == "gradients" and self.tasks:
+            measured |= {f"weight_{name}": task.weight.clone() for name, task in self.balanced.items()}
             for name, part in weighted.items():
                 (gradient,) = torch.autograd.grad(part, output.latent, retain_graph=True, allow_unused=True)
                 measured[f"gradient_{name}"] = (
                     total.new_zeros(()) if gradient is None else gradient.float().norm()
                 )
         return StepLosses(total=total, parts=parts, latent=output.latent[:, 1:].detach(), measured=measured)
+
+    @property
+    def balanced(self) -> dict[str, Any]:
+        """The tasks whose weights are auto."""
+        return {name: task for name, task in self.tasks.items() if getattr(task, "gradient_ratio", None)}
+
+    def balance(self, measured: Mapping[str, Tensor]) -> None:
+        """Sets the weights that are auto from what was measured, which has to be the same in all processes."""
+        for name, task in self.balanced.items():
+            task.balance(measured[f"gradient_{self.method}"], measured[f"gradient_{name}"])
 
     @property
     def wants_crops(self) -> bool:

@@ -268,10 +268,16 @@ class TaskSection(Section):
     """Maps M2D's features to the training signal's shape."""
     loss: LossSpec
     """Compares the two."""
-    weight: NonNegativeFloat = 1.0
-    """Weight lambda of this task in eq. (6)."""
+    weight: NonNegativeFloat | Literal["auto"] = 1.0
+    """Weight lambda of this task in eq. (6); auto: follows the training, so that `gradient_ratio` holds."""
+    gradient_ratio: PositiveFloat | None = None
+    """Of `weight: auto`: norm of the task's gradient at the encoder's output by that of the method's; default 0.5."""
     target_frames: Literal["native", "tokens"] = "native"
     """Frames of the training signal: its own, or brought to the T frames of the patch grid (mean, interpolation)."""
+
+    def _faults(self) -> Iterator[str]:
+        if self.gradient_ratio is not None and self.weight != "auto":
+            yield f"gradient_ratio needs weight: auto, but weight is {self.weight:g}; leave one of them out"
 
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")]
@@ -432,6 +438,14 @@ class Recipe(Section):
         yield from self._input_faults()
         if not self.model.weight and not any(task.weight for task in self.tasks.values()):
             yield "model.weight must be above 0 where no task has a weight, or there is nothing to learn"
+        train, auto = self.train, [name for name, task in self.tasks.items() if task.weight == "auto"]
+        if auto and not self.model.weight:
+            yield f"tasks.{auto[0]}.weight must be a number where model.weight is 0, but is auto"
+        if auto and (train.compile or train.sharding == "fsdp" or train.precision == "fp16"):
+            yield (
+                f"tasks.{auto[0]}.weight must be a number with train.compile, train.sharding fsdp or train.precision "
+                "fp16, where the gradients of single terms are not measured, but is auto"
+            )
         every, saved = self.evaluation.every, self.train.checkpoint_every
         if every is not None and every % saved:
             yield (

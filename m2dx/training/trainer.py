@@ -22,7 +22,7 @@ from m2dx.data.crops import Batch
 from m2dx.data.loader import DeviceCopies, batch_loader
 from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder
 from m2dx.encoder.weights import CHECKPOINT_FORMAT, encoder_writer
-from m2dx.model.multitask import Measure, StepLosses
+from m2dx.model.multitask import BALANCE_EVERY, Measure, StepLosses
 from m2dx.model.precision import autocast, check_precision
 from m2dx.recipe.loading import recipe_to_mapping
 from m2dx.training.distributed import FullyShardedDataParallel, share_model
@@ -287,10 +287,10 @@ class Trainer:
         scalars: dict[str, Tensor] = {}
         clip_ids, features = [], []
         measures = self._is_time(train.rankme_every, done=1)
-        keeps = not train.compile and not isinstance(
-            self.parallel, FullyShardedDataParallel
-        )  # for a second pass
-        measure: Measure = "nothing" if not measures else "gradients" if keeps else "target"
+        balances = bool(self.model.balanced) and self.step % BALANCE_EVERY == 0
+        # Nothing is kept for a second backward pass by these.
+        keeps = not train.compile and not isinstance(self.parallel, FullyShardedDataParallel)
+        measure: Measure = "nothing" if not (measures or balances) else "gradients" if keeps else "target"
         learning_rate = self.schedule.learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -311,8 +311,8 @@ class Trainer:
             if measures:
                 rows = losses.latent.flatten(0, 1)  # (B, V, D) -> (B*V, D)
                 features.append(spaced_rows(rows, RANKME_ROWS // (accumulate * self.processes.world_size)))
-                for name, value in losses.measured.items():
-                    scalars[name] = scalars.get(name, torch.zeros_like(value)) + value / accumulate
+            for name, value in losses.measured.items():
+                scalars[name] = scalars.get(name, torch.zeros_like(value)) + value / accumulate
         with record_function("m2dx::optimizer"):
             self.scaler.unscale_(self.optimizer)
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -326,11 +326,11 @@ class Trainer:
         self.clips += train.batch_size
         means, vote = mean_losses(sums, self.processes, stop=self.requests.received is not None)
         record = StepRecord(self.step, means, grad_norm, tuple(clip_ids), vote)
-        if not measures:
-            return record, None
-        rows = self.processes.concat(torch.cat(features))
         shared = self.processes.mean(torch.stack(list(scalars.values()))) if scalars else torch.empty(0)
-        return record, Measured(rows, dict(zip(scalars, shared.unbind(), strict=True)))
+        measured = dict(zip(scalars, shared.unbind(), strict=True))
+        if balances:
+            self.model.balance(measured)
+        return record, Measured(self.processes.concat(torch.cat(features)), measured) if measures else None
 
     def save(self) -> None:
         """Writes a checkpoint of this step (main process only); every process has to call it."""

@@ -13,7 +13,7 @@ from m2dx.data.logmel import LogMel
 from m2dx.model.losses import MSE
 from m2dx.model.m2d import M2D
 from m2dx.model.mappers import LinearMapper, PoolLinearMapper
-from m2dx.model.multitask import MultiTask, Task, match_frames, target_shares
+from m2dx.model.multitask import LEAST_WEIGHT, MultiTask, Task, match_frames, target_shares
 from m2dx.model.patches import PatchGrid
 from m2dx.model.views import DataStatistics, ViewMaker
 from m2dx.model.vit import ViTSize
@@ -232,3 +232,39 @@ def test_measuring_changes_no_loss_and_no_gradient() -> None:
     twice = make_model(weight=1.0, tasks={"spy": 3.0})(make_batch(), "gradients").measured
     assert method > 0 < task and float(twice["gradient_m2d"]) == pytest.approx(2 * method)
     assert float(twice["gradient_spy"]) == pytest.approx(task)
+
+
+@pytest.mark.parametrize(
+    ("norms", "weights"),
+    [
+        ([(2.0, 4.0)], [0.25]),
+        ([(2.0, 0.0), (2.0, 4.0)], [LEAST_WEIGHT, 0.25]),  # no clip of the first batch has a label
+        ([(2.0, 4.0), (4.0, 4.0)], [0.25, 0.3]),  # 0.5 (0.8 x 2 + 0.2 x 4) / 4
+        ([(2.0, 4.0), (2.0, 0.0)], [0.25, 0.3125]),
+        ([(0.0, 4.0)], [LEAST_WEIGHT]),
+    ],
+)
+def test_a_weight_that_is_auto_follows_the_gradients(
+    norms: list[tuple[float, float]], weights: list[float]
+) -> None:
+    """`norms`: of the method and of the task, as if its weight were 1."""
+    task = Task(Spy(), PoolLinearMapper(SHAPES), MSE(), gradient_ratio=0.5)
+    found = [float(task.weight)]
+    for method, own in torch.tensor(norms):
+        task.balance(method, own * task.weight)
+        found.append(float(task.weight))
+    assert found == pytest.approx([LEAST_WEIGHT, *weights])
+
+
+@pytest.mark.parametrize(("ratio", "weight"), [(0.5, 1.0), (2.0, 1.0), (0.5, 0.1)])
+def test_the_gradient_of_a_task_has_the_stated_ratio(ratio: float, weight: float) -> None:
+    """On the batch that it was measured on; before it, the task is as good as not there."""
+    model = make_model(weight=weight)
+    model.tasks["spy"] = Task(Spy(), PoolLinearMapper(SHAPES), MSE(), gradient_ratio=ratio)
+    first = model(make_batch(), "gradients")
+    assert first.total.item() == pytest.approx(weight * first.parts["m2d"].item(), rel=1e-4)
+    model.balance(first.measured)
+    measured = model(make_batch(), "gradients").measured
+    assert float(measured["gradient_spy"] / measured["gradient_m2d"]) == pytest.approx(ratio, rel=1e-4)
+    assert {"tasks.spy.weight", "tasks.spy.gradient_norms"} <= model.training_state().keys()
+    assert float(measured["weight_spy"]) == float(model.training_state()["tasks.spy.weight"]) > 1e-3

@@ -222,6 +222,21 @@ BAD = {
         "extends: {a: b.yaml}\n",
         "recipe.yaml:1: extends must be the path of a recipe file, or a list of such paths, but is {'a': 'b.yaml'}",
     ),
+    "a ratio of gradients without auto": (
+        DATA + TASK + "    gradient_ratio: 0.5\n",
+        "recipe.yaml:7: tasks.tags: gradient_ratio needs weight: auto, but weight is 1",
+    ),
+    "a weight relative to nothing": (
+        DATA + TASK + "    weight: auto\nmodel: {weight: 0}\n",
+        "recipe.yaml:7: tasks.tags.weight must be a number where model.weight is 0, but is auto",
+    ),
+    **{
+        f"gradients that are not measured, {setting}": (
+            DATA + TASK + f"    weight: auto\ntrain: {{{setting}}}\n",
+            "recipe.yaml:7: tasks.tags.weight must be a number with train.compile, train.sharding fsdp or",
+        )
+        for setting in ("compile: true", "sharding: fsdp", "precision: fp16")
+    },
     "extends itself": (
         "extends: ./recipe.yaml\n",
         "recipe.yaml:1: extends must not come back to a file: recipe.yaml -> recipe.yaml",

@@ -70,7 +70,14 @@ def assert_same(one: Trainer, other: Trainer) -> None:
         assert all(torch.equal(value, moments[index][name]) for name, value in state.items())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+SMALL_DATA = [
+    "tasks.labels.weight=auto",
+    "model.freeze_patch_embedding=true",
+    "model.method={name: m2d, target_layers: mean, standardise_target: channel, loss: mse}",
+]
+
+
+@pytest.mark.parametrize(("number", "more"), [(signal.SIGTERM, []), (signal.SIGINT, SMALL_DATA)])
 def test_a_stopped_run_goes_on_bit_by_bit(
     tiny_recipe: Any,
     make_trainer: Any,
@@ -78,10 +85,11 @@ def test_a_stopped_run_goes_on_bit_by_bit(
     with_dropout: PluginHost,
     monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals,
+    more: list[str],
 ) -> None:
     """With workers, from the middle of an epoch and of a line of metrics, with noise, a task, and dropout."""
     options = [f"train.epochs={STEPS / 5}", "data.workers=2", "train.log_every=3", "train.rankme_every=3"]
-    options.append("tasks.labels.online_mapper.name=dropout")
+    options += ["tasks.labels.online_mapper.name=dropout", *more]
     recipes = {
         name: tiny_recipe(*options, f"name={name}", labels=True, noise=True, with_host=with_dropout)
         for name in ("whole", "stopped")

@@ -62,6 +62,12 @@ BAD = [
     "train.log_every=4",
 ]
 """With a file that cannot be read: 6 steps, and a line of metrics after 4."""
+SMALL_DATA = [
+    "model.method={name: m2d, target_layers: mean, standardise_target: channel, loss: mse}",
+    "model.freeze_patch_embedding=true",
+    "tasks.labels.weight=auto",
+]
+"""What depends on the micro-batch, but not on who has it."""
 METRICS = ("loss", "loss_m2d", "loss_labels", "grad_norm", "rankme")
 
 
@@ -132,6 +138,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, together: Any) -> SimpleNames
     train(recipe_of(folder, "handed"), stop=2)
     bad = [*BAD, f"data.sets.more={{dataset: {{name: folder, path: {bad_folder(folder)}}}, repeat: 500}}"]
     alone = train(recipe_of(folder, "bad-alone", *bad))
+    train(recipe_of(folder, "small-alone", *SMALL_DATA, accumulate))
     reports = together(
         [
             {"recipe": recipe_of(folder, "copies", accumulate), "resume": False, "stop": None},
@@ -140,10 +147,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory, together: Any) -> SimpleNames
             {"recipe": recipe_of(folder, "handed", accumulate), "resume": True, "stop": 6},
             {"recipe": recipe_of(folder, "bad", *bad), "resume": False, "stop": 3},
             {"recipe": recipe_of(folder, "bad", *bad), "resume": True, "stop": None},
+            {"recipe": recipe_of(folder, "small", *SMALL_DATA), "resume": False, "stop": None},
         ]
     )
     last = train(recipe_of(folder, "handed", "train.accumulate=4"), resume=True)
-    names = ("copies", "shards", "handed by shards", "handed by copies", "stopped", "bad")
+    names = ("copies", "shards", "handed by shards", "handed by copies", "stopped", "bad", "small")
     found, of_other = (dict(zip(names, report, strict=True)) for report in reports)
     return SimpleNamespace(folder=folder, one=one, last=last, alone=alone, found=found, of_other=of_other)
 
@@ -211,6 +219,15 @@ def test_a_stop_and_a_bad_file_are_known_to_both(runs: SimpleNamespace) -> None:
     assert_close(state_of(runs, "bad-alone", 6)["model"], state_of(runs, "bad", 6)["model"])
 
 
+def test_weights_that_are_auto_are_the_same_in_both(runs: SimpleNamespace) -> None:
+    alone, together = metrics_of(runs, "small-alone"), metrics_of(runs, "small")
+    for name in (*METRICS[:4], "gradient_m2d", "gradient_labels", "weight_labels"):
+        values = [[line[name] for line in lines if name in line] for lines in (alone, together)]
+        assert values[1] == pytest.approx(values[0], rel=1e-4), name
+    assert alone[0]["loss"] == pytest.approx(alone[0]["loss_m2d"], abs=1e-4) and "weight_labels" in alone[3]
+    assert_close(state_of(runs, "small-alone")["model"], state_of(runs, "small")["model"])
+
+
 def test_each_process_has_its_own_dropout(runs: SimpleNamespace) -> None:
     rng = state_of(runs, "copies")["rng"]
     assert len(rng) == 2 and not torch.equal(*rng)
@@ -230,7 +247,7 @@ def test_weights_are_those_of_one_process(runs: SimpleNamespace, name: str) -> N
 def test_the_run_changed_hands(runs: SimpleNamespace) -> None:
     """So that the equality above says something."""
     found = runs.found
-    assert [found[name]["sharded"] for name in found] == [False, True, True, False, False, False]
+    assert [found[name]["sharded"] for name in found] == [False, True, True, False, False, False, False]
     assert found["copies"]["share of weights"] == found["handed by copies"]["share of weights"] == 1.0
     assert 0.5 <= found["shards"]["share of weights"] < 0.51  # rows that two do not divide
     assert [found[name]["steps"] for name in list(found)[:4]] == [STEPS, STEPS, 4, 6]
