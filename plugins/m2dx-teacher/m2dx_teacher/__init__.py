@@ -1,4 +1,4 @@
-"""An m2dx plugin: a frozen M2D as offline encoder, so that further pre-training keeps what it knows."""
+"""An m2dx plugin: offline encoders that keep a training from forgetting: a frozen M2D, and log-mel statistics."""
 
 import logging
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 import m2dx
 from m2dx.contract.paths import RecipeEncoderPath
+from m2dx_teacher.statistics import LogMelStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -70,4 +71,4 @@ class M2DTeacher(m2dx.OfflineEncoder):
 
 @m2dx.hookimpl
 def offline_encoders() -> list[type]:
-    return [M2DTeacher]
+    return [M2DTeacher, LogMelStatistics]

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import m2dx_teacher
+import numpy as np
 import pytest
 import torch
 from m2dx_teacher import M2DTeacher
 from m2dx_teacher.sample import write_encoder
+from m2dx_teacher.statistics import LogMelStatistics
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -69,7 +71,18 @@ def test_it_keeps_the_contract(weights: Path, at_32_khz: Path) -> None:
 def test_the_plugin_offers_it() -> None:
     host = m2dx.PluginHost({"teacher": m2dx_teacher})
     assert [record.error for record in host.records] == [None]
-    assert host.names("offline_encoder") == ("m2d_teacher",)
+    assert host.names("offline_encoder") == ("log_mel_statistics", "m2d_teacher")
+
+
+def test_log_mel_statistics_are_mean_and_deviation_of_each_band() -> None:
+    check_offline_encoder(LogMelStatistics)
+    logmel = torch.randn(3, 1, 4, 50, generator=torch.Generator().manual_seed(0)) * 2 + 1
+    views = m2dx.Views(m2dx.Waveforms(torch.zeros(3, 8000), 16_000), logmel)
+    found = LogMelStatistics(n_mels=4)(views)
+    expected = np.concatenate([logmel.numpy().mean(3)[:, 0], logmel.numpy().std(3)[:, 0]], axis=1)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+    with pytest.raises(m2dx.RecipeError, match=r"n_mels must be the recipe's audio\.n_mels, 4, but is 80"):
+        LogMelStatistics()(views)
 
 
 def test_its_signal_is_what_the_encoder_gives_by_eq_4(weights: Path) -> None:
