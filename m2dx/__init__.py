@@ -64,6 +64,10 @@ if TYPE_CHECKING:
     from m2dx.evaluation.features import Standardiser as Standardiser
     from m2dx.evaluation.metrics import half_width_95 as half_width_95
     from m2dx.evaluation.tasks import ClipTask as ClipTask
+    from m2dx.jobs.library import Outcome as Outcome
+    from m2dx.jobs.library import evaluate as evaluate
+    from m2dx.jobs.library import export as export
+    from m2dx.jobs.library import train as train
     from m2dx.model.m2d import M2D as M2D
     from m2dx.model.mae import MSMMAE as MSMMAE
     from m2dx.model.multitask import MultiTask as MultiTask
@@ -93,6 +97,7 @@ _MODULES = {
     "m2dx.encoder.images": "ImageEncoder load_image_encoder",
     "m2dx.contract.host": "PluginHost",
     "m2dx.recipe.loading": "load_recipe",
+    "m2dx.jobs.library": "Outcome evaluate export train",
     "m2dx.data.logmel": "LogMel",
     "m2dx.model.m2d": "M2D",
     "m2dx.model.mae": "MSMMAE",
@@ -113,6 +118,11 @@ def __getattr__(name: str) -> object:
         value = package_version()
     elif name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
+    elif name == "specialise":
+        try:
+            value = import_module("m2dx_specialise").specialise
+        except ModuleNotFoundError as error:
+            raise AttributeError("m2dx.specialise needs the package m2dx-specialise; install it") from error
     else:
         raise AttributeError(f"module 'm2dx' has no attribute {name!r}")
     globals()[name] = value

@@ -63,15 +63,11 @@ def progress(count: int, network: Module, device: str) -> ProgressLine:
 @telling_places
 def evaluate(encoder: EncoderPath, recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Score an encoder and the baselines, as the recipe's evaluation section says."""
-    host, loaded = load_with_plugins(recipe, overrides)
-    from m2dx.encoder.audio import load_any_encoder
-    from m2dx.results.scoring import Scoring, folder_of_encoder
+    _, loaded = load_with_plugins(recipe, overrides)
+    import m2dx
 
-    network = load_any_encoder(encoder)
-    scoring = Scoring.of(loaded, host, network)
-    folder = folder_of_encoder(loaded.output / loaded.name / "evaluation", encoder)
-    scoring.run(network, terminal(), folder)
-    terminal().print(f"scores: {folder / 'scores.json'}")
+    found = m2dx.evaluate(encoder, loaded, console=terminal())
+    terminal().print(f"scores: {found.folder / 'scores.json'}")
 
 
 commands.command("eval", help="The same as evaluate.")(evaluate)

@@ -1,0 +1,131 @@
+"""The page of a search: verdict, audit, baselines and candidates, curves, classes, and clips to listen to."""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from m2dx.contract.atomic import replace_text
+from m2dx.contract.wording import number
+from m2dx.report.classes import MOST_CLASSES, class_rows, confusion_picture, most_certain, sound
+from m2dx.report.saving import svg
+from m2dx.report.style import ACCENT, INK, LABEL_SIZE, MASKED, Picture
+from m2dx.results.predictions import read_predictions
+from m2dx_specialise.judge import PLAIN
+from m2dx_specialise.state import State
+
+HARD_CLIPS = 8
+Lines = dict[str, list[tuple[int, float]]]
+"""Steps and percent of each candidate."""
+
+
+def write_page(state: State) -> Path:
+    """Writes index.html into the search's folder, from what its state and its predictions hold; gives its path.
+
+    The page is one file without scripts; nothing is loaded from elsewhere.
+    """
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader("m2dx_specialise"), PackageLoader("m2dx.report")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"svg": svg, "sound": sound, "number": number, "quote": shlex.quote}
+    told = (
+        "verdict",
+        "findings",
+        "division",
+        "listing",
+        "minutes",
+        "chosen",
+        "winner",
+        "best",
+        "summary",
+        "test",
+    )
+    page = environment.get_template("search.html").render(
+        {key: state.get(key) for key in told},
+        name=state.request.data.resolve().name,
+        folder=str(state.folder),
+        baselines=dict(state.under("baseline")),
+        rungs=_rungs(state),
+        curves=_curves(state),
+        classes=_classes(state),
+        most_classes=MOST_CLASSES,
+    )
+    path = state.folder / "index.html"
+    replace_text(path, page, errors="replace")
+    return path
+
+
+def _rungs(state: State) -> list[list[dict[str, Any]]]:
+    """What each rung trained, the best first, and what became of it."""
+    rungs, found = state.get("budget")["rungs"], []
+    for place, rung in enumerate(rungs):
+        kept = rungs[place + 1]["count"] if place + 1 < len(rungs) else 0
+        rows = []
+        for rank, name in enumerate(state.get(f"order:{place + 1}")):
+            run = f"{name}-{rung['steps'][name]}"
+            fate = "goes on" if rank < kept else "stopped" if kept else ""
+            fate = "chosen" if run == state.get("winner") else fate
+            rows.append({**state.get(f"run:{run}"), "fate": fate})
+        found.append(rows)
+    return found
+
+
+def _curves(state: State) -> list[Picture]:
+    """Percent against the steps, all candidates in one picture, and the best of what needs no training."""
+    lines: Lines = defaultdict(list)
+    for run in state.under("run").values():
+        lines[run["title"]].append((run["steps"], 100 * run["accuracy"]))
+    if not lines:
+        return []
+    level = 100 * max(found["accuracy"] for found in state.under("baseline").values())
+    label = "; ".join(f"{title}: {line[-1][1]:.1f} at step {line[-1][0]:,}" for title, line in lines.items())
+    return [Picture("Percent by steps", partial(_draw_curves, lines=lines, level=level), label)]
+
+
+def _draw_curves(axes: Axes, *, lines: Lines, level: float) -> None:
+    best = max(lines, key=lambda title: max(value for _, value in lines[title]))
+    for title, line in lines.items():
+        colour = ACCENT if title == best else MASKED
+        axes.plot(*zip(*sorted(line), strict=True), color=colour, marker="o", markersize=3, linewidth=1.2)
+    axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    steps = sorted({step for line in lines.values() for step, _ in line})
+    axes.set_xticks(sorted({steps[0], steps[-1]}))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_xlabel("steps", fontsize=LABEL_SIZE, color=INK)
+    axes.tick_params(labelsize=LABEL_SIZE, colors=INK)
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=INK, alpha=0.13, linewidth=0.6)
+
+
+def _classes(state: State) -> dict[str, Any] | None:
+    """The test clips by class: of the winner where it is worth it, else of the best that needs no training."""
+    predictions = {key[0]: items for key, items in read_predictions(state.folder)[0].items()}
+    own = state.get("winner") if state.get("verdict")["kind"] == "specialise" else state.get("best")
+    if own not in predictions:
+        return None
+    rival = state.get("best") if own == state.get("winner") else PLAIN
+    mine, others = predictions[own], predictions[rival] if rival != own else ()
+    wrong = [item for item in mine if item.label not in item.clip.labels]
+    return {
+        "own": own,
+        "rival": rival if others else "",
+        "rows": class_rows(mine, others),
+        "confusion": confusion_picture("the test part", mine),
+        "right": len(mine) - len(wrong),
+        "total": len(mine),
+        "clips": most_certain(wrong, HARD_CLIPS),
+    }

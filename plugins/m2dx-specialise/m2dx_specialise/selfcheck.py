@@ -1,0 +1,54 @@
+"""Without labels: whether two segments of a recording are found by each other. It is a check, and no verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+import m2dx
+from m2dx.contract.components import ClipEncoder, Fold
+from m2dx.evaluation.features import Standardiser
+
+SEGMENT_SECONDS = 2.0
+"""Longest segment."""
+MOST_RECORDINGS = 500
+FEWEST_RECORDINGS = 10
+
+
+def segments(clips: Sequence[m2dx.Clip], *, seed: int = 0) -> m2dx.ClipTask | None:
+    """The first and the last segment of recordings that are long enough; None: there are too few of them.
+
+    The recordings are the classes; the first segments are the training part, the last ones the test part.
+    """
+    known = [clip for clip in clips if clip.duration is not None]
+    length = min(float(np.median([clip.duration for clip in known])) / 2, SEGMENT_SECONDS) if known else 0.0
+    chosen = [clip for clip in known if clip.duration is not None and clip.duration >= 2 * length]
+    order = np.random.default_rng(seed).permutation(len(chosen))[:MOST_RECORDINGS]
+    chosen = [chosen[row] for row in np.sort(order).tolist()]
+    if len(chosen) < FEWEST_RECORDINGS or length < 0.05:
+        return None
+    names = tuple(f"{number:04}" for number in range(len(chosen)))
+    first = [
+        replace(clip, duration=length, labels=(name,), group=None)
+        for clip, name in zip(chosen, names, strict=True)
+    ]
+    last = [
+        replace(part, start=clip.start + clip.duration - length)
+        for clip, part in zip(chosen, first, strict=True)
+        if clip.duration is not None
+    ]
+    rows = np.arange(len(chosen))
+    fold = Fold("test", rows, rows[:0], rows + len(chosen))
+    return m2dx.ClipTask("segments", (*first, *last), names, (fold,), length, "pad")
+
+
+def retrieval(encoder: ClipEncoder, task: m2dx.ClipTask) -> float:
+    """Share of the last segments whose nearest first segment (cosine) is of the same recording."""
+    found, fold = task.features(encoder), task.folds[0]
+    x = found.x if not found.layers else torch.cat(found.layers[max(found.layers)], dim=1)
+    x = torch.nn.functional.normalize(Standardiser.fit(x[fold.train])(x), dim=1)
+    nearest = (x[fold.test] @ x[fold.train].mT).argmax(1)
+    return float((nearest == torch.arange(len(nearest))).float().mean())

@@ -1,0 +1,128 @@
+"""What a search has found so far, in a file: each number is computed once, so that a resumed search decides alike."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import m2dx
+from m2dx.contract.atomic import replace_json
+from m2dx.contract.package import find_encoder
+
+STATE_FILE = "state.json"
+STARTER = "starter"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asks for."""
+
+    data: Path  # a folder or a list
+    labels: Path | None = None  # a list with the labels of a folder's files
+    label_from: str | None = None  # key of another way to tell the labels than the proposed one
+    group_from: str | None = None
+    starts: tuple[str, ...] = (STARTER,)  # encoders at hand
+    general: Path | None = None  # recordings of everything, for replay
+    noise: Path | None = None
+    minutes: float = 60.0
+    seed: int = 0
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it, with absolute paths."""
+        found = {}
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            value = list(value) if isinstance(value, tuple) else value
+            found[name] = str(value.resolve()) if isinstance(value, Path) else value
+        return found
+
+    def check(self) -> None:
+        """RecipeError where paths are not there, or nothing can be done in the time; reads no audio."""
+        paths = {"DATA": self.data, "--labels": self.labels, "--general": self.general, "--noise": self.noise}
+        problems = [
+            f"{what} must be a folder or a list, but there is no {path}"
+            for what, path in paths.items()
+            if path is not None and not path.exists()
+        ]
+        problems += [
+            f"--start must be an encoder (a run, an export, a published file, or {STARTER}), but there is no {start}"
+            for start in self.starts
+            if not find_encoder(start).exists()
+        ]
+        if not self.starts or len(set(self.starts)) < len(self.starts):
+            problems.append(
+                f"--start must name encoders, each once, but has {', '.join(self.starts) or 'none'}"
+            )
+        if not 0 < self.minutes <= 100_000:
+            problems.append(f"--minutes must be more than 0, but is {self.minutes:g}")
+        if problems:
+            raise m2dx.RecipeError("\n".join(problems))
+
+
+class State:
+    """The file of a search: what was asked for, and every number that a decision rests on."""
+
+    def __init__(self, folder: Path, request: Request, content: dict[str, Any] | None = None) -> None:
+        self.folder, self.request = folder, request
+        self.content: dict[str, Any] = content or {"version": 1, "seconds": 0.0}
+        self._before, self._started = float(self.content["seconds"]), time.monotonic()
+
+    @classmethod
+    def open(cls, folder: Path, request: Request, *, resume: bool) -> State:
+        """The state of a new search, or with `resume` that of the folder's; RecipeError where it cannot be."""
+        path = folder / STATE_FILE
+        if not resume:
+            if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+                what = "a search: go on with --resume, or" if path.exists() else "something else:"
+                raise m2dx.RecipeError(
+                    f"{folder} must be a new folder, but holds {what} give another one (-o)"
+                )
+            return cls(folder, request)
+        if not path.exists():
+            raise m2dx.RecipeError(f"{folder} has no search to resume ({STATE_FILE}); start without --resume")
+        with m2dx.CheckpointError.blaming(f"{path} must be what a search has saved"):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            then = dict(content["request"])
+            for name in ("label_from", "group_from"):  # which the user may have been asked for
+                if getattr(request, name) is None:
+                    request = replace(request, **{name: then[name]})
+            now = request.plain()
+            was = [f"{name} {then[name]}" for name in now if then[name] != now[name]]
+            state = cls(folder, request, content)
+        if was:
+            raise m2dx.RecipeError(
+                f"{folder} was started with {', '.join(was)}; resume so, or start anew (-o)"
+            )
+        return state
+
+    @property
+    def seconds(self) -> float:
+        """Time that the search has taken, with that before a stop."""
+        return self._before + time.monotonic() - self._started
+
+    def get(self, key: str) -> Any:
+        """What was saved under the key; None: nothing."""
+        return self.content.get(key)
+
+    def once(self, key: str, compute: Callable[[], Any]) -> Any:
+        """What is saved under the key; computed, and saved at once, where nothing is."""
+        if key not in self.content:
+            self.save(**{key: compute()})
+        return self.content[key]
+
+    def save(self, **values: Any) -> None:
+        """Keeps values, as JSON gives them back: a search that is not stopped sees the same as one that is."""
+        self.content |= json.loads(json.dumps(values))
+        self.content |= {"request": self.request.plain(), "seconds": round(self.seconds, 1)}
+        replace_json(self.folder / STATE_FILE, self.content)
+
+    def under(self, prefix: str) -> Mapping[str, Any]:
+        """What was saved under keys that begin so, by the rest of the key, in the order of saving."""
+        start = f"{prefix}:"
+        return {
+            key.removeprefix(start): value for key, value in self.content.items() if key.startswith(start)
+        }
