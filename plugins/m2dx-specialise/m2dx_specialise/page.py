@@ -18,6 +18,7 @@ from m2dx.report.classes import MOST_CLASSES, class_rows, confusion_picture, mos
 from m2dx.report.saving import svg
 from m2dx.report.style import ACCENT, INK, LABEL_SIZE, MASKED, Picture
 from m2dx.results.predictions import read_predictions
+from m2dx.results.scores import read_scores
 from m2dx_specialise.judge import PLAIN
 from m2dx_specialise.state import State
 
@@ -113,17 +114,19 @@ def _draw_curves(axes: Axes, *, lines: Lines, level: float) -> None:
 
 def _classes(state: State) -> dict[str, Any] | None:
     """The test clips by class: of the winner where it is worth it, else of the best that needs no training."""
-    predictions = {key[0]: items for key, items in read_predictions(state.folder)[0].items()}
-    own = state.get("winner") if state.get("verdict")["kind"] == "specialise" else state.get("best")
-    if own not in predictions:
+    if not (state.folder / "scores.json").exists():
         return None
-    rival = state.get("best") if own == state.get("winner") else PLAIN
-    mine, others = predictions[own], predictions[rival] if rival != own else ()
+    predictions = {key[0]: items for key, items in read_predictions(state.folder)[0].items()}
+    scores = {score.encoder: score for score in read_scores(state.folder / "scores.json")}
+    winner, best = state.get("winner"), state.get("best")
+    own = winner if state.get("verdict")["kind"] == "specialise" else best
+    rival = best if own == winner else PLAIN
+    mine = predictions[own]
     wrong = [item for item in mine if item.label not in item.clip.labels]
     return {
         "own": own,
-        "rival": rival if others else "",
-        "rows": class_rows(mine, others),
+        "rival": rival if rival != own else "",
+        "rows": class_rows(scores[own], scores[rival] if rival != own else None),
         "confusion": confusion_picture("the test part", mine),
         "right": len(mine) - len(wrong),
         "total": len(mine),

@@ -24,6 +24,7 @@ from m2dx.contract.wording import counted, duration
 from m2dx.data.inputs import clips_of_inputs
 from m2dx.encoder.audio import random_like
 from m2dx.encoder.weights import read_weights, write_export
+from m2dx.evaluation.bootstrap import with_metrics
 from m2dx.evaluation.features import MeanLogMel
 from m2dx.recipe.schema import AudioSection
 from m2dx.results.predictions import write_predictions
@@ -243,8 +244,9 @@ class Search:
             curve = None
             if gain is not None and gain.low > 0:
                 curve = judge.gain_by_labels(encoders[winner], encoders[best], task)
-        write_scores(list(scores.values()), self.state.folder / "scores.json")
-        write_predictions(list(scores.values()), self.state.folder)
+        told = [with_metrics(score, task.label_names) for score in scores.values()]
+        write_scores(told, self.state.folder / "scores.json")
+        write_predictions(told, self.state.folder)
         return {
             "accuracy": {name: score.mean for name, score in scores.items()},
             "clips": len(task.folds[0].test),
