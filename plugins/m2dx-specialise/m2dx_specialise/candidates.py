@@ -24,6 +24,14 @@ WARMUP = 0.1
 SAVED_SECONDS = 60.0
 """Between checkpoints, at most."""
 
+METHODS: Mapping[str, Mapping[str, str]] = {
+    "m2d": {
+        "standardise_target": "channel",
+        "target_layers": "mean",
+    },  # the published target is nearly constant here
+    "msm_mae": {},
+}
+
 Extra = Literal["", "labels", "teacher", "replay", "noise"]
 
 
@@ -117,7 +125,7 @@ class Candidate:
         epoch = -(-max(size, 10 * batch) // batch)  # steps
         predictor = (384, 4, 6) if setting.on_gpu else (192, 1, 3)
         model: dict[str, Any] = {
-            "method": {"name": self.method},
+            "method": {"name": self.method, **METHODS[self.method]},
             "size": self.network.size,
             "depth": self.network.depth,
             "patch_size": list(self.network.patch_size),

@@ -199,12 +199,23 @@ class Verdict:
     sentence: str
 
 
-def decide(best: str, gain: Gain | None, above_plain: Gain | None, *, labels: int | None = None) -> Verdict:
+NO_TIME = "nothing could be trained in the time"
+NO_GAIN = "there is nothing to gain by training, as no clip of the validation part is mistaken"
+
+
+def decide(
+    best: str,
+    gain: Gain | None,
+    above_plain: Gain | None,
+    *,
+    labels: int | None = None,
+    untrained: str = NO_TIME,
+) -> Verdict:
     """The verdict of the test.
 
     `best`: what is best of all that needs no training, by the validation part. `gain`: how far the trained winner is
-    above it; None: nothing was trained. `above_plain`: how far `best` is above log-mel statistics; None: it is these.
-    `labels`: from how many on the gain is beyond chance.
+    above it; None: nothing was trained, as `untrained` says. `above_plain`: how far `best` is above log-mel
+    statistics; None: it is these. `labels`: from how many on the gain is beyond chance.
     """
     if gain is not None and gain.low > 0:
         labelled = "" if labels is None else f", from {labels} labels on"
@@ -212,7 +223,7 @@ def decide(best: str, gain: Gain | None, above_plain: Gain | None, *, labels: in
             "specialise", f"Specialise: {gain.text} over the best of what you have ({best}){labelled}."
         )
     if gain is None:
-        trained = "nothing could be trained in the time"
+        trained = untrained
     else:
         trained = f"training {'loses' if gain.is_apart else 'is level'} ({gain.interval} points)"
     if best == PLAIN:

@@ -69,7 +69,7 @@ def write_page(state: State) -> Path:
 
 def _rungs(state: State) -> list[list[dict[str, Any]]]:
     """What each rung trained, the best first, and what became of it."""
-    rungs, found = state.get("budget")["rungs"], []
+    rungs, found = (state.get("budget") or {"rungs": []})["rungs"], []
     for place, rung in enumerate(rungs):
         kept = rungs[place + 1]["count"] if place + 1 < len(rungs) else 0
         rows = []

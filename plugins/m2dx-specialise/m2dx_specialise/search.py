@@ -219,13 +219,16 @@ class Search:
                 return {"accuracy": found.mean, "loss": judge.loss_of(found), "seconds": took}
 
             best = self._baselines((PLAIN, RANDOM, *self.request.starts), score)
-            winner = self._rungs(propose(self.request.starts, setting, labelled=True), setting, score)
-            state.save(best=best, winner=winner)
+            perfect, winner = state.get(f"baseline:{best}")["accuracy"] == 1.0, None
+            if not perfect:
+                winner = self._rungs(propose(self.request.starts, setting, labelled=True), setting, score)
+            state.save(best=best, winner=winner, untrained=judge.NO_GAIN if perfect else judge.NO_TIME)
         task = parts.task("test", folder / "features", seed=self.request.seed)
         found = state.once("test", partial(self._tested, task))
         gain, above = (found[name] and Gain(**found[name]) for name in ("gain", "above_plain"))
         labels = judge.from_labels(found["curve"] or ())
-        verdict = judge.decide(state.get("best"), gain, above, labels=labels)
+        untrained = state.get("untrained")
+        verdict = judge.decide(state.get("best"), gain, above, labels=labels, untrained=untrained)
         chosen = state.get("winner") if verdict.kind == "specialise" else self._best_start()
         self._keep(chosen)
         with self.console.status("fitting the classifier"):

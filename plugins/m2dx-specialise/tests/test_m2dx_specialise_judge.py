@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from m2dx_specialise.judge import PLAIN, Gain, Parts, decide, from_labels, loss_of
+from m2dx_specialise.judge import NO_GAIN, PLAIN, Gain, Parts, decide, from_labels, loss_of
 
 import m2dx
 
@@ -41,6 +41,13 @@ def test_the_verdict_in_words(
 ) -> None:
     verdict = decide(best, gain, above, labels=labels)
     assert (verdict.kind, verdict.sentence) == (kind, sentence)
+
+
+def test_where_nothing_is_mistaken_nothing_is_trained() -> None:
+    assert decide("starter", None, UP, untrained=NO_GAIN).sentence == (
+        "Use starter as it is: +6.1 points (95 %: 3.0 to 9.2) over log-mel statistics; there is nothing to gain by "
+        "training, as no clip of the validation part is mistaken."
+    )
 
 
 @pytest.mark.parametrize(
