@@ -13,11 +13,12 @@ from m2dx.contract.progress import Progress
 from m2dx.contract.wording import counted
 from m2dx_specialise.confounds import confounds
 from m2dx_specialise.defects import defects
-from m2dx_specialise.duplicates import Duplicate, Sketch, find_duplicates
+from m2dx_specialise.duplicates import Duplicate, find_duplicates
 from m2dx_specialise.findings import Finding, Severity
 from m2dx_specialise.listing import Clip, Listing
 from m2dx_specialise.measures import Container, Measures, Meter, container_of, pieces
 from m2dx_specialise.origins import Cut, cuts, leaks
+from m2dx_specialise.sketches import Moments, Sketch
 
 THREADS = 2
 FEW_CLIPS, FEW_OF_CLASS = 50, 10
@@ -49,19 +50,19 @@ def audit(listing: Listing, progress: Progress | None = None) -> Audit:
     """Reads every clip once, and the candidates for duplicates a second time."""
     clips = listing.clips
     measures: list[Measures | None] = []
-    sketches: list[Sketch | None] = []
+    moments: list[Moments | None] = []
     bad = dict(listing.bad)
     total = sum(clip.seconds for clip in clips)
     done = 0.0
-    for clip, (measured, sketch, problem) in zip(clips, _read(clips), strict=True):
+    for clip, (measured, found, problem) in zip(clips, _read(clips, total), strict=True):
         measures.append(measured)
-        sketches.append(sketch)
+        moments.append(found)
         if problem is not None:
             bad.setdefault(clip.path, problem)
         done += clip.seconds
         if progress is not None:
             progress(done / 60, max(round(total / 60), 1), f"reads {clip.path.name}")
-    duplicates = find_duplicates(clips, measures, sketches)
+    duplicates = find_duplicates(clips, measures, moments)
     origins = cuts(clips)
     findings = [
         *_bad_files(bad, len(clips) + len(listing.bad)),
@@ -75,10 +76,10 @@ def audit(listing: Listing, progress: Progress | None = None) -> Audit:
     return Audit(tuple(findings), tuple(duplicates), tuple(origins), tuple(measures), tuple(bad.items()))
 
 
-_Result = tuple[Measures | None, Sketch | None, str | None]
+_Result = tuple[Measures | None, Moments | None, str | None]
 
 
-def _read(clips: tuple[Clip, ...]) -> Iterator[_Result]:
+def _read(clips: tuple[Clip, ...], total: float) -> Iterator[_Result]:
     """What each clip measures, in order, some of them ahead."""
     containers: dict[Path, Container] = {}
 
@@ -87,11 +88,11 @@ def _read(clips: tuple[Clip, ...]) -> Iterator[_Result]:
             if clip.path not in containers:
                 containers[clip.path] = container_of(clip.path)
             container = containers[clip.path]
-            meter, sketch = Meter(container), Sketch(container.sample_rate)
+            meter, sketch = Meter(container), Sketch(container.sample_rate, total)
             for wav in pieces(clip):
                 meter.take(wav)
                 sketch.take(wav)
-            return meter.measures(), sketch, None
+            return meter.measures(), sketch.moments(), None
         except m2dx.AudioError as error:
             return None, None, str(error)
 

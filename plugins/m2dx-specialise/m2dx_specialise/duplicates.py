@@ -1,16 +1,40 @@
-"""Clips that are the same recording: sample for sample, or re-encoded, shifted, louder, or cut out of a longer one."""
+"""Clips that are the same recording: sample for sample, or re-encoded, shifted, louder, or cut out of a longer one.
+
+Moments of two clips that look alike make the pair a candidate; then the sound itself decides. Its two versions are
+aligned to the sample, and each frequency of one must be the other's, at a constant gain and phase: the magnitude of the
+coherence. Two strokes of a drum, or two words of a speaker, have it at a few frequencies only.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import m2dx
 from m2dx_specialise.listing import Clip
-from m2dx_specialise.measures import Measures
+from m2dx_specialise.measures import Measures, flat_samples
+from m2dx_specialise.sketches import RATE, Moments
+
+SIMILAR = 0.72
+"""Least similarity of duplicates."""
+_ALIKE = 0.7  # cosine of the pictures of two moments that may be the same
+_NEIGHBOURS = 6  # of a moment
+_PARTNERS, _SHIFTS = 8, 3  # of a clip that are listened to, and at how many shifts
+_LONGEST = 3.0  # seconds that are compared
+_LEAST_SHARED = 0.5  # of the energy of one of the two
+_FULL, _CLIPPED = 0.9, 2e-3  # of a peak: what is above may be clipped; of the samples, in flat peaks
+_SEARCHED = 0.06  # seconds around the shift that the moments tell
+_SIZE, _HOP, _BAND = 512, 128, 4
+_FEW_BANDS, _STRICTER = 20, 6.0
+_FLOOR_DB = 45.0  # below the loudest frequency, nothing is compared
 
 
 @dataclass(frozen=True)
@@ -22,27 +46,182 @@ class Duplicate:
     exact: bool
     """Whether the samples are the same."""
     similarity: float
-    """Of the part that they share, after alignment; 1: the same."""
+    """Coherence of the part that they share; 1: the same."""
     shift: float
-    """Seconds by which the second begins later in the recording."""
-
-
-class Sketch:
-    """What is kept of a clip to find others like it."""
-
-    def __init__(self, sample_rate: int) -> None:
-        self.sample_rate = sample_rate
-
-    def take(self, wav: NDArray[np.float32]) -> None:
-        """The next samples (N,)."""
+    """Seconds from the start of the first to what the second starts with; negative: the second starts before it."""
 
 
 def find_duplicates(
-    clips: Sequence[Clip], measures: Sequence[Measures | None], sketches: Sequence[Sketch | None]
+    clips: Sequence[Clip], measures: Sequence[Measures | None], moments: Sequence[Moments | None]
 ) -> list[Duplicate]:
-    """Pairs of clips with a recording in common; of more than two that are the same, each with the first."""
+    """Pairs of clips with a recording in common; of several that are the same to the sample, each with the first."""
     same: dict[str, list[int]] = defaultdict(list)
     for row, found in enumerate(measures):
         if found is not None and not found.silent:
             same[found.digest].append(row)
-    return [Duplicate(rows[0], other, True, 1.0, 0.0) for rows in same.values() for other in rows[1:]]
+    exact = [Duplicate(rows[0], other, True, 1.0, 0.0) for rows in same.values() for other in rows[1:]]
+    firsts = sorted(rows[0] for rows in same.values())
+    kept = {row: moments[row] for row in firsts}
+    pairs = _candidates({row: found for row, found in kept.items() if found is not None})
+    near = []
+    for first, second, shifts in pairs:
+        if clips[first].path != clips[second].path:
+            similarity, shift = max(compare(clips[first], clips[second], shift) for shift in shifts)
+            if similarity >= SIMILAR:
+                near.append(Duplicate(first, second, False, similarity, shift))
+    return [*exact, *near]
+
+
+def _candidates(moments: dict[int, Moments]) -> Iterator[tuple[int, int, list[float]]]:
+    """Pairs of clips with moments that look alike, and the shifts (seconds) at which most of them do."""
+    rows = np.concatenate(
+        [np.full(len(found.seconds), row) for row, found in moments.items()] or [np.empty(0, int)]
+    )
+    if len(rows) < 2:
+        return
+    seconds = np.concatenate([found.seconds for found in moments.values()])
+    pictures = _whitened(np.concatenate([found.pictures for found in moments.values()]))
+    votes: dict[tuple[int, int], dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    for first, other, alike in _neighbours(rows, pictures):
+        a, b = (first, other) if rows[first] < rows[other] else (other, first)
+        shift = round(float(seconds[a] - seconds[b]) / 0.02)
+        votes[int(rows[a]), int(rows[b])][shift] += alike - _ALIKE + 0.1
+    best: dict[tuple[int, int], tuple[float, list[float]]] = {}
+    for pair, found in votes.items():
+        joined = {at: vote + found.get(at - 1, 0.0) + found.get(at + 1, 0.0) for at, vote in found.items()}
+        order = sorted(joined, key=lambda at: -joined[at])
+        apart = [at for place, at in enumerate(order) if all(abs(at - other) > 2 for other in order[:place])]
+        best[pair] = joined[order[0]], [at * 0.02 for at in apart[:_SHIFTS]]
+    partners: dict[int, list[tuple[float, tuple[int, int]]]] = defaultdict(list)
+    for pair, (vote, _) in best.items():
+        for row in pair:
+            partners[row].append((vote, pair))
+    kept = {pair for found in partners.values() for _, pair in sorted(found, reverse=True)[:_PARTNERS]}
+    for first, second in sorted(kept):
+        yield first, second, best[first, second][1]
+
+
+def _whitened(pictures: NDArray[np.float16]) -> NDArray[np.float32]:
+    """(K, 64) of length 1: what is common to all pictures counts little."""
+    sample = pictures[:: max(len(pictures) // 20_000, 1)].astype(np.float32)
+    sample -= sample.mean(1, keepdims=True)
+    mean = sample.mean(0)
+    values, vectors = np.linalg.eigh(np.cov(sample - mean, rowvar=False))
+    values, vectors = values[::-1][:64], vectors[:, ::-1][:, :64]
+    basis = (vectors * (values + 0.02 * values[0]) ** -0.25).astype(np.float32)
+    found = np.empty((len(pictures), basis.shape[1]), dtype=np.float32)
+    for first in range(0, len(pictures), 8192):
+        part = pictures[first : first + 8192].astype(np.float32)
+        found[first : first + 8192] = (part - part.mean(1, keepdims=True) - mean) @ basis
+    found /= np.linalg.norm(found, axis=1, keepdims=True) + 1e-9
+    return found
+
+
+def _neighbours(rows: NDArray[np.int64], pictures: NDArray[np.float32]) -> Iterator[tuple[int, int, float]]:
+    """For each moment those of other clips that look most like it."""
+    step = max(2**24 // len(rows), 1)
+    for first in range(0, len(rows), step):
+        alike = pictures[first : first + step] @ pictures.T
+        alike[rows[first : first + step, None] == rows] = -1.0
+        count = min(_NEIGHBOURS, len(rows))
+        top = np.argpartition(-alike, count - 1, axis=1)[:, :count]
+        values = np.take_along_axis(alike, top, axis=1)
+        for place, near in np.argwhere(values > _ALIKE).tolist():
+            yield first + place, int(top[place, near]), float(values[place, near])
+
+
+@lru_cache(maxsize=512)
+def _sound(path: Path, start: float, seconds: float) -> NDArray[np.float32]:
+    return m2dx.read_wav(path, start=start, duration=seconds, sample_rate=RATE)
+
+
+def compare(first: Clip, second: Clip, shift: float) -> tuple[float, float]:
+    """How alike two clips are where they overlap (0 where they share too little), and the exact shift (seconds).
+
+    `shift` is known to some 0.05 s. Of long overlaps, the middle is compared.
+    """
+    start = max(shift, 0.0)
+    end = min(first.seconds, second.seconds + shift)
+    if end - start < 0.01:
+        return 0.0, shift
+    if end - start > _LONGEST:
+        start, end = (start + end - _LONGEST) / 2, (start + end + _LONGEST) / 2
+    try:
+        one, begins = _part(first, start - _SEARCHED, end + _SEARCHED)
+        two, other_begins = _part(second, start - shift - _SEARCHED, end - shift + _SEARCHED)
+    except m2dx.AudioError:
+        return 0.0, shift
+    lag = _lag(
+        _bright(one), _bright(two), round((shift - begins + other_begins) * RATE), round(_SEARCHED * RATE)
+    )
+    a, b = (one[lag:], two) if lag >= 0 else (one, two[-lag:])
+    size = min(len(a), len(b))
+    shift = begins - other_begins + lag / RATE
+    if size < _SIZE // 4:
+        return 0.0, shift
+    a, b = a[:size], b[:size]
+    if max(_energy(a) / (_energy(one) + 1e-20), _energy(b) / (_energy(two) + 1e-20)) < _LEAST_SHARED:
+        return 0.0, shift
+    if max(flat_samples(a), flat_samples(b)) > _CLIPPED * size:
+        # What a clipped copy has lost is compared in neither.
+        whole = (np.abs(a) < _FULL * np.abs(a).max()) & (np.abs(b) < _FULL * np.abs(b).max())
+        a, b = a * whole, b * whole
+    return _similarity(_bright(a), _bright(b)), shift
+
+
+def _bright(wav: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same with high frequencies raised, so that they count, too."""
+    return np.append(wav[:1], wav[1:] - np.float32(0.9) * wav[:-1])
+
+
+def _part(clip: Clip, start: float, end: float) -> tuple[NDArray[np.float32], float]:
+    """The samples from a second of the clip to another, and where they begin in it; short clips are kept."""
+    start, end = max(start, 0.0), min(end, clip.seconds)
+    if clip.seconds <= 2 * _LONGEST:
+        first = round(start * RATE)
+        return _sound(clip.path, clip.start, clip.seconds)[first : round(end * RATE)], first / RATE
+    return _sound(clip.path, clip.start + start, end - start), start
+
+
+def _energy(wav: NDArray[np.float32]) -> float:
+    return float(np.square(wav, dtype=np.float64).sum())
+
+
+def _lag(one: NDArray[np.float32], two: NDArray[np.float32], near: int, most: int) -> int:
+    """By how many samples the second comes later in the first: near a number, at most `most` from it."""
+    size = 1 << (len(one) + len(two)).bit_length()
+    product = np.fft.rfft(one, size) * np.conj(np.fft.rfft(two, size))
+    product /= np.sqrt(np.abs(product)) + 1e-9  # between plain and whitened: low tones alone do not decide
+    lags = np.arange(near - most, near + most + 1)
+    lags = lags[(lags > -len(two)) & (lags < len(one))]
+    return int(lags[np.abs(np.fft.irfft(product, size))[lags].argmax()])
+
+
+def _similarity(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
+    """Of two aligned signals: their correlation, times the root of the mean coherence of the bands that both have.
+
+    Sounds of a few low bands are alike by themselves (heart beats, kicks): what they lack to 1 counts several times.
+    """
+    correlation = float(np.abs(np.dot(one, two))) / float(np.sqrt(_energy(one) * _energy(two)) + 1e-20)
+    if correlation < 0.5:
+        return 0.0
+    a, b = _spectra(one), _spectra(two)
+    power, other = _banded(np.abs(a) ** 2), _banded(np.abs(b) ** 2)
+    heard = np.minimum(power / max(power.max(), 1e-20), other / max(other.max(), 1e-20))
+    weight = np.clip(10 * np.log10(heard + 1e-20) + _FLOOR_DB, 0, None)
+    coherence = np.abs(_banded(a * np.conj(b))) / np.sqrt(power * other + 1e-30)
+    mean = float((coherence * weight).sum() / max(weight.sum(), 1e-9))
+    bands = float(weight.sum() ** 2 / max(np.square(weight).sum(), 1e-9))
+    similarity = correlation * math.sqrt(mean)
+    return similarity if bands >= _FEW_BANDS else 1 - _STRICTER * (1 - similarity)
+
+
+def _banded(values: NDArray[Any]) -> NDArray[Any]:
+    """(T, K) -> (K / _BAND,), the sums over time and neighbouring frequencies."""
+    return values[:, : values.shape[1] // _BAND * _BAND].sum(0).reshape(-1, _BAND).sum(1)  # type: ignore[no-any-return]
+
+
+def _spectra(wav: NDArray[np.float32]) -> NDArray[Any]:
+    padded = np.pad(wav, _SIZE // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _SIZE)[::_HOP]
+    return np.fft.rfft(frames * np.hanning(_SIZE).astype(np.float32))

@@ -17,7 +17,7 @@ from m2dx_specialise.listing import Clip
 SILENT_DB = -70.0
 """Full-scale level of the loudest frame, below which a clip is silent."""
 FRAME_SECONDS = 0.032
-_FLAT_SAMPLES = 3  # equal samples at the peak: clipped
+_FLAT_RUN = 3  # equal samples at the peak: clipped
 _SPECTRUM = 2048  # samples of a frame whose spectra are averaged
 _HUM_SECONDS = 1.0
 _EDGE_DB = 20.0  # what a spectrum falls by at the edge of a band
@@ -95,7 +95,7 @@ class Meter:
         self._count += len(wav)
         self._sum += float(wav.sum(dtype=np.float64))
         self._peak = max(self._peak, float(np.abs(wav).max()))
-        self._flat += _flat_samples(wav)
+        self._flat += flat_samples(wav)
         size = max(int(FRAME_SECONDS * rate), 16)
         whole = wav[: len(wav) // size * size] if len(wav) >= size else np.pad(wav, (0, size - len(wav)))
         self._frames.append(np.square(whole).reshape(-1, size).mean(1))
@@ -124,7 +124,7 @@ class Meter:
         )
 
 
-def _flat_samples(wav: NDArray[np.float32]) -> int:
+def flat_samples(wav: NDArray[np.float32]) -> int:
     """Samples in runs of equal ones at the positive or the negative peak."""
     total = 0
     for peak in (wav.max(), wav.min()):
@@ -133,7 +133,7 @@ def _flat_samples(wav: NDArray[np.float32]) -> int:
         at = np.abs(wav - peak) <= 1e-4 * abs(peak)
         edges = np.flatnonzero(np.diff(np.concatenate(([False], at, [False])).astype(np.int8)))
         runs = edges[1::2] - edges[::2]
-        total += int(runs[runs >= _FLAT_SAMPLES].sum())
+        total += int(runs[runs >= _FLAT_RUN].sum())
     return total
 
 

@@ -1,0 +1,105 @@
+"""What is kept of a clip to find others like it: its spectrum around the moments that stand out, whatever the level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d, uniform_filter1d
+
+RATE = 16_000
+HOP = 160
+_SIZE = 512
+BANDS = 24
+_BEFORE, _AFTER, _STEP = 4, 12, 2  # frames around a moment, and of a column of its picture
+_AROUND = _AFTER + 4  # silent frames before and after a piece
+_RANGE_DB = 50.0  # below the loudest band of a picture, nothing is seen
+_APART = 2  # frames between two moments, at least
+_MOST_MOMENTS, _DENSEST, _LEAST = 200_000, 12.0, 12  # of all clips; of a second; of a clip
+WIDTH = BANDS * (_BEFORE + _AFTER) // _STEP
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The moments of a clip that stand out."""
+
+    seconds: NDArray[np.float32]  # (K,) from the start of the clip
+    pictures: NDArray[np.float16]  # (K, WIDTH) log spectrum around each, 0 the loudest band, -1 out of sight
+
+
+class Sketch:
+    """Makes the moments of a clip from its samples, given one piece after the other."""
+
+    def __init__(self, sample_rate: int, total_seconds: float) -> None:
+        self.sample_rate = sample_rate
+        self._density = min(_DENSEST, _MOST_MOMENTS / max(total_seconds, 1e-3))
+        self._done = 0.0
+        self._found: list[Moments] = []
+
+    def take(self, wav: NDArray[np.float32]) -> None:
+        """The next samples (N,)."""
+        rate = self.sample_rate
+        sound = wav if rate == RATE else soxr.resample(wav, rate, RATE)
+        if len(sound):
+            found = _moments(_log_bands(sound), self._density)
+            self._found.append(Moments(found.seconds + np.float32(self._done), found.pictures))
+        self._done += len(wav) / rate
+
+    def moments(self) -> Moments:
+        """Of all that was taken."""
+        return Moments(
+            np.concatenate([found.seconds for found in self._found]),
+            np.concatenate([found.pictures for found in self._found]),
+        )
+
+
+@lru_cache
+def _filters() -> NDArray[np.float32]:
+    """(K, BANDS) triangles, evenly spaced on the mel scale from 60 to 7,000 Hz."""
+    mel = np.linspace(2595 * np.log10(1 + 60 / 700), 2595 * np.log10(1 + 7000 / 700), BANDS + 2)
+    edges = 700 * (10 ** (mel / 2595) - 1)
+    hertz = np.arange(_SIZE // 2 + 1)[:, None] * RATE / _SIZE
+    rising = (hertz - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - hertz) / (edges[2:] - edges[1:-1])
+    return np.maximum(np.minimum(rising, falling), 0).astype(np.float32)
+
+
+def _log_bands(sound: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(T, BANDS) in dB, with silence before and after."""
+    padded = np.pad(sound, (_SIZE // 2, _SIZE // 2 + HOP))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _SIZE)[::HOP]
+    window = np.hanning(_SIZE).astype(np.float32)
+    bands = np.full((len(frames) + 2 * _AROUND, BANDS), 1e-12, dtype=np.float32)
+    for first in range(0, len(frames), 1024):
+        spectra = np.fft.rfft(frames[first : first + 1024] * window)
+        power = (spectra.real**2 + spectra.imag**2).astype(np.float32)
+        rows = slice(_AROUND + first, _AROUND + first + len(power))
+        bands[rows] = power @ _filters() + 1e-12
+    return 10 * np.log10(bands)
+
+
+def _moments(bands: NDArray[np.float32], per_second: float) -> Moments:
+    """The times where the spectrum changes most, and its picture around each."""
+    loud = bands.max(1)
+    seen = np.maximum(bands, loud.max() - 60)
+    change = np.zeros(len(bands), dtype=np.float32)
+    change[2:-2] = np.abs(seen[4:] - seen[:-4]).mean(1)
+    change = uniform_filter1d(change, 3)
+    change[:_BEFORE] = change[-_AFTER:] = 0
+    at = np.flatnonzero((change == maximum_filter1d(change, 2 * _APART + 1)) & (change > 0))
+    most = max(int(per_second * (len(bands) - 2 * _AROUND) * HOP / RATE), _LEAST)
+    at = at[np.argsort(-change[at], kind="stable")[:most]]
+    if len(at) < _LEAST:  # a tone or a decay, in which nothing happens
+        heard = np.flatnonzero(loud[:-_AFTER] > loud.max() - _RANGE_DB)
+        at = np.union1d(at, heard[np.linspace(0, len(heard) - 1, min(_LEAST, len(heard))).astype(int)])
+    at = np.sort(at)
+    cut = at[:, None] + np.arange(-_BEFORE, _AFTER)
+    pictures = (
+        bands[cut].reshape(len(at), (_BEFORE + _AFTER) // _STEP, _STEP, BANDS).mean(2).reshape(len(at), WIDTH)
+    )
+    loudest = pictures.max(1, keepdims=True, initial=-np.inf)
+    pictures = np.clip((pictures - loudest) / _RANGE_DB, -1, 0)
+    return Moments(((at - _AROUND) * HOP / RATE).astype(np.float32), pictures.astype(np.float16))
