@@ -28,6 +28,8 @@ LONGEST_SECONDS = 10.0
 """Of a clip that is encoded."""
 MOST_CLIPS = 6_000
 """Clips of a part that are scored."""
+EASIER = 0.15
+"""How far a validation part may be above the test part, before it is told."""
 FEWEST_CLIPS = 40
 """Labelled clips that a verdict needs."""
 CURVE, DRAWS = (25, 50, 100, 200, 400, 800, 1600), 3
@@ -199,23 +201,18 @@ class Verdict:
     sentence: str
 
 
-NO_TIME = "nothing could be trained in the time"
-NO_GAIN = "there is nothing to gain by training, as no clip of the validation part is mistaken"
-
-
 def decide(
     best: str,
     gain: Gain | None,
     above_plain: Gain | None,
     *,
     labels: int | None = None,
-    untrained: str = NO_TIME,
 ) -> Verdict:
     """The verdict of the test.
 
     `best`: what is best of all that needs no training, by the validation part. `gain`: how far the trained winner is
-    above it; None: nothing was trained, as `untrained` says. `above_plain`: how far `best` is above log-mel
-    statistics; None: it is these. `labels`: from how many on the gain is beyond chance.
+    above it; None: nothing was trained. `above_plain`: how far `best` is above log-mel statistics; None: it is these.
+    `labels`: from how many on the gain is beyond chance.
     """
     if gain is not None and gain.low > 0:
         labelled = "" if labels is None else f", from {labels} labels on"
@@ -223,7 +220,7 @@ def decide(
             "specialise", f"Specialise: {gain.text} over the best of what you have ({best}){labelled}."
         )
     if gain is None:
-        trained = untrained
+        trained = "nothing could be trained in the time"
     else:
         trained = f"training {'loses' if gain.is_apart else 'is level'} ({gain.interval} points)"
     if best == PLAIN:
@@ -241,6 +238,17 @@ def decide(
         "plain",
         f"Do not pre-train: {trained} beside {best}, and {PLAIN} with logistic regression are {how} "
         f"({above_plain.interval} points between the two).",
+    )
+
+
+def easier(valid: float, test: float) -> str:
+    """A warning where the validation part says little of the test part, from the accuracies of one encoder; or ""."""
+    if valid - test <= EASIER:
+        return ""
+    return (
+        f"The validation part is easier than the test part ({100 * valid:.0f} against {100 * test:.0f} % right): what "
+        "it shares with the training part, such as patients or devices, is not known. Say it by groups (--group-from); "
+        "the choice of the candidates says little."
     )
 
 

@@ -54,6 +54,7 @@ def write_page(state: State) -> Path:
     )
     page = environment.get_template("search.html").render(
         {key: state.get(key) for key in told},
+        titles={run: f"{of['title']}, {of['steps']:,} steps" for run, of in state.under("run").items()},
         name=state.request.data.resolve().name,
         folder=str(state.folder),
         baselines=dict(state.under("baseline")),

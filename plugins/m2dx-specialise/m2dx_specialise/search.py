@@ -219,22 +219,21 @@ class Search:
                 return {"accuracy": found.mean, "loss": judge.loss_of(found), "seconds": took}
 
             best = self._baselines((PLAIN, RANDOM, *self.request.starts), score)
-            perfect, winner = state.get(f"baseline:{best}")["accuracy"] == 1.0, None
-            if not perfect:
-                winner = self._rungs(propose(self.request.starts, setting, labelled=True), setting, score)
-            state.save(best=best, winner=winner, untrained=judge.NO_GAIN if perfect else judge.NO_TIME)
+            winner = self._rungs(propose(self.request.starts, setting, labelled=True), setting, score)
+            state.save(best=best, winner=winner)
         task = parts.task("test", folder / "features", seed=self.request.seed)
         found = state.once("test", partial(self._tested, task))
         gain, above = (found[name] and Gain(**found[name]) for name in ("gain", "above_plain"))
         labels = judge.from_labels(found["curve"] or ())
-        untrained = state.get("untrained")
-        verdict = judge.decide(state.get("best"), gain, above, labels=labels, untrained=untrained)
+        best = state.get("best")
+        verdict = judge.decide(best, gain, above, labels=labels)
+        warning = judge.easier(state.get(f"baseline:{best}")["accuracy"], found["accuracy"][best])
         chosen = state.get("winner") if verdict.kind == "specialise" else self._best_start()
         self._keep(chosen)
         with self.console.status("fitting the classifier"):
             fitted = fit_classifier(folder / "encoder", task)
             fitted.save(folder / "classifier")
-        state.save(verdict=asdict(verdict), chosen=chosen, summary=fitted.summary)
+        state.save(verdict=asdict(verdict), chosen=chosen, summary=fitted.summary, warning=warning)
 
     def _tested(self, task: m2dx.ClipTask) -> dict[str, Any]:
         """The one test: of the winner, of the best that needs no training, and of log-mel statistics."""
@@ -376,7 +375,7 @@ class Search:
 
     def _finish(self, verdict: Verdict, *, labelled: bool) -> None:
         state, folder = self.state, self.state.folder
-        told = ("chosen", "winner", "best", "test", "division", "findings", "budget")
+        told = ("warning", "chosen", "winner", "best", "test", "division", "findings", "budget")
         evidence = {key: state.get(key) for key in told} | {
             "baselines": dict(state.under("baseline")),
             "runs": dict(state.under("run")),
@@ -386,6 +385,8 @@ class Search:
         page = write_page(state)
         shutil.rmtree(folder / "features", ignore_errors=True)
         self.say(f"\n{verdict.sentence}\n")
+        if state.get("warning"):
+            self.say(f"warning: {state.get('warning')}\n")
         if labelled:
             self.say(f"The classifier: {state.get('summary')}\n")
         self.say(f"after {duration(60 * minutes)}; page: {page}", whole=True)

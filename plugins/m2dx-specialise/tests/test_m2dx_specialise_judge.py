@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from m2dx_specialise.judge import NO_GAIN, PLAIN, Gain, Parts, decide, from_labels, loss_of
+from m2dx_specialise.judge import PLAIN, Gain, Parts, decide, easier, from_labels, loss_of
 
 import m2dx
 
@@ -43,11 +43,10 @@ def test_the_verdict_in_words(
     assert (verdict.kind, verdict.sentence) == (kind, sentence)
 
 
-def test_where_nothing_is_mistaken_nothing_is_trained() -> None:
-    assert decide("starter", None, UP, untrained=NO_GAIN).sentence == (
-        "Use starter as it is: +6.1 points (95 %: 3.0 to 9.2) over log-mel statistics; there is nothing to gain by "
-        "training, as no clip of the validation part is mistaken."
-    )
+@pytest.mark.parametrize(("valid", "test", "told"), [(1.0, 0.66, True), (0.8, 0.7, False), (0.5, 0.9, False)])
+def test_a_validation_part_that_is_easier_is_told(valid: float, test: float, told: bool) -> None:
+    text = easier(valid, test)
+    assert bool(text) == told and (not told or "100 against 66 % right" in text)
 
 
 @pytest.mark.parametrize(
