@@ -41,6 +41,7 @@ def write_page(state: State) -> Path:
     )
     environment.filters |= {"svg": svg, "sound": sound, "number": number, "quote": shlex.quote}
     told = (
+        "warning",
         "verdict",
         "findings",
         "division",
