@@ -172,7 +172,7 @@ def test_an_encoder_that_gives_something_else_is_refused(
 def test_an_export_without_its_golden_clip_is_refused(export: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(export, tmp_path / "encoder")
     (folder / "golden.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"golden\.safetensors: not a readable checkpoint"):
+    with pytest.raises(CheckpointError, match=r"encoder: must have golden\.safetensors, which `m2dx export`"):
         load_encoder(folder)
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torchaudio
 from torch import Tensor
 
 from m2dx.contract.errors import AudioError
@@ -17,6 +16,8 @@ from m2dx.data.logmel import LogMel
 from m2dx.data.reading import read_wav
 
 MEL_STEPS, PHASE_STEPS = 200, 64
+MOMENTUM = 0.99
+"""Of the fast method of Perraudin, Balazs and Sondergaard (2013): how far each step goes beyond the one before it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,23 +44,17 @@ def read_sound(path: Path | str, sample_rate: int, *, start: float = 0.0) -> Sou
 def griffin_lim(logmel: LogMel, mel_power: Tensor, *, seed: int = 0) -> Tensor:
     """Samples (L x hop_length,) whose mel power spectrogram is about `mel_power` (M, L); first phases by seed."""
     mel_power = torch.cat([mel_power, mel_power[:, -1:]], dim=1)  # centred frames: one more than hops
-    spectrum = mel_to_linear(mel_power, logmel.filters.cpu())
-    samples = (mel_power.shape[1] - 1) * logmel.hop_length
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        wav: Tensor = torchaudio.functional.griffinlim(
-            spectrum,
-            window=logmel.window.cpu(),
-            n_fft=logmel.n_fft,
-            hop_length=logmel.hop_length,
-            win_length=logmel.win_length,
-            power=2.0,
-            n_iter=PHASE_STEPS,
-            momentum=0.99,
-            length=samples,
-            rand_init=True,
-        )
-    return wav
+    magnitude = mel_to_linear(mel_power, logmel.filters.cpu()).sqrt()
+    samples, window = (mel_power.shape[1] - 1) * logmel.hop_length, logmel.window.cpu()
+    sizes = logmel.n_fft, logmel.hop_length, logmel.win_length
+    turns = torch.rand(magnitude.shape, generator=torch.Generator().manual_seed(seed))
+    phase, before = torch.polar(torch.ones_like(turns), 2 * torch.pi * turns), torch.zeros(())
+    for _ in range(PHASE_STEPS):
+        wav = torch.istft(magnitude * phase, *sizes, window, length=samples)
+        found = torch.stft(wav, *sizes, window, return_complex=True)
+        phase, before = found - MOMENTUM / (1 + MOMENTUM) * before, found
+        phase = phase / phase.abs().clamp_min(1e-16)
+    return torch.istft(magnitude * phase, *sizes, window, length=samples)
 
 
 def mel_to_linear(mel_power: Tensor, filters: Tensor) -> Tensor:
