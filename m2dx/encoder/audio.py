@@ -15,8 +15,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from m2dx.contract.errors import AudioError, CheckpointError
 from m2dx.data.logmel import LogMel
-from m2dx.data.reading import AudioFile
-from m2dx.encoder.golden import check_golden
 from m2dx.encoder.weights import Weights, read_weights
 from m2dx.model.patches import PatchGrid, time_frames
 from m2dx.model.shapes import build_logmel, model_shapes
@@ -177,6 +175,8 @@ class AudioEncoder(nn.Module):
 
         `start` and `duration` in s. A minute or two of audio is held at a time. Raises AudioError.
         """
+        from m2dx.data.reading import AudioFile  # only files need its readers
+
         device = self.encoder.cls_token.device
         try:
             with AudioFile(path) as file:
@@ -298,6 +298,8 @@ def audio_encoder_of(weights: Weights, *, long_clips: LongClips = "split") -> Au
     )
     network.requires_grad_(False).eval()
     if weights.source == "export":
+        from m2dx.encoder.golden import check_golden
+
         check_golden(network, weights.path)
     return network
 
