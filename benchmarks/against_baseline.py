@@ -79,11 +79,11 @@ class Contest:
         model = self.trainer.model.masked_model
         assert isinstance(model, M2D)
         self.batches = [batch.to(run.device) for batch in islice(run.batches, batches)]
-        schedule = self.trainer.schedule
+        rates = self.trainer.rates
         self.plain = PlainStep(
             plain_twin(model, self.trainer.model.num_visible).to(run.device),
-            learning_rate=schedule.learning_rate(0),
-            ema_decay=schedule.ema_decay(0),
+            learning_rate=rates.learning_rate(0),
+            ema_decay=rates.ema_decay(0),
             fp16=run.device.type == "cuda",
         )
 

@@ -18,7 +18,8 @@ from m2dx.encoder.published import MODEL_NAMES, rename
 from m2dx.model.m2d import M2D
 from m2dx.model.masking import Mask
 from m2dx.model.precision import autocast
-from m2dx.training.optim import clip_gradients, fused_adamw
+from m2dx.training.optim import clip_gradients
+from m2dx.training.optimizers import AdamW
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NAMES = ("against_baseline", "baseline_step", "feed", "kills", "runs", "scaling", "seeds", "step", "timing")
@@ -184,9 +185,7 @@ def test_steps_of_the_baseline_move_the_weights_as_m2dx_does(benchmarks: Any, pa
         learning_rate=1e-3,
         ema_decay=0.9,
     )
-    optimizer = fused_adamw(
-        model.named_parameters(), weight_decay=0.05, learning_rate=1e-3, betas=(0.9, 0.95)
-    )
+    optimizer = AdamW(model.named_parameters(), weight_decay=0.05, learning_rate=1e-3, betas=(0.9, 0.95))
     x, ids = parity.tensors["x"], parity.tensors["ids_shuffle"]
     for _ in range(3):
         with autocast("fp32", torch.device("cpu")):

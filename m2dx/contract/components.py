@@ -413,6 +413,28 @@ class Masking(abc.ABC):
         """
 
 
+class Optimizer(torch.optim.Optimizer):
+    """Steps the trained weights by their gradients; an optimizer of torch, of several classes or of its own making.
+
+    What the engine offers to `__init__`: `named_parameters`, the trained ones with their names; `learning_rate` of the
+    first step; `weight_decay` and `betas` of the recipe. Before each step the engine sets `lr` of each of
+    `param_groups`: the step's rate times the group's `lr_scale`, where it has one. `state` has what changes from step
+    to step, by parameter, in tensors, and goes into checkpoints. A resumed run takes options of groups from its recipe.
+    """
+
+    name: ClassVar[str]
+
+
+class Schedule(abc.ABC):
+    """The learning rate after the linear warm-up, between `train.min_lr` and the peak. The engine offers nothing."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def share(self, progress: float) -> float:
+        """How near the rate is to the peak, from 0 (`min_lr`) to 1; `progress`: done of the steps after the warm-up."""
+
+
 class Evaluator(abc.ABC):
     """A protocol that scores an encoder on a labelled task. The engine offers nothing."""
 
@@ -443,6 +465,8 @@ KINDS: dict[str, type] = {
     "noise_source": NoiseSource,
     "masking": Masking,
     "dataset": Dataset,
+    "optimizer": Optimizer,
+    "schedule": Schedule,
     "evaluator": Evaluator,
 }
 """Kind -> base class. The hook of a kind is its plural, e.g. `offline_encoders`, `losses`."""
@@ -455,6 +479,8 @@ OFFERED: dict[str, frozenset[str]] = {
     "noise_source": frozenset({"sample_rate"}),
     "masking": frozenset({"grid", "num_visible", "patch_seconds"}),
     "dataset": frozenset(),
+    "optimizer": frozenset({"named_parameters", "learning_rate", "weight_decay", "betas"}),
+    "schedule": frozenset(),
     "evaluator": frozenset(),
 }
 """Kind -> names of the positional arguments that the engine can give."""

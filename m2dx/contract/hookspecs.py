@@ -48,5 +48,15 @@ def maskings() -> list[type]:  # type: ignore[empty-body]
 
 
 @hookspec
+def optimizers() -> list[type]:  # type: ignore[empty-body]
+    """Subclasses of `Optimizer`: how weights follow their gradients."""
+
+
+@hookspec
+def schedules() -> list[type]:  # type: ignore[empty-body]
+    """Subclasses of `Schedule`: the learning rate from step to step."""
+
+
+@hookspec
 def evaluators() -> list[type]:  # type: ignore[empty-body]
     """Subclasses of `Evaluator`: protocols that score a pre-trained encoder."""

@@ -12,6 +12,7 @@ from m2dx.model.mae import MSMMAE
 from m2dx.model.mappers import LinearMapper, PoolLinearMapper
 from m2dx.model.masking import RandomMasking
 from m2dx.model.offline_encoders import Labels, LogSpectrum
+from m2dx.training.optimizers import AdamW, Cosine
 
 
 @hookimpl
@@ -47,6 +48,16 @@ def maskings() -> list[type]:
 @hookimpl
 def datasets() -> list[type]:
     return [FolderDataset, CsvDataset, ImageFolder]
+
+
+@hookimpl
+def optimizers() -> list[type]:
+    return [AdamW]
+
+
+@hookimpl
+def schedules() -> list[type]:
+    return [Cosine]
 
 
 @hookimpl

@@ -20,7 +20,7 @@ from m2dx.data.batches import Stream, seeded_generator
 from m2dx.data.crops import AudioCrops
 from m2dx.data.reading import audio_seconds
 from m2dx.model.shapes import build_logmel
-from m2dx.training.optim import Schedule
+from m2dx.training.optim import Rates
 from m2dx.training.prepare import PreparedRun
 
 MOST_PROBED = 200  # clips whose lengths are read from their headers
@@ -68,8 +68,8 @@ def _slow_target(of: CheckedRun) -> Iterator[str]:
     method, decay = type(of.run.model.masked_model), of.recipe.model.ema_decay
     if method.after_step is MaskedModel.after_step or of.recipe.init_from is not None:
         return
-    schedule = Schedule.of(of.recipe, total_steps=of.steps, steps_per_epoch=of.steps_per_epoch)
-    some = np.array([schedule.ema_decay(int(step)) for step in np.linspace(0, of.steps - 1, 1000)])
+    rates = Rates.of(of.recipe, of.run.host, total_steps=of.steps, steps_per_epoch=of.steps_per_epoch)
+    some = np.array([rates.ema_decay(int(step)) for step in np.linspace(0, of.steps - 1, 1000)])
     with np.errstate(divide="ignore"):
         exponent = float(np.log(some).mean()) * of.steps
     if math.exp(exponent) <= MOST_RANDOM:

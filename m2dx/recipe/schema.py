@@ -36,6 +36,8 @@ LossSpec = Annotated[ComponentSpec, Kind("loss")]
 NoiseSourceSpec = Annotated[ComponentSpec, Kind("noise_source")]
 MaskingSpec = Annotated[ComponentSpec, Kind("masking")]
 DatasetSpec = Annotated[ComponentSpec, Kind("dataset")]
+OptimizerSpec = Annotated[ComponentSpec, Kind("optimizer")]
+ScheduleSpec = Annotated[ComponentSpec, Kind("schedule")]
 EvaluatorSpec = Annotated[ComponentSpec, Kind("evaluator")]
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
@@ -296,13 +298,17 @@ class TrainSection(Section):
     base_lr: Annotated[float, Field(ge=1e-9, le=10)] = 3e-4
     """Base learning rate; the peak is base_lr x batch_size / 256."""
     min_lr: NonNegativeFloat = 0.0
-    """Learning rate at the end of the cosine."""
+    """Least learning rate, at the end of the cosine."""
     warmup_epochs: NonNegativeFloat = 20.0
     """Epochs of linear warm-up."""
+    schedule: ScheduleSpec = ComponentSpec(name="cosine")
+    """How the learning rate goes from the peak to min_lr, after the warm-up."""
+    optimizer: OptimizerSpec = ComponentSpec(name="adamw")
+    """What steps the weights."""
     betas: tuple[OpenFraction, OpenFraction] = (0.9, 0.95)
     """AdamW's betas."""
     weight_decay: NonNegativeFloat = 0.05
-    """AdamW's weight decay; on matrices and the class and mask tokens, not on biases and norms."""
+    """The optimizer's weight decay; AdamW's is on matrices and the class and mask tokens, not on biases and norms."""
     clip_norm: Annotated[float, Field(ge=1e-6)] | None = 3.0
     """Norm at which gradients are clipped; null: no clipping."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -16,6 +16,7 @@ from m2dx.testing.evaluators import check_evaluator
 from m2dx.testing.methods import check_method
 from m2dx.testing.modules import check_loss, check_offline_encoder, check_online_mapper
 from m2dx.testing.rules import ComponentCheckError
+from m2dx.testing.training import check_optimizer, check_schedule
 
 __all__ = [
     "ComponentCheckError",
@@ -28,6 +29,8 @@ __all__ = [
     "check_noise_source",
     "check_offline_encoder",
     "check_online_mapper",
+    "check_optimizer",
+    "check_schedule",
 ]
 
 _CHECKS: Mapping[str, Callable[..., None]] = {
@@ -38,6 +41,8 @@ _CHECKS: Mapping[str, Callable[..., None]] = {
     "noise_source": check_noise_source,
     "masking": check_masking,
     "dataset": check_dataset,
+    "optimizer": check_optimizer,
+    "schedule": check_schedule,
     "evaluator": check_evaluator,
 }
 

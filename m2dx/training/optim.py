@@ -1,45 +1,49 @@
-"""Parameter groups and the schedules of learning rate and moving average."""
+"""Builds optimizer and schedule; the rates of each step, clipping, and the moments of a resumed run."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.optim import AdamW, Optimizer
 
-from m2dx.recipe.schema import Recipe
-
-
-def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups for AdamW: matrices, which decay, and biases and norms, which do not (as MAE).
-
-    Class and mask tokens count as matrices, as in the published code, whose rule is "one dimension or a bias".
-    Frozen parameters are left out.
-    """
-    decayed: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, parameter in named:
-        if parameter.requires_grad:
-            (rest if parameter.ndim == 1 or name.endswith(".bias") else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+from m2dx.contract.components import Optimizer, Schedule
+from m2dx.contract.errors import PluginError
+from m2dx.contract.host import PluginHost
+from m2dx.recipe.schema import Recipe, TrainSection
 
 
-def fused_adamw(
-    named: Iterable[tuple[str, nn.Parameter]],
-    *,
-    weight_decay: float,
-    learning_rate: float,
-    betas: tuple[float, float],
-) -> AdamW:
-    """AdamW of all trained parameters in one pass over the memory, by torch's fused kernel where the device has one."""
-    groups = parameter_groups(named, weight_decay)
-    devices = {parameter.device.type for group in groups for parameter in group["params"]}
-    return AdamW(groups, lr=learning_rate, betas=betas, fused=devices <= {"cpu", "cuda"})
+def build_optimizer(
+    model: nn.Module, train: TrainSection, host: PluginHost, *, learning_rate: float = 0.0
+) -> Optimizer:
+    """The recipe's optimizer of the weights that are trained."""
+    optimizer: Optimizer = host.build(
+        "optimizer",
+        train.optimizer,
+        named_parameters=[(name, p) for name, p in model.named_parameters() if p.requires_grad],
+        learning_rate=learning_rate,
+        weight_decay=train.weight_decay,
+        betas=train.betas,
+    )
+    return optimizer
+
+
+def build_schedule(train: TrainSection, host: PluginHost) -> Schedule:
+    """The recipe's schedule, tried at some points; PluginError where it fails or gives no share."""
+    schedule: Schedule = host.build("schedule", train.schedule)
+    for progress in np.linspace(0.0, 1.0, 100, endpoint=False).tolist():
+        with PluginError.blaming(f"schedule {schedule.name!r}: share({progress:g}) failed"):
+            share = schedule.share(progress)
+            if not 0.0 <= share <= 1.0:
+                raise PluginError(
+                    f"schedule {schedule.name!r}: share must be between 0 (min_lr) and 1 (the peak), but share("
+                    f"{progress:g}) is {share}"
+                )
+    return schedule
 
 
 def load_moments(optimizer: Optimizer, state: dict[str, Any]) -> None:
@@ -71,9 +75,10 @@ def clip_gradients(parameters: Sequence[nn.Parameter], clip_norm: float | None) 
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Rates:
     """Learning rate and EMA decay of each step."""
 
+    schedule: Schedule
     total_steps: int
     warmup_steps: float
     peak_lr: float
@@ -82,10 +87,11 @@ class Schedule:
     ema_end: float
 
     @classmethod
-    def of(cls, recipe: Recipe, *, total_steps: int, steps_per_epoch: int) -> Schedule:
-        """The schedule of a recipe; the peak is its base rate times batch_size / 256."""
+    def of(cls, recipe: Recipe, host: PluginHost, *, total_steps: int, steps_per_epoch: int) -> Rates:
+        """The rates of a recipe; the peak is its base rate times batch_size / 256."""
         train, decay = recipe.train, recipe.model.ema_decay
         return cls(
+            schedule=build_schedule(train, host),
             total_steps=total_steps,
             warmup_steps=train.warmup_epochs * steps_per_epoch,
             peak_lr=train.base_lr * train.batch_size / 256,
@@ -95,11 +101,11 @@ class Schedule:
         )
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up from 0, then half a cosine from the peak to the minimum, as MAE; steps count from 0."""
+        """Linear warm-up from 0, then from the peak to the minimum by the schedule; steps count from 0."""
         if step < self.warmup_steps:
             return self.peak_lr * step / self.warmup_steps
         progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
-        return self.min_lr + (self.peak_lr - self.min_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
+        return self.min_lr + (self.peak_lr - self.min_lr) * self.schedule.share(progress)
 
     def ema_decay(self, step: int) -> float:
         """Decay, linearly interpolated so that the first and last step have the recipe's values (M2D-X, IV-A)."""

@@ -31,6 +31,7 @@ from m2dx.model.multitask import MultiTask
 from m2dx.model.shapes import build_logmel
 from m2dx.recipe.schema import Recipe
 from m2dx.training.distributed import Processes
+from m2dx.training.optim import build_optimizer, build_schedule
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ def prepare(
     # The model first, its statistics later: what cannot fit should not cost a pass over the data.
     draw_mask = build_masking(recipe, host)
     model = build_model(recipe, data_info(recipe, clips), host)
+    build_optimizer(model, recipe.train, host)
+    build_schedule(recipe.train, host)
     if initialise and recipe.init_from is not None:
         _start_from(recipe.init_from, model, recipe, processes, console)
     reader = crop_reader(recipe)

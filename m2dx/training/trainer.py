@@ -41,7 +41,7 @@ from m2dx.training.monitor import (
     rankme,
     spaced_rows,
 )
-from m2dx.training.optim import Schedule, clip_gradients, fused_adamw, load_moments
+from m2dx.training.optim import Rates, build_optimizer, clip_gradients, load_moments
 from m2dx.training.prepare import PreparedRun
 from m2dx.training.signals import StopRequests, StopVotes
 
@@ -82,18 +82,17 @@ class Trainer:
         check_precision(train.precision, device)
         self.batches = run.batches()
         self.total_steps = run.total_steps
-        self.schedule = Schedule.of(
-            self.recipe, total_steps=self.total_steps, steps_per_epoch=self.batches.steps_per_epoch
+        self.rates = Rates.of(
+            self.recipe,
+            run.host,
+            total_steps=self.total_steps,
+            steps_per_epoch=self.batches.steps_per_epoch,
         )
         self.to_device = DeviceCopies(device)
         self.model = run.model.to(device).train()
         self.parallel = share_model(self.model, train, self.processes)
-        self.optimizer = fused_adamw(
-            self.model.named_parameters(),
-            weight_decay=train.weight_decay,
-            learning_rate=self.schedule.learning_rate(0),
-            betas=train.betas,
-        )
+        first = self.rates.learning_rate(0)
+        self.optimizer = build_optimizer(self.model, train, run.host, learning_rate=first)
         self.scaler = GradScaler(device.type, enabled=train.precision == "fp16")
         self.bad_files = BadFiles(run.num_files, max_bad_fraction=self.recipe.data.max_bad_fraction)
         self._found: list[BadFile] = []  # bad files of this process that the others do not know yet
@@ -148,7 +147,8 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on after what `state_dict` gave in the main process; every process has to load it, before `fit`.
 
-        RecipeError where the run is past its end; RuntimeError, ValueError and others where the state does not fit.
+        RecipeError where the run is past its end or had another optimizer; RuntimeError, ValueError and others where
+        the state does not fit.
         """
         step, totals = int(state["step"]), state["totals"]
         if step > self.total_steps:
@@ -156,6 +156,12 @@ class Trainer:
                 f"the run must not be past its end, but its checkpoint is of step {step}, and train.epochs "
                 f"{self.recipe.train.epochs:g} ends at step {self.total_steps}; set train.epochs to at least "
                 f"{step / self.batches.steps_per_epoch:g}"
+            )
+        name = self.recipe.train.optimizer.name
+        if (before := state["recipe"]["train"].get("optimizer", {}).get("name", name)) != name:
+            raise RecipeError(
+                f"train.optimizer must be {before}, with which the run started and whose moments its checkpoint has, "
+                f"but is {name}; set it back, or start anew (--overwrite, or another name=...)"
             )
         self.step, self.clips, self.seconds_before = step, totals["clips"], totals["seconds"]
         self.model.load_training_state(self.parallel.own_weights(state["model"]))
@@ -233,7 +239,7 @@ class Trainer:
                     "step": self.step,
                     "epoch": self.step / self.batches.steps_per_epoch,
                     **watch.drain_means(),
-                    "lr": self.schedule.learning_rate(self.step - 1),
+                    "lr": self.rates.learning_rate(self.step - 1),
                     **self._of_method,
                     "clips_per_second": speed,
                     "time": time.time(),
@@ -291,9 +297,9 @@ class Trainer:
         # Nothing is kept for a second backward pass by these.
         keeps = not train.compile and not isinstance(self.parallel, FullyShardedDataParallel)
         measure: Measure = "nothing" if not (measures or balances) else "gradients" if keeps else "target"
-        learning_rate = self.schedule.learning_rate(self.step)
+        learning_rate = self.rates.learning_rate(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get("lr_scale", 1.0)
         for micro in range(accumulate):
             with record_function("m2dx::loading"):
                 batch = next(batches)
@@ -321,7 +327,7 @@ class Trainer:
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
         with record_function("m2dx::ema"):
-            self._of_method = self.model.masked_model.after_step(self.schedule.ema_decay(self.step))
+            self._of_method = self.model.masked_model.after_step(self.rates.ema_decay(self.step))
         self.step += 1
         self.clips += train.batch_size
         means, vote = mean_losses(sums, self.processes, stop=self.requests.received is not None)

@@ -13,10 +13,11 @@ from m2dx.contract.components import Mask
 from m2dx.model.m2d import M2D
 from m2dx.model.patches import PatchGrid
 from m2dx.model.vit import ViTSize
-from m2dx.training.optim import Schedule, clip_gradients, fused_adamw, load_moments, parameter_groups
+from m2dx.training.optim import Rates, clip_gradients, load_moments
+from m2dx.training.optimizers import AdamW, Cosine, parameter_groups
 
 
-def make_schedule(**options: float) -> Schedule:
+def make_schedule(**options: float) -> Rates:
     values: dict[str, Any] = {
         "total_steps": 110,
         "warmup_steps": 10,
@@ -25,7 +26,7 @@ def make_schedule(**options: float) -> Schedule:
         "ema_start": 0.9,
         "ema_end": 0.99,
     }
-    return Schedule(**{**values, **options})
+    return Rates(Cosine(), **{**values, **options})
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_moments_of_other_parameters_are_refused() -> None:
 def test_moments_of_an_optimizer_that_was_not_fused_go_on_fused() -> None:
     before, layer = make_optimizer(0.05), nn.Linear(2, 2)
     before.step()
-    after = fused_adamw(layer.named_parameters(), weight_decay=0.05, learning_rate=0.1, betas=(0.9, 0.95))
+    after = AdamW(layer.named_parameters(), weight_decay=0.05, learning_rate=0.1, betas=(0.9, 0.95))
     seen: list[list[bool]] = []
     # What it loads tells torch where to keep the count of steps, so the option must be in there already.
     after.register_load_state_dict_pre_hook(
@@ -121,7 +122,7 @@ def test_the_fast_forms_give_the_weights_of_the_plain_ones(clip_norm: float | No
     grid, size, generator = PatchGrid((32, 32), (16, 16)), ViTSize(16, 1, 2), torch.Generator().manual_seed(0)
     fast = M2D(grid, size, size)
     plain = copy.deepcopy(fast)
-    fused = fused_adamw(fast.named_parameters(), weight_decay=0.05, learning_rate=1e-3, betas=(0.9, 0.95))
+    fused = AdamW(fast.named_parameters(), weight_decay=0.05, learning_rate=1e-3, betas=(0.9, 0.95))
     assert fused.param_groups[0]["fused"]
     loop = torch.optim.AdamW(
         parameter_groups(plain.named_parameters(), 0.05), lr=1e-3, betas=(0.9, 0.95), foreach=False

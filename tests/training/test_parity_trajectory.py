@@ -10,15 +10,17 @@ from torch import Tensor
 from m2dx.contract.components import Mask
 from m2dx.encoder.published import MODEL_NAMES, rename
 from m2dx.model.m2d import M2D
-from m2dx.training.optim import Schedule, clip_gradients, fused_adamw
+from m2dx.training.optim import Rates, clip_gradients
+from m2dx.training.optimizers import AdamW, Cosine
 
 STEPS, STEPS_PER_EPOCH = 18, 6
 
 
-def train(parity: Any, expected: dict[str, Tensor]) -> tuple[M2D, list[float], list[float], Schedule]:
+def train(parity: Any, expected: dict[str, Tensor]) -> tuple[M2D, list[float], list[float], Rates]:
     model = M2D(parity.grid, parity.size, parity.predictor)
     model.load_state_dict(rename(parity.weights("trajectory_init_weights"), MODEL_NAMES))
-    schedule = Schedule(
+    schedule = Rates(
+        Cosine(),
         total_steps=STEPS,
         warmup_steps=STEPS_PER_EPOCH,
         peak_lr=1e-3,
@@ -26,7 +28,7 @@ def train(parity: Any, expected: dict[str, Tensor]) -> tuple[M2D, list[float], l
         ema_start=float(expected["ema_decay"][0]),
         ema_end=float(expected["ema_decay"][-1]),
     )
-    optimizer = fused_adamw(model.named_parameters(), weight_decay=0.05, learning_rate=0.0, betas=(0.9, 0.95))
+    optimizer = AdamW(model.named_parameters(), weight_decay=0.05, learning_rate=0.0, betas=(0.9, 0.95))
     losses, norms = [], []
     for step in range(STEPS):
         for group in optimizer.param_groups:

@@ -157,7 +157,7 @@ def test_a_zero_rate_and_a_decay_of_1_change_nothing(tiny_recipe: Any, make_trai
     """The learning rate and the decay of the schedule are the ones in use."""
     trainer = make_trainer(tiny_recipe("train.epochs=0.6"))
     still = {"peak_lr": 1e-30, "min_lr": 0.0, "ema_start": 1.0, "ema_end": 1.0}
-    trainer.schedule = replace(trainer.schedule, **still)
+    trainer.rates = replace(trainer.rates, **still)
     before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
     trainer.fit()
     for key, value in trainer.model.state_dict().items():
@@ -207,7 +207,7 @@ def test_the_collapse_alarm_is_raised_and_counted(
     with torch.no_grad():
         trainer.model.masked_model.online.trunk.norm.weight.zero_()
         trainer.model.masked_model.online.trunk.norm.bias.fill_(1.0)  # every feature is the same
-    trainer.schedule = type(trainer.schedule)(**{**vars(trainer.schedule), "peak_lr": 0.0})
+    trainer.rates = type(trainer.rates)(**{**vars(trainer.rates), "peak_lr": 0.0})
     assert trainer.fit().collapse_warnings == 2
     assert "the features are collapsing: RankMe is 1.00 at step 2" in caplog.text
     healthy = make_trainer(tiny_recipe("train.epochs=0.8", "train.rankme_every=2", "name=healthy"))

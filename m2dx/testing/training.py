@@ -1,0 +1,83 @@
+"""Checks of the components that act in the training loop: optimizers and schedules."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from m2dx.contract.components import Mask, Optimizer, Schedule
+from m2dx.model.m2d import M2D
+from m2dx.model.patches import PatchGrid
+from m2dx.model.vit import ViTSize
+from m2dx.testing.rules import Subject
+from m2dx.training.optim import load_moments
+
+STEPS = 3
+
+
+def check_optimizer(cls: type[Optimizer], /, **options: Any) -> None:
+    """Checks an optimizer on a small M2D: it steps every trained weight, obeys `lr`, and goes on from a checkpoint.
+
+    Raises `ComponentCheckError`.
+    """
+    subject = Subject.of("optimizer", cls, options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        start = M2D(PatchGrid((32, 32), (16, 16)), ViTSize(16, 1, 2), ViTSize(8, 1, 2))
+
+    def build(model: M2D, weight_decay: float = 0.05) -> Optimizer:
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        given: dict[str, Any] = {"learning_rate": 1e-3, "weight_decay": weight_decay, "betas": (0.9, 0.95)}
+        optimizer: Optimizer = subject.build(named_parameters=named, **given)
+        covered = sorted(id(p) for group in optimizer.param_groups for p in group["params"])
+        once = covered == sorted(id(p) for _, p in named)
+        subject.must(once, "param_groups must have each of named_parameters once")
+        return optimizer
+
+    def step(model: M2D, optimizer: Optimizer, number: int, rate: float = 1e-3) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(number)
+        logmel, mask = torch.randn(4, 1, 32, 32, generator=generator), torch.arange(4).expand(4, -1)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+        optimizer.zero_grad()
+        model(logmel, Mask(mask, 2)).loss.backward()
+        with subject.attempt("step()"):
+            optimizer.step()
+        return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+    still = copy.deepcopy(start)
+    for name, value in step(still, build(still, 0.0), 0, rate=0.0).items():
+        same = torch.equal(value, start.get_parameter(name))
+        subject.must(same, f"at a rate of 0 it must leave weights as they are, but changes {name}")
+    model = copy.deepcopy(start)
+    optimizer = build(model)
+    for number in range(STEPS):
+        after = step(model, optimizer, number)
+    for name, value in after.items():
+        subject.must(bool(value.isfinite().all()), f"weights must stay finite, but {name} does not")
+        subject.must(not torch.equal(value, start.get_parameter(name)), f"it must step {name}, but does not")
+    saved = io.BytesIO()
+    torch.save(optimizer.state_dict(), saved)
+    resumed = copy.deepcopy(model)
+    fresh = build(resumed)
+    with subject.attempt("loading its state from a checkpoint, with weights_only,"):
+        load_moments(fresh, torch.load(io.BytesIO(saved.getvalue()), weights_only=True))
+    straight, again = step(model, optimizer, STEPS), step(resumed, fresh, STEPS)
+    subject.must(
+        all(torch.equal(value, again[name]) for name, value in straight.items()),
+        "a resumed run must step as one that was not stopped; keep all that changes in `state`",
+    )
+
+
+def check_schedule(cls: type[Schedule], /, **options: Any) -> None:
+    """Checks a schedule: a share of the peak at each point of the training. Raises `ComponentCheckError`."""
+    subject = Subject.of("schedule", cls, options)
+    schedule: Schedule = subject.build()
+    for progress in torch.linspace(0, 1, 1001, dtype=torch.float64)[:-1].tolist():
+        with subject.attempt(f"share({progress:g})"):
+            share = schedule.share(progress)
+        subject.must(0.0 <= share <= 1.0, f"share({progress:g}) must be between 0 and 1, but is {share}")

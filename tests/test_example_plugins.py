@@ -1,0 +1,134 @@
+"""The plugins in examples/plugins that open the training: each passes its check, trains, and resumes bit for bit."""
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+import m2dx
+from m2dx.contract.errors import RecipeError
+from m2dx.jobs import core
+from m2dx.jobs.train import make_trainer
+from m2dx.testing import check_component
+from m2dx.training.distributed import Processes
+
+PLUGINS = Path(__file__).parents[1] / "examples" / "plugins"
+MOST_LINES = 80
+
+
+def module_of(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, PLUGINS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass(frozen=True)
+class Example:
+    """A plugin in a recipe."""
+
+    plugin: str
+    checked: dict[str, dict[str, Any]]  # options with which its classes pass their checks
+    fields: str  # of the recipe that uses it
+    wrong: str  # a field with a mistake
+    message: str  # what is said of it
+
+
+EXAMPLES = [
+    Example(
+        "m2dx_muon",
+        {"Muon": {"momentum": 0.9}, "LateDecay": {"decay_share": 0.5}},
+        "train.optimizer={name: muon, newton_steps: 3} train.schedule={name: late_decay, decay_share: 0.4}",
+        "train.schedule={name: late_decay, decay_share: 1.5}",
+        r"train\.schedule\.decay_share: must be less than 1, but is 1\.5",
+    ),
+]
+by_plugin = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.plugin)
+
+
+def fields_of(text: str) -> list[str]:
+    """Overrides from a text, in which each begins with a word and `=`."""
+    words: list[str] = []
+    for word in text.split(" "):
+        if "=" in word.split(":")[0].split("{")[0]:
+            words.append(word)
+        else:
+            words[-1] += f" {word}"
+    return words
+
+
+@by_plugin
+def test_a_plugin_is_short_and_passes_its_checks(example: Example) -> None:
+    assert len((PLUGINS / f"{example.plugin}.py").read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+    module = module_of(example.plugin)
+    for name, options in example.checked.items():
+        check_component(getattr(module, name))
+        check_component(getattr(module, name), **options)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two states have the same values, bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+@by_plugin
+def test_a_plugin_trains_and_resumes_bit_for_bit(
+    example: Example, tiny_recipe: Callable[..., Any], console: Any
+) -> None:
+    host = m2dx.PluginHost({"m2dx": core, "plugin": module_of(example.plugin)})
+    few = ["train.epochs=1.2", "train.warmup_epochs=0.2", "train.checkpoint_every=3"]
+
+    def trained(name: str, *, resume: bool = False) -> tuple[Path, dict[str, Any]]:
+        recipe = tiny_recipe(f"name={name}", *few, *fields_of(example.fields), with_host=host)
+        processes = Processes(0, 1, torch.device("cpu"))
+        trainer = make_trainer(recipe, host, processes, console, resume=resume)
+        trainer.fit()
+        newest = trainer.checkpoints.steps()[-1]
+        folder = trainer.run.folder
+        return folder, torch.load(folder / "checkpoints" / f"step-{newest:08d}.pt", weights_only=True)
+
+    folder, straight = trained("straight")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [*range(1, straight["step"] + 1)]
+    halved = shutil.copytree(folder, folder.with_name("halved"))
+    for file in (halved / "checkpoints").glob(f"step-{straight['step']:08d}.*"):  # as if stopped before
+        file.unlink()
+    _, again = trained("halved", resume=True)
+    for part in ("step", "model", "optimizer", "rng"):
+        assert same(straight[part], again[part]), part
+    again_lines = [json.loads(line) for line in (halved / "metrics.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in again_lines] == [line["loss"] for line in lines]
+
+
+@by_plugin
+def test_a_mistake_in_the_recipe_of_a_plugin_is_told_with_its_field(
+    example: Example, tiny_recipe: Callable[..., Any]
+) -> None:
+    host = m2dx.PluginHost({"m2dx": core, "plugin": module_of(example.plugin)})
+    with pytest.raises(RecipeError, match=example.message):
+        tiny_recipe(*fields_of(example.fields), *fields_of(example.wrong), with_host=host)
+
+
+def test_another_optimizer_than_at_the_start_is_refused(
+    tiny_recipe: Callable[..., Any], console: Any
+) -> None:
+    host = m2dx.PluginHost({"m2dx": core, "plugin": module_of("m2dx_muon")})
+    processes = Processes(0, 1, torch.device("cpu"))
+    make_trainer(tiny_recipe("train.epochs=0.6", with_host=host), host, processes, console).fit()
+    changed = tiny_recipe("train.epochs=0.6", "train.optimizer=muon", with_host=host)
+    with pytest.raises(RecipeError, match=r"train\.optimizer must be adamw, .* but is muon; set it back"):
+        make_trainer(changed, host, processes, console, resume=True)
