@@ -110,15 +110,22 @@ def sample_parser(write: Callable[..., Path], *, clips: int, least: int = 1) -> 
 
 
 def write_encoder(
-    folder: Path, *, patch: tuple[int, int] = (16, 16), width: int = 192, heads: int = 3, seed: int = 0
+    folder: Path,
+    *,
+    patch: tuple[int, int] = (16, 16),
+    width: int = 192,
+    heads: int = 3,
+    seed: int = 0,
+    sample_rate: int = 16_000,
+    mean: float = -7.0,
 ) -> Path:
-    """Writes an export with random weights (two blocks; 0.64 s of 80 mels at 16 kHz), and returns its folder."""
+    """Writes an export with random weights (two blocks; 0.64 s of 80 mels), and returns its folder."""
     config = EncoderConfig(
         input_size=(80, 64),
         patch_size=patch,
         vit=ViTSize(width, 2, heads),
-        audio=AudioSection(crop_seconds=0.64),
-        mean=-7.0,
+        audio=AudioSection(sample_rate=sample_rate, crop_seconds=0.64),
+        mean=mean,
         std=4.0,
     )
     with torch.random.fork_rng(devices=[]):

@@ -91,9 +91,12 @@ def test_the_first_lines_have_the_published_scores(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(OF_M2D) - set(ROWS)))
-def test_recipes_without_a_row_name_tables_that_m2dx_does_not_have(name: str) -> None:
+def test_recipes_without_a_row_name_tables_that_m2dx_does_not_score(name: str) -> None:
     first = re.search(r"Tables? ([IVX]+)\b|Fig\. 6", first_lines(name))
-    assert first and (first[1] or "").lower() not in {key.rpartition("-")[2] for key in table_keys()}
+    of_others = {"xiv"}  # MAE's code fine-tunes for it
+    assert (
+        first and (first[1] or "").lower() not in {key.rpartition("-")[2] for key in table_keys()} - of_others
+    )
 
 
 def hear_scores(name: str) -> dict[str, str]:

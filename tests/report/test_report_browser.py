@@ -110,7 +110,7 @@ def test_a_phone_shows_every_score_on_a_short_page_and_what_can_be_heard(browser
     (run / "summary.json").write_text(json.dumps({**SUMMARY, **NO_WARNINGS}))
     (run / "scores_by_step.jsonl").unlink()
     browser.open(scored_page(run, sounds, instrument=11, drums=11), **SCREENS["phone"])
-    assert browser.value("document.documentElement.scrollHeight") < 6000
+    assert browser.value("document.documentElement.scrollHeight") < 6500
     right = browser.value(
         "[...document.querySelectorAll('.scores td')].map(e => e.getBoundingClientRect().right)"
     )

@@ -1,10 +1,8 @@
 """The teacher alone: its contract, its features, its settings, and what it refuses."""
 
 import argparse
-import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import m2dx_teacher
 import numpy as np
@@ -19,7 +17,6 @@ from torch import Tensor
 import m2dx
 from m2dx.contract.package import STARTER
 from m2dx.jobs import core
-from m2dx.recipe.schema import AudioSection
 from m2dx.testing import check_offline_encoder
 
 HOP = 160  # samples at 16 kHz
@@ -39,12 +36,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def at_32_khz(tmp_path: Path) -> Path:
     """The same weights, but of a model that hears 32 kHz."""
-    write_encoder(tmp_path / "wide")
-    path = tmp_path / "wide" / "config.json"
-    config = json.loads(path.read_text())
-    config["audio"] = AudioSection(sample_rate=32_000, crop_seconds=0.64).model_dump()
-    path.write_text(json.dumps(config))
-    return tmp_path / "wide"
+    return write_encoder(tmp_path / "wide", sample_rate=32_000)
 
 
 def wav(samples: int, *, batch: int = 2) -> Tensor:
@@ -121,7 +113,7 @@ def test_each_vector_holds_the_patches_of_one_time(weights: Path) -> None:
 @pytest.mark.parametrize(
     ("samples", "frames"),
     [
-        (100, 1),  # less than a frame
+        (HOP, 1),
         (HOP * 15, 1),
         (HOP * 16 + HOP - 1, 1),
         (HOP * 17, 2),
@@ -156,21 +148,20 @@ def test_it_has_its_own_rate_and_statistics(at_32_khz: Path, caplog: pytest.LogC
     assert teacher.sample_rate == 32_000 and teacher.frame_rate == 6.25
     samples = wav(2 * HOP * FRAMES)
     assert torch.equal(teach(teacher, samples), m2dx.load_encoder(at_32_khz)(samples))
-    path = at_32_khz / "config.json"
-    path.write_text(path.read_text().replace('"mean": -7.0', '"mean": -3.0'))
-    assert not torch.equal(teach(M2DTeacher(DATA, weights=at_32_khz), samples), teach(teacher, samples))
+    other = write_encoder(at_32_khz.parent / "other", sample_rate=32_000, mean=-3.0)
+    assert not torch.equal(teach(M2DTeacher(DATA, weights=other), samples), teach(teacher, samples))
 
 
 def test_the_log_mel_is_float32_under_autocast(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = M2DTeacher(DATA, weights=weights)
     samples, heard = wav(HOP * FRAMES), []
-    encode = teacher.teacher.encode_logmel
+    standard = teacher.teacher.standard_logmel
 
-    def listen(logmel: Tensor, **options: Any) -> list[Tensor]:
-        heard.append(logmel)
-        return encode(logmel, **options)
+    def listen(wav: Tensor) -> Tensor:
+        heard.append(standard(wav))
+        return heard[-1]
 
-    monkeypatch.setattr(teacher.teacher, "encode_logmel", listen)
+    monkeypatch.setattr(teacher.teacher, "standard_logmel", listen)
     exact = teach(teacher, samples)
     with torch.autocast("cpu", torch.bfloat16):
         rough = teach(teacher, samples)

@@ -85,10 +85,7 @@ def test_a_teacher_of_another_rate_grid_and_length(
     sample: Path, run: Callable[..., Path], metrics: Metrics
 ) -> None:
     """The teacher's 4 frames of 16 come to the 34 of 40 ms that a crop of 1.36 s has; two pieces for the teacher."""
-    config = sample / "teacher" / "config.json"
-    content = json.loads(config.read_text())
-    content["audio"]["sample_rate"] = 32_000
-    config.write_text(json.dumps(content))
+    write_encoder(sample / "teacher", sample_rate=32_000)
     folder = run("model.patch_size=[80, 4]", "audio.crop_seconds=1.36", "init_from=null")
     mapper = torch.load(checkpoint(folder, 6), weights_only=True)["model"][
         "tasks.teacher.online_mapper.linear.weight"
