@@ -51,7 +51,13 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        patches: Tensor = self.proj(x)  # (B, C, M, L) -> (B, D, F, T)
+        width = self.proj.kernel_size[1]
+        patches: Tensor
+        if x.shape[-1] == width and x.device.type == "cpu":
+            # oneDNN reads beyond a single column of patches in bfloat16 (torch 2.11), and may give NaN.
+            patches = self.proj(F.pad(x, (0, width)))[..., :1]
+        else:
+            patches = self.proj(x)  # (B, C, M, L) -> (B, D, F, T)
         return patches.flatten(2).transpose(1, 2)  # -> (B, F*T, D)
 
 

@@ -79,3 +79,15 @@ def test_resampled_positions_equal_timms(shape: tuple[int, int], antialias: bool
     found = resample_positions(table, (5, 14), shape, antialias=antialias)
     expected = resample_abs_pos_embed(table, list(shape), [5, 14], antialias=antialias)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_single_column_of_patches_is_finite_in_bfloat16() -> None:
+    """Whatever lies in the memory beyond it."""
+    embed = PatchEmbed((16, 16), in_chans=1, embed_dim=192).to(torch.bfloat16)
+    logmel = torch.randn(1, 1, 80, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for _ in range(20):
+            dirty = [torch.full((size,), torch.nan) for size in (100, 1000, 5000, 20_000, 100_000, 400_000)]
+            del dirty
+            found = embed(logmel.to(torch.bfloat16))
+            assert found.shape == (1, 5, 192) and found.isfinite().all()

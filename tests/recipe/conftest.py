@@ -1,4 +1,4 @@
-"""A host with small components, so that these tests need nothing of the core's own."""
+"""A host with small components, and the core's optimizer and schedule, which every recipe has."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +8,7 @@ import pytest
 
 import m2dx
 from m2dx.contract.host import PluginHost
+from m2dx.training.optimizers import AdamW, Cosine
 
 
 class M2D(m2dx.MaskedModel):
@@ -154,6 +155,8 @@ COMPONENTS = {
     "noise_sources": [Hum],
     "datasets": [Folder, Csv],
     "evaluators": [Knn],
+    "optimizers": [AdamW],
+    "schedules": [Cosine],
 }
 
 
