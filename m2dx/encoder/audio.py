@@ -35,7 +35,7 @@ MOST_INTERPOLATED = 16_384
 """Patches of an input whose positions are interpolated."""
 SomeEncoder = TypeVar("SomeEncoder", bound="AudioEncoder | ImageEncoder")
 LongClips = Literal["split", "interpolate"]
-Pooling = Literal["mean", "mean_std", "max"]
+Pooling = Literal["mean", "mean_deviation", "max"]
 Waveform = Tensor | Sequence[Tensor]
 Lengths = Tensor | Sequence[int]
 Layers = Sequence[int | None]
@@ -155,7 +155,7 @@ class AudioEncoder(nn.Module):
     ) -> Tensor:
         """Clip features (B, F*D): the mean of the frame features over time, or their `max`.
 
-        `mean_std` has the standard deviation after the mean, (B, 2*F*D). `lengths` and `layer` as `forward`.
+        `mean_deviation` has the standard deviation after the mean, (B, 2*F*D). `lengths` and `layer` as `forward`.
         """
         groups = self._groups(wav, lengths)
         chunks = (self._outputs(clips, (layer,)) for clips in groups.values())
@@ -342,7 +342,7 @@ def _side_by_side(chunks: list[list[Tensor]]) -> list[Tensor]:
 
 
 def pooled(chunks: Iterable[Tensor], pooling: Pooling) -> Tensor:
-    """(B, D) over time, or (B, 2*D) of `mean_std`, of frames (B, T, D) that come in chunks; one is held at a time."""
+    """(B, D) over time, or (B, 2*D) of `mean_deviation`, of frames (B, T, D) that come in chunks; one is held at a time."""
     if pooling not in get_args(Pooling):
         raise ValueError(f"pooling must be one of {get_args(Pooling)}, but is {pooling!r}")
     if pooling == "max":

@@ -189,7 +189,7 @@ LENGTHS = (160, 200, 399, HOP * 16, HOP * 17, HOP * 17 + 5, HOP * 64, HOP * 65, 
 
 
 @pytest.mark.parametrize("long_clips", ["split", "interpolate"])
-@pytest.mark.parametrize("pooling", ["mean", "mean_std", "max"])
+@pytest.mark.parametrize("pooling", ["mean", "mean_deviation", "max"])
 def test_clips_of_any_lengths_have_the_features_they_have_alone(
     encoder: AudioEncoder, long_clips: Any, pooling: Any
 ) -> None:
@@ -223,7 +223,7 @@ def test_pooling(encoder: AudioEncoder) -> None:
     audio = wav(HOP * 150, batch=2)
     frames = encoder(audio)
     expected = torch.cat([frames.mean(1), frames.std(1, correction=0)], dim=1)
-    close(encoder.clip(audio, pooling="mean_std"), expected)
+    close(encoder.clip(audio, pooling="mean_deviation"), expected)
     close(encoder.clip(audio, pooling="max"), frames.amax(1))
     with pytest.raises(ValueError, match="pooling must be one of"):
         encoder.clip(audio, pooling="sum")  # type: ignore[arg-type]
