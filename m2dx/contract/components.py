@@ -11,7 +11,7 @@ import abc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -200,15 +200,28 @@ class Fold:
     test: NDArray[np.int64]
 
 
+class OverTime(NamedTuple):
+    """Statistics over time of the frames (T, D) of n clips, each (n, D)."""
+
+    mean: Tensor
+    deviation: Tensor
+    maximum: Tensor
+
+    @property
+    def mean_deviation(self) -> Tensor:
+        """Mean and standard deviation side by side, (n, 2*D)."""
+        return torch.cat([self.mean, self.deviation], dim=1)
+
+
 @dataclass(frozen=True)
 class Features:
     """Features and targets of all clips of a task, in their order, on the CPU."""
 
     x: Tensor  # (n, D), float32
     y: Tensor  # class numbers (n,), int64; multi-label: multi-hot (n, C), float32; of values (n,), float32
-    layers: Mapping[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
-    """Mean, standard deviation and maximum over time, each (n, D), of the outputs of blocks by number, the last one's,
-    too; 0 is the patch embedding. Empty where the encoder gives no frames."""
+    layers: Mapping[int, OverTime] = field(default_factory=dict)
+    """Of the outputs of blocks by number, the last one's, too; 0 is the patch embedding. Empty where the encoder gives
+    no frames."""
 
 
 class ClipEncoder(Protocol):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from m2dx.contract.atomic import replace_file
-from m2dx.contract.components import ClipEncoder, EvaluationTask, Features
+from m2dx.contract.components import ClipEncoder, EvaluationTask, Features, OverTime
 from m2dx.contract.errors import CheckpointError, RecipeError, TrainingError
 from m2dx.contract.options import Section
 from m2dx.contract.package import package_version
@@ -163,8 +163,8 @@ class FrameStatistics(nn.Module):
     def features(self, found: Features) -> Features:
         """Those of the encoder, from the features that `clip` gave."""
         parts = found.x.split(self.encoder.embed_dim, dim=1)
-        layers = dict(zip(self.layers, zip(parts[::3], parts[1::3], parts[2::3], strict=True), strict=True))
-        return Features(layers[self.layers[-1]][0].contiguous(), found.y, layers)
+        layers = dict(zip(self.layers, map(OverTime, parts[::3], parts[1::3], parts[2::3]), strict=True))
+        return Features(layers[self.layers[-1]].mean.contiguous(), found.y, layers)
 
 
 def check_layers(encoder: object, layers: Collection[int], *, first: int = 0) -> None:

@@ -90,10 +90,8 @@ class Logistic(Evaluator):
         """Features of all clips (n, D), or (n, 2 * D) with the deviation."""
         if layer is None:
             return found.x
-        mean, deviation, highest = found.layers[layer]
-        if self.pooling == "mean_deviation":
-            return torch.cat([mean, deviation], dim=1)
-        return mean if self.pooling == "mean" else highest
+        of = found.layers[layer]
+        return {"mean_deviation": of.mean_deviation, "mean": of.mean, "max": of.maximum}[self.pooling]
 
     def fit(self, task: EvaluationTask, found: Features, rows: NDArray[np.int64]) -> LogisticLayer:
         """The classifier of the clips in `rows`."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from m2dx.contract.components import Clip, Features
+from m2dx.contract.components import Clip, Features, OverTime
 from m2dx.contract.errors import RecipeError
 from m2dx.encoder.audio import random_encoder
 from m2dx.evaluation import tasks
@@ -118,11 +118,14 @@ def test_the_deviation_over_time_is_used_and_kept_beside_the_mean(tmp_path):
         frames = encoder(wav).detach()
         found = task.features(encoder)
         torch.testing.assert_close(found.x, encoder.clip(wav).detach())
-        torch.testing.assert_close(found.layers[1][1], frames.std(1, correction=0))
+        torch.testing.assert_close(found.layers[1].deviation, frames.std(1, correction=0))
         (embedded,) = encoder.encode_logmel(encoder.standard_logmel(wav), layers=(0,))
-        torch.testing.assert_close(found.layers[0][0], embedded.detach().mean(1))
+        torch.testing.assert_close(found.layers[0].mean, embedded.detach().mean(1))
         again = replace(task, _features=type(task._features)()).features(encoder)
-        assert torch.equal(again.layers[1][1], found.layers[1][1]) and len(list(tmp_path.iterdir())) == 1
+        assert (
+            torch.equal(again.layers[1].deviation, found.layers[1].deviation)
+            and len(list(tmp_path.iterdir())) == 1
+        )
         scores = [Logistic().evaluate(encoder, task, seeds=seeds) for seeds in ((0,), (5, 6))]
     assert scores[0] == scores[1]
     said = scores[0][0].predictions
@@ -143,10 +146,10 @@ def layered(told_by: int | None, *, deviation: bool = False, n: int = 90) -> tup
     """Features of layers 0, 2 and 4, in one of which mean or deviation tells the class; noise elsewhere."""
     generator = torch.Generator().manual_seed(3)
     y = torch.arange(n) % 3
-    layers = {k: tuple(torch.randn(n, 12, generator=generator) for _ in "abc") for k in (0, 2, 4)}
+    layers = {k: OverTime(*(torch.randn(n, 12, generator=generator) for _ in "abc")) for k in (0, 2, 4)}
     if told_by is not None:
         layers[told_by][deviation][:, :3] += 4 * torch.nn.functional.one_hot(y, 3)
-    return Features(layers[4][0], y, layers), Task(3, [Clip(f"{row}.wav") for row in range(n)])
+    return Features(layers[4].mean, y, layers), Task(3, [Clip(f"{row}.wav") for row in range(n)])
 
 
 @pytest.mark.parametrize("deviation", [False, True])
@@ -172,7 +175,7 @@ def test_the_layer_is_chosen_that_tells_the_classes(told_by, deviation):
 )
 def test_options_say_which_layers_and_what_of_them(options, layer, width):
     found, task = layered(2)
-    found.layers[4][0][:, 3:6] += 2 * torch.nn.functional.one_hot(found.y, 3)
+    found.layers[4].mean[:, 3:6] += 2 * torch.nn.functional.one_hot(found.y, 3)
     fitted = Logistic(**options).fit(task, found, np.arange(90))
     assert fitted.layer == layer and fitted.weight.shape == (3, width)
     assert fitted.c == options.get("c", fitted.c)

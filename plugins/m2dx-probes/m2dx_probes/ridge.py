@@ -153,7 +153,7 @@ class _Solver:
 
 
 def _pooled(found: Features, layer: int | None) -> Tensor:
-    return found.x if layer is None else torch.cat(found.layers[layer][:2], dim=1)
+    return found.x if layer is None else found.layers[layer].mean_deviation
 
 
 def _inner_parts(clips: Sequence[Clip]) -> NDArray[np.int64]:

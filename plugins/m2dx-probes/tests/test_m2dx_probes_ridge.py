@@ -28,7 +28,7 @@ from scipy import stats
 
 import m2dx
 from m2dx import Clip
-from m2dx.contract.components import Features
+from m2dx.contract.components import Features, OverTime
 from m2dx.data.csv_list import CsvDataset
 from m2dx.encoder.audio import random_encoder
 from m2dx.evaluation.tasks import ClipTask
@@ -160,7 +160,7 @@ def test_a_single_group_has_a_penalty_of_the_middle(alpha: float | None) -> None
 def test_the_layer_with_the_lowest_error_is_chosen() -> None:
     found, clips = made_up(90, 6, noise=0.1)
     noise = torch.randn(90, 6, generator=torch.Generator().manual_seed(1))
-    layers = {0: (noise, noise), 3: (found.x, noise), 5: (noise, noise)}
+    layers = {k: OverTime(found.x if k == 3 else noise, noise, noise) for k in (0, 3, 5)}
     fits: list[RidgeFit] = [
         Ridge(layers=layers_).fit(Features(noise, found.y, layers), np.arange(90), clips)
         for layers_ in ("best", "last")
