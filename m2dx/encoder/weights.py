@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -178,10 +179,20 @@ def export_encoder(checkpoint: Path, folder: Path, *, overwrite: bool = False) -
             f"{folder} must have no model, but has {there[0]}; take another folder, or write over it with --overwrite"
         )
     if weights.source == "export":
-        shutil.copytree(weights.path, folder, dirs_exist_ok=True)  # with its card and licences
+        _copy_export(weights.path, folder)
     else:
         write_export(folder, weights.encoder(), weights.config)
     return folder
+
+
+def _copy_export(source: Path, folder: Path) -> None:
+    """With its card and licences; a folder with a config.json is whole."""
+    paths = sorted(source.iterdir(), key=lambda path: path.name == EXPORT_CONFIG)  # which comes last
+    for path in paths:
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name, dirs_exist_ok=True)
+    contents = {path.name: path.read_bytes() for path in paths if path.is_file()}
+    replace_files(folder, {name: methodcaller("write", content) for name, content in contents.items()})
 
 
 def write_export(
