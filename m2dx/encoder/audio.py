@@ -193,10 +193,10 @@ class AudioEncoder(nn.Module):
         hop = self.logmel.hop_length
         if isinstance(wav, list | tuple):
             for number, row in enumerate(wav):
-                _check_samples(row, f"audio[{number}]", least=hop, shape="(N,)")
+                _check_samples(row, f"audio[{number}]", least=hop, shape="(N,)", finite=True)
             rows = wav
         else:
-            _check_samples(wav, least=hop)
+            _check_samples(wav, least=hop, finite=True)
             rows = torch.atleast_2d(wav)
             if lengths is None:
                 return {tuple(range(len(rows))): [rows]}
@@ -342,7 +342,7 @@ def _side_by_side(chunks: list[list[Tensor]]) -> list[Tensor]:
 
 
 def pooled(chunks: Iterable[Tensor], pooling: Pooling) -> Tensor:
-    """(B, D) over time, or (B, 2*D) of `mean_deviation`, of frames (B, T, D) that come in chunks; one is held at a time."""
+    """(B, D) over time, or (B, 2*D) of `mean_deviation`, of frames (B, T, D) in chunks; one is held at a time."""
     if pooling not in get_args(Pooling):
         raise ValueError(f"pooling must be one of {get_args(Pooling)}, but is {pooling!r}")
     if pooling == "max":
@@ -367,9 +367,9 @@ def _in_order(groups: Iterable[Sequence[int]], found: Sequence[Tensor]) -> Tenso
 
 
 def _check_samples(
-    wav: object, name: str = "audio", *, least: int = 1, shape: str = "(N,) or (B, N)"
+    wav: object, name: str = "audio", *, least: int = 1, shape: str = "(N,) or (B, N)", finite: bool = False
 ) -> None:
-    """With `least` (samples) above 1 they may not be NaN, either, for which a GPU has to be waited for."""
+    """TypeError or ValueError for what is no audio of `least` samples; `finite` waits for a GPU to know."""
     if not isinstance(wav, Tensor):
         raise TypeError(
             f"{name} must be a torch tensor, but is a {type(wav).__name__}; torch.from_numpy(wav) makes one of an array"
@@ -382,5 +382,5 @@ def _check_samples(
         turned = wav.ndim == 2 and len(wav) >= least > 1
         hint = "; of (samples, channels), give wav.mean(dim=1)" if turned else ""
         raise ValueError(f"{name} must be {shape} samples with N >= {least}, but is {tuple(wav.shape)}{hint}")
-    if least > 1 and not wav.isfinite().all():
+    if finite and not wav.isfinite().all():
         raise ValueError(f"{name} must be finite, but has NaN or infinite samples")

@@ -65,7 +65,8 @@ class M2DTeacher(m2dx.OfflineEncoder):
         return -(-frames // self.teacher.encoder.grid.patch_size[1])
 
     def forward(self, views: m2dx.Views) -> Tensor:
-        features: Tensor = self.teacher(views.clean_wav)  # (B, N) -> (B, T, F*D)
+        # Not by its `forward`, which would wait for the GPU in each step to look for NaN.
+        (features,) = self.teacher.encode_logmel(self.teacher.standard_logmel(views.clean_wav))  # (B, T, F*D)
         return features.float()  # under autocast the blocks may give 16 bits; losses standardise in 32
 
 

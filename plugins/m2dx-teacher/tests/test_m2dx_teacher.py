@@ -113,7 +113,7 @@ def test_each_vector_holds_the_patches_of_one_time(weights: Path) -> None:
 @pytest.mark.parametrize(
     ("samples", "frames"),
     [
-        (HOP, 1),
+        (100, 1),  # less than a frame
         (HOP * 15, 1),
         (HOP * 16 + HOP - 1, 1),
         (HOP * 17, 2),
