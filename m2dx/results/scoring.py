@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import nn
 
 from m2dx.contract.components import ClipEncoder, Dataset, Evaluator, Score
 from m2dx.contract.errors import CheckpointError, RecipeError
@@ -273,10 +272,10 @@ class Scoring:
 
 
 def _untrained(recipe: Recipe) -> AnyEncoder:
+    """An encoder of the recipe's sizes, without weights."""
     shapes = model_shapes(recipe.input, recipe.model)
-    network = Encoder.__new__(Encoder)  # without weights, which take seconds to draw
-    nn.Module.__init__(network)
-    network.grid, network.size = shapes.grid, shapes.size
+    with torch.device("meta"):  # weights take seconds to draw, and are not looked at
+        network = Encoder(shapes.grid, shapes.size)
     if recipe.image is not None:
         return ImageEncoder(network, recipe.image)
     return AudioEncoder(network, build_logmel(recipe.audio), mean=0.0, std=1.0)
