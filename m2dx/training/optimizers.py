@@ -16,13 +16,11 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: fl
     """Two groups for AdamW: matrices, which decay, and biases and norms, which do not (as MAE).
 
     Class and mask tokens count as matrices, as in the published code, whose rule is "one dimension or a bias".
-    Frozen parameters are left out.
     """
     decayed: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in named:
-        if parameter.requires_grad:
-            (rest if parameter.ndim == 1 or name.endswith(".bias") else decayed).append(parameter)
+        (rest if parameter.ndim == 1 or name.endswith(".bias") else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 

@@ -60,15 +60,11 @@ def test_groups() -> None:
     """Matrices and tokens decay; biases and norms do not; the target is not trained."""
     model = M2D(PatchGrid((32, 32), (16, 16)), ViTSize(16, 1, 2), ViTSize(8, 1, 2))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    decayed, rest = (
-        {names[id(p)] for p in group["params"]} for group in parameter_groups(model.named_parameters(), 0.05)
-    )
-    assert [group["weight_decay"] for group in parameter_groups(model.named_parameters(), 0.05)] == [
-        0.05,
-        0.0,
-    ]
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert decayed | rest == trained and not decayed & rest
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    groups = parameter_groups(trained.items(), 0.05)
+    decayed, rest = ({names[id(p)] for p in group["params"]} for group in groups)
+    assert [group["weight_decay"] for group in groups] == [0.05, 0.0]
+    assert decayed | rest == trained.keys() and not decayed & rest
     assert not [name for name in trained if name.startswith("target.")]
     tokens = {"online.cls_token", "predictor.mask_token"}  # as the published trajectory has it
     assert tokens <= decayed
