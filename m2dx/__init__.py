@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from m2dx.contract.errors import TrainingError as TrainingError
     from m2dx.contract.hookspecs import hookimpl as hookimpl
     from m2dx.contract.host import PluginHost as PluginHost
+    from m2dx.data.batches import seeded_uniform as seeded_uniform
     from m2dx.data.containers import audio_state as audio_state
     from m2dx.data.files import AudioFiles as AudioFiles
     from m2dx.data.files import list_audio as list_audio
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
 
 
 _MODULES = {
+    "m2dx.data.batches": "seeded_uniform",
     "m2dx.data.files": "AudioFiles list_audio",
     "m2dx.data.containers": "audio_state",
     "m2dx.data.reading": "audio_seconds read_wav",

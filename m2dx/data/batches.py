@@ -33,15 +33,41 @@ class Stream(IntEnum):
     STATISTICS_ORDER = 4
     STATISTICS_CROP = 5
     STATISTICS_NOISE = 6
+    DEVICE = 7  # what is drawn for a clip where the model is: looking masks, augmentations
+
+
+def stream_seed(stream: Stream, *, seed: int, epoch: int = 0, position: int = 0) -> int:
+    """A number of 64 bits that depends on the four numbers, and on nothing else."""
+    numbers: Any = (int(stream), seed, epoch, position)
+    if seed < 2**32 and epoch < 2**32 and position < 2**32:
+        numbers = np.array(numbers, dtype=np.uint32)  # what SeedSequence makes of them, in half the time
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 def seeded_generator(stream: Stream, *, seed: int, epoch: int = 0, position: int = 0) -> torch.Generator:
     """A generator that depends on the four numbers, and on nothing else."""
-    numbers: Any = (int(stream), seed, epoch, position)
-    if seed < 2**32 and epoch < 2**32 and position < 2**32:
-        numbers = np.array(numbers, dtype=np.uint32)  # what SeedSequence makes of them, in half the time
-    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0]))
+    return torch.Generator().manual_seed(stream_seed(stream, seed=seed, epoch=epoch, position=position))
+
+
+def seeded_uniform(seeds: Tensor, count: int, *, use: int = 0) -> Tensor:
+    """(B, count) float32 numbers in [0, 1) from seeds (B,) int64: for each clip its own, the same on every device.
+
+    Numbers of another `use` (from 0 on) are independent. Computed as SplitMix64 does (Steele et al., OOPSLA 2014).
+    """
+    counters = torch.arange(use << 32, (use << 32) + count, device=seeds.device) + 1
+    bits = seeded_bits(seeds[:, None] + counters * _GOLDEN)
+    return (bits >> 40 & 0xFFFFFF).float() * 2.0**-24
+
+
+def seeded_bits(numbers: Tensor) -> Tensor:
+    """Well-mixed int64 numbers from others, each from the one in its place."""
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):  # modulo 2**64
+        numbers = (numbers ^ (numbers >> shift & (1 << 64 - shift) - 1)) * factor
+    return numbers ^ (numbers >> 31 & (1 << 33) - 1)
+
+
+_GOLDEN = -0x61C8864680B583EB
+"""2**64 by the golden ratio, odd, modulo 2**64: the step of SplitMix64."""
 
 
 @dataclass(frozen=True)

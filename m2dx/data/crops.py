@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from m2dx.contract.components import Clip, Crop, NoiseSource
 from m2dx.contract.errors import AudioError, M2dxError, PluginError
 from m2dx.data.bad_files import BadFile
-from m2dx.data.batches import ItemKey, Stream, seeded_generator
+from m2dx.data.batches import ItemKey, Stream, seeded_generator, stream_seed
 from m2dx.data.clips import ClipList
 from m2dx.data.pcm import StoredSamples, float_tensor, stack
 from m2dx.data.reading import AudioFile
@@ -40,6 +40,7 @@ class CropItem(FoundCrop):
     noise_wav: Tensor | None  # (N,), as audio
     labels: dict[str, Tensor]  # (C,) each
     ids_shuffle: Tensor  # (P,)
+    seed: int  # of what is drawn for it on the device
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Batch:
     labels: dict[str, Tensor]  # by set: (B, C) multi-hot float32; NaN rows: not labelled
     ids_shuffle: Tensor  # (B, P) int64
     clip_ids: Tensor  # (B,) int64; of the clips that were read, after replacement of bad ones
+    seeds: Tensor  # (B,) int64, of what is drawn for each clip on the device (`seeded_uniform`)
     bad: tuple[BadFile, ...]  # found while loading this batch; a file may come again in a later one
     crops: tuple[Crop, ...] | None = None  # where the audio is from, if that is wanted
 
@@ -84,6 +86,7 @@ class Batch:
             labels={name: change(labels) for name, labels in self.labels.items()},
             ids_shuffle=change(self.ids_shuffle),
             clip_ids=change(self.clip_ids),
+            seeds=change(self.seeds),
         )
 
 
@@ -101,6 +104,7 @@ def collate_stored(items: Sequence[CropItem]) -> Batch:
         labels={name: torch.stack([item.labels[name] for item in items]) for name in items[0].labels},
         ids_shuffle=torch.stack([item.ids_shuffle for item in items]),
         clip_ids=torch.tensor([item.clip_id for item in items]),
+        seeds=torch.tensor([item.seed for item in items]),
         bad=tuple(dict.fromkeys(bad for item in items for bad in item.bad)),
         crops=tuple(item.crop for item in items if item.crop is not None) or None,
     )
@@ -168,8 +172,8 @@ def read_any_crop(
 class TrainingCrops(Dataset[CropItem]):
     """Items by `ItemKey`: a crop of the key's clip, its labels, noise if there is a source, and a mask draw.
 
-    The crop's place, the noise and the mask follow from (seed, epoch, position) alone, so that they do not depend
-    on workers, processes or a resumed run. A clip that cannot be read is replaced by one drawn from the same
+    The crop's place, the noise, the mask and the seed follow from (seed, epoch, position) alone, so that they do not
+    depend on workers, processes or a resumed run. A clip that cannot be read is replaced by one drawn from the same
     randomness, and named in `bad`. Raises the reader's error when 100 clips in a row cannot be read, `PluginError` when
     the noise source breaks its contract.
     """
@@ -208,6 +212,7 @@ class TrainingCrops(Dataset[CropItem]):
             noise_wav=noise_wav,
             labels=self.clips.labels(found.clip_id),
             ids_shuffle=self.draw_mask(seeded_generator(Stream.MASK, **where)),
+            seed=stream_seed(Stream.DEVICE, **where) >> 1,  # as int64 has it
         )
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from m2dx.contract.errors import RecipeError
-from m2dx.data.batches import ItemKey, Stream, TrainingBatches, epoch_order, seeded_generator
+from m2dx.data.batches import ItemKey, Stream, TrainingBatches, epoch_order, seeded_generator, seeded_uniform
 
 
 def keys(num_clips: int, **options: int | None) -> list[list[ItemKey]]:
@@ -133,3 +133,25 @@ def test_weighted_batches_repeat_and_differ_by_epoch() -> None:
     assert {key.clip_id for batch in first[:2] for key in batch} != {
         key.clip_id for batch in first[2:] for key in batch
     }
+
+
+def splitmix64(state: int, count: int) -> list[int]:
+    """The generator as its paper has it."""
+    numbers = []
+    for _ in range(count):
+        state = (state + 0x9E3779B97F4A7C15) % 2**64
+        z = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+        numbers.append(z ^ z >> 31)
+    return numbers
+
+
+def test_uniform_numbers_of_clips_are_those_of_splitmix64_and_of_each_clip_alone() -> None:
+    seeds = torch.tensor([0, 1, 2**62 + 12345])
+    drawn = seeded_uniform(seeds, 1000)
+    for seed, row in zip(seeds.tolist(), drawn, strict=True):
+        assert row.tolist() == [(number >> 40) / 2**24 for number in splitmix64(seed, 1000)]
+    assert torch.equal(seeded_uniform(seeds[1:2], 1000)[0], drawn[1])
+    other = seeded_uniform(seeds, 1000, use=1)
+    assert float(other.min()) >= 0.0 and float(other.max()) < 1.0 and abs(float(other.mean()) - 0.5) < 0.02
+    assert abs(float(torch.corrcoef(torch.stack([drawn[0], other[0]]))[0, 1])) < 0.1

@@ -50,6 +50,7 @@ def assert_equal(a: Batch, b: Batch) -> None:
     assert torch.equal(a.inputs, b.inputs)
     assert torch.equal(a.ids_shuffle, b.ids_shuffle)
     assert torch.equal(a.clip_ids, b.clip_ids)
+    assert torch.equal(a.seeds, b.seeds)
     assert a.labels.keys() == b.labels.keys()
     for name, labels in a.labels.items():
         torch.testing.assert_close(labels, b.labels[name], rtol=0, atol=0, equal_nan=True)
@@ -80,6 +81,7 @@ def test_batches_do_not_depend_on_processes() -> None:
     for expected, first, second in zip(alone, *ranks, strict=True):
         assert torch.equal(expected.inputs, torch.cat([first.inputs, second.inputs]))
         assert torch.equal(expected.ids_shuffle, torch.cat([first.ids_shuffle, second.ids_shuffle]))
+        assert torch.equal(expected.seeds, torch.cat([first.seeds, second.seeds]))
 
 
 def test_batch_shapes() -> None:
@@ -92,6 +94,9 @@ def test_batch_shapes() -> None:
     assert batch.ids_shuffle.sort(dim=1).values.tolist() == [list(range(12))] * 8
     assert batch.to("cpu").clip_ids.tolist() == batch.clip_ids.tolist()
     assert len(set(map(tuple, batch.ids_shuffle.tolist()))) > 1
+    assert (
+        batch.seeds.shape == (8,) and batch.seeds.dtype == torch.int64 and len(set(batch.seeds.tolist())) == 8
+    )
 
 
 def test_the_mask_and_the_crop_stay_when_noise_is_added() -> None:

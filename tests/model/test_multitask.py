@@ -65,6 +65,7 @@ def make_batch(*, noise: bool = False) -> Batch:
         labels={},
         ids_shuffle=torch.stack([torch.randperm(10, generator=generator) for _ in range(2)]),
         clip_ids=torch.arange(2),
+        seeds=torch.arange(2),
         bad=(),
     )
 

@@ -33,6 +33,7 @@ def batch(*, noise: torch.Tensor | None = None) -> Batch:
         labels={"notes": torch.eye(2)},
         ids_shuffle=torch.arange(10).expand(2, -1),
         clip_ids=torch.arange(2),
+        seeds=torch.arange(2),
         bad=(),
     )
 
@@ -66,7 +67,7 @@ def test_equation_5_with_each_mean_subtracted_and_the_data_s_std() -> None:
 def test_at_ratio_1_nothing_of_the_clip_is_left() -> None:
     noise = torch.randn(2, FRAMES * HOP, generator=torch.Generator().manual_seed(2))
     given = batch(noise=noise)
-    other = Batch(given.inputs * 0.0, noise, given.labels, given.ids_shuffle, given.clip_ids, ())
+    other = Batch(given.inputs * 0.0, noise, given.labels, given.ids_shuffle, given.clip_ids, given.seeds, ())
     seen, clean = views(1.0, given)
     silent, _ = views(1.0, other)
     assert torch.equal(seen, silent)

@@ -11,7 +11,7 @@ def stored_batch(seed: int) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     wav = torch.randint(-(2**15), 2**15, (4, 1000), generator=generator, dtype=torch.int16)
     ids = torch.randperm(12, generator=generator).expand(4, 12)
-    return Batch(wav, wav.flip(0), {"a": torch.ones(4, 2)}, ids, torch.arange(4), ())
+    return Batch(wav, wav.flip(0), {"a": torch.ones(4, 2)}, ids, torch.arange(4), torch.arange(4), ())
 
 
 def test_a_batch_arrives_as_float32() -> None:
