@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from m2dx.contract.components import OnlineMapper as OnlineMapper
     from m2dx.contract.components import Optimizer as Optimizer
     from m2dx.contract.components import Prediction as Prediction
+    from m2dx.contract.components import Regulariser as Regulariser
     from m2dx.contract.components import Schedule as Schedule
     from m2dx.contract.components import Score as Score
     from m2dx.contract.components import TaskInfo as TaskInfo
@@ -90,8 +91,8 @@ _MODULES = {
     "m2dx.data.tables": "read_table",
     "m2dx.encoder.finetuned": "AudioClassifier load_classifier",
     "m2dx.contract.components": "Clip ClipEncoder Crop DataInfo Dataset EvaluationTask Evaluator Loss Mask "
-    "MaskedModel MaskedModelOutput Masking NoiseSource OfflineEncoder OnlineMapper Optimizer Prediction Schedule Score "
-    "TaskInfo TaskShapes Views Waveforms",
+    "MaskedModel MaskedModelOutput Masking NoiseSource OfflineEncoder OnlineMapper Optimizer Prediction Regulariser "
+    "Schedule Score TaskInfo TaskShapes Views Waveforms",
     "m2dx.encoder.audio": "AudioEncoder load_encoder",
     "m2dx.contract.errors": "AudioError CheckpointError ImageError M2dxError PluginError RecipeError TrainingError",
     "m2dx.evaluation.features": "Standardiser",

@@ -50,6 +50,20 @@ EXAMPLES = [
         "train.schedule={name: late_decay, decay_share: 1.5}",
         r"train\.schedule\.decay_share: must be less than 1, but is 1\.5",
     ),
+    Example(
+        "m2dx_isotropy",
+        {"VICReg": {"covariance": 1.0, "deviation": 0.5}, "SIGReg": {"directions": 8, "points": 5}},
+        "tasks.spread={regulariser: vicreg, weight: auto} tasks.normal={regulariser: {name: sigreg}, weight: 0.1}",
+        "tasks.spread={regulariser: vicreg, loss: mse}",
+        r"tasks\.spread: regulariser stands in the place of online_mapper and loss; leave it or these out",
+    ),
+    Example(
+        "m2dx_gram",
+        {"Gram": {"across_clips": True}},
+        "tasks.same={offline_encoder: log_spectrum, regulariser: gram, target_frames: tokens}",
+        "tasks.same={regulariser: {name: gram, across: true}}",
+        r"tasks\.same\.regulariser\.across: unknown key, with value True; did you mean 'across_clips'",
+    ),
 ]
 by_plugin = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.plugin)
 

@@ -365,6 +365,25 @@ class Loss(nn.Module, abc.ABC):
         """A scalar, from two tensors of one shape."""
 
 
+class Regulariser(nn.Module, abc.ABC):
+    """A term of the loss on the features of a batch, without an online mapper. The engine offers `shapes`.
+
+    `shapes` (`TaskShapes`) are those of the features, and of the training signal of the task's offline encoder. The
+    signal's width is 0 where the task has none. What is frozen, such as a teacher, belongs into an offline encoder.
+    """
+
+    name: ClassVar[str]
+    needs_tokens: ClassVar[bool] = True  # False: it leaves `output.tokens` alone, which may be None then
+
+    def __init__(self, shapes: TaskShapes) -> None:
+        super().__init__()
+        self.shapes = shapes
+
+    @abc.abstractmethod
+    def forward(self, output: MaskedModelOutput, target: Tensor | None) -> Tensor:
+        """A scalar, from the method's output and the training signal, (B, C) or (B, S, C); None: there is none."""
+
+
 class NoiseSource(abc.ABC):
     """Background noise. The engine offers `sample_rate` (Hz)."""
 
@@ -475,6 +494,7 @@ KINDS: dict[str, type] = {
     "offline_encoder": OfflineEncoder,
     "online_mapper": OnlineMapper,
     "loss": Loss,
+    "regulariser": Regulariser,
     "noise_source": NoiseSource,
     "masking": Masking,
     "dataset": Dataset,
@@ -489,6 +509,7 @@ OFFERED: dict[str, frozenset[str]] = {
     "offline_encoder": frozenset({"data"}),
     "online_mapper": frozenset({"shapes"}),
     "loss": frozenset(),
+    "regulariser": frozenset({"shapes"}),
     "noise_source": frozenset({"sample_rate"}),
     "masking": frozenset({"grid", "num_visible", "patch_seconds"}),
     "dataset": frozenset(),

@@ -33,6 +33,11 @@ def losses() -> list[type]:  # type: ignore[empty-body]
 
 
 @hookspec
+def regularisers() -> list[type]:  # type: ignore[empty-body]
+    """Subclasses of `Regulariser`: terms of the loss on the features of a batch, with a training signal or without."""
+
+
+@hookspec
 def noise_sources() -> list[type]:  # type: ignore[empty-body]
     """Subclasses of `NoiseSource`: background noise for the mix of eq. (5)."""
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from m2dx.contract.components import (
     DataInfo,
     MaskedModel,
+    MaskedModelOutput,
     OfflineEncoder,
     TaskShapes,
     Views,
@@ -137,13 +138,43 @@ def build_task(
         with Part(name, kind, spec.name, host).attempt("__init__"):
             return host.build(kind, spec, **offered)
 
-    if data.sample_rate is None and host.component("offline_encoder", section.offline_encoder.name).needs_wav:
+    frames = token_frames = encoder = mapper = None
+    if section.offline_encoder is not None:
+        encoder, frames = _build_offline_encoder(name, section.offline_encoder, data, host)
+        if section.target_frames == "tokens":
+            if frames is None:
+                raise RecipeError(
+                    f"tasks.{name}.target_frames must be native, since the offline encoder {encoder.name} gives one "
+                    "target per clip, but is tokens; leave it out"
+                )
+            frames = token_frames = shapes.grid.shape[1]
+    width = 0 if encoder is None else encoder.embed_dim
+    task_shapes = TaskShapes(shapes.grid.shape, shapes.size.embed_dim, frames, width)
+    if section.online_mapper is not None:
+        mapper = build("online_mapper", section.online_mapper, shapes=task_shapes)
+    if section.regulariser is not None:
+        loss = build("regulariser", section.regulariser, shapes=task_shapes)
+    else:
+        assert section.loss is not None  # by the rules of the section
+        loss = build("loss", section.loss)
+    weight, ratio = section.weight, None
+    if weight == "auto":
+        weight, ratio = 0.0, section.gradient_ratio or 0.5
+    return Task(encoder, mapper, loss, weight=weight, gradient_ratio=ratio, token_frames=token_frames)
+
+
+def _build_offline_encoder(
+    task: str, spec: ComponentSpec, data: DataInfo, host: PluginHost
+) -> tuple[OfflineEncoder, int | None]:
+    """A task's offline encoder, and the frames that it declares for a crop, or None."""
+    if data.sample_rate is None and host.component("offline_encoder", spec.name).needs_wav:
         raise RecipeError(
-            f"tasks.{name}: the offline encoder {section.offline_encoder.name} needs waveforms, but the recipe's input "
-            "is images; take one that does not, such as labels"
+            f"tasks.{task}: the offline encoder {spec.name} needs waveforms, but the recipe's input is images; take "
+            "one that does not, such as labels"
         )
-    encoder = build("offline_encoder", section.offline_encoder, data=data)
-    part = Part(name, "offline_encoder", encoder.name, host)
+    part = Part(task, "offline_encoder", spec.name, host)
+    with part.attempt("__init__"):
+        encoder: OfflineEncoder = host.build("offline_encoder", spec, data=data)
     width, rate = getattr(encoder, "embed_dim", "missing"), encoder.sample_rate
     part.must(
         isinstance(width, int) and width > 0,
@@ -153,24 +184,11 @@ def build_task(
         rate is None or (isinstance(rate, int) and rate > 0),
         f"sample_rate must be a whole number of Hz, or None, but is {rate!r}",
     )
-    frames = token_frames = None
-    if data.sample_rate is not None and data.crop_samples is not None:
-        rate = rate or data.sample_rate
-        # As `resample` rounds.
-        frames = declared_frames(part, encoder, -(-data.crop_samples * rate // data.sample_rate))
-    if section.target_frames == "tokens":
-        if frames is None:
-            raise RecipeError(
-                f"tasks.{name}.target_frames must be native, since the offline encoder {encoder.name} gives one "
-                "target per clip, but is tokens; leave it out"
-            )
-        frames = token_frames = shapes.grid.shape[1]
-    task_shapes = TaskShapes(shapes.grid.shape, shapes.size.embed_dim, frames, encoder.embed_dim)
-    mapper = build("online_mapper", section.online_mapper, shapes=task_shapes)
-    loss, weight, ratio = build("loss", section.loss), section.weight, None
-    if weight == "auto":
-        weight, ratio = 0.0, section.gradient_ratio or 0.5
-    return Task(encoder, mapper, loss, weight=weight, gradient_ratio=ratio, token_frames=token_frames)
+    if data.sample_rate is None or data.crop_samples is None:
+        return encoder, None
+    # As `resample` rounds.
+    samples = -(-data.crop_samples * (rate or data.sample_rate) // data.sample_rate)
+    return encoder, declared_frames(part, encoder, samples)
 
 
 def build_views(recipe: Recipe) -> ViewMaker | ImageViews:
@@ -192,7 +210,9 @@ def build_model(recipe: Recipe, data: DataInfo, host: PluginHost) -> MultiTask:
     shapes = model_shapes(recipe.input, recipe.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        masked_model = build_masked_model(recipe.input, recipe.model, host, with_tokens=bool(recipe.tasks))
+        masked_model = build_masked_model(
+            recipe.input, recipe.model, host, with_tokens=_needs_tokens(recipe, host)
+        )
         tasks = {name: build_task(name, task, shapes, data, host) for name, task in recipe.tasks.items()}
     model = MultiTask(
         build_views(recipe),
@@ -206,10 +226,16 @@ def build_model(recipe: Recipe, data: DataInfo, host: PluginHost) -> MultiTask:
     return model
 
 
+def _needs_tokens(recipe: Recipe, host: PluginHost) -> bool:
+    """Whether a task asks the method for h-hat, as all but some regularisers do."""
+    regularisers = (task.regulariser for task in recipe.tasks.values())
+    return any(spec is None or host.component("regulariser", spec.name).needs_tokens for spec in regularisers)
+
+
 def check_tasks(
     model: MultiTask, shapes: ModelShapes, data: DataInfo, *, host: PluginHost | None = None
 ) -> dict[str, tuple[int, ...]]:
-    """Each task's target shape, from one pass to the loss on quiet noise, in eval mode.
+    """Each task's target shape, if it has a target, from one pass to the loss on quiet noise, in eval mode.
 
     Raises `PluginError`, naming task and component (and plugin, with a host), where one breaks its contract.
     """
@@ -223,36 +249,49 @@ def check_tasks(
         clean_logmel=torch.zeros(2, shapes.grid.in_chans, *shapes.grid.input_size),
         labels={name: torch.eye(1, len(labels)).repeat(2, 1) for name, labels in data.label_names.items()},
     )
-    tokens = torch.zeros(2, shapes.grid.num_patches, shapes.size.embed_dim)
+    tokens = torch.randn(2, shapes.grid.num_patches, shapes.size.embed_dim, generator=generator)
+    visible, masked = tokens[:, : shapes.num_visible + 1], tokens[:, shapes.num_visible :]
+    output = MaskedModelOutput(tokens.mean(), visible, masked, masked, tokens)
     tasks = [(name, task) for name, task in model.tasks.items() if isinstance(task, Task)]
-    return {name: _try_task(name, task, tokens, views, host) for name, task in tasks}
+    targets = {name: _try_task(name, task, output, views, host) for name, task in tasks}
+    return {name: tuple(target.shape[1:]) for name, target in targets.items() if target is not None}
 
 
 @torch.no_grad()
 def _try_task(
-    name: str, task: Task, tokens: Tensor, views: Views, host: PluginHost | None
-) -> tuple[int, ...]:
-    encoder = Part(name, "offline_encoder", task.offline_encoder.name, host)
-    mapper = Part(name, "online_mapper", task.online_mapper.name, host)
-    loss = Part(name, "loss", task.loss.name, host)
+    name: str, task: Task, output: MaskedModelOutput, views: Views, host: PluginHost | None
+) -> Tensor | None:
+    """The task's training signal, after a pass to its loss."""
+
+    def part(kind: str, component: Any) -> Part:
+        return Part(name, kind, component.name, host)
+
     with evaluating(task), torch.random.fork_rng(devices=[]):
-        views = at_rate(views, task.offline_encoder.sample_rate)
-        with encoder.attempt("forward on a trial batch"):
-            signal = task.offline_encoder(views)
-        frames = None
-        if views.waveforms is not None:
-            frames = declared_frames(encoder, task.offline_encoder, views.clean_wav.shape[1])
-        middle = () if frames is None else (frames,)
-        declared = (len(tokens), *middle, task.offline_encoder.embed_dim)
-        encoder.must_give(signal, declared, "as embed_dim and num_frames declare")
-        target = task.at_token_frames(signal)
-        with mapper.attempt("forward on a trial batch"):
-            prediction = task.online_mapper(tokens)
-        mapper.must_give(prediction, tuple(target.shape), "the shape of the training signal")
+        target = None
+        if task.offline_encoder is not None:
+            views = at_rate(views, task.offline_encoder.sample_rate)
+            encoder = part("offline_encoder", task.offline_encoder)
+            with encoder.attempt("forward on a trial batch"):
+                signal = task.offline_encoder(views)
+            frames = None
+            if views.waveforms is not None:
+                frames = declared_frames(encoder, task.offline_encoder, views.clean_wav.shape[1])
+            middle = () if frames is None else (frames,)
+            declared = (len(views.clean_logmel), *middle, task.offline_encoder.embed_dim)
+            encoder.must_give(signal, declared, "as embed_dim and num_frames declare")
+            target = task.at_token_frames(signal)
+        features: Any = output
+        if task.online_mapper is not None:
+            assert target is not None
+            mapper = part("online_mapper", task.online_mapper)
+            with mapper.attempt("forward on a trial batch"):
+                features = task.online_mapper(output.tokens)
+            mapper.must_give(features, tuple(target.shape), "the shape of the training signal")
+        loss = part("regulariser" if task.online_mapper is None else "loss", task.loss)
         with loss.attempt("forward on a trial batch"):
-            value = task.loss(prediction, target)
+            value = task.loss(features, target)
         loss.must_give(value, (), "a scalar")
-    return tuple(target.shape[1:])
+    return target
 
 
 def declared_frames(part: Part, encoder: OfflineEncoder, num_samples: int) -> int | None:

@@ -11,7 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from m2dx.contract.components import Loss, Mask, MaskedModel, OfflineEncoder, OnlineMapper, Views
+from m2dx.contract.components import (
+    Loss,
+    Mask,
+    MaskedModel,
+    MaskedModelOutput,
+    OfflineEncoder,
+    OnlineMapper,
+    Regulariser,
+    Views,
+)
 from m2dx.model.views import ImageViews, ViewMaker, at_rate
 
 if TYPE_CHECKING:
@@ -78,7 +87,8 @@ def match_frames(target: Tensor, num_frames: int) -> Tensor:
 class Task(nn.Module):
     """One term of the loss: offline encoder, online mapper, loss and weight (M2D-X, III-B).
 
-    With `gradient_ratio` the weight follows the training (`balance`), and is a buffer, so that checkpoints have it.
+    A regulariser needs no mapper, and perhaps no offline encoder, since it sees the method's output. With
+    `gradient_ratio` the weight follows the training (`balance`), and is a buffer, so that checkpoints have it.
     """
 
     weight: float | Tensor
@@ -86,17 +96,20 @@ class Task(nn.Module):
 
     def __init__(
         self,
-        offline_encoder: OfflineEncoder,
-        online_mapper: OnlineMapper,
-        loss: Loss,
+        offline_encoder: OfflineEncoder | None,
+        online_mapper: OnlineMapper | None,
+        loss: Loss | Regulariser,
         *,
         weight: float = 0.0,
         gradient_ratio: float | None = None,
         token_frames: int | None = None,
     ) -> None:
         super().__init__()
-        self.offline_encoder = offline_encoder.requires_grad_(False).eval()
+        self.offline_encoder = (
+            None if offline_encoder is None else offline_encoder.requires_grad_(False).eval()
+        )
         self.online_mapper, self.loss = online_mapper, loss
+        self.needs_tokens = getattr(loss, "needs_tokens", True)
         self.gradient_ratio, self.token_frames = gradient_ratio, token_frames
         if gradient_ratio is None:
             self.weight = weight
@@ -116,21 +129,25 @@ class Task(nn.Module):
 
     def train(self, mode: bool = True) -> Task:
         super().train(mode)
-        self.offline_encoder.eval()
+        if self.offline_encoder is not None:
+            self.offline_encoder.eval()
         return self
 
     @torch.no_grad()
-    def target(self, views: Views) -> Tensor:
-        """The training signal, (B, C) or (B, S, C), without gradient."""
+    def target(self, views: Views) -> Tensor | None:
+        """The training signal, (B, C) or (B, S, C), without gradient; None: there is no offline encoder."""
+        if self.offline_encoder is None:
+            return None
         return self.at_token_frames(self.offline_encoder(at_rate(views, self.offline_encoder.sample_rate)))
 
     def at_token_frames(self, signal: Tensor) -> Tensor:
         """An offline encoder's output at the patch grid's frames where the task asks for them."""
         return signal if self.token_frames is None else match_frames(signal, self.token_frames)
 
-    def forward(self, tokens: Tensor, views: Views) -> Tensor:
-        """The task's loss, unweighted, from h-hat (B, F*T, D) and the clean views."""
-        loss: Tensor = self.loss(self.online_mapper(tokens), self.target(views))
+    def forward(self, output: MaskedModelOutput, views: Views) -> Tensor:
+        """The task's loss, unweighted, from the method's output, such as h-hat (B, F*T, D), and the clean views."""
+        features = output if self.online_mapper is None else self.online_mapper(output.tokens)
+        loss: Tensor = self.loss(features, self.target(views))
         return loss
 
 
@@ -155,6 +172,7 @@ class MultiTask(nn.Module):
         self.views, self.masked_model = views, masked_model
         self.tasks = nn.ModuleDict(tasks)
         self.method, self.num_visible, self.weight = method, num_visible, weight
+        self.needs_tokens = any(task.needs_tokens for task in tasks.values())
         self.target_shapes: dict[str, tuple[int, ...]] = {}
         """Of each task's training signal, without the batch; found by the trial pass of `build_model`."""
 
@@ -162,12 +180,12 @@ class MultiTask(nn.Module):
         """Losses of a batch; M2D sees the noisy view, offline encoders the clean one."""
         noisy, views = self.views(batch)
         mask = Mask(batch.ids_shuffle, self.num_visible)
-        output = self.masked_model(noisy, mask, with_tokens=bool(self.tasks))
+        output = self.masked_model(noisy, mask, with_tokens=self.needs_tokens)
         parts, weighted = {self.method: output.loss}, {self.method: self.weight * output.loss}
         total = weighted[self.method]
         with record_function("m2dx::tasks"):
             for name, task in self.tasks.items():
-                parts[name] = task(output.tokens, views)
+                parts[name] = task(output, views)
                 weighted[name] = task.weight * parts[name]
                 total = total + weighted[name]
         measured: dict[str, Tensor] = {}
@@ -193,11 +211,10 @@ class MultiTask(nn.Module):
             task.balance(measured[f"gradient_{self.method}"], measured[f"gradient_{name}"])
 
     @property
-    def wants_crops(self) -> bool:
-        """Whether an offline encoder asks where the audio of a batch is from."""
-        return any(
-            isinstance(task, Task) and task.offline_encoder.wants_crops for task in self.tasks.values()
-        )
+    def offline_encoders(self) -> list[OfflineEncoder]:
+        """Those of the tasks that have one."""
+        tasks = (task for task in self.tasks.values() if isinstance(task, Task))
+        return [task.offline_encoder for task in tasks if task.offline_encoder is not None]
 
     def training_state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps: everything but the frozen offline encoders, which the recipe rebuilds."""

@@ -33,6 +33,7 @@ MethodSpec = Annotated[ComponentSpec, Kind("method")]
 OfflineEncoderSpec = Annotated[ComponentSpec, Kind("offline_encoder")]
 OnlineMapperSpec = Annotated[ComponentSpec, Kind("online_mapper")]
 LossSpec = Annotated[ComponentSpec, Kind("loss")]
+RegulariserSpec = Annotated[ComponentSpec, Kind("regulariser")]
 NoiseSourceSpec = Annotated[ComponentSpec, Kind("noise_source")]
 MaskingSpec = Annotated[ComponentSpec, Kind("masking")]
 DatasetSpec = Annotated[ComponentSpec, Kind("dataset")]
@@ -262,14 +263,16 @@ class ModelSection(Section):
 
 
 class TaskSection(Section):
-    """One task beside M2D: a term of the loss (M2D-X, III-B)."""
+    """One task beside M2D: a term of the loss (M2D-X, III-B), or a regulariser."""
 
-    offline_encoder: OfflineEncoderSpec
-    """Makes the training signal from the clean view."""
-    online_mapper: OnlineMapperSpec
+    offline_encoder: OfflineEncoderSpec | None = None
+    """Makes the training signal from the clean view; a regulariser may do without."""
+    online_mapper: OnlineMapperSpec | None = None
     """Maps M2D's features to the training signal's shape."""
-    loss: LossSpec
+    loss: LossSpec | None = None
     """Compares the two."""
+    regulariser: RegulariserSpec | None = None
+    """A term on M2D's features themselves, in the place of online_mapper and loss."""
     weight: NonNegativeFloat | Literal["auto"] = 1.0
     """Weight lambda of this task in eq. (6); auto: follows the training, so that `gradient_ratio` holds."""
     gradient_ratio: PositiveFloat | None = None
@@ -278,6 +281,13 @@ class TaskSection(Section):
     """Frames of the training signal: its own, or brought to the T frames of the patch grid (mean, interpolation)."""
 
     def _faults(self) -> Iterator[str]:
+        parts = {name: getattr(self, name) for name in ("offline_encoder", "online_mapper", "loss")}
+        if self.regulariser is None and (lacking := [name for name, part in parts.items() if part is None]):
+            yield f"{', '.join(lacking)} must be given, or a regulariser in the place of online_mapper and loss"
+        if self.regulariser is not None and (self.online_mapper or self.loss):
+            yield "regulariser stands in the place of online_mapper and loss; leave it or these out"
+        if self.target_frames == "tokens" and self.offline_encoder is None:
+            yield "target_frames needs an offline_encoder, whose frames it brings to the patch grid; leave it out"
         if self.gradient_ratio is not None and self.weight != "auto":
             yield f"gradient_ratio needs weight: auto, but weight is {self.weight:g}; leave one of them out"
 

@@ -14,7 +14,7 @@ from m2dx.testing.datasets import check_dataset
 from m2dx.testing.draws import check_masking, check_noise_source
 from m2dx.testing.evaluators import check_evaluator
 from m2dx.testing.methods import check_method
-from m2dx.testing.modules import check_loss, check_offline_encoder, check_online_mapper
+from m2dx.testing.modules import check_loss, check_offline_encoder, check_online_mapper, check_regulariser
 from m2dx.testing.rules import ComponentCheckError
 from m2dx.testing.training import check_optimizer, check_schedule
 
@@ -30,6 +30,7 @@ __all__ = [
     "check_offline_encoder",
     "check_online_mapper",
     "check_optimizer",
+    "check_regulariser",
     "check_schedule",
 ]
 
@@ -38,6 +39,7 @@ _CHECKS: Mapping[str, Callable[..., None]] = {
     "offline_encoder": check_offline_encoder,
     "online_mapper": check_online_mapper,
     "loss": check_loss,
+    "regulariser": check_regulariser,
     "noise_source": check_noise_source,
     "masking": check_masking,
     "dataset": check_dataset,

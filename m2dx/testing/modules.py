@@ -1,17 +1,20 @@
-"""Checks of the components that are torch modules: offline encoders, online mappers, losses."""
+"""Checks of the components that are torch modules: offline encoders, online mappers, losses, regularisers."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from m2dx.contract.components import (
     DataInfo,
     Loss,
+    MaskedModelOutput,
     OfflineEncoder,
     OnlineMapper,
+    Regulariser,
     TaskShapes,
     Views,
     Waveforms,
@@ -141,6 +144,42 @@ def check_online_mapper(cls: type[OnlineMapper], shapes: TaskShapes | None = Non
 def _tokens(shapes: TaskShapes, batch: int) -> Tensor:
     freq, time = shapes.grid
     return torch.randn(batch, freq * time, shapes.embed_dim, generator=torch.Generator().manual_seed(batch))
+
+
+def check_regulariser(cls: type[Regulariser], shapes: TaskShapes | None = None, /, **options: Any) -> None:
+    """Checks a regulariser on features without a training signal, and with signals of several shapes.
+
+    It may refuse some of them with `RecipeError`; `shapes` replaces them. Raises `ComponentCheckError`.
+    """
+    subject = Subject.of("regulariser", cls, options)
+    alone = TaskShapes((5, 6), 24, None, 0)
+    trials = (alone, *TRIAL_SHAPES) if shapes is None else (shapes,)
+    for offered in subject.accepted({"shapes": trial} for trial in trials):
+        trial, regulariser = offered["shapes"], subject.build(**offered).train()
+        tokens = _tokens(trial, 6).requires_grad_()
+        with subject.attempt(f"forward for {trial}"):
+            loss = regulariser(*_features(tokens, trial))
+        subject.check_output(loss, (), f"forward for {trial}")
+        check_reaches(subject, regulariser, loss, features=tokens)
+        check_module(subject, partial(_regularised, trial), **offered)
+
+
+def _regularised(shapes: TaskShapes, module: nn.Module, device: torch.device) -> Tensor:
+    output, target = _features(_tokens(shapes, 6), shapes)
+    moved = {name: tensor.to(device) for name, tensor in vars(output).items()}
+    loss: Tensor = module(MaskedModelOutput(**moved), None if target is None else target.to(device))
+    return loss
+
+
+def _features(tokens: Tensor, shapes: TaskShapes) -> tuple[MaskedModelOutput, Tensor | None]:
+    """A method's output, a third of the patches visible, and a training signal, where the shapes have one."""
+    visible, masked = tokens.tensor_split([tokens.shape[1] // 3], dim=1)
+    latent = torch.cat([tokens.mean(1, keepdim=True), visible], dim=1)
+    output = MaskedModelOutput(masked.mean(), latent, masked, masked.detach(), tokens)
+    sizes = (len(tokens), *(filter(None, (shapes.target_frames,))), shapes.target_dim)
+    return output, torch.randn(
+        sizes, generator=torch.Generator().manual_seed(0)
+    ) if shapes.target_dim else None
 
 
 def check_loss(cls: type[Loss], target: Tensor | None = None, /, **options: Any) -> None:

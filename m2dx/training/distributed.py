@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
 from m2dx.contract.errors import RecipeError, TrainingError
-from m2dx.model.multitask import MultiTask, Task
+from m2dx.model.multitask import MultiTask
 from m2dx.recipe.schema import TrainSection
 
 logger = logging.getLogger(__name__)
@@ -243,8 +243,7 @@ class FullyShardedDataParallel(Parallel):
     def __init__(self, model: MultiTask, processes: Processes) -> None:
         super().__init__(model)
         self.is_main = processes.is_main
-        tasks = [task for task in model.tasks.values() if isinstance(task, Task)]
-        frozen = {parameter for task in tasks for parameter in task.offline_encoder.parameters()}
+        frozen = {parameter for encoder in model.offline_encoders for parameter in encoder.parameters()}
         scalars = [
             name for name, value in model.named_parameters() if value.ndim == 0 and value not in frozen
         ]

@@ -143,9 +143,8 @@ def prepare(
     update = {name: getattr(recipe, name).model_copy(update=of) for name, of in measured.items()}
     recipe = recipe.model_copy(update=update)
     model.views = build_views(recipe)
-    crops = TrainingCrops(
-        clips, reader, seed=recipe.seed, draw_mask=draw_mask, noise=noise, with_crops=model.wants_crops
-    )
+    asks = any(encoder.wants_crops for encoder in model.offline_encoders)
+    crops = TrainingCrops(clips, reader, seed=recipe.seed, draw_mask=draw_mask, noise=noise, with_crops=asks)
     folder = recipe.output / recipe.name
     return PreparedRun(recipe, folder, processes, clips, crops, model, host, tuple(bad), missing, notes)
 

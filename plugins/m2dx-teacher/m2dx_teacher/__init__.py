@@ -2,7 +2,7 @@
 
 import logging
 
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 import m2dx
@@ -22,6 +22,7 @@ class M2DTeacher(m2dx.OfflineEncoder):
         weights: an m2dx export, run folder or checkpoint, a published M2D file, or `starter`
         sample_rate: Hz, of a published file; default what its folder's name says, or 16000. Others know their own
         num_heads: attention heads, of a published file; default one per 64 channels. Others know their own
+        layer: block whose output is the signal, from 1 on; 0 is the patch embedding, default the last block, normed
     """
 
     name = "m2d_teacher"
@@ -33,6 +34,7 @@ class M2DTeacher(m2dx.OfflineEncoder):
         weights: RecipeEncoderPath,
         sample_rate: PositiveInt | None = None,
         num_heads: PositiveInt | None = None,
+        layer: NonNegativeInt | None = None,
     ) -> None:
         """Raises `CheckpointError` where the weights are missing, corrupt or something else."""
         super().__init__()
@@ -46,6 +48,9 @@ class M2DTeacher(m2dx.OfflineEncoder):
                 raise m2dx.RecipeError(
                     f"{option} must be {own} or left out, since {weights} says so itself, but is {given}"
                 )
+        if layer is not None and layer > (depth := teacher.encoder.size.depth):
+            raise m2dx.RecipeError(f"layer must be 0 to {depth}, the blocks of {weights}, but is {layer}")
+        self.layers = None if layer is None else (layer,)
         if data.sample_rate is not None and data.sample_rate < teacher.sample_rate:
             logger.warning(
                 "the teacher %s knows audio of %d Hz, but the recipe's has %d Hz: it hears nothing above %d Hz",
@@ -66,7 +71,8 @@ class M2DTeacher(m2dx.OfflineEncoder):
 
     def forward(self, views: m2dx.Views) -> Tensor:
         # Not by its `forward`, which would wait for the GPU in each step to look for NaN.
-        (features,) = self.teacher.encode_logmel(self.teacher.standard_logmel(views.clean_wav))  # (B, T, F*D)
+        logmel = self.teacher.standard_logmel(views.clean_wav)
+        (features,) = self.teacher.encode_logmel(logmel, layers=self.layers)  # (B, T, F*D)
         return features.float()  # under autocast the blocks may give 16 bits; losses standardise in 32
 
 
