@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 import m2dx
-from m2dx.contract.components import DataInfo, Loss, OfflineEncoder, OnlineMapper, TaskShapes, Views
+from m2dx.contract.components import (
+    DataInfo,
+    Loss,
+    MaskedModelOutput,
+    OfflineEncoder,
+    OnlineMapper,
+    Regulariser,
+    TaskShapes,
+    Views,
+)
 from m2dx.contract.errors import PluginError, RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.model.build import build_model, check_tasks
@@ -43,6 +52,16 @@ class Unsized(OfflineEncoder):
 
     def forward(self, views: Views) -> Tensor:
         return torch.zeros(len(views.clean_wav), WIDTH)
+
+
+class Spread(Regulariser):
+    """Mean square of the features of visible patches."""
+
+    name = "spread"
+    needs_tokens = False
+
+    def forward(self, output: MaskedModelOutput, target: Tensor | None) -> Tensor:
+        return output.latent.square().mean()
 
 
 class Mapper(OnlineMapper):
@@ -94,7 +113,12 @@ def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Callable[..., Tens
 
 def acme(*components: type) -> PluginHost:
     """A host with the plugin acme, where these take the place of the good ones."""
-    hooks = {OfflineEncoder: "offline_encoders", OnlineMapper: "online_mappers", Loss: "losses"}
+    hooks = {
+        OfflineEncoder: "offline_encoders",
+        OnlineMapper: "online_mappers",
+        Loss: "losses",
+        Regulariser: "regularisers",
+    }
     by_hook: dict[str, type] = {}
     for component in (Signal, Mapper, Square, *components):
         by_hook[next(hook for base, hook in hooks.items() if issubclass(component, base))] = component
@@ -148,6 +172,35 @@ def build(make: Make, host: PluginHost, *overrides: str) -> MultiTask:
 def test_the_component_at_fault_is_named(component: type, message: str, tiny_recipe: Make) -> None:
     with pytest.raises(PluginError, match=message):
         build(tiny_recipe, acme(component))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"forward": zeros(2)}, r"forward must give \(\), a scalar, but gave \(2\)"),
+        ({"forward": fail}, "forward on a trial batch failed: ZeroDivisionError: of"),
+        ({"__init__": break_off}, ".*could not be built: ZeroDivisionError: of"),
+    ],
+)
+def test_a_regulariser_at_fault_is_named(change: dict[str, Any], message: str, tiny_recipe: Make) -> None:
+    host, task = acme(changed(Spread, **change)), "tasks.mine={regulariser: spread}"
+    with pytest.raises(
+        PluginError, match=rf"tasks\.mine\.regulariser \('spread' of plugin 'acme'\): {message}"
+    ):
+        build_model(tiny_recipe(task, with_host=host), DataInfo(16_000, 5120, {}), host)
+
+
+def test_a_regulariser_of_latents_asks_for_no_h_hat(tiny_recipe: Make) -> None:
+    """MSM-MAE would have a layer for h-hat alone, without a gradient; with the task it does have one."""
+    host, task = acme(Spread), "tasks.own={regulariser: spread, offline_encoder: signal, weight: 0.5}"
+    model = build_model(
+        tiny_recipe("model.method=msm_mae", task, with_host=host), DataInfo(16_000, 5120, {}), host
+    )
+    assert model.masked_model.to_latent is None and not model.needs_tokens
+    assert model.target_shapes == {"own": (16, WIDTH)}
+    assert not [name for name in model.training_state() if "offline_encoder" in name]
+    with_task = build(tiny_recipe, host, task, "model.method=msm_mae")
+    assert with_task.masked_model.to_latent is not None and with_task.needs_tokens
 
 
 def test_the_encoder_is_blamed_where_its_frames_are_brought_to_tokens(tiny_recipe: Make) -> None:

@@ -147,11 +147,20 @@ class Knn(m2dx.Evaluator):
         return []
 
 
+class Spread(m2dx.Regulariser):
+    """Keeps features apart."""
+
+    name = "spread"
+
+    def forward(self, output, target): ...
+
+
 COMPONENTS = {
     "methods": [M2D, MSMMAE],
     "offline_encoders": [Labels],
     "online_mappers": [LinearMapper, MLPMapper],
     "losses": [NormMSE, Huber],
+    "regularisers": [Spread],
     "noise_sources": [Hum],
     "datasets": [Folder, Csv],
     "evaluators": [Knn],

@@ -94,6 +94,16 @@ BAD = {
         DATA + TASK.replace("{name: norm_mse}", "\n      name: huber\n      detla: 2"),
         "recipe.yaml:8: tasks.tags.loss.detla: unknown key, with value 2; did you mean 'delta'?",
     ),
+    "task without a mapper": (
+        DATA + TASK.replace("online_mapper", "weight: 1.0 #"),
+        "recipe.yaml:3: tasks.tags: online_mapper must be given, or a regulariser in the place of online_mapper and "
+        "loss",
+    ),
+    "frames of no signal": (
+        DATA + "tasks: {tags: {regulariser: spread, target_frames: tokens}}\n",
+        "recipe.yaml:2: tasks.tags: target_frames needs an offline_encoder, whose frames it brings to the patch grid; "
+        "leave it out",
+    ),
     "wrong option": (
         DATA + TASK.replace("{name: linear}", "{name: mlp, hidden_dim: wide}"),
         "recipe.yaml:5: tasks.tags.online_mapper.hidden_dim: must be a valid integer, but is 'wide'",
