@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ MOST_LINES = 80
 def module_of(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, PLUGINS / f"{name}.py")
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where pickle finds its classes
     spec.loader.exec_module(module)
     return module
 
@@ -63,6 +64,13 @@ EXAMPLES = [
         "tasks.same={offline_encoder: log_spectrum, regulariser: gram, target_frames: tokens}",
         "tasks.same={regulariser: {name: gram, across: true}}",
         r"tasks\.same\.regulariser\.across: unknown key, with value True; did you mean 'across_clips'",
+    ),
+    Example(
+        "m2dx_dispersion",
+        {"Dispersion": {"reveal_from": 0.2, "reveal_to": 1.0}},
+        "model.masking={name: dispersion, reveal_from: 0.1, reveal_to: 1.0} model.masks_per_clip=2 train.accumulate=2",
+        "model.masking.reveal_to=1.5",
+        r"model\.masking\.reveal_to: must be less than or equal to 1, but is 1\.5",
     ),
 ]
 by_plugin = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.plugin)
@@ -146,3 +154,20 @@ def test_another_optimizer_than_at_the_start_is_refused(
     changed = tiny_recipe("train.epochs=0.6", "train.optimizer=muon", with_host=host)
     with pytest.raises(RecipeError, match=r"train\.optimizer must be adamw, .* but is muon; set it back"):
         make_trainer(changed, host, processes, console, resume=True)
+
+
+def test_dispersion_masks_what_varies_and_less_so_later() -> None:
+    masking = module_of("m2dx_dispersion").Dispersion((2, 10), 10, reveal_to=1.0)
+    logmel, seeds = torch.zeros(400, 1, 32, 160), torch.arange(400)
+    # The first half of each row varies.
+    logmel[:, :, :, :80].normal_(generator=torch.Generator().manual_seed(0))
+    ids = torch.stack([masking.draw(torch.Generator().manual_seed(seed)) for seed in range(400)])
+
+    def loud_and_masked(progress: float) -> float:
+        looked = masking.look(ids, logmel, progress=progress, seeds=seeds)
+        return float((looked[:, 10:] % 10 < 5).float().mean())
+
+    assert loud_and_masked(0.0) == 1.0
+    # At the middle 5 of 10 stay, and 5 are drawn from 10 quiet and 5 loud ones.
+    assert abs(loud_and_masked(0.5) - 2 / 3) < 0.02
+    assert abs(loud_and_masked(0.999) - 0.5) < 0.02

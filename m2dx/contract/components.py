@@ -103,7 +103,10 @@ class TaskShapes:
 
 @dataclass(frozen=True)
 class Mask:
-    """The patches of each clip of a batch, visible ones first. Patch f of frequency and t of time has index f*T + t."""
+    """The patches of each clip of a batch, visible ones first. Patch f of frequency and t of time has index f*T + t.
+
+    With `model.masks_per_clip` n it has n*B rows, those of a clip side by side; B below stands for as many.
+    """
 
     ids_shuffle: Tensor  # (B, P), a permutation per clip
     num_visible: int  # V
@@ -295,7 +298,11 @@ class MaskedModel(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, logmel: Tensor, mask: Mask, *, with_tokens: bool = True) -> MaskedModelOutput:
-        """Loss and features of a batch: logmel (B, 1, M, L), standardised and perhaps noisy; images (B, C, H, W)."""
+        """Loss and features of a batch: logmel (B, 1, M, L), standardised and perhaps noisy; images (B, C, H, W).
+
+        Where `mask` has n rows for each of logmel, the loss is the mean over all of them, and all features have n*B
+        rows. `m2dx.model.masking.gather_tokens` takes such rows from tokens of B clips, which are then computed once.
+        """
 
     def after_step(self, ema_decay: float) -> Mapping[str, float]:
         """What follows an optimizer step, such as a moving average; gives what the line of metrics shows of it.
@@ -428,6 +435,9 @@ class Dataset(abc.ABC):
 class Masking(abc.ABC):
     """Chooses the patches of each clip that are visible; the others are masked.
 
+    Loading processes `draw`, and never see the sound. One that overrides `look` is asked again on the device, where the
+    sound and the step are known.
+
     What the engine offers to `__init__`: `grid` (F, T), patches; `num_visible`, V, which follows from the recipe's mask
     ratio; `patch_seconds`, the length of a patch in time (None: the input has no time, as images).
     """
@@ -443,6 +453,15 @@ class Masking(abc.ABC):
 
         All randomness comes from the generator, which is the clip's own, so that runs repeat and go on exactly.
         """
+
+    def look(self, ids: Tensor, logmel: Tensor, *, progress: float, seeds: Tensor) -> Tensor:
+        """The permutations (B, F*T) of a batch, instead of `ids`, those that `draw` gave; on the device of them all.
+
+        logmel (B, 1, M, L), or images (B, C, H, W): what the method sees, standardised, with noise where that is mixed
+        in; it must not be changed. `progress`: share of the run's steps that are done, in [0, 1). Other randomness than
+        that of `ids` comes from `seeds` (B,) by `m2dx.seeded_uniform`, and no clip depends on the others.
+        """
+        return ids
 
 
 class Optimizer(torch.optim.Optimizer):

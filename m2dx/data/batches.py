@@ -55,19 +55,11 @@ def seeded_uniform(seeds: Tensor, count: int, *, use: int = 0) -> Tensor:
     Numbers of another `use` (from 0 on) are independent. Computed as SplitMix64 does (Steele et al., OOPSLA 2014).
     """
     counters = torch.arange(use << 32, (use << 32) + count, device=seeds.device) + 1
-    bits = seeded_bits(seeds[:, None] + counters * _GOLDEN)
+    bits = seeds[:, None] + counters * -0x61C8864680B583EB  # its constants, modulo 2**64
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        bits = (bits ^ (bits >> shift & (1 << 64 - shift) - 1)) * factor
+    bits = bits ^ (bits >> 31 & (1 << 33) - 1)
     return (bits >> 40 & 0xFFFFFF).float() * 2.0**-24
-
-
-def seeded_bits(numbers: Tensor) -> Tensor:
-    """Well-mixed int64 numbers from others, each from the one in its place."""
-    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):  # modulo 2**64
-        numbers = (numbers ^ (numbers >> shift & (1 << 64 - shift) - 1)) * factor
-    return numbers ^ (numbers >> 31 & (1 << 33) - 1)
-
-
-_GOLDEN = -0x61C8864680B583EB
-"""2**64 by the golden ratio, odd, modulo 2**64: the step of SplitMix64."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class CropItem(FoundCrop):
 
     noise_wav: Tensor | None  # (N,), as audio
     labels: dict[str, Tensor]  # (C,) each
-    ids_shuffle: Tensor  # (P,)
+    ids_shuffle: Tensor  # (P,), or (n, P) with n masks
     seed: int  # of what is drawn for it on the device
 
 
@@ -52,7 +52,7 @@ class Batch:
     uint8."""
     noise_wav: Tensor | None  # (B, N), as audio
     labels: dict[str, Tensor]  # by set: (B, C) multi-hot float32; NaN rows: not labelled
-    ids_shuffle: Tensor  # (B, P) int64
+    ids_shuffle: Tensor  # (B, P) int64; n*B with n masks per clip, those of a clip side by side
     clip_ids: Tensor  # (B,) int64; of the clips that were read, after replacement of bad ones
     seeds: Tensor  # (B,) int64, of what is drawn for each clip on the device (`seeded_uniform`)
     bad: tuple[BadFile, ...]  # found while loading this batch; a file may come again in a later one
@@ -102,7 +102,7 @@ def collate_stored(items: Sequence[CropItem]) -> Batch:
         inputs=stack([item.inputs for item in items]),
         noise_wav=stack(noise) if noise else None,
         labels={name: torch.stack([item.labels[name] for item in items]) for name in items[0].labels},
-        ids_shuffle=torch.stack([item.ids_shuffle for item in items]),
+        ids_shuffle=torch.stack([item.ids_shuffle for item in items]).flatten(0, -2),
         clip_ids=torch.tensor([item.clip_id for item in items]),
         seeds=torch.tensor([item.seed for item in items]),
         bad=tuple(dict.fromkeys(bad for item in items for bad in item.bad)),

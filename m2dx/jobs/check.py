@@ -142,7 +142,11 @@ def _shapes_table(run: PreparedRun, *, found_later: bool) -> Table:
     table = _table("shapes", "what", "value")
     size = "{} x {}".format(*shapes.grid.input_size)
     grid = f"{freq} x {time} = {shapes.grid.num_patches}"
-    visible = {"visible, masked patches": f"{shapes.num_visible}, {shapes.num_masked}"}
+    masks = recipe.model.masks_per_clip
+    visible = {
+        "visible, masked patches": f"{shapes.num_visible}, {shapes.num_masked}"
+        f"{f' ({masks} masks per clip)' if masks > 1 else ''}"
+    }
     of_audio = {
         "crop": f"{recipe.audio.crop_seconds:g} s, {recipe.audio.crop_samples} samples",
         "log-mel (mels x frames)": size,

@@ -76,14 +76,15 @@ class Part:
 
 
 def build_masking(recipe: Recipe, host: PluginHost) -> MaskDraw:
-    """What draws the mask of each clip, after one trial draw.
+    """What draws the masks of each clip, after a trial: one draw, and looks at noise and at silence at three steps.
 
     RecipeError where the masking does not fit the recipe, PluginError where it fails or gives no permutation.
     """
     audio, model = recipe.audio, recipe.model
     shapes = model_shapes(recipe.input, model)
     if model.masking is None:
-        return MaskDraw(RandomMasking(shapes.grid.shape, shapes.num_visible), shapes.grid.num_patches)
+        random = RandomMasking(shapes.grid.shape, shapes.num_visible)
+        return MaskDraw(random, shapes.grid.num_patches, per_clip=model.masks_per_clip)
     masking = host.build(
         "masking",
         model.masking,
@@ -94,8 +95,15 @@ def build_masking(recipe: Recipe, host: PluginHost) -> MaskDraw:
         else model.patch_size[1] * audio.hop_length / audio.sample_rate,
     )
     plugin = host.plugin_of("masking", model.masking.name)
-    draw = MaskDraw(masking, shapes.grid.num_patches, None if plugin == CORE else plugin)
-    draw(torch.Generator().manual_seed(0))
+    draw = MaskDraw(
+        masking, shapes.grid.num_patches, None if plugin == CORE else plugin, model.masks_per_clip
+    )
+    generator = torch.Generator().manual_seed(0)
+    logmel = torch.randn(2, shapes.grid.in_chans, *shapes.grid.input_size, generator=generator)
+    logmel[1] = 0.0
+    ids = torch.stack([draw(generator), draw(generator)]).flatten(0, -2)
+    for progress in (0.0, 0.5, 0.999):
+        draw.look(ids, logmel, progress=progress, seeds=torch.arange(2))
     return draw
 
 
@@ -208,6 +216,7 @@ def build_model(recipe: Recipe, data: DataInfo, host: PluginHost) -> MultiTask:
         if name == recipe.model.method.name or hasattr(nn.ModuleDict(), name):
             raise RecipeError(f"tasks.{name}: {name!r} is a reserved name; give the task another one")
     shapes = model_shapes(recipe.input, recipe.model)
+    masking = build_masking(recipe, host)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         masked_model = build_masked_model(
@@ -219,6 +228,7 @@ def build_model(recipe: Recipe, data: DataInfo, host: PluginHost) -> MultiTask:
         masked_model,
         tasks,
         method=recipe.model.method.name,
+        masking=masking,
         num_visible=shapes.num_visible,
         weight=recipe.model.weight,
     )

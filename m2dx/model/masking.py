@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ def num_visible_patches(num_patches: int, mask_ratio: float) -> int:
 
 @dataclass(frozen=True)
 class MaskDraw:
-    """Draws the mask of one clip, a permutation (P,) of the patches whose first V are visible, from its generator.
+    """Draws the masks of a clip, permutations of the patches whose first V are visible.
 
     PluginError, naming the masking, where that fails or gives something else.
     """
@@ -26,27 +27,76 @@ class MaskDraw:
     masking: Masking
     num_patches: int  # P
     plugin: str | None = None  # that it is from; None: the core, or not known
+    per_clip: int = 1  # n, masks of each clip
 
     def __call__(self, generator: torch.Generator) -> Tensor:
+        """(P,) from a clip's generator; (n, P) where a clip has n masks."""
+        drawn = [
+            self._checked("draw", lambda: self.masking.draw(generator), (self.num_patches,), "generator")
+            for _ in range(self.per_clip)
+        ]
+        return drawn[0] if self.per_clip == 1 else torch.stack(drawn)
+
+    @property
+    def looks(self) -> bool:
+        """Whether the masking looks at the sound or the step."""
+        return type(self.masking).look is not Masking.look
+
+    def look(self, ids: Tensor, logmel: Tensor, *, progress: float, seeds: Tensor) -> Tensor:
+        """The masks (n*B, P) of a batch, of a masking that looks; logmel (B, C, M, L) and seeds (B,) of its clips.
+
+        On a GPU, which would have to be waited for, only those of the first step are looked through.
+        """
+        if not self.looks:
+            return ids
+        if self.per_clip > 1:
+            logmel = logmel.repeat_interleave(self.per_clip, dim=0)
+            of_clip = torch.arange(len(ids), device=ids.device) % self.per_clip
+            seeds = seeds.repeat_interleave(self.per_clip) + of_clip
+        return self._checked(
+            "look",
+            lambda: self.masking.look(ids, logmel, progress=progress, seeds=seeds),
+            tuple(ids.shape),
+            "ids, logmel, ...",
+            values=ids.device.type == "cpu" or progress == 0.0,
+        )
+
+    def _checked(
+        self,
+        method: str,
+        draw: Callable[[], object],
+        shape: tuple[int, ...],
+        given: str,
+        *,
+        values: bool = True,
+    ) -> Tensor:
         origin = "" if self.plugin is None else f" of plugin {self.plugin!r}"
         label, patches = f"masking {self.masking.name!r}{origin}", self.num_patches
-        with PluginError.blaming(f"{label}: draw(generator) failed"):
-            ids = self.masking.draw(generator)
+        with PluginError.blaming(f"{label}: {method}({given}) failed"):
+            ids = draw()
         found = f"{tuple(ids.shape)} {ids.dtype}" if isinstance(ids, Tensor) else type(ids).__name__
-        if found != f"({patches},) {torch.int64}":
+        if not isinstance(ids, Tensor) or found != f"{shape} {torch.int64}":
+            what = "a permutation" if len(shape) == 1 else "a permutation for each clip,"
             raise PluginError(
-                f"{label}: draw must give a permutation ({patches},) {torch.int64} of the patches, but gave {found}"
+                f"{label}: {method} must give {what} {shape} {torch.int64} of the patches, but gave {found}"
             )
-        if not torch.equal(ids.sort().values, torch.arange(patches)):
-            raise PluginError(
-                f"{label}: draw must give each of the {patches} patches once, but {len(ids.unique())} different ones "
-                f"between {int(ids.min())} and {int(ids.max())} came"
+        if values:
+            wrong = (
+                (ids.sort().values != torch.arange(patches, device=ids.device)).reshape(-1, patches).any(1)
             )
+            if wrong.any():
+                ids = ids.reshape(-1, patches)[wrong][0]
+                raise PluginError(
+                    f"{label}: {method} must give each of the {patches} patches once, but {len(ids.unique())} "
+                    f"different ones between {int(ids.min())} and {int(ids.max())} came"
+                )
         return ids
 
 
 def gather_tokens(tokens: Tensor, ids: Tensor) -> Tensor:
-    """Tokens (B, K, D) at the indices (B, K), from (B, P, D)."""
+    """Tokens (B, K, D) at the indices (B, K), from (B, P, D); with n*B rows of indices, n for each row of tokens."""
+    if len(ids) > len(tokens):
+        tokens = tokens.repeat_interleave(len(ids) // len(tokens), dim=0)
     return tokens.gather(1, ids.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -21,6 +21,7 @@ from m2dx.contract.components import (
     Regulariser,
     Views,
 )
+from m2dx.model.masking import MaskDraw
 from m2dx.model.views import ImageViews, ViewMaker, at_rate
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class StepLosses:
 
     total: Tensor  # scalar, the weighted sum (eq. 6)
     parts: dict[str, Tensor]  # the method's name, such as "m2d", and each task's name -> scalar, unweighted
-    latent: Tensor  # (B, V, D), features of the visible patches, detached
+    latent: Tensor  # (B, V, D), features of the visible patches, detached; n*B with n masks per clip
     measured: dict[str, Tensor] = field(default_factory=dict)
     """Scalars that were asked for: `target_shares`, and the norm of each weighted part's gradient at `latent`."""
 
@@ -145,17 +146,33 @@ class Task(nn.Module):
         return signal if self.token_frames is None else match_frames(signal, self.token_frames)
 
     def forward(self, output: MaskedModelOutput, views: Views) -> Tensor:
-        """The task's loss, unweighted, from the method's output, such as h-hat (B, F*T, D), and the clean views."""
+        """The task's loss, unweighted, from the method's output, such as h-hat (B, F*T, D), and the clean views.
+
+        With n masks per clip the output has n*B rows, and the loss is the mean of n, each of one row per clip.
+        """
+        target, masks = self.target(views), len(output.latent) // len(views.clean_logmel)
+        return torch.stack([self._loss(rows_of_mask(output, k, masks), target) for k in range(masks)]).mean()
+
+    def _loss(self, output: MaskedModelOutput, target: Tensor | None) -> Tensor:
         features = output if self.online_mapper is None else self.online_mapper(output.tokens)
-        loss: Tensor = self.loss(features, self.target(views))
+        loss: Tensor = self.loss(features, target)
         return loss
+
+
+def rows_of_mask(output: MaskedModelOutput, number: int, masks: int) -> MaskedModelOutput:
+    """The part (B, ...) of an output (n*B, ...) that is of one of the n masks of each clip."""
+    if masks == 1:
+        return output
+    parts = {name: getattr(output, name) for name in ("latent", "prediction", "target", "tokens")}
+    return replace(output, **{name: x[number::masks] for name, x in parts.items() if x is not None})
 
 
 class MultiTask(nn.Module):
     """A method with any number of tasks: from a batch of waveforms or images to the weighted sum of losses (eq. 6).
 
     A batch has waveforms (B, N) or images (B, C, H, W), labels (B, C) by data set, and a permutation of the patches
-    (B, F*T) for each clip. `method` names the method's own loss among the parts; `num_visible` is V.
+    (B, F*T) for each clip. `method` names the method's own loss among the parts; `num_visible` is V. `masking` has
+    drawn the permutations, and is asked again where it looks.
     """
 
     def __init__(
@@ -165,6 +182,7 @@ class MultiTask(nn.Module):
         tasks: Mapping[str, Task],
         *,
         method: str,
+        masking: MaskDraw,
         num_visible: int,
         weight: float = 1.0,
     ) -> None:
@@ -173,13 +191,15 @@ class MultiTask(nn.Module):
         self.tasks = nn.ModuleDict(tasks)
         self.method, self.num_visible, self.weight = method, num_visible, weight
         self.needs_tokens = any(task.needs_tokens for task in tasks.values())
+        self.masking = masking
+        self.progress = 0.0  # share of the run's steps that are done, set before each step
         self.target_shapes: dict[str, tuple[int, ...]] = {}
         """Of each task's training signal, without the batch; found by the trial pass of `build_model`."""
 
     def forward(self, batch: Batch, measure: Measure = "nothing") -> StepLosses:
         """Losses of a batch; M2D sees the noisy view, offline encoders the clean one."""
         noisy, views = self.views(batch)
-        mask = Mask(batch.ids_shuffle, self.num_visible)
+        mask = self.mask(batch, noisy)
         output = self.masked_model(noisy, mask, with_tokens=self.needs_tokens)
         parts, weighted = {self.method: output.loss}, {self.method: self.weight * output.loss}
         total = weighted[self.method]
@@ -199,6 +219,11 @@ class MultiTask(nn.Module):
                     total.new_zeros(()) if gradient is None else gradient.float().norm()
                 )
         return StepLosses(total=total, parts=parts, latent=output.latent[:, 1:].detach(), measured=measured)
+
+    def mask(self, batch: Batch, seen: Tensor) -> Mask:
+        """The masks of a batch whose method sees (B, C, M, L)."""
+        ids = self.masking.look(batch.ids_shuffle, seen, progress=self.progress, seeds=batch.seeds)
+        return Mask(ids, self.num_visible)
 
     @property
     def balanced(self) -> dict[str, Any]:

@@ -238,6 +238,8 @@ class ModelSection(Section):
     """Share of the patches that is masked."""
     masking: MaskingSpec | None = None
     """Which of the patches are masked; default `random`, as in the papers."""
+    masks_per_clip: Annotated[int, Field(gt=0, le=64)] = 1
+    """Masks of each clip in a step, whose loss is the mean over all (EAT, Chen et al., 2024, section 3.2: 16)."""
     predictor: PredictorSection = PredictorSection()
     """The predictor; by default the published one of the method (MSM-MAE: 384 wide, 4 blocks, 6 heads)."""
     freeze_patch_embedding: bool = False

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from m2dx.contract.components import Mask, MaskedModel
+from m2dx.contract.components import MaskedModel
 from m2dx.contract.errors import CheckpointError, M2dxError
 from m2dx.contract.host import PluginHost
 from m2dx.data.batches import ItemKey
@@ -105,7 +105,8 @@ def seen_clips(run: PreparedRun, notes: list[str]) -> list[SeenClip]:
     model, audio = run.model.to("cpu"), run.recipe.audio
     noisy, views = model.views(batch)
     grid = encoder_of(model.masked_model).grid.shape
-    masked = Mask(batch.ids_shuffle, model.num_visible).is_masked.unflatten(1, grid)
+    masks = model.mask(batch, noisy).is_masked.unflatten(1, grid)
+    masked = masks[:: run.recipe.model.masks_per_clip]  # one of each clip
     span = Span(audio.crop_seconds, (audio.f_min, audio.f_max))
     names = [run.clips[int(clip_id)].path.name for clip_id in batch.clip_ids]
     clean, given, hidden = (part.numpy() for part in (views.clean_logmel[:, 0], noisy[:, 0], masked))

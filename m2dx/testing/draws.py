@@ -59,16 +59,31 @@ def check_noise_source(cls: type[NoiseSource], sample_rate: int = 16_000, /, **o
 def check_masking(cls: type[Masking], trial: Mapping[str, Any] | None = None, /, **options: Any) -> None:
     """Checks a masking on several grids: it gives permutations, and all randomness comes from the generator.
 
+    One that looks is shown noise and silence at several steps; all randomness then comes from ids and seeds.
     Grids that it refuses with `RecipeError` are left out; `trial` replaces them all. Raises `ComponentCheckError`.
     """
     subject = Subject.of("masking", cls, options)
 
-    def draw(patches: int, masking: Masking, seed: int) -> Tensor:
+    def draw(grid: tuple[int, int], masking: Masking, seed: int) -> Tensor:
+        masks, generator = MaskDraw(masking, math.prod(grid)), torch.Generator().manual_seed(seed)
         with subject.attempt("drawing"):
-            return MaskDraw(masking, patches)(torch.Generator().manual_seed(seed))
+            ids = masks(generator)
+        if not masks.looks:
+            return ids
+        logmel, seeds = torch.zeros(2, 1, 16 * grid[0], 16 * grid[1]), torch.tensor([seed, -seed - 1])
+        logmel[0].normal_(generator=generator)
+        looked = []
+        for rows in (slice(0, 2), slice(0, 1)):
+            with subject.attempt("look"):
+                seen, ids_of = logmel[rows].clone(), ids.expand(2, -1)[rows]
+                looked.append(masks.look(ids_of, seen, progress=seed / DRAWS, seeds=seeds[rows]))
+            subject.must(torch.equal(seen, logmel[rows]), "look must leave the log-mel as it is")
+        alone = torch.equal(looked[1][0], looked[0][0])
+        subject.must(alone, "look must give a clip the same mask whatever the others of its batch are")
+        return looked[0]
 
     for offered in subject.accepted(TRIAL_MASKS if trial is None else (trial,)):
-        _check_draws(subject, "mask", partial(draw, math.prod(offered["grid"])), offered)
+        _check_draws(subject, "mask", partial(draw, offered["grid"]), offered)
 
 
 def _check_draws(

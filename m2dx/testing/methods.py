@@ -40,6 +40,7 @@ def check_method(cls: type[MaskedModel], grid: PatchGrid | None = None, /, **opt
         alone = subject.build(**offered, with_tokens=False).eval()
         _run(subject, alone, trial, tokens=False)
         _run(subject, model.eval(), trial)
+        _run(subject, model, trial, masks=2)
         _check_step(subject, model.train(), trial)
 
     def values(module: nn.Module, device: torch.device) -> Tensor:
@@ -50,19 +51,22 @@ def check_method(cls: type[MaskedModel], grid: PatchGrid | None = None, /, **opt
     check_module(subject, values, **offered, with_tokens=True)
 
 
-def _batch(grid: PatchGrid) -> tuple[Tensor, Mask]:
-    """An input of noise (B, C, M, L), and masks that leave about a third of the patches visible."""
+def _batch(grid: PatchGrid, masks: int = 1) -> tuple[Tensor, Mask]:
+    """An input of noise (B, C, M, L), and masks of each clip that leave about a third of the patches visible."""
     generator = torch.Generator().manual_seed(0)
     logmel = torch.randn(CLIPS, grid.in_chans, *grid.input_size, generator=generator)
-    ids = torch.rand(CLIPS, grid.num_patches, generator=generator).argsort(dim=1)
+    ids = torch.rand(masks * CLIPS, grid.num_patches, generator=generator).argsort(dim=1)
     return logmel, Mask(ids, grid.num_patches // 3)
 
 
-def _run(subject: Subject, model: MaskedModel, grid: PatchGrid, *, tokens: bool = True) -> MaskedModelOutput:
+def _run(
+    subject: Subject, model: MaskedModel, grid: PatchGrid, *, tokens: bool = True, masks: int = 1
+) -> MaskedModelOutput:
     """The output of a forward pass, after checking its type and shapes."""
-    logmel, mask = _batch(grid)
-    before = logmel.clone()
-    with subject.attempt(f"forward of {tuple(logmel.shape)} with {mask.num_visible} visible patches"):
+    logmel, mask = _batch(grid, masks)
+    before, rows = logmel.clone(), masks * CLIPS
+    given = f"{mask.num_visible} visible patches and {masks} masks per clip"
+    with subject.attempt(f"forward of {tuple(logmel.shape)} with {given}"):
         output = model(logmel, mask, with_tokens=tokens)
     found = type(output).__name__
     subject.must(
@@ -70,11 +74,11 @@ def _run(subject: Subject, model: MaskedModel, grid: PatchGrid, *, tokens: bool 
     )
     assert isinstance(output, MaskedModelOutput)
     subject.must(torch.equal(before, logmel), "forward must not change its input")
-    wanted: dict[str, tuple[int, ...]] = {"loss": (), "latent": (CLIPS, 1 + mask.num_visible, SIZE.embed_dim)}
+    wanted: dict[str, tuple[int, ...]] = {"loss": (), "latent": (rows, 1 + mask.num_visible, SIZE.embed_dim)}
     if tokens:
-        wanted["tokens"] = (CLIPS, grid.num_patches, SIZE.embed_dim)
+        wanted["tokens"] = (rows, grid.num_patches, SIZE.embed_dim)
     if model.reconstructs:
-        wanted["prediction"] = (CLIPS, grid.num_patches, grid.patch_values)
+        wanted["prediction"] = (rows, grid.num_patches, grid.patch_values)
     for name, shape in wanted.items():
         subject.check_output(getattr(output, name), shape, f"forward's `{name}`")
     subject.must(tokens or output.tokens is None, "`tokens` must be None where they are not asked for")

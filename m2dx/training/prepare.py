@@ -26,7 +26,7 @@ from m2dx.data.noise import ClipNoise
 from m2dx.data.statistics import measure_audio, measure_images, measure_noise
 from m2dx.encoder.initial_weights import initial_weights_table, load_initial_weights
 from m2dx.encoder.weights import read_weights
-from m2dx.model.build import build_masking, build_model, build_views
+from m2dx.model.build import build_model, build_views
 from m2dx.model.multitask import MultiTask
 from m2dx.model.shapes import build_logmel
 from m2dx.recipe.schema import Recipe
@@ -128,7 +128,6 @@ def prepare(
             raise RecipeError(f"noise.dataset must have clips, but has none (split: {noise_section.split})")
         noise = ClipNoise(recipe.audio.sample_rate, noise_clips)
     # The model first, its statistics later: what cannot fit should not cost a pass over the data.
-    draw_mask = build_masking(recipe, host)
     model = build_model(recipe, data_info(recipe, clips), host)
     build_optimizer(model, recipe.train, host)
     build_schedule(recipe.train, host)
@@ -144,7 +143,9 @@ def prepare(
     recipe = recipe.model_copy(update=update)
     model.views = build_views(recipe)
     asks = any(encoder.wants_crops for encoder in model.offline_encoders)
-    crops = TrainingCrops(clips, reader, seed=recipe.seed, draw_mask=draw_mask, noise=noise, with_crops=asks)
+    crops = TrainingCrops(
+        clips, reader, seed=recipe.seed, draw_mask=model.masking, noise=noise, with_crops=asks
+    )
     folder = recipe.output / recipe.name
     return PreparedRun(recipe, folder, processes, clips, crops, model, host, tuple(bad), missing, notes)
 

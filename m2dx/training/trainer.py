@@ -297,6 +297,7 @@ class Trainer:
         # Nothing is kept for a second backward pass by these.
         keeps = not train.compile and not isinstance(self.parallel, FullyShardedDataParallel)
         measure: Measure = "nothing" if not (measures or balances) else "gradients" if keeps else "target"
+        self.model.progress = self.step / self.total_steps
         learning_rate = self.rates.learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("lr_scale", 1.0)

@@ -172,3 +172,35 @@ def test_msm_mae_gives_h_hat_where_tasks_want_it(logmel: torch.Tensor) -> None:
     assert torch.equal(gather_tokens(output.tokens, MASK.visible), output.latent[:, 1:])
     output.tokens.sum().backward()
     assert model.to_latent is not None and model.to_latent.weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        (M2D, {}),
+        (M2DAllPatches, {}),
+        (MSMMAE, {"with_tokens": True}),
+    ],
+)
+def test_masks_of_a_clip_equal_the_mean_over_passes(
+    logmel: torch.Tensor, generator: torch.Generator, method: Any, options: dict[str, Any]
+) -> None:
+    """Embedding, and a target that sees all, are computed once per clip; loss, features and gradients are the same."""
+    model = method(GRID, SIZE, PREDICTOR, **options).eval()
+    ids = torch.rand(2, 3, 6, generator=generator).argsort(-1)
+    embedded: list[int] = []
+    model.online.patch_embed.register_forward_hook(lambda *call: embedded.append(len(call[-1])))
+    whole = model(logmel, Mask(ids.flatten(0, 1), 2))
+    assert embedded == [2]
+    whole.loss.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    passes = [model(logmel, Mask(ids[:, k], 2)) for k in range(3)]
+    loss = torch.stack([of.loss for of in passes]).mean()
+    loss.backward()
+    torch.testing.assert_close(whole.loss, loss)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, model.get_parameter(name).grad)
+    for name in ("latent", "prediction", "tokens"):
+        rows = torch.stack([getattr(of, name) for of in passes], dim=1).flatten(0, 1)
+        torch.testing.assert_close(getattr(whole, name), rows)

@@ -69,6 +69,54 @@ def test_a_plugin_whose_masking_gives_no_permutation_is_named(host, give, found)
         build_masking(recipe, host)
 
 
+class Looks(Halves):
+    """The first half, then what is told.
+
+    Options:
+        give: what look gives instead
+    """
+
+    name = "looks"
+
+    def draw(self, generator):
+        return torch.randperm(self.grid[0] * self.grid[1], generator=generator)
+
+    def look(self, ids, logmel, *, progress, seeds):
+        assert logmel.shape == (len(ids), 1, 80, 608) and seeds.shape == (len(ids),)
+        if self.give == "error":
+            raise KeyError("looks")
+        return {"": ids, "twice": ids * 0, "few": ids[:1], "float": ids.float(), "none": None}[self.give]
+
+
+@pytest.mark.parametrize(
+    ("give", "found"),
+    [
+        ("twice", "look must give each of the 190 patches once, but 1 different ones between 0 and 0 came"),
+        (
+            "few",
+            r"look must give a permutation for each clip, \(6, 190\) torch.int64 .*gave \(1, 190\) torch.int64",
+        ),
+        ("float", r"but gave \(6, 190\) torch.float32"),
+        ("none", "but gave NoneType"),
+        ("error", r"look\(ids, logmel, ...\) failed: KeyError: 'looks'"),
+    ],
+)
+def test_a_masking_that_looks_is_tried(give, found):
+    host = m2dx.PluginHost({"m2dx": core, "acme": SimpleNamespace(maskings=m2dx.hookimpl(lambda: [Looks]))})
+    assert build_masking(recipe_with({"name": "looks"}, host), host).looks
+    recipe = recipe_with({"name": "looks", "give": give}, host, masks_per_clip=3)
+    with pytest.raises(m2dx.PluginError, match=f"masking 'looks' of plugin 'acme': .*{found}"):
+        build_masking(recipe, host)
+
+
+def test_the_first_of_several_masks_is_the_only_one_of_before():
+    host = m2dx.PluginHost({"m2dx": core})
+    one, three = (build_masking(recipe_with(None, host, masks_per_clip=n), host) for n in (1, 3))
+    drawn = three(torch.Generator().manual_seed(3))
+    assert drawn.shape == (3, 190) and torch.equal(drawn[0], one(torch.Generator().manual_seed(3)))
+    assert len({tuple(ids.tolist()) for ids in drawn}) == 3
+
+
 def test_a_recipe_names_a_plugins_masking(host):
     recipe = recipe_with({"name": "halves"}, host, mask_ratio=0.5)
     draw = build_masking(recipe, host)

@@ -1,6 +1,8 @@
 """M2D with offline tasks: who sees what, where gradients go, eq. (6), and what a checkpoint keeps."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from m2dx.data.logmel import LogMel
 from m2dx.model.losses import MSE
 from m2dx.model.m2d import M2D
 from m2dx.model.mappers import LinearMapper, PoolLinearMapper
+from m2dx.model.masking import MaskDraw, RandomMasking
 from m2dx.model.multitask import LEAST_WEIGHT, MultiTask, Task, match_frames, target_shares
 from m2dx.model.patches import PatchGrid
 from m2dx.model.views import DataStatistics, ViewMaker
@@ -53,7 +56,8 @@ def make_model(
         for name, value in ({"spy": 1.0} if tasks is None else tasks).items()
     }
     m2d = M2D(GRID, ViTSize(16, 1, 2), ViTSize(8, 1, 2))
-    return MultiTask(views, m2d, made, method="m2d", num_visible=4, weight=weight)
+    masking = MaskDraw(RandomMasking(GRID.shape, 4), 10)
+    return MultiTask(views, m2d, made, method="m2d", masking=masking, num_visible=4, weight=weight)
 
 
 def make_batch(*, noise: bool = False) -> Batch:
@@ -269,3 +273,14 @@ def test_the_gradient_of_a_task_has_the_stated_ratio(ratio: float, weight: float
     assert float(measured["gradient_spy"] / measured["gradient_m2d"]) == pytest.approx(ratio, rel=1e-4)
     assert {"tasks.spy.weight", "tasks.spy.gradient_norms"} <= model.training_state().keys()
     assert float(measured["weight_spy"]) == float(model.training_state()["tasks.spy.weight"]) > 1e-3
+
+
+def test_a_task_s_loss_with_several_masks_is_the_mean_over_them_and_its_target_computed_once() -> None:
+    model, batch = make_model(), make_batch()
+    ids = torch.stack([batch.ids_shuffle, batch.ids_shuffle.flip(1)], dim=1)  # (B, 2, P)
+    spy: Any = model.tasks["spy"].offline_encoder
+    several = model(replace(batch, ids_shuffle=ids.flatten(0, 1)))
+    assert len(spy.seen) == 1
+    alone = [model(replace(batch, ids_shuffle=ids[:, k])) for k in (0, 1)]
+    for name in ("m2d", "spy"):
+        torch.testing.assert_close(several.parts[name], sum(of.parts[name] for of in alone) / 2)

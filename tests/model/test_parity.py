@@ -12,7 +12,7 @@ from m2dx.model.losses import BCE, NormMSE, standardise
 from m2dx.model.m2d import M2D, M2DAllPatches
 from m2dx.model.mae import MSMMAE
 from m2dx.model.mappers import LinearMapper, PoolLinearMapper
-from m2dx.model.masking import gather_tokens, num_visible_patches
+from m2dx.model.masking import MaskDraw, RandomMasking, gather_tokens, num_visible_patches
 from m2dx.model.multitask import MultiTask, Task
 from m2dx.model.patches import sincos_positions
 
@@ -132,17 +132,19 @@ class GivenViews(nn.Module):
 
 class GivenMask:
     def __init__(self, ids_shuffle: Tensor) -> None:
-        self.ids_shuffle = ids_shuffle
+        self.ids_shuffle, self.seeds = ids_shuffle, torch.zeros(len(ids_shuffle), dtype=torch.int64)
 
 
 def multitask_losses(parity: Any, weights: str, task: Task, *, weight: float) -> Any:
     published = parity.weights(weights)
     task.online_mapper.load_state_dict(rename(published, {"offline_predictor.": "linear."}))
     views: Any = GivenViews(parity.tensors["x"])
+    masking = MaskDraw(RandomMasking(parity.grid.shape, 1), parity.grid.num_patches)
     model = MultiTask(
         views,
         make_m2d(parity, weights),
         {"task": task},
+        masking=masking,
         method="m2d",
         num_visible=parity.meta["num_visible"],
         weight=weight,

@@ -72,8 +72,46 @@ class Failing(Shuffled):
         raise IndexError("no patch")
 
 
+class Looking(Shuffled):
+    """The loudest patches first, or at random where all are alike."""
+
+    def look(self, ids, logmel, *, progress, seeds):
+        loud = logmel[:, 0, ::16, ::16].flatten(1) + m2dx.seeded_uniform(seeds, ids.shape[1])
+        return loud.argsort(dim=1)
+
+
+class Crowded(Looking):
+    """By the batch's mean."""
+
+    def look(self, ids, logmel, *, progress, seeds):
+        return super().look(ids, logmel * logmel.mean(dim=0), progress=progress, seeds=seeds)
+
+
+class Scribbling(Looking):
+    """Leaves its marks."""
+
+    def look(self, ids, logmel, *, progress, seeds):
+        logmel += 1
+        return ids
+
+
+class Rolling(Looking):
+    """From torch's own generator."""
+
+    def look(self, ids, logmel, *, progress, seeds):
+        return torch.rand(ids.shape).argsort(dim=1)
+
+
+class Sparing(Looking):
+    """The visible ones alone."""
+
+    def look(self, ids, logmel, *, progress, seeds):
+        return ids[:, : self.num_visible]
+
+
 def test_a_sound_masking_passes():
     check_masking(Shuffled)
+    check_masking(Looking)
     check_component(Shuffled, wide=20)  # other grids are refused
     check_masking(Shuffled, {"grid": (2, 2), "num_visible": 1, "patch_seconds": None})
 
@@ -87,6 +125,10 @@ def test_a_sound_masking_passes():
         (Counting, "keep no state"),
         (Unpicklable, "pickling it"),
         (Failing, r"draw\(generator\) failed: IndexError: no patch"),
+        (Crowded, "look must give a clip the same mask whatever the others of its batch are"),
+        (Scribbling, "look must leave the log-mel as it is"),
+        (Rolling, "look must give a clip the same mask whatever|the same generator must give the same mask"),
+        (Sparing, r"look must give a permutation for each clip, \(2, 190\) torch.int64 of .* gave \(2, 57\)"),
     ],
 )
 def test_a_broken_masking_is_found(component, match):

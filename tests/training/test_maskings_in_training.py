@@ -9,6 +9,7 @@ import torch
 
 import m2dx
 from m2dx.contract.host import PluginHost
+from m2dx.data.loader import batch_loader
 from m2dx.encoder.audio import load_encoder
 from m2dx.encoder.weights import export_encoder
 from m2dx.jobs import core
@@ -28,9 +29,21 @@ class Columns(m2dx.Masking):
         return (order + time * torch.arange(freq)[:, None]).T.flatten()
 
 
+class Loud(Columns):
+    """The loudest patches first; ever more of them by chance."""
+
+    name = "loud"
+
+    def look(
+        self, ids: torch.Tensor, logmel: torch.Tensor, *, progress: float, seeds: torch.Tensor
+    ) -> torch.Tensor:
+        level = logmel.unflatten(2, (-1, 16)).unflatten(4, (-1, 16)).mean((1, 3, 5)).flatten(1)
+        return (level + 9 * progress * m2dx.seeded_uniform(seeds, ids.shape[1])).argsort(dim=1)
+
+
 @pytest.fixture(scope="module")
 def host() -> PluginHost:
-    plugin = SimpleNamespace(maskings=m2dx.hookimpl(lambda: [Columns]))
+    plugin = SimpleNamespace(maskings=m2dx.hookimpl(lambda: [Columns, Loud]))
     return PluginHost({"m2dx": core, "acme": plugin})
 
 
@@ -66,3 +79,27 @@ def test_a_run_with_a_masking_goes_on_exactly_and_is_exported(
     assert all(torch.equal(value, weights[key]) for key, value in whole.model.state_dict().items())
     encoder = load_encoder(export_encoder(parts.run.folder, tmp_path / "encoder"))
     assert encoder.clip(torch.zeros(1, 10_240)).shape == (1, 5 * 192)
+
+
+def test_masks_that_look_depend_on_step_and_clip_and_on_nothing_else(
+    tiny_recipe: Any, make_trainer: Any
+) -> None:
+    def masks(*overrides: str, name: str, resume: bool = False, steps: int = 4) -> list[torch.Tensor]:
+        """The masks of all clips, a tensor per step."""
+        given = [*MASKING, "model.masking=loud", "model.masks_per_clip=2", f"name={name}", *overrides]
+        trainer = make_trainer(tiny_recipe(*given, noise=True), resume=resume)
+        seen: list[torch.Tensor] = []
+        trainer.model.masked_model.register_forward_pre_hook(lambda module, args: seen.append(args[1]))
+        first, accumulate = trainer.step, trainer.recipe.train.accumulate
+        batches = iter(batch_loader(trainer.run.crops, trainer.run.batches(start_step=first), workers=0))
+        for _ in range(steps - first):
+            trainer.train_step(batches)
+        trainer.save()
+        rows = [of.ids_shuffle for of in seen]
+        return [torch.cat(rows[i : i + accumulate]) for i in range(0, len(rows), accumulate)]
+
+    whole = masks(name="whole")
+    assert whole[0].shape == (8, 20) and not torch.equal(whole[1][::2], whole[1][1::2])
+    parts = masks("train.accumulate=4", name="parts", steps=2)
+    parts += masks("train.accumulate=2", name="parts", resume=True)
+    assert all(map(torch.equal, whole, parts))
