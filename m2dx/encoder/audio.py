@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -62,8 +62,12 @@ class AudioEncoder(nn.Module):
     """Audio of any length to features (M2D-X, III-A2).
 
     Attributes: `sample_rate` (Hz, of the audio it wants), `embed_dim` (F*D, width of its features), `frame_rate` (Hz,
-    of its frames), `head` (the classifier of a published fine-tuned file, or None).
+    of its frames), `head` (the classifier of a published fine-tuned file, or None), `trained_as` (the recipe of its
+    training, as config.json has it, or None) and `mappers` (tensors of that recipe's online mappers, as `TASK.NAME`).
     """
+
+    trained_as: Mapping[str, Any] | None = None
+    mappers: Mapping[str, Tensor] = {}
 
     def __init__(
         self,
@@ -297,6 +301,7 @@ def audio_encoder_of(weights: Weights, *, long_clips: LongClips = "split") -> Au
         head=_published_head(weights) if published and weights.head else None,
     )
     network.requires_grad_(False).eval()
+    network.trained_as, network.mappers = config.recipe, weights.mappers
     if weights.source == "export":
         from m2dx.encoder.golden import check_golden
 

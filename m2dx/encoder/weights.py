@@ -25,6 +25,8 @@ from m2dx.model.vit import Encoder
 
 CHECKPOINT_FORMAT = "m2dx-checkpoint"
 EXPORT_WEIGHTS = "model.safetensors"
+EXPORT_MAPPERS = "mappers.safetensors"
+"""Of an export whose training had tasks: their online mappers, as in `Weights.mappers`."""
 HEAD = "head."
 """Start of the names of a classifier's tensors in an export."""
 
@@ -34,6 +36,10 @@ _OTHERS = "method."
 """Start of the names, beside a checkpoint, of a method's tensors that have no published name."""
 _DIGEST = "sha256"
 """Key of the metadata with `digest_of` the rest."""
+_MAPPERS = "mappers."
+"""Start of the names, beside a checkpoint, of the tensors of tasks' online mappers."""
+_ENCODER = "encoder"
+"""Key of the metadata of an export's mappers, with the SHA-256 of the encoder that they were trained with."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,11 @@ class Weights:
     tensors: Mapping[str, Tensor]  # online.*, and target.* and predictor.* where the file has them
     config: EncoderConfig
     head: Mapping[str, Tensor] = field(default_factory=dict)  # of a fine-tuned network: the state of a `Head`
+    mappers: Mapping[str, Tensor] = field(default_factory=dict)  # of online mappers, as `TASK.NAME`
     unused: tuple[str, ...] = ()  # what else the file holds
 
     def __post_init__(self) -> None:
-        check_finite({**self.tensors, **self.head}, self.path)
+        check_finite({**self.tensors, **self.head, **self.mappers}, self.path)
 
     def encoder(self) -> Encoder:
         """The online encoder; CheckpointError where the tensors do not fit."""
@@ -96,7 +103,7 @@ def read_weights(
                 f"{found}: it is damaged or of another export; export or copy both again"
             )
         tensors, head = published.rename(state, published.MODEL_NAMES), published.rename(state, {HEAD: ""})
-        return Weights("export", folder, tensors, config, head)
+        return Weights("export", folder, tensors, config, head, _read_mappers(folder, config))
     if path.is_dir():
         path = newest_checkpoint(path)
     if not whole and encoder_file(path).is_file():
@@ -104,7 +111,11 @@ def read_weights(
     state, metadata = read_tensors(path)
     if _CONFIG in metadata:
         tensors = published.rename(state, {**published.MODEL_NAMES, _OTHERS: ""})
-        return Weights("checkpoint", path, tensors, EncoderConfig.from_json(metadata[_CONFIG], path))
+        config, mappers = (
+            EncoderConfig.from_json(metadata[_CONFIG], path),
+            published.rename(state, {_MAPPERS: ""}),
+        )
+        return Weights("checkpoint", path, tensors, config, mappers=mappers)
     if state.get("format") == CHECKPOINT_FORMAT:
         config = config_of_checkpoint(state, path)
         tensors = published.rename(state["model"], {"masked_model.": ""})
@@ -151,7 +162,7 @@ def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def encoder_writer(state: Mapping[str, Any], *, whole: bool = False) -> Writer:
-    """Writes what `read_weights` reads of a checkpoint with this state, as safetensors: the online encoder.
+    """Writes what `read_weights` reads of a checkpoint with this state, as safetensors: online encoder and mappers.
 
     `whole`: the whole method, which draws reconstructions. Parameters have their published names, as far as they have
     one; the metadata holds what config.json of an export does.
@@ -159,6 +170,7 @@ def encoder_writer(state: Mapping[str, Any], *, whole: bool = False) -> Writer:
     names = {f"masked_model.{own}": name for name, own in published.MODEL_NAMES.items()}
     if not whole:
         names = {own: name for own, name in names.items() if own.startswith("masked_model.online.")}
+    names |= {f"tasks.{task}.online_mapper.": f"{_MAPPERS}{task}." for task in state["recipe"]["tasks"]}
     tensors = published.rename(state["model"], {**names, **({"masked_model.": _OTHERS} if whole else {})})
     return tensors_writer(tensors, {_CONFIG: json.dumps(EncoderConfig.of_run(state).to_json())})
 
@@ -167,8 +179,9 @@ def export_encoder(checkpoint: Path, folder: Path, *, overwrite: bool = False) -
     """Writes the online encoder of a checkpoint (or of a run's newest one) to a folder, and returns the folder.
 
     model.safetensors has the published parameter names; config.json holds sizes, log-mel settings, mean and std, and
-    what the encoder comes from. `load_encoder(folder)` (or `load_image_encoder`) reads it back. An export, with its
-    classifier if it has one, is copied. CheckpointError where the folder has such files, unless `overwrite`.
+    what the encoder comes from; mappers.safetensors has the tasks' online mappers. `load_encoder(folder)` (or
+    `load_image_encoder`) reads it back. An export, with its classifier if it has one, is copied. CheckpointError where
+    the folder has such files, unless `overwrite`.
     """
     weights = read_weights(checkpoint)
     if weights.source.startswith("published"):
@@ -181,7 +194,7 @@ def export_encoder(checkpoint: Path, folder: Path, *, overwrite: bool = False) -
     if weights.source == "export":
         _copy_export(weights.path, folder)
     else:
-        write_export(folder, weights.encoder(), weights.config)
+        write_export(folder, weights.encoder(), weights.config, mappers=weights.mappers)
     return folder
 
 
@@ -195,10 +208,23 @@ def _copy_export(source: Path, folder: Path) -> None:
     replace_files(folder, {name: methodcaller("write", content) for name, content in contents.items()})
 
 
+def _read_mappers(folder: Path, config: EncoderConfig) -> dict[str, Tensor]:
+    """Of an export; none where it has none, or those of an encoder that was here before."""
+    if not (folder / EXPORT_MAPPERS).is_file():
+        return {}
+    mappers, about = read_tensors(folder / EXPORT_MAPPERS)
+    return mappers if about.get(_ENCODER) == config.sha256 else {}
+
+
 def write_export(
-    folder: Path, encoder: Encoder, config: EncoderConfig, head: Mapping[str, Tensor] | None = None
+    folder: Path,
+    encoder: Encoder,
+    config: EncoderConfig,
+    head: Mapping[str, Tensor] | None = None,
+    *,
+    mappers: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Writes an encoder, what is said of it, a classifier's state, and for encoders of audio a golden clip.
+    """Writes an encoder, what is said of it, a classifier, tasks' mappers, and for encoders of audio a golden clip.
 
     A folder with a config.json is whole.
     Raises OSError where the disk refuses it, and leaves what was there; CheckpointError of weights that are not finite.
@@ -210,13 +236,15 @@ def write_export(
     tensors = published.rename(encoder.state_dict(), names) | published.rename(head or {}, {"": HEAD})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     config = config.model_copy(update={"sha256": digest_of(tensors, {})})
-    golden: dict[str, Writer] = {}
+    others: dict[str, Writer] = {}
+    if mappers:
+        others[EXPORT_MAPPERS] = tensors_writer(mappers, {_ENCODER: str(config.sha256)})
     if config.image is None:
         own = published.rename(tensors, published.MODEL_NAMES)
-        golden[GOLDEN] = golden_writer(audio_encoder_of(Weights("given", folder, own, config, head or {})))
+        others[GOLDEN] = golden_writer(audio_encoder_of(Weights("given", folder, own, config, head or {})))
     text = json.dumps(config.to_json(), indent=1) + "\n"
     files = {
-        **golden,
+        **others,
         EXPORT_WEIGHTS: tensors_writer(tensors, {}),
         EXPORT_CONFIG: lambda file: file.write(text.encode()),
     }

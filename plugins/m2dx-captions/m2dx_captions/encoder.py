@@ -1,0 +1,108 @@
+"""The captions of clips as vectors, looked up while the training runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import m2dx
+from m2dx.data.csv_list import CsvDataset
+from m2dx.data.tables import Table
+from m2dx_captions.sentences import Sentences, Source
+
+logger = logging.getLogger(__name__)
+
+MANY = 1000
+"""Crops without a caption, from the first on, after which a warning says so."""
+Place = tuple[str, int, int | None]
+"""Path, start and duration, ms, of a clip; None: to the end of the file."""
+Captioned = dict[Place, tuple[str, ...]]
+
+
+class Captions(m2dx.OfflineEncoder):
+    """A sentence vector for each clip, (B, C), of norm 1: the mean of its captions' ones; NaN rows without a caption.
+
+    A caption belongs to the clip with its path, start and duration, or to all clips of its file where the list gives
+    neither. All vectors are made before the training starts.
+
+    Options:
+        sentences: `words`; a .csv or .npz file of vectors by text, or by the path of a clip; or the folder of a model
+        path: the list with the captions, such as that of the data set; not for vectors by the path of a clip
+        column: of the list that has the captions; several of a clip in several lines, or separated by `;`
+        root: folder that the paths are relative to; default the folder of the list, or of the vectors by path
+        cache: folder for the vectors that a model gives; default `sentence-vectors` beside the list
+    """
+
+    name = "captions"
+    wants_crops = True
+    vectors: Tensor
+
+    def __init__(
+        self,
+        *,
+        sentences: Source,
+        path: Path | None = None,
+        column: str = "caption",
+        root: Path | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        """RecipeError and AudioError where list, column or vectors are not there."""
+        super().__init__()
+        source = Sentences(sentences, cache=cache or (path and path.parent / "sentence-vectors"))
+        if source.by_path == (path is not None):
+            must = "be left out for vectors by path" if source.by_path else "name the list of captions"
+            raise m2dx.RecipeError(f"`path` must {must}, but is {path or 'left out'}")
+        if path is None:
+            folder = root or source.source.parent
+            captions: Captioned = {_place(folder / key): (key,) for key in source.known}
+        else:
+            captions = _captions(path, column, root)
+        source.vectors([text for texts in captions.values() for text in texts])  # all at once
+        means = {texts: number for number, texts in enumerate(dict.fromkeys(captions.values()))}
+        self.rows = {place: means[texts] for place, texts in captions.items()}
+        vectors = torch.stack([F.normalize(source.vectors(texts).mean(0), dim=0) for texts in means])
+        self.embed_dim = vectors.shape[1]
+        nothing = torch.full((1, self.embed_dim), torch.nan)  # the last row, -1
+        self.register_buffer("vectors", torch.cat([vectors, nothing]), persistent=False)
+        self.asked, self.found = 0, 0
+
+    def forward(self, views: m2dx.Views) -> Tensor:
+        if views.crops is None:  # a trial on noise
+            return self.vectors[:1].expand(len(views.clean_logmel), -1)
+        rows = [self._row(crop.clip) for crop in views.crops]
+        if self.found == 0 and self.asked < MANY:
+            self.asked, self.found = self.asked + len(rows), sum(row >= 0 for row in rows)
+            if self.found == 0 and self.asked >= MANY:
+                logger.warning(
+                    "none of the first %d crops has a caption, such as one of %s; do the paths of the captions lead to "
+                    "the files of the training?", self.asked, views.crops[0].clip.path
+                )  # fmt: skip
+        return self.vectors[torch.tensor(rows, device=self.vectors.device)]
+
+    def _row(self, clip: m2dx.Clip) -> int:
+        place = _place(clip.path, clip.start, clip.duration)
+        return self.rows.get(place, self.rows.get((place[0], 0, None), -1))
+
+
+def _captions(path: Path, column: str, root: Path | None) -> Captioned:
+    names = Table.read(path, delimiter="\t" if path.suffix == ".tsv" else None).names
+    if column not in names:
+        raise m2dx.RecipeError(
+            f"{path}:1: there must be a column `{column}`, which `column` names, but there are: {', '.join(names)}"
+        )
+    dataset = CsvDataset(path=path, root=root, labels=column)
+    for line in dataset.missing():
+        logger.warning("%s", line)
+    captions = {_place(c.path, c.start, c.duration): c.labels for c in dataset.clips() if c.labels}
+    if not captions:
+        raise m2dx.RecipeError(f"{path}: the column `{column}` must have captions, but is empty in all lines")
+    return captions
+
+
+def _place(path: Path, start: float = 0.0, duration: float | None = None) -> Place:
+    return os.path.abspath(path), round(start * 1000), None if duration is None else round(duration * 1000)

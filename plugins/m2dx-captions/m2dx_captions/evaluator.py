@@ -1,0 +1,100 @@
+"""Zero-shot classification: the class whose text is nearest to a clip."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from pydantic import PositiveFloat
+
+import m2dx
+from m2dx.contract.wording import suggestion
+from m2dx.evaluation.features import device_of, targets_of
+from m2dx.evaluation.metrics import predictions_of, score_of, summarise
+from m2dx.model.precision import autocast
+from m2dx_captions.scorer import CaptionScorer, caption_tasks
+from m2dx_captions.sentences import Sentences, Source
+
+logger = logging.getLogger(__name__)
+
+
+class ZeroShot(m2dx.Evaluator):
+    """Accuracy (or mAP) of the class whose text is nearest to a test clip; no label of the task is trained on.
+
+    The encoder has to come with the mapper of a caption task. Without one, as the start or a published file, it gets no
+    score, and a warning says so. Random weights get one: with the trained mapper, so by chance.
+
+    Options:
+        sentences: those of the task's offline encoder, as there; of a file, vectors by text
+        prompt: what makes a text of a class, with {label} in the place of its name; `_` of the name become spaces
+        texts: whole texts of some classes, by label
+        temperature: that divides the cosines in the probabilities of the classes
+        cache: folder for the vectors that a model gives; by default they are not kept
+    """
+
+    name = "zero_shot"
+
+    def __init__(
+        self,
+        *,
+        sentences: Source,
+        prompt: str = "the sound of {label}",
+        texts: Mapping[str, str] | None = None,
+        temperature: PositiveFloat = 0.07,
+        cache: Path | None = None,
+    ) -> None:
+        if "{label}" not in prompt:
+            raise m2dx.RecipeError(f"`prompt` must have {{label}}, but is {prompt!r}")
+        self.sentences = Sentences(sentences, cache=cache)
+        self.prompt, self.texts, self.temperature = prompt, dict(texts or {}), temperature
+
+    def check(self, task: str, label_names: tuple[str, ...], clips: list[m2dx.Clip]) -> None:
+        for label in self.texts:
+            if label not in label_names:
+                raise m2dx.RecipeError(
+                    f"`texts` must be of classes of {task}, but has {label!r}; {suggestion(label, label_names)}"
+                )
+        self.sentences.vectors(self._texts(label_names))
+
+    def check_encoder(self, encoder: m2dx.ClipEncoder) -> None:
+        if not isinstance(encoder, m2dx.AudioEncoder):
+            raise m2dx.RecipeError(
+                f"zero_shot needs an encoder that was trained with captions, but {type(encoder).__name__} gives clip "
+                "features alone; leave it out of evaluation.baselines"
+            )
+        if caption_tasks(encoder):
+            CaptionScorer.of(encoder, self.sentences)
+
+    def evaluate(
+        self, encoder: m2dx.ClipEncoder, task: m2dx.EvaluationTask, *, seeds: tuple[int, ...]
+    ) -> list[m2dx.Score]:
+        """One score of all folds' test parts; the seeds are not used."""
+        self.check_encoder(encoder)
+        assert isinstance(encoder, m2dx.AudioEncoder)
+        if not caption_tasks(encoder):
+            logger.warning(
+                "%s: no zero_shot score of an encoder that was not trained with captions", task.name
+            )
+            return []
+        texts, device = self._texts(task.label_names), device_of(encoder)
+        scorer = CaptionScorer.of(encoder, self.sentences)
+        with torch.inference_mode(), autocast("fp32", device):
+            batches = task.batches(encoder, 32)
+            cosines = torch.cat([scorer.score(batch.to(device), texts).cpu() for batch in batches])
+        spread = (1 + cosines) / 2 if task.multi_label else (cosines / self.temperature).softmax(1)
+        y = targets_of(task)
+        by_fold, predictions = [], []
+        for fold in task.folds:
+            by_fold.append([score_of(cosines[fold.test], y[fold.test])])
+            predictions += predictions_of(task, fold, spread[fold.test])
+        details = {"texts": texts, "prompt": self.prompt}
+        return [summarise(task, by_fold, protocol=self.name, details=details, predictions=predictions)]
+
+    def _texts(self, label_names: tuple[str, ...]) -> list[str]:
+        """Of the classes, in their order."""
+        return [
+            self.texts.get(label, self.prompt.replace("{label}", label.replace("_", " ")))
+            for label in label_names
+        ]

@@ -1,0 +1,449 @@
+"""Vectors of sentences, captions of clips, losses, scores by text, and runs with all of them."""
+
+import json
+import logging
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import m2dx_captions
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from m2dx_captions import sentences as module
+from m2dx_captions.encoder import Captions
+from m2dx_captions.evaluator import ZeroShot
+from m2dx_captions.losses import Contrastive, Cosine
+from m2dx_captions.sentences import Sentences
+
+import m2dx
+from m2dx.contract.components import Crop
+from m2dx.encoder.audio import random_like
+from m2dx.encoder.weights import export_encoder, read_weights
+from m2dx.evaluation.tasks import ClipTask
+from m2dx.testing import check_component, evaluators
+from m2dx.testing.samples import SoundFiles, write_csv, write_encoder
+
+TEXTS = ("a low tone", "a high tone")
+VECTORS = np.array([[3.0, 0.0, 0.0, 4.0], [0.0, 1.0, 0.0, 0.0]], np.float32)
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """captions.csv with two clips of one file, and files of two, one, and no captions."""
+    files = SoundFiles(tmp_path)
+    for name, hertz in (("low", 300.0), ("high", 2700.0), ("both", 900.0), ("none", 500.0)):
+        files.add_tone(f"{name}.wav", hertz, seconds=1.0)
+    rows = [
+        ("low.wav", "0", "0.5", TEXTS[0]),
+        ("low.wav", "0.5", "0.5", ""),
+        ("high.wav", "", "", TEXTS[1]),
+        ("both.wav", "", "", TEXTS[0]),
+        ("both.wav", "", "", TEXTS[1]),
+        ("none.wav", "", "", ""),
+    ]
+    write_csv(tmp_path / "captions.csv", "path,start,duration,caption", rows)
+    return tmp_path / "captions.csv"
+
+
+def vector_file(path: Path, *, key: str = "text", keys: Any = TEXTS, vectors: Any = VECTORS) -> Path:
+    if path.suffix == ".npz":
+        np.savez(path, **{key: np.array(keys), "features": vectors})
+    else:
+        header = ",".join([key, *(f"f{i}" for i in range(vectors.shape[1]))])
+        write_csv(path, header, [[name, *row] for name, row in zip(keys, vectors.tolist(), strict=True)])
+    return path
+
+
+def views(*crops: m2dx.Clip) -> m2dx.Views:
+    logmel = torch.zeros(len(crops), 1, 80, 32)
+    return m2dx.Views(None, logmel, crops=tuple(Crop(clip, 0.0) for clip in crops))
+
+
+# Sentences
+
+
+@pytest.mark.parametrize("name", ["vectors.csv", "vectors.npz"])
+def test_vectors_of_a_file_have_norm_1(tmp_path: Path, name: str) -> None:
+    found = Sentences(vector_file(tmp_path / name))
+    assert found.vectors([TEXTS[1], TEXTS[0]]).tolist() == [[0, 1, 0, 0], pytest.approx([0.6, 0, 0, 0.8])]
+    assert found.width == 4 and not found.by_path
+
+
+def test_texts_that_share_words_are_alike() -> None:
+    sound, flute, other = Sentences("words").vectors(["The sound of the flute!", "a flute", "a dog barks"])
+    assert sound @ flute > 0.5 > abs(float(sound @ other)) and len(sound) == 512
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder with a small random BERT."""
+    transformers = pytest.importorskip("transformers")
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "low", "tone"])
+    )
+    tokenizer = transformers.BertTokenizer(str(tmp_path / "vocab.txt"))
+    config = transformers.BertConfig(
+        vocab_size=8, hidden_size=12, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    torch.manual_seed(0)
+    for part in (tokenizer, transformers.BertModel(config)):
+        part.save_pretrained(tmp_path / "bert")
+    return tmp_path / "bert"
+
+
+def test_a_model_is_asked_once_for_each_text(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[str] = []
+    encode = module._encode
+
+    def counting(folder: Path, texts: list[str]) -> torch.Tensor:
+        asked.extend(texts)
+        return encode(folder, texts)
+
+    monkeypatch.setattr(module, "_encode", counting)
+    state = torch.random.get_rng_state()
+    first = Sentences(model, cache=tmp_path / "cache").vectors(["a tone", "a low tone", "a tone"])
+    assert torch.equal(torch.random.get_rng_state(), state)  # else a run with a cache had other weights
+    again = Sentences(model, cache=tmp_path / "cache").vectors(["a low tone", "low"])
+    assert asked == ["a tone", "a low tone", "low"] and torch.equal(first[1], again[0])
+    alone = F.normalize(encode(model, ["a low tone"]), dim=1)[0]
+    torch.testing.assert_close(first[1], alone)  # the padding of a batch changes nothing
+    (file,) = (tmp_path / "cache").iterdir()
+    file.write_bytes(file.read_bytes()[:-4])
+    assert torch.equal(Sentences(model, cache=tmp_path / "cache").vectors(["low"])[0], again[1])
+    assert "computed again" in caplog.text and asked[3:] == ["low"]
+    (model / "config.json").write_text((model / "config.json").read_text() + "\n")  # another model
+    Sentences(model, cache=tmp_path / "cache").vectors(["low"])
+    assert asked[4:] == ["low"] and len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_model_of_sentence_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "modules.json").touch()
+
+    class Fake:
+        def __init__(self, folder: str, device: str) -> None:
+            assert folder == str(tmp_path)
+
+        def encode(self, texts: list[str], batch_size: int) -> Any:
+            return np.array([[len(text), 1.0] for text in texts])
+
+    monkeypatch.setitem(
+        module.__dict__, "import_module", lambda name: SimpleNamespace(SentenceTransformer=Fake)
+    )
+    torch.testing.assert_close(
+        Sentences(tmp_path).vectors(["abc"])[0], F.normalize(torch.tensor([3.0, 1.0]), dim=0)
+    )
+
+
+def missing(folder: Path) -> Path:
+    return folder / "nowhere"
+
+
+def text_file(folder: Path) -> Path:
+    (folder / "notes.txt").write_text("a")
+    return folder / "notes.txt"
+
+
+def no_npz(folder: Path) -> Path:
+    (folder / "vectors.npz").write_text("a")
+    return folder / "vectors.npz"
+
+
+def no_library(folder: Path) -> Path:
+    (folder / "modules.json").touch()
+    return folder
+
+
+def other_csv(folder: Path, text: str) -> Path:
+    (folder / "vectors.csv").write_text(text)
+    return folder / "vectors.csv"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (missing, "must be `words`, a .csv or .npz file, or the folder of a model, but .*nowhere is none"),
+        (text_file, "but .*notes.txt is none"),
+        (no_npz, r"vectors\.npz must be an \.npz file without objects: "),
+        (lambda folder: folder, "is no model of transformers"),
+        (no_library, r"must be installed, but is not: pip install 'm2dx-captions\[sentence-transformers\]'"),
+        (
+            lambda folder: other_csv(folder, "label,f0\na,1\n"),
+            "must have `text` or `path`, and for each a vector",
+        ),
+        (lambda folder: other_csv(folder, "text\na\n"), r"each a vector|vector of 'a'"),
+        (lambda folder: other_csv(folder, "text,f0\na,one\n"), r"vectors\.csv:2: could not convert .*'one'"),
+        (lambda folder: other_csv(folder, "text,f0\na low tone,0\n"), "vector of 'a low tone' .* not all 0"),
+        (lambda folder: other_csv(folder, "text,f0\na,nan\n"), "vector of 'a' .* must be finite"),
+        (
+            lambda folder: other_csv(folder, "text,f0\na,1\n"),
+            r"lacks 2 of 2, such as 'a low tone', 'a high tone'; add",
+        ),
+        (lambda folder: vector_file(folder / "v.npz", key="label"), "must have `text` or `path`"),
+        (lambda folder: vector_file(folder / "v.npz", vectors=VECTORS[:1]), "for each a vector"),
+    ],
+)
+def test_sources_that_give_no_vectors(tmp_path: Path, make: Callable[[Path], Path], message: str) -> None:
+    with pytest.raises(m2dx.M2dxError, match=message):
+        Sentences(make(tmp_path)).vectors(TEXTS)
+
+
+# The offline encoder
+
+
+def test_a_clip_has_the_vector_of_its_captions(clips: Path, tmp_path: Path) -> None:
+    encoder = Captions(sentences=vector_file(tmp_path / "v.csv"), path=clips)
+    low, high = F.normalize(torch.from_numpy(VECTORS), dim=1)
+    both, nothing = F.normalize(low + high, dim=0), torch.full((4,), torch.nan)
+    asked = {
+        m2dx.Clip(tmp_path / "low.wav", 0.0, 0.5): low,
+        m2dx.Clip(tmp_path / "low.wav", 0.5, 0.5): nothing,
+        m2dx.Clip(tmp_path / "high.wav", 0.25, 0.5): high,  # the caption is of the whole file
+        m2dx.Clip(tmp_path / "both.wav"): both,
+        m2dx.Clip(tmp_path / "none.wav"): nothing,
+        m2dx.Clip(tmp_path / "unknown.wav"): nothing,
+    }
+    torch.testing.assert_close(encoder(views(*asked)), torch.stack(list(asked.values())), equal_nan=True)
+    assert encoder.embed_dim == 4
+
+
+def test_vectors_by_the_path_of_a_clip(tmp_path: Path) -> None:
+    file = vector_file(tmp_path / "v.npz", key="path", keys=["a.wav", "sub/b.wav"])
+    encoder = Captions(sentences=file)
+    found = encoder(views(m2dx.Clip(tmp_path / "sub" / "b.wav"), m2dx.Clip(tmp_path / "c.wav")))
+    assert found[0].tolist() == [0, 1, 0, 0] and found[1].isnan().all()
+    assert Captions(sentences=file, root=tmp_path / "x")(views(m2dx.Clip(tmp_path / "x" / "a.wav")))[0, 0] > 0
+
+
+def test_captions_that_lead_to_no_clip_are_told(
+    clips: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("m2dx_captions.encoder.MANY", 4)
+    encoder = Captions(sentences="words", path=clips)
+    for _ in range(6):
+        encoder(views(*[m2dx.Clip(Path("/other.wav"))] * 2))
+    assert caplog.text.count("none of the first 4 crops has a caption, such as one of /other.wav") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"path": "captions.csv", "column": "text"},
+            r"captions\.csv:1: .* column `text`, .* but there are: path, sta",
+        ),
+        ({"path": "captions.csv", "column": "start"}, None),  # any text will do
+        ({"path": "nowhere.csv"}, r"cannot read the list .*nowhere\.csv: No such file"),
+        ({}, "`path` must name the list of captions, but is left out"),
+        ({"path": "captions.csv", "sentences": "by_path.npz"}, "`path` must be left out for vectors by path"),
+        ({"path": "captions.csv", "sentences": "text.npz"}, "lacks 1 of 2, such as 'a high tone'"),
+        ({"path": "empty.csv"}, r"empty\.csv: the column `caption` must have captions, but is empty"),
+    ],
+)
+def test_lists_without_captions(clips: Path, options: dict[str, str], message: str | None) -> None:
+    folder = clips.parent
+    vector_file(folder / "by_path.npz", key="path")
+    vector_file(folder / "text.npz", keys=TEXTS[:1], vectors=VECTORS[:1])
+    (folder / "empty.csv").write_text("path,caption\nlow.wav,\n")
+    given: dict[str, Any] = {"sentences": "words"}
+    for name, value in options.items():
+        given[name] = value if name == "column" else folder / value
+    if message is None:
+        Captions(**given)
+        return
+    with pytest.raises(m2dx.M2dxError, match=message):
+        Captions(**given)
+
+
+# Losses
+
+
+def test_contrastive_is_symmetric_cross_entropy() -> None:
+    """Two clips, the second of which is nearer to the first's caption; worked out by hand."""
+    prediction, target = torch.tensor([[1.0, 0.0], [0.8, 0.6]]), torch.tensor([[2.0, 0.0], [0.0, 3.0]])
+    logits = torch.tensor([[1.0, 0.0], [0.8, 0.6]]) / 0.5
+    expected = -(logits.log_softmax(1).diag() + logits.log_softmax(0).diag()).mean() / 2
+    torch.testing.assert_close(Contrastive(temperature=0.5)(prediction, target), expected)
+
+
+def test_equal_captions_are_no_negatives() -> None:
+    prediction = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    found = Contrastive(temperature=0.01)(prediction, prediction * 2)
+    assert float(found) == pytest.approx(2 / 3 * math.log(2), abs=1e-5)  # half to each of the two
+
+
+@pytest.mark.parametrize("loss", [Contrastive(), Cosine()])
+def test_clips_without_a_caption_add_nothing(loss: m2dx.Loss) -> None:
+    generator = torch.Generator().manual_seed(0)
+    prediction = torch.randn(6, 5, generator=generator).requires_grad_()
+    target = torch.randn(6, 5, generator=generator)
+    alone = loss(prediction[:4], target[:4]) * 4 / 6  # divided by all rows
+    target[4:] = torch.nan
+    found = loss(prediction, target)
+    torch.testing.assert_close(found, alone)
+    found.backward()
+    assert prediction.grad is not None and not prediction.grad[4:].any() and prediction.grad[:4].any()
+    assert float(loss(prediction, torch.full_like(target, torch.nan))) == 0.0
+
+
+def test_the_temperature_is_learned_or_fixed() -> None:
+    assert [p.shape for p in Contrastive().parameters() if p.requires_grad] == [(1,)]
+    assert not any(p.requires_grad for p in Contrastive(learned=False).parameters())
+
+
+# Runs
+
+TASK = (
+    "{{offline_encoder: {{name: captions, sentences: words, path: {path}}}, "
+    "online_mapper: pool_linear, loss: {loss}}}"
+)
+
+
+@pytest.fixture
+def train(
+    clips: Path, command: Callable[..., str], make_host: Callable[[str], m2dx.PluginHost], no_page: None
+) -> Callable[..., Path]:
+    """Trains some steps on the clips, and gives the folder of the run."""
+    recipe = {
+        "data": {
+            "sets": {"clips": {"dataset": {"name": "csv", "path": str(clips)}}},
+            "mean": -7,
+            "std": 4,
+            "workers": 0,
+            "short_clips": "repeat",
+        },
+        "audio": {"crop_seconds": 0.32},
+        "model": {"size": "tiny", "depth": 1, "predictor": {"embed_dim": 24, "depth": 1, "num_heads": 2}},
+        "train": {
+            "epochs": 4,
+            "warmup_epochs": 0,
+            "batch_size": 5,
+            "device": "cpu",
+            "threads": 1,
+            "log_every": 1,
+        },
+    }
+    (clips.parent / "recipe.yaml").write_text(json.dumps(recipe))
+
+    def train(*arguments: str, loss: str = "contrastive", name: str = "run") -> Path:
+        given = [f"output={clips.parent / 'runs'}", f"name={name}", "train.checkpoint_every=2"]
+        given.append(f"tasks.captions={TASK.format(path=clips, loss=loss)}")
+        command("train", str(clips.parent / "recipe.yaml"), *given, *arguments, host=make_host("captions"))
+        return clips.parent / "runs" / name
+
+    return train
+
+
+@pytest.fixture
+def tones(tmp_path: Path) -> ClipTask:
+    files, rows = SoundFiles(tmp_path / "tones"), []
+    for label, hertz in (("low_tone", 300.0), ("high_tone", 2700.0)):
+        for take, split in enumerate(("train", "valid", "test", "test")):
+            files.add_tone(f"{label}{take}.wav", hertz, seconds=0.5, noise=0.05, seed=take)
+            rows.append((f"{label}{take}.wav", label, split))
+    write_csv(files.folder / "tones.csv", "path,label,split", rows)
+    host = m2dx.PluginHost.discover()
+    spec = host.option_model("dataset", "csv")(name="csv", path=files.folder / "tones.csv")
+    return ClipTask.from_dataset("tones", host.build("dataset", spec), unit_seconds=0.5)
+
+
+def test_a_run_resumes_bit_for_bit_and_its_export_scores_texts(
+    train: Callable[..., Path],
+    metrics: Callable[[Path], list[dict[str, Any]]],
+    tones: ClipTask,
+    tmp_path: Path,
+) -> None:
+    straight = train()
+    cut = shutil.copytree(straight, straight.with_name("cut"))
+    for file in (cut / "checkpoints").glob("step-00000004.*"):
+        file.unlink()
+    train("--resume", name="cut")
+    assert metrics(cut) == metrics(straight) and all(line["loss_captions"] > 0 for line in metrics(cut))
+    one, other = (read_weights(folder) for folder in (straight, cut))
+    assert one.mappers.keys() == {"captions.linear.weight", "captions.linear.bias"}
+    for name, of in {**one.tensors, **one.mappers}.items():
+        assert torch.equal(of, {**other.tensors, **other.mappers}[name]), name
+
+    # A checkpoint, its run, what the run exported, and a copy score the same; a text has the same score alone.
+    places = [straight, straight / "checkpoints" / "step-00000004.pt", straight / "encoder"]
+    places.append(export_encoder(straight / "encoder", tmp_path / "copy"))
+    wav = torch.randn(2, 8000, generator=torch.Generator().manual_seed(0)) * 0.1
+    first, *rest = (m2dx_captions.load(place, sentences="words").score(wav, TEXTS) for place in places)
+    assert (
+        first.shape == (2, 2) and first.abs().max() <= 1 and all(torch.equal(first, other) for other in rest)
+    )
+    scorer = m2dx_captions.load(straight, sentences="words")
+    torch.testing.assert_close(scorer.score(wav[1], TEXTS[1:]), first[1:, 1:])
+    assert scorer.score(wav[:, :100], TEXTS).isfinite().all()  # shorter than a window
+
+    # The evaluator, and what it says of encoders and options that do not fit.
+    evaluator = ZeroShot(sentences="words", texts={"high_tone": TEXTS[1]})
+    (score,) = evaluator.evaluate(scorer.encoder, tones, seeds=(0,))
+    assert score.metric == "accuracy" and score.values == (score.mean,) and len(score.predictions) == 4
+    assert score.details["texts"] == [TEXTS[1], "the sound of low tone"]
+    assert all(sum(item.probabilities or ()) == pytest.approx(1, abs=1e-5) for item in score.predictions)
+    assert len(evaluator.evaluate(random_like(scorer.encoder, seed=0), tones, seeds=(0,))) == 1
+    with pytest.raises(
+        m2dx.RecipeError, match=r"those of the training, but .*v\.npz has vectors of 4 values"
+    ):
+        m2dx_captions.load(straight, sentences=vector_file(tmp_path / "v.npz"))
+    with pytest.raises(
+        m2dx.RecipeError, match=r"mapper of one task of captions, .* but has 0 of these tasks"
+    ):
+        m2dx_captions.load(write_encoder(tmp_path / "plain"), sentences="words")
+
+
+def test_the_temperature_is_trained_and_kept(train: Callable[..., Path]) -> None:
+    folder = train("train.base_lr=0.5", loss="{name: contrastive, temperature: 0.5}")
+    state = torch.load(folder / "checkpoints" / "step-00000004.pt", weights_only=True)["model"]
+    assert abs(float(state["tasks.captions.loss.log_scale"]) - math.log(2)) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": "a sound"}, "`prompt` must have {label}, but is 'a sound'"),
+        ({"texts": {"lowtone": "a"}}, "`texts` must be of classes of tones, but has 'lowtone'; .*low_tone"),
+        ({"sentences": "v.npz"}, "lacks 2 of 2, such as 'the sound of high tone'"),
+    ],
+)
+def test_options_are_tried_before_the_training(
+    tones: ClipTask, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    source = vector_file(tmp_path / "v.npz") if "sentences" in options else "words"
+    with pytest.raises(m2dx.RecipeError, match=message):
+        ZeroShot(**{**options, "sentences": source}).check("tones", tones.label_names, [])
+
+
+def test_encoders_without_captions_get_no_score(
+    tones: ClipTask, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    plain = m2dx.load_encoder(write_encoder(tmp_path / "plain"))
+    assert ZeroShot(sentences="words").evaluate(plain, tones, seeds=(0,)) == []
+    assert "no zero_shot score of an encoder that was not trained with captions" in caplog.text
+    with pytest.raises(m2dx.RecipeError, match=r"leave it out of evaluation\.baselines"):
+        ZeroShot(sentences="words").check_encoder(SimpleNamespace(sample_rate=16000, embed_dim=1, clip=None))
+
+
+def test_the_components_keep_the_contract(
+    clips: Path, train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_component(Captions, sentences="words", path=clips)
+    for loss, options in ((Contrastive, {"learned": False}), (Contrastive, {}), (Cosine, {})):
+        check_component(loss, **options)
+    encoder = m2dx.load_encoder(train(loss="cosine"))
+    monkeypatch.setattr(evaluators, "random_encoder", lambda *arguments, **options: encoder)
+    check_component(ZeroShot, sentences="words")
+
+
+def test_the_example_is_a_recipe(monkeypatch: pytest.MonkeyPatch, clips: Path, host: m2dx.PluginHost) -> None:
+    monkeypatch.setenv("CAPTIONS", str(clips))
+    recipe = m2dx.load_recipe(Path(__file__).parents[1] / "example" / "recipe.yaml", host=host)
+    assert recipe.evaluation.evaluators["zero_shot"].name == "zero_shot"
