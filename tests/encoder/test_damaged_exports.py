@@ -261,5 +261,6 @@ def test_another_model_is_not_written_over(
         export_encoder(checkpoint, folder, overwrite=True)
     assert content() == before
     done = CliRunner().invoke(app, ["export", str(checkpoint), str(folder), "--overwrite"])
-    assert done.exit_code == 0 and content().keys() == before.keys() and content() != before
+    assert done.exit_code == 0 and content() != before
+    assert content().keys() == before.keys() | {"mappers.safetensors"}  # of the checkpoint's task
     load_encoder(folder)

@@ -42,13 +42,17 @@ class Contrastive(m2dx.Loss):
     """
 
     name = "contrastive"
+    log_scale: Tensor
 
     def __init__(
         self, *, temperature: Annotated[float, Field(ge=0.01, le=10)] = 0.07, learned: bool = True
     ) -> None:
         super().__init__()
-        # Of one dimension, as biases, which do not decay.
-        self.log_scale = nn.Parameter(torch.tensor([-math.log(temperature)]), requires_grad=learned)
+        log_scale = torch.tensor([-math.log(temperature)])  # of one dimension, as biases, which do not decay
+        if learned:
+            self.log_scale = nn.Parameter(log_scale)
+        else:
+            self.register_buffer("log_scale", log_scale)
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(prediction.device.type, enabled=False):
