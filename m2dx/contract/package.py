@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
+from typing import cast
+
+from m2dx.contract.errors import CheckpointError
 
 STARTER = Path(__file__).parents[1] / "encoder" / "starter"
 """The export in the package; the folder's name stands for it where an encoder is wanted."""
 
 
 def find_encoder(text: str | Path) -> Path:
-    """The path of an encoder. The text `starter` is the one in the package; a file of that name is `./starter`."""
-    return STARTER if text == STARTER.name else Path(text)
+    """The path of an encoder. The text `starter` is the one in the package; a file of that name is `./starter`.
+
+    What an address such as hf://user/name stands for is found by the function that an installed package names in the
+    entry points `m2dx.encoders`, under its scheme. CheckpointError where none does, or it finds nothing.
+    """
+    scheme, is_address, _ = text.partition("://") if isinstance(text, str) else ("", "", "")
+    if not is_address:
+        return STARTER if text == STARTER.name else Path(text)
+    for point in entry_points(group="m2dx.encoders", name=scheme):
+        return cast(Path, point.load()(text))
+    raise CheckpointError(
+        f"{text}: {scheme}:// needs a package that finds encoders there; m2dx-hub does for hf://"
+    )
 
 
 def package_version(package: str = "m2dx") -> str:

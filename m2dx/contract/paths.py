@@ -14,7 +14,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
-from m2dx.contract.package import STARTER
+from m2dx.contract.errors import CheckpointError
+from m2dx.contract.package import STARTER, find_encoder
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -70,7 +71,12 @@ def _from_text(value: object) -> object:
 
 
 def _from_name(value: object) -> object:
-    return STARTER if value == STARTER.name else value
+    if not isinstance(value, str) or (value != STARTER.name and "://" not in value):
+        return value
+    try:
+        return find_encoder(value)
+    except CheckpointError as error:
+        raise ValueError(str(error)) from error  # told with its line
 
 
 def _from_current_folder(value: object) -> object:
@@ -81,7 +87,7 @@ RecipePath = Annotated[Path, BeforeValidator(_from_text)]
 """A path that is relative to the recipe file that it stands in."""
 
 RecipeEncoderPath = Annotated[RecipePath, BeforeValidator(_from_name)]
-"""A `RecipePath`, or the name `starter`."""
+"""A `RecipePath`, or the name `starter`, or an address (`find_encoder`)."""
 
 RunPath = Annotated[Path, BeforeValidator(_from_current_folder), AfterValidator(Path.absolute)]
 """A path that is relative to the current folder."""

@@ -1,0 +1,223 @@
+"""An export goes to the Hub with its card, and comes back by name and commit; what cannot be is told in a line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hub_server import Hub, serving
+from huggingface_hub import ModelCard, constants, get_session
+from m2dx_hub import repository
+from m2dx_hub.card import Stated, card_of
+from typer.testing import CliRunner
+
+import m2dx
+from m2dx.cli import app
+from m2dx.contract.components import Score
+from m2dx.contract.package import find_encoder
+from m2dx.recipe.loading import load_recipe
+from m2dx.recipe.schema import Recipe
+from m2dx.results.run_folder import DataFacts, SetFacts
+from m2dx.results.scores import write_scores
+from m2dx.testing.samples import write_encoder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub that huggingface_hub asks, with a token that may write, and a cache of its own."""
+    with serving() as served:
+        for name, value in {
+            "ENDPOINT": served.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": served.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_DISABLE_TELEMETRY": True,
+            "HF_ASSETS_CACHE": str(tmp_path / "assets"),
+            "HF_HUB_CACHE": str(tmp_path / "hub"),
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", "hf_writes")
+        yield served
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_encoder(tmp_path_factory.mktemp("exports") / "encoder", width=64, heads=1)
+
+
+@pytest.fixture
+def export(made: Path, tmp_path: Path) -> Path:
+    """An export with a licence, and beside it a file that is no part of it."""
+    folder = shutil.copytree(made, tmp_path / "run" / "encoder")
+    (folder / "licences").mkdir()
+    (folder / "licences" / "data").write_text("CC BY 4.0")
+    (folder / "evil.py").write_text("raise SystemExit")
+    return folder
+
+
+@pytest.fixture
+def load(tmp_path: Path, host: m2dx.PluginHost) -> Callable[[str], Recipe]:
+    """Loads a recipe with one override."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("data: {sets: {tones: {dataset: {name: folder, path: tones}}}}\n")
+    return lambda override: load_recipe(recipe, [override], host=host)
+
+
+def invoke(*words: object) -> Any:
+    return CliRunner().invoke(app, ["push", *map(str, words)])
+
+
+def test_it_goes_and_comes_back(hub: Hub, export: Path, caplog: pytest.LogCaptureFixture) -> None:
+    result = invoke(export, "hf://me/lungs", "--licence", "cc-by-4.0")
+    assert result.exit_code == 0, result.output
+    commit, files = hub.find("me/lungs", "main") or ("", {})
+    assert f"encoder: hf://me/lungs@{commit}" in result.output
+    names = {"config.json", "model.safetensors", "golden.safetensors", "README.md", "licences/data"}
+    assert files.keys() == names | {".gitattributes"}
+    hub.repos["me/lungs"][commit] |= {"evil.py": b"raise SystemExit", "pytorch_model.bin": b"\x80"}
+    hub.asked.clear()
+    encoder, wav = m2dx.load_encoder("hf://me/lungs"), torch.randn(16_000)
+    assert f"hf://me/lungs is hf://me/lungs@{commit}" in caplog.text
+    assert torch.equal(encoder(wav), m2dx.load_encoder(export)(wav))
+    folder = find_encoder(f"hf://me/lungs@{commit}")
+    assert folder.name == f"me--lungs@{commit[:12]}"
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == names
+    assert not any("evil" in asked or ".bin" in asked for asked in hub.asked)
+    hub.asked.clear()
+    m2dx.load_encoder(f"hf://me/lungs@{commit}")
+    assert hub.asked == []
+
+
+def test_a_second_push_leaves_nothing_of_the_first(hub: Hub, export: Path) -> None:
+    (export / "model.onnx").write_bytes(b"old")
+    first = invoke(export, "hf://me/lungs")
+    (export / "model.onnx").unlink()
+    (export / "README.md").write_text("---\nlicense: mit\n---\nmine\n")
+    second = invoke(export, "hf://me/lungs")
+    assert first.exit_code == second.exit_code == 0 and "as it is" in second.output
+    old, new = list(hub.repos["me/lungs"].values())[-2:]
+    assert "model.onnx" in old and "model.onnx" not in new and b"mine" in new["README.md"]
+
+
+@pytest.mark.parametrize("where", ["init_from", "baselines", "command"])
+def test_it_stands_wherever_an_encoder_may(
+    hub: Hub, export: Path, where: str, load: Callable[[str], Recipe], tmp_path: Path
+) -> None:
+    commit = hub.commit("me/lungs", {path.name: path.read_bytes() for path in export.glob("*.*")})
+    address = f"hf://me/lungs@{commit}"
+    folder = Path(constants.HF_ASSETS_CACHE, "m2dx", f"me--lungs@{commit[:12]}")
+    if where == "init_from":
+        assert load(f"init_from={address}").init_from == folder
+    elif where == "baselines":
+        assert load(f"evaluation.baselines=[{address}]").evaluation.baselines == (folder,)
+    else:
+        done = CliRunner().invoke(app, ["export", address, str(tmp_path / "out")])
+        assert done.exit_code == 0 and (tmp_path / "out" / "config.json").exists(), done.output
+    assert (folder / "config.json").is_file()
+
+
+ADDRESSES = {
+    "hf://me": "must be hf://user/name",
+    "hf://me/a/b": "must be hf://user/name",
+    "hf://me/../etc": "must be hf://user/name",
+    "hf://me/none": "no such repository, or it is private",
+    "hf://me/none@" + 40 * "a": "no such repository, or it is private",
+    "hf://me/lungs@v2": "no such revision",
+    "hf://me/lungs@" + 40 * "b": "no such revision",
+    "hf://me/other": r"not an export of m2dx: it has no config\.json and no model\.safetensors",
+    "hf://me/gated": "accept its terms",
+    "s3://me/lungs": r"s3:// needs a package that finds encoders there; m2dx-hub does for hf://",
+}
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_what_cannot_be_fetched(hub: Hub, export: Path, address: str, load: Callable[[str], Recipe]) -> None:
+    hub.commit("me/lungs", {path.name: path.read_bytes() for path in export.glob("*.*")})
+    hub.commit("me/other", {"pytorch_model.bin": b"", "README.md": b"x"})
+    hub.commit("me/gated", {"config.json": b"{}"})
+    hub.gated.add("me/gated")
+    with pytest.raises(m2dx.CheckpointError, match=ADDRESSES[address]) as told:
+        m2dx.load_encoder(address)
+    assert str(told.value).startswith(address) and "\n" not in str(told.value)
+    with pytest.raises(m2dx.RecipeError, match=rf"init_from.*{ADDRESSES[address]}"):
+        load(f"init_from={address}")
+    assert not list(Path(constants.HF_ASSETS_CACHE).glob("m2dx/*@*/"))
+
+
+def test_a_damaged_export_is_not_taken(hub: Hub, export: Path) -> None:
+    files = {path.name: path.read_bytes() for path in export.glob("*.*")}
+    files["config.json"] = files["config.json"].replace(b'"mean": -7.0', b'"mean": -6.0')
+    commit = hub.commit("me/lungs", files)
+    with pytest.raises(m2dx.CheckpointError, match="golden"):
+        m2dx.load_encoder(f"hf://me/lungs@{commit}")
+
+
+@pytest.mark.parametrize("way", ["offline", "refused"])
+def test_without_a_network(hub: Hub, export: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was fetched by its commit loads; anything else is refused within seconds."""
+    commit = hub.commit("me/lungs", {path.name: path.read_bytes() for path in export.glob("*.*")})
+    find_encoder(f"hf://me/lungs@{commit}")
+    if way == "offline":
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    else:
+        monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    get_session()
+    m2dx.load_encoder(f"hf://me/lungs@{commit}")
+    for address in ("hf://me/lungs", "hf://me/lungs@" + 40 * "c"):
+        with pytest.raises(m2dx.CheckpointError, match="must be reached, but is not") as told:
+            m2dx.load_encoder(address)
+        assert "\n" not in str(told.value)
+
+
+def test_what_is_not_pushed(hub: Hub, export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = shutil.copytree(export, tmp_path / "damaged")
+    (damaged / "golden.safetensors").unlink()
+    for words, message in (
+        ((tmp_path, "hf://me/lungs"), "must be an export, or the folder of a run"),
+        ((tmp_path / "none", "hf://me/lungs"), "must be an export, or the folder of a run"),
+        ((damaged, "hf://me/lungs"), "must have golden"),
+        ((export, "me/lungs"), "must be hf://user/name"),
+        ((export, "hf://me/lungs@main"), "a push makes a new commit"),
+        ((export, "hf://other/lungs"), "the token must be allowed"),
+    ):
+        error = invoke(*words).exception
+        assert isinstance(error, m2dx.CheckpointError) and message in str(error) and "\n" not in str(error)
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(repository, "get_token", lambda: None)
+    error = invoke(export, "hf://me/lungs").exception
+    assert isinstance(error, m2dx.CheckpointError) and "needs a token" in str(error)
+    assert hub.repos == {} and invoke(export, "hf://me/lungs", "--card-only").exit_code == 0
+
+
+def test_the_card_says_what_the_run_was(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, config = export.parent, json.loads((export / "config.json").read_text())
+    config["recipe"] = {
+        "name": "lungs", "init_from": "start.pth", "model": {"size": "tiny"}, "sha256": "abc",
+        "clips": {"count": 1112, "fingerprint": "481992d0"},
+    }  # fmt: skip
+    (export / "config.json").write_text(json.dumps(config | {"step": 1888}))
+    scores = [
+        Score("drums", "accuracy", mean, ci, (mean,), "knn", encoder=name)
+        for name, mean, ci in (("pretrained", 0.62, 0.05), ("mean_logmel", 0.5, None))
+    ]
+    write_scores(scores, run / "scores.json")
+    sets = {"pool": SetFacts("pool", "csv", clips=1112, hours=0.73, fingerprint="f00")}
+    summary = type("Summary", (), {"data": DataFacts(sets)})
+    monkeypatch.setattr("m2dx_hub.card.read_summary", lambda folder: summary if folder == run else None)
+    text = card_of(export, run, "me/lungs", Stated("cc-by-4.0", "CC BY 4.0", untested="Not on children."))
+    for part in (
+        'm2dx.load_encoder("hf://me/lungs")', "(B, T, 320)", "1,888 steps", "1,112 clips, list 481992d0",
+        "| pool | 1,112 | 0.73 | - | - | f00 |", "Licence of the data: CC BY 4.0", "started from start.pth",
+        "not stated by who pushed it", "| drums | knn | accuracy | 62.0 ± 5.0 | 50.0 |", "ahead of every baseline",
+        "Anything but drums.", "nothing above 8000 Hz", "Not on children.", "size: tiny",
+    ):  # fmt: skip
+        assert part in text, part
+    data = ModelCard(text).data.to_dict()
+    assert data["license"] == "cc-by-4.0" and data["pipeline_tag"] == "feature-extraction"
+    (result,) = data["model-index"][0]["results"]
+    assert result["metrics"][0]["value"] == 0.62
+    assert "None were measured" in card_of(export, export, "me/lungs", Stated())
