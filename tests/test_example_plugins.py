@@ -72,6 +72,34 @@ EXAMPLES = [
         "model.masking.reveal_to=1.5",
         r"model\.masking\.reveal_to: must be less than or equal to 1, but is 1\.5",
     ),
+    Example(
+        "m2dx_augment",
+        {"Mixup": {"ratio": 0.2}, "SpecAugment": {"bands": 1, "frequency": 0.5}},
+        "augmentations=[{name: mixup}, {name: spec_augment, bands: 1}]",
+        "augmentations=[mixup, {name: spec_augment, band: 1}]",
+        r"augmentations\.1\.band: unknown key, with value 1; did you mean 'bands'",
+    ),
+    Example(
+        "m2dx_microphones",
+        {"Gain": {"decibels": 3.0}, "BandLimit": {"lowest": 50.0}},
+        "augmentations=[{name: gain, decibels: 12}, band_limit]",
+        "augmentations=band_limit",
+        r"augmentations: must be a list, but is 'band_limit'",
+    ),
+    Example(
+        "m2dx_rooms",
+        {"Room": {"path": PLUGINS.parent / "sounds" / "sounds" / "drums"}},
+        "augmentations=[{name: room, seconds: 0.1}] train.accumulate=2",
+        "augmentations=[{name: rooms}]",
+        r"augmentations\.0\.name: there is no augmentation 'rooms'; did you mean 'room'",
+    ),
+    Example(
+        "m2dx_two_views",
+        {"TwoViews": {"clip_share": 0.0}},
+        "model.method=two_views noise={ratio: 0.2, mean: -6.0, source: coloured}",
+        "model.method={name: two_views, clip_share: 2}",
+        r"model\.method\.clip_share: must be less than or equal to 1, but is 2",
+    ),
 ]
 by_plugin = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.plugin)
 

@@ -286,6 +286,9 @@ class MaskedModel(nn.Module, abc.ABC):
     name: ClassVar[str]
     predictor_sizes: ClassVar[Mapping[str, int]] = {}
     """Defaults of `model.predictor` (`embed_dim`, `depth`, `num_heads`) where they differ from M2D's."""
+    num_views: ClassVar[int] = 1
+    """Views of a clip that it is given. The others of two or more come as the keyword `others` of `forward`, a tuple of
+    tensors like logmel: the same crop with other draws of the augmentations, or the clean one where there are none."""
     reconstructs: ClassVar[bool] = False
     """Whether `prediction` has the input's values, (B, P, values of a patch), so that they can be drawn."""
     fitting_parts: ClassVar[Mapping[str, str]] = {"online": "online encoder"}
@@ -408,6 +411,28 @@ class NoiseSource(abc.ABC):
         return []
 
 
+class Augmentation(nn.Module, abc.ABC):
+    """A change of what the method is given of a clip; offline encoders keep the clean one (M2D-X, III-B).
+
+    It runs on the device, in float32 and without gradient. The engine offers `sample_rate` (Hz). Checkpoints leave it
+    out, so that all that it holds, such as impulse responses, has to follow from its options.
+    """
+
+    name: ClassVar[str]
+    changes: ClassVar[Literal["waveform", "logmel"]]
+    mixes_clips: ClassVar[bool] = (
+        False  # whether what becomes of a clip depends on the others of its micro-batch
+    )
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor, seeds: Tensor) -> Tensor:
+        """x changed, of the same shape and type: samples (B, N), or standardised log-mels (B, 1, M, L).
+
+        x itself must stay as it is. All randomness comes from `seeds` (B,) int64, by `m2dx.seeded_uniform`, so that
+        runs repeat and go on exactly.
+        """
+
+
 class Dataset(abc.ABC):
     """A list of clips. Decoding stays with the core. The engine offers nothing."""
 
@@ -515,6 +540,7 @@ KINDS: dict[str, type] = {
     "loss": Loss,
     "regulariser": Regulariser,
     "noise_source": NoiseSource,
+    "augmentation": Augmentation,
     "masking": Masking,
     "dataset": Dataset,
     "optimizer": Optimizer,
@@ -530,6 +556,7 @@ OFFERED: dict[str, frozenset[str]] = {
     "loss": frozenset(),
     "regulariser": frozenset({"shapes"}),
     "noise_source": frozenset({"sample_rate"}),
+    "augmentation": frozenset({"sample_rate"}),
     "masking": frozenset({"grid", "num_visible", "patch_seconds"}),
     "dataset": frozenset(),
     "optimizer": frozenset({"named_parameters", "learning_rate", "weight_decay", "betas"}),

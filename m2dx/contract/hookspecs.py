@@ -43,6 +43,11 @@ def noise_sources() -> list[type]:  # type: ignore[empty-body]
 
 
 @hookspec
+def augmentations() -> list[type]:  # type: ignore[empty-body]
+    """Subclasses of `Augmentation`: changes of the waveform or the log-mel that the method is given."""
+
+
+@hookspec
 def datasets() -> list[type]:  # type: ignore[empty-body]
     """Subclasses of `Dataset`: lists of clips with their labels and splits."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from m2dx.contract.components import (
+    Augmentation,
     DataInfo,
     MaskedModel,
     MaskedModelOutput,
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """A component of a task, as errors name it; with its plugin where there is a host that knows it."""
+    """A component in its place in a recipe, as errors name it; with its plugin where a host knows it."""
 
-    task: str
+    place: str  # such as tasks.mine.loss
     kind: str
     name: str
     host: PluginHost | None
@@ -47,7 +48,7 @@ class Part:
     def __str__(self) -> str:
         plugin = CORE if self.host is None else self.host.plugin_of(self.kind, self.name)
         origin = "" if plugin in (CORE, None) else f" of plugin {plugin!r}"
-        return f"tasks.{self.task}.{self.kind} ({self.name!r}{origin})"
+        return f"{self.place} ({self.name!r}{origin})"
 
     def must(self, holds: bool, text: str) -> None:
         """Raises `PluginError` with the text unless the condition holds."""
@@ -143,7 +144,7 @@ def build_task(
     """
 
     def build(kind: str, spec: ComponentSpec, **offered: object) -> Any:
-        with Part(name, kind, spec.name, host).attempt("__init__"):
+        with Part(f"tasks.{name}.{kind}", kind, spec.name, host).attempt("__init__"):
             return host.build(kind, spec, **offered)
 
     frames = token_frames = encoder = mapper = None
@@ -180,7 +181,7 @@ def _build_offline_encoder(
             f"tasks.{task}: the offline encoder {spec.name} needs waveforms, but the recipe's input is images; take "
             "one that does not, such as labels"
         )
-    part = Part(task, "offline_encoder", spec.name, host)
+    part = Part(f"tasks.{task}.offline_encoder", "offline_encoder", spec.name, host)
     with part.attempt("__init__"):
         encoder: OfflineEncoder = host.build("offline_encoder", spec, data=data)
     width, rate = getattr(encoder, "embed_dim", "missing"), encoder.sample_rate
@@ -199,12 +200,40 @@ def _build_offline_encoder(
     return encoder, declared_frames(part, encoder, samples)
 
 
-def build_views(recipe: Recipe) -> ViewMaker | ImageViews:
+def build_views(recipe: Recipe, host: PluginHost) -> ViewMaker | ImageViews:
     """What makes the views of a recipe's batches; statistics that it leaves open change nothing."""
     if recipe.image is not None:
         return ImageViews(recipe.image)
-    noise_ratio = recipe.noise.ratio if recipe.noise else 0.0
-    return ViewMaker(build_logmel(recipe.audio), DataStatistics.of(recipe), noise_ratio=noise_ratio)
+    return ViewMaker(
+        build_logmel(recipe.audio),
+        DataStatistics.of(recipe),
+        noise_ratio=recipe.noise.ratio if recipe.noise else 0.0,
+        augmentations=[
+            _build_augmentation(recipe, number, host) for number in range(len(recipe.augmentations))
+        ],
+    )
+
+
+@torch.no_grad()
+def _build_augmentation(recipe: Recipe, number: int, host: PluginHost) -> Augmentation:
+    """One of the recipe's, after a trial on noise and on silence; PluginError where it breaks its contract."""
+    spec, audio = recipe.augmentations[number], recipe.audio
+    part = Part(f"augmentations.{number}", "augmentation", spec.name, host)
+    with part.attempt("__init__"):
+        augmentation: Augmentation = host.build("augmentation", spec, sample_rate=audio.sample_rate)
+    changes = getattr(augmentation, "changes", None)
+    shapes = {"waveform": (audio.crop_samples,), "logmel": (1, audio.n_mels, audio.crop_frames)}
+    part.must(changes in shapes, f"changes must be 'waveform' or 'logmel', but is {changes!r}")
+    given = torch.zeros(2, *shapes[changes])
+    given[0].normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+    before = given.clone()
+    with part.attempt("forward on a trial batch"), torch.random.fork_rng(devices=[]):
+        changed = augmentation(given, torch.arange(2))
+    part.must_give(changed, tuple(given.shape), "the shape of its input")
+    part.must(changed.dtype == given.dtype, f"forward must give {given.dtype}, but gave {changed.dtype}")
+    part.must(bool(changed.isfinite().all()), "forward must give finite values, but some are NaN or infinite")
+    part.must(torch.equal(given, before), "forward must leave its input as it is, since others see it too")
+    return augmentation
 
 
 def build_model(recipe: Recipe, data: DataInfo, host: PluginHost) -> MultiTask:
@@ -223,8 +252,9 @@ def build_model(recipe: Recipe, data: DataInfo, host: PluginHost) -> MultiTask:
             recipe.input, recipe.model, host, with_tokens=_needs_tokens(recipe, host)
         )
         tasks = {name: build_task(name, task, shapes, data, host) for name, task in recipe.tasks.items()}
+        views = build_views(recipe, host)
     model = MultiTask(
-        build_views(recipe),
+        views,
         masked_model,
         tasks,
         method=recipe.model.method.name,
@@ -274,7 +304,7 @@ def _try_task(
     """The task's training signal, after a pass to its loss."""
 
     def part(kind: str, component: Any) -> Part:
-        return Part(name, kind, component.name, host)
+        return Part(f"tasks.{name}.{kind}", kind, component.name, host)
 
     with evaluating(task), torch.random.fork_rng(devices=[]):
         target = None

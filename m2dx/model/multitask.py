@@ -198,9 +198,10 @@ class MultiTask(nn.Module):
 
     def forward(self, batch: Batch, measure: Measure = "nothing") -> StepLosses:
         """Losses of a batch; M2D sees the noisy view, offline encoders the clean one."""
-        noisy, views = self.views(batch)
+        (noisy, *others), views = self.views(batch, self.masked_model.num_views)
         mask = self.mask(batch, noisy)
-        output = self.masked_model(noisy, mask, with_tokens=self.needs_tokens)
+        more = {"others": tuple(others)} if others else {}
+        output = self.masked_model(noisy, mask, with_tokens=self.needs_tokens, **more)
         parts, weighted = {self.method: output.loss}, {self.method: self.weight * output.loss}
         total = weighted[self.method]
         with record_function("m2dx::tasks"):
@@ -242,17 +243,17 @@ class MultiTask(nn.Module):
         return [task.offline_encoder for task in tasks if task.offline_encoder is not None]
 
     def training_state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps: everything but the frozen offline encoders, which the recipe rebuilds."""
-        return {key: value for key, value in self.state_dict().items() if not _is_offline(key)}
+        """What a checkpoint keeps: all but offline encoders and augmentations, which the recipe rebuilds."""
+        return {key: value for key, value in self.state_dict().items() if not _is_rebuilt(key)}
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
         """Load what `training_state` gave; RuntimeError where names or shapes differ."""
         missing, unexpected = self.load_state_dict(state, strict=False)
-        missing = [key for key in missing if not _is_offline(key)]
+        missing = [key for key in missing if not _is_rebuilt(key)]
         if missing or unexpected:
             raise RuntimeError(f"missing: {missing}; unexpected: {unexpected}")
 
 
-def _is_offline(key: str) -> bool:
+def _is_rebuilt(key: str) -> bool:
     parts = key.split(".")
-    return parts[0] == "tasks" and parts[2] == "offline_encoder"
+    return parts[0] == "views" or (parts[0] == "tasks" and parts[2] == "offline_encoder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from m2dx.contract.components import Views, Waveforms
+from m2dx.contract.components import Augmentation, Views, Waveforms
+from m2dx.data.batches import seeded_uniform
 from m2dx.data.logmel import LogMel
 from m2dx.data.noise import mix_noise
 from m2dx.data.resampling import resample
@@ -36,33 +38,65 @@ class DataStatistics:
 
 
 class ViewMaker(nn.Module):
-    """Gives the method the noisy view and offline encoders the clean one (M2D-X, III-B2, eq. 5)."""
+    """Gives the method noisy and changed views, and offline encoders the clean one (M2D-X, III-B2, eq. 5)."""
 
-    def __init__(self, logmel: LogMel, statistics: DataStatistics, *, noise_ratio: float) -> None:
+    def __init__(
+        self,
+        logmel: LogMel,
+        statistics: DataStatistics,
+        *,
+        noise_ratio: float,
+        augmentations: Sequence[Augmentation] = (),
+    ) -> None:
         super().__init__()
         self.logmel, self.statistics = logmel, statistics
         self.noise_ratio = noise_ratio
+        self.augmentations = nn.ModuleList(augmentations).requires_grad_(False)
+
+    def resolve(self, recipe: Recipe) -> None:
+        """Takes over the statistics that have been measured."""
+        self.statistics = DataStatistics.of(recipe)
 
     @torch.no_grad()
-    def forward(self, batch: Batch) -> tuple[Tensor, Views]:
-        """The noisy log-mel (B, 1, M, L), standardised, and the clean views."""
+    def forward(self, batch: Batch, count: int = 1) -> tuple[list[Tensor], Views]:
+        """`count` log-mels (B, 1, M, L) for the method, standardised, and the clean views."""
         with record_function("m2dx::logmel"):
             stats = self.statistics
             clean = self.logmel.crop(batch.inputs)  # (B, N) -> (B, 1, M, L)
-            noisy = standard = (clean - stats.mean) / stats.std
-            if batch.noise_wav is not None:
-                noise = self.logmel.crop(batch.noise_wav)
-                mixed = mix_noise(
-                    clean, noise, ratio=self.noise_ratio, mean=stats.mean, noise_mean=stats.noise_mean
-                )
-                noisy = mixed / stats.std
+            standard = (clean - stats.mean) / stats.std
+            noise = None if batch.noise_wav is None else self.logmel.crop(batch.noise_wav)
+            changing = count if self.augmentations else 1
+            given = [self._given(batch, clean, standard, noise, number) for number in range(changing)]
+            given += [standard] * (count - changing)
         views = Views(
             waveforms=Waveforms(batch.inputs, self.logmel.sample_rate),
             clean_logmel=standard,
             labels=batch.labels,
             crops=batch.crops,
         )
-        return noisy, views
+        return given, views
+
+    def _given(
+        self, batch: Batch, clean: Tensor, standard: Tensor, noise: Tensor | None, number: int
+    ) -> Tensor:
+        """View `number` for the method."""
+        stats, wav = self.statistics, self._changed("waveform", batch.inputs, batch.seeds, number)
+        if wav is not batch.inputs:
+            clean = self.logmel.crop(wav)
+            standard = (clean - stats.mean) / stats.std
+        if noise is not None:
+            means = {"mean": stats.mean, "noise_mean": stats.noise_mean}
+            standard = mix_noise(clean, noise, ratio=self.noise_ratio, **means) / stats.std
+        return self._changed("logmel", standard, batch.seeds, number)
+
+    def _changed(self, what: str, x: Tensor, seeds: Tensor, number: int) -> Tensor:
+        for place, augmentation in enumerate(self.augmentations):
+            if augmentation.changes == what:
+                # Seeds of its own, apart from what maskings draw from the clip's.
+                drawn = (seeded_uniform(seeds, 2, use=2**16 + 64 * number + place) * 2**24).long()
+                with torch.autocast(x.device.type, enabled=False):
+                    x = augmentation(x, drawn[:, 0] << 24 | drawn[:, 1])
+        return x
 
 
 def at_rate(views: Views, sample_rate: int | None) -> Views:
@@ -93,8 +127,13 @@ class ImageViews(nn.Module):
         super().__init__()
         self.section = section
 
+    def resolve(self, recipe: Recipe) -> None:
+        """Takes over the statistics that have been measured."""
+        assert recipe.image is not None
+        self.section = recipe.image
+
     @torch.no_grad()
-    def forward(self, batch: Batch) -> tuple[Tensor, Views]:
-        """The images (B, C, H, W), standardised, and the views, which have no waveforms."""
+    def forward(self, batch: Batch, count: int = 1) -> tuple[list[Tensor], Views]:
+        """The images (B, C, H, W), standardised, `count` times, and the views, which have no waveforms."""
         images = standardised(batch.inputs, self.section)
-        return images, Views(None, images, batch.labels)
+        return [images] * count, Views(None, images, batch.labels)

@@ -82,6 +82,8 @@ def _fault(details: ErrorDetails, location: Location, root: Entry, host: PluginH
             return _Fault("must be a mapping of keys to values", _nothing_removed(root, location.path))
         case "model_type" | "dict_type" | "dataclass_type":
             return _Fault("must be a mapping of keys to values", f", but is {_shown(value)}")
+        case "tuple_type":
+            return _Fault("must be a list", f", but is {_shown(value)}")
         case "string_type" if not isinstance(value, dict | list):
             return _Fault("must be text", f", but is {_shown(value)}; write it in quotes")
         case "path_type":

@@ -156,7 +156,8 @@ def locate(model: type[BaseModel], location: tuple[str | int, ...]) -> Location:
             path.append(step)
             annotation = get_args(inner)[-1]
         elif isinstance(step, int):
-            section = annotation = None
+            section, items = None, get_args(inner)
+            annotation = items[0] if items[1:] == (...,) else None
             path.append(step)
     inner = _without_none(annotation)
     return Location(tuple(path), section, inner if isinstance(inner, ComponentUnion) else None)

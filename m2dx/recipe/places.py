@@ -12,7 +12,7 @@ from m2dx.recipe.document import Entry, Place, Problems, nearest
 from m2dx.recipe.files import apply_overrides, read_recipe
 
 _FIELD = re.compile(
-    r"\b(?:(?:audio|data|evaluation|image|model|noise|tasks|train)\.[\w.-]*\w|init_from)\b(?!\.\w)"
+    r"\b(?:(?:audio|augmentations|data|evaluation|image|model|noise|tasks|train)\.[\w.-]*\w|init_from)\b(?!\.\w)"
     r"|evaluation task '(?P<task>[^']+)'|data set '(?P<set>[^']+)'|^(?P<masking>masking) "
 )
 _PLACED = re.compile(r"^(?:\S[^:]*:\d+|override \d+): ")
@@ -38,7 +38,7 @@ def _place(line: str, root: Entry) -> Place | None:
     found = _FIELD.search(line)
     if found is None:
         return next((place for text, place in _texts(root) if _names(line, text, place)), None)
-    keys = found[0].split(".")
+    keys: list[str | int] = [int(key) if key.isdecimal() else key for key in found[0].split(".")]
     if found["masking"]:
         keys = ["model", "masking"]
     elif found["task"]:

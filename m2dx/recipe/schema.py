@@ -35,6 +35,7 @@ OnlineMapperSpec = Annotated[ComponentSpec, Kind("online_mapper")]
 LossSpec = Annotated[ComponentSpec, Kind("loss")]
 RegulariserSpec = Annotated[ComponentSpec, Kind("regulariser")]
 NoiseSourceSpec = Annotated[ComponentSpec, Kind("noise_source")]
+AugmentationSpec = Annotated[ComponentSpec, Kind("augmentation")]
 MaskingSpec = Annotated[ComponentSpec, Kind("masking")]
 DatasetSpec = Annotated[ComponentSpec, Kind("dataset")]
 OptimizerSpec = Annotated[ComponentSpec, Kind("optimizer")]
@@ -436,6 +437,8 @@ class Recipe(Section):
     """Pre-training data."""
     noise: NoiseSection | None = None
     """Background noise; default none."""
+    augmentations: Annotated[tuple[AugmentationSpec, ...], Field(max_length=64)] = ()
+    """Changes of what M2D is given, in this order: those of waveforms before the noise, those of log-mels after it."""
     model: ModelSection = ModelSection()
     """Masked Modeling Duo."""
     init_from: RecipeEncoderPath | None = None
@@ -478,6 +481,8 @@ class Recipe(Section):
                 yield "audio must be left out where image is given; the input is one of the two"
             if self.noise is not None:
                 yield "noise must be left out with image: background noise is mixed into audio only"
+            if self.augmentations:
+                yield "augmentations must be left out with image: they change waveforms and log-mels"
             if self.data.mean is not None:
                 yield (
                     "data.mean and data.std are those of log-mel spectrograms and must be left out with image; give "

@@ -103,7 +103,7 @@ def seen_clips(run: PreparedRun, notes: list[str]) -> list[SeenClip]:
     batch = collate([run.crops[ItemKey(0, position, clip_id)] for position, clip_id in enumerate(ids)])
     notes += [f"Could not be read, so that another clip is shown: {path}: {why}" for path, why in batch.bad]
     model, audio = run.model.to("cpu"), run.recipe.audio
-    noisy, views = model.views(batch)
+    (noisy,), views = model.views(batch)
     grid = encoder_of(model.masked_model).grid.shape
     masks = model.mask(batch, noisy).is_masked.unflatten(1, grid)
     masked = masks[:: run.recipe.model.masks_per_clip]  # one of each clip
@@ -114,10 +114,10 @@ def seen_clips(run: PreparedRun, notes: list[str]) -> list[SeenClip]:
 
 
 def example_pictures(clip: SeenClip) -> ClipPictures:
-    """A clip's log-mel clean, with noise if there is any, and without its masked patches."""
+    """A clip's log-mel clean, with noise and augmentations if there are any, and without its masked patches."""
     row = [clip.picture("Input", clip.clean)]
     if not np.array_equal(clip.clean, clip.noisy):
-        row.append(clip.picture("With noise", clip.noisy))
+        row.append(clip.picture("As it is trained on", clip.noisy))
     return ClipPictures(clip.name, [*row, clip.visible(clip.noisy)], clip.span)
 
 

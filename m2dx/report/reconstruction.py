@@ -24,7 +24,8 @@ def reconstruct(model: MaskedModel, logmel: Tensor, is_masked: NDArray[np.bool_]
     masked = torch.from_numpy(is_masked).flatten().to(logmel.device)  # (P,)
     ids = masked.to(torch.uint8).argsort(stable=True).expand(len(logmel), -1)  # visible ones first
     with evaluating(model):
-        output = model(logmel, Mask(ids, int((~masked).sum())), with_tokens=False)
+        more = {"others": (logmel,) * (model.num_views - 1)} if model.num_views > 1 else {}
+        output = model(logmel, Mask(ids, int((~masked).sum())), with_tokens=False, **more)
     values = patchify(logmel, grid.patch_size).float()  # (B, P, patch values)
     predicted = output.prediction.float()
     if model.standardise_target:

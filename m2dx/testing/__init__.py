@@ -11,7 +11,7 @@ from typing import Any
 
 from m2dx.contract.components import KINDS
 from m2dx.testing.datasets import check_dataset
-from m2dx.testing.draws import check_masking, check_noise_source
+from m2dx.testing.draws import check_augmentation, check_masking, check_noise_source
 from m2dx.testing.evaluators import check_evaluator
 from m2dx.testing.methods import check_method
 from m2dx.testing.modules import check_loss, check_offline_encoder, check_online_mapper, check_regulariser
@@ -20,6 +20,7 @@ from m2dx.testing.training import check_optimizer, check_schedule
 
 __all__ = [
     "ComponentCheckError",
+    "check_augmentation",
     "check_component",
     "check_dataset",
     "check_evaluator",
@@ -41,6 +42,7 @@ _CHECKS: Mapping[str, Callable[..., None]] = {
     "loss": check_loss,
     "regulariser": check_regulariser,
     "noise_source": check_noise_source,
+    "augmentation": check_augmentation,
     "masking": check_masking,
     "dataset": check_dataset,
     "optimizer": check_optimizer,

@@ -1,4 +1,4 @@
-"""Checks of the components that draw from a generator: noise sources, and maskings on grids of several shapes."""
+"""Checks of the components that draw: noise sources, augmentations, and maskings on grids of several shapes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m2dx.contract.components import Masking, NoiseSource
+from m2dx.contract.components import Augmentation, Masking, NoiseSource
 from m2dx.model.masking import MaskDraw
 from m2dx.testing.rules import Subject
+from m2dx.testing.tensors import check_module
 
 DRAWS = 8
 NUM_SAMPLES = (400, 15_360, 33_333)
@@ -56,6 +57,44 @@ def check_noise_source(cls: type[NoiseSource], sample_rate: int = 16_000, /, **o
     subject.must(isinstance(source.drain_bad(), list), "drain_bad must give a list of (path, reason)")
 
 
+def check_augmentation(cls: type[Augmentation], sample_rate: int = 16_000, /, **options: Any) -> None:
+    """Checks an augmentation on noise and silence: shape, type, and that all randomness comes from the seeds.
+
+    A clip must come out the same in another batch, unless it says `mixes_clips`. Raises `ComponentCheckError`.
+    """
+    subject, offered = Subject.of("augmentation", cls, options), {"sample_rate": sample_rate}
+    changes = getattr(cls, "changes", None)
+    shapes = {"waveform": (sample_rate,), "logmel": (1, 80, 96)}
+    subject.must(changes in shapes, f"`changes` must be 'waveform' or 'logmel', but is {changes!r}")
+    given = torch.randn(4, *shapes[str(changes)], generator=torch.Generator().manual_seed(0)) * 0.1
+    given[3] = 0.0
+    before = given.clone()
+
+    def change(augmentation: Augmentation, seed: int) -> Tensor:
+        with subject.attempt("forward"), torch.no_grad():
+            changed = augmentation(given, torch.arange(4) + 4 * seed)
+        subject.check_output(changed, tuple(given.shape), "forward")
+        subject.must(changed.dtype == given.dtype, f"forward must give float32, but gave {changed.dtype}")
+        subject.must(torch.equal(given, before), "forward must leave its input as it is")
+        return changed
+
+    augmentation = subject.build(**offered)
+    first = change(augmentation, 0)
+    others = [change(augmentation, seed) for seed in range(1, DRAWS)]
+    subject.must(
+        any(not torch.equal(first, other) for other in others), "other seeds must give other changes"
+    )
+    alone = augmentation(given[1:2], torch.arange(1, 2))
+    subject.must(
+        cls.mixes_clips or torch.allclose(alone, first[1:2], atol=1e-5),
+        "a clip must be changed the same whatever the others of its batch are; draw from the seeds, or say mixes_clips",
+    )
+    _check_draws(subject, "change", change, offered, pickled=False)
+    check_module(
+        subject, lambda module, device: module(given.to(device), torch.arange(4).to(device)), **offered
+    )
+
+
 def check_masking(cls: type[Masking], trial: Mapping[str, Any] | None = None, /, **options: Any) -> None:
     """Checks a masking on several grids: it gives permutations, and all randomness comes from the generator.
 
@@ -87,18 +126,23 @@ def check_masking(cls: type[Masking], trial: Mapping[str, Any] | None = None, /,
 
 
 def _check_draws(
-    subject: Subject, what: str, draw: Callable[[Any, int], Tensor], offered: Mapping[str, Any]
+    subject: Subject,
+    what: str,
+    draw: Callable[[Any, int], Tensor],
+    offered: Mapping[str, Any],
+    *,
+    pickled: bool = True,
 ) -> None:
-    """Checks that all randomness of `draw` comes from its generator, and that the component can be pickled."""
+    """Checks that all randomness of `draw` comes from what it is given, and whether it can be pickled."""
     before, component = _global_states(), subject.build(**offered)
     first = [draw(component, seed) for seed in range(DRAWS)]
     for other, which in ((component, "the same object"), (subject.build(**offered), "a fresh one")):
         same = all(torch.equal(drawn, draw(other, seed)) for seed, drawn in enumerate(first))
-        text = (
-            f"the same generator must give the same {what} again, also from {which}; draw everything with it"
-        )
+        text = f"the same generator or seeds must give the same {what} again, also from {which}; draw all by them"
         subject.must(same, f"{text}, and keep no state")
-    subject.must(before == _global_states(), "draw must leave the global generators of torch and numpy alone")
+    subject.must(before == _global_states(), "it must leave the global generators of torch and numpy alone")
+    if not pickled:
+        return
     with subject.attempt("pickling it, as loading processes do outside of Linux,"):
         pickle.loads(pickle.dumps(component))
 

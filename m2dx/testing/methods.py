@@ -45,7 +45,8 @@ def check_method(cls: type[MaskedModel], grid: PatchGrid | None = None, /, **opt
 
     def values(module: nn.Module, device: torch.device) -> Tensor:
         logmel, mask = _batch(trial)
-        output = module(logmel.to(device), Mask(mask.ids_shuffle.to(device), mask.num_visible))
+        logmel, mask = logmel.to(device), Mask(mask.ids_shuffle.to(device), mask.num_visible)
+        output = module(logmel, mask, **_others(module, logmel))
         return torch.cat([output.loss.reshape(1), output.tokens.flatten()])
 
     check_module(subject, values, **offered, with_tokens=True)
@@ -59,6 +60,12 @@ def _batch(grid: PatchGrid, masks: int = 1) -> tuple[Tensor, Mask]:
     return logmel, Mask(ids, grid.num_patches // 3)
 
 
+def _others(model: nn.Module, logmel: Tensor) -> dict[str, tuple[Tensor, ...]]:
+    """Further views, where the method wants them."""
+    count = model.num_views - 1
+    return {"others": (logmel * 0.9,) * count} if count else {}
+
+
 def _run(
     subject: Subject, model: MaskedModel, grid: PatchGrid, *, tokens: bool = True, masks: int = 1
 ) -> MaskedModelOutput:
@@ -67,7 +74,7 @@ def _run(
     before, rows = logmel.clone(), masks * CLIPS
     given = f"{mask.num_visible} visible patches and {masks} masks per clip"
     with subject.attempt(f"forward of {tuple(logmel.shape)} with {given}"):
-        output = model(logmel, mask, with_tokens=tokens)
+        output = model(logmel, mask, with_tokens=tokens, **_others(model, logmel))
     found = type(output).__name__
     subject.must(
         isinstance(output, MaskedModelOutput), f"forward must give m2dx.MaskedModelOutput, but gave {found}"

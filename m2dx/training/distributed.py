@@ -243,7 +243,8 @@ class FullyShardedDataParallel(Parallel):
     def __init__(self, model: MultiTask, processes: Processes) -> None:
         super().__init__(model)
         self.is_main = processes.is_main
-        frozen = {parameter for encoder in model.offline_encoders for parameter in encoder.parameters()}
+        rebuilt = (model.views, *model.offline_encoders)
+        frozen = {parameter for part in rebuilt for parameter in part.parameters()}
         scalars = [
             name for name, value in model.named_parameters() if value.ndim == 0 and value not in frozen
         ]

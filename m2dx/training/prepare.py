@@ -26,7 +26,7 @@ from m2dx.data.noise import ClipNoise
 from m2dx.data.statistics import measure_audio, measure_images, measure_noise
 from m2dx.encoder.initial_weights import initial_weights_table, load_initial_weights
 from m2dx.encoder.weights import read_weights
-from m2dx.model.build import build_model, build_views
+from m2dx.model.build import build_model
 from m2dx.model.multitask import MultiTask
 from m2dx.model.shapes import build_logmel
 from m2dx.recipe.schema import Recipe
@@ -141,7 +141,7 @@ def prepare(
         )
     update = {name: getattr(recipe, name).model_copy(update=of) for name, of in measured.items()}
     recipe = recipe.model_copy(update=update)
-    model.views = build_views(recipe)
+    model.views.resolve(recipe)
     asks = any(encoder.wants_crops for encoder in model.offline_encoders)
     crops = TrainingCrops(
         clips, reader, seed=recipe.seed, draw_mask=model.masking, noise=noise, with_crops=asks

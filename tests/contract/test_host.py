@@ -78,7 +78,10 @@ def test_the_cores_components_come_through_the_same_hooks(monkeypatch):
     host = PluginHost.discover()
     assert [(record.name, record.error) for record in host.records] == [("m2dx", None)]
     assert {"norm_mse", "mse", "cross_entropy", "bce"} <= set(host.names("loss"))
-    assert {kind for kind in KINDS if not host.names(kind)} <= {"regulariser"}  # which only plugins bring
+    assert {kind for kind in KINDS if not host.names(kind)} <= {
+        "regulariser",
+        "augmentation",
+    }  # which only plugins bring
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import m2dx
 from m2dx.contract.components import (
+    Augmentation,
     DataInfo,
     Loss,
     MaskedModelOutput,
@@ -62,6 +63,20 @@ class Spread(Regulariser):
 
     def forward(self, output: MaskedModelOutput, target: Tensor | None) -> Tensor:
         return output.latent.square().mean()
+
+
+class Half(Augmentation):
+    """Half of what is there."""
+
+    name = "half"
+    changes = "waveform"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(0.5))
+
+    def forward(self, x: Tensor, seeds: Tensor) -> Tensor:
+        return x * self.factor
 
 
 class Mapper(OnlineMapper):
@@ -118,6 +133,7 @@ def acme(*components: type) -> PluginHost:
         OnlineMapper: "online_mappers",
         Loss: "losses",
         Regulariser: "regularisers",
+        Augmentation: "augmentations",
     }
     by_hook: dict[str, type] = {}
     for component in (Signal, Mapper, Square, *components):
@@ -201,6 +217,46 @@ def test_a_regulariser_of_latents_asks_for_no_h_hat(tiny_recipe: Make) -> None:
     assert not [name for name in model.training_state() if "offline_encoder" in name]
     with_task = build(tiny_recipe, host, task, "model.method=msm_mae")
     assert with_task.masked_model.to_latent is not None and with_task.needs_tokens
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"changes": "spectrum"}, "changes must be 'waveform' or 'logmel', but is 'spectrum'"),
+        (
+            {"forward": zeros(2, 7)},
+            r"forward must give \(2, 5120\), the shape of its input, but gave \(2, 7\)",
+        ),
+        (
+            {"changes": "logmel", "forward": zeros(2)},
+            r"forward must give \(2, 1, 80, 32\), .* but gave \(2\)",
+        ),
+        (
+            {"forward": lambda self, x, seeds: x.double()},
+            r"forward must give torch\.float32, but gave .*float64",
+        ),
+        ({"forward": lambda self, x, seeds: x / 0.0}, "forward must give finite values, but some are NaN"),
+        ({"forward": lambda self, x, seeds: x.mul_(2)}, "forward must leave its input as it is"),
+        ({"forward": fail}, "forward on a trial batch failed: ZeroDivisionError: of"),
+        ({"__init__": break_off}, ".*could not be built: ZeroDivisionError: of"),
+        ({"__init__": refuse}, "weights must be given"),
+    ],
+)
+def test_an_augmentation_at_fault_is_named(change: dict[str, Any], message: str, tiny_recipe: Make) -> None:
+    host = acme(changed(Half, **change))
+    recipe = tiny_recipe("augmentations=[half]", with_host=host)
+    with pytest.raises(
+        (PluginError, RecipeError), match=rf"augmentations\.0 \('half' of plugin 'acme'\): {message}"
+    ):
+        build_model(recipe, DataInfo(16_000, 5120, {}), host)
+
+
+def test_checkpoints_leave_augmentations_out(tiny_recipe: Make) -> None:
+    host = acme(Half)
+    model = build(tiny_recipe, host, "augmentations=[half, {name: half}]")
+    assert "views.augmentations.1.factor" in model.state_dict()
+    assert not [name for name in model.training_state() if name.startswith("views")]
+    model.load_training_state(model.training_state())
 
 
 def test_the_encoder_is_blamed_where_its_frames_are_brought_to_tokens(tiny_recipe: Make) -> None:

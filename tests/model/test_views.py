@@ -1,12 +1,14 @@
 """M2D sees the noisy view, offline encoders the clean one."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from m2dx.contract.components import TaskShapes, Views, Waveforms
+from m2dx.contract.components import Augmentation, TaskShapes, Views, Waveforms
+from m2dx.data.batches import seeded_uniform
 from m2dx.data.crops import Batch
 from m2dx.data.logmel import LogMel
 from m2dx.model.losses import MSE
@@ -39,8 +41,8 @@ def batch(*, noise: torch.Tensor | None = None) -> Batch:
 
 
 def views(ratio: float, given: Batch) -> tuple[torch.Tensor, Views]:
-    made: Any = ViewMaker(logmel(), STATISTICS, noise_ratio=ratio)(given)
-    return made  # type: ignore[no-any-return]
+    (seen,), clean = ViewMaker(logmel(), STATISTICS, noise_ratio=ratio)(given)
+    return seen, clean
 
 
 def test_without_noise_both_are_the_standardised_log_mel() -> None:
@@ -97,3 +99,61 @@ def test_offline_encoders_hear_the_same_at_any_precision(precision: torch.dtype)
     assert resampled.dtype == torch.float32
     assert torch.equal(target, expected)
     assert at_rate(Views(Waveforms(wav.to(precision), 32_000), wav), 16_000).clean_wav.dtype == torch.float32
+
+
+class Louder(Augmentation):
+    """Times a number, and a draw of the clip's."""
+
+    name = "louder"
+
+    def __init__(self, changes: Any, factor: float = 1.0) -> None:
+        super().__init__()
+        self.changes, self.factor = changes, factor
+
+    def forward(self, x: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+        draws = seeded_uniform(seeds, 1).view(-1, *[1] * (x.ndim - 1))
+        return x * (self.factor if self.factor != 1.0 else 1.0 + draws)
+
+
+def augmented(
+    given: Batch, *of: Louder, ratio: float = 0.0, count: int = 1
+) -> tuple[list[torch.Tensor], Views]:
+    return ViewMaker(logmel(), STATISTICS, noise_ratio=ratio, augmentations=of)(given, count)  # type: ignore[no-any-return]
+
+
+def test_augmentations_change_waveforms_before_the_noise_and_log_mels_after_it() -> None:
+    noise = torch.randn(2, FRAMES * HOP, generator=torch.Generator().manual_seed(2))
+    given = batch(noise=noise)
+    before = given.inputs.clone()
+    (seen,), clean = augmented(given, Louder("logmel", 3.0), Louder("waveform", 0.5), ratio=0.2)
+    x, b = logmel()(given.inputs * 0.5)[..., :FRAMES], logmel()(noise)[..., :FRAMES]
+    expected = torch.log(0.8 * torch.exp(x + 6.0) + 0.2 * torch.exp(b + 9.0)) / 2.0 * 3.0
+    torch.testing.assert_close(seen, expected)
+    assert torch.equal(clean.clean_logmel, views(0.0, batch())[1].clean_logmel)
+    assert clean.clean_wav is given.inputs and torch.equal(given.inputs, before)
+
+
+@pytest.mark.parametrize("changes", ["waveform", "logmel"])
+def test_each_clip_view_and_place_has_draws_of_its_own_that_repeat(changes: str) -> None:
+    twice = [Louder(changes), Louder(changes)]
+    seen, _ = augmented(batch(), *twice, count=2)
+    again, _ = augmented(batch(), *twice, count=2)
+    assert all(torch.equal(one, other) for one, other in zip(seen, again, strict=True))
+    one = batch()
+    alone, _ = augmented(replace(one, inputs=one.inputs[1:], seeds=one.seeds[1:]), *twice, count=2)
+    for whole, part in zip(seen, alone, strict=True):
+        torch.testing.assert_close(whole[1:], part)
+    once, clean = augmented(batch(), twice[0])
+    assert len({float(view[0].mean()) for view in (*seen, *once, clean.clean_logmel)}) == 4
+    raw = logmel()(batch().inputs)[..., :FRAMES]
+    factors = (
+        (seen[0] / clean.clean_logmel)[:, 0, 0, 0] if changes == "logmel" else (once[0] - raw)[:, 0, 5, 5]
+    )
+    assert factors[0] != factors[1]
+
+
+def test_without_augmentations_further_views_are_clean() -> None:
+    noise = torch.randn(2, FRAMES * HOP, generator=torch.Generator().manual_seed(2))
+    (noisy, *others), clean = augmented(batch(noise=noise), ratio=0.2, count=3)
+    assert not torch.equal(noisy, clean.clean_logmel) and len(others) == 2
+    assert all(other is clean.clean_logmel for other in others)

@@ -21,6 +21,9 @@ model:
   predictor:
     num_heads: 5
 init_from: start.pth
+augmentations:
+  - {name: gain}
+  - {name: room, path: rooms}
 tasks:
   labels:
     loss: mse
@@ -40,14 +43,15 @@ evaluation:
         ("masking time_runs: a run must be no longer than the input", "r.yaml:8: "),
         ("init_from: /x/start.pth does not fit the recipe's model:\n  model.depth must be 2", "r.yaml:11: "),
         ("{folder}/start.pth: no such file or folder", "r.yaml:11: "),
-        ("tasks.labels.loss ('mse'): shapes differ", "r.yaml:14: "),
-        ("tasks.labels: 'labels' is a reserved name; give the task another one", "r.yaml:13: "),
-        ("train.device is cuda, but torch sees no GPU; set train.device=auto or cpu", "r.yaml:15: "),
+        ("tasks.labels.loss ('mse'): shapes differ", "r.yaml:17: "),
+        ("augmentations.1 ('room'): path must be a folder", "r.yaml:14: "),
+        ("tasks.labels: 'labels' is a reserved name; give the task another one", "r.yaml:16: "),
+        ("train.device is cuda, but torch sees no GPU; set train.device=auto or cpu", "r.yaml:18: "),
         ("train.precision fp16 needs a GPU, but the device is cpu", "override 1: train.precision=fp16: "),
-        ("evaluation task 'drums' has no clips.", "r.yaml:18: "),
-        ("evaluation task 'drums' cannot be used:\n  3 clips have no label", "r.yaml:18: "),
+        ("evaluation task 'drums' has no clips.", "r.yaml:21: "),
+        ("evaluation task 'drums' cannot be used:\n  3 clips have no label", "r.yaml:21: "),
         ("split 'test' of data set 'notes' must have clips, but has none", "r.yaml:3: "),
-        ("data set 'drums' (component 'csv'): clips() failed", "r.yaml:18: "),
+        ("data set 'drums' (component 'csv'): clips() failed", "r.yaml:21: "),
         ("cannot read the list {folder}/lists/notes.csv: No such file", "r.yaml:4: "),
         ("the data set reads {folder}/lists/notes.csv/other", ""),
         ("r.yaml:3: model.size: must be tiny", ""),

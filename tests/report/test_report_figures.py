@@ -94,7 +94,7 @@ def test_a_long_run_draws_few_points():
 
 def test_an_example_has_three_views_and_its_masked_patches_are_grey():
     pictures = masked_example().row
-    titles = ["Input", "With noise", "Visible: 33%"]
+    titles = ["Input", "As it is trained on", "Visible: 33%"]
     assert [picture.title for picture in pictures] == titles
     clean, noisy, visible = (drawn(picture.draw) for picture in pictures)
     np.testing.assert_array_equal(image(clean), CLEAN)

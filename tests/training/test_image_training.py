@@ -78,7 +78,7 @@ def test_the_model_sees_standardised_crops(image_recipe: Any, host: PluginHost, 
     section = run.recipe.image
     values = images.float() / 255
     assert (values.mean(dim=(0, 2, 3)) - torch.tensor(section.mean)).abs().max() < 0.2
-    noisy, views = run.model.views(collate(batch))
+    (noisy,), views = run.model.views(collate(batch))
     wanted = (values - torch.tensor(section.mean).view(3, 1, 1)) / torch.tensor(section.std).view(3, 1, 1)
     torch.testing.assert_close(noisy, wanted)
     assert noisy is views.clean_logmel and views.waveforms is None
