@@ -89,7 +89,7 @@ def check_augmentation(cls: type[Augmentation], sample_rate: int = 16_000, /, **
         cls.mixes_clips or torch.allclose(alone, first[1:2], atol=1e-5),
         "a clip must be changed the same whatever the others of its batch are; draw from the seeds, or say mixes_clips",
     )
-    _check_draws(subject, "change", change, offered, pickled=False)
+    _check_draws(subject, "change", change, offered)
     check_module(
         subject, lambda module, device: module(given.to(device), torch.arange(4).to(device)), **offered
     )
@@ -126,25 +126,23 @@ def check_masking(cls: type[Masking], trial: Mapping[str, Any] | None = None, /,
 
 
 def _check_draws(
-    subject: Subject,
-    what: str,
-    draw: Callable[[Any, int], Tensor],
-    offered: Mapping[str, Any],
-    *,
-    pickled: bool = True,
+    subject: Subject, what: str, draw: Callable[[Any, int], Tensor], offered: Mapping[str, Any]
 ) -> None:
-    """Checks that all randomness of `draw` comes from what it is given, and whether it can be pickled."""
+    """Checks that all randomness of `draw` comes from its generator or seeds, and that what draws can be pickled.
+
+    Not augmentations, which stay in the process of the model.
+    """
     before, component = _global_states(), subject.build(**offered)
     first = [draw(component, seed) for seed in range(DRAWS)]
+    source = "seeds" if isinstance(component, Augmentation) else "generator"
     for other, which in ((component, "the same object"), (subject.build(**offered), "a fresh one")):
         same = all(torch.equal(drawn, draw(other, seed)) for seed, drawn in enumerate(first))
-        text = f"the same generator or seeds must give the same {what} again, also from {which}; draw all by them"
+        text = f"the same {source} must give the same {what} again, also from {which}; draw from nothing else"
         subject.must(same, f"{text}, and keep no state")
     subject.must(before == _global_states(), "it must leave the global generators of torch and numpy alone")
-    if not pickled:
-        return
-    with subject.attempt("pickling it, as loading processes do outside of Linux,"):
-        pickle.loads(pickle.dumps(component))
+    if source == "generator":
+        with subject.attempt("pickling it, as loading processes do outside of Linux,"):
+            pickle.loads(pickle.dumps(component))
 
 
 def _global_states() -> tuple[str, str]:

@@ -120,14 +120,14 @@ class Given(OfflineEncoder):
 
 
 class GivenViews(nn.Module):
-    """An input that the test gives, for both views."""
+    """An input that the test gives, for the method and for offline encoders."""
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
         self.x = x
 
-    def forward(self, batch: Any) -> tuple[Tensor, Views]:
-        return self.x, Views(None, self.x)
+    def forward(self, batch: Any, count: int) -> tuple[list[Tensor], Views]:
+        return [self.x] * count, Views(None, self.x)
 
 
 class GivenMask:

@@ -758,3 +758,74 @@ def test_a_tensor_that_stays_behind_is_found_on_a_gpu():
             return super().forward(nn.functional.linear(tokens, torch.eye(tokens.shape[-1])))
 
     fails(check_online_mapper, Bad, match="after .to.'cuda'. all must happen on that device")
+
+
+class Shift(m2dx.Augmentation):
+    """Each clip times a number of its own."""
+
+    name, changes = "shift", "waveform"
+
+    def forward(self, x, seeds):
+        return x * (1.0 + m2dx.seeded_uniform(seeds, 1))
+
+
+class Norm(m2dx.Regulariser):
+    """Mean square of h-hat."""
+
+    name = "norm"
+
+    def forward(self, output, target):
+        return output.tokens.square().mean()
+
+
+CHANGES = {
+    "none": ({"forward": lambda self, x, seeds: x.clone()}, "other seeds must give other changes"),
+    "kind": ({"changes": "wav"}, "`changes` must be 'waveform' or 'logmel', but is 'wav'"),
+    "global": (
+        {"forward": lambda self, x, seeds: x + torch.rand(1)},
+        "the same whatever the others|the same seeds",
+    ),
+    "in place": (
+        {"forward": lambda self, x, seeds: x.add_(seeds[:, None])},
+        "forward must leave its input as it is",
+    ),
+    "mixing": (
+        {"forward": lambda self, x, seeds: Shift.forward(self, x.roll(1, 0), seeds)},
+        "or say mixes_clips",
+    ),
+    "infinite": (
+        {"forward": lambda self, x, seeds: x / x.norm(dim=1, keepdim=True)},
+        "forward must give finite",
+    ),
+    "double": (
+        {"forward": lambda self, x, seeds: Shift.forward(self, x, seeds).double()},
+        "float32, but gave",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "match"), CHANGES.values(), ids=CHANGES)
+def test_a_broken_augmentation_is_found(change, match):
+    check_component(Shift)
+    fails(check_component, type("Broken", (Shift,), {"__doc__": "Broken.", **change}), match=match)
+    if match.startswith("or say"):
+        check_component(type("Honest", (Shift,), {"__doc__": "Mixes.", "mixes_clips": True, **change}))
+
+
+TERMS = {
+    "vector": (
+        lambda self, output, target: output.tokens.mean((1, 2)),
+        r"must give a scalar, but gave \(6,\)",
+    ),
+    "constant": (lambda self, output, target: output.loss.detach(), "the backward pass must work"),
+    "target": (
+        lambda self, output, target: target.mean(),
+        r"forward for .* must work, but raised AttributeError",
+    ),
+}
+
+
+@pytest.mark.parametrize(("forward", "match"), TERMS.values(), ids=TERMS)
+def test_a_broken_regulariser_is_found(forward, match):
+    check_component(Norm)
+    fails(check_component, type("Broken", (Norm,), {"__doc__": "Broken.", "forward": forward}), match=match)

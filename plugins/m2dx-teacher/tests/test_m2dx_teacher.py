@@ -99,6 +99,18 @@ def test_the_starter_teaches_by_its_name(tmp_path: Path) -> None:
         assert recipe.tasks["own"].offline_encoder.weights == expected
 
 
+def test_its_signal_may_be_of_any_layer(weights: Path) -> None:
+    samples = wav(FRAMES * HOP)
+    encoder = m2dx.load_encoder(weights)
+    expected = encoder.encode_logmel(encoder.standard_logmel(samples), layers=(0, 1, 2))
+    for layer, features in enumerate(expected):
+        assert torch.equal(teach(M2DTeacher(DATA, weights=weights, layer=layer), samples), features)
+    assert torch.equal(teach(M2DTeacher(DATA, weights=weights), samples), expected[2])
+    check_offline_encoder(M2DTeacher, weights=weights, layer=1)
+    with pytest.raises(m2dx.RecipeError, match=r"layer must be 0 to 2, the blocks of .*teacher, but is 3"):
+        M2DTeacher(DATA, weights=weights, layer=3)
+
+
 def test_each_vector_holds_the_patches_of_one_time(weights: Path) -> None:
     """Eq. (4) written out: token (f, t) is the f-th part of frame t."""
     encoder = m2dx.load_encoder(weights)
