@@ -221,7 +221,7 @@ def _build_augmentation(recipe: Recipe, number: int, host: PluginHost) -> Augmen
     part = Part(f"augmentations.{number}", "augmentation", spec.name, host)
     with part.attempt("__init__"):
         augmentation: Augmentation = host.build("augmentation", spec, sample_rate=audio.sample_rate)
-    changes = getattr(augmentation, "changes", None)
+    changes: Any = getattr(augmentation, "changes", None)
     shapes = {"waveform": (audio.crop_samples,), "logmel": (1, audio.n_mels, audio.crop_frames)}
     part.must(changes in shapes, f"changes must be 'waveform' or 'logmel', but is {changes!r}")
     given = torch.zeros(2, *shapes[changes])

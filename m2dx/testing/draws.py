@@ -72,7 +72,7 @@ def check_augmentation(cls: type[Augmentation], sample_rate: int = 16_000, /, **
 
     def change(augmentation: Augmentation, seed: int) -> Tensor:
         with subject.attempt("forward"), torch.no_grad():
-            changed = augmentation(given, torch.arange(4) + 4 * seed)
+            changed: Tensor = augmentation(given, torch.arange(4) + 4 * seed)
         subject.check_output(changed, tuple(given.shape), "forward")
         subject.must(changed.dtype == given.dtype, f"forward must give float32, but gave {changed.dtype}")
         subject.must(torch.equal(given, before), "forward must leave its input as it is")

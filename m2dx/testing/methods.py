@@ -60,7 +60,7 @@ def _batch(grid: PatchGrid, masks: int = 1) -> tuple[Tensor, Mask]:
     return logmel, Mask(ids, grid.num_patches // 3)
 
 
-def _others(model: nn.Module, logmel: Tensor) -> dict[str, tuple[Tensor, ...]]:
+def _others(model: Any, logmel: Tensor) -> dict[str, tuple[Tensor, ...]]:
     """Further views, where the method wants them."""
     count = model.num_views - 1
     return {"others": (logmel * 0.9,) * count} if count else {}
