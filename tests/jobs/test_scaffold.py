@@ -1,5 +1,6 @@
 """`m2dx new-plugin`: its names and refusals, and the package that it writes."""
 
+import inspect
 import io
 import json
 import shutil
@@ -7,13 +8,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
-from m2dx_scaffold import package as scaffold
-from m2dx_scaffold.package import PluginNames, check_not_installed, render, write_plugin
+from m2dx_scaffold.package import PluginNames, check_not_installed, kinds, render, write_plugin
 from rich.console import Console
 from torch import Tensor
 from typer.testing import CliRunner
@@ -22,6 +23,8 @@ import m2dx
 from m2dx import cli
 from m2dx.cli import shared
 from m2dx.contract.atomic import replace_text
+from m2dx.contract.components import KINDS
+from m2dx.jobs.check import check_recipe
 
 ROOT = Path(__file__).parents[2]
 ENVELOPE = ROOT / "plugins" / "m2dx-envelope"
@@ -45,6 +48,7 @@ def test_what_follows_from_a_name() -> None:
     names = PluginNames("whale-song2")
     assert (names.distribution, names.module) == ("m2dx-whale-song2", "m2dx_whale_song2")
     assert names.component == "whale_song2_bands"
+    assert PluginNames("whale-song", "noise_source").component == "whale_song_noise_source"
 
 
 @pytest.mark.parametrize("name", ["a", "a1", "whale-song", LONGEST])
@@ -79,9 +83,9 @@ def test_names_that_cannot_be(name: str, message: str, tmp_path: Path) -> None:
 
 
 def test_names_that_are_taken(host: m2dx.PluginHost) -> None:
-    check_not_installed("whale-song", host)
+    check_not_installed(PluginNames("whale-song"), host)
     with pytest.raises(m2dx.RecipeError, match="must not be that of an installed one, but 'm2dx' is"):
-        check_not_installed("m2dx", host)
+        check_not_installed(PluginNames("m2dx"), host)
 
     class Bands(m2dx.OfflineEncoder):
         """Of another plugin."""
@@ -93,9 +97,10 @@ def test_names_that_are_taken(host: m2dx.PluginHost) -> None:
 
     plugin = SimpleNamespace(offline_encoders=m2dx.hookimpl(lambda: [Bands]))
     with pytest.raises(m2dx.RecipeError, match="must not be that of an installed one, but 'mine' is"):
-        check_not_installed("mine", m2dx.PluginHost({"mine": plugin}))
+        check_not_installed(PluginNames("mine"), m2dx.PluginHost({"mine": plugin}))
     with pytest.raises(m2dx.RecipeError, match="'whale_song_bands', which the plugin 'mine' has already"):
-        check_not_installed("whale-song", m2dx.PluginHost({"mine": plugin}))
+        check_not_installed(PluginNames("whale-song"), m2dx.PluginHost({"mine": plugin}))
+    check_not_installed(PluginNames("whale-song", "loss"), m2dx.PluginHost({"mine": plugin}))
 
 
 def test_a_package_that_is_installed_is_taken(
@@ -108,9 +113,9 @@ def test_a_package_that_is_installed_is_taken(
     (info / "entry_points.txt").write_text("[m2dx]\nwhales = m2dx_whale_song\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(m2dx.RecipeError, match=r"m2dx-whale-song 0\.3 is installed already"):
-        check_not_installed("whale-song", host)
+        check_not_installed(PluginNames("whale-song"), host)
     with pytest.raises(m2dx.RecipeError, match="but 'whales' is"):
-        check_not_installed("whales", host)
+        check_not_installed(PluginNames("whales"), host)
 
 
 # The files
@@ -143,35 +148,43 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     assert write_plugin("whale", tmp_path / "new" / "folder").is_dir()
 
 
-@pytest.mark.parametrize("name", ["a", "whale-song", LONGEST])
-def test_every_template_is_rendered(name: str) -> None:
-    contents = render(PluginNames(name))
-    templates = [path.name for path in (SCAFFOLD / "m2dx_scaffold" / "template").iterdir()]
-    assert sorted(templates) == sorted(scaffold.TEMPLATES) and len(contents) == len(templates)
+def test_every_kind_has_a_template() -> None:
+    assert set(kinds()) == set(KINDS)
+    with pytest.raises(
+        m2dx.RecipeError, match=r"--kind must be one of .*, but is 'los'; did you mean 'loss'\?"
+    ):
+        PluginNames("whale", "los")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["a", LONGEST])
+def test_every_template_is_rendered(name: str, kind: str) -> None:
+    names = PluginNames(name, kind)
+    contents = render(names)
     for file, text in contents.items():
-        assert not any(mark in file + text for mark in ("<<", ">>", "{module}"))
-        assert name == "whale-song" or "whale" not in text
+        assert not any(mark in file + text for mark in ("<<", ">>", "{module}", "{%"))
+        assert "whale" not in text
         assert text.endswith("\n") or text == ""
         if file.endswith(".py"):
             compile(text, file, "exec")
         if file.endswith((".yaml", ".yml")):
             assert isinstance(yaml.safe_load(text), dict)
     project = tomllib.loads(contents["pyproject.toml"])["project"]
-    names = PluginNames(name)
     assert project["name"] == names.distribution and project["license"] == "Apache-2.0"
     assert project["entry-points"] == {"m2dx": {name: names.module}}
     assert {f"{names.module}/__init__.py", f"{names.module}/py.typed"} <= contents.keys()
-    assert f"tests/test_{names.module}.py" in contents
+    assert f"tests/test_{names.module}.py" in contents and names.component in contents["recipe.yaml"]
 
 
-@pytest.mark.parametrize("name", ["a", "whale-song", LONGEST])
-def test_the_code_is_formatted_and_clean(name: str, tmp_path: Path) -> None:
-    """By the settings that the package brings; the length of the name changes nothing."""
+def test_the_code_is_formatted_and_clean(tmp_path: Path) -> None:
+    """By the settings that the packages bring; neither kind nor length of the name changes anything."""
     pytest.importorskip("ruff")
-    package = write_plugin(name, tmp_path)
-    for command in (["check"], ["format", "--check"]):
+    for kind in KINDS:
+        for name in ("a", "whale-song", LONGEST):
+            write_plugin(name, tmp_path / kind, kind)
+    for command in (["check"], ["format", "--check", "--diff"]):
         ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", "."]
-        done = subprocess.run(ruff, cwd=package, capture_output=True, text=True, check=False)
+        done = subprocess.run(ruff, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
 
 
@@ -217,6 +230,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_plugin("whale-song", tmp_path_factory.mktemp("new"))
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass_and_its_recipe_trains_on_its_sample(
     install: Callable[[Path], Callable[..., str]], package: Path, two_steps: list[str], tmp_path: Path
 ) -> None:
@@ -230,6 +244,37 @@ def test_its_own_tests_pass_and_its_recipe_trains_on_its_sample(
     )
     assert "8 passed" in printed
     assert_trained(tmp_path / "runs" / "recipe", steps=2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plugin_of_each_kind_passes_its_tests_and_its_recipe_is_one(
+    kind: str,
+    console: Console,
+    two_steps: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = PluginNames(f"new-{kind.replace('_', '-')}", kind)
+    package = write_plugin(names.name, tmp_path, kind)
+    for folder in (package, package / "tests"):
+        monkeypatch.syspath_prepend(folder)
+    tests = vars(import_module(f"test_{names.module}"))
+    own = [test for name, test in tests.items() if name.startswith("test_")]
+    assert len(own) >= 3
+    for number, test in enumerate(own):
+        given = {"tmp_path": tmp_path / str(number)} if inspect.signature(test).parameters else {}
+        test(**given)
+    sounds = import_module(f"{names.module}.sample").write_sample(tmp_path / "sounds")
+    monkeypatch.setenv("SOUNDS", str(sounds))
+    monkeypatch.setattr("m2dx.jobs.check.TIMED_STEPS", 1)
+    with_plugin = m2dx.PluginHost.discover()
+    with_plugin.register(names.name, import_module(names.module))
+    smaller = [
+        field for field in two_steps if kind in ("offline_encoder", "noise_source") or "noise" not in field
+    ]
+    recipe = m2dx.load_recipe(package / "recipe.yaml", smaller, host=with_plugin)
+    check_recipe(recipe, with_plugin, console)
+    assert names.component in console.export_text()
 
 
 @pytest.fixture

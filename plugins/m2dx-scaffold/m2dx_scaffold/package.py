@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
 
+from m2dx.contract import hookspecs
 from m2dx.contract.atomic import replace_text
 from m2dx.contract.errors import RecipeError
-from m2dx.contract.hookspecs import ENTRY_POINT_GROUP
+from m2dx.contract.wording import suggestion
 
 if TYPE_CHECKING:
     from m2dx.contract.host import PluginHost
 
 MOST_CHARACTERS = 40  # of a name
+TEMPLATE = files("m2dx_scaffold") / "template"
+DEFAULT = "offline_encoder"
 
 TEMPLATES = {
     "gitignore.in": ".gitignore",
@@ -28,12 +31,18 @@ TEMPLATES = {
     "README.md.in": "README.md",
     "pyproject.toml.in": "pyproject.toml",
     "recipe.yaml.in": "recipe.yaml",
-    "init.py.in": "{module}/__init__.py",
+    "kinds/{kind}.py.in": "{module}/__init__.py",
     "py.typed.in": "{module}/py.typed",
     "sample.py.in": "{module}/sample.py",
     "test_plugin.py.in": "tests/test_{module}.py",
 }
-"""Template -> file of the package."""
+"""Template -> file of the package; tests of the default kind are longer, as an example (test_{kind}.py.in)."""
+
+
+def kinds() -> list[str]:
+    """The kinds of component, of which there is a template each."""
+    found = sorted(path.name.removesuffix(".py.in") for path in (TEMPLATE / "kinds").iterdir())
+    return [kind for kind in found if hasattr(hookspecs, f"{kind}es" if kind.endswith("s") else f"{kind}s")]
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,13 @@ class PluginNames:
     """What follows from the name of a plugin, such as `whale-song`, which is also that of its entry point."""
 
     name: str
+    kind: str = DEFAULT  # of its component
 
     def __post_init__(self) -> None:
+        if self.kind not in kinds():
+            raise RecipeError(
+                f"--kind must be one of {', '.join(kinds())}, but is {self.kind!r}; {suggestion(self.kind, kinds())}"
+            )
         must = "the name of a plugin must"
         if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name, re.ASCII):
             likely = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).removeprefix("m2dx-")
@@ -71,16 +85,16 @@ class PluginNames:
 
     @property
     def component(self) -> str:
-        """The offline encoder, as recipes call it."""
-        return f"{self.name.replace('-', '_')}_bands"
+        """The component, as recipes call it."""
+        return f"{self.name.replace('-', '_')}_{'bands' if self.kind == DEFAULT else self.kind}"
 
 
-def write_plugin(name: str, folder: Path) -> Path:
-    """Writes the package m2dx-NAME into a folder, and gives its path.
+def write_plugin(name: str, folder: Path, kind: str = DEFAULT) -> Path:
+    """Writes the package m2dx-NAME, with a component of a kind, into a folder, and gives its path.
 
     Raises `RecipeError` where the name cannot be one, something of that name is there, or nothing can be written.
     """
-    names = PluginNames(name)
+    names = PluginNames(name, kind)
     contents = render(names)
     package = folder / names.distribution
     try:
@@ -114,21 +128,27 @@ def render(names: PluginNames) -> dict[str, str]:
         variable_end_string=">>",
         undefined=StrictUndefined,
         keep_trailing_newline=True,
+        trim_blocks=True,  # lines of conditions leave none
         autoescape=False,
     )
-    values = {part: getattr(names, part) for part in ("name", "distribution", "module", "component")}
-    folder = files("m2dx_scaffold") / "template"
+    component = (TEMPLATE / f"kinds/{names.kind}.py.in").read_text(encoding="utf-8")
+    summary, class_name = re.findall(r'^"""An m2dx plugin: (.*)\.|^class (\w+)', component, re.MULTILINE)[:2]
+    values = {part: getattr(names, part) for part in ("name", "kind", "distribution", "module", "component")}
+    values |= {"label": names.kind.replace("_", " "), "summary": summary[0], "class_name": class_name[1]}
     rendered = {}
     for template, file in TEMPLATES.items():
-        text = (folder / template).read_text(encoding="utf-8")
+        place = TEMPLATE / template.format(kind=names.kind)
+        if template.startswith("test_") and names.kind == DEFAULT:
+            place = TEMPLATE / f"test_{DEFAULT}.py.in"
+        text = place.read_text(encoding="utf-8")
         rendered[file.format(module=names.module)] = environment.from_string(text).render(values)
     return rendered
 
 
-def check_not_installed(name: str, host: PluginHost) -> None:
+def check_not_installed(names: PluginNames, host: PluginHost) -> None:
     """Raises `RecipeError` where an installed plugin has the name, or a component of the new plugin's."""
-    names = PluginNames(name)
-    points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP).names
+    name = names.name
+    points = importlib.metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP).names
     if name in points or name in (record.name for record in host.records):
         raise RecipeError(
             f"the name of a new plugin must not be that of an installed one, but {name!r} is (`m2dx plugins` lists "
@@ -143,8 +163,8 @@ def check_not_installed(name: str, host: PluginHost) -> None:
             f"the package {names.distribution} {found} is installed already; choose another name, or uninstall it"
         )
     for record in host.records:
-        if names.component in record.components.get("offline_encoder", ()):
+        if names.component in record.components.get(names.kind, ()):
             raise RecipeError(
-                f"the new plugin's offline encoder would be {names.component!r}, which the plugin {record.name!r} has "
-                "already; choose another name, or uninstall that one"
+                f"the new plugin's {names.kind.replace('_', ' ')} would be {names.component!r}, which the plugin "
+                f"{record.name!r} has already; choose another name, or uninstall that one"
             )
