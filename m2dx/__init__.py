@@ -19,6 +19,7 @@ except (
 
 if TYPE_CHECKING:
     from m2dx.contract.components import Augmentation as Augmentation
+    from m2dx.contract.components import Callback as Callback
     from m2dx.contract.components import Clip as Clip
     from m2dx.contract.components import ClipEncoder as ClipEncoder
     from m2dx.contract.components import Crop as Crop
@@ -91,8 +92,8 @@ _MODULES = {
     "m2dx.data.reading": "audio_seconds read_wav",
     "m2dx.data.tables": "read_table",
     "m2dx.encoder.finetuned": "AudioClassifier load_classifier",
-    "m2dx.contract.components": "Augmentation Clip ClipEncoder Crop DataInfo Dataset EvaluationTask Evaluator Loss "
-    "Mask MaskedModel MaskedModelOutput Masking NoiseSource OfflineEncoder OnlineMapper Optimizer Prediction "
+    "m2dx.contract.components": "Augmentation Callback Clip ClipEncoder Crop DataInfo Dataset EvaluationTask Evaluator "
+    "Loss Mask MaskedModel MaskedModelOutput Masking NoiseSource OfflineEncoder OnlineMapper Optimizer Prediction "
     "Regulariser Schedule Score TaskInfo TaskShapes Views Waveforms",
     "m2dx.encoder.audio": "AudioEncoder load_encoder",
     "m2dx.contract.errors": "AudioError CheckpointError ImageError M2dxError PluginError RecipeError TrainingError",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -100,6 +101,20 @@ EXAMPLES = [
         "model.method={name: two_views, clip_share: 2}",
         r"model\.method\.clip_share: must be less than or equal to 1, but is 2",
     ),
+    Example(
+        "m2dx_watch",
+        {"Watch": {"file": "other.jsonl"}},
+        "train.callbacks={board: watch}",
+        "train.callbacks={board: {name: watch, to: tensorboard}}",
+        r"train\.callbacks\.board\.to: must be 'wandb', 'mlflow' or 'json', but is 'tensorboard'",
+    ),
+    Example(
+        "m2dx_weight_average",
+        {"WeightAverage": {"decay": 0.9, "start": 0.1}, "EarlyStop": {"patience": 1}},
+        "train.callbacks={average: {name: weight_average, decay: 0.9, start: 0.1}, stop: early_stop}",
+        "train.callbacks.average.decay=1.0",
+        r"train\.callbacks\.average\.decay: must be less than 1, but is 1\.0",
+    ),
 ]
 by_plugin = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.plugin)
 
@@ -158,7 +173,7 @@ def test_a_plugin_trains_and_resumes_bit_for_bit(
     for file in (halved / "checkpoints").glob(f"step-{straight['step']:08d}.*"):  # as if stopped before
         file.unlink()
     _, again = trained("halved", resume=True)
-    for part in ("step", "model", "optimizer", "rng"):
+    for part in ("step", "model", "optimizer", "rng", "callbacks"):
         assert same(straight[part], again[part]), part
     again_lines = [json.loads(line) for line in (halved / "metrics.jsonl").read_text().splitlines()]
     assert [line["loss"] for line in again_lines] == [line["loss"] for line in lines]
@@ -199,3 +214,52 @@ def test_dispersion_masks_what_varies_and_less_so_later() -> None:
     # At the middle 5 of 10 stay, and 5 are drawn from 10 quiet and 5 loud ones.
     assert abs(loud_and_masked(0.5) - 2 / 3) < 0.02
     assert abs(loud_and_masked(0.999) - 0.5) < 0.02
+
+
+def test_watch_writes_metrics_and_asks_for_a_package_that_is_missing(
+    tiny_recipe: Callable[..., Any], console: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = m2dx.PluginHost({"m2dx": core, "plugin": module_of("m2dx_watch")})
+    processes = Processes(0, 1, torch.device("cpu"))
+    recipe = tiny_recipe("train.epochs=0.6", "train.callbacks={board: watch}", with_host=host)
+    trainer = make_trainer(recipe, host, processes, console)
+    trainer.fit()
+    trainer.callbacks.tell("scores", 3, [m2dx.Score("notes", "accuracy", 0.5, None, (0.5,), "knn")])
+    files = (trainer.run.folder / name for name in ("metrics.jsonl", "watched.jsonl"))
+    metrics, watched = ([json.loads(line) for line in file.read_text().splitlines()] for file in files)
+    assert watched == [*metrics, {"step": 3, "notes/knn": 0.5}] and len(metrics) == 3
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    refused = tiny_recipe(
+        "name=refused", "train.callbacks={board: {name: watch, to: mlflow}}", with_host=host
+    )
+    with pytest.raises(
+        RecipeError, match="watch needs the package mlflow for `to: mlflow`, but it is not inst"
+    ):
+        make_trainer(refused, host, processes, console)
+
+
+@pytest.mark.parametrize("package", ["wandb", "mlflow"])
+def test_watch_calls_a_package_as_that_wants(
+    package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    called = Mock()
+    monkeypatch.setitem(sys.modules, package, called)
+    watch = module_of("m2dx_watch").Watch(to=package, project="lungs")
+    watch.start({"seed": 3}, tmp_path / "tiny", 0)
+    watch.metrics({"step": 10, "loss": 0.5})
+    if package == "wandb":
+        assert called.init.call_args.kwargs["project"] == "lungs"
+        called.init.return_value.log.assert_called_once_with({"loss": 0.5}, step=10)
+    else:
+        called.set_experiment.assert_called_once_with("lungs")
+        called.log_metrics.assert_called_once_with({"loss": 0.5}, step=10)
+
+
+def test_the_average_stands_in_the_place_of_the_weights_at_the_end() -> None:
+    average = module_of("m2dx_weight_average").WeightAverage(decay=0.75, start=0.5)
+    model: Any = torch.nn.Module()
+    model.online = torch.nn.Linear(1, 1, bias=False)
+    for step, value in enumerate((9.0, 1.0, 5.0, 9.0), start=1):
+        torch.nn.init.constant_(model.online.weight, value)
+        average.after_step(model, step, 4)
+    assert model.online.weight.item() == (1.0 * 0.75 + 5.0 * 0.25) * 0.75 + 9.0 * 0.25

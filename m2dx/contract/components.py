@@ -11,7 +11,7 @@ import abc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -511,6 +511,47 @@ class Schedule(abc.ABC):
         """How near the rate is to the peak, from 0 (`min_lr`) to 1; `progress`: done of the steps after the warm-up."""
 
 
+class Callback:
+    """Listens to a training, in its main process; the methods do nothing by default. The engine offers nothing.
+
+    It cannot change the numbers of a run: it gets copies of plain data, what it draws from global generators is undone,
+    and what it raises is a warning. One with `changes` is a part of the training: it is given the model, what it raises
+    ends the run, and its state is in checkpoints. A training waits for the scores of each checkpoint if such a one
+    has `scores`, so that it ends at the same step when it is resumed.
+    """
+
+    name: ClassVar[str]
+    changes: ClassVar[bool] = False
+
+    def start(self, recipe: Mapping[str, Any], folder: Path, step: int) -> None:
+        """Training starts, or goes on after `step`; the resolved recipe as plain data, and the run's folder."""
+
+    def metrics(self, line: Mapping[str, float]) -> None:
+        """A line of metrics.jsonl, with its `step`."""
+
+    def checkpoint(self, step: int, path: Path) -> None:
+        """A checkpoint was written; `path` may be removed later, as `train.keep_last` says."""
+
+    def scores(self, step: int, scores: Sequence[Score]) -> None:
+        """Scores of the encoder after a step (`evaluation.every`); after `end` the last one's and the baselines'."""
+
+    def end(self, summary: Mapping[str, Any]) -> None:
+        """Training has ended, or a signal has stopped it; the summary has the fields of `TrainingSummary`."""
+
+    def after_step(self, model: MaskedModel, step: int, total_steps: int) -> None:
+        """Of those with `changes`: called in each process after the method's own `after_step`; `step` are done."""
+
+    def stop(self) -> str | None:
+        """Of those with `changes`: why the training is to end, after lines of metrics and checkpoints; None: not."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of those with `changes`: tensors and plain data that a resumed run needs."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Of those with `changes`: goes on from what `state_dict` gave, with tensors on the CPU."""
+
+
 class Evaluator(abc.ABC):
     """A protocol that scores an encoder on a labelled task. The engine offers nothing."""
 
@@ -545,6 +586,7 @@ KINDS: dict[str, type] = {
     "dataset": Dataset,
     "optimizer": Optimizer,
     "schedule": Schedule,
+    "callback": Callback,
     "evaluator": Evaluator,
 }
 """Kind -> base class. The hook of a kind is its plural, e.g. `offline_encoders`, `losses`."""
@@ -561,6 +603,7 @@ OFFERED: dict[str, frozenset[str]] = {
     "dataset": frozenset(),
     "optimizer": frozenset({"named_parameters", "learning_rate", "weight_decay", "betas"}),
     "schedule": frozenset(),
+    "callback": frozenset(),
     "evaluator": frozenset(),
 }
 """Kind -> names of the positional arguments that the engine can give."""

@@ -68,5 +68,10 @@ def schedules() -> list[type]:  # type: ignore[empty-body]
 
 
 @hookspec
+def callbacks() -> list[type]:  # type: ignore[empty-body]
+    """Subclasses of `Callback`: what listens to a training, such as loggers and early stopping."""
+
+
+@hookspec
 def evaluators() -> list[type]:  # type: ignore[empty-body]
     """Subclasses of `Evaluator`: protocols that score a pre-trained encoder."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from m2dx.contract.components import Score
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.recipe.schema import EvaluationSection
 from m2dx.results.scores import drop_step_scores, read_step_scores
@@ -30,6 +31,8 @@ LOGS = "scores_by_step"
 MANY_WAITING = 3
 _POLL_SECONDS = 0.1
 
+Heard = Callable[[int, Sequence[Score]], None]
+"""Is told the scores of a step, as soon as they are there."""
 Command = Callable[[int, Path], list[str]]
 """Makes the command that scores an encoder, from a step and the file of the encoder's weights."""
 
@@ -42,7 +45,13 @@ class BackgroundScoring:
     """
 
     def __init__(
-        self, run: Path, section: EvaluationSection, console: Console, *, command: Command | None = None
+        self,
+        run: Path,
+        section: EvaluationSection,
+        console: Console,
+        *,
+        heard: Heard | None = None,
+        command: Command | None = None,
     ) -> None:
         """`command` is for tests; default a process of m2dx.jobs.evaluation_process."""
         assert section.every is not None
@@ -52,7 +61,7 @@ class BackgroundScoring:
         self.checkpoints = CheckpointFolder(run / "checkpoints")
         self.waiting: deque[int] = deque()
         self.failed = 0
-        self._command = command or self._own_command
+        self._heard, self._command = heard, command or self._own_command
         self._process: subprocess.Popen[bytes] | None = None
         self._warned = False
 
@@ -67,9 +76,12 @@ class BackgroundScoring:
         if self.waiting:
             self.console.print(f"not scored yet: {steps_text(self.waiting)}; --resume scores them")
 
-    def recover(self, step: int, *, total_steps: int) -> None:
-        """Queues the encoders without scores that the part of the run before `step` has left."""
-        drop_step_scores(self.run, after=step)
+    def recover(self, step: int, *, total_steps: int, again: bool = False) -> None:
+        """Queues the encoders without scores that the part of the run before `step` has left.
+
+        `again`: that of `step` in any case, since its checkpoint is from before its scores.
+        """
+        drop_step_scores(self.run, after=step - again)
         scored = {found.step for found in read_step_scores(self.run).scores}
         for other in self.checkpoints.encoder_steps():
             if other % self.every == 0 and other <= step and other < total_steps and other not in scored:
@@ -134,6 +146,8 @@ class BackgroundScoring:
         if code == 0 and found:
             scores = [f"{of.task} {of.protocol} {100 * of.mean:.1f}" for of in found]
             self.console.print(f"scores of step {step}: {', '.join(scores)}")
+            if self._heard is not None:
+                self._heard(step, found)
             if not log:
                 self._log(step).unlink()
             return

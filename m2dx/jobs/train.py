@@ -7,6 +7,7 @@ import logging
 import math
 import shlex
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -78,12 +79,14 @@ def _run(
             from m2dx.jobs.doubts import print_doubts  # no part of the training
 
             print_doubts(run, console)
-        scores = (
-            BackgroundScoring(run.folder, recipe.evaluation, console) if recipe.evaluation.every else None
-        )
+        scores, callbacks = None, trainer.callbacks
+        if recipe.evaluation.every:
+            heard = partial(callbacks.tell, "scores")
+            scores = BackgroundScoring(run.folder, recipe.evaluation, console, heard=heard)
         with scores or contextlib.nullcontext():
             if scores is not None:
-                scores.recover(trainer.step, total_steps=trainer.total_steps)
+                again = callbacks.wait_for_scores
+                scores.recover(trainer.step, total_steps=trainer.total_steps, again=again)
             trainer.scoring = scores
             summary = _fit(trainer)
             processes.close()  # the others need not wait for scores
@@ -101,7 +104,8 @@ def _run(
             export_encoder(run.folder, folder, overwrite=True)
             console.print(f"encoder: {folder}")
             if scoring is not None:
-                scoring.run(load_any_encoder(folder), console, run.folder, step=trainer.step)
+                found = scoring.run(load_any_encoder(folder), console, run.folder, step=trainer.step)
+                callbacks.tell("scores", trainer.step, [replace(score, predictions=()) for score in found])
     finally:
         with console.status("writing the report"):
             page = write_page(run)

@@ -40,6 +40,7 @@ MaskingSpec = Annotated[ComponentSpec, Kind("masking")]
 DatasetSpec = Annotated[ComponentSpec, Kind("dataset")]
 OptimizerSpec = Annotated[ComponentSpec, Kind("optimizer")]
 ScheduleSpec = Annotated[ComponentSpec, Kind("schedule")]
+CallbackSpec = Annotated[ComponentSpec, Kind("callback")]
 EvaluatorSpec = Annotated[ComponentSpec, Kind("evaluator")]
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
@@ -336,6 +337,8 @@ class TrainSection(Section):
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
     threads: Threads | None = None
     """CPU threads of each training process; default torch's choice."""
+    callbacks: dict[Identifier, CallbackSpec] = {}
+    """What listens to the training, by names of your choice: components that plugins bring."""
     log_every: PositiveInt = 10
     """Steps between lines of metrics.jsonl."""
     rankme_every: PositiveInt = 100

@@ -16,11 +16,12 @@ from m2dx.testing.evaluators import check_evaluator
 from m2dx.testing.methods import check_method
 from m2dx.testing.modules import check_loss, check_offline_encoder, check_online_mapper, check_regulariser
 from m2dx.testing.rules import ComponentCheckError
-from m2dx.testing.training import check_optimizer, check_schedule
+from m2dx.testing.training import check_callback, check_optimizer, check_schedule
 
 __all__ = [
     "ComponentCheckError",
     "check_augmentation",
+    "check_callback",
     "check_component",
     "check_dataset",
     "check_evaluator",
@@ -47,6 +48,7 @@ _CHECKS: Mapping[str, Callable[..., None]] = {
     "dataset": check_dataset,
     "optimizer": check_optimizer,
     "schedule": check_schedule,
+    "callback": check_callback,
     "evaluator": check_evaluator,
 }
 

@@ -1,15 +1,18 @@
-"""Checks of the components that act in the training loop: optimizers and schedules."""
+"""Checks of the components that act in the training loop: optimizers, schedules and callbacks."""
 
 from __future__ import annotations
 
 import copy
 import io
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from m2dx.contract.components import Mask, Optimizer, Schedule
+from m2dx.contract.components import Callback, Mask, Optimizer, Schedule, Score
 from m2dx.model.m2d import M2D
 from m2dx.model.patches import PatchGrid
 from m2dx.model.vit import ViTSize
@@ -17,6 +20,7 @@ from m2dx.testing.rules import Subject
 from m2dx.training.optim import load_moments
 
 STEPS = 3
+CHANGING = ("after_step", "stop", "state_dict", "load_state_dict")
 
 
 def check_optimizer(cls: type[Optimizer], /, **options: Any) -> None:
@@ -24,10 +28,7 @@ def check_optimizer(cls: type[Optimizer], /, **options: Any) -> None:
 
     Raises `ComponentCheckError`.
     """
-    subject = Subject.of("optimizer", cls, options)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        start = M2D(PatchGrid((32, 32), (16, 16)), ViTSize(16, 1, 2), ViTSize(8, 1, 2))
+    subject, start = Subject.of("optimizer", cls, options), _small_model()
 
     def build(model: M2D, weight_decay: float = 0.05) -> Optimizer:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -71,6 +72,61 @@ def check_optimizer(cls: type[Optimizer], /, **options: Any) -> None:
         all(torch.equal(value, again[name]) for name, value in straight.items()),
         "a resumed run must step as one that was not stopped; keep all that changes in `state`",
     )
+
+
+def _small_model() -> M2D:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return M2D(PatchGrid((32, 32), (16, 16)), ViTSize(16, 1, 2), ViTSize(8, 1, 2))
+
+
+def check_callback(cls: type[Callback], /, **options: Any) -> None:
+    """Checks a callback: it takes all that a training tells; one with `changes` goes on as if there had been no stop.
+
+    Raises `ComponentCheckError`.
+    """
+    subject = Subject.of("callback", cls, options)
+    unasked = [name for name in CHANGING if getattr(cls, name) is not getattr(Callback, name)]
+    never = (
+        f"{', '.join(unasked)} would never be called; set `changes = True`, if it is to change the training"
+    )
+    subject.must(cls.changes or not unasked, never)
+
+    def built(step: int, folder: str, state: Mapping[str, Any] | None = None) -> Callback:
+        callback: Callback = subject.build()
+        if state is not None:
+            with subject.attempt("loading its state from a checkpoint, with weights_only,"):
+                saved = io.BytesIO()
+                torch.save(state, saved)
+                callback.load_state_dict(torch.load(io.BytesIO(saved.getvalue()), weights_only=True))
+        with subject.attempt("start"):
+            callback.start({"name": "trial", "seed": 0, "train": {"epochs": 1.0}}, Path(folder), step)
+        return callback
+
+    with tempfile.TemporaryDirectory() as folder:
+        straight, resumed, models = built(0, folder), built(0, folder), (_small_model(), _small_model())
+        for step in range(1, 2 * STEPS + 1):
+            score = Score("tones", "accuracy", 1.0 / step, None, (1.0 / step,), "knn")
+            told = {
+                "metrics": ({"step": step, "epoch": step / 4, "loss": 1.0 / step, "lr": 1e-3},),
+                "checkpoint": (step, Path(folder) / f"step-{step:08d}.pt"),
+                "scores": (step, [score]),
+            }
+            for callback, model in zip((straight, resumed), models, strict=True):
+                with torch.no_grad(), subject.attempt("after_step"):
+                    model.online.cls_token.add_(step)
+                    callback.after_step(model, step, 2 * STEPS)
+                for event, given in told.items():
+                    with subject.attempt(event):
+                        getattr(callback, event)(*given)
+            weights = [list(model.state_dict().values()) for model in models]
+            subject.must(
+                straight.stop() == resumed.stop() and all(map(torch.equal, *weights)),
+                "a resumed run must go on as one that was not stopped; give all that changes in state_dict",
+            )
+            resumed = built(step, folder, resumed.state_dict())
+        with subject.attempt("end"):
+            straight.end({"steps": 2 * STEPS, "total_steps": 2 * STEPS, "seconds": 1.0, "stopped_by": None})
 
 
 def check_schedule(cls: type[Schedule], /, **options: Any) -> None:

@@ -78,6 +78,7 @@ class TrainingSummary:
     bad_files: int
     collapse_warnings: int
     last_metrics: Mapping[str, float]  # empty but in the main process
+    failed_callbacks: int = 0  # calls of callbacks that have failed
     stopped_by: str | None  # the signal that ended it before the last step
 
 

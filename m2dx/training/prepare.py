@@ -30,6 +30,7 @@ from m2dx.model.build import build_model
 from m2dx.model.multitask import MultiTask
 from m2dx.model.shapes import build_logmel
 from m2dx.recipe.schema import Recipe
+from m2dx.training.callbacks import Callbacks
 from m2dx.training.distributed import Processes
 from m2dx.training.optim import build_optimizer, build_schedule
 
@@ -45,6 +46,7 @@ class PreparedRun:
     crops: TrainingCrops
     model: MultiTask
     host: PluginHost
+    callbacks: Callbacks
     bad: tuple[BadFile, ...] = ()  # files found unusable while measuring
     missing: tuple[str, ...] = ()  # what the data sets lack on this machine; empty but in the main process
     notes: tuple[str, ...] = ()  # what of their lists is ignored or taken for something else; as `missing`
@@ -131,6 +133,7 @@ def prepare(
     model = build_model(recipe, data_info(recipe, clips), host)
     build_optimizer(model, recipe.train, host)
     build_schedule(recipe.train, host)
+    callbacks = Callbacks(recipe.train, host, processes)
     if initialise and recipe.init_from is not None:
         _start_from(recipe.init_from, model, recipe, processes, console)
     reader = crop_reader(recipe)
@@ -147,7 +150,9 @@ def prepare(
         clips, reader, seed=recipe.seed, draw_mask=model.masking, noise=noise, with_crops=asks
     )
     folder = recipe.output / recipe.name
-    return PreparedRun(recipe, folder, processes, clips, crops, model, host, tuple(bad), missing, notes)
+    return PreparedRun(
+        recipe, folder, processes, clips, crops, model, host, callbacks, tuple(bad), missing, notes
+    )
 
 
 def _check_sampling(recipe: Recipe, clips: ClipList) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from itertools import chain
 from typing import Any, Protocol
 
@@ -46,6 +47,8 @@ from m2dx.training.prepare import PreparedRun
 from m2dx.training.signals import StopRequests, StopVotes
 
 logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.1
 
 
 class CheckpointScoring(Protocol):
@@ -99,6 +102,7 @@ class Trainer:
         self.checkpoints = CheckpointFolder(run.folder / "checkpoints")
         self.watch, self.alarm = LossWatch(check_grad_norm=not self.scaler.is_enabled()), CollapseAlarm()
         self.requests, self.votes = StopRequests(), StopVotes()
+        self.callbacks = run.callbacks
         self.scoring: CheckpointScoring | None = None
         """May be set before `fit`, in the main process; it is given all checkpoints but the last."""
         self._of_method: Mapping[str, float] = {}  # what it shows of the last step
@@ -142,6 +146,7 @@ class Trainer:
             },
             "rng": self.processes.gather(torch.get_rng_state()),
             "bad_files": self.bad_files.state_dict(),
+            "callbacks": self.callbacks.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -172,6 +177,7 @@ class Trainer:
         self.watch.measured = state["measured"]
         self.alarm = CollapseAlarm(totals["collapse_warnings"])
         self.bad_files.load_state_dict(state["bad_files"])
+        self.callbacks.load_state_dict(state.get("callbacks", {}))
         before, now = len(state["rng"]), self.processes.world_size
         if before == now:
             torch.set_rng_state(state["rng"][self.processes.rank])
@@ -192,6 +198,7 @@ class Trainer:
         is_main = self.processes.is_main
         progress = ProgressLine(self.console, "step", done=self.step, kept=True, enabled=is_main)
         progress.update(self.step, self.total_steps)
+        self.callbacks.tell("start", recipe_to_mapping(self.recipe), self.run.folder, self.step)
         self._started = time.perf_counter()
         try:
             with self.requests, self.processes.reporting_lost_processes():
@@ -202,7 +209,7 @@ class Trainer:
                 metrics.close()
             self.parallel.close()
         received = self.requests.received
-        return TrainingSummary(
+        summary = TrainingSummary(
             steps=self.step,
             total_steps=self.total_steps,
             seconds=self.seconds,
@@ -210,15 +217,19 @@ class Trainer:
             bad_files=len(self.bad_files),
             collapse_warnings=self.alarm.count,
             last_metrics={} if metrics is None else metrics.last,
+            failed_callbacks=self.callbacks.failed,
             stopped_by=(received.name if received else "another process") if stopped else None,
         )
+        self.callbacks.tell("end", asdict(summary))
+        return summary
 
     def _loop(self, batches: Iterator[Batch], metrics: MetricsWriter | None, progress: ProgressLine) -> bool:
         """Trains; whether a signal ended it before the last step."""
         train, watch, alone = self.recipe.train, self.watch, self.processes.world_size == 1
         window_start, window_step = time.perf_counter(), self.step
         on_cpu = self.processes.device.type == "cpu"
-        while self.step < self.total_steps:
+        ended = self._ended() if self.step else None
+        while self.step < self.total_steps and ended is None:
             record, measured = self.train_step(batches)
             watch.push(record)
             due, save = self._is_time(train.log_every), self._is_time(train.checkpoint_every)
@@ -249,6 +260,7 @@ class Trainer:
                 window_start, window_step = now, self.step
                 if metrics is not None:
                     metrics.write(line)
+                    self.callbacks.tell("metrics", line)
             news = describe(metrics.last, batch_size=train.batch_size) if due and metrics is not None else ""
             progress.update(self.step, self.total_steps, news)
             if save or stop:
@@ -259,7 +271,30 @@ class Trainer:
                 return True
             if self.scoring is not None:
                 self.scoring.poll()
-        return False
+            if due or save:
+                ended = self._ended()
+                if ended is not None and not save:
+                    self.save()
+        return ended == "signal"
+
+    def _ended(self) -> str | None:
+        """Who ends the training before its last step, after waiting for scores of this one: "signal" or "callback"."""
+        if not self.callbacks.may_stop or self.step == self.total_steps:
+            return None
+        every = self.recipe.evaluation.every
+        ended: str | None = None
+        if self.processes.is_main:
+            waits = self.callbacks.wait_for_scores and every is not None and self.step % every == 0
+            while waits and self.scoring is not None and self.scoring.waiting and not self.requests.received:
+                time.sleep(_POLL_SECONDS)
+                self.scoring.poll()
+            if waits and self.requests.received:
+                ended = "signal"
+            elif reason := self.callbacks.stop():
+                ended = "callback"
+                self.console.print(f"ended after step {self.step} by {reason}")
+        everywhere: str | None = self.processes.from_main(ended)
+        return everywhere
 
     def _report_bad_files(self, found: Iterable[BadFile]) -> None:
         """Warns of files, known to every process, that are new; TrainingError where there are too many by now."""
@@ -329,6 +364,7 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
         with record_function("m2dx::ema"):
             self._of_method = self.model.masked_model.after_step(self.rates.ema_decay(self.step))
+            self.callbacks.after_step(self.model.masked_model, self.step + 1, self.total_steps)
         self.step += 1
         self.clips += train.batch_size
         means, vote = mean_losses(sums, self.processes, stop=self.requests.received is not None)
@@ -343,7 +379,7 @@ class Trainer:
         """Writes a checkpoint of this step (main process only); every process has to call it."""
         state, train = self.state_dict(), self.recipe.train
         if self.processes.is_main:
-            self.checkpoints.save(
+            path = self.checkpoints.save(
                 self.step,
                 state,
                 encoder=encoder_writer(state, whole=self.model.masked_model.reconstructs),
@@ -351,3 +387,4 @@ class Trainer:
                 keep_every=train.keep_every,
                 keep_encoders=() if self.scoring is None else self.scoring.waiting,
             )
+            self.callbacks.tell("checkpoint", self.step, path)

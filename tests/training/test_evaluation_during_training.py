@@ -8,14 +8,18 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 
+import m2dx
 from m2dx.contract.errors import RecipeError
+from m2dx.contract.host import PluginHost
 from m2dx.encoder.checkpoint import CheckpointFolder, encoder_file, read_checked
+from m2dx.jobs import core
 from m2dx.jobs.background_scoring import BackgroundScoring
 from m2dx.jobs.evaluation_process import score_checkpoint
 from m2dx.jobs.train import run_recipe
@@ -48,10 +52,10 @@ def recipe_with(tiny_recipe: Any, sounds: Path, tmp_path: Path) -> Callable[...,
     (tmp_path / "few.csv").write_text("\n".join(kept) + "\n")
     task = f"{{dataset: {{name: csv, path: {tmp_path / 'few.csv'}}}, unit_seconds: 0.32}}"
 
-    def make(*overrides: str) -> Recipe:
+    def make(*overrides: str, **options: Any) -> Recipe:
         evaluation = f"evaluation={{tasks: {{notes: {task}}}, evaluators: {{knn: {{name: knn}}}}}}"
         own = ("train.checkpoint_every=2", "train.keep_last=1", "evaluation.baselines=[mean_logmel]")
-        recipe: Recipe = tiny_recipe(evaluation, *own, *overrides)
+        recipe: Recipe = tiny_recipe(evaluation, *own, *overrides, **options)
         return recipe
 
     return make
@@ -145,6 +149,59 @@ def test_a_stop_leaves_the_scores_for_the_resumed_run(
     run_by(QUICK, monkeypatch)
     assert run_recipe(recipe, host, console, resume=True).stopped_by is None
     assert steps_of(folder) == [2, 4, 6, 8, 10]
+
+
+class Patient(m2dx.Callback):
+    """Ends the training where a score is worse than the one before."""
+
+    name = "patient"
+    changes = True
+
+    def __init__(self) -> None:
+        self.means: list[float] = []
+
+    def scores(self, step: int, scores: Any) -> None:
+        self.means += [score.mean for score in scores]
+
+    def stop(self) -> str | None:
+        return f"{self.means}" if sorted(self.means) != self.means else None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"means": self.means}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.means = list(state["means"])
+
+
+def test_a_training_waits_for_scores_that_may_end_it_also_when_resumed(
+    recipe_with: Any, host: Any, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = SimpleNamespace(callbacks=m2dx.hookimpl(lambda: [Patient]))
+    host = PluginHost({"m2dx": core, "acme": plugin})
+    falling = QUICK.replace("0.5", "{'2': 0.5, '4': 0.7, '6': 0.6, '8': 0.5}[sys.argv[1]]")
+    fields = ["evaluation.every=2", "train.callbacks={stop: patient}"]
+    run_by(falling, monkeypatch)
+    whole = recipe_with("name=whole", *fields, with_host=host)
+    summary = run_recipe(whole, host, console)
+    assert (summary.steps, summary.stopped_by) == (6, None)
+    assert steps_of(whole.output / "whole") == [2, 4, 6]
+    assert "ended after step 6 by train.callbacks.stop: [0.5, 0.7, 0.6]" in console.export_text()
+    parts = recipe_with("name=parts", *fields, with_host=host)
+    with monkeypatch.context() as patch:  # a signal comes while it waits for the scores of step 4
+        slow = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(600)"
+        run_by(f"import sys\nif sys.argv[1] == '4': {slow}\n{falling}", patch)
+        assert run_recipe(parts, host, console).stopped_by == "SIGTERM"
+    assert CheckpointFolder(parts.output / "parts" / "checkpoints").steps() == [4]
+    assert steps_of(parts.output / "parts") == [2]
+    assert run_recipe(parts, host, console, resume=True).steps == 6
+    states = [
+        read_checked(CheckpointFolder(whole.output / name / "checkpoints").file(6))
+        for name in ("whole", "parts")
+    ]
+    for left, right in zip(*(tensors_of(state["model"]) for state in states), strict=True):
+        assert torch.equal(left, right)
+    assert states[0]["callbacks"] == states[1]["callbacks"] == {"stop": {"means": [0.5, 0.7]}}
+    assert run_recipe(parts, host, console, resume=True).steps == 6  # hears the last score again
 
 
 def test_a_stop_while_the_rest_is_scored(

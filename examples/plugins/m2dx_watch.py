@@ -1,0 +1,80 @@
+"""Sends metrics and scores to Weights & Biases, to MLflow, or to a file of JSON lines, as a plugin of m2dx.
+
+train: {callbacks: {board: {name: watch, to: mlflow, project: lungs}}}
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import m2dx
+
+PACKAGES = {"wandb": "wandb", "mlflow": "mlflow"}
+
+
+class Watch(m2dx.Callback):
+    """Logs the recipe, each line of metrics, and the scores of checkpoints; a failure costs no training.
+
+    Options:
+        to: wandb, mlflow (both as their own variables say, such as WANDB_MODE or MLFLOW_TRACKING_URI), or json
+        project: project of wandb, or experiment of mlflow
+        file: of json, in the run's folder
+    """
+
+    name = "watch"
+
+    def __init__(
+        self,
+        *,
+        to: Literal["wandb", "mlflow", "json"] = "json",
+        project: str = "m2dx",
+        file: str = "watched.jsonl",
+    ) -> None:
+        self.to, self.project, self.file = to, project, file
+        self.package: Any = None
+        if to in PACKAGES:
+            try:
+                self.package = importlib.import_module(to)
+            except ImportError:
+                raise m2dx.RecipeError(
+                    f"the callback watch needs the package {PACKAGES[to]} for `to: {to}`, but it is not installed; "
+                    f"pip install {PACKAGES[to]}, or set to=json"
+                ) from None
+
+    def start(self, recipe: Mapping[str, Any], folder: Path, step: int) -> None:
+        self.path = folder / self.file
+        if self.to == "wandb":
+            run = folder.resolve().as_posix().replace("/", "-").strip("-")
+            options = {"project": self.project, "name": folder.name, "id": run, "resume": "allow"}
+            self.run = self.package.init(**options, config=dict(recipe), dir=str(folder))
+        elif self.to == "mlflow":
+            self.package.set_experiment(self.project)
+            self.package.start_run(run_name=folder.name)
+            self.package.log_dict(dict(recipe), "recipe.json")
+        elif step == 0:
+            self.path.unlink(missing_ok=True)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        if self.to == "wandb":
+            self.run.log(dict(values), step=step)
+        elif self.to == "mlflow":
+            self.package.log_metrics(dict(values), step=step)
+        else:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def metrics(self, line: Mapping[str, float]) -> None:
+        self.log(int(line["step"]), {name: value for name, value in line.items() if name != "step"})
+
+    def scores(self, step: int, scores: Sequence[m2dx.Score]) -> None:
+        own = [score for score in scores if score.encoder in ("", "pretrained")]
+        self.log(step, {f"{score.task}/{score.protocol}": score.mean for score in own})
+
+
+@m2dx.hookimpl
+def callbacks() -> list[type]:
+    return [Watch]
