@@ -37,6 +37,7 @@ SECONDS, SAMPLE_RATE = 2.0, 16_000
 """Of each clip; as MP3 about 9 kB."""
 TEXT_SIZE = 7
 PEAK = 0.7  # of full scale, so that quiet clips can be heard
+_NAMES = {"macro_f1": "macro-F1", "auroc": "AUROC", "ece": "ECE"}
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,8 @@ class TaskByClass:
     own: Score
     rival: Score | None  # of the best baseline; None: it tells no classes
     metrics: Sequence[tuple[str, str]]  # name, and value with its interval
-    rows: Sequence[
-        tuple[str, Any, Any]
-    ]  # class, and what `per_class` says by encoder and rival; the worst first
+    # class, and what `per_class` says by encoder and rival; the worst first
+    rows: Sequence[tuple[str, Any, Any]]
     confusion: Picture | None
     clips: Sequence[Prediction]  # the mistakes to listen to
 
@@ -80,7 +80,7 @@ def _metrics(score: Score) -> list[tuple[str, str]]:
     entries: Any = score.details["metrics"]
     form = "{value:.1%} ({low:.1%} to {high:.1%})"
     known = {name: entry for name, entry in entries.items() if None not in entry.values()}
-    return [(name.replace("_", " "), form.format(**entry)) for name, entry in known.items()]
+    return [(_NAMES.get(name, name.replace("_", " ")), form.format(**entry)) for name, entry in known.items()]
 
 
 def class_rows(own: Score, rival: Score | None) -> list[tuple[str, Any, Any]]:
