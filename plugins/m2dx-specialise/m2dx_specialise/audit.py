@@ -14,36 +14,26 @@ from m2dx.contract.wording import counted
 from m2dx_specialise.confounds import confounds
 from m2dx_specialise.defects import defects
 from m2dx_specialise.duplicates import Duplicate, find_duplicates
-from m2dx_specialise.findings import Finding, Severity
+from m2dx_specialise.findings import SEVERITIES, Finding, Severity
 from m2dx_specialise.listing import Clip, Listing
-from m2dx_specialise.measures import Container, Measures, Meter, container_of, pieces
-from m2dx_specialise.origins import Cut, cuts, leaks
-from m2dx_specialise.sketches import Moments, Sketch
+from m2dx_specialise.measures import Measures, measure
+from m2dx_specialise.origins import Rows, cuts, leaks
+from m2dx_specialise.sketches import Moments
 
 THREADS = 2
 FEW_CLIPS, FEW_OF_CLASS = 50, 10
-
-__all__ = ["Audit", "Duplicate", "Finding", "Severity", "audit"]
+MOST_NAMED = 5
+"""Labels that a finding names."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What is known about each recording, and what follows."""
+    """What is found, and what a division follows from; clips are told by their indices in the listing."""
 
-    findings: tuple[Finding, ...]
-    """The gravest first."""
+    findings: tuple[Finding, ...]  # the gravest first
     duplicates: tuple[Duplicate, ...]
-    cuts: tuple[Cut, ...]
-    """Clips of the same recording that no group holds together."""
-    measures: tuple[Measures | None, ...]
-    """In the order of the clips; None: cannot be read."""
-    bad: tuple[tuple[Path, str], ...]
-    """Files that cannot be read, with the reason."""
-
-    @property
-    def unusable(self) -> frozenset[int]:
-        """Indices of the clips that cannot be read, or are silent."""
-        return frozenset(row for row, found in enumerate(self.measures) if found is None or found.silent)
+    cuts: tuple[Rows, ...]  # clips of the same recording
+    unusable: frozenset[int]  # clips that cannot be read, or are silent
 
 
 def audit(listing: Listing, progress: Progress | None = None) -> Audit:
@@ -71,96 +61,71 @@ def audit(listing: Listing, progress: Progress | None = None) -> Audit:
         *confounds(clips, measures, listing),
         *defects(clips, measures),
     ]
-    order = list(Severity)
-    findings.sort(key=lambda finding: order.index(finding.severity))
-    return Audit(tuple(findings), tuple(duplicates), tuple(origins), tuple(measures), tuple(bad.items()))
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    unusable = frozenset(row for row, of in enumerate(measures) if of is None or of.silent)
+    return Audit(tuple(findings), tuple(duplicates), origins, unusable)
 
 
-_Result = tuple[Measures | None, Moments | None, str | None]
+def _read(
+    clips: tuple[Clip, ...], total: float
+) -> Iterator[tuple[Measures | None, Moments | None, str | None]]:
+    """What each clip measures or why it cannot be read, in order, some of them ahead."""
 
-
-def _read(clips: tuple[Clip, ...], total: float) -> Iterator[_Result]:
-    """What each clip measures, in order, some of them ahead."""
-    containers: dict[Path, Container] = {}
-
-    def measure(clip: Clip) -> _Result:
+    def attempt(clip: Clip) -> tuple[Measures | None, Moments | None, str | None]:
         try:
-            if clip.path not in containers:
-                containers[clip.path] = container_of(clip.path)
-            container = containers[clip.path]
-            meter, sketch = Meter(container), Sketch(container.sample_rate, total)
-            for wav in pieces(clip):
-                meter.take(wav)
-                sketch.take(wav)
-            return meter.measures(), sketch.moments(), None
+            return *measure(clip, total), None
         except m2dx.AudioError as error:
             return None, None, str(error)
 
     with ThreadPoolExecutor(THREADS) as pool:
         rest = iter(clips)
-        ahead = [pool.submit(measure, clip) for clip in islice(rest, 4 * THREADS)]
+        ahead = [pool.submit(attempt, clip) for clip in islice(rest, 4 * THREADS)]
         while ahead:
             yield ahead.pop(0).result()
-            ahead += [pool.submit(measure, clip) for clip in islice(rest, 1)]
+            ahead += [pool.submit(attempt, clip) for clip in islice(rest, 1)]
 
 
 def _bad_files(bad: dict[Path, str], total: int) -> Iterator[Finding]:
     if bad:
-        first = next(iter(bad.items()))
-        yield Finding(
-            "bad files",
-            Severity.WARNING,
-            f"{len(bad)} of {counted(total, 'file')} cannot be read, e.g. {first[0]}: {first[1]}.",
-            tuple(bad),
-            "They are left out; mend or remove them.",
-        )
+        path, reason = next(iter(bad.items()))
+        text = f"{len(bad)} of {counted(total, 'file')} cannot be read, e.g. {path}: {reason}."
+        yield Finding("bad files", "warning", text, tuple(bad), "They are left out; mend or remove them.")
 
 
 def _labels(listing: Listing) -> Iterator[Finding]:
     """Whether the labels are enough for a classifier and its test."""
     classes, clips = listing.classes, listing.clips
+    total = sum(classes.values())
 
-    def finding(severity: Severity, text: str, advice: str, of: tuple[str, ...] = ()) -> Finding:
-        concerned = tuple(clip.path for clip in clips if set(clip.labels) & set(of))
+    def finding(severity: Severity, text: str, advice: str, of: list[str] | None = None) -> Finding:
+        concerned = tuple(clip.path for clip in clips if set(clip.labels) & set(of or ()))
         return Finding("labels", severity, text, concerned, advice)
 
+    def named(labels: list[str]) -> str:
+        listed = ", ".join(f"{label!r} ({classes[label]})" for label in labels[:MOST_NAMED])
+        return listed + (", ..." if len(labels) > MOST_NAMED else "")
+
     if not classes:
-        yield finding(
-            Severity.STOP,
-            f"None of {counted(len(clips), 'clip')} has a label.",
-            "An encoder can be pre-trained, but nothing can say whether it helps; give a list with --labels.",
+        text = f"None of {counted(len(clips), 'clip')} has a label."
+        advice = (
+            "An encoder can be pre-trained, but nothing can say whether it helps; give a list with --labels."
         )
+        yield finding("stop", text, advice)
         return
     if len(classes) == 1:
-        only = next(iter(classes))
-        yield finding(
-            Severity.STOP,
-            f"All labelled clips have the label {only!r}, and a classifier needs two classes.",
-            "Give labels that differ, by another column or by --labels.",
+        text = (
+            f"All labelled clips have the label {next(iter(classes))!r}, and a classifier needs two classes."
         )
-    if sum(classes.values()) < FEW_CLIPS:
-        yield finding(
-            Severity.WARNING,
-            f"There are only {counted(sum(classes.values()), 'labelled clip')}, so that no score can be trusted.",
-            f"Label {FEW_CLIPS} clips or more, of several groups in each class.",
+        yield finding("stop", text, "Give labels that differ, by another column or by --labels.")
+    if total < FEW_CLIPS:
+        text = f"There are only {counted(total, 'labelled clip')}, so that no score can be trusted."
+        yield finding("warning", text, f"Label {FEW_CLIPS} clips or more, of several groups in each class.")
+    if single := [label for label, count in classes.items() if count == 1]:
+        advice = "Such clips are left out of training and test; label more, or join classes."
+        text = (
+            f"Of some classes there is a single clip, which cannot be trained on and tested: {named(single)}."
         )
-    single = tuple(label for label, count in classes.items() if count == 1)
-    few = tuple(label for label, count in classes.items() if 1 < count < FEW_OF_CLASS)
-    if single:
-        names = ", ".join(map(repr, single[:5])) + (", ..." if len(single) > 5 else "")
-        yield finding(
-            Severity.WARNING,
-            f"{counted(len(single), 'label')} ({names}) {'has' if len(single) == 1 else 'have'} a single clip, which "
-            "cannot be trained on and tested.",
-            "Such clips are left out of training and test; label more, or join classes.",
-            single,
-        )
-    if few:
-        names = ", ".join(f"{label} ({classes[label]})" for label in few[:5])
-        yield finding(
-            Severity.NOTE,
-            f"{counted(len(few), 'class')} {'has' if len(few) == 1 else 'have'} fewer than {FEW_OF_CLASS} clips: "
-            f"{names}{', ...' if len(few) > 5 else ''}.",
-            "Scores of rare classes are uncertain; label more of them.",
-            few,
-        )
+        yield finding("warning", text, advice, single)
+    if few := [label for label, count in classes.items() if 1 < count < FEW_OF_CLASS]:
+        text = f"Of some classes there are fewer than {FEW_OF_CLASS} clips: {named(few)}."
+        yield finding("note", text, "Scores of rare classes are uncertain; label more of them.", few)

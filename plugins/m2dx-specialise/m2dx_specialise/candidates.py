@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -25,11 +26,9 @@ SAVED_SECONDS = 60.0
 """Between checkpoints, at most."""
 
 METHODS: Mapping[str, Mapping[str, str]] = {
-    "m2d": {
-        "standardise_target": "channel",
-        "target_layers": "mean",
-    },  # the published target is nearly constant here
-    "msm_mae": {},
+    # the published target is nearly constant here
+    "m2d": {"name": "m2d", "standardise_target": "channel", "target_layers": "mean"},
+    "msm_mae": {"name": "msm_mae"},
 }
 
 Extra = Literal["", "labels", "teacher", "replay", "noise"]
@@ -43,9 +42,8 @@ class Network:
     patch_size: tuple[int, int]  # (mels, frames)
     size: str
     depth: int  # blocks
-    audio: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # settings of the log-mel that differ from the default
+    # settings of the log-mel that differ from the default
+    audio: Mapping[str, Any] = field(default_factory=dict)
 
     def cropped(self, seconds: float) -> Network:
         """With crops no longer than clips of so many seconds, but of two patches or more."""
@@ -112,28 +110,43 @@ class Candidate:
     extra: Extra = ""
     method: str = "m2d"
 
+    def having(self, extra: Extra) -> Candidate:
+        """The same with something beside the method."""
+        name, title = f"{self.name}_{extra}", f"{self.title}, with {extra}"
+        return replace(self, name=name, title=title, extra=extra)
+
+    @property
+    def input(self) -> str:
+        """What the statistics of the data depend on."""
+        return json.dumps([self.network.crop_seconds, dict(self.network.audio), self.extra == "replay"])
+
     def recipe(self, setting: Setting, steps: int, *, seconds: float = 1.0) -> dict[str, Any]:
         """The recipe of so many steps, as plain data; a step takes about so many seconds."""
         batch, size = 128 if setting.on_gpu else 32, setting.num_clips
         start = None if self.start is None else str(find_encoder(self.start).resolve())
+        tasks = {
+            "labels": {
+                "offline_encoder": {"name": "labels", "dataset": "domain"},
+                "online_mapper": {"name": "pool_linear"},
+                "loss": {"name": "cross_entropy"},
+                "weight": LABEL_WEIGHT,
+            },
+            "teacher": {
+                "offline_encoder": {"name": "m2d_teacher", "weights": start},
+                "online_mapper": {"name": "linear"},
+                "loss": {"name": "norm_mse"},
+                "target_frames": "tokens",
+                "weight": TEACHER_WEIGHT,
+            },
+        }
         sets: dict[str, Any] = {"domain": {"dataset": listed(setting.clips)}}
         if self.extra == "replay" and setting.general is not None:  # half of an epoch is the domain
             repeat = max(round(setting.num_general / size), 1)
             sets["domain"]["repeat"] = repeat
-            sets["general"] = {"dataset": listed(setting.general, labels=False)}
+            sets["general"] = {"dataset": listed(setting.general)}
             size = repeat * size + setting.num_general
         epoch = -(-max(size, 10 * batch) // batch)  # steps
         predictor = (384, 4, 6) if setting.on_gpu else (192, 1, 3)
-        model: dict[str, Any] = {
-            "method": {"name": self.method, **METHODS[self.method]},
-            "size": self.network.size,
-            "depth": self.network.depth,
-            "patch_size": list(self.network.patch_size),
-            "mask_ratio": 0.6,
-            "predictor": dict(zip(("embed_dim", "depth", "num_heads"), predictor, strict=True)),
-            # a target that follows within the run, however short it is
-            "ema_decay": {"start": max(1 - 20 / steps, 0.9), "end": min(max(1 - 2 / steps, 0.99), 0.99999)},
-        }
         recipe: dict[str, Any] = {
             "name": f"{self.name}-{steps}",
             "output": str(setting.output),
@@ -145,9 +158,21 @@ class Candidate:
                 "workers": setting.workers,
             },
             "audio": {**self.network.audio, "crop_seconds": self.network.crop_seconds},
-            "model": model,
+            "model": {
+                "method": METHODS[self.method],
+                "size": self.network.size,
+                "depth": self.network.depth,
+                "patch_size": list(self.network.patch_size),
+                "mask_ratio": 0.6,
+                "predictor": dict(zip(("embed_dim", "depth", "num_heads"), predictor, strict=True)),
+                # a target that follows within the run, however short it is
+                "ema_decay": {
+                    "start": max(1 - 20 / steps, 0.9),
+                    "end": min(max(1 - 2 / steps, 0.99), 0.99999),
+                },
+            },
             "init_from": start,
-            "tasks": self._tasks(start),
+            "tasks": {name: task for name, task in tasks.items() if name == self.extra},
             "train": {
                 "epochs": steps / epoch,
                 "warmup_epochs": WARMUP * steps / epoch,
@@ -162,38 +187,19 @@ class Candidate:
             },
         }
         if self.extra == "noise" and setting.noise is not None:
-            recipe["noise"] = {"ratio": NOISE_RATIO, "dataset": listed(setting.noise, labels=False)}
+            recipe["noise"] = {"ratio": NOISE_RATIO, "dataset": listed(setting.noise)}
         return recipe
 
-    def _tasks(self, start: str | None) -> dict[str, Any]:
-        labels = {
-            "offline_encoder": {"name": "labels", "dataset": "domain"},
-            "online_mapper": {"name": "pool_linear"},
-            "loss": {"name": "cross_entropy"},
-            "weight": LABEL_WEIGHT,
-        }
-        teacher = {
-            "offline_encoder": {"name": "m2d_teacher", "weights": start},
-            "online_mapper": {"name": "linear"},
-            "loss": {"name": "norm_mse"},
-            "target_frames": "tokens",
-            "weight": TEACHER_WEIGHT,
-        }
-        return {name: task for name, task in (("labels", labels), ("teacher", teacher)) if name == self.extra}
 
-
-def listed(path: Path, *, labels: bool = True) -> dict[str, Any]:
-    """The data set of a list or a folder, as a recipe gives it."""
-    if path.is_dir():
-        return {"name": "folder", "path": str(path)}
-    return {"name": "csv", "path": str(path), "labels": labels}
+def listed(path: Path) -> dict[str, str]:
+    """The data set of a list, as a recipe gives it."""
+    return {"name": "csv", "path": str(path)}
 
 
 def propose(starts: Sequence[str], setting: Setting, *, labelled: bool) -> list[Candidate]:
     """The candidates, the most promising one first. Raises what `network_of` raises."""
-    seconds, found = setting.clip_seconds, list[tuple[int, Candidate]]()
-    wanted: list[tuple[int, Extra, bool]] = [
-        (0, "", True),
+    found = list[tuple[int, Candidate]]()
+    extras: list[tuple[int, Extra, bool]] = [
         (1, "labels", labelled),
         (2, "replay", setting.general is not None),
         (2, "noise", setting.noise is not None),
@@ -201,18 +207,14 @@ def propose(starts: Sequence[str], setting: Setting, *, labelled: bool) -> list[
     ]
     for number, start in enumerate(starts, 1):
         name = name_of_encoder(find_encoder(start))
-        network, short = network_of(start).cropped(seconds), re.sub(r"\W", "_", name, flags=re.ASCII)
+        short = re.sub(r"\W", "_", name, flags=re.ASCII)
+        network = network_of(start).cropped(setting.clip_seconds)
         base = Candidate(f"further_{number}_{short}", f"{name}, further", network, start)
-        for order, extra, is_wanted in wanted:
-            if is_wanted and not extra:
-                found.append((order, base))
-            elif is_wanted:
-                title = f"{base.title}, with {extra}"
-                found.append((order, replace(base, name=f"{base.name}_{extra}", title=title, extra=extra)))
-    scratch = Candidate("scratch", "M2D from scratch", (LARGE if setting.on_gpu else SMALL).cropped(seconds))
-    if labelled:
-        title = f"{scratch.title}, with labels"
-        found.append((3, replace(scratch, name="scratch_labels", title=title, extra="labels")))
-    mae = replace(scratch, name="scratch_mae", title="MSM-MAE from scratch", method="msm_mae")
+        found += [(0, base)]
+        found += [(order, base.having(extra)) for order, extra, is_wanted in extras if is_wanted]
+    network = (LARGE if setting.on_gpu else SMALL).cropped(setting.clip_seconds)
+    scratch = Candidate("scratch", "M2D from scratch", network)
+    mae = Candidate("scratch_mae", "MSM-MAE from scratch", network, method="msm_mae")
+    found += [(3, scratch.having("labels"))] if labelled else []
     found += [(3, scratch), (5, mae)]
     return [candidate for _, candidate in sorted(found, key=lambda item: item[0])]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,10 +46,8 @@ def specialise(
     seed: Annotated[int, typer.Option(min=0, help="Seed of all that is random.")] = 0,
 ) -> None:
     """Find out whether a specialised encoder is worth it for recordings, and train it."""
-    import signal
-
     from m2dx.cli.shared import terminal
-    from m2dx_specialise.state import STARTER, Request
+    from m2dx_specialise.state import STARTER, STATE_FILE, Request
 
     console = terminal()
     request = Request(
@@ -64,61 +65,57 @@ def specialise(
 
         print_plan(request, console)
         return
+    folder = output or request.folder
     try:
         ask = partial(_ask, console=console, yes=yes)
-        search.specialise(request, output=output, resume=resume, console=console, ask=ask)
-    except Stopped as stopped:
-        _stopped(console, stopped.signal)
-        raise typer.Exit(128 + int(getattr(signal, stopped.signal, signal.SIGTERM))) from None
-    except KeyboardInterrupt:
-        _stopped(console, "SIGINT")
-        raise typer.Exit(130) from None
-
-
-def _stopped(console: Console, signal: str) -> None:
-    import shlex
-    import sys
-
-    again = [word for word in sys.argv[1:] if word != "--resume"]
-    console.print(f"stopped by {signal}; what was found is saved. Go on with:")
-    console.print(f"  {shlex.join(['m2dx', *again, '--resume'])}", soft_wrap=True)
+        search.specialise(request, output=folder, resume=resume, console=console, ask=ask)
+    except (Stopped, KeyboardInterrupt) as stopped:
+        by = stopped.signal if isinstance(stopped, Stopped) else "SIGINT"
+        if (folder / STATE_FILE).exists():
+            again = [word for word in sys.argv[1:] if word != "--resume"]
+            console.print(f"\nstopped by {by}; what was found is saved. Go on with:")
+            console.print(f"  {shlex.join(['m2dx', *again, '--resume'])}", soft_wrap=True)
+        raise typer.Exit(128 + int(getattr(signal, by, signal.SIGTERM))) from None
 
 
 def _ask(listing: Listing, *, console: Console, yes: bool) -> tuple[str | None, str | None] | None:
     """Shows what was found; asks on a terminal whether it is right. RecipeError where nobody can be asked."""
     import m2dx
+    from m2dx_specialise.names import NONE, same
 
-    console.print(f"  {listing.proposal.sentence}")
+    console.print(f"  {listing.sentence}")
     for note in listing.notes:
         console.print(f"  note: {note}")
     if yes:
         return None
-    proposal = listing.proposal
-    chosen = {
-        "label": proposal.label.key if proposal.label else "none",
-        "group": proposal.group.key if proposal.group else "none",
-    }
-    others = [
-        (what, choice.key, choice.sentence)
-        for what, choices in listing.alternatives.items()
-        for choice in choices
-    ]
-    others += [(what, "none", "none") for what, key in chosen.items() if key != "none"]
-    for number, (what, _, sentence) in enumerate(others, 1):
-        console.print(f"  {number}: {what} from {sentence}")
+    now = {"label": listing.label, "group": listing.group}
+    chosen = {what: choice.key if choice else NONE for what, choice in now.items()}
+    others: list[tuple[str, str]] = []
+    lines = []
+    for what, choices in (("label", listing.labels), ("group", listing.groups)):
+        # what divides the clips as the labels do is no other choice
+        known = [choice.values for choice in (listing.label, now[what]) if choice]
+        new = [of for of in choices if not any(same(of.values, values) for values in known)]
+        sentences = {of.key: f"{what}s from {of.sentence}" for of in new}
+        sentences |= {NONE: f"no {what}s"} if chosen[what] != NONE else {}
+        for key, sentence in sentences.items():
+            others.append((what, key))
+            lines.append(f"  {len(others)}: {sentence}")
+    if lines:
+        console.print("\n".join(["what else it could be:", *lines]))
     if not console.is_terminal:
         raise m2dx.RecipeError(
             "what was found must be agreed to, and nobody can be asked here; add --yes, or --label-from KEY and "
             f"--group-from KEY (now {chosen['label']} and {chosen['group']}) with --yes"
         )
-    answer = console.input("Enter to go on, a number to change it, q to quit: ").strip().lower()
-    if answer in ("", "y", "yes"):
-        return None
-    if answer in ("q", "n", "no", "quit"):
-        raise typer.Exit(1)
-    if not answer.isdecimal() or not 0 < int(answer) <= len(others):
+    while True:
+        answer = console.input("Enter if it is right, a number to change it, q to quit: ").strip().lower()
+        if answer in ("", "y", "yes"):
+            return None
+        if answer in ("q", "n", "no", "quit"):
+            raise typer.Exit(1)
+        if answer.isdecimal() and 0 < int(answer) <= len(others):
+            what, key = others[int(answer) - 1]
+            chosen[what] = key
+            return chosen["label"], chosen["group"]
         console.print(f"  {answer!r} is none of the numbers")
-        return chosen["label"], chosen["group"]
-    what, key, _ = others[int(answer) - 1]
-    chosen[what] = key
-    return chosen["label"], chosen["group"]

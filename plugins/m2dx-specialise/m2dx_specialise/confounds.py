@@ -13,60 +13,66 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
 
 from m2dx.contract.wording import counted
-from m2dx_specialise.findings import Finding, Severity
+from m2dx_specialise.findings import Finding
 from m2dx_specialise.listing import Clip, Listing
 from m2dx_specialise.measures import Measures
+from m2dx_specialise.names import same
 
 FOLDS = 5
 LEAST_OF_CLASS = 8
 _ERRORS = 3.0  # standard errors above chance
 _MOST_VALUES = 30
-_RATE, _BAND, _SIGNAL, _LEVEL, _NAMED = 0.75, 0.85, 0.85, 0.93, 0.85
+_RATE, _SIGNAL, _LEVEL = 0.75, 0.85, 0.93
 """Balanced accuracies that are no accident. Level and noise differ between honest classes, too: they need most."""
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class _Nuisance:
     name: str
-    values: list[object]  # one a clip; None: not known. Numbers are compared, all else is the same or not
+    values: Sequence[object]  # one a clip; None: not known. Numbers are compared, all else is the same or not
     least: float  # balanced accuracy
-    show: Callable[[object], str] = str
+    form: str = "{}"
 
 
 def confounds(
     clips: Sequence[Clip], measures: Sequence[Measures | None], listing: Listing
 ) -> Iterator[Finding]:
     """A finding for each nuisance that tells a class, the class that it tells best first."""
-    groups = np.array([clip.group or str(clip.path) for clip in clips])
-    labels = [clip.labels for clip in clips]
-    classes = [name for name, count in listing.classes.items() if count >= LEAST_OF_CLASS]
     if len(listing.classes) < 2:
         return
+    groups = np.array([clip.group or str(clip.path) for clip in clips])
+    classes = [name for name, count in listing.classes.items() if count >= LEAST_OF_CLASS]
+    labelled = np.array([bool(clip.labels) for clip in clips])
     for nuisance in _nuisances(measures, listing):
         told = []
+        known = labelled & np.array([value is not None for value in nuisance.values])
+        rows = np.flatnonzero(known).tolist()
+        values = [nuisance.values[row] for row in rows]
         for name in classes:
-            is_class = np.array([name in own for own in labels])
-            labelled = np.array([bool(own) for own in labels])
-            known = labelled & np.array([value is not None for value in nuisance.values])
-            if known[is_class].mean() < 0.6 or known[labelled & ~is_class].mean() < 0.6:
+            is_class = np.array([name in clip.labels for clip in clips])
+            if min(known[is_class].mean(), known[labelled & ~is_class].mean()) < 0.6:
                 continue
-            rows = np.flatnonzero(known)
-            values = [nuisance.values[row] for row in rows]
             accuracy, error = _accuracy(values, is_class[rows], groups[rows])
             if accuracy >= nuisance.least and accuracy - _ERRORS * error > 0.5:
-                told.append((accuracy, name, rows, is_class[rows]))
+                told.append((accuracy, name))
         if told:
-            accuracy, name, rows, positive = max(told, key=lambda found: found[0])
+            accuracy, name = max(told, key=lambda found: found[0])
+            positive = np.array([name in clips[row].labels for row in rows])
             more = f" (and {counted(len(told) - 1, 'more label')})" if len(told) > 1 else ""
-            how = _how([nuisance.values[row] for row in rows], positive, nuisance.show)
+            how, tell = _fitted(values, positive, nuisance.form)
+            hit = np.array([tell(value) for value in values])
             yield Finding(
                 "confound",
-                Severity.WARNING,
-                f"The label {name!r}{more} can be told from the {nuisance.name} alone: {how}; on groups that were not "
-                f"looked at, {100 * accuracy:.0f} % are right, and 50 % would be chance.",
-                tuple(dict.fromkeys(clips[row].path for row in rows[positive])),
+                "warning",
+                f"The label {name!r}{more} can be told from the {nuisance.name} alone: {how} in "
+                f"{100 * hit[positive].mean():.0f} % of its clips and {100 * hit[~positive].mean():.0f} % of the "
+                f"others; on groups that were not looked at, {100 * accuracy:.0f} % are right, and 50 % would be "
+                "chance.",
+                tuple(dict.fromkeys(clips[row].path for row in rows if name in clips[row].labels)),
                 "A classifier may learn this instead of the sound: bring all clips to the same, or record each label "
                 "in each way.",
             )
@@ -74,106 +80,61 @@ def confounds(
 
 
 def _nuisances(measures: Sequence[Measures | None], listing: Listing) -> Iterator[_Nuisance]:
-    def of(take: Callable[[Measures], object]) -> list[object]:
-        found = (None if one is None or one.silent else take(one) for one in measures)
-        return [None if isinstance(value, float) and np.isnan(value) else value for value in found]
-
-    def hertz(value: object) -> str:
-        return f"{value:,.0f} Hz"
-
-    def decibels(value: object) -> str:
-        return f"{value:.0f} dB"
-
-    yield _Nuisance("sampling rate", of(lambda one: f"{one.container.sample_rate:,} Hz"), _RATE)
-    yield _Nuisance("number of channels", of(lambda one: f"{one.container.channels}"), _RATE)
-    yield _Nuisance("file format", of(lambda one: one.container.format), _RATE)
-    yield _Nuisance("upper end of the band", of(lambda one: one.edge_hz), _BAND, hertz)
-    yield _Nuisance("hum", of(lambda one: one.hum_db), _SIGNAL, decibels)
-    yield _Nuisance("DC offset", of(lambda one: abs(one.offset)), _SIGNAL, lambda value: f"{value:.4f}")
-    yield _Nuisance("noise floor", of(lambda one: one.floor_db), _LEVEL, decibels)
-    yield _Nuisance("level", of(lambda one: one.level_db), _LEVEL, decibels)
-    used = {listing.proposal.label, listing.proposal.group}
-    label = listing.proposal.label
+    for name, attribute, least, form in (
+        ("sampling rate", "sample_rate", _RATE, "{:,} Hz"),
+        ("number of channels", "channels", _RATE, "{}"),
+        ("file format", "format", _RATE, "{}"),
+        ("upper end of the band", "edge_hz", _SIGNAL, "{:,.0f} Hz"),
+        ("hum", "hum_db", _SIGNAL, "{:.0f} dB"),
+        ("DC offset", "offset", _SIGNAL, "{:.4f}"),
+        ("noise floor", "floor_db", _LEVEL, "{:.0f} dB"),
+        ("level", "level_db", _LEVEL, "{:.0f} dB"),
+    ):
+        found = [None if of is None or of.silent else getattr(of, attribute) for of in measures]
+        values = [None if isinstance(of, float) and np.isnan(of) else of for of in found]
+        if attribute == "offset":
+            values = [None if of is None else abs(of) for of in values]
+        yield _Nuisance(name, values, least, form)
+    label = listing.label
     for choice in listing.groups:
-        same = label is not None and _one_to_one(choice.values, label.values)
-        if choice in used or same or len(set(choice.values)) > _MOST_VALUES:
+        if choice in (label, listing.group) or len(set(choice.values)) > _MOST_VALUES:
             continue
-        if len(choice.values) == len(measures):  # no file was left out
-            yield _Nuisance(choice.where.removeprefix("the "), list(choice.values), _NAMED)
+        # of all clips, where no file was left out
+        if len(choice.values) == len(measures) and (label is None or not same(choice.values, label.values)):
+            yield _Nuisance(choice.where.removeprefix("the "), choice.values, _SIGNAL)
 
 
-def _one_to_one(values: Sequence[str | None], others: Sequence[str | None]) -> bool:
-    return len(set(zip(values, others, strict=True))) == len(set(others)) == len(set(values))
-
-
-def _accuracy(
-    values: list[object], positive: NDArray[np.bool_], groups: NDArray[np.str_]
-) -> tuple[float, float]:
+def _accuracy(values: Sequence[object], positive: Bools, groups: NDArray[np.str_]) -> tuple[float, float]:
     """The balanced accuracy on groups that the classifier was not fitted to, and its standard error."""
     names, group = np.unique(groups, return_inverse=True)
     fold = np.random.default_rng(0).permutation(len(names))[group] % FOLDS
     right = np.zeros(len(values), dtype=bool)
     for number in range(FOLDS):
-        train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        if not positive[train].any() or positive[train].all():
-            continue
-        tell = _fitted([values[row] for row in train], positive[train])
-        right[test] = [tell(values[row]) == positive[row] for row in test]
-    each = [right[positive], right[~positive]]
-    units = [len(set(group[positive].tolist())), len(set(group[~positive].tolist()))]
-    error = 0.5 * np.sqrt(sum(0.25 / max(count, 1) for count in units))
-    return float(np.mean([one.mean() if len(one) else 0.0 for one in each])), float(error)
+        train, test = (np.flatnonzero(of).tolist() for of in (fold != number, fold == number))
+        if positive[train].any() and not positive[train].all():
+            _, tell = _fitted([values[row] for row in train], positive[train])
+            right[test] = [tell(values[row]) == positive[row] for row in test]
+    sides = (positive, ~positive)
+    error = 0.5 * np.sqrt(sum(0.25 / max(len(set(group[side].tolist())), 1) for side in sides))
+    return float(np.mean([right[side].mean() if side.any() else 0.0 for side in sides])), float(error)
 
 
-def _fitted(values: list[object], positive: NDArray[np.bool_]) -> Callable[[object], bool]:
-    """Tells the class from a value: by the values that it has more often than others, or on one side of a threshold."""
-    if not isinstance(values[0], float):
-        of, others = _shares(values, positive)
-        return lambda value: of[value] > others[value]
-    threshold, above = _threshold(np.array(values, dtype=np.float64), positive)
-    return lambda value: (value > threshold) == above  # type: ignore[operator]
-
-
-def _shares(
-    values: list[object], positive: NDArray[np.bool_]
-) -> tuple[dict[object, float], dict[object, float]]:
-    """Of each value, its share of the class and of the others."""
-    of: dict[object, float] = defaultdict(float)
-    others: dict[object, float] = defaultdict(float)
-    count, rest = max(int(positive.sum()), 1), max(int((~positive).sum()), 1)
-    for value, is_class in zip(values, positive.tolist(), strict=True):
-        if is_class:
-            of[value] += 1 / count
-        else:
-            others[value] += 1 / rest
-    return of, others
-
-
-def _threshold(values: NDArray[np.float64], positive: NDArray[np.bool_]) -> tuple[float, bool]:
-    """Where the class is best told from the others, and whether it lies above."""
-    order = np.argsort(values, kind="stable")
-    ordered, ahead = values[order], positive[order]
-    below = np.cumsum(ahead) / max(ahead.sum(), 1) - np.cumsum(~ahead) / max((~ahead).sum(), 1)
-    below[:-1][ordered[:-1] == ordered[1:]] = 0
-    below[-1] = 0
-    at = int(np.abs(below).argmax())
-    middle = (ordered[at] + ordered[min(at + 1, len(ordered) - 1)]) / 2
-    return float(middle), bool(below[at] < 0)
-
-
-def _how(values: list[object], positive: NDArray[np.bool_], show: Callable[[object], str]) -> str:
+def _fitted(
+    values: Sequence[object], positive: Bools, form: str = "{}"
+) -> tuple[str, Callable[[object], bool]]:
+    """Tells the class from a value: by those that it has more often than others, or on one side of a threshold."""
     if isinstance(values[0], float):
         numbers = np.array(values, dtype=np.float64)
-        threshold, above = _threshold(numbers, positive)
-        hit = (numbers > threshold) == above
-        what = f"{'above' if above else 'below'} {show(threshold)}"
-    else:
-        of, others = _shares(values, positive)
-        typical = max(of, key=lambda value: of[value] - others[value])
-        hit = np.array([value == typical for value in values])
-        what = f"{show(typical)}"
-    inside, outside = 100 * hit[positive].mean(), 100 * hit[~positive].mean()
-    return f"{what} in {inside:.0f} % of its clips and {outside:.0f} % of the others"
+        wrong, right, thresholds = roc_curve(positive, numbers)
+        at = int(np.abs(right - wrong).argmax())
+        above, first = bool(right[at] > wrong[at]), thresholds[at]  # the lowest value of the upper side
+        threshold = float((first + max(numbers[numbers < first], default=first)) / 2)
+        how = f"{'above' if above else 'below'} {form.format(threshold)}"
+        return how, lambda value: (value >= threshold) == above
+    more: dict[object, float] = defaultdict(float)  # share of the class above that of the others
+    for value, is_class in zip(values, positive.tolist(), strict=True):
+        more[value] += 1 / positive.sum() if is_class else -1 / (~positive).sum()
+    return form.format(max(more, key=more.__getitem__)), lambda value: more.get(value, 0.0) > 0
 
 
 def _single_groups(clips: Sequence[Clip], classes: Sequence[str]) -> Iterator[Finding]:
@@ -185,11 +146,9 @@ def _single_groups(clips: Sequence[Clip], classes: Sequence[str]) -> Iterator[Fi
     single = [name for name in classes if len(members[name]) == 1]
     if single:
         named = ", ".join(map(repr, single[:5])) + (", ..." if len(single) > 5 else "")
-        yield Finding(
-            "confound",
-            Severity.WARNING,
+        text = (
             f"All clips of {counted(len(single), 'label')} ({named}) are of one group "
-            f"({next(iter(members[single[0]]))!r}), so that nothing can tell the label from the group.",
-            tuple(dict.fromkeys(clip.path for clip in clips if set(clip.labels) & set(single))),
-            "Record the label in other groups, too.",
+            f"({next(iter(members[single[0]]))!r}), so that nothing can tell the label from the group."
         )
+        paths = tuple(dict.fromkeys(clip.path for clip in clips if set(clip.labels) & set(single)))
+        yield Finding("confound", "warning", text, paths, "Record the label in other groups, too.")

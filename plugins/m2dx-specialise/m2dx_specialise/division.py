@@ -6,12 +6,13 @@ import csv
 import io
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 import m2dx
 from m2dx.contract.atomic import replace_text
@@ -26,100 +27,91 @@ FOLDS = 5
 SMALL_CLIPS, SMALL_CLASS = 200, 20
 """Fewer labelled clips, or clips in a class, are divided into folds."""
 _TRIES = 20
-_COLUMNS = ("path", "start", "duration", "label", "split", "group")
 
 
 @dataclass(frozen=True)
 class Division:
-    """The labelled clips, each with its split (or fold) and with what it must stay with as its group."""
+    """Clips, each with what it must stay with as its group."""
 
-    rows: tuple[Clip, ...]
-    kind: Literal["split", "folds"]
-    pool: tuple[Clip, ...]
-    """Clips to pre-train on: those of the training part, and those without labels that share nothing with the others.
-
-    With folds there is no part that is never tested, and the pool has all clips."""
-    dropped: tuple[Clip, ...]
+    rows: tuple[Clip, ...]  # labelled, with split (or fold); none where there are fewer than two classes
+    pool: tuple[Clip, ...]  # the others: without labels, or of one class
     sentence: str
-
-    def write(self, path: Path) -> None:
-        """Writes the rows as a list that the data set `csv` reads. Raises OSError."""
-        _write(path, self.rows)
-
-    def write_pool(self, path: Path) -> None:
-        """Writes the clips to pre-train on as such a list. Raises OSError."""
-        _write(path, self.pool)
 
 
 def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
     """Training, validation and test part, or folds of small data; always the same for a seed.
 
-    A division that the data have is kept, without the training clips that leak. Raises RecipeError where there are
-    fewer than two classes, or where a class has too few groups to be on every side.
+    A division that the data have is kept, without the training clips that leak. Classes of a single clip or group are
+    left out. Raises RecipeError where no two classes are left, though there are several.
     """
     joined = _joined(listing, audit)
-    classes = Counter(
-        label for row, clip in enumerate(listing.clips) if row not in audit.unusable for label in clip.labels
-    )
-    single = {label for label, count in classes.items() if count < 2}
-    clips: dict[int, Clip] = {}
-    for row, clip in enumerate(listing.clips):
-        kept = tuple(label for label in clip.labels if label not in single)
-        if kept and row not in audit.unusable:
-            clips[row] = replace(clip, group=joined[row], labels=kept)
-    names = sorted({label for clip in clips.values() for label in clip.labels})
+    usable = {
+        row: replace(clip, group=joined[row])
+        for row, clip in enumerate(listing.clips)
+        if row not in audit.unusable
+    }
+    groups: dict[str, set[str | None]] = defaultdict(set)
+    for clip in usable.values():
+        for label in clip.labels:
+            groups[label].add(clip.group)
+    names = sorted(label for label, found in groups.items() if len(found) > 1)
+    if len(groups) < 2:
+        text = f"{counted(len(usable), 'clip')} to train on, and none to test."
+        return Division((), tuple(usable.values()), text)
     if len(names) < 2:
-        has = f"only {names[0]!r}" if names else "none"
-        raise m2dx.RecipeError(
-            f"{listing.data}: there must be two classes with two clips or more, but there is {has}"
+        label, group = next(
+            (label, min(map(str, found))) for label, found in groups.items() if label not in names
         )
-    note = ""
+        raise m2dx.RecipeError(
+            f"{listing.data}: two classes or more must come from two groups (or files) or more, so that training and "
+            f"test can be kept apart, but all clips of {label!r} are of one ({group!r}); record more, or say by "
+            "--group-from what belongs together"
+        )
+    clips = {
+        row: replace(clip, labels=kept)
+        for row, clip in usable.items()
+        if (kept := tuple(label for label in clip.labels if label in names))
+    }
+    pool = tuple(replace(clip, labels=()) for row, clip in usable.items() if row not in clips)
+    left_out = ", ".join(map(repr, sorted(set(groups) - set(names))))
+    note = f"Left out, as all clips are of one group: {left_out}. " if left_out else ""
     splits = {clip.split for clip in clips.values()}
     if None not in splits and len(splits) > 1 and (splits <= set(SPLITS) or not splits & set(SPLITS)):
-        rows, dropped = _without_leaks(clips)
+        rows = _without_leaks(clips)
         if problem := _unequal(rows, names):
-            note = f"The division of the data cannot be kept ({problem}). "
+            note += f"The division of the data cannot be kept ({problem}). "
         else:
-            left = [clips[row] for row in dropped]
-            text = f"The division of the data is kept{_dropped_text(left)}: {_sizes(list(rows.values()))}."
-            return _division(listing, audit, joined, rows, left, text)
+            left = counted(len(clips) - len(rows), "clip")
+            how = f" without {left} of which others are in the test or validation part"
+            how = how if len(rows) < len(clips) else ", in which nothing leaks"
+            return Division(rows, pool, f"{note}The division of the data is kept{how}: {_sizes(rows)}.")
     elif len(splits) > 1:
-        note = "The splits of the data are not complete and not used. "
-    rows = _dealt(listing, clips, names, seed)
-    groups = len({clip.group for clip in rows.values()})
-    what = "Folds" if next(iter(rows.values())).split not in SPLITS else "Parts"
-    text = f"{note}{what} of whole groups ({groups}), balanced by class: {_sizes(list(rows.values()))}."
-    return _division(listing, audit, joined, rows, [], text)
+        note += "The splits of the data are not complete and not used. "
+    rows = _dealt(clips, min(len(groups[name]) for name in names), seed)
+    count = len({clip.group for clip in rows})
+    what = "Parts" if rows[0].split in SPLITS else "Folds"
+    return Division(rows, pool, f"{note}{what} of whole groups ({count}), balanced by class: {_sizes(rows)}.")
 
 
 def _joined(listing: Listing, audit: Audit) -> list[str]:
     """The name of what each clip must stay with: united by groups, files, recordings and duplicates."""
-    parent = list(range(len(listing.clips)))
-
-    def root(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = parent[parent[row]]
-            row = parent[row]
-        return row
-
     together: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row, clip in enumerate(listing.clips):
         together["file", os.path.realpath(clip.path)].append(row)
         if clip.group is not None:
             together["group", clip.group].append(row)
-    unions = [*together.values(), *(cut.rows for cut in audit.cuts)]
-    unions += [(pair.first, pair.second) for pair in audit.duplicates]
-    for rows in unions:
-        for row in rows[1:]:
-            first, second = sorted((root(rows[0]), root(row)))
-            parent[second] = first
-    return [
-        listing.clips[root(row)].group or listing.clips[root(row)].path.stem + f"#{root(row)}"
-        for row in range(len(parent))
-    ]
+    unions = [*together.values(), *audit.cuts]
+    pairs = [(rows[0], row) for rows in unions for row in rows[1:]]
+    pairs += [(pair.first, pair.second) for pair in audit.duplicates]
+    size, (one, other) = len(listing.clips), np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(one)), (one, other)), shape=(size, size))
+    first: dict[int, str] = {}
+    for row, component in enumerate(found := connected_components(graph, directed=False)[1].tolist()):
+        first.setdefault(component, listing.clips[row].group or f"{listing.clips[row].path.stem}#{row}")
+    return [first[component] for component in found]
 
 
-def _without_leaks(clips: dict[int, Clip]) -> tuple[dict[int, Clip], list[int]]:
+def _without_leaks(clips: dict[int, Clip]) -> tuple[Clip, ...]:
     """The clips without those whose group is also in a later part (of folds: in a fold that has more of it)."""
     counts: dict[str | None, Counter[str]] = defaultdict(Counter)
     for clip in clips.values():
@@ -131,64 +123,42 @@ def _without_leaks(clips: dict[int, Clip]) -> tuple[dict[int, Clip], list[int]]:
             return max(counts[group], key=SPLITS.index)
         return max(sorted(counts[group]), key=lambda fold: counts[group][fold])
 
-    rows = {row: clip for row, clip in clips.items() if clip.split == home(clip.group)}
-    return rows, [row for row in clips if row not in rows]
+    return tuple(clip for clip in clips.values() if clip.split == home(clip.group))
 
 
-def _unequal(rows: dict[int, Clip], names: Sequence[str]) -> str:
+def _unequal(rows: Sequence[Clip], names: Sequence[str]) -> str:
     """Why a division cannot be used; empty where it can."""
     of: dict[str, set[str]] = defaultdict(set)
-    for clip in rows.values():
-        for label in clip.labels:
-            of[str(clip.split)].add(label)
+    for clip in rows:
+        of[str(clip.split)].update(clip.labels)
     for split in ("train", "test") if set(of) & set(SPLITS) else ():
         if lacking := [name for name in names if name not in of[split]]:
             return f"without leaking clips, {split} has none of {lacking[0]!r}"
     return "" if len(of) > 1 else "without leaking clips, one part is left"
 
 
-def _dealt(listing: Listing, clips: dict[int, Clip], names: Sequence[str], seed: int) -> dict[int, Clip]:
-    """The clips in parts of whole groups; the best of some deals in a random order."""
-    groups = {name: {clip.group for clip in clips.values() if name in clip.labels} for name in names}
-    fewest = min(names, key=lambda name: len(groups[name]))
-    if len(groups[fewest]) < 2:
-        raise m2dx.RecipeError(
-            f"{listing.data}: each class must come from two groups or more, so that training and test can be kept "
-            f"apart, but all clips of {fewest!r} are of one ({next(iter(groups[fewest]))!r}); record more, or say by "
-            "another column what belongs together"
-        )
+def _dealt(clips: dict[int, Clip], fewest: int, seed: int) -> tuple[Clip, ...]:
+    """The clips in parts of whole groups, or in folds where they, or the groups of a class (`fewest`), are few."""
     counts = Counter(label for clip in clips.values() for label in clip.labels)
-    small = (
-        len(clips) < SMALL_CLIPS or min(counts.values()) < SMALL_CLASS or len(groups[fewest]) < len(SHARES)
-    )
-    if small:
-        folds = min(FOLDS, len(groups[fewest]))
-        parts = {str(number + 1): 1 / folds for number in range(folds)}
-    else:
-        parts = SHARES
-    labels = list(parts)
-    best: tuple[float, dict[int, Clip]] | None = None
+    if len(clips) >= SMALL_CLIPS and min(counts.values()) >= SMALL_CLASS and fewest >= len(SHARES):
+        rows = _balanced(clips, SHARES, counts, seed)
+        if not _unequal(rows, sorted(counts)):
+            return rows
+    folds = min(FOLDS, fewest)
+    return _balanced(clips, {str(number + 1): 1 / folds for number in range(folds)}, counts, seed)
+
+
+def _balanced(
+    clips: dict[int, Clip], parts: dict[str, float], counts: Counter[str], seed: int
+) -> tuple[Clip, ...]:
+    """The best of some deals in a random order."""
+    labels, deals = list(parts), []
     for attempt in range(_TRIES):
         order = np.random.default_rng([seed, attempt]).permutation(list(clips)).tolist()
-        dealt = deal([clips[row] for row in order], list(parts.values()))
-        found = {
-            row: replace(clips[row], split=labels[part])
-            for row, part in zip(order, dealt.tolist(), strict=True)
-        }
-        badness = _imbalance(found, parts, counts)
-        if best is None or badness < best[0]:
-            best = badness, found
-    assert best is not None
-    rows = dict(sorted(best[1].items()))
-    for part in parts:
-        have = {label for clip in rows.values() if clip.split == part for label in clip.labels}
-        if not small and part != "valid" and (lacking := [name for name in names if name not in have]):
-            of = counted(len(groups[lacking[0]]), "group")
-            raise m2dx.RecipeError(
-                f"{listing.data}: each part must have every class, but whole groups cannot be divided so: {part} would "
-                f"have none of {lacking[0]!r}, which comes from {of}; record more groups"
-            )
-    return rows
+        dealt = deal([clips[row] for row in order], list(parts.values())).tolist()
+        found = {row: replace(clips[row], split=labels[part]) for row, part in zip(order, dealt, strict=True)}
+        deals.append((_imbalance(found, parts, counts), attempt, found))
+    return tuple(of for _, of in sorted(min(deals, key=lambda of: of[:2])[2].items()))
 
 
 def _imbalance(rows: dict[int, Clip], shares: dict[str, float], counts: Counter[str]) -> float:
@@ -201,42 +171,19 @@ def _imbalance(rows: dict[int, Clip], shares: dict[str, float], counts: Counter[
     )
 
 
-def _division(
-    listing: Listing,
-    audit: Audit,
-    joined: Sequence[str],
-    rows: dict[int, Clip],
-    dropped: Sequence[Clip],
-    text: str,
-) -> Division:
-    folds = any(clip.split not in SPLITS for clip in rows.values())
-    held = {joined[row] for row, clip in rows.items() if clip.split != "train" and not folds}
-    pool = [
-        replace(clip, group=joined[row], split="train")
-        for row, clip in enumerate(listing.clips)
-        if row not in audit.unusable and joined[row] not in held
-    ]
-    return Division(tuple(rows.values()), "folds" if folds else "split", tuple(pool), tuple(dropped), text)
-
-
-def _dropped_text(dropped: Sequence[Clip]) -> str:
-    if not dropped:
-        return ", in which nothing leaks"
-    return f" without {counted(len(dropped), 'clip')} of which others are in the test or validation part"
-
-
 def _sizes(rows: Sequence[Clip]) -> str:
     counts = Counter(str(clip.split) for clip in rows)
     order = [name for name in SPLITS if name in counts] or sorted(counts)
     return ", ".join(f"{name} {counts[name]:,}" for name in order)
 
 
-def _write(path: Path, rows: Sequence[Clip]) -> None:
+def write_list(path: Path, clips: Iterable[m2dx.Clip]) -> None:
+    """Writes clips as a list that the data set `csv` reads. Raises OSError."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for clip in rows:
-        place = os.path.abspath(clip.path)
-        start, duration = f"{clip.start:.6g}", f"{clip.seconds:.6f}"
-        writer.writerow([place, start, duration, clip.label or "", clip.split or "", clip.group or ""])
+    writer.writerow(["path", "start", "duration", "label", "split", "group"])
+    for clip in clips:
+        duration = "" if clip.duration is None else f"{clip.duration:.6f}"
+        cells = os.path.abspath(clip.path), f"{clip.start:.6f}", duration, ";".join(clip.labels)
+        writer.writerow([*cells, clip.split or "", clip.group or ""])
     replace_text(path, text.getvalue(), errors="surrogateescape")

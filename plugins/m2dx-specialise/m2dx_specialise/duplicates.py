@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import m2dx
 from m2dx_specialise.listing import Clip
 from m2dx_specialise.measures import Measures, flat_samples
-from m2dx_specialise.sketches import RATE, Moments
+from m2dx_specialise.sketches import RATE, Moments, spectra
 
 SIMILAR = 0.72
 """Least similarity of duplicates."""
@@ -43,12 +43,7 @@ class Duplicate:
 
     first: int
     second: int
-    exact: bool
-    """Whether the samples are the same."""
-    similarity: float
-    """Coherence of the part that they share; 1: the same."""
-    shift: float
-    """Seconds from the start of the first to what the second starts with; negative: the second starts before it."""
+    exact: bool  # whether the samples are the same
 
 
 def find_duplicates(
@@ -59,16 +54,15 @@ def find_duplicates(
     for row, found in enumerate(measures):
         if found is not None and not found.silent:
             same[found.digest].append(row)
-    exact = [Duplicate(rows[0], other, True, 1.0, 0.0) for rows in same.values() for other in rows[1:]]
+    exact = [Duplicate(rows[0], other, True) for rows in same.values() for other in rows[1:]]
     firsts = sorted(rows[0] for rows in same.values())
     kept = {row: moments[row] for row in firsts}
-    pairs = _candidates({row: found for row, found in kept.items() if found is not None})
-    near = []
-    for first, second, shifts in pairs:
-        if clips[first].path != clips[second].path:
-            similarity, shift = max(compare(clips[first], clips[second], shift) for shift in shifts)
-            if similarity >= SIMILAR:
-                near.append(Duplicate(first, second, False, similarity, shift))
+    near = [
+        Duplicate(first, second, False)
+        for first, second, shifts in _candidates({row: of for row, of in kept.items() if of is not None})
+        if clips[first].path != clips[second].path
+        and max(similarity(clips[first], clips[second], shift) for shift in shifts) >= SIMILAR
+    ]
     return [*exact, *near]
 
 
@@ -135,38 +129,36 @@ def _sound(path: Path, start: float, seconds: float) -> NDArray[np.float32]:
     return m2dx.read_wav(path, start=start, duration=seconds, sample_rate=RATE)
 
 
-def compare(first: Clip, second: Clip, shift: float) -> tuple[float, float]:
-    """How alike two clips are where they overlap (0 where they share too little), and the exact shift (seconds).
+def similarity(first: Clip, second: Clip, shift: float) -> float:
+    """How alike two clips are where they overlap; 1: the same, 0 where they share too little.
 
-    `shift` is known to some 0.05 s. Of long overlaps, the middle is compared.
+    `shift`: seconds from the start of the first to what the second starts with, known to some 0.05 s. Of long overlaps,
+    the middle is compared.
     """
     start = max(shift, 0.0)
     end = min(first.seconds, second.seconds + shift)
     if end - start < 0.01:
-        return 0.0, shift
+        return 0.0
     if end - start > _LONGEST:
         start, end = (start + end - _LONGEST) / 2, (start + end + _LONGEST) / 2
     try:
         one, begins = _part(first, start - _SEARCHED, end + _SEARCHED)
         two, other_begins = _part(second, start - shift - _SEARCHED, end - shift + _SEARCHED)
     except m2dx.AudioError:
-        return 0.0, shift
-    lag = _lag(
-        _bright(one), _bright(two), round((shift - begins + other_begins) * RATE), round(_SEARCHED * RATE)
-    )
+        return 0.0
+    near = round((shift - begins + other_begins) * RATE)
+    lag = _lag(_bright(one), _bright(two), near, round(_SEARCHED * RATE))
     a, b = (one[lag:], two) if lag >= 0 else (one, two[-lag:])
     size = min(len(a), len(b))
-    shift = begins - other_begins + lag / RATE
-    if size < _SIZE // 4:
-        return 0.0, shift
     a, b = a[:size], b[:size]
-    if max(_energy(a) / (_energy(one) + 1e-20), _energy(b) / (_energy(two) + 1e-20)) < _LEAST_SHARED:
-        return 0.0, shift
+    most = max(_energy(a) / (_energy(one) + 1e-20), _energy(b) / (_energy(two) + 1e-20))
+    if size < _SIZE // 4 or most < _LEAST_SHARED:
+        return 0.0
     if max(flat_samples(a), flat_samples(b)) > _CLIPPED * size:
         # What a clipped copy has lost is compared in neither.
         whole = (np.abs(a) < _FULL * np.abs(a).max()) & (np.abs(b) < _FULL * np.abs(b).max())
         a, b = a * whole, b * whole
-    return _similarity(_bright(a), _bright(b)), shift
+    return _coherence(_bright(a), _bright(b))
 
 
 def _bright(wav: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -197,7 +189,7 @@ def _lag(one: NDArray[np.float32], two: NDArray[np.float32], near: int, most: in
     return int(lags[np.abs(np.fft.irfft(product, size))[lags].argmax()])
 
 
-def _similarity(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
+def _coherence(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
     """Of two aligned signals: their correlation, times the root of the mean coherence of the bands that both have.
 
     Sounds of a few low bands are alike by themselves (heart beats, kicks): what they lack to 1 counts several times.
@@ -205,7 +197,7 @@ def _similarity(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
     correlation = float(np.abs(np.dot(one, two))) / float(np.sqrt(_energy(one) * _energy(two)) + 1e-20)
     if correlation < 0.5:
         return 0.0
-    a, b = _spectra(one), _spectra(two)
+    a, b = (np.concatenate([*spectra(np.pad(of, _SIZE // 2), _SIZE, _HOP)]) for of in (one, two))
     power, other = _banded(np.abs(a) ** 2), _banded(np.abs(b) ** 2)
     heard = np.minimum(power / max(power.max(), 1e-20), other / max(other.max(), 1e-20))
     weight = np.clip(10 * np.log10(heard + 1e-20) + _FLOOR_DB, 0, None)
@@ -219,9 +211,3 @@ def _similarity(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
 def _banded(values: NDArray[Any]) -> NDArray[Any]:
     """(T, K) -> (K / _BAND,), the sums over time and neighbouring frequencies."""
     return values[:, : values.shape[1] // _BAND * _BAND].sum(0).reshape(-1, _BAND).sum(1)  # type: ignore[no-any-return]
-
-
-def _spectra(wav: NDArray[np.float32]) -> NDArray[Any]:
-    padded = np.pad(wav, _SIZE // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _SIZE)[::_HOP]
-    return np.fft.rfft(frames * np.hanning(_SIZE).astype(np.float32))

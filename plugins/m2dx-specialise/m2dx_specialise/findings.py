@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
+from typing import Literal, get_args
 
-
-class Severity(Enum):
-    """How much depends on it, the gravest first."""
-
-    STOP = "stop"
-    """Without mending it there is no verdict."""
-    WARNING = "warning"
-    """Scores would be wrong, or are."""
-    NOTE = "note"
-    """Good to know."""
+Severity = Literal["stop", "warning", "note"]
+"""Without mending it there is no verdict; scores would be wrong, or are; good to know."""
+SEVERITIES = get_args(Severity)
 
 
 @dataclass(frozen=True)
@@ -25,6 +18,5 @@ class Finding:
     kind: str  # such as "duplicates", "hum" or "confound"
     severity: Severity
     text: str  # a sentence
-    paths: tuple[Path, ...]
-    """The files concerned, each once."""
+    paths: tuple[Path, ...]  # the files concerned, each once
     advice: str  # what to do, or what is done

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from m2dx_probes.subsets import subset_fold
+from scipy.stats import binomtest
 
 import m2dx
 from m2dx.contract.components import ClipEncoder
@@ -55,32 +55,32 @@ class Parts:
     train: tuple[m2dx.Clip, ...]  # labelled
     valid: tuple[m2dx.Clip, ...]  # labelled; candidates are chosen on it, and never learn its labels
     test: tuple[m2dx.Clip, ...]  # labelled; seen once
-    others: tuple[m2dx.Clip, ...] = ()  # without labels; they are trained on
+    others: tuple[m2dx.Clip, ...] = ()  # without labels, and of no group that is chosen by or tested
 
     @classmethod
     def read(cls, division: Path, pool: Path) -> Parts:
         """From the list of a division, and that of what may be trained on."""
-        others = [clip for clip in CsvDataset(path=pool).clips() if not clip.labels] if pool.exists() else []
-        return cls.of([*(CsvDataset(path=division).clips() if division.exists() else []), *others])
+        return cls.of(
+            [clip for path in (division, pool) if path.exists() for clip in CsvDataset(path=path).clips()]
+        )
 
     @classmethod
     def of(cls, clips: Sequence[m2dx.Clip]) -> Parts:
         """The same, of clips. A small validation part is dealt anew; of folds, the last two of five are the test."""
-        labelled, others = ([clip for clip in clips if bool(clip.labels) is which] for which in (True, False))
+        labelled = [clip for clip in clips if clip.labels]
         folds = sorted({str(clip.split) for clip in labelled} - set(SPLITS))
         tested = {"test", *folds[len(folds) - round(TEST_FOLDS * len(folds)) :]}
-        test = [clip for clip in labelled if clip.split in tested]
+        test = tuple(clip for clip in labelled if clip.split in tested)
         rest = [clip for clip in labelled if clip.split not in tested]
+        is_valid = [clip.split == "valid" for clip in rest]
+        if sum(is_valid) < FEWEST_VALID * len(rest) and len({clip.group or clip.path for clip in rest}) > 1:
+            is_valid = deal(rest, [1 - VALID_SHARE, VALID_SHARE]).tolist()
         train, valid = (
-            [clip for clip in rest if (clip.split == "valid") is which] for which in (False, True)
+            tuple(clip for clip, of in zip(rest, is_valid, strict=True) if of == which) for which in (0, 1)
         )
-        groups = len({clip.group or clip.path for clip in rest})
-        if len(valid) < FEWEST_VALID * len(rest) and groups > 1:
-            part = deal(rest, [1 - VALID_SHARE, VALID_SHARE]).tolist()
-            train, valid = (
-                [clip for clip, of in zip(rest, part, strict=True) if of == which] for which in (0, 1)
-            )
-        return cls(tuple(train), tuple(valid), tuple(test), tuple(others))
+        held = {clip.group for clip in (*valid, *test)} - {None}
+        others = (clip for clip in clips if not clip.labels and clip.group not in held)
+        return cls(train, valid, test, tuple(others))
 
     @property
     def labelled(self) -> tuple[m2dx.Clip, ...]:
@@ -100,7 +100,8 @@ class Parts:
             return "some clips have several labels, and a verdict is for one label a clip"
         if count < FEWEST_CLIPS:
             return f"{count} labelled clips are too few to tell encoders apart; {FEWEST_CLIPS} is the least"
-        lacking = [name for name in ("train", "valid", "test") if len({*_labels(getattr(self, name))}) < 2]
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        lacking = [name for name, part in parts.items() if len({clip.labels for clip in part}) < 2]
         if lacking:
             return f"the {' and '.join(lacking)} part has fewer than two classes, as groups must stay whole"
         return None
@@ -115,31 +116,22 @@ class Parts:
         return m2dx.ClipTask.from_dataset(
             name,
             Listed(clips),
-            unit_seconds=unit_seconds(self.labelled),
+            unit_seconds=unit_seconds(self.train + self.valid),
             short_clips="pad",
             shared_groups="warn",
             cache=FeatureCache(folder),
         )
 
 
-def _labels(clips: Sequence[m2dx.Clip]) -> list[str]:
-    return [name for clip in clips for name in clip.labels]
-
-
 def _some(clips: Sequence[m2dx.Clip], seed: int) -> list[m2dx.Clip]:
     """All of them, or `MOST_CLIPS` at random."""
-    if len(clips) <= MOST_CLIPS:
-        return list(clips)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(clips))[:MOST_CLIPS])
     return [clips[row] for row in chosen.tolist()]
 
 
 def unit_seconds(clips: Sequence[m2dx.Clip]) -> float:
     """The length that clips are brought to."""
-    known = [clip for clip in clips if clip.duration is not None]
-    return (
-        max(min(round(mean_seconds("clips", known), 3), LONGEST_SECONDS), 0.1) if known else LONGEST_SECONDS
-    )
+    return max(min(round(mean_seconds("clips", clips), 3), LONGEST_SECONDS), 0.1)
 
 
 def score(encoder: ClipEncoder, task: m2dx.ClipTask, name: str) -> m2dx.Score:
@@ -147,17 +139,10 @@ def score(encoder: ClipEncoder, task: m2dx.ClipTask, name: str) -> m2dx.Score:
     return replace(Logistic().evaluate(encoder, task, seeds=(0,))[0], encoder=name)
 
 
-def loss_of(score: m2dx.Score) -> float:
+def loss_of(score: m2dx.Score, label_names: Sequence[str]) -> float:
     """Mean of the negative logarithm of the probability of the truth; of equal accuracies, the lower one is better."""
-    names = sorted(
-        {item.label for item in score.predictions} | set(_labels([of.clip for of in score.predictions]))
-    )
-    losses = []
-    for item in score.predictions:
-        right = item.label in item.clip.labels
-        rest = (1 - item.probability) / max(len(names) - 1, 1)
-        losses.append(-math.log(max(item.probability if right else rest, 1e-6)))
-    return round(float(np.mean(losses)), 6)
+    said = [(item.probabilities or ())[label_names.index(item.clip.labels[0])] for item in score.predictions]
+    return round(float(-np.log(np.maximum(said, 1e-6)).mean()), 6)
 
 
 @dataclass(frozen=True)
@@ -170,10 +155,19 @@ class Gain:
 
     @classmethod
     def of(cls, own: m2dx.Score, rival: m2dx.Score) -> Gain:
-        """How far the first is above the second."""
+        """How far the first is above the second.
+
+        The interval is the bootstrap's, but it reaches 0 where the clips that only one of the two has right are so few
+        that the exact sign test leaves chance (5 %), as the bootstrap is too sure of few clips.
+        """
         found = difference(own, rival)
         assert found is not None  # both are of one classifier, on the same clips
-        return cls(*(100 * found[name] for name in ("value", "low", "high")))
+        value, low, high = (100 * found[name] for name in ("value", "low", "high"))
+        right = [[item.label in item.clip.labels for item in of.predictions] for of in (own, rival)]
+        only = [sum(a > b for a, b in zip(*pair, strict=True)) for pair in (right, right[::-1])]
+        if sum(only) and binomtest(only[0], sum(only)).pvalue >= 0.05:
+            low, high = min(low, 0.0), max(high, 0.0)
+        return cls(value, low, high)
 
     @property
     def text(self) -> str:
@@ -182,11 +176,6 @@ class Gain:
     @property
     def interval(self) -> str:
         return f"{self.low:+.1f} to {self.high:+.1f}"
-
-    @property
-    def is_apart(self) -> bool:
-        """Whether the interval leaves 0 out."""
-        return self.low > 0 or self.high < 0
 
 
 Kind = Literal["specialise", "use", "plain", "none"]
@@ -201,44 +190,49 @@ class Verdict:
     sentence: str
 
 
-def decide(
-    best: str,
-    gain: Gain | None,
-    above_plain: Gain | None,
-    *,
-    labels: int | None = None,
-) -> Verdict:
-    """The verdict of the test.
+def strongest(gains: Mapping[str, Gain]) -> str:
+    """The rival by which the gain is judged: of those that it is not beyond, else of all, the most accurate one."""
+    return min(gains, key=lambda name: (gains[name].low > 0, gains[name].value))
 
-    `best`: what is best of all that needs no training, by the validation part. `gain`: how far the trained winner is
-    above it; None: nothing was trained. `above_plain`: how far `best` is above log-mel statistics; None: it is these.
-    `labels`: from how many on the gain is beyond chance.
+
+def decide(
+    gains: Mapping[str, Gain], start: str, above: Mapping[str, Gain], *, labels: int | None = None
+) -> Verdict:
+    """The verdict of the test; all gains are on the same test clips.
+
+    `gains`: how far the trained winner is above each encoder and baseline that needs no training; empty where nothing
+    was trained. `start`: the best encoder at hand by the validation part. `above`: how far it is above log-mel
+    statistics and the random network. `labels`: from how many on the gain is beyond chance.
+
+    Training is worth it where it is beyond all the others, whichever of them is the best on these clips. A start is of
+    use where it is beyond log-mel statistics, and not behind the random network.
     """
-    if gain is not None and gain.low > 0:
-        labelled = "" if labels is None else f", from {labels} labels on"
-        return Verdict(
-            "specialise", f"Specialise: {gain.text} over the best of what you have ({best}){labelled}."
+    trained = "nothing could be trained in the time"
+    rival = strongest(gains) if gains else None
+    if rival is not None:
+        gain = gains[rival]
+        if gain.low > 0:
+            labelled = "" if labels is None else f", from {labels} labels on"
+            sentence = f"Specialise: {gain.text} over the best of what you have ({rival}){labelled}."
+            return Verdict("specialise", sentence)
+        trained = (
+            f"training {'loses' if gain.high < 0 else 'is level'} ({gain.interval} points) beside {rival}"
         )
-    if gain is None:
-        trained = "nothing could be trained in the time"
+    other = RANDOM if above[PLAIN].low > 0 else PLAIN
+    between = above[other]
+    if other == RANDOM and between.high >= 0:
+        return Verdict("use", f"Use {start} as it is: {above[PLAIN].text} over {PLAIN}; {trained}.")
+    how = f"{'behind' if between.high < 0 else 'level with'} {other} ({between.interval} points)"
+    if rival is None:
+        text = f"Use {PLAIN} with logistic regression: {trained}, and {start} is {how}."
+    elif rival == PLAIN:
+        better = f"better by {-gain.value:.1f} points" if gain.high < 0 else "level"
+        text = f"Do not pre-train: {PLAIN} with logistic regression are {better} ({gain.interval})."
+    elif rival == start:
+        text = f"Do not pre-train: {trained}, which is {how}."
     else:
-        trained = f"training {'loses' if gain.is_apart else 'is level'} ({gain.interval} points)"
-    if best == PLAIN:
-        if gain is None:
-            return Verdict("plain", f"Use {PLAIN} with logistic regression: {trained}.")
-        how = f"better by {-gain.value:.1f} points" if gain.is_apart else "level"
-        return Verdict(
-            "plain", f"Do not pre-train: {PLAIN} with logistic regression are {how} ({gain.interval})."
-        )
-    assert above_plain is not None
-    if above_plain.low > 0:
-        return Verdict("use", f"Use {best} as it is: {above_plain.text} over {PLAIN}; {trained}.")
-    how = "level with it" if not above_plain.is_apart else "better"
-    return Verdict(
-        "plain",
-        f"Do not pre-train: {trained} beside {best}, and {PLAIN} with logistic regression are {how} "
-        f"({above_plain.interval} points between the two).",
-    )
+        text = f"Do not pre-train: {trained}, and {start} is {how}."
+    return Verdict("plain", text)
 
 
 def easier(valid: float, test: float) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from m2dx.data.reading import AudioFile
 from m2dx_specialise.listing import Clip
+from m2dx_specialise.sketches import Moments, Sketch, spectra
 
 SILENT_DB = -70.0
 """Full-scale level of the loudest frame, below which a clip is silent."""
@@ -25,23 +26,15 @@ _NEVER = -200.0  # dB, of digital silence
 
 
 @dataclass(frozen=True)
-class Container:
-    """What the header of a file says."""
-
-    sample_rate: int  # Hz
-    channels: int
-    format: str  # such as "WAV PCM_16"
-
-
-@dataclass(frozen=True)
 class Measures:
     """One clip, measured; levels in dB of full scale. NaN: cannot be told."""
 
-    container: Container
+    sample_rate: int  # Hz, of the file
+    channels: int
+    format: str  # such as "WAV PCM_16"; "other" of files that only m2dx opens
     digest: str  # of the decoded samples
-    peak_db: float
+    silent: bool  # whether there is nothing to hear
     level_db: float  # of all
-    loudest_db: float  # of the loudest frame
     floor_db: float  # of the quiet frames, where there are any well below the loud ones
     clipped: float  # share of the samples in flat peaks
     offset: float  # mean of the samples, of full scale
@@ -49,79 +42,59 @@ class Measures:
     hum_db: float  # how far 50 or 60 Hz and their harmonics stand out
     hum_hz: float  # 50 or 60
 
-    @property
-    def silent(self) -> bool:
-        """Whether there is nothing to hear."""
-        return self.loudest_db < SILENT_DB
 
-    @property
-    def band(self) -> float:
-        """Share of the band that the sampling rate allows, that the recording fills."""
-        return self.edge_hz / (self.container.sample_rate / 2)
-
-
-def container_of(path: Path) -> Container:
-    """Rate, channels and format of a file; "other" for the format of files that only m2dx opens."""
+@lru_cache(maxsize=64)  # the clips of a file follow each other
+def container_of(path: Path) -> tuple[int, int, str]:
+    """Rate, channels and format of a file."""
     try:
         info = soundfile.info(str(path))
-        return Container(info.samplerate, info.channels, f"{info.format} {info.subtype}")
+        return info.samplerate, info.channels, f"{info.format} {info.subtype}"
     except (soundfile.SoundFileError, OSError):
         with AudioFile(path) as file:
-            return Container(file.info.sample_rate, file.info.channels, "other")
+            return file.info.sample_rate, file.info.channels, "other"
 
 
-def pieces(clip: Clip) -> Iterator[NDArray[np.float32]]:
-    """The samples of a clip at the rate of its file, up to a minute or two at a time. Raises AudioError."""
+def measure(clip: Clip, total: float) -> tuple[Measures, Moments]:
+    """Reads a clip of a listing of so many seconds, up to a minute or two at a time. Raises AudioError."""
+    container = container_of(clip.path)
+    rate = container[0]
+    size = max(int(FRAME_SECONDS * rate), 16)
+    digest = hashlib.blake2b(f"{rate}".encode(), digest_size=16)
+    count, sum_, peak, flat, hum = 0, 0.0, 0.0, 0, (np.nan, np.nan)
+    powers: list[NDArray[np.float32]] = []
+    spectrum = np.zeros(_SPECTRUM // 2 + 1)
+    sketch = Sketch(rate, total)
     with AudioFile(clip.path) as file:
         first, frames = file.extent(clip.start, clip.duration)
-        yield from file.pieces(first, frames, sample_rate=file.info.sample_rate)
-
-
-class Meter:
-    """Measures a clip from its samples, given one piece after the other."""
-
-    def __init__(self, container: Container) -> None:
-        self.container = container
-        self._hash = hashlib.blake2b(f"{container.sample_rate}".encode(), digest_size=16)
-        self._count, self._sum, self._peak, self._flat = 0, 0.0, 0.0, 0
-        self._frames: list[NDArray[np.float32]] = []
-        self._spectrum = np.zeros(_SPECTRUM // 2 + 1)
-        self._hum = (np.nan, np.nan)
-
-    def take(self, wav: NDArray[np.float32]) -> None:
-        """The next samples (N,)."""
-        rate = self.container.sample_rate
-        self._hash.update(np.round(wav * 32767).astype(np.int32).tobytes())
-        self._count += len(wav)
-        self._sum += float(wav.sum(dtype=np.float64))
-        self._peak = max(self._peak, float(np.abs(wav).max()))
-        self._flat += flat_samples(wav)
-        size = max(int(FRAME_SECONDS * rate), 16)
-        whole = wav[: len(wav) // size * size] if len(wav) >= size else np.pad(wav, (0, size - len(wav)))
-        self._frames.append(np.square(whole).reshape(-1, size).mean(1))
-        if len(self._frames) == 1:
-            self._hum = _hum(wav, rate)
-        self._spectrum += _power(wav)
-
-    def measures(self) -> Measures:
-        """Of all that was taken."""
-        frames = 10 * np.log10(np.concatenate(self._frames) + 1e-20)
-        heard = frames[frames > _NEVER + 60]  # padding with zeros says nothing about a noise floor
-        loud = float(frames.max())
-        quiet = float(np.percentile(heard, 5)) if len(heard) >= 8 else np.nan
-        return Measures(
-            container=self.container,
-            digest=self._hash.hexdigest(),
-            peak_db=20 * float(np.log10(self._peak + 1e-10)),
-            level_db=10 * float(np.log10(np.mean(10 ** (frames / 10)) + 1e-20)),
-            loudest_db=loud,
-            floor_db=quiet if loud - quiet > 25 else np.nan,
-            clipped=self._flat / max(self._count, 1) if self._peak > 0.2 else 0.0,
-            offset=self._sum / max(self._count, 1),
-            edge_hz=_edge(self._spectrum, self.container.sample_rate),
-            hum_db=self._hum[0],
-            hum_hz=self._hum[1],
-        )
+        for wav in file.pieces(first, frames, sample_rate=rate):
+            sketch.take(wav)
+            digest.update(np.round(wav * 32767).astype(np.int32).tobytes())
+            count += len(wav)
+            sum_ += float(wav.sum(dtype=np.float64))
+            peak = max(peak, float(np.abs(wav).max()))
+            flat += flat_samples(wav)
+            hum = hum if powers else _hum(wav, rate)
+            whole = wav[: len(wav) // size * size] if len(wav) >= size else np.pad(wav, (0, size - len(wav)))
+            powers.append(np.square(whole).reshape(-1, size).mean(1))
+            padded = np.pad(wav, (0, max(_SPECTRUM - len(wav), 0)))
+            spectrum += sum((np.abs(of) ** 2).sum(0) for of in spectra(padded, _SPECTRUM, _SPECTRUM // 2))
+    db = 10 * np.log10(np.concatenate(powers) + 1e-20)
+    heard = db[db > _NEVER + 60]  # padding with zeros says nothing about a noise floor
+    loud = float(db.max())
+    quiet = float(np.percentile(heard, 5)) if len(heard) >= 8 else np.nan
+    found = Measures(
+        *container,
+        digest=digest.hexdigest(),
+        silent=loud < SILENT_DB,
+        level_db=10 * float(np.log10(np.mean(10 ** (db / 10)) + 1e-20)),
+        floor_db=quiet if loud - quiet > 25 else np.nan,
+        clipped=flat / max(count, 1) if peak > 0.2 else 0.0,
+        offset=sum_ / max(count, 1),
+        edge_hz=_edge(spectrum, rate),
+        hum_db=hum[0],
+        hum_hz=hum[1],
+    )
+    return found, sketch.moments()
 
 
 def flat_samples(wav: NDArray[np.float32]) -> int:
@@ -134,19 +107,6 @@ def flat_samples(wav: NDArray[np.float32]) -> int:
         edges = np.flatnonzero(np.diff(np.concatenate(([False], at, [False])).astype(np.int8)))
         runs = edges[1::2] - edges[::2]
         total += int(runs[runs >= _FLAT_RUN].sum())
-    return total
-
-
-def _power(wav: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(K,) power of half-overlapping frames, summed."""
-    if len(wav) < _SPECTRUM:
-        wav = np.pad(wav, (0, _SPECTRUM - len(wav)))
-    window = np.hanning(_SPECTRUM).astype(np.float32)
-    total = np.zeros(_SPECTRUM // 2 + 1)
-    frames = np.lib.stride_tricks.sliding_window_view(wav, _SPECTRUM)[:: _SPECTRUM // 2]
-    for first in range(0, len(frames), 256):
-        spectra = np.fft.rfft(frames[first : first + 256] * window)
-        total += (spectra.real**2 + spectra.imag**2).sum(0)
     return total
 
 

@@ -12,11 +12,11 @@ from m2dx.contract.wording import counted
 from m2dx.data.csv_list import SPLITS
 
 MOST_CLASSES = 200
-_GROUP_WORDS = (
-    "group speaker patient subject person session recording device source site mic animal machine id"
+_GROUP_WORDS = tuple(
+    "group speaker patient subject person session recording device source site mic animal machine id".split()
 )
-_LABEL_WORDS = (
-    "label class category target species diagnosis condition emotion genre state event kind type sound"
+_LABEL_WORDS = tuple(
+    "label class category target species diagnosis condition emotion genre state event kind type sound".split()
 )
 _SHARE_NAMED = 0.98
 """Of the file names, those that must have a part at the same place."""
@@ -123,12 +123,12 @@ def best_group(choices: Sequence[Choice], label: Choice | None) -> Choice | None
     scored = []
     for place, choice in enumerate(choices):
         values = {value for value in choice.values if value is not None}
-        if label is not None and (choice is label or not values or _same(choice.values, label.values)):
+        if label is not None and (choice is label or not values or same(choice.values, label.values)):
             continue
         if choice.key.startswith("name:") and choice.key.endswith("letters"):
             continue
         classes = 1 if label is None else len(set(label.values))
-        named = any(word in choice.where.lower() for word in _GROUP_WORDS.split())
+        named = any(word in choice.where.lower() for word in _GROUP_WORDS)
         column = choice.key.startswith("column:")
         if named if column else len(values) >= max(classes, 3) or len(values) >= 5:
             scored.append((named, len(values), -place))
@@ -150,8 +150,8 @@ def _label_score(choice: Choice, choices: Sequence[Choice]) -> float:
     score -= 0.4 * (max(counts.values()) > 0.6 * total and classes > 2)  # takes and versions
     if kind == "column":
         named = name.lower()
-        score += 0.8 * any(word in named for word in _LABEL_WORDS.split())
-        score -= 0.8 * any(word in re.split(r"\W|_", named) for word in _GROUP_WORDS.split())
+        score += 0.8 * any(word in named for word in _LABEL_WORDS)
+        score -= 0.8 * any(word in re.split(r"\W|_", named) for word in _GROUP_WORDS)
     if kind == "folder":
         score += 0.5
     if name.endswith("letters"):
@@ -172,7 +172,7 @@ def _is_word(values: Sequence[str | None]) -> bool:
     return len(counts) > 1 and None not in counts and len(values) >= 5 * len(counts)
 
 
-def _same(values: Sequence[str | None], others: Sequence[str | None]) -> bool:
+def same(values: Sequence[str | None], others: Sequence[str | None]) -> bool:
     """Whether each tells the other, so that the second says nothing new."""
     pairs = set(zip(values, others, strict=True))
     return len(pairs) == len(set(values)) == len(set(others))

@@ -10,19 +10,21 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from m2dx.contract.atomic import replace_text
 from m2dx.contract.wording import number
 from m2dx.report.classes import MOST_CLASSES, class_rows, confusion_picture, most_certain, sound
 from m2dx.report.saving import svg
-from m2dx.report.style import ACCENT, INK, LABEL_SIZE, MASKED, Picture
+from m2dx.report.style import ACCENT, INK, MASKED, Picture, frame_curves
 from m2dx.results.predictions import read_predictions
 from m2dx.results.scores import read_scores
 from m2dx_specialise.judge import PLAIN
 from m2dx_specialise.state import State
 
 HARD_CLIPS = 8
+SECTIONS = {"verdict": "Verdict", "audit": "Audit", "tried": "Tried", "classes": "Classes", "use": "Use it"}
+TOLD = "warning verdict findings division listing minutes chosen winner best summary test"
+"""What the page has from the state as it is."""
 Lines = dict[str, list[tuple[int, float]]]
 """Steps and percent of each candidate."""
 
@@ -40,28 +42,17 @@ def write_page(state: State) -> Path:
         lstrip_blocks=True,
     )
     environment.filters |= {"svg": svg, "sound": sound, "number": number, "quote": shlex.quote}
-    told = (
-        "warning",
-        "verdict",
-        "findings",
-        "division",
-        "listing",
-        "minutes",
-        "chosen",
-        "winner",
-        "best",
-        "summary",
-        "test",
-    )
+    classes = _classes(state)
     page = environment.get_template("search.html").render(
-        {key: state.get(key) for key in told},
+        {key: state.get(key) for key in TOLD.split()},
+        sections={id: title for id, title in SECTIONS.items() if classes or id != "classes"},
         titles={run: f"{of['title']}, {of['steps']:,} steps" for run, of in state.under("run").items()},
         name=state.request.data.resolve().name,
         folder=str(state.folder),
         baselines=dict(state.under("baseline")),
         rungs=_rungs(state),
         curves=_curves(state),
-        classes=_classes(state),
+        classes=classes,
         most_classes=MOST_CLASSES,
     )
     path = state.folder / "index.html"
@@ -102,33 +93,29 @@ def _draw_curves(axes: Axes, *, lines: Lines, level: float) -> None:
         colour = ACCENT if title == best else MASKED
         axes.plot(*zip(*sorted(line), strict=True), color=colour, marker="o", markersize=3, linewidth=1.2)
     axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
+    frame_curves(axes)
     axes.set_xscale("log")
     axes.minorticks_off()
     steps = sorted({step for line in lines.values() for step, _ in line})
-    axes.set_xticks(sorted({steps[0], steps[-1]}))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.set_xlabel("steps", fontsize=LABEL_SIZE, color=INK)
-    axes.tick_params(labelsize=LABEL_SIZE, colors=INK)
-    axes.spines[["left", "top", "right"]].set_visible(False)
-    axes.grid(axis="y", color=INK, alpha=0.13, linewidth=0.6)
+    axes.set_xlim(steps[0] / 1.1, steps[-1] * 1.1)
+    ends = sorted({steps[0], steps[-1]})
+    axes.set_xticks(ends, [f"{step:,}" for step in ends])
 
 
 def _classes(state: State) -> dict[str, Any] | None:
-    """The test clips by class: of the winner where it is worth it, else of the best that needs no training."""
+    """The test clips by class: of the encoder that is given, beside the best of the others or log-mel statistics."""
     if not (state.folder / "scores.json").exists():
         return None
     predictions = {key[0]: items for key, items in read_predictions(state.folder)[0].items()}
     scores = {score.encoder: score for score in read_scores(state.folder / "scores.json")}
-    winner, best = state.get("winner"), state.get("best")
-    own = winner if state.get("verdict")["kind"] == "specialise" else best
-    rival = best if own == winner else PLAIN
+    own = state.get("chosen")
+    rival = state.get("test")["rival"] if own == state.get("winner") else PLAIN
     mine = predictions[own]
     wrong = [item for item in mine if item.label not in item.clip.labels]
     return {
         "own": own,
-        "rival": rival if rival != own else "",
-        "rows": class_rows(scores[own], scores[rival] if rival != own else None),
+        "rival": rival,
+        "rows": class_rows(scores[own], scores[rival]),
         "confusion": confusion_picture("the test part", mine),
         "right": len(mine) - len(wrong),
         "total": len(mine),

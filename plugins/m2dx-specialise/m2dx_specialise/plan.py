@@ -17,10 +17,11 @@ from rich.console import Console
 import m2dx
 from m2dx.contract.package import find_encoder
 from m2dx.contract.wording import counted, duration, gigabytes
-from m2dx.data.division import deal
 from m2dx.training.distributed import pick_device
+from m2dx_specialise.audit import Audit
 from m2dx_specialise.candidates import propose
-from m2dx_specialise.judge import Parts, unit_seconds
+from m2dx_specialise.division import divide
+from m2dx_specialise.judge import PLAIN, RANDOM, Parts, unit_seconds
 from m2dx_specialise.search import Search, recordings
 from m2dx_specialise.state import Request, State
 
@@ -49,8 +50,9 @@ def print_plan(request: Request, console: Console) -> None:
         state = State(Path(folder), request)
         search = Search(state, m2dx.PluginHost.discover(), console)
         listing = recordings(state)
-        console.print(f"  {listing.proposal.sentence}")
-        parts = _parts(listing.clips)
+        console.print(f"  {listing.sentence}")
+        division = divide(listing, Audit((), (), (), frozenset()), request.seed)
+        parts = Parts.of([*division.rows, *division.pool])
         setting = search.setting(parts)
         about = f"{os.cpu_count()} processors, no GPU"
         if setting.on_gpu:
@@ -61,9 +63,8 @@ def print_plan(request: Request, console: Console) -> None:
         if parts.problem is not None:
             console.print(f"no verdict: {parts.problem}")
             candidates = candidates[:1]
-        encoding = state.once(
-            "baseline:time", lambda: {"seconds": _encoding_seconds(request.starts[0], listing.clips)}
-        )
+        encoding = {"seconds": _encoding_seconds(request.starts[0], listing.clips)}
+        state.save(**{f"baseline:{name}": encoding for name in (PLAIN, RANDOM, *request.starts)})
         for candidate in candidates:
             state.once(f"trial:{candidate.name}", partial(search.tried, candidate, setting))
         costs = {name: found["seconds"] for name, found in state.under("trial").items()}
@@ -81,18 +82,6 @@ def print_plan(request: Request, console: Console) -> None:
     for text in dict.fromkeys(candidate.network.text for candidate in candidates):
         console.print(f"network: {text}")
     console.print(published_for(len(listing.clips)))
-
-
-def _parts(clips: Sequence[m2dx.Clip]) -> Parts:
-    """About as a division will have them."""
-    parts = Parts.of(clips)
-    if parts.test or not parts.labelled:
-        return parts
-    fold = deal(parts.labelled, [0.8, 0.2]).tolist()
-    divided = [
-        replace(clip, split=("train", "test")[of]) for clip, of in zip(parts.labelled, fold, strict=True)
-    ]
-    return Parts.of([*divided, *parts.others])
 
 
 def _encoding_seconds(start: str, clips: Sequence[m2dx.Clip]) -> float:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import filecmp
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median_high
 from typing import Any
 
 from m2dx_classify.fitting import fit_classifier
 from rich.console import Console
 
 import m2dx
-from m2dx.contract.atomic import replace_json, replace_text
+from m2dx.contract.atomic import replace_json
 from m2dx.contract.components import ClipEncoder
 from m2dx.contract.package import find_encoder
 from m2dx.contract.progress import ProgressLine
@@ -34,18 +34,20 @@ from m2dx_specialise import judge, selfcheck
 from m2dx_specialise.audit import audit
 from m2dx_specialise.budget import divide_time
 from m2dx_specialise.candidates import Candidate, Setting, network_of, propose
-from m2dx_specialise.division import divide
+from m2dx_specialise.division import divide, write_list
 from m2dx_specialise.judge import FEWEST_CLIPS, PLAIN, RANDOM, Gain, Parts, Verdict
 from m2dx_specialise.listing import Listing, read
 from m2dx_specialise.page import write_page
 from m2dx_specialise.state import STARTER, Request, State
 from m2dx_specialise.training import train, trial
 
-DIVISION, POOL, PRETRAINING = "division.csv", "pool.csv", "pretraining.csv"
+DIVISION, POOL = "division.csv", "pool.csv"
 RUN_SECONDS, END_SECONDS = 6.0, 20.0
 """Beside steps and scoring: of a run, for lists, workers and export; of the end, for classifier and page."""
 SAFETY = 0.9
 """Share of the time that is planned with."""
+EVIDENCE = "warning chosen winner best test division findings budget"
+"""What verdict.json has of the state, beside baselines and runs."""
 MOST_FILES = 50
 """Names of files that a finding keeps."""
 WORKERS: int | None = None
@@ -54,7 +56,7 @@ WORKERS: int | None = None
 Ask = Callable[[Listing], tuple[str | None, str | None] | None]
 """Shows what was found; gives other keys of labels and groups to read by, or None where all is as it should be."""
 Scorer = Callable[[ClipEncoder], dict[str, float]]
-"""Accuracy of an encoder, in [0, 1], the loss where there is one, and the seconds that it took."""
+"""Accuracy of an encoder, in [0, 1], and the loss where there is one."""
 
 
 @dataclass(frozen=True)
@@ -90,23 +92,20 @@ def specialise(
     request.check()
     for start in request.starts:
         network_of(start)
-    state = State.open(Path(output or folder_of(request)), request, resume=resume)
-    listing = None if state.get("findings") is not None else recordings(state, ask)
+    state = State.open(Path(output or request.folder), request, resume=resume)
+    listing = None
+    if state.get("findings") is None:
+        listing = recordings(state, None if resume else ask)
+        state.save()  # what was agreed to, should the audit be stopped
     return Search(state, m2dx.PluginHost.discover(), console or Console(quiet=True)).run(listing)
-
-
-def folder_of(request: Request) -> Path:
-    """The default folder of a search."""
-    return Path("specialised") / (request.data.resolve().stem or "recordings")
 
 
 def recordings(state: State, ask: Ask | None = None) -> Listing:
     """The recordings of a search, read as `ask` wants it. RecipeError where they are too few."""
     while True:
         request = state.request
-        listing = read(
-            request.data, request.labels, label_from=request.label_from, group_from=request.group_from
-        )
+        keys = {"label_from": request.label_from, "group_from": request.group_from}
+        listing = read(request.data, request.labels, **keys)
         if len(listing.clips) < FEWEST_CLIPS:
             raise m2dx.RecipeError(
                 f"{request.data} has {counted(len(listing.clips), 'clip')}, too few to train on or to judge by (at "
@@ -126,6 +125,10 @@ class Search:
     host: m2dx.PluginHost
     console: Console
 
+    @property
+    def request(self) -> Request:
+        return self.state.request
+
     def run(self, listing: Listing | None) -> Specialised:
         """Everything from the recordings to the page; what the folder's state has is not done again.
 
@@ -135,183 +138,173 @@ class Search:
         if listing is not None:
             self._audit(listing)
         for finding in state.get("findings"):
-            self.say(f"  {finding['severity']}: {finding['text']} {finding['advice']}")
-        self.say(f"  {state.get('division')}")
+            self.console.print(f"  {finding['severity']}: {finding['text']} {finding['advice']}")
+        self.console.print(f"  {state.get('division')}")
         parts = Parts.read(folder / DIVISION, folder / POOL)
-        search = self._without_labels if parts.problem else self._with_labels
-        search(parts, self.setting(parts))
-        verdict, chosen = Verdict(**state.get("verdict")), state.get("chosen")
-        labelled, trained = parts.problem is None, chosen in state.under("run")
+        labelled = parts.problem is None
+        if state.get("verdict") is None:
+            (self._with_labels if labelled else self._without_labels)(parts, self.setting(parts))
+        verdict = Verdict(**state.get("verdict"))
         self._finish(verdict, labelled=labelled)
-        return Specialised(
-            folder,
-            verdict,
-            folder / "encoder",
-            folder / "classifier" if labelled else None,
-            folder / "recipe.yaml" if trained else None,
-        )
-
-    def say(self, text: str, *, whole: bool = False) -> None:
-        """Prints lines; `whole` ones are not broken, to be copied."""
-        self.console.print(text, soft_wrap=whole or None)
+        classifier = folder / "classifier" if labelled else None
+        recipe = folder / "recipe.yaml" if state.get("chosen") in state.under("run") else None
+        return Specialised(folder, verdict, folder / "encoder", classifier, recipe)
 
     def _audit(self, listing: Listing) -> None:
         with ProgressLine(self.console, "audit, minute") as line:
             found = audit(listing, line.update)
+        division = divide(listing, found, self.request.seed)
         folder = self.state.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        if len(listing.classes) > 1:
-            division = divide(listing, found, self.request.seed)
-            division.write(folder / DIVISION)
-            division.write_pool(folder / POOL)
-            sentence = division.sentence
-        else:
-            pool = [clip for row, clip in enumerate(listing.clips) if row not in found.unusable]
-            write_list(folder / POOL, [(clip, ()) for clip in pool])
-            sentence = f"{counted(len(pool), 'clip')} to train on, and none to test."
+        for name, clips in ((DIVISION, division.rows), (POOL, division.pool)):
+            (folder / name).unlink(missing_ok=True)
+            if clips:
+                write_list(folder / name, clips)
         findings = [
-            {"severity": of.severity.value, "text": of.text, "advice": of.advice, "count": len(of.paths)}
+            {"severity": of.severity, "text": of.text, "advice": of.advice, "count": len(of.paths)}
             | {"files": [path.name for path in of.paths[:MOST_FILES]]}
             for of in found.findings
         ]
-        self.state.save(findings=findings, division=sentence, listing=listing.proposal.sentence)
+        self.state.save(findings=findings, division=division.sentence, listing=listing.sentence)
 
     def setting(self, parts: Parts) -> Setting:
-        """Writes the list that is trained on: clips of the training part with labels, and those without."""
-        request, path = self.request, self.state.folder / PRETRAINING
-        if parts.problem is None:
-            rows = [*((clip, clip.labels) for clip in parts.train), *((clip, ()) for clip in parts.others)]
-        else:
-            rows = [(clip, ()) for clip in (*parts.labelled, *parts.others)]
-        write_list(path, rows)
-        seconds = sorted(clip.duration or 0.0 for clip, _ in rows)
-        general = request.general
+        """Writes the lists that are trained on: nothing in them is chosen by or tested."""
+        request, folder = self.request, self.state.folder.resolve()
+        lists, held = {"pretraining": [*parts.train, *parts.others]}, [*parts.valid, *parts.test]
+        if parts.problem is not None:  # nothing is chosen
+            lists["pretraining"] = [
+                replace(clip, labels=()) for clip in (*parts.train, *parts.valid, *parts.others)
+            ]
+            held = list(parts.test)
+        for name, given in (("general", request.general), ("noise", request.noise)):
+            if given is not None:
+                others = without_copies(clips_of_inputs([given]), held)
+                lists[name] = [replace(clip, labels=()) for clip in others]
+                if not others:
+                    raise m2dx.RecipeError(
+                        f"--{name} must have recordings that DATA lacks, but {given} has none"
+                    )
+        paths = {name: folder / f"{name}.csv" for name in lists}
+        for name, path in paths.items():
+            write_list(path, (replace(clip, split=None, group=None) for clip in lists[name]))
         return Setting(
-            output=self.state.folder.resolve() / "runs",
-            clips=path.resolve(),
-            num_clips=len(rows),
-            clip_seconds=seconds[len(seconds) // 2],
-            general=None if general is None else general.resolve(),
-            num_general=0 if general is None else len(clips_of_inputs([general])),
-            noise=None if request.noise is None else request.noise.resolve(),
+            output=folder / "runs",
+            clips=paths["pretraining"],
+            num_clips=len(lists["pretraining"]),
+            clip_seconds=median_high(clip.duration or 0.0 for clip in lists["pretraining"]),
+            general=paths.get("general"),
+            num_general=len(lists.get("general", ())),
+            noise=paths.get("noise"),
             on_gpu=pick_device("auto").type == "cuda",
             workers=WORKERS,
             seed=request.seed,
         )
 
-    @property
-    def request(self) -> Request:
-        return self.state.request
-
     def _with_labels(self, parts: Parts, setting: Setting) -> None:
-        folder, state = self.state.folder, self.state
+        folder, state, seed = self.state.folder, self.state, self.request.seed
         if state.get("test") is None:
-            choice = parts.task("choice", folder / "features", seed=self.request.seed)
-            fold = choice.folds[0]
-            self.say(
-                f"baselines, fitted to {len(fold.train) + len(fold.valid)} clips, scored on {len(fold.test)}:"
-            )
+            choice = parts.task("choice", folder / "features", seed=seed)
+            fitted = len(choice.clips) - len(choice.folds[0].test)
+            self.console.print(f"baselines, fitted to {fitted} clips, scored on {len(choice.folds[0].test)}:")
 
             def score(encoder: ClipEncoder) -> dict[str, float]:
-                before = state.seconds
                 found = judge.score(encoder, choice, "")
-                took = round(state.seconds - before, 2)
-                return {"accuracy": found.mean, "loss": judge.loss_of(found), "seconds": took}
+                return {"accuracy": found.mean, "loss": judge.loss_of(found, choice.label_names)}
 
-            best = self._baselines((PLAIN, RANDOM, *self.request.starts), score)
+            self._baselines((PLAIN, RANDOM, *self.request.starts), score)
             winner = self._rungs(propose(self.request.starts, setting, labelled=True), setting, score)
-            state.save(best=best, winner=winner)
-        task = parts.task("test", folder / "features", seed=self.request.seed)
+            state.save(best=best_of(state.under("baseline")), winner=winner)
+        task = parts.task("test", folder / "features", seed=seed)
         found = state.once("test", partial(self._tested, task))
-        gain, above = (found[name] and Gain(**found[name]) for name in ("gain", "above_plain"))
-        labels = judge.from_labels(found["curve"] or ())
-        best = state.get("best")
-        verdict = judge.decide(best, gain, above, labels=labels)
+        best, start = state.get("best"), self._best_start()
+        gains, above = ({name: Gain(**of) for name, of in found[key].items()} for key in ("gains", "above"))
+        verdict = judge.decide(gains, start, above, labels=judge.from_labels(found["curve"]))
         warning = judge.easier(state.get(f"baseline:{best}")["accuracy"], found["accuracy"][best])
-        chosen = state.get("winner") if verdict.kind == "specialise" else self._best_start()
+        chosen = state.get("winner") if verdict.kind == "specialise" else start
         self._keep(chosen)
         with self.console.status("fitting the classifier"):
-            fitted = fit_classifier(folder / "encoder", task)
-            fitted.save(folder / "classifier")
-        state.save(verdict=asdict(verdict), chosen=chosen, summary=fitted.summary, warning=warning)
+            fitted_classifier = fit_classifier(folder / "encoder", task)
+            fitted_classifier.save(folder / "classifier")
+        summary = fitted_classifier.summary
+        state.save(verdict=asdict(verdict), chosen=chosen, summary=summary, warning=warning)
 
     def _tested(self, task: m2dx.ClipTask) -> dict[str, Any]:
-        """The one test: of the winner, of the best that needs no training, and of log-mel statistics."""
-        best, winner = self.state.get("best"), self.state.get("winner")
-        names = list(dict.fromkeys(name for name in (PLAIN, best, winner) if name is not None))
+        """The one test: of the winner, and of all that needs no training."""
+        winner, baselines = self.state.get("winner"), list(self.state.under("baseline"))
         with self.console.status("the test"):
-            encoders = {name: self._encoder(name) for name in names}
+            encoders = {name: self._encoder(name) for name in filter(None, (*baselines, winner))}
             scores = {name: judge.score(encoder, task, name) for name, encoder in encoders.items()}
-            gain = None if winner is None else Gain.of(scores[winner], scores[best])
-            curve = None
-            if gain is not None and gain.low > 0:
-                curve = judge.gain_by_labels(encoders[winner], encoders[best], task)
+
+            def gains(own: str, rivals: Sequence[str]) -> dict[str, Gain]:
+                return {name: Gain.of(scores[own], scores[name]) for name in rivals}
+
+            own = gains(winner, baselines) if winner is not None else {}
+            rival, curve = judge.strongest(own) if own else None, []
+            if rival is not None and own[rival].low > 0:
+                curve = judge.gain_by_labels(encoders[winner], encoders[rival], task)
         told = [with_metrics(score, task.label_names) for score in scores.values()]
         write_scores(told, self.state.folder / "scores.json")
         write_predictions(told, self.state.folder)
         return {
             "accuracy": {name: score.mean for name, score in scores.items()},
             "clips": len(task.folds[0].test),
-            "gain": gain and asdict(gain),
-            "above_plain": None if best == PLAIN else asdict(Gain.of(scores[best], scores[PLAIN])),
+            "gains": {name: asdict(gain) for name, gain in own.items()},
+            "above": {name: asdict(of) for name, of in gains(self._best_start(), (PLAIN, RANDOM)).items()},
+            "rival": rival,
             "curve": curve,
         }
 
     def _without_labels(self, parts: Parts, setting: Setting) -> None:
         state = self.state
-        self.say(f"no verdict: {parts.problem}")
+        self.console.print(f"no verdict: {parts.problem}")
         task = selfcheck.segments((*parts.labelled, *parts.others), seed=self.request.seed)
 
         def score(encoder: ClipEncoder) -> dict[str, float]:
-            before = state.seconds
-            found = 0.0 if task is None else selfcheck.retrieval(encoder, task)
-            return {"accuracy": found, "seconds": round(state.seconds - before, 2)}
+            return {"accuracy": 0.0 if task is None else selfcheck.retrieval(encoder, task)}
 
-        self.say("segments of a recording that find the other one (a check, no verdict):")
+        self.console.print("segments of a recording that find the other one (a check, no verdict):")
         self._baselines((PLAIN, *self.request.starts), score)
         start = self._best_start()
         winner = self._rungs(propose((start,), setting, labelled=False)[:1], setting, score)
-        sentence = f"No verdict: {parts.problem}. The encoder is {start}"
-        sentence += (
-            ", as it was: there was no time to train." if winner is None else ", trained on these recordings."
-        )
+        how = "trained on these recordings" if winner else "as it was: there was no time to train"
+        sentence = f"No verdict: {parts.problem}. The encoder is {start}, {how}."
         if winner is not None and task is not None:
-            before, after = (
-                of["accuracy"] for of in (state.get(f"baseline:{start}"), state.get(f"run:{winner}"))
-            )
+            before, after = (state.get(key)["accuracy"] for key in (f"baseline:{start}", f"run:{winner}"))
             sentence += (
                 f" A check, which is no verdict: of {len(task.label_names)} recordings, {after:.0%} of the segments "
                 f"find the other one of theirs ({before:.0%} before)."
             )
-        chosen = winner or start
-        self._keep(chosen)
-        state.save(verdict=asdict(Verdict("none", sentence)), chosen=chosen, winner=winner)
+        self._keep(winner or start)
+        state.save(verdict=asdict(Verdict("none", sentence)), chosen=winner or start, winner=winner)
 
-    def _baselines(self, names: Sequence[str], score: Scorer) -> str:
-        """Scores what needs no training; the best of it."""
+    def _baselines(self, names: Sequence[str], score: Scorer) -> None:
+        """Scores what needs no training."""
         for name in names:
             with self.console.status(f"encoding: {name}"):
-                found = self.state.once(f"baseline:{name}", lambda name=name: score(self._encoder(name)))  # type: ignore[misc]
-            self.say(f"  {name:<40} {100 * found['accuracy']:5.1f} %")
-        scores = self.state.under("baseline")
-        return max(scores, key=lambda name: rank(scores[name]))
+                found = self.state.once(f"baseline:{name}", lambda name=name: self._scored(name, score))  # type: ignore[misc]
+            self.console.print(f"  {name:<40} {100 * found['accuracy']:5.1f} %")
+
+    def _scored(self, name: str, score: Scorer) -> dict[str, float]:
+        """With the seconds that it took."""
+        encoder, before = self._encoder(name), self.state.seconds
+        return {**score(encoder), "seconds": round(self.state.seconds - before, 2)}
 
     def _best_start(self) -> str:
         scores = self.state.under("baseline")
-        return max(self.request.starts, key=lambda name: rank(scores[name]))
+        return best_of({name: scores[name] for name in self.request.starts})
 
     def _encoder(self, name: str) -> Any:
         """A baseline, or the encoder of a run."""
-        device = pick_device("auto")
         if name == PLAIN:
-            return MeanLogMel(AudioSection()).eval().to(device)
-        if name == RANDOM:
-            return random_like(m2dx.load_encoder(find_encoder(self.request.starts[0])), seed=0).to(device)
-        return m2dx.load_encoder(self._path(name)).to(device)
+            encoder: Any = MeanLogMel(AudioSection()).eval()
+        elif name == RANDOM:
+            encoder = random_like(m2dx.load_encoder(find_encoder(self.request.starts[0])), seed=0)
+        else:
+            encoder = m2dx.load_encoder(self._path(name))
+        return encoder.to(pick_device("auto"))
 
     def _path(self, name: str) -> Path:
-        is_run = name in self.state.under("run")
-        return self.state.folder / "runs" / name / "encoder" if is_run else find_encoder(name)
+        path = self.state.folder / "runs" / name / "encoder"
+        return path if path.exists() and name not in self.request.starts else find_encoder(name)
 
     def _rungs(self, candidates: Sequence[Candidate], setting: Setting, score: Scorer) -> str | None:
         """Trains the candidates in rungs; the best run, or None where there is no time for any."""
@@ -321,50 +314,48 @@ class Search:
                 state.once(f"trial:{candidate.name}", partial(self.tried, candidate, setting))
         budget = state.once("budget", lambda: self.divided(candidates))
         if budget["dropped"]:
-            left_out = "; ".join(by_name[name].title for name in budget["dropped"])
-            self.say(f"no time for: {left_out}")
+            self.console.print(f"no time for: {'; '.join(by_name[name].title for name in budget['dropped'])}")
         names = [name for name in by_name if name not in budget["dropped"]]
         for number, rung in enumerate(budget["rungs"], 1):
             names = names[: rung["count"]]
-            self.say(f"rung {number} of {len(budget['rungs'])}: {counted(len(names), 'candidate')}")
-            for name in names:
+            self.console.print(f"rung {number} of {len(budget['rungs'])}: {counted(len(names), 'candidate')}")
+            runs = {name: f"{name}-{rung['steps'][name]}" for name in names}
+            for name, run in runs.items():
                 candidate, steps = by_name[name], rung["steps"][name]
-                run = partial(self._trained, candidate, steps, setting, score)
-                found = state.once(f"run:{name}-{steps}", run)
-                self.say(f"  {candidate.title:<34} {steps:>6,} steps {100 * found['accuracy']:5.1f} %")
-            results = {name: state.get(f"run:{name}-{rung['steps'][name]}") for name in names}
-            names.sort(key=lambda name: rank(results[name]), reverse=True)
-            state.once(f"order:{number}", lambda names=names: names)  # type: ignore[misc]
-        results = dict(state.under("run"))
-        return max(results, key=lambda run: rank(results[run]), default=None)
+                trained = partial(self._trained, candidate, steps, setting, score)
+                found = state.once(f"run:{run}", trained)
+                self.console.print(
+                    f"  {candidate.title:<34} {steps:>6,} steps {100 * found['accuracy']:5.1f} %"
+                )
+            names.sort(key=lambda name: rank(state.get(f"run:{runs[name]}")), reverse=True)
+            state.save(**{f"order:{number}": names})
+        return best_of(state.under("run")) if budget["rungs"] else None
 
     def tried(self, candidate: Candidate, setting: Setting) -> dict[str, Any]:
         """What a step of a candidate costs, and the statistics of its input."""
-        found = trial(self._recipe(candidate, setting, 1000), self.host)
-        return {**found, "input": input_of(candidate)}
+        return {**trial(self._recipe(candidate, setting, 1000), self.host), "input": candidate.input}
 
     def _recipe(self, candidate: Candidate, setting: Setting, steps: int, **options: float) -> dict[str, Any]:
         """With the statistics that a trial of the same input has measured."""
         recipe = candidate.recipe(setting, steps, **options)
         for measured in self.state.under("trial").values():
-            if measured["input"] == input_of(candidate):
+            if measured["input"] == candidate.input:
                 recipe["data"] |= {"mean": measured["mean"], "std": measured["std"]}
         return recipe
 
     def divided(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
         """The time that is left, divided; as plain data."""
-        costs = {
-            candidate.name: self.state.get(f"trial:{candidate.name}")["seconds"] for candidate in candidates
-        }
-        encoding = max(float(found["seconds"]) for found in self.state.under("baseline").values())
-        left = SAFETY * (60 * self.request.minutes - self.state.seconds) - 4 * encoding - END_SECONDS
+        costs = {of.name: self.state.get(f"trial:{of.name}")["seconds"] for of in candidates}
+        baselines = self.state.under("baseline").values()
+        encoding = max(float(found["seconds"]) for found in baselines)
+        left = SAFETY * (60 * self.request.minutes - self.state.seconds) - END_SECONDS
+        left -= (len(baselines) + 2) * encoding  # the test of these and of the winner, and the classifier's
         return {"seconds": round(left), **asdict(divide_time(costs, left, overhead=encoding + RUN_SECONDS))}
 
     def _trained(self, candidate: Candidate, steps: int, setting: Setting, score: Scorer) -> dict[str, Any]:
         seconds = self.state.get(f"trial:{candidate.name}")["seconds"]
-        encoder = train(self._recipe(candidate, setting, steps, seconds=seconds), self.host, self.console)
-        found = score(m2dx.load_encoder(encoder).to(pick_device("auto")))
-        return {"title": candidate.title, "steps": steps, **found}
+        train(self._recipe(candidate, setting, steps, seconds=seconds), self.host, self.console)
+        return {"title": candidate.title, "steps": steps, **self._scored(f"{candidate.name}-{steps}", score)}
 
     def _keep(self, name: str) -> None:
         """Writes the encoder that is given, and where it was trained its recipe."""
@@ -375,26 +366,21 @@ class Search:
 
     def _finish(self, verdict: Verdict, *, labelled: bool) -> None:
         state, folder = self.state, self.state.folder
-        told = ("warning", "chosen", "winner", "best", "test", "division", "findings", "budget")
-        evidence = {key: state.get(key) for key in told} | {
-            "baselines": dict(state.under("baseline")),
-            "runs": dict(state.under("run")),
-        }
         minutes = state.once("minutes", lambda: round(state.seconds / 60, 1))
+        evidence = {key: state.get(key) for key in EVIDENCE.split()}
+        evidence |= {f"{key}s": dict(state.under(key)) for key in ("baseline", "run")}
         replace_json(folder / "verdict.json", {**asdict(verdict), "minutes": minutes, **evidence})
         page = write_page(state)
         shutil.rmtree(folder / "features", ignore_errors=True)
-        self.say(f"\n{verdict.sentence}\n")
+        self.console.print(f"\n{verdict.sentence}\n")
         if state.get("warning"):
-            self.say(f"warning: {state.get('warning')}\n")
+            self.console.print(f"warning: {state.get('warning')}\n")
         if labelled:
-            self.say(f"The classifier: {state.get('summary')}\n")
-        self.say(f"after {duration(60 * minutes)}; page: {page}", whole=True)
+            self.console.print(f"The classifier: {state.get('summary')}\n")
+        self.console.print(f"after {duration(60 * minutes)}; page: {page}", soft_wrap=True)
         what = ("classify", "classifier", "labels") if labelled else ("encode", "encoder", "features")
-        self.say(
-            f"next: m2dx {what[0]} {folder / what[1]} FILES  ({what[2]} of your audio)",
-            whole=True,
-        )
+        text = f"next: m2dx {what[0]} {folder / what[1]} FILES  ({what[2]} of your audio)"
+        self.console.print(text, soft_wrap=True)
 
 
 def rank(result: Mapping[str, Any]) -> tuple[float, float]:
@@ -402,18 +388,19 @@ def rank(result: Mapping[str, Any]) -> tuple[float, float]:
     return float(result["accuracy"]), -float(result.get("loss", 0.0))
 
 
-def input_of(candidate: Candidate) -> str:
-    """What statistics of the data depend on."""
-    network = candidate.network
-    return json.dumps([network.crop_seconds, dict(network.audio), candidate.extra == "replay"])
+def best_of(results: Mapping[str, Any]) -> str:
+    """The name of the best result; of equal ones, the first."""
+    return max(results, key=lambda name: rank(results[name]))
 
 
-def write_list(path: Path, rows: Iterable[tuple[m2dx.Clip, Sequence[str]]]) -> None:
-    """Writes a list of clips, each with the labels that may be used."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["path", "start", "duration", "label"])
-    table.writerows(
-        [clip.path.resolve(), clip.start, clip.duration, ";".join(labels)] for clip, labels in rows
-    )
-    replace_text(path, text.getvalue(), errors="surrogateescape")
+def without_copies(clips: Sequence[m2dx.Clip], held: Sequence[m2dx.Clip]) -> list[m2dx.Clip]:
+    """The clips without those whose file is one of others, or has the same bytes."""
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in {clip.path for clip in held if clip.path.is_file()}:
+        by_size[path.stat().st_size].append(path)
+
+    def is_copy(path: Path) -> bool:
+        same = by_size.get(path.stat().st_size, ()) if path.is_file() else ()
+        return any(filecmp.cmp(path, other, shallow=False) for other in same)
+
+    return [clip for clip in clips if not is_copy(clip.path)]

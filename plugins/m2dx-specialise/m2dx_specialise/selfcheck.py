@@ -23,22 +23,17 @@ def segments(clips: Sequence[m2dx.Clip], *, seed: int = 0) -> m2dx.ClipTask | No
 
     The recordings are the classes; the first segments are the training part, the last ones the test part.
     """
-    known = [clip for clip in clips if clip.duration is not None]
-    length = min(float(np.median([clip.duration for clip in known])) / 2, SEGMENT_SECONDS) if known else 0.0
-    chosen = [clip for clip in known if clip.duration is not None and clip.duration >= 2 * length]
+    length = min(float(np.median([clip.duration or 0.0 for clip in clips])) / 2, SEGMENT_SECONDS)
+    chosen = [clip for clip in clips if (clip.duration or 0.0) >= 2 * length]
     order = np.random.default_rng(seed).permutation(len(chosen))[:MOST_RECORDINGS]
     chosen = [chosen[row] for row in np.sort(order).tolist()]
     if len(chosen) < FEWEST_RECORDINGS or length < 0.05:
         return None
     names = tuple(f"{number:04}" for number in range(len(chosen)))
-    first = [
-        replace(clip, duration=length, labels=(name,), group=None)
-        for clip, name in zip(chosen, names, strict=True)
-    ]
+    first = [replace(c, duration=length, labels=(n,), group=None) for c, n in zip(chosen, names, strict=True)]
     last = [
-        replace(part, start=clip.start + clip.duration - length)
+        replace(part, start=clip.start + (clip.duration or 0.0) - length)
         for clip, part in zip(chosen, first, strict=True)
-        if clip.duration is not None
     ]
     rows = np.arange(len(chosen))
     fold = Fold("test", rows, rows[:0], rows + len(chosen))

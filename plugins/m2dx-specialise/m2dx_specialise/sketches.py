@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import soxr
@@ -56,6 +58,14 @@ class Sketch:
         )
 
 
+def spectra(wav: NDArray[np.float32], size: int, hop: int) -> Iterator[NDArray[Any]]:
+    """Spectra (T, size / 2 + 1) of frames, some at a time."""
+    frames = np.lib.stride_tricks.sliding_window_view(wav, size)[::hop]
+    window = np.hanning(size).astype(np.float32)
+    for first in range(0, len(frames), 512):
+        yield np.fft.rfft(frames[first : first + 512] * window)
+
+
 @lru_cache
 def _filters() -> NDArray[np.float32]:
     """(K, BANDS) triangles, evenly spaced on the mel scale from 60 to 7,000 Hz."""
@@ -70,15 +80,9 @@ def _filters() -> NDArray[np.float32]:
 def _log_bands(sound: NDArray[np.float32]) -> NDArray[np.float32]:
     """(T, BANDS) in dB, with silence before and after."""
     padded = np.pad(sound, (_SIZE // 2, _SIZE // 2 + HOP))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _SIZE)[::HOP]
-    window = np.hanning(_SIZE).astype(np.float32)
-    bands = np.full((len(frames) + 2 * _AROUND, BANDS), 1e-12, dtype=np.float32)
-    for first in range(0, len(frames), 1024):
-        spectra = np.fft.rfft(frames[first : first + 1024] * window)
-        power = (spectra.real**2 + spectra.imag**2).astype(np.float32)
-        rows = slice(_AROUND + first, _AROUND + first + len(power))
-        bands[rows] = power @ _filters() + 1e-12
-    return 10 * np.log10(bands)
+    silence = np.zeros((_AROUND, BANDS), dtype=np.float32)
+    bands = [(np.abs(of) ** 2).astype(np.float32) @ _filters() for of in spectra(padded, _SIZE, HOP)]
+    return 10 * np.log10(np.concatenate([silence, *bands, silence]) + 1e-12)
 
 
 def _moments(bands: NDArray[np.float32], per_second: float) -> Moments:

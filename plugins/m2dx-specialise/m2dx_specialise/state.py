@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,14 @@ class Request:
     minutes: float = 60.0
     seed: int = 0
 
+    @property
+    def folder(self) -> Path:
+        """The default folder of the search."""
+        return Path("specialised") / (self.data.resolve().stem or "recordings")
+
     def plain(self) -> dict[str, Any]:
         """As JSON has it, with absolute paths."""
-        found = {}
-        for name in (field.name for field in fields(self)):
-            value = getattr(self, name)
-            value = list(value) if isinstance(value, tuple) else value
-            found[name] = str(value.resolve()) if isinstance(value, Path) else value
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self), default=lambda path: str(path.resolve())))
         return found
 
     def check(self) -> None:
@@ -74,30 +75,32 @@ class State:
     @classmethod
     def open(cls, folder: Path, request: Request, *, resume: bool) -> State:
         """The state of a new search, or with `resume` that of the folder's; RecipeError where it cannot be."""
-        path = folder / STATE_FILE
+        path, content = folder / STATE_FILE, dict[str, Any]()
+        with m2dx.CheckpointError.blaming(f"{path} must be what a search has saved"):
+            if path.exists():
+                content = json.loads(path.read_text(encoding="utf-8"))
+                then: dict[str, Any] = dict(content["request"])
         if not resume:
-            if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-                what = "a search: go on with --resume, or" if path.exists() else "something else:"
+            begun = not content or "findings" in content  # else nothing is lost
+            if folder.is_file() or (begun and folder.is_dir() and any(folder.iterdir())):
+                what = "a search: go on with --resume, or" if content else "something else:"
                 raise m2dx.RecipeError(
                     f"{folder} must be a new folder, but holds {what} give another one (-o)"
                 )
             return cls(folder, request)
-        if not path.exists():
+        if not content:
             raise m2dx.RecipeError(f"{folder} has no search to resume ({STATE_FILE}); start without --resume")
-        with m2dx.CheckpointError.blaming(f"{path} must be what a search has saved"):
-            content = json.loads(path.read_text(encoding="utf-8"))
-            then = dict(content["request"])
-            for name in ("label_from", "group_from"):  # which the user may have been asked for
-                if getattr(request, name) is None:
-                    request = replace(request, **{name: then[name]})
-            now = request.plain()
-            was = [f"{name} {then[name]}" for name in now if then[name] != now[name]]
-            state = cls(folder, request, content)
-        if was:
+        request = replace(  # which the user may have been asked for
+            request,
+            label_from=request.label_from or then.get("label_from"),
+            group_from=request.group_from or then.get("group_from"),
+        )
+        now = request.plain()
+        if was := [f"{name} {then.get(name)}" for name in now if then.get(name) != now[name]]:
             raise m2dx.RecipeError(
                 f"{folder} was started with {', '.join(was)}; resume so, or start anew (-o)"
             )
-        return state
+        return cls(folder, request, content)
 
     @property
     def seconds(self) -> float:
@@ -118,6 +121,7 @@ class State:
         """Keeps values, as JSON gives them back: a search that is not stopped sees the same as one that is."""
         self.content |= json.loads(json.dumps(values))
         self.content |= {"request": self.request.plain(), "seconds": round(self.seconds, 1)}
+        self.folder.mkdir(parents=True, exist_ok=True)
         replace_json(self.folder / STATE_FILE, self.content)
 
     def under(self, prefix: str) -> Mapping[str, Any]:

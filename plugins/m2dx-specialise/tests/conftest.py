@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from m2dx_specialise import candidates, judge, search, training
+from m2dx_specialise import audit, candidates, judge, search, training
 from m2dx_specialise.budget import Budget, Rung
 
 from m2dx.testing.samples import write_csv, write_encoder
 
 SOUNDS = Path(__file__).parents[3] / "examples" / "sounds"
 CLASSES = {"bass": 20, "brass": 20, "guitar": 20}
+_read, _find_duplicates, _heard = audit._read, audit.find_duplicates, dict[Any, Any]()
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +37,21 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def heard_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The audit reads the same clips once in all tests, whatever their labels."""
+
+    def once(what: str, compute: Any, clips: Any, *given: Any) -> Any:
+        key = what, tuple((clip.path, clip.start, clip.duration) for clip in clips)
+        if key not in _heard:
+            _heard[key] = list(compute(clips, *given))
+        return _heard[key]
+
+    monkeypatch.setattr(audit, "_read", lambda *given: once("read", _read, *given))
+    monkeypatch.setattr(audit, "find_duplicates", lambda *given: once("duplicates", _find_duplicates, *given))
+
+
+@pytest.fixture
+def few_steps(heard_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Searches of seconds: few steps of tiny networks, in this process."""
     monkeypatch.setattr(search, "WORKERS", 0)
     monkeypatch.setattr(candidates, "SMALL", candidates.Network(0.32, (16, 16), "tiny", 1))
@@ -51,3 +66,10 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         return Budget(several, tuple(list(costs)[2:]))
 
     monkeypatch.setattr(search, "divide_time", budget)
+
+
+@pytest.fixture
+def two_candidates(few_steps: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, with the start trained further, without and with labels."""
+    propose = candidates.propose
+    monkeypatch.setattr(search, "propose", lambda *given, **more: propose(*given, **more)[:2])

@@ -26,7 +26,7 @@ def listed(folder: Path, rows: list[tuple[Path, str, str]]) -> tuple[tuple[Clip,
 
 
 def originals(notes: Path) -> list[tuple[Path, str, str]]:
-    return [(clip.path, clip.label or "", clip.group or "") for clip in listing.read(notes).clips]
+    return [(clip.path, ";".join(clip.labels), clip.group or "") for clip in listing.read(notes).clips]
 
 
 def test_copies_are_found_whatever_was_done_to_them(notes: Path, tmp_path: Path) -> None:

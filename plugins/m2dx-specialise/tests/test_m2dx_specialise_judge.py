@@ -3,44 +3,103 @@
 from pathlib import Path
 
 import pytest
-from m2dx_specialise.judge import PLAIN, Gain, Parts, decide, easier, from_labels, loss_of
+from m2dx_specialise.judge import PLAIN, RANDOM, Gain, Parts, decide, easier, from_labels, loss_of
 
 import m2dx
 
 LEVEL, UP, DOWN = Gain(0.5, -1.9, 2.2), Gain(6.1, 3.0, 9.2), Gain(-4.0, -7.0, -1.0)
+MORE, LESS = Gain(8.0, 5.0, 11.0), Gain(-5.0, -9.0, -1.0)
+FROM_0, TO_0 = Gain(3.0, 0.0, 6.0), Gain(-3.0, -6.0, 0.0)
+START = "starter"
+USE = "Use starter as it is: +6.1 points (95 %: 3.0 to 9.2) over log-mel statistics; "
+NOT, LEVEL_BESIDE = "Do not pre-train: ", "training is level (-1.9 to +2.2 points) beside "
+OF_PLAIN = "log-mel statistics with logistic regression are "
 
 
 @pytest.mark.parametrize(
-    ("best", "gain", "above", "labels", "kind", "sentence"),
+    ("plain", "random", "start", "above_plain", "above_random", "kind", "sentence"),
     [
-        ("starter", UP, UP, 100, "specialise", "Specialise: +6.1 points (95 %: 3.0 to 9.2) over the best of what you "
+        # the winner above log-mel statistics, the random network and the start; the start above the first two
+        (UP, MORE, MORE, LEVEL, LEVEL, "specialise", "Specialise: +6.1 points (95 %: 3.0 to 9.2) over the best of what "
+         "you have (log-mel statistics), from 100 labels on."),
+        (MORE, MORE, UP, UP, UP, "specialise", "Specialise: +6.1 points (95 %: 3.0 to 9.2) over the best of what you "
          "have (starter), from 100 labels on."),
-        (PLAIN, UP, None, None, "specialise", "Specialise: +6.1 points (95 %: 3.0 to 9.2) over the best of what you "
-         "have (log-mel statistics)."),
-        (PLAIN, LEVEL, None, None, "plain", "Do not pre-train: log-mel statistics with logistic regression are level "
-         "(-1.9 to +2.2)."),
-        (PLAIN, DOWN, None, None, "plain", "Do not pre-train: log-mel statistics with logistic regression are better "
-         "by 4.0 points (-7.0 to -1.0)."),
-        (PLAIN, None, None, None, "plain", "Use log-mel statistics with logistic regression: nothing could be trained "
-         "in the time."),
-        ("starter", LEVEL, UP, None, "use", "Use starter as it is: +6.1 points (95 %: 3.0 to 9.2) over log-mel "
-         "statistics; training is level (-1.9 to +2.2 points)."),
-        ("starter", DOWN, UP, None, "use", "Use starter as it is: +6.1 points (95 %: 3.0 to 9.2) over log-mel "
-         "statistics; training loses (-7.0 to -1.0 points)."),
-        ("starter", None, UP, None, "use", "Use starter as it is: +6.1 points (95 %: 3.0 to 9.2) over log-mel "
-         "statistics; nothing could be trained in the time."),
-        ("starter", LEVEL, LEVEL, None, "plain", "Do not pre-train: training is level (-1.9 to +2.2 points) beside "
-         "starter, and log-mel statistics with logistic regression are level with it (-1.9 to +2.2 points between the "
-         "two)."),
-        ("starter", DOWN, DOWN, None, "plain", "Do not pre-train: training loses (-7.0 to -1.0 points) beside starter, "
-         "and log-mel statistics with logistic regression are better (-7.0 to -1.0 points between the two)."),
+        (MORE, UP, MORE, LEVEL, DOWN, "specialise", "Specialise: +6.1 points (95 %: 3.0 to 9.2) over the best of what "
+         "you have (random network), from 100 labels on."),
+        # beyond the start, which validation takes for the best, but not beyond what the test shows to be better
+        (LEVEL, UP, UP, LEVEL, LEVEL, "plain", NOT + OF_PLAIN + "level (-1.9 to +2.2)."),
+        (DOWN, UP, UP, DOWN, UP, "plain", NOT + OF_PLAIN + "better by 4.0 points (-7.0 to -1.0)."),
+        (UP, LEVEL, UP, LEVEL, LEVEL, "plain", NOT + LEVEL_BESIDE + "random network, and starter is level with log-mel "
+         "statistics (-1.9 to +2.2 points)."),
+        (UP, LEVEL, UP, UP, DOWN, "plain", NOT + LEVEL_BESIDE + "random network, and starter is behind random network "
+         "(-7.0 to -1.0 points)."),
+        (UP, LEVEL, UP, UP, LEVEL, "use", USE + LEVEL_BESIDE + "random network."),
+        # the most accurate is beaten, but another one, with a wider interval, is not
+        (UP, MORE, Gain(7.0, -0.1, 14.0), LEVEL, LEVEL, "plain", NOT + "training is level (-0.1 to +14.0 points) "
+         "beside starter, which is level with log-mel statistics (-1.9 to +2.2 points)."),
+        # intervals that touch 0 are level
+        (MORE, MORE, FROM_0, UP, UP, "use", USE + "training is level (+0.0 to +6.0 points) beside starter."),
+        (MORE, MORE, TO_0, UP, UP, "use", USE + "training is level (-6.0 to +0.0 points) beside starter."),
+        (MORE, MORE, LEVEL, FROM_0, UP, "plain", NOT + LEVEL_BESIDE + "starter, which is level with log-mel statistics "
+         "(+0.0 to +6.0 points)."),
+        (MORE, MORE, LEVEL, UP, TO_0, "use", USE + LEVEL_BESIDE + "starter."),
+        (TO_0, MORE, MORE, LEVEL, LEVEL, "plain", NOT + OF_PLAIN + "level (-6.0 to +0.0)."),
+        # training loses
+        (UP, UP, DOWN, UP, UP, "use", USE + "training loses (-7.0 to -1.0 points) beside starter."),
+        (DOWN, DOWN, LESS, DOWN, UP, "plain", NOT + "training loses (-9.0 to -1.0 points) beside starter, which is "
+         "behind log-mel statistics (-7.0 to -1.0 points)."),
+        # nothing was trained: the winner is what was there
+        (None, None, None, UP, UP, "use", USE + "nothing could be trained in the time."),
+        (None, None, None, LEVEL, UP, "plain", "Use log-mel statistics with logistic regression: nothing could be "
+         "trained in the time, and starter is level with log-mel statistics (-1.9 to +2.2 points)."),
+        (None, None, None, DOWN, UP, "plain", "Use log-mel statistics with logistic regression: nothing could be "
+         "trained in the time, and starter is behind log-mel statistics (-7.0 to -1.0 points)."),
     ],
 )  # fmt: skip
 def test_the_verdict_in_words(
-    best: str, gain: Gain | None, above: Gain | None, labels: int | None, kind: str, sentence: str
+    plain: Gain | None,
+    random: Gain | None,
+    start: Gain | None,
+    above_plain: Gain,
+    above_random: Gain,
+    kind: str,
+    sentence: str,
 ) -> None:
-    verdict = decide(best, gain, above, labels=labels)
+    gains = {name: of for name, of in ((PLAIN, plain), (RANDOM, random), (START, start)) if of is not None}
+    verdict = decide(gains, START, {PLAIN: above_plain, RANDOM: above_random}, labels=100)
     assert (verdict.kind, verdict.sentence) == (kind, sentence)
+
+
+def test_without_a_number_of_labels_none_is_said() -> None:
+    told = decide({START: UP}, START, {PLAIN: UP, RANDOM: UP}).sentence
+    assert told.endswith("over the best of what you have (starter).")
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "same", "apart"),
+    [
+        (5, 0, 5, False),  # of ten clips; a coin does as much in one of sixteen
+        (5, 0, 95, False),
+        (6, 0, 94, True),
+        (7, 1, 92, False),
+        (9, 1, 90, True),
+        (0, 6, 14, True),
+        (0, 5, 15, False),
+        (0, 0, 10, False),
+    ],
+)
+def test_few_clips_are_no_gain(won: int, lost: int, same: int, apart: bool) -> None:
+    clips = [m2dx.Clip(Path(f"{i}.wav"), labels=("a",), split="test") for i in range(won + lost + same)]
+
+    def score(right: list[bool]) -> m2dx.Score:
+        said = [m2dx.Prediction(c, "a" if of else "b", 0.9, None) for c, of in zip(clips, right, strict=True)]
+        mean = sum(right) / len(right)
+        return m2dx.Score("t", "accuracy", mean, None, (mean,), "logistic", predictions=tuple(said))
+
+    own = [True] * won + [False] * lost + [True] * same
+    rival = [False] * won + [True] * lost + [True] * same
+    gain = Gain.of(score(own), score(rival))
+    assert (gain.low > 0 or gain.high < 0) is apart and gain.low <= gain.value <= gain.high
 
 
 @pytest.mark.parametrize(("valid", "test", "told"), [(1.0, 0.66, True), (0.8, 0.7, False), (0.5, 0.9, False)])
@@ -125,4 +184,4 @@ def test_the_loss_is_of_the_probability_of_the_truth() -> None:
     clip = m2dx.Clip(Path("a.wav"), labels=("a",))
     said = [m2dx.Prediction(clip, "a", 0.8, (0.8, 0.2)), m2dx.Prediction(clip, "b", 0.8, (0.2, 0.8))]
     score = m2dx.Score("t", "accuracy", 0.5, None, (0.5,), "logistic", predictions=tuple(said))
-    assert loss_of(score) == pytest.approx((0.223144 + 1.609438) / 2, abs=1e-5)
+    assert loss_of(score, ("a", "b")) == pytest.approx((0.223144 + 1.609438) / 2, abs=1e-5)

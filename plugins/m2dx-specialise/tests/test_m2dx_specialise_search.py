@@ -1,31 +1,29 @@
 """Whole searches of seconds: what they leave, that a stop changes nothing, and an answer for every input."""
 
-import json
+import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from m2dx_specialise import search, training
+import typer
+from m2dx_specialise import command, listing, search, training
+from m2dx_specialise.audit import Audit
 from m2dx_specialise.command import commands
+from m2dx_specialise.division import divide
+from m2dx_specialise.judge import Parts
 from m2dx_specialise.search import specialise
 from m2dx_specialise.state import Request
+from searches_killed import decisions, kill_and_resume, run, same_steps
 from typer.testing import CliRunner
 
 import m2dx
+from m2dx.cli.terminal import Terminal
 from m2dx.testing.samples import SoundFiles, write_csv
 
 
-def decisions(folder: Path) -> dict[str, Any]:
-    """What a search has decided, without what depends on the clock."""
-    found = json.loads((folder / "verdict.json").read_text())
-    runs = {name: (run["steps"], run["accuracy"], run["loss"]) for name, run in found["runs"].items()}
-    return {key: found[key] for key in ("kind", "sentence", "chosen", "winner", "best", "test")} | {
-        "runs": runs
-    }
-
-
-@pytest.mark.usefixtures("few_steps")
+@pytest.mark.usefixtures("two_candidates")
 def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
     notes: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, console: Any
 ) -> None:
@@ -72,23 +70,40 @@ def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
     assert specialise(request, output=tmp_path / "again", resume=True).verdict == whole.verdict  # once more
 
 
-@pytest.mark.usefixtures("few_steps")
-@pytest.mark.parametrize("labels", ["none", "one"])
-def test_without_labels_there_is_an_encoder_and_no_verdict(
-    labels: str, notes: Path, start: Path, tmp_path: Path
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_candidates")
+def test_a_search_that_is_killed_five_times_comes_to_the_same_verdict(
+    notes: Path, start: Path, tmp_path: Path
 ) -> None:
+    arguments = ["specialise", str(notes), "--start", str(start), "--minutes", "1"]
+    before = time.monotonic()
+    assert run(arguments, tmp_path / "whole", tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    seconds = time.monotonic() - before
+    same_steps(tmp_path / "whole")
+    told = kill_and_resume(arguments, tmp_path / "killed", tmp_path / "log", seconds=seconds, kills=5, seed=0)
+    assert len(told) >= 3
+    assert decisions(tmp_path / "killed") == decisions(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("two_candidates")
+def test_with_one_class_there_is_an_encoder_and_no_verdict(notes: Path, start: Path, tmp_path: Path) -> None:
     lines = notes.read_text(encoding="utf-8").splitlines()[1:]
-    rows = [(line.split(",")[0], "one" if labels == "one" else "", 0.7) for line in lines]
-    write_csv(tmp_path / "plain.csv", "path,label,duration", rows)
-    request = Request(
-        data=tmp_path / "plain.csv", starts=(str(start),), label_from="none" if labels == "none" else None
+    write_csv(
+        tmp_path / "one.csv", "path,label,duration", [(line.split(",")[0], "one", 0.7) for line in lines]
     )
-    found = specialise(request, output=tmp_path / "found")
+    found = specialise(Request(data=tmp_path / "one.csv", starts=(str(start),)), output=tmp_path / "found")
     assert found.verdict.kind == "none" and found.classifier is None and found.recipe is not None
-    assert (
-        found.verdict.sentence.startswith("No verdict: ") and "which is no verdict" in found.verdict.sentence
-    )
+    text = found.verdict.sentence
+    assert text.startswith("No verdict: all labels are 'one'") and "which is no verdict" in text
     assert m2dx.load_encoder(found.encoder).embed_dim > 0
+
+
+@pytest.mark.parametrize(("label_from", "problem"), [("none", "there are no labels"), (None, None)])
+def test_without_labels_all_is_trained_on(label_from: str | None, problem: str | None, notes: Path) -> None:
+    listed = listing.read(notes, label_from=label_from)
+    division = divide(listed, Audit((), (), (), frozenset()))
+    parts = Parts.of([*division.rows, *division.pool])
+    assert parts.problem == problem and len(parts.others) == (60 if problem else 0)
 
 
 def ten(folder: Path) -> Path:
@@ -134,6 +149,42 @@ def test_what_cannot_be_has_an_answer_in_a_line(
     text = str(result.exception)
     assert answer in text and "\n" not in text
     assert not (tmp_path / "specialised").exists()
+
+
+SPEAKERS = ("ann", "bob", "cyd", "dee", "eve")
+
+
+@pytest.mark.parametrize(
+    ("answers", "found"),
+    [
+        (["", "never"], None),
+        (["y"], None),
+        (["7", "x", " "], None),
+        (["1"], ("name:2", "name:1")),
+        (["2"], ("none", "name:1")),
+        (["0", "3"], ("folder:1", "none")),
+        (["q"], "quit"),
+    ],
+)
+def test_a_number_changes_what_was_found(
+    answers: list[str], found: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = SoundFiles(tmp_path / "data")
+    for number in range(40):
+        name = f"{'ab'[number % 2]}/{SPEAKERS[number // 8]}_{'xy'[number // 4 % 2]}_{number:02}.wav"
+        files.add_tone(name, 300.0, seconds=0.1, seed=number)
+    listed = listing.read(tmp_path / "data")
+    console = Terminal(file=io.StringIO(), force_terminal=True, width=80)
+    monkeypatch.setattr(console, "input", lambda _: answers.pop(0))
+    if found == "quit":
+        with pytest.raises(typer.Exit):
+            command._ask(listed, console=console, yes=False)
+        return
+    assert command._ask(listed, console=console, yes=False) == found
+    assert len(answers) == (1 if "never" in answers else 0)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "3: no groups" in shown and "4:" not in shown and max(map(len, shown.splitlines())) <= 80
+    assert command._ask(listed, console=console, yes=True) is None
 
 
 def test_where_nobody_can_be_asked_the_options_are_named(notes: Path, tmp_path: Path) -> None:

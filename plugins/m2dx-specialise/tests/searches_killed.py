@@ -1,0 +1,112 @@
+"""Kills a search at random moments, resumes it each time, and compares it with one that nothing has disturbed.
+
+python plugins/m2dx-specialise/tests/searches_killed.py DATA --folder F [--minutes 2] [--kills 5] [--seed 0]
+
+The moments follow from the seed. SIGKILL ends the whole process group: the search and its loading processes. The killed
+search has the steps that the undisturbed one has decided, as these depend on the clock. Commands are forks of this
+process, which has imported torch, so that the moments fall on the work. What is there in F is not done again. Exit code
+1: the verdict, or a number that it rests on, is another one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "tests" / "reliability"))
+import forks
+from m2dx_specialise import search
+from m2dx_specialise.budget import Budget, Rung
+from m2dx_specialise.state import STATE_FILE
+
+
+def decisions(folder: Path) -> dict[str, Any]:
+    """What a search has decided, and the numbers that this rests on, without what depends on the clock."""
+    found = json.loads((folder / "verdict.json").read_text())
+    runs = {name: (run["steps"], run["accuracy"], run.get("loss")) for name, run in found["runs"].items()}
+    told = ("kind", "sentence", "chosen", "winner", "best", "test")
+    return {key: found[key] for key in told} | {"runs": runs}
+
+
+def same_steps(folder: Path) -> None:
+    """From here on, every search divides its time as the one in the folder."""
+    budget = json.loads((folder / "verdict.json").read_text())["budget"]
+    rungs = tuple(Rung(rung["count"], rung["steps"]) for rung in budget["rungs"])
+    search.divide_time = lambda *_, **__: Budget(rungs, tuple(budget["dropped"]))
+
+
+def run(arguments: Sequence[str], folder: Path, log: Path, *, seconds: float | None = None) -> int | None:
+    """Starts or resumes a search; its exit code, or None where it was killed after so many seconds."""
+    resume = ["--resume"] if (folder / STATE_FILE).exists() else []
+    process = forks.start([*arguments, "--yes", "-o", str(folder), *resume], log)
+    end = time.monotonic() + (float("inf") if seconds is None else seconds)
+    while time.monotonic() < end:
+        found, status = os.waitpid(process, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.killpg(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return None
+
+
+def progress(folder: Path) -> str:
+    """The last number that the search has saved."""
+    path = folder / STATE_FILE
+    return list(json.loads(path.read_text()))[-1] if path.exists() else "nothing"
+
+
+def kill_and_resume(
+    arguments: Sequence[str], folder: Path, log: Path, *, seconds: float, kills: int, seed: int
+) -> list[tuple[float, str]]:
+    """Kills the search so many times within the seconds that it takes, then lets it end; when, and after what."""
+    draw = random.Random(seed)
+    moments = [0.0, *sorted(draw.uniform(0, seconds) for _ in range(kills))]
+    told = []
+    for before, moment in pairwise(moments):
+        if run(arguments, folder, log, seconds=moment - before) is not None:
+            break
+        told.append((round(moment - before, 1), progress(folder)))
+        print(f"killed after {told[-1][0]} s; saved last: {told[-1][1]}", flush=True)
+    if code := run(arguments, folder, log):
+        raise SystemExit(f"the search ended with {code}:\n{log.read_text(errors='replace')[-3000:]}")
+    return told
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    folder = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    whole, killed, log = folder / "whole", folder / "killed", folder / "log"
+    arguments = ["specialise", str(options.data.resolve()), "--minutes", str(options.minutes)]
+    if code := run(arguments, whole, log):
+        raise SystemExit(f"the search ended with {code}:\n{log.read_text(errors='replace')[-3000:]}")
+    seconds = 60 * json.loads((whole / "verdict.json").read_text())["minutes"]
+    print(f"undisturbed: {seconds:.0f} s: {decisions(whole)['sentence']}", flush=True)
+    same_steps(whole)
+    kill_and_resume(arguments, killed, log, seconds=seconds, kills=options.kills, seed=options.seed)
+    print(f"killed: {decisions(killed)['sentence']}")
+    alike = decisions(whole) == decisions(killed)
+    print("the same in every number" if alike else f"{decisions(whole)}\n{decisions(killed)}")
+    return int(not alike)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

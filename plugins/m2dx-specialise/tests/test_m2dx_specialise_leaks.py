@@ -1,0 +1,100 @@
+"""What is tested or chosen by is in no list that is trained on, in no setting, and in no part of the learning curve."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from m2dx_probes.subsets import subset_fold
+from m2dx_specialise import judge, listing
+from m2dx_specialise.audit import Audit
+from m2dx_specialise.candidates import propose
+from m2dx_specialise.division import divide, write_list
+from m2dx_specialise.duplicates import Duplicate
+from m2dx_specialise.judge import Parts
+from m2dx_specialise.listing import Clip
+from m2dx_specialise.search import DIVISION, POOL, Search
+from m2dx_specialise.state import Request, State
+from rich.console import Console
+
+import m2dx
+from m2dx.data.csv_list import CsvDataset
+
+SPLITS = ("train", "train", "train", "valid", "test")
+
+
+@pytest.fixture(params=["folds", "kept", "small valid"])
+def divided(request: Any, notes: Path, start: Path, tmp_path: Path) -> tuple[Search, Parts, dict[Path, Path]]:
+    """A search whose recordings are divided; each labelled clip has a copy without a label, and another elsewhere."""
+    found = listing.read(notes)
+    own = list(found.clips)
+    if request.param != "folds":
+        given = SPLITS if request.param == "kept" else ("train", "train", "train", "train", "test")
+        of_group = {group: given[i % 5] for i, group in enumerate(sorted({str(clip.group) for clip in own}))}
+        own = [replace(clip, split=of_group[str(clip.group)]) for clip in own]
+    copies = {}
+    for folder in ("copies", "general"):
+        (tmp_path / folder).mkdir()
+        for number, clip in enumerate(own):
+            shutil.copy(clip.path, tmp_path / folder / f"{number:03}.ogg")
+            copies[tmp_path / folder / f"{number:03}.ogg"] = clip.path
+    more = [Clip(tmp_path / "copies" / f"{i:03}.ogg", 0.0, clip.seconds) for i, clip in enumerate(own)]
+    listed = replace(found, clips=(*own, *more))
+    pairs = tuple(Duplicate(row, len(own) + row, False) for row in range(len(own)))
+    division = divide(listed, Audit((), pairs, (), frozenset()))
+    asked = Request(
+        data=notes, starts=(str(start),), general=tmp_path / "general", noise=tmp_path / "general"
+    )
+    search = Search(State(tmp_path, asked), m2dx.PluginHost({}), Console(quiet=True))
+    write_list(tmp_path / DIVISION, division.rows)
+    write_list(tmp_path / POOL, division.pool)
+    return search, Parts.read(tmp_path / DIVISION, tmp_path / POOL), copies
+
+
+def test_nothing_that_is_tested_or_chosen_by_is_trained_on(
+    divided: tuple[Search, Parts, dict[Path, Path]], start: Path
+) -> None:
+    search, parts, copies = divided
+    held = {clip.path for clip in (*parts.valid, *parts.test)}
+    assert parts.problem is None and held and len(parts.labelled) == 60
+    setting = search.setting(parts)
+    label = {clip.path: clip.labels for clip in parts.train}
+    for name in ("pretraining", "general", "noise"):
+        clips = CsvDataset(path=search.state.folder / f"{name}.csv").clips()
+        assert clips and not held & {copies.get(clip.path, clip.path) for clip in clips}
+        for clip in clips:
+            assert clip.labels == (label.get(clip.path, ()) if name == "pretraining" else ())
+    lists = {str(search.state.folder / f"{name}.csv") for name in ("pretraining", "general", "noise")}
+    for candidate in propose((str(start),), setting, labelled=True):
+        recipe = candidate.recipe(setting, 100)
+        sets = [*recipe["data"]["sets"].values(), *([recipe["noise"]] if "noise" in recipe else [])]
+        assert {one["dataset"]["path"] for one in sets} <= lists
+
+
+def test_no_setting_follows_from_the_test_part(divided: tuple[Search, Parts, dict[Path, Path]]) -> None:
+    search, parts, _ = divided
+    names = ("guitar", "bass")
+    longer = replace(
+        parts,
+        test=tuple(replace(c, duration=9.0, labels=(names[i % 2],)) for i, c in enumerate(parts.test)),
+    )
+    assert search.setting(parts) == search.setting(longer)
+    of = [judge.unit_seconds(part.train + part.valid) for part in (parts, longer)]
+    tasks = [part.task("choice", search.state.folder / "features") for part in (parts, longer)]
+    assert of[0] == of[1] == tasks[0].unit_seconds == tasks[1].unit_seconds
+    assert [task.clips for task in tasks] == [tasks[0].clips] * 2
+    assert tasks[0].label_names == tasks[1].label_names
+
+
+def test_the_learning_curve_fits_to_no_test_clip(divided: tuple[Search, Parts, dict[Path, Path]]) -> None:
+    search, parts, _ = divided
+    task = parts.task("test", search.state.folder / "features")
+    tested = {clip.path for clip in parts.test}
+    fold = task.folds[0]
+    assert {task.clips[row].path for row in fold.test} == tested
+    for size in (10, 25):
+        part = subset_fold(fold, size, task.clips, task.targets(), 0)
+        fitted = np.concatenate([part.train, part.valid])
+        assert len(fitted) == size and not tested & {task.clips[row].path for row in fitted}
