@@ -144,7 +144,7 @@ def _dealt(clips: dict[int, Clip], fewest: int, seed: int) -> tuple[Clip, ...]:
         rows = _balanced(clips, SHARES, counts, seed)
         if not _unequal(rows, sorted(counts)):
             return rows
-    folds = min(FOLDS, fewest)
+    folds = min(FOLDS, len({clip.group for clip in clips.values()}))
     return _balanced(clips, {str(number + 1): 1 / folds for number in range(folds)}, counts, seed)
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import normalize
 
 import m2dx
 from m2dx_specialise.listing import Clip
@@ -97,18 +99,14 @@ def _candidates(moments: dict[int, Moments]) -> Iterator[tuple[int, int, list[fl
 
 def _whitened(pictures: NDArray[np.float16]) -> NDArray[np.float32]:
     """(K, 64) of length 1: what is common to all pictures counts little."""
-    sample = pictures[:: max(len(pictures) // 20_000, 1)].astype(np.float32)
-    sample -= sample.mean(1, keepdims=True)
-    mean = sample.mean(0)
-    values, vectors = np.linalg.eigh(np.cov(sample - mean, rowvar=False))
-    values, vectors = values[::-1][:64], vectors[:, ::-1][:, :64]
-    basis = (vectors * (values + 0.02 * values[0]) ** -0.25).astype(np.float32)
-    found = np.empty((len(pictures), basis.shape[1]), dtype=np.float32)
-    for first in range(0, len(pictures), 8192):
-        part = pictures[first : first + 8192].astype(np.float32)
-        found[first : first + 8192] = (part - part.mean(1, keepdims=True) - mean) @ basis
-    found /= np.linalg.norm(found, axis=1, keepdims=True) + 1e-9
-    return found
+    centred = pictures.astype(np.float32)
+    centred -= centred.mean(1, keepdims=True)
+    sample = centred[:: max(len(centred) // 20_000, 1)]
+    pca = PCA(min(64, *sample.shape)).fit(sample)
+    variance = pca.explained_variance_
+    basis = pca.components_.T * (variance + 0.02 * variance[0]) ** -0.25
+    whitened: NDArray[np.float32] = normalize((centred - pca.mean_) @ basis.astype(np.float32))
+    return whitened
 
 
 def _neighbours(rows: NDArray[np.int64], pictures: NDArray[np.float32]) -> Iterator[tuple[int, int, float]]:

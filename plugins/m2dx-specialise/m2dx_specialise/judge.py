@@ -104,6 +104,8 @@ class Parts:
         lacking = [name for name, part in parts.items() if len({clip.labels for clip in part}) < 2]
         if lacking:
             return f"the {' and '.join(lacking)} part has fewer than two classes, as groups must stay whole"
+        if len({clip.group or clip.path for clip in self.train}) < 2:
+            return "the training part is of one group, and two are the least"
         return None
 
     def task(self, name: Literal["choice", "test"], folder: Path, *, seed: int = 0) -> m2dx.ClipTask:

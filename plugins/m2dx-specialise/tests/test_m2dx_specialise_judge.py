@@ -153,6 +153,8 @@ def clips(*given: tuple[str, str | None, int]) -> list[m2dx.Clip]:
         ([("a;b", "train", 40), ("b", "train", 40), ("a", "test", 9), ("b", "test", 9)],
          "some clips have several labels, and a verdict is for one label a clip"),
         ([("a", "train", 40), ("b", "train", 40), ("a", "test", 9), ("b", "test", 9)], None),
+        ([("a", "train", 4), ("b", "train", 4), ("a", "valid", 4), ("b", "valid", 4), ("a", "test", 19), ("b", "test", 19)],
+         None),
     ],
 )  # fmt: skip
 def test_what_cannot_be_judged(given: list[tuple[str, str | None, int]], problem: str | None) -> None:

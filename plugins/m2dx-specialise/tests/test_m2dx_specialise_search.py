@@ -1,6 +1,8 @@
 """Whole searches of seconds: what they leave, that a stop changes nothing, and an answer for every input."""
 
 import io
+import runpy
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,8 @@ from typer.testing import CliRunner
 import m2dx
 from m2dx.cli.terminal import Terminal
 from m2dx.testing.samples import SoundFiles, write_csv
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 @pytest.mark.usefixtures("two_candidates")
@@ -85,17 +89,42 @@ def test_a_search_that_is_killed_five_times_comes_to_the_same_verdict(
     assert decisions(tmp_path / "killed") == decisions(tmp_path / "whole")
 
 
-@pytest.mark.usefixtures("two_candidates")
-def test_with_one_class_there_is_an_encoder_and_no_verdict(notes: Path, start: Path, tmp_path: Path) -> None:
-    lines = notes.read_text(encoding="utf-8").splitlines()[1:]
-    write_csv(
-        tmp_path / "one.csv", "path,label,duration", [(line.split(",")[0], "one", 0.7) for line in lines]
-    )
-    found = specialise(Request(data=tmp_path / "one.csv", starts=(str(start),)), output=tmp_path / "found")
-    assert found.verdict.kind == "none" and found.classifier is None and found.recipe is not None
+@pytest.fixture
+def example(two_candidates: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], dict[str, Any]]:
+    """Runs examples/specialise.py on recordings, in their folder; what it has in the end."""
+
+    def run_example(data: Path) -> dict[str, Any]:
+        monkeypatch.chdir(data.parent)
+        monkeypatch.setattr("sys.argv", ["specialise.py", data.name, "1"])
+        return runpy.run_path(str(EXAMPLES / "specialise.py"), run_name="__main__")
+
+    return run_example
+
+
+def test_with_one_class_there_is_an_encoder_and_no_verdict(
+    notes: Path, example: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rate in (8000, 48000):
+        SoundFiles(tmp_path, rate).add_tone(f"{rate}.wav", 300.0, seconds=0.7)
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    paths = [line.split(",")[0] for line in notes.read_text(encoding="utf-8").splitlines()[1:]]
+    rows = [(path, "one", 0.7) for path in (*paths, "8000.wav", "48000.wav", "bad.wav")]
+    write_csv(tmp_path / "one.csv", "path,label,duration", rows)
+    found = example(tmp_path / "one.csv")["found"]
     text = found.verdict.sentence
     assert text.startswith("No verdict: all labels are 'one'") and "which is no verdict" in text
-    assert m2dx.load_encoder(found.encoder).embed_dim > 0
+    assert found.verdict.kind == "none" and found.classifier is None and found.recipe is not None
+    assert "1 of 63 files cannot be read" in (found.folder / "index.html").read_text(encoding="utf-8")
+    assert "m2dx.train(recipe) would train longer" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_example_classifies(
+    notes: Path, example: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(notes, tmp_path / "notes.csv")
+    found = example(tmp_path / "notes.csv")["found"]
+    assert found.verdict.kind != "none" and "guitar: 0." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("label_from", "problem"), [("none", "there are no labels"), (None, None)])
@@ -160,9 +189,11 @@ SPEAKERS = ("ann", "bob", "cyd", "dee", "eve")
         (["", "never"], None),
         (["y"], None),
         (["7", "x", " "], None),
-        (["1"], ("name:2", "name:1")),
-        (["2"], ("none", "name:1")),
-        (["0", "3"], ("folder:1", "none")),
+        (["1"], ("name:1", None)),  # the groups are found anew
+        (["2"], ("name:2", "name:1")),
+        (["0", "3"], ("none", "name:1")),
+        (["4"], ("folder:1", "name:2")),
+        (["5"], ("folder:1", "none")),
         (["q"], "quit"),
     ],
 )
@@ -183,7 +214,7 @@ def test_a_number_changes_what_was_found(
     assert command._ask(listed, console=console, yes=False) == found
     assert len(answers) == (1 if "never" in answers else 0)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "3: no groups" in shown and "4:" not in shown and max(map(len, shown.splitlines())) <= 80
+    assert "5: no groups" in shown and "6:" not in shown and max(map(len, shown.splitlines())) <= 80
     assert command._ask(listed, console=console, yes=True) is None
 
 
@@ -196,10 +227,26 @@ def test_where_nobody_can_be_asked_the_options_are_named(notes: Path, tmp_path: 
 @pytest.mark.usefixtures("few_steps")
 def test_the_plan_says_what_would_run(notes: Path, start: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
+    others = [
+        "--general",
+        str(EXAMPLES / "sounds" / "drums.csv"),
+        "--noise",
+        str(EXAMPLES / "sounds" / "noise.csv"),
+    ]
     result = CliRunner().invoke(
-        commands, [str(notes), "--plan-only", "--start", str(start)], catch_exceptions=False
+        commands,
+        [str(notes), "--plan-only", "--start", str(start), *others],
+        catch_exceptions=False,
     )
-    for text in ("60 clips", "machine:", "rung 1 of 2", "published for about as many", "no time for"):
+    for text in (
+        "60 clips",
+        "machine:",
+        "rung 1 of 2",
+        "published for",
+        "no time for",
+        "with replay",
+        "with noise",
+    ):
         assert text in result.output
     assert not list(tmp_path.iterdir())
 
