@@ -101,10 +101,6 @@ def _labels(listing: Listing) -> Iterator[Finding]:
         concerned = tuple(clip.path for clip in clips if set(clip.labels) & set(of or ()))
         return Finding("labels", severity, text, concerned, advice)
 
-    def named(labels: list[str]) -> str:
-        listed = ", ".join(f"{label!r} ({classes[label]})" for label in labels[:MOST_NAMED])
-        return listed + (", ..." if len(labels) > MOST_NAMED else "")
-
     if not classes:
         text = f"None of {counted(len(clips), 'clip')} has a label."
         advice = (
@@ -120,12 +116,8 @@ def _labels(listing: Listing) -> Iterator[Finding]:
     if total < FEW_CLIPS:
         text = f"There are only {counted(total, 'labelled clip')}, so that no score can be trusted."
         yield finding("warning", text, f"Label {FEW_CLIPS} clips or more, of several groups in each class.")
-    if single := [label for label, count in classes.items() if count == 1]:
-        advice = "Such clips are left out of training and test; label more, or join classes."
-        text = (
-            f"Of some classes there is a single clip, which cannot be trained on and tested: {named(single)}."
-        )
-        yield finding("warning", text, advice, single)
-    if few := [label for label, count in classes.items() if 1 < count < FEW_OF_CLASS]:
-        text = f"Of some classes there are fewer than {FEW_OF_CLASS} clips: {named(few)}."
+    if few := [label for label, count in classes.items() if count < FEW_OF_CLASS]:
+        named = ", ".join(f"{label!r} ({classes[label]})" for label in few[:MOST_NAMED])
+        more = ", ..." if len(few) > MOST_NAMED else "."
+        text = f"Of some classes there are fewer than {FEW_OF_CLASS} clips: {named}{more}"
         yield finding("note", text, "Scores of rare classes are uncertain; label more of them.", few)

@@ -37,9 +37,7 @@ def sizes(candidates: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def divide_time(
-    costs: Mapping[str, float], seconds: float, *, overhead: float, fewest: int = FEWEST_STEPS
-) -> Budget:
+def divide_time(costs: Mapping[str, float], seconds: float, *, overhead: float) -> Budget:
     """Divides seconds among candidates, whose seconds per step are given, the most promising one first.
 
     Each run costs `overhead` seconds beside its steps. In a rung all have the same time, whatever their steps cost, and
@@ -51,7 +49,7 @@ def divide_time(
         counts = sizes(len(names))
         weight = sum(count * SHARE**rung for rung, count in enumerate(counts))
         share = (seconds - overhead * sum(counts)) / weight
-        slow = [name for name in names if share < fewest * costs[name]]
+        slow = [name for name in names if share < FEWEST_STEPS * costs[name]]
         if not slow:
             rungs = (
                 Rung(count, {name: steps(share * SHARE**rung / costs[name]) for name in names})

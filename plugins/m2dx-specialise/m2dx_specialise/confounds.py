@@ -76,7 +76,6 @@ def confounds(
                 "A classifier may learn this instead of the sound: bring all clips to the same, or record each label "
                 "in each way.",
             )
-    yield from _single_groups(clips, classes)
 
 
 def _nuisances(measures: Sequence[Measures | None], listing: Listing) -> Iterator[_Nuisance]:
@@ -135,20 +134,3 @@ def _fitted(
     for value, is_class in zip(values, positive.tolist(), strict=True):
         more[value] += 1 / positive.sum() if is_class else -1 / (~positive).sum()
     return form.format(max(more, key=more.__getitem__)), lambda value: more.get(value, 0.0) > 0
-
-
-def _single_groups(clips: Sequence[Clip], classes: Sequence[str]) -> Iterator[Finding]:
-    """Classes that come from one group: a person, a device or a session that is the label."""
-    members: dict[str, set[str]] = defaultdict(set)
-    for clip in clips:
-        for label in clip.labels:
-            members[label].add(clip.group or str(clip.path))
-    single = [name for name in classes if len(members[name]) == 1]
-    if single:
-        named = ", ".join(map(repr, single[:5])) + (", ..." if len(single) > 5 else "")
-        text = (
-            f"All clips of {counted(len(single), 'label')} ({named}) are of one group "
-            f"({next(iter(members[single[0]]))!r}), so that nothing can tell the label from the group."
-        )
-        paths = tuple(dict.fromkeys(clip.path for clip in clips if set(clip.labels) & set(single)))
-        yield Finding("confound", "warning", text, paths, "Record the label in other groups, too.")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from m2dx.data.reading import AudioFile
 from m2dx_specialise.listing import Clip
-from m2dx_specialise.sketches import Moments, Sketch, spectra
+from m2dx_specialise.sketches import Moments, moments_of, spectra
 
 SILENT_DB = -70.0
 """Full-scale level of the loudest frame, below which a clip is silent."""
@@ -63,11 +63,11 @@ def measure(clip: Clip, total: float) -> tuple[Measures, Moments]:
     count, sum_, peak, flat, hum = 0, 0.0, 0.0, 0, (np.nan, np.nan)
     powers: list[NDArray[np.float32]] = []
     spectrum = np.zeros(_SPECTRUM // 2 + 1)
-    sketch = Sketch(rate, total)
+    moments: list[Moments] = []
     with AudioFile(clip.path) as file:
         first, frames = file.extent(clip.start, clip.duration)
         for wav in file.pieces(first, frames, sample_rate=rate):
-            sketch.take(wav)
+            moments.append(moments_of(wav, rate, count / rate, total))
             digest.update(np.round(wav * 32767).astype(np.int32).tobytes())
             count += len(wav)
             sum_ += float(wav.sum(dtype=np.float64))
@@ -94,7 +94,8 @@ def measure(clip: Clip, total: float) -> tuple[Measures, Moments]:
         hum_db=hum[0],
         hum_hz=hum[1],
     )
-    return found, sketch.moments()
+    seconds, pictures = ([getattr(of, name) for of in moments] for name in ("seconds", "pictures"))
+    return found, Moments(np.concatenate(seconds), np.concatenate(pictures))
 
 
 def flat_samples(wav: NDArray[np.float32]) -> int:

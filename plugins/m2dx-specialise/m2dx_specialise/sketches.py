@@ -32,32 +32,6 @@ class Moments:
     pictures: NDArray[np.float16]  # (K, WIDTH) log spectrum around each, 0 the loudest band, -1 out of sight
 
 
-class Sketch:
-    """Makes the moments of a clip from its samples, given one piece after the other."""
-
-    def __init__(self, sample_rate: int, total_seconds: float) -> None:
-        self.sample_rate = sample_rate
-        self._density = min(_DENSEST, _MOST_MOMENTS / max(total_seconds, 1e-3))
-        self._done = 0.0
-        self._found: list[Moments] = []
-
-    def take(self, wav: NDArray[np.float32]) -> None:
-        """The next samples (N,)."""
-        rate = self.sample_rate
-        sound = wav if rate == RATE else soxr.resample(wav, rate, RATE)
-        if len(sound):
-            found = _moments(_log_bands(sound), self._density)
-            self._found.append(Moments(found.seconds + np.float32(self._done), found.pictures))
-        self._done += len(wav) / rate
-
-    def moments(self) -> Moments:
-        """Of all that was taken."""
-        return Moments(
-            np.concatenate([found.seconds for found in self._found]),
-            np.concatenate([found.pictures for found in self._found]),
-        )
-
-
 def spectra(wav: NDArray[np.float32], size: int, hop: int) -> Iterator[NDArray[Any]]:
     """Spectra (T, size / 2 + 1) of frames, some at a time."""
     frames = np.lib.stride_tricks.sliding_window_view(wav, size)[::hop]
@@ -85,8 +59,13 @@ def _log_bands(sound: NDArray[np.float32]) -> NDArray[np.float32]:
     return 10 * np.log10(np.concatenate([silence, *bands, silence]) + 1e-12)
 
 
-def _moments(bands: NDArray[np.float32], per_second: float) -> Moments:
-    """The times where the spectrum changes most, and its picture around each."""
+def moments_of(wav: NDArray[np.float32], sample_rate: int, start: float, total: float) -> Moments:
+    """The times where the spectrum of samples (N,) changes most, and its picture around each.
+
+    `start`: seconds of the clip before them; `total`: seconds of all clips, of which only so many moments are kept.
+    """
+    bands = _log_bands(wav if sample_rate == RATE else soxr.resample(wav, sample_rate, RATE))
+    per_second = min(_DENSEST, _MOST_MOMENTS / max(total, 1e-3))
     loud = bands.max(1)
     seen = np.maximum(bands, loud.max() - 60)
     change = np.zeros(len(bands), dtype=np.float32)
@@ -106,4 +85,5 @@ def _moments(bands: NDArray[np.float32], per_second: float) -> Moments:
     )
     loudest = pictures.max(1, keepdims=True, initial=-np.inf)
     pictures = np.clip((pictures - loudest) / _RANGE_DB, -1, 0)
-    return Moments(((at - _AROUND) * HOP / RATE).astype(np.float32), pictures.astype(np.float16))
+    seconds = (at - _AROUND) * HOP / RATE + start
+    return Moments(seconds.astype(np.float32), pictures.astype(np.float16))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import typer
-from m2dx_specialise import command, listing, search, training
+from m2dx_specialise import candidates, command, listing, search, training
 from m2dx_specialise.audit import Audit
 from m2dx_specialise.command import commands
 from m2dx_specialise.division import divide
@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import m2dx
 from m2dx.cli.terminal import Terminal
+from m2dx.recipe.loading import recipe_from_mapping
 from m2dx.testing.samples import SoundFiles, write_csv
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -249,6 +250,21 @@ def test_the_plan_says_what_would_run(notes: Path, start: Path, tmp_path: Path, 
     ):
         assert text in result.output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("on_gpu", "size", "batch"), [(False, "tiny", 32), (True, "small", 128)])
+def test_every_candidate_is_a_recipe(
+    on_gpu: bool, size: str, batch: int, notes: Path, start: Path, tmp_path: Path
+) -> None:
+    more = {"general": notes, "num_general": 600, "noise": notes, "on_gpu": on_gpu}
+    setting = candidates.Setting(tmp_path, notes, 60, 5.0, **more)  # type: ignore[arg-type]
+    host, names = m2dx.PluginHost.discover(), set()
+    for candidate in candidates.propose((str(start),), setting, labelled=True):
+        recipe = recipe_from_mapping(candidate.recipe(setting, 1000), host=host, source=candidate.name)
+        assert recipe.train.batch_size == batch
+        assert candidate.start is not None or recipe.model.size == size
+        names.add(candidate.extra or candidate.name)
+    assert names == {"further_1_small", "labels", "replay", "noise", "scratch", "teacher", "scratch_mae"}
 
 
 def test_recordings_of_other_requests_are_not_mixed(notes: Path, start: Path, tmp_path: Path) -> None:
