@@ -92,6 +92,9 @@ def specialise(
     request.check()
     for start in request.starts:
         network_of(start)
+    for given in (request.general, request.noise):
+        if given is not None:
+            clips_of_inputs([given])  # where it cannot be read, this is told before the audit
     state = State.open(Path(output or request.folder), request, resume=resume)
     listing = None
     if state.get("findings") is None:

@@ -163,6 +163,7 @@ def empty(folder: Path) -> Path:
         (ten, (), "has 10 clips, too few to train on or to judge by (at least 40)"),
         (ten, ("--start", "nowhere"), "--start must be an encoder"),
         (ten, ("--start", "starter", "--start", "starter"), "each once, but has starter, starter"),
+        (empty, ("--general", "empty"), "there must be an audio file in empty, but there is none"),
         (ten, ("--minutes", "0"), "--minutes must be more than 0, but is 0"),
         (ten, ("--resume",), "has no search to resume"),
         (ten, ("-o", "."), "must be a new folder, but holds something else"),
