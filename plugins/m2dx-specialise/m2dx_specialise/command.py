@@ -109,7 +109,8 @@ def _ask(listing: Listing, *, console: Console, yes: bool) -> tuple[str | None, 
             f"--group-from KEY (now {chosen['label']} and {chosen['group']}) with --yes"
         )
     while True:
-        answer = console.input("Enter if it is right, a number to change it, q to quit: ").strip().lower()
+        console.print("Enter if it is right, a number to change it, q to quit:", end=" ")
+        answer = console.input().strip().lower()
         if answer in ("", "y", "yes"):
             return None
         if answer in ("q", "n", "no", "quit"):

@@ -69,7 +69,7 @@ def _rungs(state: State) -> list[list[dict[str, Any]]]:
         for rank, name in enumerate(state.get(f"order:{place + 1}")):
             run = f"{name}-{rung['steps'][name]}"
             fate = "goes on" if rank < kept else "stopped" if kept else ""
-            fate = "chosen" if run == state.get("winner") else fate
+            fate = "tested" if run == state.get("winner") else fate
             rows.append({**state.get(f"run:{run}"), "fate": fate})
         found.append(rows)
     return found

@@ -74,7 +74,8 @@ def print_plan(request: Request, console: Console) -> None:
     )
     titles = {candidate.name: candidate.title for candidate in candidates}
     for number, rung in enumerate(budget["rungs"], 1):
-        console.print(f"rung {number} of {len(budget['rungs'])}: {rung['count']} of")
+        which = "all" if number == 1 else f"the best {rung['count']} of"
+        console.print(f"rung {number} of {len(budget['rungs'])}: {which}")
         for name, steps in rung["steps"].items():
             console.print(f"  {titles[name]:<34} {steps:>7,} steps, {duration(steps * costs[name])}")
     for name in budget["dropped"]:

@@ -208,7 +208,7 @@ def test_a_number_changes_what_was_found(
         files.add_tone(name, 300.0, seconds=0.1, seed=number)
     listed = listing.read(tmp_path / "data")
     console = Terminal(file=io.StringIO(), force_terminal=True, width=80)
-    monkeypatch.setattr(console, "input", lambda _: answers.pop(0))
+    monkeypatch.setattr(console, "input", lambda: answers.pop(0))
     if found == "quit":
         with pytest.raises(typer.Exit):
             command._ask(listed, console=console, yes=False)
