@@ -1,11 +1,11 @@
 """Kills a search at random moments, resumes it each time, and compares it with one that nothing has disturbed.
 
-python plugins/m2dx-specialise/tests/searches_killed.py DATA --folder F [--minutes 2] [--kills 5] [--seed 0]
+python plugins/m2dx-specialise/tests/searches_killed.py DATA --folder F [--steps 60] [--kills 5] [--seed 0]
 
-The moments follow from the seed. SIGKILL ends the whole process group: the search and its loading processes. The killed
-search has the steps that the undisturbed one has decided, as these depend on the clock. Commands are forks of this
-process, which has imported torch, so that the moments fall on the work. What is there in F is not done again. Exit code
-1: the verdict, or a number that it rests on, is another one.
+The moments follow from the seed. SIGKILL ends the whole process group: the search and its loading processes. The steps
+are given: they depend on the clock else. Commands are forks of this process, which has imported torch, so that the
+moments fall on the work. What is there in F is not done again. Exit code 1: the verdict, or a number that it rests on,
+is another one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,15 @@ def decisions(folder: Path) -> dict[str, Any]:
     return {key: found[key] for key in told} | {"runs": runs}
 
 
-def same_steps(folder: Path) -> None:
-    """From here on, every search divides its time as the one in the folder."""
-    budget = json.loads((folder / "verdict.json").read_text())["budget"]
-    rungs = tuple(Rung(rung["count"], rung["steps"]) for rung in budget["rungs"])
-    search.divide_time = lambda *_, **__: Budget(rungs, tuple(budget["dropped"]))
+def give_steps(steps: int, count: int = 3) -> None:
+    """From here on, so many candidates have so many steps in every search, and the best of them three times as many."""
+
+    def divided(costs: Mapping[str, float], *_: object, **__: object) -> Budget:
+        some = list(costs)[:count]
+        first, last = dict.fromkeys(some, steps), dict.fromkeys(some, 3 * steps)
+        return Budget((Rung(count, first), Rung(1, last)), tuple(list(costs)[count:]))
+
+    search.divide_time = divided  # type: ignore[assignment]
 
 
 def run(arguments: Sequence[str], folder: Path, log: Path, *, seconds: float | None = None) -> int | None:
@@ -88,19 +92,19 @@ def main() -> int:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     whole, killed, log = folder / "whole", folder / "killed", folder / "log"
-    arguments = ["specialise", str(options.data.resolve()), "--minutes", str(options.minutes)]
+    arguments = ["specialise", str(options.data.resolve())]
+    give_steps(options.steps)
     if code := run(arguments, whole, log):
         raise SystemExit(f"the search ended with {code}:\n{log.read_text(errors='replace')[-3000:]}")
     seconds = 60 * json.loads((whole / "verdict.json").read_text())["minutes"]
     print(f"undisturbed: {seconds:.0f} s: {decisions(whole)['sentence']}", flush=True)
-    same_steps(whole)
     kill_and_resume(arguments, killed, log, seconds=seconds, kills=options.kills, seed=options.seed)
     print(f"killed: {decisions(killed)['sentence']}")
     alike = decisions(whole) == decisions(killed)
