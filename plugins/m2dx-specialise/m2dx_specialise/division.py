@@ -173,8 +173,8 @@ def _imbalance(rows: dict[int, Clip], shares: dict[str, float], counts: Counter[
 
 def _sizes(rows: Sequence[Clip]) -> str:
     counts = Counter(str(clip.split) for clip in rows)
-    order = [name for name in SPLITS if name in counts] or sorted(counts)
-    return ", ".join(f"{name} {counts[name]:,}" for name in order)
+    named = [f"{name} {counts[name]:,}" for name in SPLITS if name in counts]
+    return ", ".join(named or [f"{counts[fold]:,}" for fold in sorted(counts)])
 
 
 def write_list(path: Path, clips: Iterable[m2dx.Clip]) -> None:

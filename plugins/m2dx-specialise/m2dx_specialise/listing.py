@@ -158,7 +158,7 @@ def _with_columns(clips: list[m2dx.Clip], cells: Sequence[dict[str, str]]) -> _F
         values = tuple(";".join(clip.labels) or None for clip in clips)
         own_label = Choice("column:label", "the column of labels", values)
     if any(clip.group is not None for clip in clips):
-        own_group = Choice("column:group", "the column `group`", tuple(clip.group for clip in clips))
+        own_group = Choice("column:group", "the column of groups", tuple(clip.group for clip in clips))
     label = own_label or names.best_label(others)
     labels, groups = ((*((own,) if own else ()), *others) for own in (own_label, own_group))
     return _Found(clips, labels, groups, label, own_group or names.best_group(others, label))
