@@ -19,6 +19,7 @@ except (
 
 if TYPE_CHECKING:
     from m2dx.contract.components import Augmentation as Augmentation
+    from m2dx.contract.components import Backbone as Backbone
     from m2dx.contract.components import Callback as Callback
     from m2dx.contract.components import Clip as Clip
     from m2dx.contract.components import ClipEncoder as ClipEncoder
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from m2dx.contract.components import OfflineEncoder as OfflineEncoder
     from m2dx.contract.components import OnlineMapper as OnlineMapper
     from m2dx.contract.components import Optimizer as Optimizer
+    from m2dx.contract.components import PatchGrid as PatchGrid
     from m2dx.contract.components import Prediction as Prediction
     from m2dx.contract.components import Regulariser as Regulariser
     from m2dx.contract.components import Schedule as Schedule
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from m2dx.contract.components import TaskInfo as TaskInfo
     from m2dx.contract.components import TaskShapes as TaskShapes
     from m2dx.contract.components import Views as Views
+    from m2dx.contract.components import ViTSize as ViTSize
     from m2dx.contract.components import Waveforms as Waveforms
     from m2dx.contract.errors import AudioError as AudioError
     from m2dx.contract.errors import CheckpointError as CheckpointError
@@ -77,8 +80,6 @@ if TYPE_CHECKING:
     from m2dx.model.m2d import M2D as M2D
     from m2dx.model.mae import MSMMAE as MSMMAE
     from m2dx.model.multitask import MultiTask as MultiTask
-    from m2dx.model.patches import PatchGrid as PatchGrid
-    from m2dx.model.vit import ViTSize as ViTSize
     from m2dx.recipe.loading import load_recipe as load_recipe
     from m2dx.training.trainer import Trainer as Trainer
 
@@ -92,9 +93,9 @@ _MODULES = {
     "m2dx.data.reading": "audio_seconds read_wav",
     "m2dx.data.tables": "read_table",
     "m2dx.encoder.finetuned": "AudioClassifier load_classifier",
-    "m2dx.contract.components": "Augmentation Callback Clip ClipEncoder Crop DataInfo Dataset EvaluationTask Evaluator "
-    "Loss Mask MaskedModel MaskedModelOutput Masking NoiseSource OfflineEncoder OnlineMapper Optimizer Prediction "
-    "Regulariser Schedule Score TaskInfo TaskShapes Views Waveforms",
+    "m2dx.contract.components": "Augmentation Backbone Callback Clip ClipEncoder Crop DataInfo Dataset EvaluationTask "
+    "Evaluator Loss Mask MaskedModel MaskedModelOutput Masking NoiseSource OfflineEncoder OnlineMapper Optimizer "
+    "PatchGrid Prediction Regulariser Schedule Score TaskInfo TaskShapes Views ViTSize Waveforms",
     "m2dx.encoder.audio": "AudioEncoder load_encoder",
     "m2dx.contract.errors": "AudioError CheckpointError ImageError M2dxError PluginError RecipeError TrainingError",
     "m2dx.evaluation.features": "Standardiser",
@@ -109,8 +110,6 @@ _MODULES = {
     "m2dx.model.m2d": "M2D",
     "m2dx.model.mae": "MSMMAE",
     "m2dx.model.multitask": "MultiTask",
-    "m2dx.model.patches": "PatchGrid",
-    "m2dx.model.vit": "ViTSize",
     "m2dx.training.trainer": "Trainer",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -18,10 +18,8 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
-from m2dx.contract.components import Mask
+from m2dx.contract.components import Mask, PatchGrid, ViTSize
 from m2dx.contract.host import PluginHost
-from m2dx.model.patches import PatchGrid
-from m2dx.model.vit import ViTSize
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 

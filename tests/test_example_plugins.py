@@ -115,6 +115,20 @@ EXAMPLES = [
         "train.callbacks.average.decay=1.0",
         r"train\.callbacks\.average\.decay: must be less than 1, but is 1\.0",
     ),
+    Example(
+        "m2dx_rotary",
+        {"RotaryViT": {"base": 50.0}},
+        "model.backbone={name: rotary, base: 50} model.method={name: m2d, target_layers: mean}",
+        "model.backbone={name: rotary, base: 0}",
+        r"model\.backbone\.base: must be greater than 0, but is 0",
+    ),
+    Example(
+        "m2dx_convnext",
+        {"ConvNeXt": {"kernel_size": 3}},
+        "model.backbone={name: convnext, kernel_size: 3} model.method=msm_mae",
+        "model.backbone.kernel_size=[3]",
+        r"model\.backbone\.kernel_size: ",
+    ),
 ]
 by_plugin = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.plugin)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor
 
 import m2dx
 from m2dx.model.masking import gather_tokens, restore_order
-from m2dx.model.vit import Encoder, Predictor
+from m2dx.model.vit import Predictor
 
 
 class JEPA(m2dx.MaskedModel):
@@ -23,15 +23,20 @@ class JEPA(m2dx.MaskedModel):
 
     name = "jepa"
     fitting_parts = {"online": "online encoder", "target": "target encoder"}
-    online: Encoder
 
     def __init__(
-        self, grid: m2dx.PatchGrid, size: m2dx.ViTSize, predictor: m2dx.ViTSize, *, beta: PositiveFloat = 1.0
+        self,
+        grid: m2dx.PatchGrid,
+        size: m2dx.ViTSize,
+        predictor: m2dx.ViTSize,
+        backbone: Callable[[m2dx.PatchGrid, m2dx.ViTSize], m2dx.Backbone],
+        *,
+        beta: PositiveFloat = 1.0,
     ) -> None:
         super().__init__()
         self.beta = beta
-        self.online = Encoder(grid, size)
-        self.target = Encoder(grid, size).requires_grad_(False)
+        self.online = backbone(grid, size)
+        self.target = backbone(grid, size).requires_grad_(False)
         self.target.load_state_dict(self.online.state_dict())
         self.predictor = Predictor(grid, predictor, input_dim=size.embed_dim, output_dim=size.embed_dim)
 

@@ -11,7 +11,7 @@ import abc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -89,6 +89,47 @@ class DataInfo:
     sample_rate: int | None  # Hz; None: images
     crop_samples: int | None  # N, samples of one training crop; None: images
     label_names: Mapping[str, tuple[str, ...]]  # per data set of the recipe
+
+
+@dataclass(frozen=True)
+class PatchGrid:
+    """Patches over an input of M mels and L frames, or of an image's rows and columns."""
+
+    input_size: tuple[int, int]  # (M, L)
+    patch_size: tuple[int, int]  # (mels, frames)
+    in_chans: int = 1  # channels of the input; 3 of images in colour
+
+    def __post_init__(self) -> None:
+        for size, patch in zip(self.input_size, self.patch_size, strict=True):
+            if size % patch:
+                raise ValueError(
+                    f"the input size {self.input_size} must be a multiple of the patch {self.patch_size}"
+                )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(F, T), patches."""
+        return self.input_size[0] // self.patch_size[0], self.input_size[1] // self.patch_size[1]
+
+    @property
+    def num_patches(self) -> int:
+        """P = F x T."""
+        freq, time = self.shape
+        return freq * time
+
+    @property
+    def patch_values(self) -> int:
+        """Values of one patch, over all channels."""
+        return self.patch_size[0] * self.patch_size[1] * self.in_chans
+
+
+@dataclass(frozen=True)
+class ViTSize:
+    """Width, blocks and heads of a transformer."""
+
+    embed_dim: int
+    depth: int
+    num_heads: int
 
 
 @dataclass(frozen=True)
@@ -275,12 +316,70 @@ class EvaluationTask(Protocol):
         ...
 
 
+class Backbone(nn.Module, abc.ABC):
+    """The network of an encoder: the patches of an input, embedded, to features of the visible ones.
+
+    What the engine offers to `__init__`: `grid` (`PatchGrid`) of the input, and `size` (`ViTSize`) of the recipe. A
+    backbone refuses with RecipeError what it cannot have. Weights come from torch's global generator.
+    """
+
+    name: ClassVar[str]
+    patch_embed: nn.Module
+    """What `model.freeze_patch_embedding` keeps as it starts."""
+    trunk: nn.Module
+    """Of `make_trunk`: all that follows `embed`, but for the class token."""
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        made = super().__new__(cls)
+        made.made_with = args, options
+        return made
+
+    def __init__(self, grid: PatchGrid, size: ViTSize) -> None:
+        super().__init__()
+        self.grid, self.size = grid, size
+
+    made_with: tuple[tuple[Any, ...], dict[str, Any]]
+    """The arguments of `__init__`: the engine's, and the options of the recipe."""
+
+    def fresh(self) -> Backbone:
+        """Another one with the same arguments, and with weights from torch's global generator."""
+        args, options = self.made_with
+        return type(self)(*args, **options)
+
+    @abc.abstractmethod
+    def make_trunk(self) -> nn.Module:
+        """A trunk with fresh weights: the backbone's own, or that of a target network. FSDP shards its `blocks`."""
+
+    @abc.abstractmethod
+    def embed(self, logmel: Tensor) -> Tensor:
+        """Embedded patches: (B, 1, M, L) -> (B, F*T, D), of images (B, C, H, W); L is not always that of the grid."""
+
+    @abc.abstractmethod
+    def layers(
+        self, tokens: Tensor, ids: Tensor | None = None, *, trunk: nn.Module | None = None
+    ) -> list[Tensor]:
+        """The output of each of `size.depth` blocks for the patches at `ids` (B, V): (B, P, D) -> (B, 1 + V, D).
+
+        The class token, or what stands for it, comes first. The other patches must change nothing. `ids` None: all
+        patches. `trunk`: another one of `make_trunk`, such as a target network.
+        """
+
+    def encode(self, tokens: Tensor, ids: Tensor | None = None, *, trunk: nn.Module | None = None) -> Tensor:
+        """The last of `layers`, (B, 1 + V, D)."""
+        return self.layers(tokens, ids, trunk=trunk)[-1]
+
+    def forward(self, logmel: Tensor) -> Tensor:
+        """All patches encoded, class token first: (B, 1, M, L) -> (B, 1 + F*T, D)."""
+        return self.encode(self.embed(logmel))
+
+
 class MaskedModel(nn.Module, abc.ABC):
     """A method of masked pre-training, such as M2D or MSM-MAE.
 
-    What the engine offers to `__init__`: `grid` (`m2dx.model.patches.PatchGrid`) of the input; `size` and `predictor`,
-    the sizes of encoder and predictor in the recipe (`m2dx.model.vit.ViTSize`); `with_tokens`, whether there are tasks,
-    which need h-hat. Weights come from torch's global generator, so that the recipe's seed gives them.
+    What the engine offers to `__init__`: `grid` (`PatchGrid`) of the input; `size` and `predictor`, the sizes of the
+    encoder and the predictor in the recipe (`ViTSize`); `backbone`, which makes an encoder of a grid and a size;
+    `with_tokens`, whether there are tasks, which need h-hat. Weights come from torch's global generator, so that the
+    recipe's seed gives them.
     """
 
     name: ClassVar[str]
@@ -294,8 +393,8 @@ class MaskedModel(nn.Module, abc.ABC):
     fitting_parts: ClassVar[Mapping[str, str]] = {"online": "online encoder"}
     """Children whose weights in a file of `init_from` must fit, with names for people. Others may start at random."""
 
-    online: nn.Module
-    """The encoder that tasks, exports and scores use: an `m2dx.model.vit.Encoder` of the grid and the size offered."""
+    online: Backbone
+    """The encoder that tasks, exports and scores use, of the grid and the size offered."""
     standardise_target: bool = False
     """Whether each target loses its own mean and spread, so that `prediction` has to get them back to be drawn."""
 
@@ -576,6 +675,7 @@ class Evaluator(abc.ABC):
 
 KINDS: dict[str, type] = {
     "method": MaskedModel,
+    "backbone": Backbone,
     "offline_encoder": OfflineEncoder,
     "online_mapper": OnlineMapper,
     "loss": Loss,
@@ -592,7 +692,8 @@ KINDS: dict[str, type] = {
 """Kind -> base class. The hook of a kind is its plural, e.g. `offline_encoders`, `losses`."""
 
 OFFERED: dict[str, frozenset[str]] = {
-    "method": frozenset({"grid", "size", "predictor", "with_tokens"}),
+    "method": frozenset({"grid", "size", "predictor", "backbone", "with_tokens"}),
+    "backbone": frozenset({"grid", "size"}),
     "offline_encoder": frozenset({"data"}),
     "online_mapper": frozenset({"shapes"}),
     "loss": frozenset(),

@@ -18,6 +18,11 @@ def methods() -> list[type]:  # type: ignore[empty-body]
 
 
 @hookspec
+def backbones() -> list[type]:  # type: ignore[empty-body]
+    """Subclasses of `Backbone`: the network of the encoder, such as a vision transformer."""
+
+
+@hookspec
 def offline_encoders() -> list[type]:  # type: ignore[empty-body]
     """Subclasses of `OfflineEncoder`: training signals for the tasks beside M2D."""
 

@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from m2dx.contract.components import Backbone
 from m2dx.contract.errors import AudioError, CheckpointError
+from m2dx.contract.host import PluginHost
 from m2dx.data.logmel import LogMel
 from m2dx.encoder.weights import Weights, read_weights
-from m2dx.model.patches import PatchGrid, time_frames
+from m2dx.model.patches import time_frames
 from m2dx.model.shapes import build_logmel, model_shapes
-from m2dx.model.vit import Encoder, ViTSize
+from m2dx.model.vit import Encoder
 from m2dx.recipe.schema import AudioSection, ModelSection
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class AudioEncoder(nn.Module):
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: Backbone,
         logmel: LogMel,
         *,
         mean: float,
@@ -181,7 +183,7 @@ class AudioEncoder(nn.Module):
         """
         from m2dx.data.reading import AudioFile  # only files need its readers
 
-        device = self.encoder.cls_token.device
+        device = next(self.parameters()).device
         try:
             with AudioFile(path) as file:
                 pieces = file.pieces(*file.extent(start, duration), sample_rate=self.sample_rate)
@@ -229,7 +231,7 @@ class AudioEncoder(nn.Module):
         wav = wav[None] if wav.ndim == 1 else wav
         frames = max(wav.shape[-1] // self.logmel.hop_length, 1)
         logmel: Tensor = self.logmel(wav)[..., :frames]
-        return ((logmel - self.mean) / self.std).to(self.encoder.cls_token.dtype)
+        return ((logmel - self.mean) / self.std).to(next(self.encoder.parameters()).dtype)
 
     def encode_logmel(self, logmel: Tensor, *, layers: Sequence[int] | None = None) -> list[Tensor]:
         """Frame features (B, T, F*D) of standardised log-mels (B, 1, M, L), as `layers`; default of the last block."""
@@ -242,16 +244,17 @@ class AudioEncoder(nn.Module):
         return logmel.split(length, dim=-1) if self.long_clips == "split" else (logmel,)
 
     def _encode_chunk(self, logmel: Tensor, layers: Layers) -> list[Tensor]:
-        tokens, depth = self.encoder.with_class_token(self.encoder.embed(logmel)), self.encoder.size.depth
+        tokens, depth = self.encoder.embed(logmel), self.encoder.size.depth
         numbers = [depth if number is None else number for number in layers]
         if not all(0 <= number <= depth for number in numbers):
             raise ValueError(f"layers must be 0 to {depth}, but are {numbers}")
+        outputs = {0: tokens}
         if numbers == [depth]:  # without holding the others
-            outputs = {depth: self.encoder.trunk(tokens)}
+            outputs[depth] = self.encoder.encode(tokens)[:, 1:]
         else:
-            outputs = dict(enumerate([tokens, *self.encoder.trunk.layers(tokens)]))
+            outputs |= {n: layer[:, 1:] for n, layer in enumerate(self.encoder.layers(tokens), start=1)}
         grid = self.encoder.grid.shape[0], logmel.shape[-1] // self.encoder.grid.patch_size[1]
-        return [time_frames(outputs[number][:, 1:], grid) for number in numbers]
+        return [time_frames(outputs[number], grid) for number in numbers]
 
 
 def load_encoder(
@@ -260,29 +263,33 @@ def load_encoder(
     long_clips: LongClips = "split",
     sample_rate: int | None = None,
     num_heads: int | None = None,
+    host: PluginHost | None = None,
 ) -> AudioEncoder:
     """The encoder of an export, a checkpoint, a run's folder or a published file: frozen, in eval mode, on the CPU.
 
     The text `starter` is the encoder that comes with m2dx; a file or folder of that name is `./starter`.
     `sample_rate` (Hz) and `num_heads` are for published files only, whose tensors cannot tell them; by default the
-    folder's name is asked for the rate (16 kHz where it says nothing), and heads are 64 wide.
+    folder's name is asked for the rate (16 kHz where it says nothing), and heads are 64 wide. `host`: the plugins that
+    may have its backbone; default those that are installed.
     Raises CheckpointError where the path is missing, corrupt or something else, such as an encoder of images.
     """
     weights = read_weights(path, sample_rate=sample_rate, num_heads=num_heads)
-    return audio_encoder_of(weights, long_clips=long_clips)
+    return audio_encoder_of(weights, long_clips=long_clips, host=host)
 
 
-def load_any_encoder(path: str | Path) -> AudioEncoder | ImageEncoder:
+def load_any_encoder(path: str | Path, host: PluginHost | None = None) -> AudioEncoder | ImageEncoder:
     """What `load_encoder` or `m2dx.load_image_encoder` gives, by what the path holds."""
     weights = read_weights(path)
     if weights.config.image is None:
-        return audio_encoder_of(weights)
+        return audio_encoder_of(weights, host=host)
     from m2dx.encoder.images import image_encoder_of  # most who load an encoder need no images
 
-    return image_encoder_of(weights)
+    return image_encoder_of(weights, host)
 
 
-def audio_encoder_of(weights: Weights, *, long_clips: LongClips = "split") -> AudioEncoder:
+def audio_encoder_of(
+    weights: Weights, *, long_clips: LongClips = "split", host: PluginHost | None = None
+) -> AudioEncoder:
     """The encoder of weights on audio, frozen, in eval mode.
 
     CheckpointError where they are of images, or where an export does not give what it gave (`check_golden`).
@@ -293,7 +300,7 @@ def audio_encoder_of(weights: Weights, *, long_clips: LongClips = "split") -> Au
     if weights.unused and published:
         logger.warning("not used by the encoder: %s", ", ".join(weights.unused))
     network = AudioEncoder(
-        weights.encoder(),
+        weights.encoder(host),
         build_logmel(config.audio),
         mean=config.mean,
         std=config.std,
@@ -322,23 +329,21 @@ def random_encoder(
 ) -> AudioEncoder:
     """An encoder with the recipe's architecture and random weights."""
     shapes = model_shapes(audio, model)
-    network = _random_network(shapes.grid, shapes.size, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Encoder(shapes.grid, shapes.size)
     return AudioEncoder(network, build_logmel(audio), mean=mean, std=std).eval()
 
 
 def random_like(encoder: SomeEncoder, *, seed: int) -> SomeEncoder:
     """The same encoder with random weights and no head: the baseline that training has to beat. On the CPU."""
-    network = _random_network(encoder.encoder.grid, encoder.encoder.size, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = encoder.encoder.fresh()
     alike = copy.deepcopy(encoder, {id(encoder.encoder): network})  # with the network in the place of a copy
     if isinstance(alike, AudioEncoder):
         alike.head = None
     return cast(SomeEncoder, alike.cpu().eval())
-
-
-def _random_network(grid: PatchGrid, size: ViTSize, seed: int) -> Encoder:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Encoder(grid, size)
 
 
 def _side_by_side(chunks: list[list[Tensor]]) -> list[Tensor]:

@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from m2dx.contract.errors import CheckpointError
+from m2dx.contract.components import Backbone, PatchGrid, ViTSize
+from m2dx.contract.errors import CheckpointError, M2dxError
+from m2dx.contract.host import PluginHost
 from m2dx.contract.package import package_version
-from m2dx.model.patches import PatchGrid
 from m2dx.model.shapes import model_shapes
-from m2dx.model.vit import ViTSize
+from m2dx.model.vit import Encoder
 from m2dx.recipe.document import write_yaml
 from m2dx.recipe.schema import AudioSection, ImageSection, ModelSection, ShortClips
 
@@ -37,6 +38,37 @@ class ClassifierConfig(BaseModel):
     layer: NonNegativeInt | None = None  # block, or 0, the patch embedding; None: the last one
 
 
+class BackboneConfig(BaseModel):
+    """The network of an encoder, where a plugin brings it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    options: dict[str, Any]
+    package: str | None = None  # of Python, in which the class is; a checkpoint does not know it
+
+    @classmethod
+    def of(cls, encoder: Backbone) -> BackboneConfig | None:
+        """None: m2dx's own ViT."""
+        if encoder.name == Encoder.name:
+            return None
+        package = type(encoder).__module__.partition(".")[0]
+        return cls(name=encoder.name, options=encoder.made_with[1], package=package)
+
+    def build(self, host: PluginHost | None, grid: PatchGrid, size: ViTSize) -> Backbone:
+        """One with random weights; CheckpointError where no plugin brings it. `host` None: the installed plugins."""
+        try:
+            host = PluginHost.discover() if host is None else host
+            spec = host.option_model("backbone", self.name)(name=self.name, **self.options)
+            made: Backbone = host.build("backbone", spec, grid=grid, size=size)
+        except M2dxError as error:
+            of = "" if self.package is None else f" of the package {self.package}"
+            raise CheckpointError(
+                f"the backbone {self.name!r}{of} must be installed as a plugin, but cannot be used: {error}"
+            ) from error
+        return made
+
+
 class EncoderConfig(BaseModel):
     """Sizes of an encoder, how its input is made, and what is known of its training."""
 
@@ -49,6 +81,7 @@ class EncoderConfig(BaseModel):
     input_size: tuple[PositiveInt, PositiveInt]
     patch_size: tuple[PositiveInt, PositiveInt]
     vit: ViTSize
+    backbone: BackboneConfig | None = None  # None: m2dx's own ViT
     audio: AudioSection  # of encoders of images, this and mean and std say nothing
     mean: float = 0.0  # of the log-mels
     std: PositiveFloat = 1.0
@@ -81,7 +114,10 @@ class EncoderConfig(BaseModel):
         """From the state of a training, as a checkpoint has it."""
         recipe, image = state["recipe"], state["recipe"].get("image")
         # Without components, whose options only their plugins know; an encoder does not need them.
-        settings = {key: value for key, value in recipe["model"].items() if key not in ("method", "masking")}
+        components = ("method", "masking", "backbone")
+        settings = {key: value for key, value in recipe["model"].items() if key not in components}
+        backbone = dict(recipe["model"].get("backbone", {"name": Encoder.name}))
+        name = backbone.pop("name")
         model, audio = ModelSection(**settings), AudioSection(**recipe["audio"])
         section = None if image is None else ImageSection(**image)
         shapes = model_shapes(audio if section is None else section, model)
@@ -89,6 +125,7 @@ class EncoderConfig(BaseModel):
             input_size=shapes.grid.input_size,
             patch_size=shapes.grid.patch_size,
             vit=shapes.size,
+            backbone=None if name == Encoder.name else BackboneConfig(name=name, options=backbone),
             audio=audio,
             image=section,
             **({key: recipe["data"][key] for key in ("mean", "std")} if section is None else {}),

@@ -13,7 +13,6 @@ from m2dx.contract.errors import CheckpointError
 from m2dx.encoder.audio import AudioEncoder, Head, audio_encoder_of
 from m2dx.encoder.config import EXPORT_CONFIG, ClassifierConfig
 from m2dx.encoder.weights import read_weights
-from m2dx.model.masking import gather_tokens
 
 KeptPatches = Callable[[tuple[int, int], int], Tensor]
 """From a grid (F, T) and a number of clips B to the indices (B, V) of the patches of each clip that stay."""
@@ -66,12 +65,11 @@ class FinetunedNetwork(nn.Module):
         vit = self.encoder.encoder
         outputs = []
         for chunk in self.encoder.chunks(logmel):
-            tokens = vit.embed(chunk)  # (B, F*T, D)
+            tokens, ids = vit.embed(chunk), None  # (B, F*T, D)
             if kept is not None:
                 grid = vit.grid.shape[0], chunk.shape[-1] // vit.grid.patch_size[1]
                 ids = kept(grid, len(tokens)).to(tokens.device)
-                tokens = gather_tokens(tokens, ids)  # (B, F*T, D) -> (B, V, D)
-            outputs.append(vit.trunk(vit.with_class_token(tokens))[:, 1:])
+            outputs.append(vit.encode(tokens, ids)[:, 1:])  # -> (B, V, D)
         return torch.cat(outputs, dim=1).mean(dim=1)
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from m2dx.contract.components import Backbone
 from m2dx.contract.errors import CheckpointError, ImageError
+from m2dx.contract.host import PluginHost
 from m2dx.data.images import middle_crop, read_image
 from m2dx.encoder.weights import Weights, read_weights
 from m2dx.model.views import standardised
-from m2dx.model.vit import Encoder
 from m2dx.recipe.schema import ImageSection
 
 
@@ -22,7 +23,7 @@ class ImageEncoder(nn.Module):
     features).
     """
 
-    def __init__(self, encoder: Encoder, section: ImageSection) -> None:
+    def __init__(self, encoder: Backbone, section: ImageSection) -> None:
         """`section` has the mean and standard deviation of the channels."""
         super().__init__()
         self.encoder, self.section = encoder, section
@@ -69,8 +70,8 @@ def load_image_encoder(path: str | Path) -> ImageEncoder:
     return image_encoder_of(read_weights(path))
 
 
-def image_encoder_of(weights: Weights) -> ImageEncoder:
+def image_encoder_of(weights: Weights, host: PluginHost | None = None) -> ImageEncoder:
     """The encoder of weights on images, in eval mode; CheckpointError where they are of an encoder of audio."""
     if weights.config.image is None:
         raise CheckpointError(f"{weights.path}: an encoder of audio; m2dx.load_encoder loads it")
-    return ImageEncoder(weights.encoder(), weights.config.image).eval()
+    return ImageEncoder(weights.encoder(host), weights.config.image).eval()

@@ -9,11 +9,12 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from m2dx.contract.components import MaskedModel
+from m2dx.contract.components import MaskedModel, PatchGrid
 from m2dx.contract.errors import CheckpointError, RecipeError
+from m2dx.encoder.config import BackboneConfig
 from m2dx.encoder.weights import Weights
-from m2dx.model.patches import PatchGrid, resample_positions, sincos_positions
-from m2dx.model.vit import Predictor, encoder_of
+from m2dx.model.patches import resample_positions, sincos_positions
+from m2dx.model.vit import Encoder, Predictor, encoder_of
 from m2dx.recipe.schema import AudioSection, ImageSection
 
 _POSITIONS = "pos_embed"
@@ -86,6 +87,7 @@ def initial_weights_table(
 def _check_sizes(model: MaskedModel, weights: Weights, source: AudioSection | ImageSection) -> None:
     encoder, config = encoder_of(model), weights.config
     have = {
+        "model.backbone": tuple(map(_told, (BackboneConfig.of(encoder), config.backbone))),
         "model.patch_size": (encoder.grid.patch_size, config.patch_size),
         "channels of the input": (encoder.grid.in_chans, config.grid.in_chans),
         "width of model.size": (encoder.size.embed_dim, config.vit.embed_dim),
@@ -101,6 +103,14 @@ def _check_sizes(model: MaskedModel, weights: Weights, source: AudioSection | Im
     ]
     if wrong:
         raise RecipeError(f"init_from: {weights.path} does not fit the recipe's model:\n" + "\n".join(wrong))
+
+
+def _told(backbone: BackboneConfig | None) -> str:
+    """A backbone with its options, in the words of a recipe."""
+    if backbone is None:
+        return Encoder.name
+    options = backbone.model_dump(mode="json")["options"]
+    return f"{backbone.name} {options}" if options else backbone.name
 
 
 def _problem(module: nn.Module, state: Mapping[str, Tensor], weights: Weights) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from m2dx.contract.components import ViTSize
 from m2dx.encoder.config import EncoderConfig
-from m2dx.model.vit import ViTSize
 from m2dx.recipe.schema import AudioSection
 
 N_MELS = 80

@@ -16,11 +16,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from m2dx.contract.atomic import Writer, replace_files
+from m2dx.contract.components import Backbone
 from m2dx.contract.errors import CheckpointError
+from m2dx.contract.host import PluginHost
 from m2dx.contract.package import STARTER, find_encoder
 from m2dx.encoder import published
 from m2dx.encoder.checkpoint import CheckpointFolder, encoder_file, load_plain
-from m2dx.encoder.config import EXPORT_CONFIG, EncoderConfig, read_config
+from m2dx.encoder.config import EXPORT_CONFIG, BackboneConfig, EncoderConfig, read_config
 from m2dx.model.vit import Encoder
 
 CHECKPOINT_FORMAT = "m2dx-checkpoint"
@@ -33,7 +35,9 @@ HEAD = "head."
 _CONFIG = "config"
 """Key of the metadata of a checkpoint's weights, with what config.json of an export holds."""
 _OTHERS = "method."
-"""Start of the names, beside a checkpoint, of a method's tensors that have no published name."""
+"""Start of the names, beside a checkpoint and in an export, of a method's tensors that have no published name."""
+_NAMES = {**published.MODEL_NAMES, _OTHERS: ""}
+"""Start of a name in an export or beside a checkpoint -> start of the name in the method."""
 _DIGEST = "sha256"
 """Key of the metadata with `digest_of` the rest."""
 _MAPPERS = "mappers."
@@ -53,21 +57,30 @@ class Weights:
     head: Mapping[str, Tensor] = field(default_factory=dict)  # of a fine-tuned network: the state of a `Head`
     mappers: Mapping[str, Tensor] = field(default_factory=dict)  # of online mappers, as `TASK.NAME`
     unused: tuple[str, ...] = ()  # what else the file holds
+    like: Backbone | None = None  # another encoder of its kind; None: the plugins have it
 
     def __post_init__(self) -> None:
         check_finite({**self.tensors, **self.head, **self.mappers}, self.path)
 
-    def encoder(self) -> Encoder:
-        """The online encoder; CheckpointError where the tensors do not fit."""
+    def encoder(self, host: PluginHost | None = None) -> Backbone:
+        """The online encoder; CheckpointError where the tensors do not fit, or no plugin has its backbone.
+
+        `host`: the plugins that may have it; default those that are installed.
+        """
         grid, size, state = self.config.grid, self.config.vit, self.part("online")
-        least = size.embed_dim * (grid.num_patches + grid.patch_values + 12 * size.depth * size.embed_dim)
+        backbone, least = self.config.backbone, size.embed_dim
+        if backbone is None:
+            least *= grid.num_patches + grid.patch_values + 12 * size.depth * size.embed_dim
         held = sum(tensor.numel() for tensor in state.values())
         with CheckpointError.blaming(f"{self.path}: the weights do not fit"):
             if least > held:  # asked first, since sizes in a damaged file could take all memory
                 raise ValueError(
                     f"an encoder of its sizes has {least:,} values or more, but the file {held:,}"
                 )
-            encoder = Encoder(grid, size)
+            if self.like is not None:
+                encoder = self.like.fresh()
+            else:
+                encoder = Encoder(grid, size) if backbone is None else backbone.build(host, grid, size)
             encoder.load_state_dict(state)
         return encoder
 
@@ -102,7 +115,7 @@ def read_weights(
                 f"{folder}: {EXPORT_WEIGHTS} must have the SHA-256 that {EXPORT_CONFIG} says, {config.sha256}, but has "
                 f"{found}: it is damaged or of another export; export or copy both again"
             )
-        tensors, head = published.rename(state, published.MODEL_NAMES), published.rename(state, {HEAD: ""})
+        tensors, head = published.rename(state, _NAMES), published.rename(state, {HEAD: ""})
         return Weights("export", folder, tensors, config, head, _read_mappers(folder, config))
     if path.is_dir():
         path = newest_checkpoint(path)
@@ -110,7 +123,7 @@ def read_weights(
         path = encoder_file(path)
     state, metadata = read_tensors(path)
     if _CONFIG in metadata:
-        tensors = published.rename(state, {**published.MODEL_NAMES, _OTHERS: ""})
+        tensors = published.rename(state, _NAMES)
         config, mappers = (
             EncoderConfig.from_json(metadata[_CONFIG], path),
             published.rename(state, {_MAPPERS: ""}),
@@ -167,21 +180,24 @@ def encoder_writer(state: Mapping[str, Any], *, whole: bool = False) -> Writer:
     `whole`: the whole method, which draws reconstructions. Parameters have their published names, as far as they have
     one; the metadata holds what config.json of an export does.
     """
-    names = {f"masked_model.{own}": name for name, own in published.MODEL_NAMES.items()}
+    names = {f"masked_model.{own}": name for name, own in _NAMES.items()}
     if not whole:
         names = {own: name for own, name in names.items() if own.startswith("masked_model.online.")}
+        names["masked_model.online."] = f"{_OTHERS}online."
     names |= {f"tasks.{task}.online_mapper.": f"{_MAPPERS}{task}." for task in state["recipe"]["tasks"]}
-    tensors = published.rename(state["model"], {**names, **({"masked_model.": _OTHERS} if whole else {})})
+    tensors = published.rename(state["model"], names)
     return tensors_writer(tensors, {_CONFIG: json.dumps(EncoderConfig.of_run(state).to_json())})
 
 
-def export_encoder(checkpoint: Path, folder: Path, *, overwrite: bool = False) -> Path:
+def export_encoder(
+    checkpoint: Path, folder: Path, *, overwrite: bool = False, host: PluginHost | None = None
+) -> Path:
     """Writes the online encoder of a checkpoint (or of a run's newest one) to a folder, and returns the folder.
 
     model.safetensors has the published parameter names; config.json holds sizes, log-mel settings, mean and std, and
     what the encoder comes from; mappers.safetensors has the tasks' online mappers. `load_encoder(folder)` (or
     `load_image_encoder`) reads it back. An export, with its classifier if it has one, is copied. CheckpointError where
-    the folder has such files, unless `overwrite`.
+    the folder has such files, unless `overwrite`. `host` as `Weights.encoder`.
     """
     weights = read_weights(checkpoint)
     if weights.source.startswith("published"):
@@ -194,7 +210,7 @@ def export_encoder(checkpoint: Path, folder: Path, *, overwrite: bool = False) -
     if weights.source == "export":
         _copy_export(weights.path, folder)
     else:
-        write_export(folder, weights.encoder(), weights.config, mappers=weights.mappers)
+        write_export(folder, weights.encoder(host), weights.config, mappers=weights.mappers)
     return folder
 
 
@@ -218,7 +234,7 @@ def _read_mappers(folder: Path, config: EncoderConfig) -> dict[str, Tensor]:
 
 def write_export(
     folder: Path,
-    encoder: Encoder,
+    encoder: Backbone,
     config: EncoderConfig,
     head: Mapping[str, Tensor] | None = None,
     *,
@@ -233,15 +249,18 @@ def write_export(
     from m2dx.encoder.golden import GOLDEN, golden_writer
 
     names = {own: name for name, own in published.ENCODER_NAMES.items()}
+    names[""] = f"{_OTHERS}online."
     tensors = published.rename(encoder.state_dict(), names) | published.rename(head or {}, {"": HEAD})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    config = config.model_copy(update={"sha256": digest_of(tensors, {})})
+    update = {"sha256": digest_of(tensors, {}), "backbone": BackboneConfig.of(encoder)}
+    config = config.model_copy(update=update)
     others: dict[str, Writer] = {}
     if mappers:
         others[EXPORT_MAPPERS] = tensors_writer(mappers, {_ENCODER: str(config.sha256)})
     if config.image is None:
-        own = published.rename(tensors, published.MODEL_NAMES)
-        others[GOLDEN] = golden_writer(audio_encoder_of(Weights("given", folder, own, config, head or {})))
+        own = published.rename(tensors, _NAMES)
+        weights = Weights("given", folder, own, config, head or {}, like=encoder)
+        others[GOLDEN] = golden_writer(audio_encoder_of(weights))
     text = json.dumps(config.to_json(), indent=1) + "\n"
     files = {
         **others,

@@ -12,12 +12,18 @@ from m2dx.model.mae import MSMMAE
 from m2dx.model.mappers import LinearMapper, PoolLinearMapper
 from m2dx.model.masking import RandomMasking
 from m2dx.model.offline_encoders import Labels, LogSpectrum
+from m2dx.model.vit import Encoder
 from m2dx.training.optimizers import AdamW, Cosine
 
 
 @hookimpl
 def methods() -> list[type]:
     return [M2D, M2DAllPatches, MSMMAE]
+
+
+@hookimpl
+def backbones() -> list[type]:
+    return [Encoder]
 
 
 @hookimpl

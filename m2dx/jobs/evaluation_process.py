@@ -32,7 +32,7 @@ def score_checkpoint(step: int, encoder: Path, run: Path, *, device: str, thread
     torch.set_num_threads(threads)
     host = PluginHost.discover()
     recipe = load_recipe(run / "recipe.yaml", [f"evaluation.device={device}"], host=host)
-    network = load_any_encoder(encoder)
+    network = load_any_encoder(encoder, host)
     Scoring.of(recipe, host, network).run_step(network, step, run)
 
 

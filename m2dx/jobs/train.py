@@ -101,10 +101,10 @@ def _run(
         if summary.stopped_by is None:
             from m2dx.encoder.weights import export_encoder
 
-            export_encoder(run.folder, folder, overwrite=True)
+            export_encoder(run.folder, folder, overwrite=True, host=host)
             console.print(f"encoder: {folder}")
             if scoring is not None:
-                found = scoring.run(load_any_encoder(folder), console, run.folder, step=trainer.step)
+                found = scoring.run(load_any_encoder(folder, host), console, run.folder, step=trainer.step)
                 callbacks.tell("scores", trainer.step, [replace(score, predictions=()) for score in found])
     finally:
         with console.status("writing the report"):

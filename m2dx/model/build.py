@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 from m2dx.contract.components import (
     Augmentation,
+    Backbone,
     DataInfo,
     MaskedModel,
     MaskedModelOutput,
     OfflineEncoder,
+    PatchGrid,
     TaskShapes,
     Views,
+    ViTSize,
     Waveforms,
 )
 from m2dx.contract.errors import M2dxError, PluginError, RecipeError
@@ -27,7 +30,7 @@ from m2dx.model.masking import MaskDraw, RandomMasking
 from m2dx.model.multitask import MultiTask, Task
 from m2dx.model.shapes import ModelShapes, build_logmel, model_shapes
 from m2dx.model.views import DataStatistics, ImageViews, ViewMaker, at_rate
-from m2dx.model.vit import ViTSize, encoder_of
+from m2dx.model.vit import encoder_of
 from m2dx.recipe.schema import AudioSection
 
 if TYPE_CHECKING:
@@ -120,18 +123,48 @@ def build_masked_model(
                 f"{name}: embed_dim must be a multiple of 4 and of num_heads, but is {size.embed_dim} "
                 f"with {size.num_heads} heads"
             )
+
+    def backbone(grid: PatchGrid, size: ViTSize) -> Backbone:
+        made: Backbone = host.build("backbone", model.backbone, grid=grid, size=size)
+        return made
+
     masked_model: MaskedModel = host.build(
         "method",
         model.method,
         grid=shapes.grid,
         size=shapes.size,
         predictor=predictor,
+        backbone=backbone,
         with_tokens=with_tokens,
     )
     encoder = encoder_of(masked_model)  # PluginError where it has none
+    if encoder.name != model.backbone.name:
+        raise RecipeError(
+            f"model.backbone must be {encoder.name}, which the method {masked_model.name} builds by itself, but is "
+            f"{model.backbone.name}"
+        )
+    if (plugin := host.plugin_of("backbone", encoder.name)) != CORE:
+        with PluginError.blaming(f"backbone {encoder.name!r} of plugin {plugin!r}: a trial input failed"):
+            _try_backbone(encoder, shapes)
     if model.freeze_patch_embedding:
         encoder.patch_embed.requires_grad_(False)
     return masked_model
+
+
+@torch.no_grad()
+def _try_backbone(encoder: Backbone, shapes: ModelShapes) -> None:
+    """ValueError unless the features of a trial input have the shapes that the engine offered."""
+    with evaluating(encoder), torch.random.fork_rng(devices=[]):
+        tokens = encoder.embed(torch.zeros(1, shapes.grid.in_chans, *shapes.grid.input_size))
+        layers = encoder.layers(tokens, torch.arange(shapes.num_visible)[None])
+    width = shapes.size.embed_dim
+    wanted = [(1, shapes.grid.num_patches, width), *[(1, 1 + shapes.num_visible, width)] * shapes.size.depth]
+    found = [tuple(output.shape) for output in (tokens, *layers)]
+    if found != wanted:
+        raise ValueError(
+            f"embed must give {_shape(wanted[0])}, and layers {shapes.size.depth} of {_shape(wanted[1])}, but they "
+            f"gave {', '.join(map(_shape, found))}"
+        )
 
 
 def build_task(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from m2dx.contract.components import Mask, MaskedModel, MaskedModelOutput
+from m2dx.contract.components import Backbone, Mask, MaskedModel, MaskedModelOutput, PatchGrid, ViTSize
 from m2dx.model.losses import MSE, NormMSE, standardise
 from m2dx.model.masking import gather_tokens, restore_order
-from m2dx.model.patches import PatchGrid
-from m2dx.model.vit import Encoder, Predictor, Trunk, ViTSize
+from m2dx.model.vit import Encoder, Predictor
 
 _CHANNEL = (0, 1)
 """Dimensions of (B, K, D) over which each channel has a mean and a variance."""
@@ -37,13 +36,13 @@ class M2D(MaskedModel):
     name = "m2d"
     fitting_parts = {"online": "online encoder", "target": "target network"}
     target_sees_all: ClassVar[bool] = False  # or the masked patches alone
-    online: Encoder
 
     def __init__(
         self,
         grid: PatchGrid,
         size: ViTSize,
         predictor: ViTSize,
+        backbone: Callable[[PatchGrid, ViTSize], Backbone] = Encoder,
         *,
         target_init: Literal["random", "online"] = "random",
         loss: Literal["norm_mse", "mse"] = "norm_mse",
@@ -55,8 +54,8 @@ class M2D(MaskedModel):
             _CHANNEL if standardise_target == "channel" else -1 if standardise_target else None
         )
         self.target_layers = target_layers
-        self.online = Encoder(grid, size)
-        self.target = Trunk(size)
+        self.online = backbone(grid, size)
+        self.target = self.online.make_trunk()
         self.predictor = Predictor(grid, predictor, input_dim=size.embed_dim, output_dim=size.embed_dim)
         self.loss: nn.Module = NormMSE(standardise_target=False) if loss == "norm_mse" else MSE()
         if target_init == "online":
@@ -84,14 +83,12 @@ class M2D(MaskedModel):
     @torch.no_grad()
     def encode_target(self, tokens: Tensor, mask: Mask) -> Tensor:
         """The training signal (B, P - V, D) from embedded patches (B, P, D), without gradient."""
-        if not self.target_sees_all:
-            tokens = gather_tokens(tokens, mask.masked)
-        tokens = self.online.with_class_token(tokens)  # (B, 1 + K, D)
+        ids = None if self.target_sees_all else mask.masked
         if self.target_layers == "mean":
-            layers = self.target.layers(tokens)
+            layers = self.online.layers(tokens, ids, trunk=self.target)  # each (B, 1 + K, D)
             encoded = torch.stack([standardise(layer[:, 1:], _CHANNEL) for layer in layers]).mean(0)
         else:
-            encoded = self.target(tokens)[:, 1:]  # (B, K, D)
+            encoded = self.online.encode(tokens, ids, trunk=self.target)[:, 1:]  # (B, K, D)
         if self.target_sees_all:
             encoded = gather_tokens(encoded, mask.masked)
         over = self.standardised_over

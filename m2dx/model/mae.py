@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from m2dx.contract.components import Mask, MaskedModel, MaskedModelOutput
+from m2dx.contract.components import Backbone, Mask, MaskedModel, MaskedModelOutput, PatchGrid, ViTSize
 from m2dx.model.losses import standardise
 from m2dx.model.masking import gather_tokens, restore_order
-from m2dx.model.patches import PatchGrid, line_positions, patchify
-from m2dx.model.vit import Encoder, Predictor, ViTSize, init_linear
+from m2dx.model.patches import line_positions, patchify
+from m2dx.model.vit import Encoder, Predictor, init_linear
 
 
 class MSMMAE(MaskedModel):
@@ -28,13 +29,13 @@ class MSMMAE(MaskedModel):
     name = "msm_mae"
     predictor_sizes = {"embed_dim": 384, "depth": 4, "num_heads": 6}
     reconstructs = True
-    online: Encoder
 
     def __init__(
         self,
         grid: PatchGrid,
         size: ViTSize,
         predictor: ViTSize,
+        backbone: Callable[[PatchGrid, ViTSize], Backbone] = Encoder,
         with_tokens: bool = False,
         *,
         standardise_target: bool = False,
@@ -42,7 +43,7 @@ class MSMMAE(MaskedModel):
     ) -> None:
         super().__init__()
         self.grid, self.standardise_target = grid, standardise_target
-        self.online = Encoder(grid, size)
+        self.online = backbone(grid, size)
         self.predictor = Predictor(grid, predictor, input_dim=size.embed_dim, output_dim=grid.patch_values)
         if decoder_positions == "1d":
             self.predictor.pos_embed = line_positions(grid.num_patches, predictor.embed_dim)

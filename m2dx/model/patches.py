@@ -2,43 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class PatchGrid:
-    """Patches over an input of M mels and L frames, or of an image's rows and columns."""
-
-    input_size: tuple[int, int]  # (M, L)
-    patch_size: tuple[int, int]  # (mels, frames)
-    in_chans: int = 1  # channels of the input; 3 of images in colour
-
-    def __post_init__(self) -> None:
-        for size, patch in zip(self.input_size, self.patch_size, strict=True):
-            if size % patch:
-                raise ValueError(
-                    f"the input size {self.input_size} must be a multiple of the patch {self.patch_size}"
-                )
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(F, T), patches."""
-        return self.input_size[0] // self.patch_size[0], self.input_size[1] // self.patch_size[1]
-
-    @property
-    def num_patches(self) -> int:
-        """P = F x T."""
-        freq, time = self.shape
-        return freq * time
-
-    @property
-    def patch_values(self) -> int:
-        """Values of one patch, over all channels."""
-        return self.patch_size[0] * self.patch_size[1] * self.in_chans
 
 
 def sincos_positions(shape: tuple[int, int], dim: int) -> Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from m2dx.contract.components import PatchGrid, ViTSize
 from m2dx.contract.errors import RecipeError
 from m2dx.data.logmel import LogMel
 from m2dx.model.masking import num_visible_patches
-from m2dx.model.patches import PatchGrid
-from m2dx.model.vit import VIT_SIZES, ViTSize
+from m2dx.model.vit import VIT_SIZES
 from m2dx.recipe.schema import AudioSection
 
 if TYPE_CHECKING:

@@ -6,26 +6,14 @@ modules, from which published weights come.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2dx.contract.components import MaskedModel
+from m2dx.contract.components import Backbone, MaskedModel, PatchGrid, ViTSize
 from m2dx.contract.errors import PluginError
 from m2dx.model.masking import gather_tokens
-from m2dx.model.patches import PatchGrid, resample_positions, sincos_positions
-
-
-@dataclass(frozen=True)
-class ViTSize:
-    """Width, blocks and heads of a transformer."""
-
-    embed_dim: int
-    depth: int
-    num_heads: int
-
+from m2dx.model.patches import resample_positions, sincos_positions
 
 VIT_SIZES = {
     "tiny": ViTSize(192, 12, 3),
@@ -134,20 +122,25 @@ class Trunk(nn.Module):
         return outputs
 
 
-class Encoder(nn.Module):
-    """Patch embedding, positions, class token and trunk: the online encoder (M2D-X, III-A1)."""
+class Encoder(Backbone):
+    """A vision transformer: patch embedding, positions, class token and trunk (M2D-X, III-A1)."""
 
+    name = "vit"
+    patch_embed: PatchEmbed
     pos_embed: Tensor
 
     def __init__(self, grid: PatchGrid, size: ViTSize) -> None:
-        super().__init__()
-        self.grid, self.size = grid, size
+        super().__init__(grid, size)
         self.patch_embed = PatchEmbed(grid.patch_size, in_chans=grid.in_chans, embed_dim=size.embed_dim)
         self.cls_token = nn.Parameter(torch.empty(1, 1, size.embed_dim))
         self.register_buffer("pos_embed", sincos_positions(grid.shape, size.embed_dim))
-        self.trunk = Trunk(size)
+        self.trunk = self.make_trunk()
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
         nn.init.normal_(self.cls_token, std=0.02)
+
+    def make_trunk(self) -> nn.Module:
+        """Blocks and the final norm, which take the tokens alone."""
+        return Trunk(self.size)
 
     def embed(self, logmel: Tensor) -> Tensor:
         """Embedded patches with their positions: (B, 1, M, L) -> (B, F*T, D); of images (B, C, H, W).
@@ -172,22 +165,25 @@ class Encoder(nn.Module):
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
         return torch.cat([cls, tokens], dim=1)
 
-    def encode(self, tokens: Tensor, ids: Tensor) -> Tensor:
-        """The patches at the indices (B, V) encoded, class token first: (B, P, D) -> (B, 1 + V, D)."""
-        return self.trunk(self.with_class_token(gather_tokens(tokens, ids)))  # type: ignore[no-any-return]
+    def layers(
+        self, tokens: Tensor, ids: Tensor | None = None, *, trunk: nn.Module | None = None
+    ) -> list[Tensor]:
+        """The output of every block for the patches at the indices (B, V), class token first, of (B, P, D)."""
+        tokens = self.with_class_token(tokens if ids is None else gather_tokens(tokens, ids))
+        return (self.trunk if trunk is None else trunk).layers(tokens)  # type: ignore[no-any-return, operator]
 
-    def forward(self, logmel: Tensor) -> Tensor:
-        """All patches encoded, class token first: (B, 1, M, L) -> (B, 1 + F*T, D)."""
-        return self.trunk(self.with_class_token(self.embed(logmel)))  # type: ignore[no-any-return]
+    def encode(self, tokens: Tensor, ids: Tensor | None = None, *, trunk: nn.Module | None = None) -> Tensor:
+        """The last of `layers`, without holding the others, by what `train.compile` compiles."""
+        tokens = self.with_class_token(tokens if ids is None else gather_tokens(tokens, ids))
+        return (self.trunk if trunk is None else trunk)(tokens)  # type: ignore[no-any-return]
 
 
-def encoder_of(model: MaskedModel) -> Encoder:
+def encoder_of(model: MaskedModel) -> Backbone:
     """The online encoder of a method; PluginError where it has none."""
     online = getattr(model, "online", None)
-    if not isinstance(online, Encoder):
+    if not isinstance(online, Backbone):
         raise PluginError(
-            f"the method {model.name!r} must have an m2dx.model.vit.Encoder as `online`, but has "
-            f"{type(online).__name__}"
+            f"the method {model.name!r} must have an m2dx.Backbone as `online`, but has {type(online).__name__}"
         )
     return online
 

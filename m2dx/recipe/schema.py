@@ -30,6 +30,7 @@ class Kind:
 
 
 MethodSpec = Annotated[ComponentSpec, Kind("method")]
+BackboneSpec = Annotated[ComponentSpec, Kind("backbone")]
 OfflineEncoderSpec = Annotated[ComponentSpec, Kind("offline_encoder")]
 OnlineMapperSpec = Annotated[ComponentSpec, Kind("online_mapper")]
 LossSpec = Annotated[ComponentSpec, Kind("loss")]
@@ -230,6 +231,8 @@ class ModelSection(Section):
 
     method: MethodSpec = ComponentSpec(name="m2d")
     """Predict the target network's latents (m2d), reconstruct the spectrogram (msm_mae), or what a plugin brings."""
+    backbone: BackboneSpec = ComponentSpec(name="vit")
+    """The network of the encoder: a vision transformer (vit), or what a plugin brings."""
     size: Literal["tiny", "small", "base", "large"] = "base"
     """ViT size: 192, 384, 768 or 1024 wide; 12 blocks (large 24); 64 per head."""
     depth: Depth | None = None

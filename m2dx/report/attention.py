@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from m2dx.contract.components import Backbone
 from m2dx.contract.errors import M2dxError
 from m2dx.model.build import evaluating
-from m2dx.model.vit import Attention, Encoder
+from m2dx.model.vit import Attention, Encoder, Trunk
 from m2dx.report.style import Picture, Span, draw_grid_image, limits_of, outline_patches
 
 POINT = "#ff2d2d"
@@ -64,7 +65,7 @@ class AttentionMap:
 
 
 def attention_maps(
-    encoder: Encoder,
+    encoder: Backbone,
     logmel: Tensor,
     span: Span,
     *,
@@ -73,7 +74,8 @@ def attention_maps(
 ) -> list[AttentionMap]:
     """Maps of several points from one pass over a standardised log-mel (1, 1, M, L); None: those of `loud_points`.
 
-    Raises M2dxError for a point outside the patches of the log-mel, whose sound has a name.
+    Raises M2dxError for a point outside the patches of the log-mel, whose sound has a name, and for another backbone
+    than m2dx's own.
     """
     heads = last_attention(encoder, logmel)  # (1, H, 1 + P, 1 + P)
     mean = heads.mean(dim=1)[0].float().cpu().numpy()  # (1 + P, 1 + P)
@@ -104,8 +106,12 @@ def loud_points(logmel: NDArray[np.float32], grid: tuple[int, int]) -> list[tupl
 
 
 @torch.no_grad()
-def last_attention(encoder: Encoder, logmel: Tensor) -> Tensor:
+def last_attention(encoder: Backbone, logmel: Tensor) -> Tensor:
     """Attention of the last block, (B, H, 1 + P, 1 + P), class token first, of standardised log-mels (B, 1, M, L)."""
+    if not (isinstance(encoder, Encoder) and isinstance(encoder.trunk, Trunk)):
+        raise M2dxError(
+            f"attention is drawn of the backbone {Encoder.name} alone, but this is {encoder.name}"
+        )
     with evaluating(encoder):
         tokens = encoder.with_class_token(encoder.embed(logmel))
         *before, last = encoder.trunk.blocks

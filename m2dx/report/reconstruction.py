@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m2dx.contract.components import Mask, MaskedModel
+from m2dx.contract.components import Mask, MaskedModel, PatchGrid
 from m2dx.model.build import evaluating
-from m2dx.model.patches import PatchGrid, patchify
+from m2dx.model.patches import patchify
 from m2dx.model.vit import encoder_of
 
 

@@ -196,6 +196,7 @@ def package_versions() -> dict[str, str]:
 
 def fingerprint(encoder: AudioEncoder | ImageEncoder, *, values: bool = True) -> str:
     """SHA-256 of an encoder's weights and of the settings of its input; without `values`, of the shapes alone."""
+    from m2dx.encoder.config import BackboneConfig
     from m2dx.encoder.images import ImageEncoder
     from m2dx.evaluation.features import bytes_of
 
@@ -205,6 +206,8 @@ def fingerprint(encoder: AudioEncoder | ImageEncoder, *, values: bool = True) ->
         logmel = encoder.logmel
         settings = [logmel.sample_rate, logmel.n_fft, logmel.win_length, logmel.hop_length, logmel.n_mels]
         digest = digest_of([*settings, encoder.mean, encoder.std, encoder.long_clips])
+    if (other := BackboneConfig.of(encoder.encoder)) is not None:
+        digest.update(other.model_dump_json().encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode("ascii"))
         if values:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from m2dx.contract.components import KINDS
+from m2dx.testing.backbones import check_backbone
 from m2dx.testing.datasets import check_dataset
 from m2dx.testing.draws import check_augmentation, check_masking, check_noise_source
 from m2dx.testing.evaluators import check_evaluator
@@ -21,6 +22,7 @@ from m2dx.testing.training import check_callback, check_optimizer, check_schedul
 __all__ = [
     "ComponentCheckError",
     "check_augmentation",
+    "check_backbone",
     "check_callback",
     "check_component",
     "check_dataset",
@@ -38,6 +40,7 @@ __all__ = [
 
 _CHECKS: Mapping[str, Callable[..., None]] = {
     "method": check_method,
+    "backbone": check_backbone,
     "offline_encoder": check_offline_encoder,
     "online_mapper": check_online_mapper,
     "loss": check_loss,

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m2dx.contract.components import Mask, MaskedModel, MaskedModelOutput
-from m2dx.model.patches import PatchGrid
-from m2dx.model.vit import Encoder, ViTSize, encoder_of
+from m2dx.contract.components import Mask, MaskedModel, MaskedModelOutput, PatchGrid, ViTSize
+from m2dx.model.vit import Encoder, encoder_of
 from m2dx.testing.rules import Subject
 from m2dx.testing.tensors import check_module, check_reaches
 
@@ -26,7 +25,7 @@ def check_method(cls: type[MaskedModel], grid: PatchGrid | None = None, /, **opt
     """
     subject = Subject.of("method", cls, options)
     for trial in TRIAL_GRIDS if grid is None else (grid,):
-        offered: dict[str, Any] = {"grid": trial, "size": SIZE, "predictor": PREDICTOR}
+        offered: dict[str, Any] = {"grid": trial, "size": SIZE, "predictor": PREDICTOR, "backbone": Encoder}
         with subject.attempt(f"the encoder for an input of {trial.input_size}"):
             model: MaskedModel = subject.build(**offered, with_tokens=True)
             encoder = encoder_of(model)
@@ -35,8 +34,6 @@ def check_method(cls: type[MaskedModel], grid: PatchGrid | None = None, /, **opt
             f"`online` must be of the grid and size that the engine offers ({trial}, {SIZE}), but is of "
             f"{encoder.grid} and {encoder.size}",
         )
-        with subject.attempt("loading the state of `online` into an encoder, as an export is read,"):
-            Encoder(trial, SIZE).load_state_dict(encoder.state_dict())
         alone = subject.build(**offered, with_tokens=False).eval()
         _run(subject, alone, trial, tokens=False)
         _run(subject, model.eval(), trial)
@@ -44,7 +41,7 @@ def check_method(cls: type[MaskedModel], grid: PatchGrid | None = None, /, **opt
         _check_step(subject, model.train(), trial)
 
     def values(module: nn.Module, device: torch.device) -> Tensor:
-        logmel, mask = _batch(trial)
+        logmel, mask = batch(trial)
         logmel, mask = logmel.to(device), Mask(mask.ids_shuffle.to(device), mask.num_visible)
         output = module(logmel, mask, **_others(module, logmel))
         return torch.cat([output.loss.reshape(1), output.tokens.flatten()])
@@ -52,7 +49,7 @@ def check_method(cls: type[MaskedModel], grid: PatchGrid | None = None, /, **opt
     check_module(subject, values, **offered, with_tokens=True)
 
 
-def _batch(grid: PatchGrid, masks: int = 1) -> tuple[Tensor, Mask]:
+def batch(grid: PatchGrid, masks: int = 1) -> tuple[Tensor, Mask]:
     """An input of noise (B, C, M, L), and masks of each clip that leave about a third of the patches visible."""
     generator = torch.Generator().manual_seed(0)
     logmel = torch.randn(CLIPS, grid.in_chans, *grid.input_size, generator=generator)
@@ -70,7 +67,7 @@ def _run(
     subject: Subject, model: MaskedModel, grid: PatchGrid, *, tokens: bool = True, masks: int = 1
 ) -> MaskedModelOutput:
     """The output of a forward pass, after checking its type and shapes."""
-    logmel, mask = _batch(grid, masks)
+    logmel, mask = batch(grid, masks)
     before, rows = logmel.clone(), masks * CLIPS
     given = f"{mask.num_visible} visible patches and {masks} masks per clip"
     with subject.attempt(f"forward of {tuple(logmel.shape)} with {given}"):

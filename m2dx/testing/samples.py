@@ -15,9 +15,10 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
+from m2dx.contract.components import ViTSize
 from m2dx.encoder.config import EncoderConfig
 from m2dx.encoder.weights import write_export
-from m2dx.model.vit import Encoder, ViTSize
+from m2dx.model.vit import Encoder
 from m2dx.recipe.schema import AudioSection
 
 

@@ -12,10 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from m2dx.contract.components import Callback, Mask, Optimizer, Schedule, Score
+from m2dx.contract.components import Callback, Mask, Optimizer, PatchGrid, Schedule, Score, ViTSize
 from m2dx.model.m2d import M2D
-from m2dx.model.patches import PatchGrid
-from m2dx.model.vit import ViTSize
 from m2dx.testing.rules import Subject
 from m2dx.training.optim import load_moments
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from m2dx.contract.components import DataInfo
+from m2dx.contract.components import DataInfo, ViTSize
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.model.build import build_model, check_tasks
@@ -13,7 +13,7 @@ from m2dx.model.m2d import M2D
 from m2dx.model.mae import MSMMAE
 from m2dx.model.multitask import MultiTask
 from m2dx.model.shapes import model_shapes
-from m2dx.model.vit import VIT_SIZES, ViTSize
+from m2dx.model.vit import VIT_SIZES
 from m2dx.recipe.schema import AudioSection, ModelSection, Recipe
 
 LABELS = {"notes": ("bass", "flute", "organ")}

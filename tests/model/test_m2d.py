@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from m2dx.contract.components import Mask
+from m2dx.contract.components import Mask, PatchGrid, ViTSize
 from m2dx.model.m2d import M2D, M2DAllPatches
 from m2dx.model.mae import MSMMAE
 from m2dx.model.masking import gather_tokens
-from m2dx.model.patches import PatchGrid
-from m2dx.model.vit import Predictor, ViTSize
+from m2dx.model.vit import Predictor
 
 GRID = PatchGrid((32, 48), (16, 16))
 SIZE, PREDICTOR = ViTSize(16, 1, 2), ViTSize(8, 1, 2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from m2dx.contract.components import OfflineEncoder, TaskShapes, Views
+from m2dx.contract.components import OfflineEncoder, PatchGrid, TaskShapes, Views, ViTSize
 from m2dx.contract.errors import RecipeError
 from m2dx.data.crops import Batch
 from m2dx.data.logmel import LogMel
@@ -17,9 +17,7 @@ from m2dx.model.m2d import M2D
 from m2dx.model.mappers import LinearMapper, PoolLinearMapper
 from m2dx.model.masking import MaskDraw, RandomMasking
 from m2dx.model.multitask import LEAST_WEIGHT, MultiTask, Task, match_frames, target_shares
-from m2dx.model.patches import PatchGrid
 from m2dx.model.views import DataStatistics, ViewMaker
-from m2dx.model.vit import ViTSize
 
 GRID = PatchGrid((80, 32), (16, 16))
 SHAPES = TaskShapes(GRID.shape, 16, None, 3)

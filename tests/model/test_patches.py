@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
+from m2dx.contract.components import PatchGrid, ViTSize
 from m2dx.model.mae import MSMMAE
-from m2dx.model.patches import PatchGrid, line_positions, patchify, sincos_positions, time_frames
-from m2dx.model.vit import Encoder, ViTSize
+from m2dx.model.patches import line_positions, patchify, sincos_positions, time_frames
+from m2dx.model.vit import Encoder
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from m2dx.contract.components import PatchGrid
 from m2dx.encoder.published import ENCODER_NAMES, rename
-from m2dx.model.patches import PatchGrid
 from m2dx.model.vit import VIT_SIZES, Encoder
 
 

@@ -12,7 +12,7 @@ from msm_mae_expected import TABLE_1
 from recipe_files import PUBLISHED, SMALL, field, leaves
 from recipes_expected import CLIPS_PER_GPU, PAPER
 
-from m2dx.model.patches import PatchGrid
+from m2dx.contract.components import PatchGrid
 from m2dx.recipe.loading import recipe_to_mapping
 from m2dx.recipe.schema import Recipe
 

@@ -8,12 +8,12 @@ from m2dx_draw.reconstruction import Reconstruction, Reconstructor, load_reconst
 from m2dx_draw.sounds import Sound, read_sound
 
 from m2dx.contract.atomic import replace_file
-from m2dx.contract.components import DataInfo, Mask
+from m2dx.contract.components import DataInfo, Mask, PatchGrid
 from m2dx.contract.errors import AudioError, CheckpointError
 from m2dx.encoder.checkpoint import encoder_file, read_checked, write_atomically
 from m2dx.encoder.weights import encoder_writer
 from m2dx.model.build import build_model
-from m2dx.model.patches import PatchGrid, patchify
+from m2dx.model.patches import patchify
 from m2dx.recipe.loading import recipe_to_mapping
 from m2dx.report.reconstruction import unpatchify
 

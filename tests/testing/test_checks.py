@@ -160,9 +160,7 @@ def test_the_components_that_are_broken_below_pass(files):
 
 
 def test_a_class_of_no_kind_is_refused():
-    fails(
-        check_component, nn.Linear, match="must be a subclass of one of m2dx.MaskedModel, m2dx.OfflineEncoder"
-    )
+    fails(check_component, nn.Linear, match="must be a subclass of one of m2dx.MaskedModel, m2dx.Backbone")
     fails(check_loss, Energy, match="Energy must be a subclass of m2dx.Loss")
 
 

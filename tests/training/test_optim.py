@@ -9,10 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from m2dx.contract.components import Mask
+from m2dx.contract.components import Mask, PatchGrid, ViTSize
 from m2dx.model.m2d import M2D
-from m2dx.model.patches import PatchGrid
-from m2dx.model.vit import ViTSize
 from m2dx.training.optim import Rates, clip_gradients, load_moments
 from m2dx.training.optimizers import AdamW, Cosine, parameter_groups
 

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 import m2dx
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.finetuned import FinetunedNetwork
-from m2dx.model.vit import Block
+from m2dx.model.vit import Block, Encoder, Trunk
 
 OPSET, IR_VERSION = 20, 9
 MASKED = -1e9
@@ -191,6 +191,11 @@ def _features(graph: Graph, encoder: AudioEncoder, layer: int | None, longest: i
     `longest`: patches in time that go through the network together.
     """
     vit = encoder.encoder
+    if not (isinstance(vit, Encoder) and isinstance(vit.trunk, Trunk) and vit.name == Encoder.name):
+        raise m2dx.CheckpointError(
+            f"an ONNX file must be of the backbone {Encoder.name}, but the encoder's is {vit.name}; use the export "
+            "with m2dx"
+        )
     (freq, _), (_, patch), width = vit.grid.shape, vit.grid.patch_size, vit.size.embed_dim
     logmel = _logmel(graph, encoder)
     hops = graph.add("Div", "lengths", graph.number(encoder.logmel.hop_length))
