@@ -53,10 +53,10 @@ class ConvNeXt(m2dx.Backbone):
     ) -> list[Tensor]:
         if ids is None:
             ids = torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
-        trunk, width = trunk or self.trunk, tokens.shape[2]
+        trunk, count = trunk or self.trunk, tokens.shape[1]
         visible = gather_tokens(tokens, ids)  # (B, P, D) -> (B, V, D)
-        x = self.mask_token.to(tokens.dtype).expand_as(tokens)
-        x = x.scatter(1, ids[..., None].expand(-1, -1, width), visible)
+        x = self.mask_token.to(tokens.dtype).expand(len(ids), count, -1)
+        x = x.scatter(1, ids[..., None].expand_as(visible), visible)
         x = x.mT.unflatten(2, (self.grid.shape[0], -1))  # (B, P, D) -> (B, D, F, T)
         maps = [x := block(x) for block in trunk.blocks]
         outputs = [gather_tokens(of.flatten(2).mT, ids) for of in maps]  # (B, D, F, T) -> (B, V, D)

@@ -361,7 +361,7 @@ class Backbone(nn.Module, abc.ABC):
         """The output of each of `size.depth` blocks for the patches at `ids` (B, V): (B, P, D) -> (B, 1 + V, D).
 
         The class token, or what stands for it, comes first. The other patches must change nothing. `ids` None: all
-        patches. `trunk`: another one of `make_trunk`, such as a target network.
+        patches; (n*B, V): n masks for each row of tokens. `trunk`: another one of `make_trunk`, as a target network.
         """
 
     def encode(self, tokens: Tensor, ids: Tensor | None = None, *, trunk: nn.Module | None = None) -> Tensor:

@@ -19,7 +19,7 @@ def check_backbone(cls: type[Backbone], grid: PatchGrid | None = None, /, **opti
     subject = Subject.of("backbone", cls, options)
     for trial in TRIAL_GRIDS if grid is None else (grid,):
         backbone: Backbone = subject.build(grid=trial, size=SIZE)
-        (logmel, mask), (freq, time) = batch(trial), trial.shape
+        (logmel, mask), (freq, time) = batch(trial, masks=2), trial.shape
         subject.must(
             isinstance(getattr(backbone, "patch_embed", None), nn.Module),
             "`patch_embed` must be the module that `model.freeze_patch_embedding` freezes",
@@ -32,11 +32,12 @@ def check_backbone(cls: type[Backbone], grid: PatchGrid | None = None, /, **opti
             subject.check_output(output, (CLIPS, 1 + freq * length, SIZE.embed_dim), "forward")
         with subject.attempt("layers and encode"):
             tokens = backbone.eval().embed(logmel)
-            hidden = tokens.detach().scatter(1, mask.masked[..., None].expand(-1, -1, SIZE.embed_dim), 9.0)
+            rows = tokens.detach().repeat_interleave(2, dim=0)  # one for each mask
+            hidden = rows.scatter(1, mask.masked[..., None].expand(-1, -1, SIZE.embed_dim), 9.0)
             layers, last = backbone.layers(tokens, mask.visible), backbone.encode(hidden, mask.visible)
         subject.must(len(layers) == SIZE.depth, f"layers must give {SIZE.depth}, but gave {len(layers)}")
         for layer in layers:
-            subject.check_output(layer, (CLIPS, 1 + mask.num_visible, SIZE.embed_dim), "layers")
+            subject.check_output(layer, (2 * CLIPS, 1 + mask.num_visible, SIZE.embed_dim), "layers")
         subject.must(
             torch.allclose(layers[-1], last, atol=1e-5),
             "encode must give the last of `layers`, whatever the patches hold that are not at `ids`",

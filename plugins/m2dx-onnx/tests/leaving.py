@@ -25,6 +25,7 @@ from m2dx_onnx.export import write_onnx
 from numpy.typing import NDArray
 
 import m2dx
+from m2dx.contract.components import ViTSize
 from m2dx.contract.package import find_encoder
 from m2dx.data.csv_list import CsvDataset
 from m2dx.encoder.audio import load_encoder
@@ -34,7 +35,7 @@ from m2dx.encoder.weights import export_encoder, write_export
 from m2dx.evaluation.knn import Knn
 from m2dx.evaluation.logistic import Logistic
 from m2dx.evaluation.tasks import ClipTask
-from m2dx.model.vit import Encoder, ViTSize
+from m2dx.model.vit import Encoder
 from m2dx.recipe.schema import AudioSection
 
 CLIPS = 200
