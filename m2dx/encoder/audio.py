@@ -15,7 +15,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from m2dx.contract.components import Backbone
 from m2dx.contract.errors import AudioError, CheckpointError
-from m2dx.contract.host import PluginHost
 from m2dx.data.logmel import LogMel
 from m2dx.encoder.weights import Weights, read_weights
 from m2dx.model.patches import time_frames
@@ -24,6 +23,7 @@ from m2dx.model.vit import Encoder
 from m2dx.recipe.schema import AudioSection, ModelSection
 
 if TYPE_CHECKING:
+    from m2dx.contract.host import PluginHost
     from m2dx.encoder.images import ImageEncoder
 
 logger = logging.getLogger(__name__)

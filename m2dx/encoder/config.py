@@ -6,18 +6,20 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from m2dx.contract.components import Backbone, PatchGrid, ViTSize
 from m2dx.contract.errors import CheckpointError, M2dxError
-from m2dx.contract.host import PluginHost
 from m2dx.contract.package import package_version
 from m2dx.model.shapes import model_shapes
 from m2dx.model.vit import Encoder
 from m2dx.recipe.document import write_yaml
 from m2dx.recipe.schema import AudioSection, ImageSection, ModelSection, ShortClips
+
+if TYPE_CHECKING:
+    from m2dx.contract.host import PluginHost
 
 EXPORT_CONFIG = "config.json"
 _DEEPEST = 1000  # blocks
@@ -57,6 +59,8 @@ class BackboneConfig(BaseModel):
 
     def build(self, host: PluginHost | None, grid: PatchGrid, size: ViTSize) -> Backbone:
         """One with random weights; CheckpointError where no plugin brings it. `host` None: the installed plugins."""
+        from m2dx.contract.host import PluginHost  # most encoders need no plugin
+
         try:
             host = PluginHost.discover() if host is None else host
             spec = host.option_model("backbone", self.name)(name=self.name, **self.options)

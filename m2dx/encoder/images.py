@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from m2dx.contract.components import Backbone
 from m2dx.contract.errors import CheckpointError, ImageError
-from m2dx.contract.host import PluginHost
 from m2dx.data.images import middle_crop, read_image
 from m2dx.encoder.weights import Weights, read_weights
 from m2dx.model.views import standardised
 from m2dx.recipe.schema import ImageSection
+
+if TYPE_CHECKING:
+    from m2dx.contract.host import PluginHost
 
 
 class ImageEncoder(nn.Module):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import methodcaller
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 from safetensors.torch import save
@@ -18,12 +18,14 @@ from torch import Tensor
 from m2dx.contract.atomic import Writer, replace_files
 from m2dx.contract.components import Backbone
 from m2dx.contract.errors import CheckpointError
-from m2dx.contract.host import PluginHost
 from m2dx.contract.package import STARTER, find_encoder
 from m2dx.encoder import published
 from m2dx.encoder.checkpoint import CheckpointFolder, encoder_file, load_plain
 from m2dx.encoder.config import EXPORT_CONFIG, BackboneConfig, EncoderConfig, read_config
 from m2dx.model.vit import Encoder
+
+if TYPE_CHECKING:
+    from m2dx.contract.host import PluginHost
 
 CHECKPOINT_FORMAT = "m2dx-checkpoint"
 EXPORT_WEIGHTS = "model.safetensors"
