@@ -6,6 +6,7 @@ augmentations: [{name: gain}, {name: mixup}]
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
@@ -34,10 +35,11 @@ class TwoViews(m2dx.M2D):
         grid: m2dx.PatchGrid,
         size: m2dx.ViTSize,
         predictor: m2dx.ViTSize,
+        backbone: Callable[[m2dx.PatchGrid, m2dx.ViTSize], m2dx.Backbone],
         *,
         clip_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5,
     ) -> None:
-        super().__init__(grid, size, predictor, target_init="online")
+        super().__init__(grid, size, predictor, backbone, target_init="online")
         self.clip_share = clip_share
 
     def forward(
@@ -48,10 +50,8 @@ class TwoViews(m2dx.M2D):
         prediction = gather_tokens(predicted, mask.masked)  # (B, P - V, D)
         with torch.no_grad():
             (other,) = others
-            tokens = self.online.with_class_token(self.online.embed(other))
-            features = standardise(
-                self.target(tokens)[:, 1:]
-            )  # (B, 1 + P, D), class token first, -> (B, P, D)
+            features = self.online.encode(self.online.embed(other), trunk=self.target)
+            features = standardise(features[:, 1:])  # (B, 1 + P, D), class token first, -> (B, P, D)
             target = gather_tokens(features, mask.masked)
             whole = features.mean(dim=1).repeat_interleave(len(predicted) // len(features), dim=0)  # per mask
         of_patches, of_clips = self.loss(prediction, target), self.loss(predicted.mean(dim=1), whole)

@@ -112,7 +112,7 @@ def check_callback(cls: type[Callback], /, **options: Any) -> None:
             }
             for callback, model in zip((straight, resumed), models, strict=True):
                 with torch.no_grad(), subject.attempt("after_step"):
-                    model.online.cls_token.add_(step)
+                    next(model.online.parameters()).add_(step)
                     callback.after_step(model, step, 2 * STEPS)
                 for event, given in told.items():
                     with subject.attempt(event):

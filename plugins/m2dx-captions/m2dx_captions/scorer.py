@@ -50,7 +50,8 @@ class CaptionScorer:
                 f"`sentences` must be those of the training, but {sentences.source} has vectors of {sentences.width} "
                 f"values, which the mapper of the task {names[0]} does not give"
             ) from error
-        return cls(encoder, mapper.requires_grad_(False).eval().to(network.cls_token.device), sentences)
+        device = next(network.parameters()).device
+        return cls(encoder, mapper.requires_grad_(False).eval().to(device), sentences)
 
     @torch.no_grad()
     def audio(self, wav: Tensor) -> Tensor:
