@@ -30,7 +30,7 @@ AudioInputs = Annotated[
         help="Audio files, folders, lists (.csv, .tsv, or .txt), or - for paths on the standard input.",
     ),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N, or auto.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N, mps, or auto.")]
 EncoderPath = Annotated[
     Path,
     typer.Argument(

@@ -13,8 +13,11 @@ _WATCH_SECONDS = 0.5
 def end_with_parent(parent: int) -> None:
     """Ends this process, and what it started, when the process `parent` (its id) is no longer this one's parent.
 
-    A process whose parent was killed has another parent at once, on Linux and macOS.
+    A process whose parent was killed has another parent at once, on Linux and macOS; Windows keeps the id, so that
+    nothing is watched there.
     """
+    if os.name != "posix":
+        return
 
     def watch() -> None:
         while os.getppid() == parent:

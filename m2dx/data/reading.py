@@ -54,7 +54,7 @@ class AudioFile:
         size = _regular_file_bytes(path) if member is None else member.size
         if path.lower().endswith(".wav"):
             if member is None:
-                descriptor, first = os.open(path, os.O_RDONLY), 0
+                descriptor, first = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), 0
                 opened.callback(os.close, descriptor)
             else:
                 member.check(member.first, min(size, HEADER_BYTES))

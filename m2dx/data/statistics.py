@@ -96,7 +96,13 @@ def measure_images(
 
 
 def _logmel_values(logmel: LogMel) -> Callable[[Tensor], Tensor]:
-    return lambda wav: logmel.crop(float_tensor(wav.to(logmel.window.device))).double().flatten()[None]
+    def values(wav: Tensor) -> Tensor:
+        found = logmel.crop(float_tensor(wav.to(logmel.window.device)))
+        return (
+            (found.cpu() if found.device.type == "mps" else found).double().flatten()[None]
+        )  # mps has no float64
+
+    return values
 
 
 def _pixel_values(images: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from m2dx.contract.errors import CheckpointError
+from m2dx.contract.package import find_encoder
 from m2dx.encoder.audio import AudioEncoder, Head, audio_encoder_of
 from m2dx.encoder.config import EXPORT_CONFIG, ClassifierConfig
 from m2dx.encoder.weights import read_weights
@@ -118,7 +119,7 @@ def load_classifier(path: str | Path) -> AudioClassifier:
     Raises CheckpointError where the folder is missing, corrupt or something else. `m2dx.load_encoder` reads such a
     folder, too, and gives the fine-tuned encoder without the classifier.
     """
-    path = Path(path)
+    path = find_encoder(path)
     weights = read_weights(path) if (path / EXPORT_CONFIG).is_file() else None
     config = None if weights is None else weights.config.classifier
     if weights is None or config is None:

@@ -151,11 +151,11 @@ class BackgroundScoring:
             if not log:
                 self._log(step).unlink()
             return
-        how = "without scores" if code == 0 else f"with exit code {code}"
+        how, why = "without scores" if code == 0 else f"with exit code {code}", ""
         if code < 0:
             how = f"by {signal.Signals(-code).name}"
+            why = f"; {KILLED_EVALUATION}" if how == "by SIGKILL" else ""
         told = f": {log.splitlines()[-1]}" if log else ""  # the last line tells most about an error
-        why = f"; {KILLED_EVALUATION}" if code == -signal.SIGKILL else ""
         self._fail(step, f"its process ended {how}{told}; see {self._log(step)}{why}")
 
     def _fail(self, step: int, reason: str) -> None:

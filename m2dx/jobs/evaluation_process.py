@@ -40,7 +40,7 @@ def main() -> None:
     """Scores what the command line names; if that fails, exit code 1 and the reason on stderr."""
     step, encoder, run, parent, device, threads = sys.argv[1:]
     end_with_parent(int(parent))
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):  # Windows has none
         os.nice(NICENESS)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     from m2dx.contract.errors import M2dxError

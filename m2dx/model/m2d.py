@@ -108,8 +108,12 @@ class M2D(MaskedModel):
     @torch.no_grad()
     def update_target(self, decay: float) -> None:
         """One step of the moving average: target <- decay x target + (1 - decay) x online (M2D-X, eq. 3)."""
-        target: list[Tensor] = list(self.target.parameters())
-        torch._foreach_lerp_(target, list[Tensor](self.online.trunk.parameters()), 1.0 - decay)
+        target, online = list[Tensor](self.target.parameters()), list[Tensor](self.online.trunk.parameters())
+        if hasattr(torch, "_foreach_lerp_"):  # private: all in one pass
+            torch._foreach_lerp_(target, online, 1.0 - decay)
+        else:
+            for own, new in zip(target, online, strict=True):
+                own.lerp_(new, 1.0 - decay)
 
 
 class M2DAllPatches(M2D):

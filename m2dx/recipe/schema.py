@@ -299,7 +299,7 @@ class TaskSection(Section):
             yield f"gradient_ratio needs weight: auto, but weight is {self.weight:g}; leave one of them out"
 
 
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")]
 Threads = Annotated[int, Field(gt=0, le=1024)]
 
 
@@ -337,7 +337,7 @@ class TrainSection(Section):
     timeout_minutes: Annotated[float, Field(gt=0, le=100_000)] = 30.0
     """Minutes that a process waits for the others before it ends with an error."""
     device: Device = "auto"
-    """auto (a GPU where there is one), cpu, cuda or cuda:N."""
+    """auto (a CUDA GPU where there is one), cpu, cuda, cuda:N, or mps (a Mac's GPU)."""
     threads: Threads | None = None
     """CPU threads of each training process; default torch's choice."""
     callbacks: dict[Identifier, CallbackSpec] = {}

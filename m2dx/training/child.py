@@ -65,15 +65,22 @@ def child_environment(
 
 def kill_child(process: subprocess.Popen[bytes]) -> None:
     """Kills a process of `start_child` and all that it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    _signal_group(process, "SIGKILL")
     process.wait()
 
 
 def end_child(process: subprocess.Popen[bytes]) -> None:
     """Asks a process of `start_child` to end, and kills what is left of it and of what it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
+    _signal_group(process, "SIGTERM")
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(PATIENCE_SECONDS)
     kill_child(process)
+
+
+def _signal_group(process: subprocess.Popen[bytes], name: str) -> None:
+    """Signals a process and its group; Windows has neither, and ends the process alone, at once."""
+    with contextlib.suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, getattr(signal, name))
+        else:
+            process.terminate()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import PrefixStore, Store, TCPStore  # torch.distributed has them, untyped
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -113,7 +113,9 @@ def pick_device(name: str, *, field: str = "train.device") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise RecipeError(f"{field} must be auto, cpu, cuda or cuda:N, but is {name!r}") from None
+        raise RecipeError(f"{field} must be auto, cpu, cuda, cuda:N or mps, but is {name!r}") from None
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise RecipeError(f"{field} is {name}, but torch sees no GPU of a Mac; set {field}=auto or cpu")
     if device.type != "cuda":
         return device
     if not torch.cuda.is_available():
@@ -146,6 +148,8 @@ def join_processes(device_name: str, *, timeout_minutes: float = 30.0) -> Proces
     device = pick_device(device_name)
     if world_size == 1:
         return Processes(0, 1, device)
+    if device.type == "mps":
+        raise RecipeError(f"train.device must be cpu or cuda with {world_size} processes, but is mps")
     if device.type == "cuda":
         device = pick_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -39,10 +40,19 @@ class Memory:
 def host_memory() -> Memory:
     """The machine's memory, or that of the tightest control group around this process."""
     fields = kilobyte_fields(Path("/proc/meminfo"))
-    total = fields.get("MemTotal") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    # macOS does not say in a simple way what is free: half of the memory is taken for it.
+    total = fields.get("MemTotal") or _installed_bytes()
+    # Elsewhere, nothing says in a simple way what is free: half of the memory is taken for it.
     limits = [Memory(total, fields.get("MemAvailable", total // 2)), *control_groups()]
     return Memory(min(limit.total for limit in limits), min(limit.available for limit in limits))
+
+
+def _installed_bytes() -> int:
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    kilobytes = ctypes.c_ulonglong()  # on Windows
+    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
+    kernel.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))
+    return kilobytes.value * 1024
 
 
 def control_groups(

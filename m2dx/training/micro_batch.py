@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -257,6 +256,12 @@ def _limit_memory(device: torch.device, workers: int | None, here: int) -> dict[
     loading = _WORKER_BYTES * (default_workers(processes=here) if workers is None else workers)
     more = max(int(memory.available * (1 - KEPT_FREE)) // here - loading, 0)
     limit = kilobyte_fields(Path("/proc/self/status")).get("VmData", 0) + more + _UNUSED_BYTES
+    try:
+        import resource
+    except ImportError:
+        raise RecipeError(
+            "train.accumulate must be a number on Windows, which does not tell how much memory a step takes"
+        ) from None
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
     return {"total": memory.total, "usable": _peak(device) + more}
@@ -267,6 +272,8 @@ def _peak(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_reserved(device)
+    import resource  # Windows has none
+
     # What Linux gives as ru_maxrss may be that of the process before this one; macOS has nothing else, in bytes.
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobyte_fields(Path("/proc/self/status")).get("VmHWM", most)

@@ -116,11 +116,17 @@ def running_alone(folder: Path) -> Iterator[None]:
     path = folder / ".lock"
     try:
         with FileLock(path, timeout=0):
-            path.write_text(f"process {os.getpid()} on {platform.node()}")
+            with contextlib.suppress(
+                PermissionError
+            ):  # Windows lets no one write to a locked file, or read it
+                path.write_text(f"process {os.getpid()} on {platform.node()}")
             yield
     except Timeout:
+        who = "another process"
+        with contextlib.suppress(PermissionError):
+            who = path.read_text() or who
         raise RecipeError(
-            f"{folder} must be trained by one process at a time, but {path.read_text() or 'another process'} trains "
+            f"{folder} must be trained by one process at a time, but {who} trains "
             "there; wait for its end, or give this run another name (name=...)"
         ) from None
     finally:

@@ -243,4 +243,4 @@ def test_from_the_command_line(
     done = run("none.wav", "-o", "g.csv")
     assert done.exit_code == 1 and not Path("g.csv").exists() and "0 clips encoded" in done.stdout
     done = run("list.txt", "-o", "h.csv", "--device", "quantum")
-    assert "--device must be auto, cpu, cuda or cuda:N, but is 'quantum'" in str(done.exception)
+    assert "--device must be auto, cpu, cuda, cuda:N or mps, but is 'quantum'" in str(done.exception)

@@ -12,32 +12,24 @@ from m2dx.contract.package import find_encoder
 commands = typer.Typer(add_completion=False)
 
 
+Text = str | None
+
+
 @commands.command()
 def push(
     folder: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FOLDER", parser=find_encoder, help="An export, or a run's folder.", show_default=False
-        ),
+        Path, typer.Argument(metavar="FOLDER", parser=find_encoder, help="An export, or a run's folder.")
     ],
-    address: Annotated[str, typer.Argument(metavar="hf://USER/NAME", show_default=False)],
-    licence: Annotated[
-        str | None, typer.Option(help="Of these weights, as the Hub names it: cc-by-4.0, mit, ...")
-    ] = None,
-    data_licence: Annotated[str | None, typer.Option(help="Of the recordings that it learned from.")] = None,
+    address: Annotated[str, typer.Argument(metavar="hf://USER/NAME")],
+    licence: Annotated[Text, typer.Option(help="Of these weights, as the Hub names it: mit, ...")] = None,
+    data_licence: Annotated[Text, typer.Option(help="Of the recordings that it learned from.")] = None,
     start_licence: Annotated[
-        str | None, typer.Option(help="Of the weights that the training started from.")
+        Text, typer.Option(help="Of the weights that the training started from.")
     ] = None,
-    untested: Annotated[str | None, typer.Option(help="What it was not tested on.")] = None,
-    run: Annotated[
-        Path | None, typer.Option(help="The run whose scores and data the card has; default FOLDER's.")
-    ] = None,
-    new_card: Annotated[
-        bool, typer.Option("--new-card", help="Write over a README.md that is there.")
-    ] = False,
-    card_only: Annotated[
-        bool, typer.Option("--card-only", help="Write README.md, and push nothing.")
-    ] = False,
+    untested: Annotated[Text, typer.Option(help="What it was not tested on.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Whose scores the card has; default FOLDER's.")] = None,
+    new_card: Annotated[bool, typer.Option("--new-card", help="Write over the README.md there.")] = False,
+    card_only: Annotated[bool, typer.Option("--card-only", help="Write README.md alone.")] = False,
     private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
 ) -> None:
     """Push an encoder to the Hub, with a card that is written from its run."""
@@ -45,7 +37,7 @@ def push(
     from m2dx.contract.atomic import replace_text
     from m2dx.encoder.audio import load_any_encoder
     from m2dx_hub.card import Stated, card_of
-    from m2dx_hub.repository import Address, push
+    from m2dx_hub.repository import parse, push
 
     export = folder if (folder / "config.json").is_file() else folder / "encoder"
     if not (export / "config.json").is_file():
@@ -54,7 +46,7 @@ def push(
             "export of a checkpoint"
         )
     load_any_encoder(export)  # what others could not load is not pushed
-    repo = Address.of(address).repo
+    repo, _ = parse(address)
     card = export / "README.md"
     if new_card or not card.exists():
         stated = Stated(licence, data_licence, start_licence, untested)

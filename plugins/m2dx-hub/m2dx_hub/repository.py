@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
@@ -33,20 +32,12 @@ _ADDRESS = re.compile(r"hf://(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where an encoder lies on the Hub."""
-
-    repo: str  # user/name
-    revision: str | None  # commit, branch or tag; None: the newest commit
-
-    @classmethod
-    def of(cls, text: str) -> Address:
-        """From `hf://user/name` or `hf://user/name@REVISION`; CheckpointError for another text."""
-        match = _ADDRESS.fullmatch(text)
-        if match is None:
-            raise m2dx.CheckpointError(f"{text}: an encoder on the Hub must be hf://user/name[@REVISION]")
-        return cls(match["repo"], match["revision"])
+def parse(text: str) -> tuple[str, str | None]:
+    """`user/name` and the commit, branch or tag (None: the newest) of hf://user/name[@REVISION], or CheckpointError."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        raise m2dx.CheckpointError(f"{text}: an encoder on the Hub must be hf://user/name[@REVISION]")
+    return match["repo"], match["revision"]
 
 
 def fetch(text: str) -> Path:
@@ -55,22 +46,21 @@ def fetch(text: str) -> Path:
     What is no commit is resolved to one, and a warning says to which. A commit that was fetched before needs no
     network. Raises CheckpointError where there is no such export, or no network.
     """
-    address = Address.of(text)
-    commit = address.revision or ""
+    repo, revision = parse(text)
+    commit = revision or ""
     if not _COMMIT.fullmatch(commit):
         with _explained(text):
-            commit = str(
-                HfApi().model_info(address.repo, revision=address.revision, timeout=PATIENCE_SECONDS).sha
-            )
-        logger.warning("%s is hf://%s@%s; give that to have the same again", text, address.repo, commit)
+            found = HfApi().model_info(repo, revision=revision, timeout=PATIENCE_SECONDS)
+        commit = str(found.sha)
+        logger.warning("%s is hf://%s@%s; give that to have the same again", text, repo, commit)
     place = Path(constants.HF_ASSETS_CACHE, "m2dx")
-    folder = place / f"{address.repo.replace('/', '--')}@{commit[:12]}"
+    folder = place / f"{repo.replace('/', '--')}@{commit[:12]}"
     if not (folder / NEEDED[0]).is_file():
         with _explained(text):
             place.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):  # the ranks of a training ask for it at once
                 if not (folder / NEEDED[0]).is_file():
-                    _download(text, address.repo, commit, folder)
+                    _download(text, repo, commit, folder)
     return folder
 
 
@@ -98,24 +88,24 @@ def push(folder: Path, text: str, *, private: bool) -> str:
 
     Files of an earlier export that this one has not are removed there. Raises CheckpointError.
     """
-    address = Address.of(text)
-    if address.revision is not None:
-        raise m2dx.CheckpointError(f"{text}: a push makes a new commit; give hf://{address.repo}")
+    repo, revision = parse(text)
+    if revision is not None:
+        raise m2dx.CheckpointError(f"{text}: a push makes a new commit; give hf://{repo}")
     if get_token() is None:
         raise m2dx.CheckpointError(
             f"{text}: a push needs a token that may write; log in (hf auth login) or set HF_TOKEN"
         )
     with _explained(text):
         api = HfApi()
-        api.create_repo(address.repo, private=private, exist_ok=True)
+        api.create_repo(repo, private=private, exist_ok=True)
         done = api.upload_folder(
-            repo_id=address.repo,
+            repo_id=repo,
             folder_path=folder,
             allow_patterns=list(PUSHED),
             delete_patterns=list(PUSHED),
             commit_message="Push an encoder with m2dx",
         )
-    return f"hf://{address.repo}@{done.oid}"
+    return f"hf://{repo}@{done.oid}"
 
 
 @contextlib.contextmanager
@@ -125,27 +115,25 @@ def _explained(text: str) -> Iterator[None]:
         yield
     except m2dx.M2dxError:
         raise
-    except GatedRepoError:
-        why = "its page asks who fetches it to accept its terms first; do so, and log in (hf auth login)"
-    except RepositoryNotFoundError:
-        why = "no such repository, or it is private: check the name, or log in (hf auth login)"
-    except RevisionNotFoundError:
-        why = "the repository has no such revision; see the commits on its page"
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        why = f"the Hub answers {status}: {(error.server_message or str(error)).strip().splitlines()[0]}"
-        if status in (401, 403):
-            why = "the token must be allowed to do this; make one that may, and log in (hf auth login)"
-    except (
-        Exception
-    ) as error:  # of the network, by huggingface_hub's version of other packages; or of the disk
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        why = (
-            f"{constants.ENDPOINT} must be reached, but is not ({type(error).__name__}: {reason:.200}); a commit "
-            "(hf://user/name@COMMIT) that was fetched before needs no network"
-        )
-        if isinstance(error, OSError) and error.filename is not None:
-            why = f"cannot be kept: {error.filename}: {error.strerror}"
-    else:
-        return
-    raise m2dx.CheckpointError(f"{text}: {why}") from None
+    except Exception as error:  # of the Hub, the network (of other packages by version) or the disk
+        raise m2dx.CheckpointError(f"{text}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    said = (str(error) or type(error).__name__).strip().splitlines()[0]
+    if isinstance(error, GatedRepoError):
+        return "its page asks who fetches it to accept its terms first; do so, and log in (hf auth login)"
+    if isinstance(error, RepositoryNotFoundError):
+        return "no such repository, or it is private: check the name, or log in (hf auth login)"
+    if isinstance(error, RevisionNotFoundError):
+        return "the repository has no such revision; see the commits on its page"
+    if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
+        return "the token must be allowed to do this; make one that may, and log in (hf auth login)"
+    if isinstance(error, HfHubHTTPError):
+        return f"the Hub answers {error.response.status_code}: {error.server_message or said}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot be kept: {error.filename}: {error.strerror}"
+    return (
+        f"{constants.ENDPOINT} must be reached, but is not ({type(error).__name__}: {said:.200}); a commit "
+        "(hf://user/name@COMMIT) that was fetched before needs no network"
+    )

@@ -78,7 +78,7 @@ class OpenShard:
         self._name, self._checksums = shard.name, np.frombuffer(shard.crc32, dtype="<u4")
         try:
             check_regular(path)
-            self.descriptor = os.open(path, os.O_RDONLY)
+            self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except FileNotFoundError:
             raise
         except OSError as error:

@@ -291,7 +291,7 @@ def _end_of(point: Point, code: int, start: int, *, stopping: bool) -> tuple[str
     if stopping or code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
         return "stopped", False
     reason = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
-    hint = " (often for lack of memory)" if code == -signal.SIGKILL else ""
+    hint = " (often for lack of memory)" if reason == "killed by SIGKILL" else ""
     return "\n    ".join([f"failed, {reason}{hint}: {point.log}", *last_lines(point.log, start)]), False
 
 
