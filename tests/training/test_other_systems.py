@@ -99,7 +99,7 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> None:
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     child = start_child([sys.executable, "-c", "import time; time.sleep(60)"], output=subprocess.DEVNULL)
     yield child
-    child.kill()
+    child.terminate()
 
 
 @pytest.mark.parametrize("end", [kill_child, end_child])

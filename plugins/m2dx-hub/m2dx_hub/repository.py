@@ -47,20 +47,21 @@ def fetch(text: str) -> Path:
     network. Raises CheckpointError where there is no such export, or no network.
     """
     repo, revision = parse(text)
-    commit = revision or ""
-    if not _COMMIT.fullmatch(commit):
-        with _explained(text):
-            found = HfApi().model_info(repo, revision=revision, timeout=PATIENCE_SECONDS)
+    place, name = Path(constants.HF_ASSETS_CACHE, "m2dx"), repo.replace("/", "--")
+    if revision is not None and _COMMIT.fullmatch(revision):
+        folder = place / f"{name}@{revision[:12]}"
+        if (folder / NEEDED[0]).is_file():
+            return folder
+    with _explained(text):
+        found = HfApi().model_info(repo, revision=revision, timeout=PATIENCE_SECONDS)
         commit = str(found.sha)
-        logger.warning("%s is hf://%s@%s; give that to have the same again", text, repo, commit)
-    place = Path(constants.HF_ASSETS_CACHE, "m2dx")
-    folder = place / f"{repo.replace('/', '--')}@{commit[:12]}"
-    if not (folder / NEEDED[0]).is_file():
-        with _explained(text):
-            place.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{folder}.lock"):  # the ranks of a training ask for it at once
-                if not (folder / NEEDED[0]).is_file():
-                    _download(text, repo, commit, folder)
+        folder = place / f"{name}@{commit[:12]}"
+        if commit != revision:
+            logger.warning("%s is hf://%s@%s; give that to have the same again", text, repo, commit)
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):  # the ranks of a training ask for it at once
+            if not (folder / NEEDED[0]).is_file():
+                _download(text, repo, commit, folder)
     return folder
 
 
