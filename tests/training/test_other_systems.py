@@ -26,13 +26,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from m2dx.contract.atomic import replace_text
-from m2dx.contract.components import ViTSize
+from m2dx.contract.components import PatchGrid, ViTSize
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.parent import end_with_parent
 from m2dx.data.loader import batch_loader, default_workers
 from m2dx.data.reading import read_wav
 from m2dx.model.m2d import M2D
-from m2dx.model.patches import PatchGrid
 from m2dx.model.precision import autocast, check_precision
 from m2dx.training import memory, micro_batch
 from m2dx.training.child import end_child, kill_child, start_child

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 import m2dx
 from m2dx.contract.atomic import replace_file
+from m2dx.contract.components import ViTSize
 from m2dx.contract.package import find_encoder
 from m2dx.data.csv_list import CsvDataset
 from m2dx.encoder.audio import AudioEncoder
