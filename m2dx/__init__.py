@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from m2dx.contract.components import Views as Views
     from m2dx.contract.components import ViTSize as ViTSize
     from m2dx.contract.components import Waveforms as Waveforms
+    from m2dx.contract.components import WeightMap as WeightMap
     from m2dx.contract.errors import AudioError as AudioError
     from m2dx.contract.errors import CheckpointError as CheckpointError
     from m2dx.contract.errors import ImageError as ImageError
@@ -95,7 +96,8 @@ _MODULES = {
     "m2dx.encoder.finetuned": "AudioClassifier load_classifier",
     "m2dx.contract.components": "Augmentation Backbone Callback Clip ClipEncoder Crop DataInfo Dataset EvaluationTask "
     "Evaluator Loss Mask MaskedModel MaskedModelOutput Masking NoiseSource OfflineEncoder OnlineMapper Optimizer "
-    "PatchGrid Prediction Regulariser Schedule Score TaskInfo TaskShapes Views ViTSize Waveforms",
+    "PatchGrid Prediction Regulariser Schedule Score TaskInfo TaskShapes Views ViTSize Waveforms "
+    "WeightMap",
     "m2dx.encoder.audio": "AudioEncoder load_encoder",
     "m2dx.contract.errors": "AudioError CheckpointError ImageError M2dxError PluginError RecipeError TrainingError",
     "m2dx.evaluation.features": "Standardiser",

@@ -129,6 +129,13 @@ EXAMPLES = [
         "model.backbone.kernel_size=[3]",
         r"model\.backbone\.kernel_size: ",
     ),
+    Example(
+        "m2dx_attention_pool",
+        {"AttentionPool": {"heads": 2}},
+        "tasks={a: {offline_encoder: labels, online_mapper: {name: attention_pool, heads: 2}, loss: cross_entropy}}",
+        "tasks.a.online_mapper.heads=0",
+        r"tasks\.a\.online_mapper\.heads: must be greater than 0, but is 0",
+    ),
 ]
 by_plugin = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.plugin)
 

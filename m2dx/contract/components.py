@@ -422,6 +422,22 @@ class MaskedModel(nn.Module, abc.ABC):
         return [part for part in self.modules() if isinstance(getattr(part, "blocks", None), nn.ModuleList)]
 
 
+class WeightMap(abc.ABC):
+    """Gives weights of another project the names that they have in an encoder of m2dx.
+
+    What the engine offers to `__init__`: `grid` (`PatchGrid`) and `size` (`ViTSize`) of the encoder.
+    """
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def tensors(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors by names of the encoder's `state_dict()`, in its shapes; what is used is taken out of `state`.
+
+        `m2dx.model.vit.Encoder` shows the names. What the encoder has, and is not given, starts at random.
+        """
+
+
 class OfflineEncoder(nn.Module, abc.ABC):
     """The training signal of a task beside M2D, from the clean view. Frozen, in eval mode, without gradient.
 
@@ -676,6 +692,7 @@ class Evaluator(abc.ABC):
 KINDS: dict[str, type] = {
     "method": MaskedModel,
     "backbone": Backbone,
+    "weight_map": WeightMap,
     "offline_encoder": OfflineEncoder,
     "online_mapper": OnlineMapper,
     "loss": Loss,
@@ -694,6 +711,7 @@ KINDS: dict[str, type] = {
 OFFERED: dict[str, frozenset[str]] = {
     "method": frozenset({"grid", "size", "predictor", "backbone", "with_tokens"}),
     "backbone": frozenset({"grid", "size"}),
+    "weight_map": frozenset({"grid", "size"}),
     "offline_encoder": frozenset({"data"}),
     "online_mapper": frozenset({"shapes"}),
     "loss": frozenset(),

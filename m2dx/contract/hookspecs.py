@@ -23,6 +23,11 @@ def backbones() -> list[type]:  # type: ignore[empty-body]
 
 
 @hookspec
+def weight_maps() -> list[type]:  # type: ignore[empty-body]
+    """Subclasses of `WeightMap`: names of m2dx for weights of other projects, to start from."""
+
+
+@hookspec
 def offline_encoders() -> list[type]:  # type: ignore[empty-body]
     """Subclasses of `OfflineEncoder`: training signals for the tasks beside M2D."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,15 +10,18 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from m2dx.contract.components import MaskedModel, PatchGrid
-from m2dx.contract.errors import CheckpointError, RecipeError
-from m2dx.encoder.config import BackboneConfig
-from m2dx.encoder.weights import Weights
+from m2dx.contract.components import Backbone, MaskedModel, PatchGrid
+from m2dx.contract.errors import CheckpointError, PluginError, RecipeError
+from m2dx.contract.host import PluginHost
+from m2dx.encoder.config import BackboneConfig, EncoderConfig
+from m2dx.encoder.weights import EXPORT_WEIGHTS, Weights, read_tensors, read_weights
 from m2dx.model.patches import resample_positions, sincos_positions
 from m2dx.model.vit import Encoder, Predictor, encoder_of
-from m2dx.recipe.schema import AudioSection, ImageSection
+from m2dx.recipe.schema import AudioSection, ImageSection, Recipe
 
 _POSITIONS = "pos_embed"
+MOST_TOLD = 5
+"""Tensors that do not fit, of those that an error names."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,56 @@ class InitialPart:
     loaded: int  # tensors
     missing: int  # tensors that keep their random start
     note: str
+
+
+def weights_of_start(recipe: Recipe, encoder: Backbone, host: PluginHost) -> Weights:
+    """What `init_from` has; with a weight map, an encoder like this one, whose own values stay where the file has none.
+
+    CheckpointError where the file cannot be read; RecipeError where what the map gives does not fit the encoder.
+    """
+    assert recipe.init_from is not None
+    if recipe.weight_map is None:
+        return read_weights(recipe.init_from, whole=True)
+    path, own = recipe.init_from, encoder.state_dict()
+    path = path / EXPORT_WEIGHTS if path.is_dir() else path
+    state, _ = read_tensors(path)
+    state = state.get("model", state.get("state_dict", state))
+    left = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    weight_map = host.build("weight_map", recipe.weight_map, grid=encoder.grid, size=encoder.size)
+    with PluginError.blaming(f"weight_map {weight_map.name!r}: the names of {path} failed"):
+        given = weight_map.tensors(left)
+        shapes = {
+            name: (tuple(own[name].shape) if name in own else "left out (the encoder has none)")
+            for name in given
+        }
+        wrong = [
+            f"  {name} must be {shape}, but is {tuple(given[name].shape)}"
+            for name, shape in shapes.items()
+            if shape != tuple(given[name].shape)
+        ]
+    if wrong or not given:
+        more = [f"  and {len(wrong) - MOST_TOLD} more"] if len(wrong) > MOST_TOLD else []
+        names = f"  it knows none of its names, such as {', '.join(sorted(left)[:3])}"
+        raise RecipeError(
+            f"init_from: by weight_map {weight_map.name}, {path} does not fit the recipe's model:\n"
+            + "\n".join([*wrong[:MOST_TOLD], *more] if wrong else [names])
+        )
+    return Weights(
+        f"weights by {weight_map.name},",
+        path,
+        {f"online.{name}": given.get(name, value) for name, value in own.items()},
+        EncoderConfig(
+            input_size=encoder.grid.input_size,
+            patch_size=encoder.grid.patch_size,
+            vit=encoder.size,
+            backbone=BackboneConfig.of(encoder),
+            audio=recipe.audio,
+            image=recipe.image,
+        ),
+        unused=tuple(sorted({re.sub(r"\.\d+\.", ".*.", name) for name in left})),
+        missing=tuple(sorted(own.keys() - given.keys())),
+        like=encoder,
+    )
 
 
 @torch.no_grad()
@@ -72,8 +126,10 @@ def initial_weights_table(
     others = sorted({*weights.unused, *(["head"] if weights.head else [])})
     if others:
         table.add_row("not used", "", "", ", ".join(others))
+    if weights.missing:
+        table.add_row("not in the file", "", str(len(weights.missing)), ", ".join(weights.missing))
     config = weights.config
-    if config.image is not None or isinstance(source, ImageSection):
+    if weights.like is not None or config.image is not None or isinstance(source, ImageSection):
         return table
     for name, value in config.audio.model_dump(exclude={"crop_seconds"}).items():
         here = getattr(source, name)

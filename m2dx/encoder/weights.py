@@ -59,6 +59,7 @@ class Weights:
     head: Mapping[str, Tensor] = field(default_factory=dict)  # of a fine-tuned network: the state of a `Head`
     mappers: Mapping[str, Tensor] = field(default_factory=dict)  # of online mappers, as `TASK.NAME`
     unused: tuple[str, ...] = ()  # what else the file holds
+    missing: tuple[str, ...] = ()  # of the encoder, which the file of another project lacks
     like: Backbone | None = None  # another encoder of its kind; None: the plugins have it
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from m2dx.recipe.document import Entry, Place, Problems, nearest
 from m2dx.recipe.files import apply_overrides, read_recipe
 
 _FIELD = re.compile(
-    r"\b(?:(?:audio|augmentations|data|evaluation|image|model|noise|tasks|train)\.[\w.-]*\w|init_from)\b(?!\.\w)"
+    r"\b(?:(?:audio|augmentations|data|evaluation|image|model|noise|tasks|train)\.[\w.-]*\w|init_from|weight_map)\b(?!\.\w)"
     r"|evaluation task '(?P<task>[^']+)'|data set '(?P<set>[^']+)'|^(?P<masking>masking) "
 )
 _PLACED = re.compile(r"^(?:\S[^:]*:\d+|override \d+): ")

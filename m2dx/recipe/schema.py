@@ -31,6 +31,7 @@ class Kind:
 
 MethodSpec = Annotated[ComponentSpec, Kind("method")]
 BackboneSpec = Annotated[ComponentSpec, Kind("backbone")]
+WeightMapSpec = Annotated[ComponentSpec, Kind("weight_map")]
 OfflineEncoderSpec = Annotated[ComponentSpec, Kind("offline_encoder")]
 OnlineMapperSpec = Annotated[ComponentSpec, Kind("online_mapper")]
 LossSpec = Annotated[ComponentSpec, Kind("loss")]
@@ -449,6 +450,8 @@ class Recipe(Section):
     """Masked Modeling Duo."""
     init_from: RecipeEncoderPath | None = None
     """Weights to start from (M2D-X, IV-E): starter, an export, run, checkpoint or published file; default none."""
+    weight_map: WeightMapSpec | None = None
+    """What gives the weights of another project in `init_from` the names of m2dx; default none."""
     tasks: dict[Identifier, TaskSection] = {}
     """Offline tasks by name, beside M2D."""
     train: TrainSection = TrainSection()
@@ -463,6 +466,8 @@ class Recipe(Section):
 
     def _faults(self) -> Iterator[str]:
         yield from self._input_faults()
+        if self.weight_map is not None and self.init_from is None:
+            yield "weight_map needs init_from, the file with the weights that it names"
         if not self.model.weight and not any(task.weight for task in self.tasks.values()):
             yield "model.weight must be above 0 where no task has a weight, or there is nothing to learn"
         train, auto = self.train, [name for name, task in self.tasks.items() if task.weight == "auto"]

@@ -18,7 +18,7 @@ from m2dx.contract.host import PluginHost
 from m2dx.data.batches import ItemKey
 from m2dx.data.crops import collate
 from m2dx.encoder.checkpoint import CheckpointFolder
-from m2dx.encoder.initial_weights import load_initial_weights
+from m2dx.encoder.initial_weights import load_initial_weights, weights_of_start
 from m2dx.encoder.weights import read_weights
 from m2dx.model.build import build_masked_model
 from m2dx.model.vit import encoder_of
@@ -159,7 +159,7 @@ def model_at(recipe: Recipe, host: PluginHost, file: Path | None) -> MaskedModel
         with CheckpointError.blaming(f"{file}: the weights do not fit"):
             part.load_state_dict({name: state[name] for name in part.state_dict()})
     elif recipe.init_from is not None:
-        load_initial_weights(model, read_weights(recipe.init_from, whole=True), recipe.audio)
+        load_initial_weights(model, weights_of_start(recipe, encoder_of(model), host), recipe.audio)
     return model.eval()
 
 

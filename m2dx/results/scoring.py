@@ -14,13 +14,14 @@ import torch
 from rich.console import Console
 
 from m2dx.contract.components import ClipEncoder, Dataset, Evaluator, Score
-from m2dx.contract.errors import CheckpointError, RecipeError
+from m2dx.contract.errors import CheckpointError, M2dxError, RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.contract.progress import ProgressLine
 from m2dx.data.clips import asked, list_clips
 from m2dx.encoder.audio import AudioEncoder, load_any_encoder, random_like
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.encoder.images import ImageEncoder
+from m2dx.encoder.initial_weights import weights_of_start
 from m2dx.evaluation.features import CACHE_FOLDER, FeatureCache, MeanLogMel
 from m2dx.evaluation.runner import check_request, evaluate
 from m2dx.evaluation.tasks import ClipTask, check_dataset
@@ -61,6 +62,7 @@ class Scoring:
     datasets: Mapping[str, Dataset]
     evaluators: Mapping[str, Evaluator]
     versions: Mapping[str, str]  # of m2dx, the libraries, Python, and the plugins' packages that take part
+    host: PluginHost
 
     @classmethod
     def of(cls, recipe: Recipe, host: PluginHost, encoder: AnyEncoder | None = None) -> Scoring:
@@ -117,7 +119,7 @@ class Scoring:
                     problems.append(f"evaluation.evaluators.{protocol}, for {name}: {error}")
         if problems:
             raise RecipeError("\n".join(problems))
-        return cls(recipe, datasets, evaluators, package_versions() | _plugin_versions(section, host))
+        return cls(recipe, datasets, evaluators, package_versions() | _plugin_versions(section, host), host)
 
     def protocols(self) -> dict[str, tuple[str, ...]]:
         """By task, the names of the evaluators that score it."""
@@ -197,7 +199,7 @@ class Scoring:
                 "encoder and recipe must both be of images, or both of audio, but one is and one is not"
             )
         tasks = {task.name: task for task in self.tasks(console)}
-        makers = encoders_to_compare(recipe, encoder)
+        makers = encoders_to_compare(recipe, encoder, self.host)
         with ProgressLine(console or _QUIET, "evaluating") as line:
             scores = evaluate(
                 makers,
@@ -297,7 +299,9 @@ def _plugin_versions(section: EvaluationSection, host: PluginHost) -> dict[str, 
     }
 
 
-def encoders_to_compare(recipe: Recipe, encoder: AnyEncoder) -> dict[str, Callable[[int], ClipEncoder]]:
+def encoders_to_compare(
+    recipe: Recipe, encoder: AnyEncoder, host: PluginHost | None = None
+) -> dict[str, Callable[[int], ClipEncoder]]:
     """The encoder and the recipe's baselines, each as a function of the seed, on the recipe's device.
 
     The random weights are those of the encoder's own architecture, whatever the recipe's model is; the start is the
@@ -315,8 +319,14 @@ def encoders_to_compare(recipe: Recipe, encoder: AnyEncoder) -> dict[str, Callab
     wanted = (PRETRAINED, *recipe.evaluation.baselines)
     if recipe.init_from is not None and START in wanted:
         try:
-            start = load_any_encoder(recipe.init_from).to(device)
-        except CheckpointError as error:
+            if recipe.weight_map is None:
+                start = load_any_encoder(recipe.init_from, host).to(device)
+            else:
+                start, plugins = random_like(encoder, seed=0), host or PluginHost.discover()
+                named = weights_of_start(recipe, start.encoder, plugins)
+                start.encoder.load_state_dict(named.part("online"))
+                start.to(device)
+        except M2dxError as error:
             logger.warning("the start (init_from) is not among the baselines: %s", error)
         else:
             makers[START] = _always(start)

@@ -18,6 +18,7 @@ from m2dx.testing.methods import check_method
 from m2dx.testing.modules import check_loss, check_offline_encoder, check_online_mapper, check_regulariser
 from m2dx.testing.rules import ComponentCheckError
 from m2dx.testing.training import check_callback, check_optimizer, check_schedule
+from m2dx.testing.weight_maps import check_weight_map
 
 __all__ = [
     "ComponentCheckError",
@@ -36,11 +37,13 @@ __all__ = [
     "check_optimizer",
     "check_regulariser",
     "check_schedule",
+    "check_weight_map",
 ]
 
 _CHECKS: Mapping[str, Callable[..., None]] = {
     "method": check_method,
     "backbone": check_backbone,
+    "weight_map": check_weight_map,
     "offline_encoder": check_offline_encoder,
     "online_mapper": check_online_mapper,
     "loss": check_loss,

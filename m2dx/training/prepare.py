@@ -24,11 +24,11 @@ from m2dx.data.images import ImageCrops
 from m2dx.data.loader import default_workers
 from m2dx.data.noise import ClipNoise
 from m2dx.data.statistics import measure_audio, measure_images, measure_noise
-from m2dx.encoder.initial_weights import initial_weights_table, load_initial_weights
-from m2dx.encoder.weights import read_weights
+from m2dx.encoder.initial_weights import initial_weights_table, load_initial_weights, weights_of_start
 from m2dx.model.build import build_model
 from m2dx.model.multitask import MultiTask
 from m2dx.model.shapes import build_logmel
+from m2dx.model.vit import encoder_of
 from m2dx.recipe.schema import Recipe
 from m2dx.training.callbacks import Callbacks
 from m2dx.training.distributed import Processes
@@ -135,7 +135,7 @@ def prepare(
     build_schedule(recipe.train, host)
     callbacks = Callbacks(recipe.train, host, processes)
     if initialise and recipe.init_from is not None:
-        _start_from(recipe.init_from, model, recipe, processes, console)
+        _start_from(model, recipe, host, processes, console)
     reader = crop_reader(recipe)
     measured, bad = dict[str, dict[str, Any]](), list[BadFile]()
     if measure:
@@ -177,8 +177,10 @@ def _check_sampling(recipe: Recipe, clips: ClipList) -> None:
         )
 
 
-def _start_from(path: Path, model: MultiTask, recipe: Recipe, processes: Processes, console: Console) -> None:
-    weights = read_weights(path, whole=True)
+def _start_from(
+    model: MultiTask, recipe: Recipe, host: PluginHost, processes: Processes, console: Console
+) -> None:
+    weights = weights_of_start(recipe, encoder_of(model.masked_model), host)
     try:
         parts = load_initial_weights(model.masked_model, weights, recipe.input)
     except CheckpointError as error:
