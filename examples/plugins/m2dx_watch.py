@@ -13,8 +13,6 @@ from typing import Any, Literal
 
 import m2dx
 
-PACKAGES = {"wandb": "wandb", "mlflow": "mlflow"}
-
 
 class Watch(m2dx.Callback):
     """Logs the recipe, each line of metrics, and the scores of checkpoints; a failure costs no training.
@@ -36,13 +34,13 @@ class Watch(m2dx.Callback):
     ) -> None:
         self.to, self.project, self.file = to, project, file
         self.package: Any = None
-        if to in PACKAGES:
+        if to != "json":
             try:
                 self.package = importlib.import_module(to)
             except ImportError:
                 raise m2dx.RecipeError(
-                    f"the callback watch needs the package {PACKAGES[to]} for `to: {to}`, but it is not installed; "
-                    f"pip install {PACKAGES[to]}, or set to=json"
+                    f"the callback watch needs the package {to} for `to: {to}`, but it is not installed; "
+                    f"pip install {to}, or set to=json"
                 ) from None
 
     def start(self, recipe: Mapping[str, Any], folder: Path, step: int) -> None:
@@ -55,8 +53,10 @@ class Watch(m2dx.Callback):
             self.package.set_experiment(self.project)
             self.package.start_run(run_name=folder.name)
             self.package.log_dict(dict(recipe), "recipe.json")
-        elif step == 0:
-            self.path.unlink(missing_ok=True)
+        elif self.path.exists():  # without what follows the checkpoint of a resumed run
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            self.path.write_text("".join(kept), encoding="utf-8")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         if self.to == "wandb":

@@ -30,11 +30,11 @@ class Callbacks:
         self._all: dict[str, Callback] = {
             name: host.build("callback", spec) for name, spec in train.callbacks.items()
         }
-        self._changing = {name: callback for name, callback in self._all.items() if callback.changes}
+        self.changing = {name: callback for name, callback in self._all.items() if callback.changes}
         self._is_main, self.failed = processes.is_main, 0
-        if self._changing and train.sharding == "fsdp" and processes.world_size > 1:
+        if self.changing and train.sharding == "fsdp" and processes.world_size > 1:
             raise RecipeError(
-                f"train.callbacks.{min(self._changing)} changes the training, so that each process must have the whole "
+                f"train.callbacks.{min(self.changing)} changes the training, so that each process must have the whole "
                 "model, but train.sharding is fsdp; set train.sharding=none, or leave the callback out"
             )
 
@@ -55,31 +55,26 @@ class Callbacks:
 
     def after_step(self, model: MaskedModel, step: int, total_steps: int) -> None:
         """What those that change the training do after a step, in each process."""
-        for name in self._changing:
+        for name in self.changing:
             self._ask(name, "after_step", model, step, total_steps)
-
-    @property
-    def may_stop(self) -> bool:
-        """Whether any may end the training."""
-        return bool(self._changing)
 
     @property
     def wait_for_scores(self) -> bool:
         """Whether the training waits for the scores of a checkpoint, so that it ends at the same step when resumed."""
-        return any(type(callback).scores is not Callback.scores for callback in self._changing.values())
+        return any(type(callback).scores is not Callback.scores for callback in self.changing.values())
 
     def stop(self) -> str | None:
         """Why the training is to end now, and who says so; None: it goes on."""
-        reasons = ((name, self._ask(name, "stop")) for name in self._changing)
+        reasons = ((name, self._ask(name, "stop")) for name in self.changing)
         return next((f"train.callbacks.{name}: {reason}" for name, reason in reasons if reason), None)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {name: self._ask(name, "state_dict") for name in self._changing}
+        return {name: self._ask(name, "state_dict") for name in self.changing}
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` gave; those that a checkpoint does not know start anew, with a warning."""
-        for name in self._changing:
+        for name in self.changing:
             if name in states:
                 self._ask(name, "load_state_dict", states[name])
             else:

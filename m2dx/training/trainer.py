@@ -279,7 +279,7 @@ class Trainer:
 
     def _ended(self) -> str | None:
         """Who ends the training before its last step, after waiting for scores of this one: "signal" or "callback"."""
-        if not self.callbacks.may_stop or self.step == self.total_steps:
+        if not self.callbacks.changing or self.step == self.total_steps:
             return None
         every = self.recipe.evaluation.every
         ended: str | None = None
