@@ -66,7 +66,9 @@ def _fault(details: ErrorDetails, location: Location, root: Entry, host: PluginH
         return _component_fault(location.union, value, host)
     match kind:
         case "missing":
-            return _Fault("must be given", _field_doc(location.field) + _misspelt_entry(root, location.path))
+            return _Fault(
+                "must be given", _field_doc(location.field) + _misspelt_entry(root, location.path[:-1])
+            )
         case "extra_forbidden":
             known = location.section.model_fields if location.section is not None else ()
             hint = suggestion(str(location.path[-1]), known)
@@ -77,7 +79,10 @@ def _fault(details: ErrorDetails, location: Location, root: Entry, host: PluginH
             )
             return _Fault(f"must be {context['expected']}", f", but is {_shown(value)}{hint}")
         case "value_error":
-            return _Fault(str(context["error"]), "" if isinstance(value, dict) else f" (in {_shown(value)})")
+            rest = f" (in {_shown(value)})"
+            if isinstance(value, dict):
+                rest = _misspelt_entry(root, location.path)
+            return _Fault(str(context["error"]), rest)
         case "model_type" | "dict_type" | "dataclass_type" if value is None:
             return _Fault("must be a mapping of keys to values", _nothing_removed(root, location.path))
         case "model_type" | "dict_type" | "dataclass_type":
@@ -120,9 +125,9 @@ def _field_doc(field: FieldInfo | None) -> str:
 
 def _misspelt_entry(root: Entry, path: Sequence[str | int]) -> str:
     """An override below a misspelt name makes a new entry; the entries beside it tell what was meant."""
-    if len(path) < 2 or nearest(root, path).place.line is not None:
+    if not path or nearest(root, path).place.line is not None:
         return ""
-    return _near(str(path[-2]), _beside(root, path[:-1]))
+    return _near(str(path[-1]), _beside(root, path))
 
 
 def _nothing_removed(root: Entry, path: Sequence[str | int]) -> str:

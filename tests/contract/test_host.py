@@ -81,6 +81,8 @@ def test_the_cores_components_come_through_the_same_hooks(monkeypatch):
     assert {kind for kind in KINDS if not host.names(kind)} <= {
         "regulariser",
         "augmentation",
+        "callback",
+        "weight_map",
     }  # which only plugins bring
 
 

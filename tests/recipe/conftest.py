@@ -1,4 +1,4 @@
-"""A host with small components, and the core's optimizer and schedule, which every recipe has."""
+"""A host with small components, and the core's backbone, optimizer and schedule, which every recipe has."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +8,7 @@ import pytest
 
 import m2dx
 from m2dx.contract.host import PluginHost
+from m2dx.model.vit import Encoder
 from m2dx.training.optimizers import AdamW, Cosine
 
 
@@ -157,6 +158,7 @@ class Spread(m2dx.Regulariser):
 
 COMPONENTS = {
     "methods": [M2D, MSMMAE],
+    "backbones": [Encoder],
     "offline_encoders": [Labels],
     "online_mappers": [LinearMapper, MLPMapper],
     "losses": [NormMSE, Huber],

@@ -87,7 +87,8 @@ BAD = {
     ),
     "misspelt task": (
         "tasks.spectrm.weight=1",
-        "tasks.spectrm.loss: must be given (compares the two); did you mean 'spectrum'?",
+        "tasks.spectrm: offline_encoder, online_mapper, loss must be given, or a regulariser in the place of "
+        "online_mapper and loss; did you mean 'spectrum'?",
     ),
     "below a value": ("train.epochs.x=3", "train.epochs: must be a valid number, but is {'x': 3}"),
     "not YAML": ("evaluation.seeds=[1", "must be YAML, but is not: while parsing a flow sequence"),

@@ -14,7 +14,9 @@ def test_the_schema_has_components_and_documentation(host):
     assert (delta["type"], delta["default"]) == ("number", 1.0)
     assert delta["description"] == "where it turns linear, in units of the target"
     choices = definitions["TaskSection"]["properties"]["loss"]
-    assert choices["anyOf"] == [
+    named, nothing = choices["anyOf"]
+    assert nothing == {"type": "null"}
+    assert named["anyOf"] == [
         {"enum": ["huber", "norm_mse"]},  # without options, the name will do
         {"$ref": "#/$defs/loss_huber"},
         {"$ref": "#/$defs/loss_norm_mse"},
@@ -44,7 +46,7 @@ def test_each_field_has_a_line_with_its_documentation(host):
     assert lines["data.workers"].type == "int >= 0, <= 256 | null"
     assert lines["data.max_bad_fraction"].type == "float >= 0, <= 1"
     assert lines["data.short_clips"].type == "'pad' | 'repeat'"
-    assert lines["tasks.<name>.loss"][1:] == ("loss component", "required", "Compares the two.")
+    assert lines["tasks.<name>.loss"][1:] == ("loss component | null", "null", "Compares the two.")
     assert lines["noise.source"].type == "noise source component | null"
     assert lines["evaluation.evaluators"].type == "dict[str, evaluator component]"
     assert lines["model.patch_size"][1:3] == ("[int > 0, int > 0]", "[16, 16]")
