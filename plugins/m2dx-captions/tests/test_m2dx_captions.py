@@ -449,9 +449,8 @@ def test_the_components_keep_the_contract(
         "online_mapper", host.option_model("online_mapper", "pool_linear")(**mapper), shapes=shapes
     )
     encoder.mappers = {f"words.{name}": of for name, of in state.state_dict().items()}
-    encoder.trained_as = {
-        "tasks": {"words": {"offline_encoder": {"name": "captions"}, "online_mapper": mapper}}
-    }
+    captions = {"offline_encoder": {"name": "captions"}, "online_mapper": mapper}
+    encoder.trained_as = {"tasks": {"spread": {"offline_encoder": None}, "words": captions}}
     monkeypatch.setattr(evaluators, "random_encoder", lambda *arguments, **options: encoder)
     check_component(ZeroShot, sentences="words")
 
