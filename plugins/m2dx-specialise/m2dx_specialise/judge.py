@@ -30,6 +30,8 @@ MOST_CLIPS = 6_000
 """Clips of a part that are scored."""
 EASIER = 0.15
 """How far a validation part may be above the test part, before it is told."""
+WIDE = 10.0
+"""Points that may be gained, for all that the test tells, before the verdict says that it does not tell much."""
 FEWEST_CLIPS = 40
 """Labelled clips that a verdict needs."""
 CURVE, DRAWS = (25, 50, 100, 200, 400, 800, 1600), 3
@@ -207,8 +209,25 @@ def decide(
     statistics and the random network. `labels`: from how many on the gain is beyond chance.
 
     Training is worth it where it is beyond all the others, whichever of them is the best on these clips. A start is of
-    use where it is beyond log-mel statistics, and not behind the random network.
+    use where it is beyond log-mel statistics, and not behind the random network. What the test leaves open is said.
     """
+    verdict = _decided(gains, start, above, labels=labels)
+    possible = max(
+        min((gain.high for gain in gains.values()), default=0.0),
+        above[PLAIN].high if verdict.kind == "plain" else 0.0,
+    )
+    if verdict.kind == "specialise" or possible <= WIDE:
+        return verdict
+    return replace(
+        verdict,
+        sentence=f"{verdict.sentence} But the test is too small to rule out gains of up to {possible:.0f} points: "
+        "label clips of more groups, and ask again.",
+    )
+
+
+def _decided(
+    gains: Mapping[str, Gain], start: str, above: Mapping[str, Gain], *, labels: int | None
+) -> Verdict:
     trained = "nothing could be trained in the time"
     rival = strongest(gains) if gains else None
     if rival is not None:
