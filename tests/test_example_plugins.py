@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import soundfile
 import torch
 
 import m2dx
@@ -171,15 +172,25 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@by_plugin
+AT_ONCE = (
+    "train.optimizer=muon train.schedule=late_decay model.method=two_views model.masking=dispersion "
+    "model.masks_per_clip=2 train.accumulate=2 noise={ratio: 0.2, mean: -6.0, source: coloured} "
+    "augmentations=[gain, spec_augment, room, mixup] tasks.spread={regulariser: vicreg, weight: auto} "
+    "tasks.same={offline_encoder: log_spectrum, regulariser: gram, target_frames: tokens}"
+)
+RUNS = {example.plugin: example.fields for example in EXAMPLES}
+
+
+@pytest.mark.parametrize("name", [*RUNS, "all at once"])
 def test_a_plugin_trains_and_resumes_bit_for_bit(
-    example: Example, tiny_recipe: Callable[..., Any], console: Any
+    name: str, tiny_recipe: Callable[..., Any], console: Any
 ) -> None:
-    host = m2dx.PluginHost({"m2dx": core, "plugin": module_of(example.plugin)})
+    plugins = {name: module_of(name) for name in ([name] if name in RUNS else RUNS)}
+    host, fields = m2dx.PluginHost({"m2dx": core, **plugins}), RUNS.get(name, AT_ONCE)
     few = ["train.epochs=1.2", "train.warmup_epochs=0.2", "train.checkpoint_every=3"]
 
     def trained(name: str, *, resume: bool = False) -> tuple[Path, dict[str, Any]]:
-        recipe = tiny_recipe(f"name={name}", *few, *fields_of(example.fields), with_host=host)
+        recipe = tiny_recipe(f"name={name}", *few, *fields_of(fields), with_host=host)
         processes = Processes(0, 1, torch.device("cpu"))
         trainer = make_trainer(recipe, host, processes, console, resume=resume)
         trainer.fit()
@@ -284,3 +295,79 @@ def test_the_average_stands_in_the_place_of_the_weights_at_the_end() -> None:
         torch.nn.init.constant_(model.online.weight, value)
         average.after_step(model, step, 4)
     assert model.online.weight.item() == (1.0 * 0.75 + 5.0 * 0.25) * 0.75 + 9.0 * 0.25
+
+
+def output_of(tokens: torch.Tensor) -> m2dx.MaskedModelOutput:
+    """An output whose visible patches are all but the first token."""
+    return m2dx.MaskedModelOutput(tokens.mean(), tokens, tokens, tokens, tokens)
+
+
+SHAPES = m2dx.TaskShapes((1, 3), 2, 3, 2)
+ALONE = m2dx.TaskShapes((1, 3), 16, None, 0)
+NORMAL = torch.randn(400, 4, 16, generator=torch.Generator().manual_seed(0))
+
+
+def test_vicreg_and_sigreg_are_small_where_features_spread() -> None:
+    plugin = module_of("m2dx_isotropy")
+    vectors = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])  # variance and covariance are 1
+    output = output_of(vectors[:, None].expand(-1, 2, -1))
+    value = plugin.VICReg(ALONE, covariance=0.5, deviation=3.0)(output, None)
+    assert abs(float(value) - (2.0 + 0.5 * 2 / 2)) < 1e-3
+    sigreg = plugin.SIGReg(ALONE).eval()
+    spread = NORMAL * 3**0.5  # so that the mean of three is normal
+    values = [float(sigreg(output_of(x), None)) for x in (spread, 0.2 * spread, torch.zeros_like(spread))]
+    assert values[0] < 3.0 < 30.0 < values[1] < values[2]  # of 400 normal ones the expectation is about 1
+
+
+def test_gram_is_zero_for_the_same_relations_whatever_the_width() -> None:
+    plugin, tokens = module_of("m2dx_gram"), NORMAL[:5, :3, :2]
+    for options in ({}, {"across_clips": True}, {"remove_mean": False}):
+        gram = plugin.Gram(SHAPES, **options)
+        turned = torch.linalg.qr(NORMAL[0, :, :2]).Q.mT  # (2, 4), which keeps angles
+        assert float(gram(output_of(tokens), tokens @ turned)) < 1e-10
+        assert float(gram(output_of(tokens), tokens.flip(1))) > 1e-3
+    with pytest.raises(RecipeError, match="gram needs a teacher; add an offline_encoder to the task"):
+        plugin.Gram(ALONE)
+    with pytest.raises(
+        RecipeError, match="gram relates the 3 frames of the patch grid, but the teacher gives 7"
+    ):
+        plugin.Gram(m2dx.TaskShapes((1, 3), 2, 7, 2))
+
+
+def test_a_microphone_changes_level_and_band_and_a_room_keeps_the_level(tmp_path: Path) -> None:
+    microphones, rooms, seeds = module_of("m2dx_microphones"), module_of("m2dx_rooms"), torch.arange(50)
+    time = torch.arange(16_000) / 16_000
+    tones = [torch.sin(2 * torch.pi * hertz * time).expand(50, -1) for hertz in (20, 1000, 7000)]
+
+    def decibels(change: Any, x: torch.Tensor) -> torch.Tensor:
+        return 20 * (change(x, seeds).norm(dim=1) / x.norm(dim=1)).log10()
+
+    level = decibels(microphones.Gain(decibels=6.0), tones[1])
+    assert level.abs().max() < 6.001 and level.min() < -5 and level.max() > 5
+    low, middle, high = (decibels(microphones.BandLimit(16_000), tone).mean() for tone in tones)
+    assert middle > -1 and low < -12 and high < -3
+    assert decibels(rooms.Room(16_000), tones[1]).abs().max() < 1e-3
+    delta = torch.zeros(800)
+    delta[300] = 0.5  # is brought to the start, so that sounds stay in their place
+    soundfile.write(tmp_path / "delta.wav", delta.numpy(), 16_000)
+    torch.testing.assert_close(
+        rooms.Room(16_000, path=tmp_path)(tones[1], seeds), tones[1], atol=1e-4, rtol=0
+    )
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        RecipeError, match=r"path must be a folder of impulse responses, but .*empty has no audio"
+    ):
+        rooms.Room(16_000, path=tmp_path / "empty")
+
+
+def test_mixup_and_spec_augment_in_numbers() -> None:
+    plugin, seeds = module_of("m2dx_augment"), torch.arange(200)
+    one = torch.zeros(200, 1, 10, 40)
+    one[::2] = 2.0
+    mixed = plugin.Mixup(ratio=0.4)(one, seeds).exp()
+    loud = torch.tensor(2.0).exp()
+    share = (loud - mixed[::2, 0, 0, 0]) / (loud - 1.0)  # of the background, by power
+    assert float(share.min()) > 0 and 0.35 < float(share.max()) < 0.4
+    hidden = plugin.SpecAugment(bands=1, frequency=0.5, time=0.25)(one + 1.0, seeds) == 0
+    bands, frames = hidden.all(-1).sum((1, 2)), hidden.all(-2).sum((1, 2))
+    assert int(bands.max()) in (4, 5) and int(frames.max()) in (9, 10) and int(frames.min()) <= 1

@@ -6,7 +6,6 @@ keyword, as in a recipe; `check_component(MyLoss, delta=0.5)` picks the check by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from m2dx.contract.components import KINDS
@@ -40,30 +39,12 @@ __all__ = [
     "check_weight_map",
 ]
 
-_CHECKS: Mapping[str, Callable[..., None]] = {
-    "method": check_method,
-    "backbone": check_backbone,
-    "weight_map": check_weight_map,
-    "offline_encoder": check_offline_encoder,
-    "online_mapper": check_online_mapper,
-    "loss": check_loss,
-    "regulariser": check_regulariser,
-    "noise_source": check_noise_source,
-    "augmentation": check_augmentation,
-    "masking": check_masking,
-    "dataset": check_dataset,
-    "optimizer": check_optimizer,
-    "schedule": check_schedule,
-    "callback": check_callback,
-    "evaluator": check_evaluator,
-}
-
 
 def check_component(cls: type, /, **options: Any) -> None:
-    """Runs the check for the kind of a component; its base class decides the kind."""
+    """Runs the check for the kind of a component, `check_<kind>`; its base class decides the kind."""
     for kind, base in KINDS.items():
         if isinstance(cls, type) and issubclass(cls, base):
-            _CHECKS[kind](cls, **options)
+            globals()[f"check_{kind}"](cls, **options)
             return
     bases = ", ".join(f"m2dx.{base.__name__}" for base in KINDS.values())
     raise ComponentCheckError(f"{cls!r} must be a subclass of one of {bases}")

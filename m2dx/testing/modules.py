@@ -165,9 +165,7 @@ def check_regulariser(cls: type[Regulariser], shapes: TaskShapes | None = None, 
 
 
 def _regularised(shapes: TaskShapes, module: nn.Module, device: torch.device) -> Tensor:
-    output, target = _features(_tokens(shapes, 6), shapes)
-    moved = {name: tensor.to(device) for name, tensor in vars(output).items()}
-    loss: Tensor = module(MaskedModelOutput(**moved), None if target is None else target.to(device))
+    loss: Tensor = module(*_features(_tokens(shapes, 6).to(device), shapes))
     return loss
 
 
@@ -176,10 +174,10 @@ def _features(tokens: Tensor, shapes: TaskShapes) -> tuple[MaskedModelOutput, Te
     visible, masked = tokens.tensor_split([tokens.shape[1] // 3], dim=1)
     latent = torch.cat([tokens.mean(1, keepdim=True), visible], dim=1)
     output = MaskedModelOutput(masked.mean(), latent, masked, masked.detach(), tokens)
-    sizes = (len(tokens), *(filter(None, (shapes.target_frames,))), shapes.target_dim)
-    return output, torch.randn(
-        sizes, generator=torch.Generator().manual_seed(0)
-    ) if shapes.target_dim else None
+    if not shapes.target_dim:
+        return output, None
+    sizes = (len(tokens), *filter(None, (shapes.target_frames,)), shapes.target_dim)
+    return output, torch.randn(sizes, generator=torch.Generator().manual_seed(0)).to(tokens.device)
 
 
 def check_loss(cls: type[Loss], target: Tensor | None = None, /, **options: Any) -> None:
