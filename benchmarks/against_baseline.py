@@ -90,7 +90,7 @@ class Contest:
     def step(self, batch: Batch, precision: str) -> None:
         """A step of the baseline, or of m2dx in a precision, from the waveforms on."""
         if precision == BASELINE:
-            logmel, _ = self.trainer.model.views(batch)
+            (logmel,), _ = self.trainer.model.views(batch)
             self.plain(logmel, batch.ids_shuffle)
             return
         train = self.trainer.recipe.train.model_copy(update={"precision": precision})
@@ -111,7 +111,7 @@ class Contest:
     def losses(self) -> Mapping[str, float]:
         """The loss of both on the first batch, in float32."""
         batch, model = self.batches[0], self.trainer.model
-        logmel, _ = model.views(batch)
+        (logmel,), _ = model.views(batch)
         return {
             "m2dx": float(model(batch).total),
             BASELINE: float(self.plain.model(logmel, batch.ids_shuffle)),

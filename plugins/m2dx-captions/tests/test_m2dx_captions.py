@@ -296,7 +296,7 @@ def test_clips_without_a_caption_add_nothing(loss: m2dx.Loss) -> None:
     torch.testing.assert_close(found, alone)
     found.backward()
     assert prediction.grad is not None and not prediction.grad[4:].any() and prediction.grad[:4].any()
-    assert float(loss(prediction, torch.full_like(target, torch.nan))) == 0.0
+    assert loss(prediction, torch.full_like(target, torch.nan)).item() == 0.0
 
 
 def test_the_temperature_is_learned_or_fixed() -> None:
