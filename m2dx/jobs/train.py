@@ -76,16 +76,15 @@ def _run(
         start_run_folder(run.recipe, resume=trainer.resumed)
         describe_run(run, console)
         if not trainer.resumed:
-            from m2dx.jobs.doubts import print_doubts  # no part of the training
+            from m2dx.jobs.doubts import print_doubts
 
             print_doubts(run, console)
-        scores, callbacks = None, trainer.callbacks
+        scores, tell = None, trainer.callbacks.tell
         if recipe.evaluation.every:
-            heard = partial(callbacks.tell, "scores")
-            scores = BackgroundScoring(run.folder, recipe.evaluation, console, heard=heard)
+            scores = BackgroundScoring(run.folder, recipe.evaluation, console, heard=partial(tell, "scores"))
         with scores or contextlib.nullcontext():
             if scores is not None:
-                again = callbacks.wait_for_scores
+                again = trainer.callbacks.wait_for_scores
                 scores.recover(trainer.step, total_steps=trainer.total_steps, again=again)
             trainer.scoring = scores
             summary = _fit(trainer)
@@ -105,7 +104,7 @@ def _run(
             console.print(f"encoder: {folder}")
             if scoring is not None:
                 found = scoring.run(load_any_encoder(folder, host), console, run.folder, step=trainer.step)
-                callbacks.tell("scores", trainer.step, [replace(score, predictions=()) for score in found])
+                tell("scores", trainer.step, [replace(score, predictions=()) for score in found])
     finally:
         with console.status("writing the report"):
             page = write_page(run)

@@ -124,21 +124,6 @@ class Candidate:
         """The recipe of so many steps, as plain data; a step takes about so many seconds."""
         batch, size = 128 if setting.on_gpu else 32, setting.num_clips
         start = None if self.start is None else str(find_encoder(self.start).resolve())
-        tasks = {
-            "labels": {
-                "offline_encoder": {"name": "labels", "dataset": "domain"},
-                "online_mapper": {"name": "pool_linear"},
-                "loss": {"name": "cross_entropy"},
-                "weight": LABEL_WEIGHT,
-            },
-            "teacher": {
-                "offline_encoder": {"name": "m2d_teacher", "weights": start},
-                "online_mapper": {"name": "linear"},
-                "loss": {"name": "norm_mse"},
-                "target_frames": "tokens",
-                "weight": TEACHER_WEIGHT,
-            },
-        }
         sets: dict[str, Any] = {"domain": {"dataset": listed(setting.clips)}}
         if self.extra == "replay" and setting.general is not None:  # half of an epoch is the domain
             repeat = max(round(setting.num_general / size), 1)
@@ -172,7 +157,7 @@ class Candidate:
                 },
             },
             "init_from": start,
-            "tasks": {name: task for name, task in tasks.items() if name == self.extra},
+            "tasks": self._tasks(start),
             "train": {
                 "epochs": steps / epoch,
                 "warmup_epochs": WARMUP * steps / epoch,
@@ -189,6 +174,24 @@ class Candidate:
         if self.extra == "noise" and setting.noise is not None:
             recipe["noise"] = {"ratio": NOISE_RATIO, "dataset": listed(setting.noise)}
         return recipe
+
+    def _tasks(self, start: str | None) -> dict[str, Any]:
+        labels = {
+            "offline_encoder": {"name": "labels", "dataset": "domain"},
+            "online_mapper": {"name": "pool_linear"},
+            "loss": {"name": "cross_entropy"},
+            "weight": LABEL_WEIGHT,
+        }
+        teacher = {
+            "offline_encoder": {"name": "m2d_teacher", "weights": start},
+            "online_mapper": {"name": "linear"},
+            "loss": {"name": "norm_mse"},
+            "target_frames": "tokens",
+            "weight": TEACHER_WEIGHT,
+        }
+        return {
+            name: task for name, task in {"labels": labels, "teacher": teacher}.items() if name == self.extra
+        }
 
 
 def listed(path: Path) -> dict[str, str]:
