@@ -116,9 +116,8 @@ def running_alone(folder: Path) -> Iterator[None]:
     path = folder / ".lock"
     try:
         with FileLock(path, timeout=0):
-            with contextlib.suppress(
-                PermissionError
-            ):  # Windows lets no one write to a locked file, or read it
+            # Windows lets no one write to a locked file, or read it.
+            with contextlib.suppress(PermissionError):
                 path.write_text(f"process {os.getpid()} on {platform.node()}")
             yield
     except Timeout:

@@ -163,7 +163,7 @@ class Trainer:
                 f"{step / self.batches.steps_per_epoch:g}"
             )
         name = self.recipe.train.optimizer.name
-        if (before := state["recipe"]["train"].get("optimizer", {}).get("name", name)) != name:
+        if (before := state["recipe"]["train"]["optimizer"]["name"]) != name:
             raise RecipeError(
                 f"train.optimizer must be {before}, with which the run started and whose moments its checkpoint has, "
                 f"but is {name}; set it back, or start anew (--overwrite, or another name=...)"
@@ -177,7 +177,7 @@ class Trainer:
         self.watch.measured = state["measured"]
         self.alarm = CollapseAlarm(totals["collapse_warnings"])
         self.bad_files.load_state_dict(state["bad_files"])
-        self.callbacks.load_state_dict(state.get("callbacks", {}))
+        self.callbacks.load_state_dict(state["callbacks"])
         before, now = len(state["rng"]), self.processes.world_size
         if before == now:
             torch.set_rng_state(state["rng"][self.processes.rank])
