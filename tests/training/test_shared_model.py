@@ -66,6 +66,7 @@ SMALL_DATA = [
     "model.method={name: m2d, target_layers: mean, standardise_target: channel, loss: mse}",
     "model.freeze_patch_embedding=true",
     "tasks.labels.weight=auto",
+    "model.masks_per_clip=2",
 ]
 """What depends on the micro-batch, but not on who has it."""
 METRICS = ("loss", "loss_m2d", "loss_labels", "grad_norm", "rankme")
