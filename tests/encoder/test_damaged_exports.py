@@ -125,10 +125,17 @@ def test_weights_that_are_not_finite_are_named(export: Path, tmp_path: Path) -> 
             CheckpointError, match=r"broken: weights must be finite, but .*blocks\.1\.mlp\.fc1\.weight"
         ):
             write_export(tmp_path / "broken", network, weights.config)
-    published = {**load_file(export / "model.safetensors"), "norm.bias": torch.full((64,), torch.nan)}
-    torch.save({"model": published}, tmp_path / "published.pth")
-    with pytest.raises(CheckpointError, match=r"published\.pth: weights must be finite, but .*norm\.bias"):
-        load_encoder(tmp_path / "published.pth")
+    for wrong in (
+        torch.full((64,), torch.nan),
+        torch.full((64,), 1e300, dtype=torch.float64),  # which float32 does not hold
+        torch.full((64,), torch.nan).to(torch.float8_e4m3fn),
+    ):
+        published = {**load_file(export / "model.safetensors"), "norm.bias": wrong}
+        torch.save({"model": published}, tmp_path / "published.pth")
+        with pytest.raises(
+            CheckpointError, match=r"published\.pth: weights must be finite, but .*norm\.bias"
+        ):
+            load_encoder(tmp_path / "published.pth")
 
 
 GOLDEN_CHANGES: dict[str, tuple[str, Any]] = {

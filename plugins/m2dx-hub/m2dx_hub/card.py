@@ -35,6 +35,12 @@ def card_of(export: Path, run: Path, repo: str, stated: Stated) -> str:
     scores = read_scores(run / "scores.json") if (run / "scores.json").is_file() else []
     by_encoder, columns = scores_by_encoder(scores)
     recipe, audio = config.recipe or {}, config.audio
+    classifier, kind = config.classifier, "image" if config.image else "audio"
+    labels, about = (
+        ([], {}) if classifier is None else (list(classifier.label_names), classifier.model_extra or {})
+    )
+    tasks = dict.fromkeys(score.task for score in scores) if classifier is None else [str(about.get("task"))]
+    method = recipe.get("model", {}).get("method", {}).get("name")
     shown = {key: recipe[key] for key in ("name", "init_from", "model", "tasks") if key in recipe}
     language = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     language.filters["known"] = lambda value: "-" if value is None else f"{value:,.4g}"
@@ -44,17 +50,21 @@ def card_of(export: Path, run: Path, repo: str, stated: Stated) -> str:
         encoders=[encoder_title(name) for name in by_encoder],
         highest=min(audio.f_max, audio.sample_rate / 2),
         hop_ms=1000 * audio.hop_length / audio.sample_rate,
-        kind="image" if config.image else "audio",
+        items="images" if config.image else "clips",
+        kind=kind,
+        labels=labels,
         name=repo.partition("/")[2],
         NOT_STATED="not stated by who pushed it",
-        own=[score for score in scores if score.encoder == PRETRAINED],
+        own=[score for score in scores if score.encoder == PRETRAINED and classifier is None],
         recipe=recipe,
         repo=repo,
         rows=[[*column, *(_cell(row.get(column)) for row in by_encoder.values())] for column in columns],
         sets=[] if summary is None else list(summary.data.by_name.values()),
         shown=write_yaml(shown).rstrip(),
         stated=stated,
-        tasks=", ".join(dict.fromkeys(score.task for score in scores)),
+        tags=[kind, "m2dx", "self-supervised", *filter(None, [method])],
+        tasks=", ".join(tasks),
+        trained=write_yaml({"labels": labels, **about}).rstrip(),
         verdict=verdict(scores),
         width=config.to_json()["embed_dim"],
     )

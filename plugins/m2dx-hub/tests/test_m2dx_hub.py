@@ -221,3 +221,66 @@ def test_the_card_says_what_the_run_was(export: Path, monkeypatch: pytest.Monkey
     (result,) = data["model-index"][0]["results"]
     assert result["metrics"][0]["value"] == 0.62
     assert "None were measured" in card_of(export, export, "me/lungs", Stated())
+
+
+CARDS: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
+    "without scores": (
+        {},
+        ["None were measured", "not tested on any task", "encoder.clip(wav)", "log-mel statistics",
+         "pipeline_tag: feature-extraction"],
+        ["model-index", "In percent", "## Labels", "images", "masked-modeling-duo", "ahead of"],
+    ),
+    "images": (
+        {"audio": None, "scores": True},
+        ["An encoder of images", "m2dx.load_image_encoder(", "(B, 3, 32, 48), uint8", "-> (B, 2, 3, 64)",
+         "32 x 48 pixels", "pipeline_tag: image-feature-extraction", "7 images, list f1",
+         "| pool | 1,112 | - | - | f00 |", "labelled images of your own.", "type: image-classification"],
+        ["wav", "load_encoder", "log-mel", "hours", "Hz", "clips,", "mel bands", "audio"],
+    ),
+    "a classifier": (
+        {"classifier": {"multi_label": False}, "scores": True},
+        ["A classifier of audio", "m2dx.load_classifier(", "-> (1, 2)", "2 labels, of which one holds, and",
+         "- a|b\n", "- <b>d\n", "first 0.64 s of a clip", "score: 0.625", "pipeline_tag: audio-classification",
+         "Of the encoder that the classifier was made from, not of the classifier. In percent"],
+        ["model-index", "An encoder of", "encoder(wav)", "m2dx.load_encoder", "frozen"],
+    ),
+    "several labels at a time": (
+        {"classifier": {"multi_label": True}},
+        ["2 labels, of which any number may hold", "None were measured", "Anything but drums."],
+        ["model-index", "one holds"],
+    ),
+    "a backbone of a plugin": (
+        {"backbone": {"name": "conv", "options": {}, "package": "m2dx_conv"}},
+        ["with the package m2dx-hub and m2dx_conv; no code", "| network | backbone conv, 2 blocks"],
+        [],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CARDS)
+def test_the_card_of_each_kind(export: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it must say, and what would be wrong of such an encoder; the Hub's own reader takes it."""
+    given, must, must_not = CARDS[kind]
+    config = json.loads((export / "config.json").read_text())
+    config["recipe"] = {"name": "r", "sha256": "abc", "clips": {"count": 7, "fingerprint": "f1"}}
+    if "audio" in given:
+        del config["mean"], config["std"]
+        config |= {"image": {"size": [32, 48], "mean": [0.5] * 3, "std": [0.2] * 3}, "input_size": [32, 48]}
+    if "classifier" in given:
+        about = {"unit_seconds": 0.64, "short_clips": "pad", "long_clips": "split", "patchout": 0.0}
+        about |= {"label_names": ["a|b", "<b>d"], "task": "drums", "score": 0.625}
+        config["classifier"] = about | given["classifier"]
+    config |= {key: value for key, value in given.items() if key == "backbone"}
+    (export / "config.json").write_text(json.dumps(config))
+    if "scores" in given:
+        score = Score("drums", "accuracy", 0.6, None, (0.6,), "knn", encoder="pretrained")
+        write_scores([score], export.parent / "scores.json")
+        facts = {"pool": SetFacts("pool", "csv", clips=1112, fingerprint="f00")}
+        summary = type("Summary", (), {"data": DataFacts(facts)})
+        monkeypatch.setattr("m2dx_hub.card.read_summary", lambda folder: summary)
+    text = card_of(export, export.parent, "me/lungs", Stated())
+    body = text.split("---\n", 2)[2]
+    assert [part for part in must if part not in text] == []
+    assert [part for part in must_not if part in text] == []
+    assert "None" not in body.replace("None were measured", "") and "\n\n\n" not in text, text
+    assert ModelCard(text).data.to_dict()["library_name"] == "m2dx"
