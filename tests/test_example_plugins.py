@@ -61,11 +61,12 @@ EXAMPLES = [
         r"tasks\.spread: regulariser stands in the place of online_mapper and loss; leave it or these out",
     ),
     Example(
-        "m2dx_gram",
-        {"Gram": {"across_clips": True}},
-        "tasks.same={offline_encoder: log_spectrum, regulariser: gram, target_frames: tokens}",
-        "tasks.same={regulariser: {name: gram, across: true}}",
-        r"tasks\.same\.regulariser\.across: unknown key, with value True; did you mean 'across_clips'",
+        "m2dx_layers",
+        {"Layered": {}, "LayerMatch": {"layer": 2}},
+        "model.method=layered "
+        "tasks.first={offline_encoder: log_spectrum, regulariser: layer_match, target_frames: tokens}",
+        "tasks.first={regulariser: {name: layer_match, layers: 1}}",
+        r"tasks\.first\.regulariser\.layers: unknown key, with value 1; did you mean 'layer'",
     ),
     Example(
         "m2dx_dispersion",
@@ -176,7 +177,7 @@ AT_ONCE = (
     "train.optimizer=muon train.schedule=late_decay model.method=two_views model.masking=dispersion "
     "model.masks_per_clip=2 train.accumulate=2 noise={ratio: 0.2, mean: -6.0, source: coloured} "
     "augmentations=[gain, spec_augment, room, mixup] tasks.spread={regulariser: vicreg, weight: auto} "
-    "tasks.same={offline_encoder: log_spectrum, regulariser: gram, target_frames: tokens}"
+    "tasks.same={offline_encoder: log_spectrum, regulariser: layer_match, target_frames: tokens}"
 )
 RUNS = {example.plugin: example.fields for example in EXAMPLES}
 
@@ -302,7 +303,6 @@ def output_of(tokens: torch.Tensor) -> m2dx.MaskedModelOutput:
     return m2dx.MaskedModelOutput(tokens.mean(), tokens, tokens, tokens, tokens)
 
 
-SHAPES = m2dx.TaskShapes((1, 3), 2, 3, 2)
 ALONE = m2dx.TaskShapes((1, 3), 16, None, 0)
 NORMAL = torch.randn(400, 4, 16, generator=torch.Generator().manual_seed(0))
 
@@ -319,19 +319,22 @@ def test_vicreg_and_sigreg_are_small_where_features_spread() -> None:
     assert values[0] < 3.0 < 30.0 < values[1] < values[2]  # of 400 normal ones the expectation is about 1
 
 
-def test_gram_is_zero_for_the_same_relations_whatever_the_width() -> None:
-    plugin, tokens = module_of("m2dx_gram"), NORMAL[:5, :3, :2]
-    for options in ({}, {"across_clips": True}, {"remove_mean": False}):
-        gram = plugin.Gram(SHAPES, **options)
-        turned = torch.linalg.qr(NORMAL[0, :, :2]).Q.mT  # (2, 4), which keeps angles
-        assert float(gram(output_of(tokens), tokens @ turned)) < 1e-10
-        assert float(gram(output_of(tokens), tokens.flip(1))) > 1e-3
-    with pytest.raises(RecipeError, match="gram needs a teacher; add an offline_encoder to the task"):
-        plugin.Gram(ALONE)
-    with pytest.raises(
-        RecipeError, match="gram relates the 3 frames of the patch grid, but the teacher gives 7"
-    ):
-        plugin.Gram(m2dx.TaskShapes((1, 3), 2, 7, 2))
+def test_layers_are_compared_where_patches_are_visible() -> None:
+    plugin, shapes = module_of("m2dx_layers"), m2dx.TaskShapes((2, 3), 4, 3, 4)
+    layers = NORMAL[:12, 0, :4].unflatten(0, (2, 6)).unbind(0)
+    match = plugin.LayerMatch(shapes, layer=2)
+    torch.nn.init.eye_(match.linear.weight)
+    torch.nn.init.zeros_(match.linear.bias)
+    is_masked = torch.tensor([[True, False, True, False, False, True]])  # frame 2 is not seen at all
+    output = output_of(layers[0][None])
+    given = tuple(layer[None].masked_fill(is_masked[..., None], 0.0) for layer in layers)
+    fields = (output.loss, output.latent, output.prediction, output.target, output.tokens)
+    layered = plugin.LayeredOutput(*fields, given, is_masked)
+    frames = torch.stack([layers[1][3], (layers[1][1] + layers[1][4]) / 2, torch.full((4,), 9.0)])[None]
+    assert abs(float(match(layered, frames))) < 1e-6 < 0.5 < float(match(layered, frames + 0.5))
+    assert float(match(output, frames)) > 0.5  # of h-hat, which is another layer
+    with pytest.raises(RecipeError, match="layer_match needs 3 blocks, and one mask per clip"):
+        plugin.LayerMatch(shapes, layer=3)(layered, frames)
 
 
 def test_a_microphone_changes_level_and_band_and_a_room_keeps_the_level(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from m2dx.training.optim import load_moments
 
 STEPS = 3
 CHANGING = ("after_step", "stop", "state_dict", "load_state_dict")
+RESUMED = "a resumed run must go on as one that was not stopped; give all that changes in state_dict"
+APART = "after_step must do the same in each process, of which the main one alone hears metrics and scores"
 
 
 def check_optimizer(cls: type[Optimizer], /, **options: Any) -> None:
@@ -81,7 +83,7 @@ def _small_model() -> M2D:
 def check_callback(cls: type[Callback], /, **options: Any) -> None:
     """Checks a callback: it takes all that a training tells; one with `changes` goes on as if there had been no stop.
 
-    Raises `ComponentCheckError`.
+    Weights must be the same in a process that hears nothing, as all but the main one. Raises `ComponentCheckError`.
     """
     subject = Subject.of("callback", cls, options)
     unasked = [name for name in CHANGING if getattr(cls, name) is not getattr(Callback, name)]
@@ -102,7 +104,8 @@ def check_callback(cls: type[Callback], /, **options: Any) -> None:
         return callback
 
     with tempfile.TemporaryDirectory() as folder:
-        straight, resumed, models = built(0, folder), built(0, folder), (_small_model(), _small_model())
+        straight, resumed, second = built(0, folder), built(0, folder), subject.build()
+        models = [_small_model() for _ in range(3)]
         for step in range(1, 2 * STEPS + 1):
             score = Score("tones", "accuracy", 1.0 / step, None, (1.0 / step,), "knn")
             told = {
@@ -110,18 +113,16 @@ def check_callback(cls: type[Callback], /, **options: Any) -> None:
                 "checkpoint": (step, Path(folder) / f"step-{step:08d}.pt"),
                 "scores": (step, [score]),
             }
-            for callback, model in zip((straight, resumed), models, strict=True):
+            for callback, model in zip((straight, resumed, second), models, strict=True):
                 with torch.no_grad(), subject.attempt("after_step"):
                     next(model.online.parameters()).add_(step)
                     callback.after_step(model, step, 2 * STEPS)
-                for event, given in told.items():
+                for event, given in () if callback is second else told.items():
                     with subject.attempt(event):
                         getattr(callback, event)(*given)
-            weights = [list(model.state_dict().values()) for model in models]
-            subject.must(
-                straight.stop() == resumed.stop() and all(map(torch.equal, *weights)),
-                "a resumed run must go on as one that was not stopped; give all that changes in state_dict",
-            )
+            first, again, apart = (list(model.state_dict().values()) for model in models)
+            subject.must(straight.stop() == resumed.stop() and all(map(torch.equal, first, again)), RESUMED)
+            subject.must(all(map(torch.equal, first, apart)), APART)
             resumed = built(step, folder, resumed.state_dict())
         with subject.attempt("end"):
             straight.end({"steps": 2 * STEPS, "total_steps": 2 * STEPS, "seconds": 1.0, "stopped_by": None})

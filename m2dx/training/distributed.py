@@ -76,11 +76,7 @@ class Processes:
 
     def from_main(self, value: Any) -> Any:
         """The main process's picklable value, in every process."""
-        if self.world_size == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
+        return self.gather(value)[0]
 
     @contextlib.contextmanager
     def reporting_lost_processes(self) -> Iterator[None]:
@@ -156,12 +152,10 @@ def join_processes(device_name: str, *, timeout_minutes: float = 30.0) -> Proces
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         timeout = timedelta(minutes=timeout_minutes)
-        store = _store_of_this_start(timeout)
-        if store is None:
-            dist.init_process_group(backend, timeout=timeout)
-        else:
-            rank = int(os.environ["RANK"])
-            dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
+        place: dict[str, Any] = {}
+        if (store := _store_of_this_start(timeout)) is not None:
+            place = {"store": store, "rank": int(os.environ["RANK"]), "world_size": world_size}
+        dist.init_process_group(backend, timeout=timeout, **place)
     return Processes(dist.get_rank(), world_size, device)
 
 
@@ -218,8 +212,9 @@ class Parallel:
 class DataParallel(Parallel):
     """A replica of the model for each process; gradients are averaged (DDP)."""
 
-    def __init__(self, model: MultiTask) -> None:
+    def __init__(self, model: MultiTask, processes: Processes) -> None:
         super().__init__(model)
+        self.processes = processes
         self.forward = self._ddp = DistributedDataParallel(model, broadcast_buffers=False)
 
     def accumulation(self, *, last: bool) -> AbstractContextManager[None]:
@@ -233,6 +228,19 @@ class DataParallel(Parallel):
         """
         self.forward = self.model
         del self._ddp
+
+    def whole(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The state as it is; TrainingError, in every process, where the weights of the replicas are not the same."""
+        names, weights = zip(*self.model.named_parameters(), strict=True)
+        norms = self.processes.concat(torch.stack([weight.detach().norm() for weight in weights])[None])
+        apart = ~norms.isclose(norms[0], rtol=1e-4, equal_nan=True).all(dim=0)  # GPUs of two kinds may round
+        if apart.any():
+            raise TrainingError(
+                f"all {len(norms)} processes must have the same weights, but {names[int(apart.nonzero()[0])]} differs; "
+                "let what a plugin does after a step be the same in each: the main process alone hears metrics and "
+                "scores, and each has its own generator of torch"
+            )
+        return state
 
 
 class FullyShardedDataParallel(Parallel):
@@ -315,7 +323,7 @@ def share_model(model: MultiTask, train: TrainSection, processes: Processes) -> 
             transformer.compile()
     if sharded:
         return FullyShardedDataParallel(model, processes)
-    return DataParallel(model) if processes.world_size > 1 else Parallel(model)
+    return DataParallel(model, processes) if processes.world_size > 1 else Parallel(model)
 
 
 def _stacks(model: MultiTask) -> list[list[nn.Module]]:

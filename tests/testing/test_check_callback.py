@@ -63,6 +63,13 @@ class Objects(Counting):
         return {"self": self}
 
 
+class Hearing(Counting):
+    """Counts what it hears, too."""
+
+    def metrics(self, line: Any) -> None:
+        self.count += 1
+
+
 def test_sound_callbacks_pass() -> None:
     check_callback(Listening)
     check_component(Counting)
@@ -74,6 +81,7 @@ def test_sound_callbacks_pass() -> None:
         (Quiet, "after_step, state_dict, load_state_dict would never be called; set `changes = True`"),
         (Failing, "scores must work, but raised IndexError: no scores"),
         (Forgetting, "a resumed run must go on as one that was not stopped"),
+        (Hearing, "after_step must do the same in each process, of which the main one alone hears"),
         (Objects, "loading its state from a checkpoint, with weights_only, must work"),
     ],
 )

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from rich.console import Console
+from shared_plugins import registered, with_probe
 
+from m2dx.contract.errors import TrainingError
 from m2dx.contract.host import PluginHost
 from m2dx.jobs.train import make_trainer
 from m2dx.recipe.loading import load_recipe
@@ -68,13 +70,16 @@ def run(job: dict[str, Any], processes: Processes) -> dict[str, Any]:
     """Trains one recipe; its traffic, and how the model was shared."""
     stop_before(job["stop"], processes)
     recipe = load_recipe(job["recipe"], host=host)
-    trainer = make_trainer(recipe, host, processes, Console(quiet=True), resume=job["resume"])
+    trainer = with_probe(make_trainer(recipe, host, processes, Console(quiet=True), resume=job["resume"]))
     if processes.is_main:
         start_run_folder(trainer.recipe, resume=job["resume"])
     traffic, start = Traffic(), trainer.step
     if isinstance(trainer.parallel, DataParallel):
         trainer.parallel.forward.register_comm_hook(None, traffic.bucket)  # type: ignore[operator]
-    summary = trainer.fit()
+    try:
+        summary = trainer.fit()
+    except TrainingError as error:
+        return {"error": str(error)}
     sharded = isinstance(trainer.parallel, FullyShardedDataParallel)
     own = sum(getattr(p, "_local_tensor", p).numel() for p in trainer.model.masked_model.parameters())
     whole = sum(p.numel() for p in trainer.model.masked_model.parameters())
@@ -88,7 +93,7 @@ def run(job: dict[str, Any], processes: Processes) -> dict[str, Any]:
     }
 
 
-host = PluginHost.discover()
+host = registered(PluginHost.discover())
 jobs = json.loads(Path(sys.argv[1]).read_text())
 train_step = Trainer.train_step
 processes = join_processes("cpu", timeout_minutes=2)

@@ -48,7 +48,7 @@ def test_ddp_is_gone_when_the_processes_part(tiny_recipe: Any, make_trainer: Any
     dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
     try:
         trainer = make_trainer(tiny_recipe("train.epochs=0.6"))
-        trainer.parallel = DataParallel(trainer.model)
+        trainer.parallel = DataParallel(trainer.model, trainer.processes)
         ddp = weakref.ref(trainer.parallel.forward)
         assert trainer.fit().steps == 3
         assert ddp() is None

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import pytest
 import soundfile
 import torch
 from rich.console import Console
+from shared_plugins import registered, with_probe
+from test_example_plugins import same
 from torch import Tensor, nn
 
 from m2dx.contract.errors import RecipeError
@@ -67,15 +70,31 @@ SMALL_DATA = [
     "model.freeze_patch_embedding=true",
     "tasks.labels.weight=auto",
     "model.masks_per_clip=2",
+    "train.callbacks={average: {name: weight_average, decay: 0.5, start: 0.1}}",
 ]
-"""What depends on the micro-batch, but not on who has it."""
+"""What depends on the micro-batch, but not on who has it; at the end the average stands in the place of the weights."""
+PROBED = "{every: 2, tasks: {notes: {dataset: {name: csv, path: %s}}}, evaluators: {knn: knn}}"
+PLUGINS = [
+    "model.masking={name: dispersion, reveal_to: 1.0}",
+    "model.masks_per_clip=2",
+    "augmentations=[gain, band_limit, {name: room, seconds: 0.1}, spec_augment, mixup]",
+    "tasks.spread={regulariser: vicreg, weight: 0.1}",
+    "train.schedule={name: late_decay, decay_share: 0.5}",
+    "train.checkpoint_every=2",
+    "train.callbacks={average: weight_average, stop: {name: early_stop, patience: 2}, board: watch}",
+    f"evaluation={PROBED % (ROOT / 'examples' / 'sounds' / 'instrument.csv')}",
+]
+"""A probe ends it after 6 of 8 steps."""
+RANDOM = ["train.optimizer=muon", "tasks.normal={regulariser: {name: sigreg}, weight: 0.1}"]
+"""Each process draws its own directions; Muon rounds to 16 bits."""
+APART = "train.callbacks={board: listener}"
 METRICS = ("loss", "loss_m2d", "loss_labels", "grad_norm", "rankme")
 
 
 @cache
 def plugins() -> PluginHost:
     """The installed components, which take a moment to describe."""
-    return PluginHost.discover()
+    return registered(PluginHost.discover())
 
 
 def recipe_of(folder: Path, name: str, *options: str) -> Recipe:
@@ -87,7 +106,9 @@ def recipe_of(folder: Path, name: str, *options: str) -> Recipe:
 def train(recipe: Recipe, *, resume: bool = False, stop: int | None = None) -> Trainer:
     """Trains in this process, up to a step."""
     alone = Processes(0, 1, torch.device("cpu"))
-    trainer = make_trainer_of(recipe, plugins(), alone, Console(quiet=True), resume=resume)
+    trainer: Trainer = with_probe(
+        make_trainer_of(recipe, plugins(), alone, Console(quiet=True), resume=resume)
+    )
     start_run_folder(trainer.recipe, resume=resume)
     train_step = Trainer.train_step
 
@@ -140,6 +161,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, together: Any) -> SimpleNames
     bad = [*BAD, f"data.sets.more={{dataset: {{name: folder, path: {bad_folder(folder)}}}, repeat: 500}}"]
     alone = train(recipe_of(folder, "bad-alone", *bad))
     train(recipe_of(folder, "small-alone", *SMALL_DATA, accumulate))
+    train(recipe_of(folder, "plugins-alone", *PLUGINS, accumulate))
     reports = together(
         [
             {"recipe": recipe_of(folder, "copies", accumulate), "resume": False, "stop": None},
@@ -149,10 +171,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory, together: Any) -> SimpleNames
             {"recipe": recipe_of(folder, "bad", *bad), "resume": False, "stop": 3},
             {"recipe": recipe_of(folder, "bad", *bad), "resume": True, "stop": None},
             {"recipe": recipe_of(folder, "small", *SMALL_DATA), "resume": False, "stop": None},
+            {"recipe": recipe_of(folder, "plugins", *PLUGINS), "resume": False, "stop": None},
+            {"recipe": recipe_of(folder, "whole", *PLUGINS, *RANDOM), "resume": False, "stop": None},
+            {"recipe": recipe_of(folder, "parts", *PLUGINS, *RANDOM), "resume": False, "stop": 4},
+            {"recipe": recipe_of(folder, "parts", *PLUGINS, *RANDOM), "resume": True, "stop": None},
+            {"recipe": recipe_of(folder, "apart", APART), "resume": False, "stop": None},
         ]
     )
     last = train(recipe_of(folder, "handed", "train.accumulate=4"), resume=True)
     names = ("copies", "shards", "handed by shards", "handed by copies", "stopped", "bad", "small")
+    names += ("plugins", "whole", "stopped at 4", "parts", "apart")
     found, of_other = (dict(zip(names, report, strict=True)) for report in reports)
     return SimpleNamespace(folder=folder, one=one, last=last, alone=alone, found=found, of_other=of_other)
 
@@ -229,6 +257,40 @@ def test_weights_that_are_auto_are_the_same_in_both(runs: SimpleNamespace) -> No
     assert_close(state_of(runs, "small-alone")["model"], state_of(runs, "small")["model"])
 
 
+def test_what_plugins_do_is_the_same_whoever_has_a_clip(runs: SimpleNamespace) -> None:
+    """A masking that looks, changes of wave and log-mel, a term over the micro-batch, a stop that rank 0 asks for."""
+    assert [of["plugins"]["steps"] for of in (runs.found, runs.of_other)] == [6, 6]
+    alone, together = metrics_of(runs, "plugins-alone"), metrics_of(runs, "plugins")
+    assert [line["step"] for line in together] == [*range(1, 7)]
+    for name in (*METRICS[:4], "loss_spread"):
+        values = [[line[name] for line in lines] for lines in (alone, together)]
+        assert values[1] == pytest.approx(values[0], rel=1e-5), name
+    one, other = state_of(runs, "plugins-alone", 6), state_of(runs, "plugins", 6)
+    assert_close(one["model"], other["model"])
+    assert_close(one["callbacks"].pop("average"), other["callbacks"].pop("average"))
+    assert one["callbacks"] == other["callbacks"] == {"stop": {"means": [1 / 2, 1 / 4]}}
+
+
+def test_two_processes_with_plugins_resume_bit_for_bit(runs: SimpleNamespace) -> None:
+    """Both are stopped before the scores of the step come; the callback hears them when the run goes on."""
+    assert [runs.found[name]["steps"] for name in ("whole", "stopped at 4", "parts")] == [6, 4, 6]
+    whole, parts = state_of(runs, "whole", 6), state_of(runs, "parts", 6)
+    assert not torch.equal(*whole["rng"])
+    assert all(same(parts[part], whole[part]) for part in ("model", "optimizer", "rng", "callbacks"))
+    losses = [[line["loss"] for line in metrics_of(runs, name)] for name in ("whole", "parts")]
+    assert losses[0] == losses[1] and len(losses[0]) == 6
+
+
+def test_weights_that_differ_between_processes_end_the_run(runs: SimpleNamespace) -> None:
+    errors = [of["apart"]["error"] for of in (runs.found, runs.of_other)]
+    assert errors[0] == errors[1]
+    assert re.match(
+        r"all 2 processes must have the same weights, but masked_model\.online\.\S+ differs; let what a plugin",
+        errors[0],
+    )
+    assert not (runs.folder / "apart" / "checkpoints").exists()
+
+
 def test_each_process_has_its_own_dropout(runs: SimpleNamespace) -> None:
     rng = state_of(runs, "copies")["rng"]
     assert len(rng) == 2 and not torch.equal(*rng)
@@ -248,7 +310,8 @@ def test_weights_are_those_of_one_process(runs: SimpleNamespace, name: str) -> N
 def test_the_run_changed_hands(runs: SimpleNamespace) -> None:
     """So that the equality above says something."""
     found = runs.found
-    assert [found[name]["sharded"] for name in found] == [False, True, True, False, False, False, False]
+    sharded = [name for name in found if name != "apart" and found[name]["sharded"]]
+    assert sharded == ["shards", "handed by shards"]
     assert found["copies"]["share of weights"] == found["handed by copies"]["share of weights"] == 1.0
     assert 0.5 <= found["shards"]["share of weights"] < 0.51  # rows that two do not divide
     assert [found[name]["steps"] for name in list(found)[:4]] == [STEPS, STEPS, 4, 6]

@@ -1,4 +1,7 @@
-"""An m2dx plugin: offline encoders that keep a training from forgetting: a frozen M2D, and log-mel statistics."""
+"""An m2dx plugin of what a training is to keep, or to learn from another encoder.
+
+A frozen M2D and log-mel statistics as offline encoders, and the relations of a teacher's frames as a regulariser.
+"""
 
 import logging
 
@@ -7,6 +10,7 @@ from torch import Tensor
 
 import m2dx
 from m2dx.contract.paths import RecipeEncoderPath
+from m2dx_teacher.relations import Gram
 from m2dx_teacher.statistics import LogMelStatistics
 
 logger = logging.getLogger(__name__)
@@ -79,3 +83,8 @@ class M2DTeacher(m2dx.OfflineEncoder):
 @m2dx.hookimpl
 def offline_encoders() -> list[type]:
     return [M2DTeacher, LogMelStatistics]
+
+
+@m2dx.hookimpl
+def regularisers() -> list[type]:
+    return [Gram]

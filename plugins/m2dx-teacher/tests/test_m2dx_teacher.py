@@ -8,7 +8,7 @@ import m2dx_teacher
 import numpy as np
 import pytest
 import torch
-from m2dx_teacher import M2DTeacher
+from m2dx_teacher import Gram, M2DTeacher
 from m2dx_teacher.sample import write_encoder
 from m2dx_teacher.statistics import LogMelStatistics
 from safetensors.torch import load_file
@@ -17,7 +17,7 @@ from torch import Tensor
 import m2dx
 from m2dx.contract.package import STARTER
 from m2dx.jobs import core
-from m2dx.testing import check_offline_encoder
+from m2dx.testing import check_offline_encoder, check_regulariser
 
 HOP = 160  # samples at 16 kHz
 FRAMES = 64  # of the teacher's input, 4 patches of 16
@@ -231,6 +231,28 @@ def test_the_head_of_a_fine_tuned_file_is_left_out(published: Path, tmp_path: Pa
     assert m2dx.load_encoder(tmp_path / "weights.pth", num_heads=4).head is not None
     teacher = M2DTeacher(DATA, weights=tmp_path / "weights.pth", num_heads=4)
     assert teacher.teacher.head is None
+
+
+# Relations
+
+
+def test_gram_is_zero_for_the_same_relations_whatever_the_width() -> None:
+    check_regulariser(Gram)
+    check_regulariser(Gram, across_clips=True)
+    normal = torch.randn(5, 4, 4, generator=torch.Generator().manual_seed(0))
+    tokens, shapes = normal[:, :3, :2], m2dx.TaskShapes((1, 3), 2, 3, 2)
+    turned = tokens @ torch.linalg.qr(normal[0, :, :2]).Q.mT  # (B, 3, 4), at the same angles
+    output = m2dx.MaskedModelOutput(tokens.mean(), tokens, tokens, tokens, tokens)
+    for options in ({}, {"across_clips": True}, {"remove_mean": False}):
+        gram = Gram(shapes, **options)
+        assert float(gram(output, turned)) < 1e-10
+        assert float(gram(output, tokens.flip(1))) > 1e-3
+    with pytest.raises(m2dx.RecipeError, match="gram needs a teacher; add an offline_encoder to the task"):
+        Gram(m2dx.TaskShapes((1, 3), 16, None, 0))
+    with pytest.raises(
+        m2dx.RecipeError, match="gram relates the 3 frames of the patch grid, but the teacher gives 7"
+    ):
+        Gram(m2dx.TaskShapes((1, 3), 2, 7, 2))
 
 
 # What is refused

@@ -1,14 +1,4 @@
-"""Gram distillation as a plugin of m2dx: which frames, or which clips, are alike, as a frozen teacher has it.
-
-The teacher is any offline encoder, whose weights no checkpoint holds:
-
-tasks:
-  relations:
-    offline_encoder: {name: m2d_teacher, weights: starter, layer: 6}
-    regulariser: {name: gram}
-    target_frames: tokens
-    weight: 0.5
-"""
+"""Gram distillation: which frames, or which clips, are alike, as a frozen teacher has it."""
 
 from __future__ import annotations
 
@@ -62,8 +52,3 @@ class Gram(m2dx.Regulariser):
         frames = time_frames(output.tokens, self.shapes.grid)  # (B, F*T, D) -> (B, T, F*D)
         own = self.cosines(frames if target.ndim == 3 else frames.mean(dim=1))
         return (own - self.cosines(target)).square().mean()
-
-
-@m2dx.hookimpl
-def regularisers() -> list[type]:
-    return [Gram]
