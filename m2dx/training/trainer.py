@@ -126,6 +126,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """The state after the last step; every process has to ask for it, that of the main one is whole."""
+        on_gpu = self.processes.device.type == "cuda"
         return {
             "format": CHECKPOINT_FORMAT,
             "version": 1,
@@ -145,6 +146,7 @@ class Trainer:
                 "collapse_warnings": self.alarm.count,
             },
             "rng": self.processes.gather(torch.get_rng_state()),
+            **({"gpu_rng": self.processes.gather(torch.cuda.get_rng_state())} if on_gpu else {}),
             "bad_files": self.bad_files.state_dict(),
             "callbacks": self.callbacks.state_dict(),
         }
@@ -181,6 +183,8 @@ class Trainer:
         before, now = len(state["rng"]), self.processes.world_size
         if before == now:
             torch.set_rng_state(state["rng"][self.processes.rank])
+            if self.processes.device.type == "cuda" and "gpu_rng" in state:
+                torch.cuda.set_rng_state(state["gpu_rng"][self.processes.rank])
         elif self.processes.is_main:
             logger.warning("%d processes now, %d before: torch's own random state starts anew", now, before)
 

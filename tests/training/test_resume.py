@@ -21,6 +21,7 @@ from m2dx.encoder import checkpoint
 from m2dx.encoder.audio import load_encoder
 from m2dx.model.mappers import PoolLinearMapper
 from m2dx.model.views import DataStatistics
+from m2dx.training.distributed import Processes
 from m2dx.training.run_folder import open_run_folder, start_run_folder
 from m2dx.training.trainer import Trainer
 
@@ -417,3 +418,20 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert "resuming from step 8" in console.export_text()
     again.fit()
     assert_same(trainer, again)
+
+
+def test_what_a_gpu_has_drawn_goes_on_too(
+    tiny_recipe: Callable[..., Any], make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU has a generator of its own, of dropout in a mapper; here one that is not there."""
+    recipe, loaded = tiny_recipe("train.epochs=0.4", "train.warmup_epochs=0"), list[Tensor]()
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: torch.tensor([1, 2], dtype=torch.uint8))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", loaded.append)
+    trainer, again = make_trainer(recipe), make_trainer(recipe)
+    trainer.fit()
+    on_cpu = trainer.state_dict()
+    trainer.processes = again.processes = Processes(0, 1, torch.device("cuda"))
+    again.load_state_dict(on_cpu)
+    assert not loaded
+    again.load_state_dict(trainer.state_dict())
+    assert len(loaded) == 1 and loaded[0].tolist() == [1, 2]
