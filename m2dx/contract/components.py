@@ -77,7 +77,7 @@ class Views:
     def _audio(self) -> Waveforms:
         if self.waveforms is None:
             raise ValueError(
-                "images have no waveforms; an encoder that needs them must not say `needs_wav = False`"
+                "images have no waveforms; encoders that need them must not say needs_wav = False"
             )
         return self.waveforms
 
@@ -535,9 +535,7 @@ class Augmentation(nn.Module, abc.ABC):
 
     name: ClassVar[str]
     changes: ClassVar[Literal["waveform", "logmel"]]
-    mixes_clips: ClassVar[bool] = (
-        False  # whether what becomes of a clip depends on the others of its micro-batch
-    )
+    mixes_clips: ClassVar[bool] = False  # whether what becomes of a clip depends on others of its micro-batch
 
     @abc.abstractmethod
     def forward(self, x: Tensor, seeds: Tensor) -> Tensor:

@@ -73,9 +73,7 @@ class PluginHost:
         )
         core = [point for point in entry_points if point.name == CORE]
         if not core:
-            raise PluginError(
-                "m2dx must be installed, so that its components are found; run: pip install -e ."
-            )
+            raise PluginError("m2dx must be installed, so that its components are found: pip install -e .")
         others = [point for point in entry_points if point.name != CORE]
         wanted = _wanted({point.name for point in others})
         for point in [*core, *others]:
@@ -153,9 +151,7 @@ class PluginHost:
         )
 
     def _elsewhere(self) -> str:
-        broken = [
-            f"{_label(plugin)} ({plugin.error})" for plugin in self._plugins if plugin.error is not None
-        ]
+        broken = [f"{_label(plugin)} ({plugin.error})" for plugin in self._plugins if plugin.error]
         text = f"; these plugins failed to load and may provide it: {', '.join(broken)}" if broken else ""
         if self._left_out:
             text += f"; {RESTRICTION} leaves out: {', '.join(self._left_out)}"
@@ -197,9 +193,7 @@ class PluginHost:
             if not caller.has_spec():
                 yield f"there is no hook {caller.name!r}; {suggestion(caller.name, hooks)}"
         found = {caller.name for caller in callers}
-        bare = [
-            hook for hook in hooks if hook not in found and inspect.isroutine(getattr(plugin, hook, None))
-        ]
+        bare = [hook for hook in hooks if hook not in found and callable(getattr(plugin, hook, None))]
         for hook in bare:
             yield f"the hook {hook!r} needs the decorator @m2dx.hookimpl"
         if not found and not bare:

@@ -28,7 +28,6 @@ from pydantic import (
     create_model,
     model_validator,
 )
-from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from m2dx.contract.paths import RecipePath
@@ -152,9 +151,7 @@ def option_model(kind: str, component: Any, options: Mapping[str, inspect.Parame
             if default is not ...:
                 adapter.validate_python(default)
         except PydanticSchemaGenerationError as error:
-            raise TypeError(
-                f"the option {name!r} has a type that YAML cannot give: {error.message}"
-            ) from error
+            raise TypeError(f"the option {name!r} has a type that YAML lacks: {error.message}") from error
         except ValidationError as error:
             raise TypeError(
                 f"the default {default!r} of the option {name!r} is not {inspect.formatannotation(annotations[name])}"
@@ -240,9 +237,7 @@ class ComponentUnion:
             choices or {"<>": handler.generate_schema(ComponentSpec)}, discriminator=self._tag
         )
 
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Any:
         plain = [
             name
             for name, model in self.models.items()

@@ -23,9 +23,8 @@ def find_encoder(text: str | Path) -> Path:
         return STARTER if text == STARTER.name else Path(text)
     for point in entry_points(group="m2dx.encoders", name=scheme):
         return cast(Path, point.load()(text))
-    raise CheckpointError(
-        f"{text}: {scheme}:// needs a package that finds encoders there; m2dx-hub does for hf://"
-    )
+    needed = "needs a package that finds encoders there; m2dx-hub does for hf://"
+    raise CheckpointError(f"{text}: {scheme}:// {needed}")
 
 
 def package_version(package: str = "m2dx") -> str:

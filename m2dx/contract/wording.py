@@ -28,9 +28,8 @@ def problem_of(error: BaseException) -> str:
         first = error.errors(include_input=False, include_url=False)[0]
         text = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
     else:
-        text = (
-            str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}".removesuffix(": ")
-        )
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        text = f"{kind}{error}".removesuffix(": ")
     return " ".join(text.removeprefix("Value error, ").split())[:500]
 
 

@@ -71,9 +71,7 @@ def _inside(path: str) -> Containers | None:
         return None
     found = _containers()
     if found is None and os.path.isfile(path[: place + 4]):
-        raise AudioError(
-            "missing: files inside a .tar are read by the package m2dx-pack, which is not installed"
-        )
+        raise AudioError("missing: files in a .tar are read by the package m2dx-pack, which is not installed")
     return found
 
 

@@ -232,7 +232,7 @@ def draw_noise(
     found = f"{tuple(wav.shape)} {wav.dtype}" if isinstance(wav, Tensor) else type(wav).__name__
     if found != f"({num_samples},) {torch.float32}":
         raise PluginError(
-            f"{label}: draw must give a tensor ({num_samples},) {torch.float32}, but gave {found}"
+            f"{label}: draw must give a tensor ({num_samples},) torch.float32, but gave {found}"
         )
     if not wav.isfinite().all():
         raise PluginError(f"{label}: its samples must be finite, but some are NaN or infinite")

@@ -197,7 +197,7 @@ class _List:
         self.clips = list(found.values())
         if several:
             self.notes.append(
-                f"{counted(several, 'line')} add a label to a clip that is listed before; they are joined"
+                f"{counted(several, 'line')} add a label to a clip that is listed before: joined"
             )
         if repeated:
             self.notes.append(f"{counted(repeated, 'line')} repeat a clip; each counts once")
@@ -212,9 +212,7 @@ class _List:
             return
         self.splits = {name: split for name, split in meant.items() if split and name != split}
         if self.splits:
-            self.clips = [
-                replace(clip, split=self.splits.get(clip.split or "", clip.split)) for clip in self.clips
-            ]
+            self.clips = [replace(c, split=self.splits.get(c.split or "", c.split)) for c in self.clips]
             taken = [f"{name!r} as {split}" for name, split in sorted(self.splits.items())]
             self.notes.append(f"takes the split {', '.join(taken)}")
 

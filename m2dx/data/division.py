@@ -84,13 +84,9 @@ def deal(
     lacking = np.outer(shares, totals)  # (parts, 1 + C)
     parts = np.full(len(clips), -1)
     empty = set(range(len(shares)))
-    order = sorted(
-        np.random.default_rng(0).permutation(len(units)).tolist(), key=lambda unit: -len(units[unit])
-    )
+    order = sorted(np.random.default_rng(0).permutation(len(units)).tolist(), key=lambda u: -len(units[u]))
     for dealt, unit in enumerate(order):
-        counts = np.bincount(
-            [number for row in units[unit] for number in columns[row]], minlength=len(totals)
-        )
+        counts = np.bincount([n for row in units[unit] for n in columns[row]], minlength=len(totals))
         need = lacking @ (counts / totals)
         if len(units) - dealt <= len(empty):
             need[[part not in empty for part in range(len(shares))]] = -np.inf

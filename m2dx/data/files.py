@@ -17,7 +17,7 @@ AUDIO_EXTENSIONS = frozenset(
 """Extensions of the files that soundfile reads without being told the sampling rate."""
 IMAGE_EXTENSIONS = frozenset("jpg jpeg jpe png bmp gif tif tiff webp ppm pgm".split())
 """Extensions of the files that an image folder takes."""
-_UNREADABLE_EXTENSIONS = frozenset("m4a aac mp4 wma webm mka amr ape wv dsf ac3".split())
+_UNREADABLE = frozenset("m4a aac mp4 wma webm mka amr ape wv dsf ac3".split())
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,7 @@ def list_audio(
     return AudioFiles(
         folder,
         readable=tuple(file for file in files if extension_of(file) in wanted),
-        unreadable=tuple(
-            file for file in files if not extensions and extension_of(file) in _UNREADABLE_EXTENSIONS
-        ),
+        unreadable=tuple(file for file in files if not extensions and extension_of(file) in _UNREADABLE),
         closed=tuple(sorted(closed)),
     )
 

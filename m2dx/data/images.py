@@ -67,10 +67,8 @@ def middle_box(image_size: tuple[int, int], size: tuple[int, int]) -> Box:
     return left, upper, left + wide, upper + high
 
 
-def random_box(
-    image_size: tuple[int, int], crop_scale: tuple[float, float], generator: torch.Generator
-) -> Box:
-    """A random box of an image (width, height), whose share of the area is within `crop_scale`.
+def random_box(image_size: tuple[int, int], shares: tuple[float, float], generator: torch.Generator) -> Box:
+    """A random box of an image (width, height), whose share of the area is within `shares`.
 
     Its ratio of width to height is between 3/4 and 4/3 (MAE, which has it from Inception). Where ten tries do not
     fit into the image, the largest box in its middle that has such a ratio.
@@ -78,7 +76,7 @@ def random_box(
     width, height = image_size
     for _ in range(_TRIES):
         share, ratio, x, y = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
-        area = width * height * (crop_scale[0] + share * (crop_scale[1] - crop_scale[0]))
+        area = width * height * (shares[0] + share * (shares[1] - shares[0]))
         ratio = math.exp(math.log(_RATIOS[0]) + ratio * math.log(_RATIOS[1] / _RATIOS[0]))
         wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < wide <= width and 0 < high <= height:

@@ -57,9 +57,8 @@ class ClipNoise(NoiseSource):
     def draw_stored(self, num_samples: int, generator: torch.Generator) -> Tensor:
         """As `draw`; int16 where the clip is mono 16-bit PCM at the rate."""
         first = int(torch.randint(len(self.clips), (), generator=generator))
-        found = read_any_crop(
-            self.clips, first, AudioCrops(num_samples, self.sample_rate, "repeat"), generator
-        )
+        reader = AudioCrops(num_samples, self.sample_rate, "repeat")
+        found = read_any_crop(self.clips, first, reader, generator)
         self._bad += found.bad
         return found.inputs
 

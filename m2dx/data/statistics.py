@@ -97,10 +97,8 @@ def measure_images(
 
 def _logmel_values(logmel: LogMel) -> Callable[[Tensor], Tensor]:
     def values(wav: Tensor) -> Tensor:
-        found = logmel.crop(float_tensor(wav.to(logmel.window.device)))
-        return (
-            (found.cpu() if found.device.type == "mps" else found).double().flatten()[None]
-        )  # mps has no float64
+        found = logmel.crop(float_tensor(wav.to(logmel.window.device))).flatten()[None]
+        return (found.cpu() if found.device.type == "mps" else found).double()  # mps has no float64
 
     return values
 

@@ -122,9 +122,8 @@ class Table:
                     found.append(row)
         if problems:
             more = len(problems) - _MOST_PROBLEMS
-            raise AudioError(
-                "\n".join(problems[:_MOST_PROBLEMS] + ([f"and {more} more"] if more > 0 else []))
-            )
+            problems[_MOST_PROBLEMS:] = [f"and {more} more"] if more > 0 else []
+            raise AudioError("\n".join(problems))
         return found
 
     def _cells(self, line: str) -> list[str]:

@@ -84,9 +84,8 @@ def report_bad(run: PreparedRun, batch: Batch, console: Console) -> None:
 
 def division_table(name: str, clips: Sequence[Clip]) -> Table:
     """The clips of each class in each split or fold, of all classes, and the groups where they are known."""
-    splits = sorted(
-        {str(clip.split) for clip in clips}, key=lambda s: (SPLITS.index(s) if s in SPLITS else 3, len(s), s)
-    )
+    given = {str(clip.split) for clip in clips}
+    splits = sorted(given, key=lambda split: ([*SPLITS, split].index(split), len(split), split))
     counts = Counter((label, str(clip.split)) for clip in clips for label in (*clip.labels, None))
     groups = Counter(split for _, split in {(c.group, str(c.split)) for c in clips if c.group is not None})
     labels = sorted({label for label, _ in counts if label is not None})
@@ -212,8 +211,7 @@ def _losses_table(run: PreparedRun, batch: Batch) -> Table:
         gradient = float(losses.measured.get(f"gradient_{name}", 0.0))
         ratio = f", {gradient / of_method:.2g} x {model.method}" if name in model.tasks and of_method else ""
         written = f"auto, {weight:.2g}" if name in model.balanced else f"{weight:g}"
-        table.add_row(
-            name, f"{float(value.detach()):.4f}", written, f"{gradient:.2g}{ratio}" if model.tasks else ""
-        )
+        beside = f"{gradient:.2g}{ratio}" if model.tasks else ""
+        table.add_row(name, f"{float(value.detach()):.4f}", written, beside)
     table.add_row("total", f"{float(losses.total.detach()):.4f}", "", "")
     return table

@@ -17,7 +17,6 @@ from m2dx.contract.components import (
     MaskedModel,
     MaskedModelOutput,
     OfflineEncoder,
-    PatchGrid,
     TaskShapes,
     Views,
     ViTSize,
@@ -41,17 +40,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """A component in its place in a recipe, as errors name it; with its plugin where a host knows it."""
+    """A component in its place in a recipe, as errors name it, with its plugin."""
 
     place: str  # such as tasks.mine.loss
     kind: str
     name: str
-    host: PluginHost | None
+    host: PluginHost
 
     def __str__(self) -> str:
-        plugin = CORE if self.host is None else self.host.plugin_of(self.kind, self.name)
-        origin = "" if plugin in (CORE, None) else f" of plugin {plugin!r}"
-        return f"{self.place} ({self.name!r}{origin})"
+        plugin = self.host.plugin_of(self.kind, self.name)
+        return f"{self.place} ({self.name!r}{'' if plugin == CORE else f' of plugin {plugin!r}'})"
 
     def must(self, holds: bool, text: str) -> None:
         """Raises `PluginError` with the text unless the condition holds."""
@@ -74,9 +72,7 @@ class Part:
         found = _shape(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
         self.must(found == _shape(shape), f"forward must give {_shape(shape)}, {why}, but gave {found}")
         assert isinstance(output, Tensor)
-        self.must(
-            output.is_floating_point(), f"forward must give floating-point values, but gave {output.dtype}"
-        )
+        self.must(output.is_floating_point(), f"forward must give floating point, but gave {output.dtype}")
 
 
 def build_masking(recipe: Recipe, host: PluginHost) -> MaskDraw:
@@ -86,22 +82,14 @@ def build_masking(recipe: Recipe, host: PluginHost) -> MaskDraw:
     """
     audio, model = recipe.audio, recipe.model
     shapes = model_shapes(recipe.input, model)
+    grid, visible = shapes.grid.shape, shapes.num_visible
     if model.masking is None:
-        random = RandomMasking(shapes.grid.shape, shapes.num_visible)
+        random = RandomMasking(grid, visible)
         return MaskDraw(random, shapes.grid.num_patches, per_clip=model.masks_per_clip)
-    masking = host.build(
-        "masking",
-        model.masking,
-        grid=shapes.grid.shape,
-        num_visible=shapes.num_visible,
-        patch_seconds=None
-        if recipe.image is not None
-        else model.patch_size[1] * audio.hop_length / audio.sample_rate,
-    )
-    plugin = host.plugin_of("masking", model.masking.name)
-    draw = MaskDraw(
-        masking, shapes.grid.num_patches, None if plugin == CORE else plugin, model.masks_per_clip
-    )
+    seconds = model.patch_size[1] * audio.hop_length / audio.sample_rate if recipe.image is None else None
+    masking = host.build("masking", model.masking, grid=grid, num_visible=visible, patch_seconds=seconds)
+    label = str(Part("model.masking", "masking", model.masking.name, host))
+    draw = MaskDraw(masking, shapes.grid.num_patches, label, model.masks_per_clip)
     generator = torch.Generator().manual_seed(0)
     logmel = torch.randn(2, shapes.grid.in_chans, *shapes.grid.input_size, generator=generator)
     logmel[1] = 0.0
@@ -124,19 +112,14 @@ def build_masked_model(
                 f"with {size.num_heads} heads"
             )
 
-    def backbone(grid: PatchGrid, size: ViTSize) -> Backbone:
-        made: Backbone = host.build("backbone", model.backbone, grid=grid, size=size)
-        return made
-
-    masked_model: MaskedModel = host.build(
-        "method",
-        model.method,
-        grid=shapes.grid,
-        size=shapes.size,
-        predictor=predictor,
-        backbone=backbone,
-        with_tokens=with_tokens,
-    )
+    offered = {
+        "grid": shapes.grid,
+        "size": shapes.size,
+        "predictor": predictor,
+        "backbone": lambda grid, size: host.build("backbone", model.backbone, grid=grid, size=size),
+        "with_tokens": with_tokens,
+    }
+    masked_model: MaskedModel = host.build("method", model.method, **offered)
     encoder = encoder_of(masked_model)  # PluginError where it has none
     if encoder.name != model.backbone.name:
         raise RecipeError(
@@ -167,9 +150,7 @@ def _try_backbone(encoder: Backbone, shapes: ModelShapes) -> None:
         )
 
 
-def build_task(
-    name: str, section: TaskSection, shapes: ModelShapes, data: DataInfo, host: PluginHost
-) -> Task:
+def build_task(name: str, of: TaskSection, shapes: ModelShapes, data: DataInfo, host: PluginHost) -> Task:
     """One task with fresh weights.
 
     Errors name task and component: RecipeError where mapper and encoder cannot fit, PluginError where a component
@@ -181,9 +162,9 @@ def build_task(
             return host.build(kind, spec, **offered)
 
     frames = token_frames = encoder = mapper = None
-    if section.offline_encoder is not None:
-        encoder, frames = _build_offline_encoder(name, section.offline_encoder, data, host)
-        if section.target_frames == "tokens":
+    if of.offline_encoder is not None:
+        encoder, frames = _build_offline_encoder(name, of.offline_encoder, data, host)
+        if of.target_frames == "tokens":
             if frames is None:
                 raise RecipeError(
                     f"tasks.{name}.target_frames must be native, since the offline encoder {encoder.name} gives one "
@@ -192,16 +173,16 @@ def build_task(
             frames = token_frames = shapes.grid.shape[1]
     width = 0 if encoder is None else encoder.embed_dim
     task_shapes = TaskShapes(shapes.grid.shape, shapes.size.embed_dim, frames, width)
-    if section.online_mapper is not None:
-        mapper = build("online_mapper", section.online_mapper, shapes=task_shapes)
-    if section.regulariser is not None:
-        loss = build("regulariser", section.regulariser, shapes=task_shapes)
+    if of.online_mapper is not None:
+        mapper = build("online_mapper", of.online_mapper, shapes=task_shapes)
+    if of.regulariser is not None:
+        loss = build("regulariser", of.regulariser, shapes=task_shapes)
     else:
-        assert section.loss is not None  # by the rules of the section
-        loss = build("loss", section.loss)
-    weight, ratio = section.weight, None
+        assert of.loss is not None  # by the rules of the section
+        loss = build("loss", of.loss)
+    weight, ratio = of.weight, None
     if weight == "auto":
-        weight, ratio = 0.0, section.gradient_ratio or 0.5
+        weight, ratio = 0.0, of.gradient_ratio or 0.5
     return Task(encoder, mapper, loss, weight=weight, gradient_ratio=ratio, token_frames=token_frames)
 
 
@@ -237,14 +218,10 @@ def build_views(recipe: Recipe, host: PluginHost) -> ViewMaker | ImageViews:
     """What makes the views of a recipe's batches; statistics that it leaves open change nothing."""
     if recipe.image is not None:
         return ImageViews(recipe.image)
-    return ViewMaker(
-        build_logmel(recipe.audio),
-        DataStatistics.of(recipe),
-        noise_ratio=recipe.noise.ratio if recipe.noise else 0.0,
-        augmentations=[
-            _build_augmentation(recipe, number, host) for number in range(len(recipe.augmentations))
-        ],
-    )
+    ratio = recipe.noise.ratio if recipe.noise else 0.0
+    changes = [_build_augmentation(recipe, number, host) for number in range(len(recipe.augmentations))]
+    logmel, statistics = build_logmel(recipe.audio), DataStatistics.of(recipe)
+    return ViewMaker(logmel, statistics, noise_ratio=ratio, augmentations=changes)
 
 
 @torch.no_grad()
@@ -281,9 +258,9 @@ def build_model(recipe: Recipe, data: DataInfo, host: PluginHost) -> MultiTask:
     masking = build_masking(recipe, host)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        masked_model = build_masked_model(
-            recipe.input, recipe.model, host, with_tokens=_needs_tokens(recipe, host)
-        )
+        regularisers = (task.regulariser for task in recipe.tasks.values())
+        needs = (of is None or host.component("regulariser", of.name).needs_tokens for of in regularisers)
+        masked_model = build_masked_model(recipe.input, recipe.model, host, with_tokens=any(needs))
         tasks = {name: build_task(name, task, shapes, data, host) for name, task in recipe.tasks.items()}
         views = build_views(recipe, host)
     model = MultiTask(
@@ -295,22 +272,16 @@ def build_model(recipe: Recipe, data: DataInfo, host: PluginHost) -> MultiTask:
         num_visible=shapes.num_visible,
         weight=recipe.model.weight,
     )
-    model.target_shapes = check_tasks(model, shapes, data, host=host)
+    model.target_shapes = check_tasks(model, shapes, data, host)
     return model
 
 
-def _needs_tokens(recipe: Recipe, host: PluginHost) -> bool:
-    """Whether a task asks the method for h-hat, as all but some regularisers do."""
-    regularisers = (task.regulariser for task in recipe.tasks.values())
-    return any(spec is None or host.component("regulariser", spec.name).needs_tokens for spec in regularisers)
-
-
 def check_tasks(
-    model: MultiTask, shapes: ModelShapes, data: DataInfo, *, host: PluginHost | None = None
+    model: MultiTask, shapes: ModelShapes, data: DataInfo, host: PluginHost
 ) -> dict[str, tuple[int, ...]]:
     """Each task's target shape, if it has a target, from one pass to the loss on quiet noise, in eval mode.
 
-    Raises `PluginError`, naming task and component (and plugin, with a host), where one breaks its contract.
+    Raises `PluginError`, naming task, component and plugin, where one breaks its contract.
     """
     generator = torch.Generator().manual_seed(0)
     waveforms = None
@@ -332,7 +303,7 @@ def check_tasks(
 
 @torch.no_grad()
 def _try_task(
-    name: str, task: Task, output: MaskedModelOutput, views: Views, host: PluginHost | None
+    name: str, task: Task, output: MaskedModelOutput, views: Views, host: PluginHost
 ) -> Tensor | None:
     """The task's training signal, after a pass to its loss."""
 

@@ -101,9 +101,8 @@ def attention(
     if attn_mask is not None and attn_mask.is_floating_point():
         attn_mask = attn_mask.float()
     with torch.autocast("cpu", enabled=False):
-        mixed = F.scaled_dot_product_attention(
-            query.float(), key.float(), value.float(), attn_mask, *options, **named
-        )
+        floats = query.float(), key.float(), value.float()
+        mixed = F.scaled_dot_product_attention(*floats, attn_mask, *options, **named)
     return mixed.to(torch.get_autocast_dtype("cpu"))
 
 

@@ -50,9 +50,8 @@ class M2D(MaskedModel):
         target_layers: Literal["last", "mean"] = "last",
     ) -> None:
         super().__init__()
-        self.standardised_over = (
-            _CHANNEL if standardise_target == "channel" else -1 if standardise_target else None
-        )
+        plain = -1 if standardise_target else None
+        self.standardised_over = _CHANNEL if standardise_target == "channel" else plain
         self.target_layers = target_layers
         self.online = backbone(grid, size)
         self.target = self.online.make_trunk()

@@ -23,17 +23,12 @@ class LinearMapper(OnlineMapper):
         super().__init__(shapes)
         freq, time = shapes.grid
         if shapes.target_frames != time:
-            target = (
-                f"(B, {shapes.target_dim})"
-                if shapes.target_frames is None
-                else (f"(B, {shapes.target_frames}, {shapes.target_dim})")
-            )
-            hint = (
-                "use pool_linear" if shapes.target_frames is None else "set target_frames: tokens on the task"
-            )
+            frames, hint = "", "use pool_linear"
+            if shapes.target_frames is not None:
+                frames, hint = f"{shapes.target_frames}, ", "set target_frames: tokens on the task"
             raise RecipeError(
                 f"the mapper linear gives (B, {time}, {shapes.target_dim}), one vector per time frame of the patch "
-                f"grid, but the offline encoder gives {target}; {hint}"
+                f"grid, but the offline encoder gives (B, {frames}{shapes.target_dim}); {hint}"
             )
         self.linear = nn.Linear(freq * shapes.embed_dim, shapes.target_dim)
         init_linear(self.linear)
@@ -82,9 +77,8 @@ class PoolLinearMapper(OnlineMapper):
         pooled = frames.mean(dim=1)
         if self.norms is not None:
             spread = (frames.float().var(dim=1, correction=0) + 1e-4).sqrt().to(pooled.dtype)
-            pooled = torch.cat(
-                [norm(part) for norm, part in zip(self.norms, (pooled, spread), strict=True)], dim=1
-            )
+            first, second = self.norms
+            pooled = torch.cat([first(pooled), second(spread)], dim=1)
         if self.narrow is not None:
             pooled = self.narrow(pooled)
         return self.linear(pooled)  # type: ignore[no-any-return]  # (B, C)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,15 +27,13 @@ class MaskDraw:
 
     masking: Masking
     num_patches: int  # P
-    plugin: str | None = None  # that it is from; None: the core, or not known
+    label: str = "masking"  # in errors
     per_clip: int = 1  # n, masks of each clip
 
     def __call__(self, generator: torch.Generator) -> Tensor:
         """(P,) from a clip's generator; (n, P) where a clip has n masks."""
-        drawn = [
-            self._checked("draw", lambda: self.masking.draw(generator), (self.num_patches,), "generator")
-            for _ in range(self.per_clip)
-        ]
+        draw = partial(self.masking.draw, generator)
+        drawn = [self._checked("draw", draw, (self.num_patches,)) for _ in range(self.per_clip)]
         return drawn[0] if self.per_clip == 1 else torch.stack(drawn)
 
     @property
@@ -53,42 +52,26 @@ class MaskDraw:
             logmel = logmel.repeat_interleave(self.per_clip, dim=0)
             of_clip = torch.arange(len(ids), device=ids.device) % self.per_clip
             seeds = seeds.repeat_interleave(self.per_clip) + of_clip
-        return self._checked(
-            "look",
-            lambda: self.masking.look(ids, logmel, progress=progress, seeds=seeds),
-            tuple(ids.shape),
-            "ids, logmel, ...",
-            values=ids.device.type == "cpu" or progress == 0.0,
-        )
+        draw = partial(self.masking.look, ids, logmel, progress=progress, seeds=seeds)
+        cheap = ids.device.type == "cpu" or progress == 0.0
+        return self._checked("look", draw, tuple(ids.shape), values=cheap)
 
     def _checked(
-        self,
-        method: str,
-        draw: Callable[[], object],
-        shape: tuple[int, ...],
-        given: str,
-        *,
-        values: bool = True,
+        self, method: str, draw: Callable[[], Tensor], shape: tuple[int, ...], *, values: bool = True
     ) -> Tensor:
-        origin = "" if self.plugin is None else f" of plugin {self.plugin!r}"
-        label, patches = f"masking {self.masking.name!r}{origin}", self.num_patches
-        with PluginError.blaming(f"{label}: {method}({given}) failed"):
+        with PluginError.blaming(f"{self.label}: {method} failed"):
             ids = draw()
         found = f"{tuple(ids.shape)} {ids.dtype}" if isinstance(ids, Tensor) else type(ids).__name__
-        if not isinstance(ids, Tensor) or found != f"{shape} {torch.int64}":
-            what = "a permutation" if len(shape) == 1 else "a permutation for each clip,"
-            raise PluginError(
-                f"{label}: {method} must give {what} {shape} {torch.int64} of the patches, but gave {found}"
-            )
+        if found != f"{shape} {torch.int64}":
+            what = f"a permutation{' for each clip,' if len(shape) > 1 else ''} {shape} {torch.int64}"
+            raise PluginError(f"{self.label}: {method} must give {what} of the patches, but gave {found}")
         if values:
-            wrong = (
-                (ids.sort().values != torch.arange(patches, device=ids.device)).reshape(-1, patches).any(1)
-            )
-            if wrong.any():
-                ids = ids.reshape(-1, patches)[wrong][0]
+            rows = ids.reshape(-1, self.num_patches)
+            wrong = rows[(rows.sort().values != torch.arange(self.num_patches, device=ids.device)).any(1)]
+            for row in wrong[:1]:
                 raise PluginError(
-                    f"{label}: {method} must give each of the {patches} patches once, but {len(ids.unique())} "
-                    f"different ones between {int(ids.min())} and {int(ids.max())} came"
+                    f"{self.label}: {method} must give each of the {len(row)} patches once, but "
+                    f"{len(row.unique())} different ones between {int(row.min())} and {int(row.max())} came"
                 )
         return ids
 

@@ -58,11 +58,9 @@ def target_shares(target: Tensor, masked: Tensor) -> dict[str, Tensor]:
     total = target.square().mean().clamp_min(1e-12)
     constant = target.mean((0, 1))
     patches, index = masked.unique(return_inverse=True)
-    sums = target.new_zeros(len(patches), target.shape[-1]).index_add_(
-        0, index.flatten(), target.flatten(0, 1)
-    )
-    by_patch = sums / index.flatten().bincount()[:, None] - constant  # (patches, D)
-    position = by_patch[index]  # (B, m, D)
+    flat, sums = index.flatten(), target.new_zeros(len(patches), target.shape[-1])
+    sums.index_add_(0, flat, target.flatten(0, 1))
+    position = (sums / flat.bincount()[:, None] - constant)[index]  # (patches, D) -> (B, m, D)
     clip = (target - constant - position).mean(1)
     energies = {"constant": constant, "position": position, "clip": clip}
     return {f"target_{name}": energy.square().mean() / total for name, energy in energies.items()}
@@ -106,10 +104,9 @@ class Task(nn.Module):
         token_frames: int | None = None,
     ) -> None:
         super().__init__()
-        self.offline_encoder = (
-            None if offline_encoder is None else offline_encoder.requires_grad_(False).eval()
-        )
-        self.online_mapper, self.loss = online_mapper, loss
+        if offline_encoder is not None:
+            offline_encoder.requires_grad_(False).eval()
+        self.offline_encoder, self.online_mapper, self.loss = offline_encoder, online_mapper, loss
         self.needs_tokens = getattr(loss, "needs_tokens", True)
         self.gradient_ratio, self.token_frames = gradient_ratio, token_frames
         if gradient_ratio is None:
@@ -151,12 +148,11 @@ class Task(nn.Module):
         With n masks per clip the output has n*B rows, and the loss is the mean of n, each of one row per clip.
         """
         target, masks = self.target(views), len(output.latent) // len(views.clean_logmel)
-        return torch.stack([self._loss(rows_of_mask(output, k, masks), target) for k in range(masks)]).mean()
-
-    def _loss(self, output: MaskedModelOutput, target: Tensor | None) -> Tensor:
-        features = output if self.online_mapper is None else self.online_mapper(output.tokens)
-        loss: Tensor = self.loss(features, target)
-        return loss
+        losses = []
+        for rows in (rows_of_mask(output, k, masks) for k in range(masks)):
+            features = rows if self.online_mapper is None else self.online_mapper(rows.tokens)
+            losses.append(self.loss(features, target))
+        return torch.stack(losses).mean()
 
 
 def rows_of_mask(output: MaskedModelOutput, number: int, masks: int) -> MaskedModelOutput:
@@ -216,9 +212,8 @@ class MultiTask(nn.Module):
             measured |= {f"weight_{name}": task.weight.clone() for name, task in self.balanced.items()}
             for name, part in weighted.items():
                 (gradient,) = torch.autograd.grad(part, output.latent, retain_graph=True, allow_unused=True)
-                measured[f"gradient_{name}"] = (
-                    total.new_zeros(()) if gradient is None else gradient.float().norm()
-                )
+                none = gradient is None
+                measured[f"gradient_{name}"] = total.new_zeros(()) if none else gradient.float().norm()
         return StepLosses(total=total, parts=parts, latent=output.latent[:, 1:].detach(), measured=measured)
 
     def mask(self, batch: Batch, seen: Tensor) -> Mask:

@@ -22,20 +22,13 @@ class Labels(OfflineEncoder):
     def __init__(self, data: DataInfo, *, dataset: str | None = None) -> None:
         super().__init__()
         labelled = sorted(data.label_names)
-        if dataset is None:
-            if len(labelled) != 1:
-                found = ", ".join(labelled) if labelled else "none"
-                raise RecipeError(
-                    f"exactly one data set must have labels, or `dataset` must name one; found: {found}"
-                )
-            dataset = labelled[0]
-        if dataset not in data.label_names:
-            raise RecipeError(
-                f"`dataset` must be a data set with labels ({', '.join(labelled) or 'there is none'}), "
-                f"but is {dataset!r}"
-            )
-        self.dataset = dataset
-        self.label_names = data.label_names[dataset]
+        found = ", ".join(labelled) or "none"
+        if dataset is None and len(labelled) != 1:
+            raise RecipeError(f"one data set must have labels, or `dataset` must name one; found: {found}")
+        self.dataset = dataset or labelled[0]
+        if self.dataset not in labelled:
+            raise RecipeError(f"`dataset` must be a data set with labels ({found}), but is {dataset!r}")
+        self.label_names = data.label_names[self.dataset]
         self.embed_dim = len(self.label_names)
 
     def forward(self, views: Views) -> Tensor:

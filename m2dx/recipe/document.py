@@ -170,9 +170,7 @@ def read_yaml(text: str, *, place: Place, problems: Problems) -> Entry | None:
     except YAMLError as error:
         problems.stop(place, f"must be YAML text, but {' '.join(str(error).split())}")
     except RecursionError:
-        problems.stop(
-            place, f"must have at most {MOST_LEVELS} levels of mappings and lists, but has far more"
-        )
+        problems.stop(place, f"must have at most {MOST_LEVELS} levels of mappings and lists, but has more")
 
 
 def plain_yaml(text: str) -> Any:
@@ -205,9 +203,7 @@ class _Tree:
     def entry(self, node: Node, place: Place, *, level: int) -> Entry:
         self.values += 1
         if self.values > MOST_VALUES:
-            self.problems.stop(
-                place, f"must have at most {MOST_VALUES:,} values, but its aliases repeat more"
-            )
+            self.problems.stop(place, f"must have at most {MOST_VALUES:,} values, but aliases repeat more")
         if level > MOST_LEVELS:
             self.problems.stop(
                 place, f"must have at most {MOST_LEVELS} levels of mappings and lists, but has more"
@@ -220,9 +216,7 @@ class _Tree:
         self.open_nodes.add(id(node))
         try:
             if isinstance(node, SequenceNode):
-                return Entry(
-                    [self.entry(item, self._at(item), level=level + 1) for item in node.value], place
-                )
+                return Entry([self.entry(one, self._at(one), level=level + 1) for one in node.value], place)
             assert isinstance(node, MappingNode)
             return Entry(self._mapping(node, level=level), place)
         finally:
@@ -236,9 +230,7 @@ class _Tree:
         for key_node, value_node in node.value:
             place = self._at(key_node)
             if key_node.tag == f"{_TAG}merge":
-                self.problems.add(
-                    place, "`<<` is no key of YAML 1.2; give the keys themselves, or extend a recipe"
-                )
+                self.problems.add(place, "`<<` is no key of YAML 1.2; give its keys, or extend a recipe")
                 continue
             key = self._scalar(key_node, place) if isinstance(key_node, ScalarNode) else None
             if isinstance(key, str):

@@ -66,9 +66,8 @@ def _fault(details: ErrorDetails, location: Location, root: Entry, host: PluginH
         return _component_fault(location.union, value, host)
     match kind:
         case "missing":
-            return _Fault(
-                "must be given", _field_doc(location.field) + _misspelt_entry(root, location.path[:-1])
-            )
+            misspelt = _misspelt_entry(root, location.path[:-1])
+            return _Fault("must be given", _field_doc(location.field) + misspelt)
         case "extra_forbidden":
             known = location.section.model_fields if location.section is not None else ()
             hint = suggestion(str(location.path[-1]), known)
@@ -98,9 +97,7 @@ def _fault(details: ErrorDetails, location: Location, root: Entry, host: PluginH
         case _:
             must = details["msg"].partition(", unable")[0].partition(" after validation")[0]
             must = must.replace("Input should", "must", 1).replace("Dictionary should", "must", 1)
-            must = must.replace(
-                "Unable to parse input string as an integer, exceeded", "must be below the", 1
-            )
+            must = must.replace("Unable to parse input string as an integer, exceeded", "must be below the")
             return _Fault(must.replace("Tuple should", "must", 1), f", but is {_shown(value)}")
 
 

@@ -510,11 +510,9 @@ class Recipe(Section):
                 f"audio.n_mels must be a multiple of the patch's {mels} mels (model.patch_size), "
                 f"but is {self.audio.n_mels}"
             )
-        length, hop_seconds = self.audio.crop_frames, self.audio.hop_length / self.audio.sample_rate
+        length, hop = self.audio.crop_frames, self.audio.hop_length / self.audio.sample_rate
         if length % frames or not length:
-            near = [
-                f"{n * frames * hop_seconds:.6g} s" for n in (length // frames, length // frames + 1) if n
-            ]
+            near = [f"{n * frames * hop:.6g} s" for n in (length // frames, length // frames + 1) if n]
             yield (
                 f"audio.crop_seconds must be a multiple of the patch's {frames} frames (model.patch_size), but is "
                 f"{self.audio.crop_seconds:g} s, {length} frames; nearest: {' or '.join(near)}"

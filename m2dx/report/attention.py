@@ -109,9 +109,7 @@ def loud_points(logmel: NDArray[np.float32], grid: tuple[int, int]) -> list[tupl
 def last_attention(encoder: Backbone, logmel: Tensor) -> Tensor:
     """Attention of the last block, (B, H, 1 + P, 1 + P), class token first, of standardised log-mels (B, 1, M, L)."""
     if not (isinstance(encoder, Encoder) and isinstance(encoder.trunk, Trunk)):
-        raise M2dxError(
-            f"attention is drawn of the backbone {Encoder.name} alone, but this is {encoder.name}"
-        )
+        raise M2dxError(f"attention is drawn of the backbone {Encoder.name}, but this one is {encoder.name}")
     with evaluating(encoder):
         tokens = encoder.with_class_token(encoder.embed(logmel))
         *before, last = encoder.trunk.blocks

@@ -68,11 +68,8 @@ def tasks_by_class(scores: Sequence[Score], predictions: Predictions) -> list[Ta
         said = predictions.get((PRETRAINED, task, own.protocol), ())
         single = said if all(len(item.clip.labels) == 1 for item in said) else []
         clips = most_certain([item for item in said if item.label not in item.clip.labels], most)
-        found.append(
-            TaskByClass(
-                own, rival, _metrics(own), class_rows(own, rival), confusion_picture(task, single), clips
-            )
-        )
+        rows, confusion = class_rows(own, rival), confusion_picture(task, single)
+        found.append(TaskByClass(own, rival, _metrics(own), rows, confusion, clips))
     return found
 
 

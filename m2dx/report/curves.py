@@ -45,9 +45,8 @@ def by_column(scores: Sequence[StepScore]) -> dict[Column, list[StepScore]]:
 
 def loss_names(metrics: Metrics) -> list[str]:
     """Names of the losses that occur: the total, M2D (or MSM-MAE), then the tasks."""
-    found = dict.fromkeys(
-        name for line in metrics for name in line if name == "loss" or name.startswith("loss_")
-    )
+    names = dict.fromkeys(name for line in metrics for name in line)
+    found = [name for name in names if name == "loss" or name.startswith("loss_")]
     return sorted(found, key=lambda name: (name != "loss", name not in _TITLES))
 
 

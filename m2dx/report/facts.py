@@ -18,9 +18,8 @@ from m2dx.results.run_folder import DataFacts, SetFacts
 
 Fact = tuple[str, str]
 """Title and value."""
-WORDING: dict[str, Any] = plain_yaml(
-    resources.files("m2dx.report").joinpath("templates/facts.yaml").read_text("utf-8")
-)
+_WORDS = resources.files("m2dx.report").joinpath("templates/facts.yaml")
+WORDING: dict[str, Any] = plain_yaml(_WORDS.read_text("utf-8"))
 """What the page tells of the summary, the launch and the recipe."""
 _FOLDERS = re.compile(r"(?<![\w./:~])(/[^/\s'\"]+)+/")
 """Folders of an absolute path, without its last part."""

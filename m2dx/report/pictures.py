@@ -141,9 +141,8 @@ def checkpoint_pictures(
             notes.append(f"{title} is not shown: {error}")
     reconstructs = host.component("method", recipe.model.method.name).reconstructs
     draw = _reconstructions if reconstructs else _attention
-    return RunPictures(
-        checkpoints=draw(models, clips) if models else (), notes=notes, reconstructs=reconstructs
-    )
+    drawn = draw(models, clips) if models else ()
+    return RunPictures(notes=notes, checkpoints=drawn, reconstructs=reconstructs)
 
 
 def model_at(recipe: Recipe, host: PluginHost, file: Path | None) -> MaskedModel:
@@ -153,9 +152,8 @@ def model_at(recipe: Recipe, host: PluginHost, file: Path | None) -> MaskedModel
         model = build_masked_model(recipe.audio, recipe.model, host, with_tokens=False)
     if file is not None:
         weights = read_weights(file)
-        part, state = (
-            (model, weights.tensors) if model.reconstructs else (model.online, weights.part("online"))
-        )
+        whole = model.reconstructs
+        part, state = (model, weights.tensors) if whole else (model.online, weights.part("online"))
         with CheckpointError.blaming(f"{file}: the weights do not fit"):
             part.load_state_dict({name: state[name] for name in part.state_dict()})
     elif recipe.init_from is not None:
@@ -165,30 +163,16 @@ def model_at(recipe: Recipe, host: PluginHost, file: Path | None) -> MaskedModel
 
 def _attention(models: Mapping[str, MaskedModel], clips: Sequence[SeenClip]) -> list[ClipPictures]:
     """With one scale of colours for all."""
-    maps = [
-        [
-            attention_maps(
-                encoder_of(model), torch.from_numpy(clip.clean)[None, None], clip.span, name=clip.name
-            )[0]
-            for model in models.values()
-        ]
-        for clip in clips
-    ]
-    most = max(item.strongest for items in maps for item in items)
-    return [
-        ClipPictures(
-            clip.name,
-            [
-                clip.picture("Input", clip.clean),
-                *(
-                    of.picture(f"{title}: up to {of.strongest:.1%}", most)
-                    for title, of in zip(models, items, strict=True)
-                ),
-            ],
-            clip.span,
-        )
-        for clip, items in zip(clips, maps, strict=True)
-    ]
+    maps = []
+    for clip in clips:
+        logmel, encoders = torch.from_numpy(clip.clean)[None, None], map(encoder_of, models.values())
+        maps.append([attention_maps(of, logmel, clip.span, name=clip.name)[0] for of in encoders])
+    most, rows = max(item.strongest for items in maps for item in items), []
+    for clip, items in zip(clips, maps, strict=True):
+        titled = zip(models, items, strict=True)
+        row = [of.picture(f"{title}: up to {of.strongest:.1%}", most) for title, of in titled]
+        rows.append(ClipPictures(clip.name, [clip.picture("Input", clip.clean), *row], clip.span))
+    return rows
 
 
 def _reconstructions(models: Mapping[str, MaskedModel], clips: Sequence[SeenClip]) -> list[ClipPictures]:

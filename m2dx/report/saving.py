@@ -48,11 +48,8 @@ def svg(picture: Picture, shape: str) -> Markup:
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r' (width|height)="[^"]*pt"', "", text, count=2)
-    return Markup(
-        text.replace("<svg", f'<svg role="img" aria-label="{escape(picture.label)}"', 1).replace(
-            INK, "currentColor"
-        )
-    )
+    label = f'<svg role="img" aria-label="{escape(picture.label)}"'
+    return Markup(text.replace("<svg", label, 1).replace(INK, "currentColor"))
 
 
 def _thin_images(figure: Figure) -> None:

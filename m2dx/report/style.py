@@ -105,9 +105,8 @@ def outline_patches(axes: Axes, chosen: NDArray[np.bool_], *, colour: str, width
     """Outlines the chosen patches of a grid (F, T) over the image on the axes, each with a square of its own."""
     _, seconds, _, top = axes.images[0].get_extent()
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)])
-    squares = (
-        (np.argwhere(chosen)[:, None, ::-1] + corners) / chosen.shape[::-1] * (seconds, top)
-    )  # (n, 5, 2)
+    placed = (np.argwhere(chosen)[:, None, ::-1] + corners) / chosen.shape[::-1]  # (n, 5, 2)
+    squares = placed * (seconds, top)
     axes.add_collection(LineCollection(list(squares), colors=colour, linewidths=width), autolim=False)
 
 

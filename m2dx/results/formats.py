@@ -68,13 +68,11 @@ def comma_separated(table: ResultTable) -> str:
     writer.writerow(["group", table.heading, *table.info, "column", "mean", "ci95", "marks"])
     for group in table.groups:
         for row in group.rows:
-            for column, cell in zip(table.column_titles, row.cells, strict=True):
+            for title, cell in zip(table.column_titles, row.cells, strict=True):
                 if cell is not None:
                     ci95 = "" if cell.ci95 is None else f"{cell.ci95:.10g}"
                     why = "; ".join(table.marks[mark] for mark in cell.marks)
-                    writer.writerow(
-                        [group.name, row.label, *row.info, column, f"{cell.mean:.10g}", ci95, why]
-                    )
+                    writer.writerow([group.name, row.label, *row.info, title, f"{cell.mean:.10g}", ci95, why])
     return out.getvalue()
 
 

@@ -151,9 +151,8 @@ def read_run(folder: Path) -> RunFolder:
         notes[STEP_SCORES_FILE] = _NOT_SHOWN.format(STEP_SCORES_FILE, by_step.unreadable)
     tables = sorted(folder.glob("bad_files*.tsv"))
     if not tables and summary is not None and summary.bad_files:
-        notes["bad_files.tsv"] = (
-            f"bad_files.tsv is missing: the summary counts {summary.bad_files} unusable files."
-        )
+        counts = f"the summary counts {summary.bad_files} unusable files"
+        notes["bad_files.tsv"] = f"bad_files.tsv is missing: {counts}."
     return RunFolder(
         name=folder.resolve().name,
         recipe=recipe,

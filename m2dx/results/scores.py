@@ -91,9 +91,8 @@ def read_step_scores(folder: Path) -> StepScores:
 
     def parse(line: str) -> StepScore:
         fields = json.loads(line, parse_constant=int)  # int refuses NaN and infinities
-        return adapter.validate_python(
-            {"step": fields["step"], "score": {"ci95": None, "values": (), **fields}}
-        )
+        score = {"ci95": None, "values": (), **fields}
+        return adapter.validate_python({"step": fields["step"], "score": score})
 
     lines, unreadable = parse_lines(folder / STEP_SCORES_FILE, parse)
     found = {(score.step, score.column): score for score in lines}

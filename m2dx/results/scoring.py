@@ -96,9 +96,8 @@ class Scoring:
                             f"evaluation.tasks.{name}: `target` must be what evaluators predict, but is {task.target}, "
                             f"and {protocol} predicts a {evaluators[protocol].predicts}; change it, or `evaluators`"
                         )
-                    evaluators[protocol].check(
-                        name, tuple(asked(name, dataset, "label_names")), list_clips(name, dataset)
-                    )
+                    names = tuple(asked(name, dataset, "label_names"))
+                    evaluators[protocol].check(name, names, list_clips(name, dataset))
             except RecipeError as error:
                 problems.append(str(error))
         compared: dict[str, Any] = {PRETRAINED: encoder or _untrained(recipe)}
@@ -107,10 +106,8 @@ class Scoring:
         try:
             compared |= other_encoders(recipe)
         except CheckpointError as error:
-            known = ("start", "random_weights", "mean_logmel")
-            problems.append(
-                f"evaluation.baselines: must be {', '.join(known)}, or paths of encoders, but {error}"
-            )
+            known = "start, random_weights, mean_logmel"
+            problems.append(f"evaluation.baselines: must be {known} or paths of encoders, but {error}")
         for protocol, evaluator in evaluators.items():
             for name, of in compared.items():
                 try:
@@ -195,9 +192,7 @@ class Scoring:
         """Scores, each with a record; `step` is that of an encoder whose training went on after it."""
         recipe = self.recipe
         if isinstance(encoder, ImageEncoder) != (recipe.image is not None):
-            raise RecipeError(
-                "encoder and recipe must both be of images, or both of audio, but one is and one is not"
-            )
+            raise RecipeError("encoder and recipe must both be of images, or both of audio, but differ")
         tasks = {task.name: task for task in self.tasks(console)}
         makers = encoders_to_compare(recipe, encoder, self.host)
         with ProgressLine(console or _QUIET, "evaluating") as line:
@@ -223,12 +218,10 @@ class Scoring:
                 other: Any = makers[name](0)
                 encoders[name] = _scored(name, other, place)
         now, device = datetime.now(UTC).replace(microsecond=0), next(encoder.parameters()).device
-        records = [
-            self._record(
-                score, tasks[score.task], encoders[score.encoder], step=step, date=now, device=device
-            )
-            for score in scores
-        ]
+        records = (
+            self._record(of, tasks[of.task], encoders[of.encoder], step=step, date=now, device=device)
+            for of in scores
+        )
         append_records(recipe.output / RESULTS_FILE, records)
         return scores
 
@@ -245,6 +238,7 @@ class Scoring:
         """A score with all that is needed to compare it later."""
         section, first, folds = self.recipe.evaluation, task.folds[0], len(task.folds)
         options = section.evaluators[score.protocol].model_dump(mode="json")
+        parts = len(first.train), len(first.valid), len(first.test)
         return ResultRecord(
             date=date,
             encoder=encoder,
@@ -258,9 +252,7 @@ class Scoring:
             step=step,
             recipe=self.recipe.name,
             dataset=section.tasks[task.name].dataset.name,
-            division=Division(
-                folds, None if folds > 1 else (len(first.train), len(first.valid), len(first.test))
-            ),
+            division=Division(folds, parts if folds == 1 else None),
             clips=len(task.clips),
             bad_clips=len(task.bad),
             classes=len(task.label_names) or None,

@@ -56,9 +56,8 @@ def check_offline_encoder(cls: type[OfflineEncoder], data: DataInfo | None = Non
                 f"{name} must be {unit} after __init__ (of type {numbers}), but is {value!r}",
             )
         for batch, level, audio in ((1, 0.1, "noise"), (3, 0.1, "noise"), (2, 0.0, "silence")):
-            _check_signal(
-                subject, encoder, at_rate(_views(trial, batch, level=level), encoder.sample_rate), audio
-            )
+            views = at_rate(_views(trial, batch, level=level), encoder.sample_rate)
+            _check_signal(subject, encoder, views, audio)
     views = at_rate(_views(trials[0], 3), encoder.sample_rate)
     check_module(subject, lambda module, device: module(_on(views, device)), data=trials[0])
     first, again = (_frozen(subject, trials[0])(views) for _ in range(2))
@@ -125,9 +124,7 @@ def check_online_mapper(cls: type[OnlineMapper], shapes: TaskShapes | None = Non
     fitting = subject.accepted({"shapes": trial} for trial in (TRIAL_SHAPES if shapes is None else (shapes,)))
     for offered in fitting:
         trial, mapper = offered["shapes"], subject.build(**offered).eval()
-        wanted = (
-            (trial.target_dim,) if trial.target_frames is None else (trial.target_frames, trial.target_dim)
-        )
+        wanted = (*filter(None, (trial.target_frames,)), trial.target_dim)
         for batch in (1, 3):
             with subject.attempt(f"forward for {trial}"), torch.no_grad():
                 prediction = mapper(_tokens(trial, batch))

@@ -117,9 +117,7 @@ class Subject:
 def _check_docs(component: type, options: set[str]) -> None:
     label, docs = component.__name__, option_docs(component)
     if not inspect.cleandoc(vars(component).get("__doc__") or ""):
-        raise ComponentCheckError(
-            f"{label} must have a docstring: `m2dx schema` shows its first line in editors"
-        )
+        raise ComponentCheckError(f"{label} must have a docstring, whose first line `m2dx schema` shows")
     if lacking := sorted(name for name in options if not docs.get(name)):
         raise ComponentCheckError(
             f"{label} must explain each option in its docstring, but not {', '.join(lacking)}; add under `Options:` "

@@ -78,17 +78,15 @@ def _check_device(subject: Subject, module: nn.Module, run: Run, device: torch.d
     try:
         output = run(copy.deepcopy(module).to(device), device)
     except Exception as error:
-        if device.type == "meta" and not re.search(
-            r"not on the expected device|on the same device", str(error)
-        ):
+        elsewhere = re.search(r"not on the expected device|on the same device", str(error))
+        if device.type == "meta" and not elsewhere:
             return  # the module reads values, which the meta device lacks
         subject.fail(
             f"{after} all must happen on that device, but {type(error).__name__}: {error}; make tensors in forward "
             "with device=..."
         )
-    subject.must(
-        output.device.type == device.type, f"{after} its output must be there, but is on {output.device}"
-    )
+    there = output.device.type == device.type
+    subject.must(there, f"{after} its output must be there, but is on {output.device}")
 
 
 def check_reaches(

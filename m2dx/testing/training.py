@@ -87,10 +87,8 @@ def check_callback(cls: type[Callback], /, **options: Any) -> None:
     """
     subject = Subject.of("callback", cls, options)
     unasked = [name for name in CHANGING if getattr(cls, name) is not getattr(Callback, name)]
-    never = (
-        f"{', '.join(unasked)} would never be called; set `changes = True`, if it is to change the training"
-    )
-    subject.must(cls.changes or not unasked, never)
+    never = "would never be called; set `changes = True`, if it is to change the training"
+    subject.must(cls.changes or not unasked, f"{', '.join(unasked)} {never}")
 
     def built(step: int, folder: str, state: Mapping[str, Any] | None = None) -> Callback:
         callback: Callback = subject.build()

@@ -29,10 +29,10 @@ def check_weight_map(
         with subject.attempt("tensors"):
             given = subject.build(grid=grid, size=SIZE).tensors(left)
         subject.must(stranger in left, "tensors must leave what it does not know in `state`")
-        subject.must(
-            state is not None or not given, f"tensors must give none of an unknown name, but {given}"
-        )
-        subject.must(state is None or bool(given), "tensors must give tensors of the state, but gives none")
+        if state is None:
+            subject.must(not given, f"tensors must give none of an unknown name, but gave {given}")
+        else:
+            subject.must(bool(given), "tensors must give tensors of the state, but gives none")
         for name, tensor in given.items():
             subject.must(name in own, f"tensors must give names of an encoder, but gives {name}")
             subject.check_output(tensor, tuple(own[name].shape), f"tensors ({name})")

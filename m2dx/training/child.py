@@ -41,19 +41,15 @@ def start_child(
 
     It leads a process group of its own: Ctrl-C is for this process, which ends the other one in order.
     """
-    environment = child_environment(os.environ, threads=threads, gpus=gpus)
+    own = child_environment(os.environ, threads=threads, gpus=gpus)
     # A group, not a session: Linux may give each session an equal share of the processors, whatever the niceness of
     # its processes.
-    return subprocess.Popen(
-        command, stdin=input, stdout=output, stderr=errors, env=environment, process_group=0
-    )
+    return subprocess.Popen(command, stdin=input, stdout=output, stderr=errors, env=own, process_group=0)
 
 
-def child_environment(
-    environment: Mapping[str, str], *, threads: int | None, gpus: str | None
-) -> dict[str, str]:
+def child_environment(given: Mapping[str, str], *, threads: int | None, gpus: str | None) -> dict[str, str]:
     """The environment of a process that is none of torchrun's; without `threads` and `gpus`, these stay as they are."""
-    kept = {key: value for key, value in environment.items() if not _TORCHRUN.fullmatch(key)}
+    kept = {key: value for key, value in given.items() if not _TORCHRUN.fullmatch(key)}
     kept |= {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
     if threads is not None:
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

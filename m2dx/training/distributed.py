@@ -257,9 +257,7 @@ class FullyShardedDataParallel(Parallel):
         self.is_main = processes.is_main
         rebuilt = (model.views, *model.offline_encoders)
         frozen = {parameter for part in rebuilt for parameter in part.parameters()}
-        scalars = [
-            name for name, value in model.named_parameters() if value.ndim == 0 and value not in frozen
-        ]
+        scalars = [name for name, value in model.named_parameters() if not value.ndim and value not in frozen]
         if scalars:
             raise RecipeError(
                 f"train.sharding fsdp needs weights of at least one dimension, but {', '.join(scalars)} has none; make "

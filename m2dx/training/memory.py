@@ -68,9 +68,8 @@ def control_groups(
                     int((folder / name).read_text(encoding="utf-8"))
                     for name in ("memory.max", "memory.current")
                 )
-                cached = re.search(
-                    r"^inactive_file (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE
-                )
+                fields = (folder / "memory.stat").read_text(encoding="utf-8")
+                cached = re.search(r"^inactive_file (\d+)", fields, re.MULTILINE)
                 free = limit - usage + (int(cached[1]) if cached else 0)
                 found.append(Memory(limit, max(free, 0)))
     return found
@@ -82,9 +81,7 @@ def kilobyte_fields(path: Path) -> dict[str, int]:
         text = path.read_text(encoding="utf-8")
     except OSError:
         return {}
-    return {
-        name: int(number) * 1024 for name, number in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)
-    }
+    return {name: int(kb) * 1024 for name, kb in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
 
 
 @contextlib.contextmanager

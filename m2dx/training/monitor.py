@@ -181,19 +181,17 @@ def describe(metrics: dict[str, float], *, batch_size: int) -> str:
     """Losses, learning rate, speed (in s/step below a clip/s) and what was measured, in one line."""
     losses = {name.removeprefix("loss_"): value for name, value in metrics.items() if name.startswith("loss")}
     speed = metrics["clips_per_second"]
-    pace = (
-        f"{speed:.{0 if speed >= 10 else 1}f} clips/s" if speed >= 1 else f"{batch_size / speed:.1f} s/step"
-    )
+    digits = 0 if speed >= 10 else 1
+    pace = f"{speed:.{digits}f} clips/s" if speed >= 1 else f"{batch_size / speed:.1f} s/step"
     parts = [*(f"{name} {value:.4f}" for name, value in losses.items()), f"lr {metrics['lr']:.2e}", pace]
     if "rankme" in metrics:
         parts.append(f"rankme {metrics['rankme']:.1f}")
     if "target_constant" in metrics:
         parts.append(f"target {metrics['target_constant']:.0%} constant")
-    gradients = {
-        name.removeprefix("gradient_"): v for name, v in metrics.items() if name.startswith("gradient_")
-    }
+    gradients = {name: value for name, value in metrics.items() if name.startswith("gradient_")}
     if gradients:
-        parts.append(f"gradients {', '.join(f'{name} {value:.2g}' for name, value in gradients.items())}")
+        named = (f"{name.removeprefix('gradient_')} {value:.2g}" for name, value in gradients.items())
+        parts.append(f"gradients {', '.join(named)}")
     return "  ".join(parts)
 
 

@@ -110,7 +110,7 @@ def test_options_reach_the_model(tiny_recipe: Any, host: PluginHost) -> None:
 def test_task_shapes(tiny_recipe: Any, host: PluginHost) -> None:
     recipe = tiny_recipe(SPECTRUM, labels=True)
     model = build(recipe, host)
-    shapes = check_tasks(model, model_shapes(recipe.audio, recipe.model), info(recipe))
+    shapes = check_tasks(model, model_shapes(recipe.audio, recipe.model), info(recipe), host)
     assert shapes == {"labels": (3,), "spectrum": (2, 257)}  # 0.32 s: 2 patches in time
 
 

@@ -282,7 +282,7 @@ def test_a_trial_batch_leaves_no_trace(tiny_recipe: Make) -> None:
     state = torch.get_rng_state()
     recipe = tiny_recipe(TASK, with_host=host)
     shapes, data = model_shapes(recipe.audio, recipe.model), DataInfo(16_000, 5120, {})
-    assert check_tasks(model, shapes, data) == {"mine": (16, WIDTH)}
+    assert check_tasks(model, shapes, data, host) == {"mine": (16, WIDTH)}
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     modes = [part.training for part in task.online_mapper.layers]  # type: ignore[union-attr]
     assert modes == [False, True, True] and task.training and not task.offline_encoder.training
@@ -296,6 +296,6 @@ def test_the_mode_is_restored_after_an_error(tiny_recipe: Make) -> None:
     task = model.tasks["mine"]
     assert isinstance(task, Task)
     task.loss = changed(Square, forward=zeros(2))()
-    with pytest.raises(PluginError, match=r"tasks\.mine\.loss \('square'\): "):  # no host: no plugin
-        check_tasks(model, model_shapes(recipe.audio, recipe.model), DataInfo(16_000, 5120, {}))
+    with pytest.raises(PluginError, match=r"tasks\.mine\.loss \('square' of plugin 'acme'\): "):
+        check_tasks(model, model_shapes(recipe.audio, recipe.model), DataInfo(16_000, 5120, {}), host)
     assert task.online_mapper.training and not task.offline_encoder.training

@@ -60,12 +60,12 @@ def host():
         ("few", r"a permutation \(190,\) torch.int64 of the patches, but gave \(189,\) torch.int64"),
         ("float", r"but gave \(190,\) torch.float32"),
         ("none", "but gave NoneType"),
-        ("error", r"draw\(generator\) failed: KeyError: 'halves'"),
+        ("error", "draw failed: KeyError: 'halves'"),
     ],
 )
 def test_a_plugin_whose_masking_gives_no_permutation_is_named(host, give, found):
     recipe = recipe_with({"name": "halves", "give": give}, host)
-    with pytest.raises(m2dx.PluginError, match=f"masking 'halves' of plugin 'acme': .*{found}"):
+    with pytest.raises(m2dx.PluginError, match=rf"model\.masking \('halves' of plugin 'acme'\): .*{found}"):
         build_masking(recipe, host)
 
 
@@ -98,14 +98,14 @@ class Looks(Halves):
         ),
         ("float", r"but gave \(6, 190\) torch.float32"),
         ("none", "but gave NoneType"),
-        ("error", r"look\(ids, logmel, ...\) failed: KeyError: 'looks'"),
+        ("error", "look failed: KeyError: 'looks'"),
     ],
 )
 def test_a_masking_that_looks_is_tried(give, found):
     host = m2dx.PluginHost({"m2dx": core, "acme": SimpleNamespace(maskings=m2dx.hookimpl(lambda: [Looks]))})
     assert build_masking(recipe_with({"name": "looks"}, host), host).looks
     recipe = recipe_with({"name": "looks", "give": give}, host, masks_per_clip=3)
-    with pytest.raises(m2dx.PluginError, match=f"masking 'looks' of plugin 'acme': .*{found}"):
+    with pytest.raises(m2dx.PluginError, match=rf"model\.masking \('looks' of plugin 'acme'\): .*{found}"):
         build_masking(recipe, host)
 
 

@@ -134,7 +134,7 @@ BAD = {
     positional: r"cannot give the positional argument 'target_dim' .* \(it offers nothing\); put `\*,` before",
     variable: r"must name its arguments, but has \*\*options",
     untyped: r"the option 'size' must have a type annotation",
-    tensor: r"the option 'weights' has a type that YAML cannot give",
+    tensor: r"the option 'weights' has a type that YAML lacks",
     unknown_type: r"must be importable at run time, but name 'Shapes' is not defined",
     named_name: r"cannot be called 'name'",
     named_options: r"cannot be called 'options'",
