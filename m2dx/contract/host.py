@@ -68,20 +68,17 @@ class PluginHost:
         Raises `PluginError` when `M2DX_PLUGINS` names a plugin that is not installed.
         """
         host = cls()
-        entry_points = sorted(
-            importlib.metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP), key=lambda point: point.name
-        )
-        core = [point for point in entry_points if point.name == CORE]
-        if not core:
+        found = importlib.metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP)
+        points = sorted(found, key=lambda point: (point.name != CORE, point.name))
+        names = [point.name for point in points]
+        if CORE not in names:
             raise PluginError("m2dx must be installed, so that its components are found: pip install -e .")
-        others = [point for point in entry_points if point.name != CORE]
-        wanted = _wanted({point.name for point in others})
-        for point in [*core, *others]:
-            if wanted is None or point.name in wanted or point.name == CORE:
+        wanted = _wanted(set(names) - {CORE})
+        for point in points:
+            if point.name in wanted:
                 package = (point.dist.name, point.dist.version) if point.dist else (None, None)
                 host._load(PluginRecord(point.name, *package), point.load)
-        if wanted is not None:
-            host._left_out = tuple(point.name for point in others if point.name not in wanted)
+        host._left_out = tuple(name for name in names if name not in wanted)
         return host
 
     def register(self, name: str, plugin: object) -> None:
@@ -241,18 +238,17 @@ def _add(loaded: PluginRecord, kind: str, component: Any) -> str | None:
     return None
 
 
-def _wanted(installed: set[str]) -> set[str] | None:
+def _wanted(installed: set[str]) -> set[str]:
+    """Of the plugins beside the core, and the core."""
     value = os.environ.get(RESTRICTION)
-    if value is None:
-        return None
-    wanted = {name.strip() for name in value.split(",")} - {"", CORE}
+    wanted = installed if value is None else {name.strip() for name in value.split(",")} - {"", CORE}
     unknown = sorted(wanted - installed)
     if unknown:
         raise PluginError(
             f"{RESTRICTION} must name installed plugins, but {unknown[0]!r} is not installed; "
             f"{suggestion(unknown[0], installed)}"
         )
-    return wanted
+    return {CORE, *wanted}
 
 
 def _label(plugin: PluginRecord) -> str:

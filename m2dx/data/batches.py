@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,8 +144,10 @@ class TrainingBatches(Sampler[list[ItemKey]]):
                 f"({accumulate} x {world_size}), but is {batch_size}"
             )
         self.draws = torch.arange(num_clips) if draws is None else draws
-        self.weights, self.blocks = weights, blocks
         self.epoch_size = len(self.draws) if epoch_size is None else epoch_size
+        self._order = partial(
+            epoch_order, len(self.draws), self.epoch_size, seed=seed, weights=weights, blocks=blocks
+        )
         if self.epoch_size < batch_size:
             raise RecipeError(
                 f"train.batch_size: an epoch must have a batch or more, but has {self.epoch_size} clips for a batch of "
@@ -152,7 +155,7 @@ class TrainingBatches(Sampler[list[ItemKey]]):
             )
         self.batch_size, self.accumulate = batch_size, accumulate
         self.rank, self.world_size = rank, world_size
-        self.seed, self.start_step, self.total_steps = seed, start_step, total_steps
+        self.start_step, self.total_steps = start_step, total_steps
 
     @property
     def steps_per_epoch(self) -> int:
@@ -174,15 +177,7 @@ class TrainingBatches(Sampler[list[ItemKey]]):
         while self.total_steps is None or step < self.total_steps:
             if step // self.steps_per_epoch != epoch:
                 epoch = step // self.steps_per_epoch
-                drawn = epoch_order(
-                    len(self.draws),
-                    self.epoch_size,
-                    seed=self.seed,
-                    epoch=epoch,
-                    weights=self.weights,
-                    blocks=self.blocks,
-                )
-                order = self.draws[drawn]
+                order = self.draws[self._order(epoch=epoch)]
             first = step % self.steps_per_epoch * self.batch_size
             for micro in range(self.accumulate):
                 start = first + (micro * self.world_size + self.rank) * self.micro_batch_size

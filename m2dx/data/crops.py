@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import Dataset
 
 from m2dx.contract.components import Clip, Crop, NoiseSource
@@ -79,15 +80,7 @@ class Batch:
         self._map(note)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        return replace(
-            self,
-            inputs=change(self.inputs),
-            noise_wav=None if self.noise_wav is None else change(self.noise_wav),
-            labels={name: change(labels) for name, labels in self.labels.items()},
-            ids_shuffle=change(self.ids_shuffle),
-            clip_ids=change(self.clip_ids),
-            seeds=change(self.seeds),
-        )
+        return replace(self, **tree_map_only(Tensor, change, vars(self)))
 
 
 def collate(items: Sequence[CropItem]) -> Batch:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError, ImageError, RecipeError
+from m2dx.data.csv_list import SPLITS
 from m2dx.data.division import FoldCount, Holdout, divided
 from m2dx.data.files import IMAGE_EXTENSIONS, AudioFiles, list_audio
 
@@ -88,13 +89,7 @@ class FolderDataset(Dataset):
         return Clip(file, labels=labels, split=said.get("split"), group=said.get("group"))
 
 
-SPLIT_FOLDERS = {
-    "train": "train",
-    "val": "valid",
-    "valid": "valid",
-    "validation": "valid",
-    "test": "test",
-}
+SPLIT_FOLDERS = {name: SPLITS[name] for name in ("train", "val", "valid", "validation", "test")}
 """Names of folders that are splits -> the split."""
 
 
@@ -140,9 +135,7 @@ class ImageFolder(FolderDataset):
         if not all(folders and folders[0] in SPLIT_FOLDERS for folders in parts):
             clips = [Clip(file, labels=folders[-1:]) for file, folders in zip(files, parts, strict=True)]
             return divided(clips, str(self.path), split=self.split, folds=self.folds)
-        valid = "test" if self.valid_is_test else "valid"
-        splits = {name: valid if split == "valid" else split for name, split in SPLIT_FOLDERS.items()}
-        return [
-            Clip(file, labels=folders[1:][-1:], split=splits[folders[0]])
-            for file, folders in zip(files, parts, strict=True)
-        ]
+        named = [SPLIT_FOLDERS[folders[0]] for folders in parts]
+        splits = ["test" if self.valid_is_test and split == "valid" else split for split in named]
+        placed = zip(files, parts, splits, strict=True)
+        return [Clip(file, labels=folders[1:][-1:], split=split) for file, folders, split in placed]

@@ -131,9 +131,9 @@ def make_trainer(
 ) -> Trainer:
     """A trainer at the run's first step, or at its newest checkpoint, which each process reads once; writes nothing."""
     with processes.reporting_lost_processes():
-        checkpoint = (
-            open_run_folder(recipe, resume=resume, overwrite=overwrite) if processes.is_main else None
-        )
+        checkpoint: Checkpoint | None = None
+        if processes.is_main:
+            checkpoint = open_run_folder(recipe, resume=resume, overwrite=overwrite)
         path = processes.from_main(None if checkpoint is None else checkpoint.path)
         if path is not None and checkpoint is None:
             checkpoint = Checkpoint(path, read_checked(path))
@@ -147,9 +147,8 @@ def make_trainer(
             from m2dx.training.micro_batch import choose_accumulation
 
             run = choose_accumulation(run, console)
-        with memory_advice(
-            "the start of training", lambda: training_advice(run.recipe, processes.world_size)
-        ):
+        advice = partial(training_advice, run.recipe, processes.world_size)
+        with memory_advice("the start of training", advice):
             return Trainer(run, resume=checkpoint, console=console)
 
 

@@ -29,22 +29,7 @@ class Kind:
         self.kind = kind
 
 
-MethodSpec = Annotated[ComponentSpec, Kind("method")]
-BackboneSpec = Annotated[ComponentSpec, Kind("backbone")]
-WeightMapSpec = Annotated[ComponentSpec, Kind("weight_map")]
-OfflineEncoderSpec = Annotated[ComponentSpec, Kind("offline_encoder")]
-OnlineMapperSpec = Annotated[ComponentSpec, Kind("online_mapper")]
-LossSpec = Annotated[ComponentSpec, Kind("loss")]
-RegulariserSpec = Annotated[ComponentSpec, Kind("regulariser")]
-NoiseSourceSpec = Annotated[ComponentSpec, Kind("noise_source")]
-AugmentationSpec = Annotated[ComponentSpec, Kind("augmentation")]
-MaskingSpec = Annotated[ComponentSpec, Kind("masking")]
 DatasetSpec = Annotated[ComponentSpec, Kind("dataset")]
-OptimizerSpec = Annotated[ComponentSpec, Kind("optimizer")]
-ScheduleSpec = Annotated[ComponentSpec, Kind("schedule")]
-CallbackSpec = Annotated[ComponentSpec, Kind("callback")]
-EvaluatorSpec = Annotated[ComponentSpec, Kind("evaluator")]
-
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -185,7 +170,7 @@ class NoiseSection(Section):
 
     ratio: BelowOne
     """Noise ratio eta: the noise's share of the mixed power (paper: 0.2 speech, 0.3 ICBHI, 0.01 SPRSound)."""
-    source: NoiseSourceSpec | None = None
+    source: Annotated[ComponentSpec, Kind("noise_source")] | None = None
     """A noise source; give this or `dataset`."""
     dataset: DatasetSpec | None = None
     """A data set whose random crops are the noise; give this or `source`."""
@@ -230,9 +215,9 @@ class EmaSection(Section):
 class ModelSection(Section):
     """Masked Modeling Duo (M2D-X, III-A), its reconstruction sibling MSM-MAE, or another method."""
 
-    method: MethodSpec = ComponentSpec(name="m2d")
+    method: Annotated[ComponentSpec, Kind("method")] = ComponentSpec(name="m2d")
     """Predict the target network's latents (m2d), reconstruct the spectrogram (msm_mae), or what a plugin brings."""
-    backbone: BackboneSpec = ComponentSpec(name="vit")
+    backbone: Annotated[ComponentSpec, Kind("backbone")] = ComponentSpec(name="vit")
     """The network of the encoder: a vision transformer (vit), or what a plugin brings."""
     size: Literal["tiny", "small", "base", "large"] = "base"
     """ViT size: 192, 384, 768 or 1024 wide; 12 blocks (large 24); 64 per head."""
@@ -242,7 +227,7 @@ class ModelSection(Section):
     """Patch size (mels, frames)."""
     mask_ratio: OpenFraction = 0.7
     """Share of the patches that is masked."""
-    masking: MaskingSpec | None = None
+    masking: Annotated[ComponentSpec, Kind("masking")] | None = None
     """Which of the patches are masked; default `random`, as in the papers."""
     masks_per_clip: Annotated[int, Field(gt=0, le=64)] = 1
     """Masks of each clip in a step, whose loss is the mean over all (EAT, Chen et al., 2024, section 3.2: 16)."""
@@ -273,13 +258,13 @@ class ModelSection(Section):
 class TaskSection(Section):
     """One task beside M2D: a term of the loss (M2D-X, III-B), or a regulariser."""
 
-    offline_encoder: OfflineEncoderSpec | None = None
+    offline_encoder: Annotated[ComponentSpec, Kind("offline_encoder")] | None = None
     """Makes the training signal from the clean view; a regulariser may do without."""
-    online_mapper: OnlineMapperSpec | None = None
+    online_mapper: Annotated[ComponentSpec, Kind("online_mapper")] | None = None
     """Maps M2D's features to the training signal's shape."""
-    loss: LossSpec | None = None
+    loss: Annotated[ComponentSpec, Kind("loss")] | None = None
     """Compares the two."""
-    regulariser: RegulariserSpec | None = None
+    regulariser: Annotated[ComponentSpec, Kind("regulariser")] | None = None
     """A term on M2D's features themselves, in the place of online_mapper and loss."""
     weight: NonNegativeFloat | Literal["auto"] = 1.0
     """Weight lambda of this task in eq. (6); auto: follows the training, so that `gradient_ratio` holds."""
@@ -319,9 +304,9 @@ class TrainSection(Section):
     """Least learning rate, at the end of the cosine."""
     warmup_epochs: NonNegativeFloat = 20.0
     """Epochs of linear warm-up."""
-    schedule: ScheduleSpec = ComponentSpec(name="cosine")
+    schedule: Annotated[ComponentSpec, Kind("schedule")] = ComponentSpec(name="cosine")
     """How the learning rate goes from the peak to min_lr, after the warm-up."""
-    optimizer: OptimizerSpec = ComponentSpec(name="adamw")
+    optimizer: Annotated[ComponentSpec, Kind("optimizer")] = ComponentSpec(name="adamw")
     """What steps the weights."""
     betas: tuple[OpenFraction, OpenFraction] = (0.9, 0.95)
     """AdamW's betas."""
@@ -341,7 +326,7 @@ class TrainSection(Section):
     """auto (a CUDA GPU where there is one), cpu, cuda, cuda:N, or mps (a Mac's GPU)."""
     threads: Threads | None = None
     """CPU threads of each training process; default torch's choice."""
-    callbacks: dict[Identifier, CallbackSpec] = {}
+    callbacks: dict[Identifier, Annotated[ComponentSpec, Kind("callback")]] = {}
     """What listens to the training, by names of your choice: components that plugins bring."""
     log_every: PositiveInt = 10
     """Steps between lines of metrics.jsonl."""
@@ -395,7 +380,7 @@ class EvaluationSection(Section):
 
     tasks: dict[Identifier, EvaluationTaskSection] = {}
     """Labelled tasks by name."""
-    evaluators: dict[Identifier, EvaluatorSpec] = {}
+    evaluators: dict[Identifier, Annotated[ComponentSpec, Kind("evaluator")]] = {}
     """Protocols by name; each runs on each task that does not name others; default knn and logistic."""
     baselines: tuple[Baseline, ...] = ("start", "random_weights", "mean_logmel")
     """What the encoder is compared with: init_from, random weights, log-mel statistics, starter, paths of encoders."""
@@ -444,13 +429,15 @@ class Recipe(Section):
     """Pre-training data."""
     noise: NoiseSection | None = None
     """Background noise; default none."""
-    augmentations: Annotated[tuple[AugmentationSpec, ...], Field(max_length=64)] = ()
+    augmentations: Annotated[
+        tuple[Annotated[ComponentSpec, Kind("augmentation")], ...], Field(max_length=64)
+    ] = ()
     """Changes of what M2D is given, in this order: those of waveforms before the noise, those of log-mels after it."""
     model: ModelSection = ModelSection()
     """Masked Modeling Duo."""
     init_from: RecipeEncoderPath | None = None
     """Weights to start from (M2D-X, IV-E): starter, an export, run, checkpoint or published file; default none."""
-    weight_map: WeightMapSpec | None = None
+    weight_map: Annotated[ComponentSpec, Kind("weight_map")] | None = None
     """What gives the weights of another project in `init_from` the names of m2dx; default none."""
     tasks: dict[Identifier, TaskSection] = {}
     """Offline tasks by name, beside M2D."""

@@ -27,24 +27,11 @@ Resume = bool | Literal["or_start"]
 """Whether to resume from a run's newest checkpoint; "or_start": if there is one, else start."""
 
 _WRITTEN = (
-    "recipe.yaml",
-    "metrics.jsonl",
-    "summary.json",
-    "bad_files*.tsv",
-    "scores.json",
-    "predictions.jsonl",
-    "scores_by_step.jsonl",
-    "scores_by_step/step-*.log",
-    "report.html",
-    "tensorboard/events.out.tfevents.*",
-    "checkpoints/step-*.pt",
-    "checkpoints/step-*.encoder.safetensors",
-    "checkpoints/step-*.pt.damaged",
-    "checkpoints/.step-*.partial",
-    "encoder/model.safetensors",
-    "encoder/config.json",
-    "encoder/.*.partial",
-)
+    "recipe.yaml metrics.jsonl summary.json bad_files*.tsv scores.json predictions.jsonl report.html "
+    "scores_by_step.jsonl scores_by_step/step-*.log tensorboard/events.out.tfevents.* "
+    "checkpoints/step-*.pt checkpoints/step-*.encoder.safetensors checkpoints/step-*.pt.damaged "
+    "checkpoints/.step-*.partial encoder/model.safetensors encoder/config.json encoder/.*.partial"
+).split()
 """What training, export and evaluation write into a run's folder."""
 
 

@@ -172,7 +172,7 @@ def build(make: Make, host: PluginHost, *overrides: str) -> MultiTask:
         (changed(Signal, forward=lambda self, views: None), ENCODER + ".* but gave NoneType"),
         (
             changed(Signal, forward=zeros(2, 16, WIDTH, dtype=torch.int64)),
-            ENCODER + r"forward must give floating-point values, but gave torch\.int64",
+            ENCODER + r"forward must give floating point, but gave torch\.int64",
         ),
         (changed(Mapper, forward=fail), MAPPER + "forward on a trial batch failed: ZeroDivisionError: of"),
         (
