@@ -134,8 +134,7 @@ def encode(
         bool, typer.Option("--frames", help="Features per time frame instead of per clip.")
     ] = False,
     long_clips: Annotated[
-        Literal["split", "interpolate"],
-        typer.Option(help="Long audio: split it, or interpolate positions."),
+        Literal["split", "interpolate"], typer.Option(help="Long audio: split it, or interpolate positions.")
     ] = "split",
     device: DeviceOption = "auto",
 ) -> None:

@@ -34,8 +34,7 @@ def train(
     resume_or_start: Annotated[
         bool,
         typer.Option(
-            "--resume-or-begin",
-            help="Resume if there is a checkpoint, else start: for automatic restarts.",
+            "--resume-or-begin", help="Resume if there is a checkpoint, else start: for automatic restarts."
         ),
     ] = False,
     dry_run_memory: Annotated[

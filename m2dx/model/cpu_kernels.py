@@ -88,12 +88,7 @@ def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    *options: Any,
-    **named: Any,
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *options: Any, **named: Any
 ) -> Tensor:
     """`F.scaled_dot_product_attention` (with its options), in float32 where a CPU's autocast would take bfloat16."""
     if query.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):

@@ -86,10 +86,7 @@ class Trainer:
         self.batches = run.batches()
         self.total_steps = run.total_steps
         self.rates = Rates.of(
-            self.recipe,
-            run.host,
-            total_steps=self.total_steps,
-            steps_per_epoch=self.batches.steps_per_epoch,
+            self.recipe, run.host, total_steps=self.total_steps, steps_per_epoch=self.batches.steps_per_epoch
         )
         self.to_device = DeviceCopies(device)
         self.model = run.model.to(device).train()
@@ -140,11 +137,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "pending": self.watch.pending(),
             "measured": self.watch.measured,
-            "totals": {
-                "clips": self.clips,
-                "seconds": self.seconds,
-                "collapse_warnings": self.alarm.count,
-            },
+            "totals": {"clips": self.clips, "seconds": self.seconds, "collapse_warnings": self.alarm.count},
             "rng": self.processes.gather(torch.get_rng_state()),
             **({"gpu_rng": self.processes.gather(torch.cuda.get_rng_state())} if on_gpu else {}),
             "bad_files": self.bad_files.state_dict(),
