@@ -78,7 +78,7 @@ def results(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FILES", help="Files of results, or folders that have one; default runs/results.jsonl."
+            metavar="FILES", help="Files of results, or folders of runs; default runs/results.jsonl."
         ),
     ] = None,
     table: Annotated[str | None, typer.Option(help="Published table; list shows their names.")] = None,

@@ -28,9 +28,8 @@ class PluginCommand:
     @property
     def packages(self) -> tuple[str, ...]:
         """The packages that it is from, each with its version."""
-        return tuple(
-            f"{point.dist.name} {point.dist.version}" if point.dist else "-" for point in self.entry_points
-        )
+        packages = (point.dist for point in self.entry_points)
+        return tuple(f"{package.name} {package.version}" if package else "-" for package in packages)
 
     def load(self) -> Any:
         """The command. Raises PluginError where it cannot be imported, is no typer app, or clashes."""

@@ -76,9 +76,7 @@ class Views:
 
     def _audio(self) -> Waveforms:
         if self.waveforms is None:
-            raise ValueError(
-                "images have no waveforms; encoders that need them must not say needs_wav = False"
-            )
+            raise ValueError("images have no waveforms; who needs them must not say `needs_wav = False`")
         return self.waveforms
 
 
@@ -102,9 +100,7 @@ class PatchGrid:
     def __post_init__(self) -> None:
         for size, patch in zip(self.input_size, self.patch_size, strict=True):
             if size % patch:
-                raise ValueError(
-                    f"the input size {self.input_size} must be a multiple of the patch {self.patch_size}"
-                )
+                raise ValueError(f"input {self.input_size} must be a multiple of the patch {self.patch_size}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -457,7 +453,7 @@ class OfflineEncoder(nn.Module, abc.ABC):
             return None
         if self.sample_rate is None:
             raise TypeError(
-                f"{type(self).__name__} has a frame_rate, so it needs a sample_rate or its own num_frames"
+                f"{type(self).__name__} with a frame_rate needs a sample_rate, or its own num_frames"
             )
         return int(num_samples * self.frame_rate / self.sample_rate + 1e-6)
 

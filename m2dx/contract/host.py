@@ -143,16 +143,12 @@ class PluginHost:
                 raise PluginError(
                     f"the {label} {name!r} is in the plugin {_label(plugin)}, which cannot be used: {plugin.error}"
                 )
-        raise PluginError(
-            f"there is no {label} {name!r}; {suggestion(name, self.names(kind))}{self._elsewhere()}"
-        )
-
-    def _elsewhere(self) -> str:
-        broken = [f"{_label(plugin)} ({plugin.error})" for plugin in self._plugins if plugin.error]
-        text = f"; these plugins failed to load and may provide it: {', '.join(broken)}" if broken else ""
+        text = f"there is no {label} {name!r}; {suggestion(name, self.names(kind))}"
+        if broken := [f"{_label(plugin)} ({plugin.error})" for plugin in self._plugins if plugin.error]:
+            text += f"; these plugins failed to load and may provide it: {', '.join(broken)}"
         if self._left_out:
             text += f"; {RESTRICTION} leaves out: {', '.join(self._left_out)}"
-        return text
+        raise PluginError(text)
 
     def _clashes(self, plugin: PluginRecord) -> str | None:
         clashes = [

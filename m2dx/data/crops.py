@@ -223,10 +223,9 @@ def draw_noise(
     if stored and isinstance(wav, Tensor) and wav.dtype == torch.int16 and wav.shape == (num_samples,):
         return wav
     found = f"{tuple(wav.shape)} {wav.dtype}" if isinstance(wav, Tensor) else type(wav).__name__
-    if found != f"({num_samples},) {torch.float32}":
-        raise PluginError(
-            f"{label}: draw must give a tensor ({num_samples},) torch.float32, but gave {found}"
-        )
+    wanted = f"({num_samples},) {torch.float32}"
+    if found != wanted:
+        raise PluginError(f"{label}: draw must give a tensor {wanted}, but gave {found}")
     if not wav.isfinite().all():
         raise PluginError(f"{label}: its samples must be finite, but some are NaN or infinite")
     return wav

@@ -151,9 +151,8 @@ class _List:
             raise ValueError(f"`duration` must be more than 0 seconds, but is {cells['duration']}")
         weight = _number(cells.get("weight") or "1")
         if not 0 < weight <= HEAVIEST:
-            raise ValueError(
-                f"`weight` must be a number above 0, and at most 1e12, but is {cells['weight']!r}"
-            )
+            given = cells["weight"]
+            raise ValueError(f"`weight` must be a number above 0, and at most 1e12, but is {given!r}")
         return Clip(
             path=self._path(cells["path"]),
             start=start,
@@ -196,9 +195,8 @@ class _List:
                 found[key] = replace(before, labels=labels, weight=max(before.weight, clip.weight))
         self.clips = list(found.values())
         if several:
-            self.notes.append(
-                f"{counted(several, 'line')} add a label to a clip that is listed before: joined"
-            )
+            lines = counted(several, "line")
+            self.notes.append(f"{lines} add a label to a clip that is listed before; they are joined")
         if repeated:
             self.notes.append(f"{counted(repeated, 'line')} repeat a clip; each counts once")
 
@@ -251,9 +249,8 @@ def _columns_of(names: Collection[str], labels: bool | str, *, place: str) -> di
                 f"{place}: the column `offset` may be where a clip starts or where it ends; name it `start` or `end`"
             )
     if "path" not in found:
-        raise AudioError(
-            f"{place}: there must be a column `path`, {there}; it may have: {', '.join(SYNONYMS)}"
-        )
+        known = ", ".join(SYNONYMS)
+        raise AudioError(f"{place}: there must be a column `path`, {there}; it may have: {known}")
     if isinstance(labels, str):
         if labels not in names:
             raise AudioError(f"{place}: there must be a column `{labels}`, which `labels` names, {there}")

@@ -75,9 +75,7 @@ def deal(
         members[alone, str(clip.path) if alone else str(clip.group)].append(row)
     units = list(members.values())
     if len(units) < len(shares):
-        raise ValueError(
-            f"{len(shares)} parts need as many groups (or files) or more, but there are {len(units)}"
-        )
+        raise ValueError(f"{len(shares)} parts need as many groups (or files) or more, but have {len(units)}")
     column = {label: number for number, label in enumerate(sorted({x for c in clips for x in c.labels}), 1)}
     columns = [[0, *(column[label] for label in clip.labels)] for clip in clips]  # 0: of every clip
     totals = np.bincount([number for row in columns for number in row], minlength=len(column) + 1)

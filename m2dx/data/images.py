@@ -39,9 +39,7 @@ def read_image(path: Path, *, channels: int) -> Image.Image:
             warnings.simplefilter("ignore")  # on transparency, and on sizes that Pillow still reads
             with Image.open(path) as image:
                 if image.mode not in _EIGHT_BIT:
-                    raise ImageError(
-                        f"images must have 8 bits per channel, but this one is of mode {image.mode}; convert it"
-                    )
+                    raise ImageError(f"must have 8 bits per channel, but is of mode {image.mode}; convert it")
                 return image.convert(_MODES[channels])
     except FileNotFoundError:
         raise ImageError("missing: no such file") from None
@@ -91,17 +89,10 @@ def middle_crop(image: Image.Image, size: tuple[int, int]) -> Tensor:
     return resized(image, size, middle_box(image.size, size))
 
 
-def random_crop(
-    image: Image.Image,
-    size: tuple[int, int],
-    *,
-    crop_scale: tuple[float, float],
-    flip: bool,
-    generator: torch.Generator,
-) -> Tensor:
-    """A random crop (C, H, W) uint8 at the size, flipped left to right in half of the cases where `flip` says so."""
-    crop = resized(image, size, random_box(image.size, crop_scale, generator))
-    if flip and float(torch.rand((), generator=generator)) < 0.5:
+def random_crop(image: Image.Image, section: ImageSection, generator: torch.Generator) -> Tensor:
+    """A random crop (C, H, W) uint8 at the section's size, half of them flipped left to right where it says so."""
+    crop = resized(image, section.size, random_box(image.size, section.crop_scale, generator))
+    if section.flip and float(torch.rand((), generator=generator)) < 0.5:
         crop = crop.flip(-1)
     return crop
 
@@ -115,9 +106,6 @@ class ImageCrops:
 
     def read(self, clip: Clip, generator: torch.Generator) -> tuple[Tensor, None]:
         """uint8 values; an image has no place in time."""
-        section = self.section
-        image = read_image(clip.path, channels=section.channels)
-        crop = random_crop(
-            image, section.size, crop_scale=section.crop_scale, flip=section.flip, generator=generator
-        )
-        return crop, None
+        return random_crop(
+            read_image(clip.path, channels=self.section.channels), self.section, generator
+        ), None

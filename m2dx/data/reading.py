@@ -84,9 +84,7 @@ class AudioFile:
         rate, total = self.info.sample_rate, self.info.frames
         first = round(start * rate)
         if not 0 <= first < total:
-            raise AudioError(
-                f"start ({start:g} s) must be within the file, which has {self.info.seconds:.3f} s"
-            )
+            raise AudioError(f"start ({start:g} s) must be within the file, of {self.info.seconds:.3f} s")
         if duration is None:
             return first, total - first
         frames = max(1, round(duration * rate))
@@ -139,9 +137,8 @@ class AudioFile:
             raise AudioError(reason_of(error, "truncated or corrupt")) from error
         if frames - len(samples) > TOLERANCE_SECONDS * self.info.sample_rate or not len(samples):
             have = (first + len(samples)) / self.info.sample_rate
-            raise AudioError(
-                f"truncated: {self.info.seconds:.3f} s promised, but decoding ends at {have:.3f} s"
-            )
+            promised = f"{self.info.seconds:.3f} s promised"
+            raise AudioError(f"truncated: {promised}, but decoding ends at {have:.3f} s")
         return samples
 
 

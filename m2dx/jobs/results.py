@@ -35,7 +35,7 @@ def results_table(
     """
     if key is not None and metric is not None:
         raise M2dxError(
-            "--metric is for m2dx's own table; published ones (--table) have theirs; leave one out"
+            "--metric is for m2dx's own table; published ones have theirs (--table): leave one out"
         )
     published = None if key is None else _published(key)
     given = list(files) or [DEFAULT_FILE]

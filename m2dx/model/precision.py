@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -26,9 +26,6 @@ def autocast(precision: str, device: torch.device, *, compiled: bool = False) ->
     `compiled`: torch.compile chooses the kernels.
     """
     dtype = _DTYPES.get(precision)
-    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-        if device.type == "cpu" and not compiled:
-            with CPUKernels():
-                yield
-        else:
-            yield
+    kernels = CPUKernels() if device.type == "cpu" and not compiled else nullcontext()
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None), kernels:
+        yield

@@ -136,6 +136,7 @@ MOST_VALUES = 20_000
 """Values of a recipe at most, with what its aliases repeat."""
 MOST_LEVELS = 40
 """Mappings and lists inside of each other at most."""
+_TOO_DEEP = f"must have at most {MOST_LEVELS} levels of mappings and lists, but has more"
 
 _TAG = "tag:yaml.org,2002:"
 _TAGS = frozenset(_TAG + kind for kind in "null bool int float str timestamp value".split())
@@ -170,7 +171,7 @@ def read_yaml(text: str, *, place: Place, problems: Problems) -> Entry | None:
     except YAMLError as error:
         problems.stop(place, f"must be YAML text, but {' '.join(str(error).split())}")
     except RecursionError:
-        problems.stop(place, f"must have at most {MOST_LEVELS} levels of mappings and lists, but has more")
+        problems.stop(place, _TOO_DEEP)
 
 
 def plain_yaml(text: str) -> Any:
@@ -205,9 +206,7 @@ class _Tree:
         if self.values > MOST_VALUES:
             self.problems.stop(place, f"must have at most {MOST_VALUES:,} values, but aliases repeat more")
         if level > MOST_LEVELS:
-            self.problems.stop(
-                place, f"must have at most {MOST_LEVELS} levels of mappings and lists, but has more"
-            )
+            self.problems.stop(place, _TOO_DEEP)
         if isinstance(node, ScalarNode):
             return Entry(self._scalar(node, place), place)
         if id(node) in self.open_nodes:

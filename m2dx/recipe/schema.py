@@ -22,6 +22,7 @@ class Kind:
         self.kind = kind
 
 
+AugmentationSpec = Annotated[ComponentSpec, Kind("augmentation")]
 DatasetSpec = Annotated[ComponentSpec, Kind("dataset")]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -422,9 +423,7 @@ class Recipe(Section):
     """Pre-training data."""
     noise: NoiseSection | None = None
     """Background noise; default none."""
-    augmentations: Annotated[
-        tuple[Annotated[ComponentSpec, Kind("augmentation")], ...], Field(max_length=64)
-    ] = ()
+    augmentations: Annotated[tuple[AugmentationSpec, ...], Field(max_length=64)] = ()
     """Changes of what M2D is given, in this order: those of waveforms before the noise, those of log-mels after it."""
     model: ModelSection = ModelSection()
     """Masked Modeling Duo."""

@@ -47,8 +47,7 @@ class TaskByClass:
     own: Score
     rival: Score | None  # of the best baseline; None: it tells no classes
     metrics: Sequence[tuple[str, str]]  # name, and value with its interval
-    # class, and what `per_class` says by encoder and rival; the worst first
-    rows: Sequence[tuple[str, Any, Any]]
+    rows: Sequence[tuple[str, Any, Any]]  # class, and `per_class` of encoder and rival; the worst first
     confusion: Picture | None
     clips: Sequence[Prediction]  # the mistakes to listen to
 

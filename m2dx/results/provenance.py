@@ -155,12 +155,10 @@ def commit_of_folder(folder: Path) -> str | None:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, timeout=10, check=True, text=True
-        )
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.check_output(command, stderr=subprocess.PIPE, timeout=10, text=True).strip()
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
-    return done.stdout.strip()
 
 
 def cpu_name() -> str:

@@ -89,9 +89,8 @@ def check_augmentation(cls: type[Augmentation], sample_rate: int = 16_000, /, **
         "a clip must be changed the same whatever the others of its batch are; draw from the seeds, or say mixes_clips",
     )
     _check_draws(subject, "change", change, offered)
-    check_module(
-        subject, lambda module, device: module(given.to(device), torch.arange(4).to(device)), **offered
-    )
+    seeds = torch.arange(4)
+    check_module(subject, lambda module, device: module(given.to(device), seeds.to(device)), **offered)
 
 
 def check_masking(cls: type[Masking], trial: Mapping[str, Any] | None = None, /, **options: Any) -> None:

@@ -54,9 +54,7 @@ class Subject:
         try:
             spec = model.model_validate({"name": name, **options})
         except ValidationError as invalid:
-            raise ComponentCheckError(
-                f"{label}: the options of this check are not valid: {problem_of(invalid)}"
-            ) from None
+            raise ComponentCheckError(f"{label}: options are not valid: {problem_of(invalid)}") from None
         if model.model_validate(spec.model_dump(mode="json")) != spec:
             raise ComponentCheckError(
                 f"{label}: options must stay the same in a recipe's resolved copy, but {spec.options()} do not; "
@@ -125,6 +123,4 @@ def _check_docs(component: type, options: set[str]) -> None:
         )
     inherited = {name for parent in component.__bases__ for name in option_docs(parent)}
     if unknown := sorted(set(docs) - options - inherited):
-        raise ComponentCheckError(
-            f"{label} must explain only options that __init__ has, but explains {', '.join(unknown)}"
-        )
+        raise ComponentCheckError(f"{label} must explain only options that it has, not {', '.join(unknown)}")

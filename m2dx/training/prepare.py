@@ -145,14 +145,12 @@ def prepare(
     update = {name: getattr(recipe, name).model_copy(update=of) for name, of in measured.items()}
     recipe = recipe.model_copy(update=update)
     model.views.resolve(recipe)
+    given = {"seed": recipe.seed, "draw_mask": model.masking, "noise": noise}
     asks = any(encoder.wants_crops for encoder in model.offline_encoders)
-    crops = TrainingCrops(
-        clips, reader, seed=recipe.seed, draw_mask=model.masking, noise=noise, with_crops=asks
-    )
+    crops = TrainingCrops(clips, reader, **given, with_crops=asks)
+    told = {"bad": tuple(bad), "missing": missing, "notes": notes}
     folder = recipe.output / recipe.name
-    return PreparedRun(
-        recipe, folder, processes, clips, crops, model, host, callbacks, tuple(bad), missing, notes
-    )
+    return PreparedRun(recipe, folder, processes, clips, crops, model, host, callbacks, **told)
 
 
 def _check_sampling(recipe: Recipe, clips: ClipList) -> None:

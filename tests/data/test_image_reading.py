@@ -9,6 +9,7 @@ from PIL import Image
 
 from m2dx.contract.errors import ImageError
 from m2dx.data.images import middle_box, middle_crop, random_box, random_crop, read_image, resized
+from m2dx.recipe.schema import ImageSection
 
 
 def gradient(width: int, height: int) -> Image.Image:
@@ -62,7 +63,7 @@ def broken(kind: str, path: Path) -> Path:
         ("empty", "cannot be read as an image: cannot identify"),
         ("folder", "cannot be read as an image: "),
         ("missing", "missing: no such file"),
-        ("16 bit", r"must have 8 bits per channel, but this one is of mode I;16"),
+        ("16 bit", r"must have 8 bits per channel, but is of mode I;16"),
         ("broken png", "cannot be read as an image: "),
     ],
 )
@@ -119,7 +120,7 @@ def test_half_of_the_crops_are_flipped() -> None:
         generator = torch.Generator().manual_seed(0)
         image = gradient(64, 64)
         return [
-            random_crop(image, (8, 8), crop_scale=(0.5, 1.0), flip=flip, generator=generator)
+            random_crop(image, ImageSection(size=(8, 8), crop_scale=(0.5, 1.0), flip=flip), generator)
             for _ in range(200)
         ]
 

@@ -203,7 +203,7 @@ class TestRules:
                 scale: factor
             """
 
-        fails(check_loss, Bad, match="explains scale")
+        fails(check_loss, Bad, match="not scale")
 
     def test_no_docstring(self):
         class Bad(L1):
