@@ -207,9 +207,8 @@ class AudioEncoder(nn.Module):
             if lengths is None:
                 return {tuple(range(len(rows))): [rows]}
         each = [len(row) for row in rows] if lengths is None else torch.as_tensor(lengths).flatten().tolist()
-        if len(each) != len(rows) or any(
-            not hop <= n <= len(row) for n, row in zip(each, rows, strict=False)
-        ):
+        fit = (hop <= n <= len(row) for n, row in zip(each, rows, strict=False))
+        if len(each) != len(rows) or not all(fit):
             raise ValueError(
                 f"lengths must be the samples of each of the {len(rows)} clips, {hop} (a frame of the log-mel) or "
                 f"more, but are {each}"
@@ -362,10 +361,8 @@ def pooled(chunks: Iterable[Tensor], pooling: Pooling) -> Tensor:
     mean = torch.stack([count / total * part for count, part, _ in parts]).sum(dim=0)
     if pooling == "mean":
         return mean
-    variance = torch.stack([count / total * (var + (part - mean) ** 2) for count, part, var in parts]).sum(
-        dim=0
-    )
-    return torch.cat([mean, variance.sqrt()], dim=1)
+    squares = [count / total * (var + (part - mean) ** 2) for count, part, var in parts]
+    return torch.cat([mean, torch.stack(squares).sum(dim=0).sqrt()], dim=1)
 
 
 def _in_order(groups: Iterable[Sequence[int]], found: Sequence[Tensor]) -> Tensor:

@@ -64,9 +64,8 @@ def load_plain(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):  # published files keep their arguments
             state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
-            raise CheckpointError(
-                f"{path}: a checkpoint must hold a dict, but holds a {type(state).__name__}"
-            )
+            kind = type(state).__name__
+            raise CheckpointError(f"{path}: a checkpoint must hold a dict, but holds a {kind}")
         return state
     except CheckpointError:
         raise

@@ -103,9 +103,8 @@ class EncoderConfig(BaseModel):
         if not 0 < self.vit.depth <= _DEEPEST or min(self.vit.embed_dim, self.vit.num_heads) <= 0:
             raise ValueError(f"vit must have a width, heads, and up to {_DEEPEST} blocks, but is {self.vit}")
         if self.classifier is not None and (self.classifier.layer or 0) > self.vit.depth:
-            raise ValueError(
-                f"classifier.layer must be at most {self.vit.depth}, but is {self.classifier.layer}"
-            )
+            most, layer = self.vit.depth, self.classifier.layer
+            raise ValueError(f"classifier.layer must be at most {most}, but is {layer}")
         return self
 
     @property

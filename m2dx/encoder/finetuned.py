@@ -52,9 +52,8 @@ class FinetunedNetwork(nn.Module):
         if self.patchout:
             features = self.patch_mean(logmel, kept=kept)
         else:
-            (frames,) = self.encoder.encode_logmel(
-                logmel, layers=None if self.layer is None else (self.layer,)
-            )
+            layers = None if self.layer is None else (self.layer,)
+            (frames,) = self.encoder.encode_logmel(logmel, layers=layers)
             features = frames.mean(dim=1)  # (B, T, F*D) -> (B, F*D)
             if self.deviation:
                 features = torch.cat([features, frames.std(dim=1, correction=0)], dim=1)

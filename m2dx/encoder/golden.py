@@ -32,9 +32,7 @@ def golden_writer(network: AudioEncoder) -> Writer:
 def check_golden(network: AudioEncoder, folder: Path) -> None:
     """CheckpointError where an export's encoder gives something else than when it was written."""
     if not (folder / GOLDEN).exists():
-        raise CheckpointError(
-            f"{folder}: must have {GOLDEN}, which `m2dx export` writes; export it anew from its run"
-        )
+        raise CheckpointError(f"{folder}: must have {GOLDEN}, which `m2dx export` writes; export it anew")
     golden, about = read_tensors(folder / GOLDEN)
     with CheckpointError.blaming(f"{folder / GOLDEN}: not a golden clip"):
         given = _given(network, golden["wav"])

@@ -50,14 +50,11 @@ def weights_of_start(recipe: Recipe, encoder: Backbone, host: PluginHost) -> Wei
     weight_map = host.build("weight_map", recipe.weight_map, grid=encoder.grid, size=encoder.size)
     with PluginError.blaming(f"weight_map {weight_map.name!r}: the names of {path} failed"):
         given = weight_map.tensors(left)
-        shapes = {
-            name: (tuple(own[name].shape) if name in own else "left out (the encoder has none)")
-            for name in given
-        }
+        shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
         wrong = [
-            f"  {name} must be {shape}, but is {tuple(given[name].shape)}"
-            for name, shape in shapes.items()
-            if shape != tuple(given[name].shape)
+            f"  {name} must be {shapes.get(name, 'left out (the encoder has none)')}, but is {tuple(tensor.shape)}"
+            for name, tensor in given.items()
+            if shapes.get(name) != tuple(tensor.shape)
         ]
     if wrong or not given:
         more = [f"  and {len(wrong) - MOST_TOLD} more"] if len(wrong) > MOST_TOLD else []
@@ -196,10 +193,8 @@ def _load_part(part: str, module: nn.Module, state: Mapping[str, Tensor], grid: 
         assert isinstance(new, PatchGrid)
         sizes = "{} x {} to {} x {} patches".format(*grid.shape, *new.shape)
         if torch.allclose(positions, sincos_positions(grid.shape, positions.shape[-1]), atol=1e-4):
-            state[_POSITIONS], note = (
-                own[_POSITIONS],
-                f"positions: fixed sine-cosine, computed anew ({sizes})",
-            )
+            state[_POSITIONS] = own[_POSITIONS]
+            note = f"positions: fixed sine-cosine, computed anew ({sizes})"
         else:
             state[_POSITIONS] = resample_positions(positions, grid.shape, new.shape)
             note = f"positions: resampled ({sizes})"

@@ -78,9 +78,7 @@ class Weights:
         held = sum(tensor.numel() for tensor in state.values())
         with CheckpointError.blaming(f"{self.path}: the weights do not fit"):
             if least > held:  # asked first, since sizes in a damaged file could take all memory
-                raise ValueError(
-                    f"an encoder of its sizes has {least:,} values or more, but the file {held:,}"
-                )
+                raise ValueError(f"an encoder of its sizes has {least:,} values or more, the file {held:,}")
             if self.like is not None:
                 encoder = self.like.fresh()
             else:
@@ -128,11 +126,8 @@ def read_weights(
     state, metadata = read_tensors(path)
     if _CONFIG in metadata:
         tensors = published.rename(state, _NAMES)
-        config, mappers = (
-            EncoderConfig.from_json(metadata[_CONFIG], path),
-            published.rename(state, {_MAPPERS: ""}),
-        )
-        return Weights("checkpoint", path, tensors, config, mappers=mappers)
+        config, mappers = EncoderConfig.from_json(metadata[_CONFIG], path), {_MAPPERS: ""}
+        return Weights("checkpoint", path, tensors, config, mappers=published.rename(state, mappers))
     if state.get("format") == CHECKPOINT_FORMAT:
         config = config_of_checkpoint(state, path)
         tensors = published.rename(state["model"], {"masked_model.": ""})
@@ -140,9 +135,8 @@ def read_weights(
         return Weights("checkpoint", path, tensors, config, unused=tuple(sorted(unused)))
     tensors = state.get("model", state.get("state_dict", state))
     if not isinstance(tensors, Mapping) or not all(isinstance(v, Tensor) for v in tensors.values()):
-        raise CheckpointError(
-            f"{path}: neither an m2dx checkpoint nor a published one: it holds {list(state)[:5]}"
-        )
+        held = list(state)[:5]
+        raise CheckpointError(f"{path}: neither an m2dx checkpoint nor a published one: it holds {held}")
     tensors = {key.replace("_orig_mod.", ""): tensor for key, tensor in tensors.items()}  # of torch.compile
     with CheckpointError.blaming(str(path)):
         backbone, prefix = published.backbone_state(tensors), published.backbone_prefix(tensors)
@@ -176,9 +170,7 @@ def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
             continue
         # the extremes, which are NaN where a value is: a ninth of the time of tensor.isfinite().all()
         if not torch.stack(tensor.float().aminmax()).isfinite().all():
-            raise CheckpointError(
-                f"{path}: weights must be finite, but {name} is not; take an earlier checkpoint"
-            )
+            raise CheckpointError(f"{path}: weights must be finite, but {name} is not; take an earlier one")
 
 
 def encoder_writer(state: Mapping[str, Any], *, whole: bool = False) -> Writer:

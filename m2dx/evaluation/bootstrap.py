@@ -32,9 +32,7 @@ class Bootstrap:
     Clips whose group is not known are a group by file. An interval is the wider one of those over clips and groups.
     """
 
-    weights: Sequence[
-        NDArray[np.float32]
-    ]  # how often each draw has each clip, (draws, n), by clips and by groups
+    weights: Sequence[NDArray[np.float32]]  # how often each draw has each clip, (draws, n); by groups, too
 
     @classmethod
     def of(cls, clips: Sequence[Clip]) -> Bootstrap:
@@ -114,9 +112,8 @@ class _Told:
 
     def by_class(self, weights: NDArray[np.float32]) -> dict[str, Array]:
         """Precision (0 where a class is never said), recall and F1 of each class, (draws, C)."""
-        right, said, true = (
-            (weights @ what).astype(float) for what in (self.hot * self.said, self.said, self.hot)
-        )
+        counted = (self.hot * self.said, self.said, self.hot)
+        right, said, true = ((weights @ what).astype(float) for what in counted)
         with np.errstate(invalid="ignore"):
             precision = np.where(said > 0, right / said, np.where(true > 0, 0.0, np.nan))
             return {"precision": precision, "recall": right / true, "f1": 2 * right / (said + true)}

@@ -144,12 +144,8 @@ class FrameStatistics(nn.Module):
     def __init__(self, encoder: AudioEncoder, layers: Collection[int]) -> None:
         super().__init__()
         check_layers(encoder, layers)
-        depth = encoder.encoder.size.depth
-        self.encoder, self.sample_rate, self.layers = (
-            encoder,
-            encoder.sample_rate,
-            tuple(sorted({depth, *layers})),
-        )
+        self.encoder, self.sample_rate = encoder, encoder.sample_rate
+        self.layers = tuple(sorted({encoder.encoder.size.depth, *layers}))
         self.embed_dim = 3 * encoder.embed_dim * len(self.layers)
         self.train(encoder.training)
 
@@ -173,9 +169,8 @@ def check_layers(encoder: object, layers: Collection[int], *, first: int = 0) ->
         raise RecipeError("`layers` must not be numbers where the input is images; take last")
     depth = encoder.encoder.size.depth if isinstance(encoder, AudioEncoder) else math.inf
     if max(layers, default=0) > depth:
-        raise RecipeError(
-            f"`layers` must be {first} to {depth}, the blocks of the encoder, but has {max(layers)}"
-        )
+        last = max(layers)
+        raise RecipeError(f"`layers` must be {first} to {depth}, the blocks of the encoder, but has {last}")
 
 
 def blocks_spread(encoder: AudioEncoder) -> tuple[int, ...]:
@@ -247,9 +242,7 @@ def _read(path: Path, key: str) -> Tensor | None:
         logger.warning("features are computed again, since %s", error)
         return None
     if about.get(_KEY) != key:
-        logger.warning(
-            "features are computed again, since %s must hold those of %s, but has others", path, key
-        )
+        logger.warning("features are computed again, since %s must hold those of %s, but does not", path, key)
         return None
     x: Tensor = tensors["x"]
     return x

@@ -131,9 +131,7 @@ class _Candidate:
     standardise: Standardiser
     basis: Basis
     whole: Regression
-    inner: Sequence[
-        tuple[Tensor, Tensor, Regression]
-    ]  # held-out coordinates and targets, and fits of the others
+    inner: Sequence[tuple[Tensor, Tensor, Regression]]  # held-out coordinates, targets; fits of the others
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor, num_classes: int, parts: Tensor, options: Logistic) -> _Candidate:

@@ -47,15 +47,12 @@ def evaluate(
                 for protocol in chosen[task.name]:
                     if progress is not None:
                         progress(done, total, f"{name}: {task.name}, {protocol}")
-                    with memory_advice(
-                        f"evaluation ({protocol} on {task.name})",
-                        partial(evaluation_advice, protocol, evaluators[protocol]),
-                    ):
+                    advice = partial(evaluation_advice, protocol, evaluators[protocol])
+                    with memory_advice(f"evaluation ({protocol} on {task.name})", advice):
                         scores = evaluators[protocol].evaluate(encoder, task, seeds=its_seeds)
                     for score in scores:
-                        pooled[task.name, protocol, score.metric].append(
-                            with_metrics(replace(score, protocol=protocol, encoder=name), task.label_names)
-                        )
+                        own = replace(score, protocol=protocol, encoder=name)
+                        pooled[task.name, protocol, score.metric].append(with_metrics(own, task.label_names))
                     done += len(its_seeds)
             del encoder  # before the next one is made: a large network may not fit beside two others
         results += [_pool(scores) for scores in pooled.values()]
@@ -70,9 +67,7 @@ def check_request(
     """RecipeError where `evaluate` would have nothing to score, or a seed comes twice."""
     for what, given in (("tasks", tasks), ("evaluators", evaluators), ("seeds", seeds)):
         if not given:
-            raise RecipeError(
-                f"evaluation needs {what}, but there are none; add at least one under evaluation.{what}"
-            )
+            raise RecipeError(f"evaluation needs {what}, but there are none; add one under evaluation.{what}")
     repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     if repeated:
         raise RecipeError(
@@ -100,6 +95,5 @@ def _pool(scores: list[Score]) -> Score:
         return scores[0]
     values = tuple(score.mean for score in scores)
     details = {**scores[0].details, "classifiers": len(values)}
-    return replace(
-        scores[0], mean=float(np.mean(values)), ci95=half_width_95(values), values=values, details=details
-    )
+    mean, ci95 = float(np.mean(values)), half_width_95(values)
+    return replace(scores[0], mean=mean, ci95=ci95, values=values, details=details)

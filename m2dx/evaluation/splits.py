@@ -101,7 +101,7 @@ def _given_split(
         )
     if absent := [split for split in ("train", "test") if split not in rows]:
         raise RecipeError(
-            f"a task needs clips with `split` {' and '.join(absent)}, but has only {', '.join(rows)}"
+            f"a task needs clips with `split` {' and '.join(absent)}, but has {', '.join(rows)}"
         )
     if "valid" in rows:
         return Fold("test", rows["train"], rows["valid"], rows["test"])
@@ -128,7 +128,7 @@ def hold_out(
     units = _whole_groups(train, clips)
     if len(units) < 2:
         raise RecipeError(
-            "a task without a valid split needs training clips of two groups or more, but has one group"
+            "a task without a valid split needs training clips of two groups or more, but has one"
         )
     wanted = targets[train].sum(0) * VALID_SHARE
     have = np.zeros_like(wanted)
@@ -168,10 +168,8 @@ def inner_folds(clips: Sequence[Clip]) -> tuple[NDArray[np.int64], str]:
 def _whole_groups(rows: Iterable[int], clips: Sequence[Clip]) -> list[NDArray[np.int64]]:
     units: dict[tuple[str, object], list[int]] = defaultdict(list)
     for row in rows:
-        clip = clips[row]
-        units["clip" if clip.group is None else "group", row if clip.group is None else clip.group].append(
-            row
-        )
+        group = clips[row].group
+        units[("clip", row) if group is None else ("group", group)].append(row)
     return [np.array(unit, dtype=np.int64) for unit in units.values()]
 
 

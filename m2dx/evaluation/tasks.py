@@ -203,18 +203,15 @@ def _checked_lists(name: str, dataset: Dataset, target: str) -> tuple[list[Clip]
     """Clips and label names, none of values; RecipeError with every problem found."""
     clips, label_names = list_clips(name, dataset), tuple(asked(name, dataset, "label_names"))
     if not clips:
-        raise RecipeError(
-            f"evaluation task {name!r} has no clips. {' '.join(asked(name, dataset, 'missing'))}".rstrip()
-        )
+        lacking = " ".join(asked(name, dataset, "missing"))
+        raise RecipeError(f"evaluation task {name!r} has no clips. {lacking}".rstrip())
     known = set(label_names)
     wrong = {
         "have no label": [clip for clip in clips if not clip.labels],
         "have no split or fold (`split: {test: 0.2}` or `folds: 5` of the data set makes them)": [
             clip for clip in clips if clip.split is None
         ],
-        "have a label that is not in the data set's label names": [
-            clip for clip in clips if set(clip.labels) - known
-        ],
+        "have a label that is not in the data set's label names": [c for c in clips if set(c.labels) - known],
     }
     if target == "value":
         what = "have a label that is not one number, as `target: value` says"
@@ -272,9 +269,8 @@ def _with_duration(clip: Clip) -> Clip:
         return clip
     duration = probe(clip.path).seconds - clip.start
     if duration <= 0:
-        raise AudioError(
-            f"the clip starts at {clip.start:g} s, but the file ends at {clip.start + duration:g} s"
-        )
+        end = clip.start + duration
+        raise AudioError(f"the clip starts at {clip.start:g} s, but the file ends at {end:g} s")
     return replace(clip, duration=duration)
 
 
@@ -313,9 +309,8 @@ def _report_bad(name: str, bad: list[BadClip], *, total: int, max_bad_fraction: 
     if len(bad) > max_bad_fraction * total or len(bad) == total:
         listed = "\n".join(f"  {clip.path}: {clip.reason}" for clip in bad[:SHOWN])
         raise TrainingError(
-            f"evaluation task {name!r}: at most {max_bad_fraction:.0%} of its clips may be unusable, but "
-            f"{len(bad)} of {total} are. Mend or remove the files, or allow more. The first ones:\n"
-            f"{listed}"
+            f"evaluation task {name!r}: at most {max_bad_fraction:.0%} of its clips may be unusable, but {len(bad)} of "
+            f"{total} are. Mend or remove the files, or allow more. The first ones:\n{listed}"
         )
 
 
@@ -324,19 +319,21 @@ def _leaks(name: str, clips: list[Clip], *, strict: bool) -> list[str]:
 
     Validation clips only choose the epoch, so what they share with another split of the three is a warning.
     """
-    found = shared_groups(clips)
     named = {clip.split for clip in clips} <= set(SPLITS)
-    wrong = {what: splits for what, splits in found.items() if not named or {"train", "test"} <= set(splits)}
-    warnings = []
+    wrong, mild, warnings = [], [], []
+    for what, splits in shared_groups(clips).items():
+        is_wrong = not named or {"train", "test"} <= set(splits)
+        (wrong if is_wrong else mild).append(f"{what} (in {', '.join(splits)})")
     if wrong:
-        shown = _examples(f"{what} (in {', '.join(splits)})" for what, splits in wrong.items())
-        text = f"a group or clip must be in one split only, but {len(wrong)} are in both train and test parts: {shown}"
+        are = f"{len(wrong)} are in both train and test parts: {_examples(wrong)}"
+        text = f"a group or clip must be in one split only, but {are}"
         if strict:
             raise RecipeError(f"evaluation task {name!r}: {text}. Move each to one side")
         warnings.append(text)
-    if mild := {what: splits for what, splits in found.items() if what not in wrong}:
-        shown = _examples(f"{what} (in {', '.join(splits)})" for what, splits in mild.items())
-        warnings.append(f"{len(mild)} groups or clips are shared with the validation split: {shown}")
+    if mild:
+        warnings.append(
+            f"{len(mild)} groups or clips are shared with the validation split: {_examples(mild)}"
+        )
     return warnings
 
 
@@ -372,9 +369,8 @@ def _unlike_published(
         return []
     warnings = []
     if len(label_names) != info.num_classes:
-        warnings.append(
-            f"{info.title} has {info.num_classes} classes ({info.source}), here are {len(label_names)}"
-        )
+        count = len(label_names)
+        warnings.append(f"{info.title} has {info.num_classes} classes ({info.source}), here are {count}")
     if _metric(clips) != info.metric:
         warnings.append(f"{info.title} is scored by {info.metric} ({info.source}), here by {_metric(clips)}")
     return warnings + asked(name, dataset, "missing")
