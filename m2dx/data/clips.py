@@ -119,12 +119,9 @@ class ClipList:
 
     def __getitem__(self, clip_id: int) -> Clip:
         duration = float(self.durations[clip_id])
-        return Clip(
-            Path(self.paths[clip_id]),
-            start=float(self.starts[clip_id]),
-            duration=None if np.isnan(duration) else duration,
-            weight=float(self.weights[clip_id]),
-        )
+        length = None if np.isnan(duration) else duration
+        path, start, weight = Path(self.paths[clip_id]), self.starts[clip_id], self.weights[clip_id]
+        return Clip(path, float(start), length, weight=float(weight))
 
     def __iter__(self) -> Iterator[Clip]:
         return (self[clip_id] for clip_id in range(len(self)))

@@ -30,9 +30,7 @@ SYNONYMS = {
     "end": "end_time end_seconds end_s stop stop_time",
     "label": "labels class category target",
     "split": "subset partition",
-    "fold": "",
-    "group": "",
-    "weight": "",
+    **dict.fromkeys(("fold", "group", "weight"), ""),
 }
 """Column -> other names of it, taken where the column itself is not there."""
 SPLITS = {
@@ -93,12 +91,9 @@ class CsvDataset(Dataset):
         """One line where listed files do not exist: how many, and the first ones."""
         files = dict.fromkeys(clip.path for clip in self._list.clips)
         absent = [str(file) for file in files if not is_there(file)]
-        if not absent:
-            return []
-        return [
-            f"{len(absent)} of {len(files)} files listed in {self.path} do not exist, e.g. "
-            + ", ".join(absent[:_MOST_EXAMPLES])
-        ]
+        some = ", ".join(absent[:_MOST_EXAMPLES])
+        text = f"{len(absent)} of {len(files)} files listed in {self.path} do not exist, e.g. {some}"
+        return [text] if absent else []
 
     def notes(self) -> list[str]:
         """What is ignored, and what is taken for something else, a line each."""
@@ -125,19 +120,18 @@ class _List:
         self.clips = table.rows(self._clip)
         if not self.clips:
             raise AudioError(f"the list {dataset.path} has no clips; it must have a line for each")
-        renamed = [
-            f"`{name}` as `{column}`"
-            for column, name in self.columns.items()
-            if name not in (column, dataset.labels)
-        ]
-        self.notes = [*table.notes, *([f"reads {', '.join(renamed)}"] if renamed else [])]
+        others = {
+            column: name for column, name in self.columns.items() if name not in (column, dataset.labels)
+        }
+        renamed = ", ".join(f"`{name}` as `{column}`" for column, name in others.items())
+        self.notes = [*table.notes, *([f"reads {renamed}"] if renamed else [])]
         self.notes += [f"{count} {what}" for what, count in self.changed.items()]
         self._join()
         self._take_splits()
         self._note_labels()
         self.clips = divided(self.clips, str(dataset.path), split=dataset.split, folds=dataset.folds)
-        others = [f"`{name}`" for name in table.names if name not in self.columns.values()]
-        self.ignored = [f"ignores {', '.join(others)}; it reads: {', '.join(SYNONYMS)}"] if others else []
+        ignored = ", ".join(f"`{name}`" for name in table.names if name not in self.columns.values())
+        self.ignored = [f"ignores {ignored}; it reads: {', '.join(SYNONYMS)}"] if ignored else []
 
     def _clip(self, row: Mapping[str, str]) -> Clip:
         cells = {column: row.get(name, "") for column, name in self.columns.items()}

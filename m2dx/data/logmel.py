@@ -18,7 +18,7 @@ def mel_filters(frequencies: Tensor, *, n_mels: int, f_min: float, f_max: float)
 
     They are those of torchaudio's melscale_fbanks with norm and mel_scale "slaney", bit for bit.
     """
-    mels = torch.linspace(_mel(f_min), _mel(f_max), n_mels + 2)
+    mels = torch.linspace(slaney_mel(f_min), slaney_mel(f_max), n_mels + 2)
     corners = LINEAR_HZ * mels
     above = mels >= LINEAR_MELS
     corners[above] = 1000.0 * torch.exp(LOG_STEP * (mels[above] - LINEAR_MELS))
@@ -28,7 +28,8 @@ def mel_filters(frequencies: Tensor, *, n_mels: int, f_min: float, f_max: float)
     return torch.minimum(rising, falling).clamp_min(0) * (2.0 / (corners[2:] - corners[:-2]))
 
 
-def _mel(hertz: float) -> float:
+def slaney_mel(hertz: float) -> float:
+    """A frequency on the mel scale: linear below 1 kHz, logarithmic above."""
     return hertz / LINEAR_HZ if hertz < 1000.0 else LINEAR_MELS + math.log(hertz / 1000.0) / LOG_STEP
 
 
@@ -88,16 +89,8 @@ class LogMel(nn.Module):
             wav = wav.float()
             if wav.shape[-1] < self._least_samples:
                 wav = nn.functional.pad(wav, (0, self._least_samples - wav.shape[-1]))
-            spectrum = torch.stft(
-                wav,
-                self.n_fft,
-                hop_length=self.hop_length,
-                win_length=self.win_length,
-                window=self.window,
-                center=True,
-                pad_mode="reflect",
-                return_complex=True,
-            )
+            sizes = self.n_fft, self.hop_length, self.win_length
+            spectrum = torch.stft(wav, *sizes, self.window, pad_mode="reflect", return_complex=True)
             power = spectrum.real.square() + spectrum.imag.square()  # (B, n_fft/2+1, L)
             mel = power.mT @ self.filters  # (B, L, M)
             logmel = (mel + torch.finfo(torch.float32).eps).log()

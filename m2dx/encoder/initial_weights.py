@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from rich.table import Table
@@ -63,18 +64,17 @@ def weights_of_start(recipe: Recipe, encoder: Backbone, host: PluginHost) -> Wei
             f"init_from: by weight_map {weight_map.name}, {path} does not fit the recipe's model:\n"
             + "\n".join([*wrong[:MOST_TOLD], *more] if wrong else [names])
         )
+    grid, backbone = encoder.grid, BackboneConfig.of(encoder)
+    sizes: dict[str, Any] = {
+        "input_size": grid.input_size,
+        "patch_size": grid.patch_size,
+        "vit": encoder.size,
+    }
     return Weights(
         f"weights by {weight_map.name},",
         path,
         {f"online.{name}": given.get(name, value) for name, value in own.items()},
-        EncoderConfig(
-            input_size=encoder.grid.input_size,
-            patch_size=encoder.grid.patch_size,
-            vit=encoder.size,
-            backbone=BackboneConfig.of(encoder),
-            audio=recipe.audio,
-            image=recipe.image,
-        ),
+        EncoderConfig(**sizes, backbone=backbone, audio=recipe.audio, image=recipe.image),
         unused=tuple(sorted({re.sub(r"\.\d+\.", ".*.", name) for name in left})),
         missing=tuple(sorted(own.keys() - given.keys())),
         like=encoder,
@@ -103,7 +103,8 @@ def load_initial_weights(
         if problem:
             parts[name] = InitialPart(label, 0, len(child.state_dict()), f"{problem}: starts at random")
         else:
-            parts[name] = _load_part(label, child, state, weights.config.grid)
+            with CheckpointError.blaming(f"{weights.path}: init_from: the weights of the {label} do not fit"):
+                parts[name] = _load_part(label, child, state, weights.config.grid)
     missing = [name for name, part in parts.items() if not part.loaded]
     for name, done in model.complete_start(missing).items():
         count, label = len(children[name].state_dict()), parts[name].part
@@ -198,6 +199,5 @@ def _load_part(part: str, module: nn.Module, state: Mapping[str, Tensor], grid: 
         else:
             state[_POSITIONS] = resample_positions(positions, grid.shape, new.shape)
             note = f"positions: resampled ({sizes})"
-    with CheckpointError.blaming(f"init_from: the weights of the {part} do not fit"):
-        module.load_state_dict(state)
+    module.load_state_dict(state)
     return InitialPart(part, len(state), 0, note)

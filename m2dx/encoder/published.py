@@ -51,10 +51,9 @@ def rename(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, T
     """The tensors whose names start with a key of `names`, under their new names; others are left out."""
     renamed = {}
     for key, tensor in state.items():
-        for published, own in names.items():
-            if key.startswith(published):
-                renamed[own + key[len(published) :]] = tensor
-                break
+        start = next((start for start in names if key.startswith(start)), None)
+        if start is not None:
+            renamed[names[start] + key.removeprefix(start)] = tensor
     return renamed
 
 

@@ -35,12 +35,8 @@ class Knn(Evaluator):
         by_fold, predictions = [], []
         for fold in task.folds:
             standardise = Standardiser.fit(found.x[fold.train])
-            votes = neighbour_votes(
-                standardise(found.x[fold.train]),
-                targets[fold.train],
-                standardise(found.x[fold.test]),
-                k=self.k,
-            )
+            train, test = (standardise(found.x[rows]) for rows in (fold.train, fold.test))
+            votes = neighbour_votes(train, targets[fold.train], test, k=self.k)
             by_fold.append([score_of(votes, found.y[fold.test])])
             predictions += predictions_of(task, fold, votes)
         details = {"k": self.k}

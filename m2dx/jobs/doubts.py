@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -178,14 +178,7 @@ def _loud_samples(of: CheckedRun) -> Iterator[str]:
         )
 
 
-RULES: tuple[Callable[[CheckedRun], Iterator[str]], ...] = (
-    _slow_target,
-    _values,
-    _padding,
-    _large_model,
-    _empty_filters,
-    _loud_samples,
-)
+RULES = (_slow_target, _values, _padding, _large_model, _empty_filters, _loud_samples)
 """Each gives doubts that start with the field of the recipe."""
 
 

@@ -199,14 +199,12 @@ def _build_offline_encoder(
     with part.attempt("__init__"):
         encoder: OfflineEncoder = host.build("offline_encoder", spec, data=data)
     width, rate = getattr(encoder, "embed_dim", "missing"), encoder.sample_rate
+    fits = isinstance(width, int) and width > 0
     part.must(
-        isinstance(width, int) and width > 0,
-        f"embed_dim must be the width C of its output, set in the class or in __init__, but is {width}",
+        fits, f"embed_dim must be the width C of its output, set in the class or __init__, but is {width}"
     )
-    part.must(
-        rate is None or (isinstance(rate, int) and rate > 0),
-        f"sample_rate must be a whole number of Hz, or None, but is {rate!r}",
-    )
+    fits = rate is None or (isinstance(rate, int) and rate > 0)
+    part.must(fits, f"sample_rate must be a whole number of Hz, or None, but is {rate!r}")
     if data.sample_rate is None or data.crop_samples is None:
         return encoder, None
     # As `resample` rounds.

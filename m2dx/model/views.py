@@ -68,13 +68,8 @@ class ViewMaker(nn.Module):
             changing = count if self.augmentations else 1
             given = [self._given(batch, clean, standard, noise, number) for number in range(changing)]
             given += [standard] * (count - changing)
-        views = Views(
-            waveforms=Waveforms(batch.inputs, self.logmel.sample_rate),
-            clean_logmel=standard,
-            labels=batch.labels,
-            crops=batch.crops,
-        )
-        return given, views
+        waveforms = Waveforms(batch.inputs, self.logmel.sample_rate)
+        return given, Views(waveforms, standard, batch.labels, batch.crops)
 
     def _given(
         self, batch: Batch, clean: Tensor, standard: Tensor, noise: Tensor | None, number: int

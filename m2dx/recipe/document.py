@@ -115,7 +115,8 @@ def merge(base: Entry, over: Entry, *, root: bool = True) -> Entry:
         over = Entry({"name": over}, over.place)
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
         return over
-    if not root and _other_component(base.value, over.value):
+    names = [values["name"].value for values in (base.value, over.value) if "name" in values]
+    if not root and names[:1] != names[-1:]:  # another component
         return over
     merged = dict(base.value)
     for key, child in over.value.items():
@@ -126,10 +127,6 @@ def merge(base: Entry, over: Entry, *, root: bool = True) -> Entry:
         else:
             merged[key] = merge(merged[key], child, root=False)
     return Entry(merged, base.place)
-
-
-def _other_component(base: dict[str, Entry], over: dict[str, Entry]) -> bool:
-    return "name" in base and "name" in over and base["name"].value != over["name"].value
 
 
 MOST_VALUES = 20_000

@@ -6,21 +6,11 @@ import functools
 import inspect
 import json
 import types
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Literal,
-    NamedTuple,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
@@ -56,7 +46,7 @@ def _has_components(section: type[Section]) -> bool:
             found.append(_has_components(annotation))
         return None
 
-    for hint in get_type_hints(section, include_extras=True).values():
+    for hint in typing.get_type_hints(section, include_extras=True).values():
         rewrite(hint, note)
     return any(found)
 
@@ -78,7 +68,7 @@ class _Builder:
         return _without_components(section)  # type: ignore[return-value]
 
     def rebuilt(self, section: type[S]) -> type[S]:
-        hints = get_type_hints(section, include_extras=True)
+        hints = typing.get_type_hints(section, include_extras=True)
         fields: dict[str, Any] = {}
         for name, info in section.model_fields.items():
             annotation = rewrite(hints[name], self._swap)
@@ -89,20 +79,16 @@ class _Builder:
                 default = default.name
             elif isinstance(default, BaseModel):  # of the section before; validated where it is needed
                 default = default.model_dump()
-            fields[name] = (
-                annotation,
-                Field(default=... if info.is_required() else default, description=info.description),
-            )
+            default = ... if info.is_required() else default
+            fields[name] = (annotation, Field(default=default, description=info.description))
         if not fields:
             return section
-        model = create_model(
-            section.__name__,
-            __base__=section,
-            __doc__=section.__doc__,
-            __module__=section.__module__,
-            __cls_kwargs__=NO_SOURCE,
-            **fields,
-        )
+        own: dict[str, Any] = {
+            "__base__": section,
+            "__doc__": section.__doc__,
+            "__module__": section.__module__,
+        }
+        model: type[S] = create_model(section.__name__, **own, __cls_kwargs__=NO_SOURCE, **fields)
         return model
 
     def _swap(self, annotation: Any) -> Any:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from m2dx.contract.atomic import replace_text
@@ -23,7 +23,7 @@ from m2dx.report.curves import Metrics, by_column, curve, draw_metric, draw_scor
 from m2dx.report.pictures import RunPictures
 from m2dx.report.saving import svg
 from m2dx.report.style import Picture
-from m2dx.results.formats import html_table
+from m2dx.results.formats import TEMPLATING, html_table
 from m2dx.results.predictions import PREDICTIONS_FILE
 from m2dx.results.records import LIBRARIES
 from m2dx.results.run_folder import DataFacts, read_run
@@ -92,10 +92,8 @@ def _environment(shorten: Callable[[str], str], *, has_sound: bool) -> Environme
     environment = Environment(
         loader=PackageLoader("m2dx.report", "templates"),
         autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
         finalize=lambda value: shorten(value) if type(value) is str and value[:5] != "data:" else value,
+        **TEMPLATING,
     )
     environment.filters |= {
         "number": number,
@@ -114,11 +112,8 @@ def _environment(shorten: Callable[[str], str], *, has_sound: bool) -> Environme
 def arrange_scores(scores: Sequence[Score]) -> ResultTable:
     """A row for each task, protocol and metric, a column for each encoder; the best of each row is marked."""
     by_encoder, columns = scores_by_encoder(scores)
-    rows = [
-        Row(f"{task}, {protocol} ({metric})", (), cells_of([of.get(column) for of in by_encoder.values()]))
-        for column in columns
-        for task, protocol, metric in (column,)
-    ]
+    cells = {column: cells_of([of.get(column) for of in by_encoder.values()]) for column in columns}
+    rows = [Row("{}, {} ({})".format(*column), (), found) for column, found in cells.items()]
     return ResultTable("", "", (), tuple(map(encoder_title, by_encoder)), (Group("", tuple(rows)),))
 
 

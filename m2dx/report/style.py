@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from m2dx.data.logmel import LogMel
+from m2dx.data.logmel import LogMel, slaney_mel
 
 INK = "#1f2933"
 ACCENT = "#2f81c4"  # readable on white and on black
@@ -45,11 +44,6 @@ class Span:
             if 0.0 <= height <= 1.0 and (not ticks or ticks[-1][0] - height > 0.12):
                 ticks.append((height, f"{hertz}" if hertz < 1000 else f"{hertz // 1000}k"))
         return ticks
-
-
-def slaney_mel(hertz: float) -> float:
-    """A frequency on the mel scale of `LogMel`: linear below 1 kHz, logarithmic above."""
-    return 0.015 * hertz if hertz < 1000 else 15 + 27 * math.log(hertz / 1000, 6.4)
 
 
 @dataclass(frozen=True)

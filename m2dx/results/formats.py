@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from rich.table import Table
@@ -113,12 +114,12 @@ def _markdown_text(text: str) -> str:
     return re.sub(r"([\\|*_<])", r"\\\1", text)
 
 
+TEMPLATING: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+"""How all templates are read."""
 _TEMPLATES = Environment(
     loader=PackageLoader("m2dx.results"),
     autoescape=select_autoescape(["html"]),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
     keep_trailing_newline=True,
+    **TEMPLATING,
 )
 _TEMPLATES.filters |= {"markdown": _markdown_text, "latex": latex_text, "marked": _marked}

@@ -120,14 +120,12 @@ class Scoring:
 
     def protocols(self) -> dict[str, tuple[str, ...]]:
         """By task, the names of the evaluators that score it."""
-        return {
-            name: task.evaluators or tuple(self.evaluators)
-            for name, task in self.recipe.evaluation.tasks.items()
-        }
+        tasks, every = self.recipe.evaluation.tasks, tuple(self.evaluators)
+        return {name: task.evaluators or every for name, task in tasks.items()}
 
     def tasks(self, console: Console | None = None) -> list[ClipTask]:
         """The tasks, their clips found and checked."""
-        section, bad = self.recipe.evaluation.tasks, self.recipe.data.max_bad_fraction
+        section = self.recipe.evaluation.tasks
         cache = FeatureCache(self.recipe.output / CACHE_FOLDER) if self.recipe.evaluation.cache else None
         tasks = []
         for name, dataset in self.datasets.items():
@@ -135,14 +133,11 @@ class Scoring:
                 task = ClipTask.from_dataset(
                     name,
                     dataset,
-                    unit_seconds=section[name].unit_seconds,
-                    short_clips=section[name].short_clips,
-                    max_bad_fraction=bad,
-                    shared_groups=section[name].shared_groups,
-                    target=section[name].target,
+                    max_bad_fraction=self.recipe.data.max_bad_fraction,
                     cache=cache,
                     images=self.recipe.image is not None,
                     progress=line.update,
+                    **section[name].model_dump(exclude={"dataset", "evaluators"}),
                 )
             tasks.append(task)
         return tasks
@@ -196,14 +191,8 @@ class Scoring:
         tasks = {task.name: task for task in self.tasks(console)}
         makers = encoders_to_compare(recipe, encoder, self.host)
         with ProgressLine(console or _QUIET, "evaluating") as line:
-            scores = evaluate(
-                makers,
-                list(tasks.values()),
-                self.evaluators,
-                seeds=recipe.evaluation.seeds,
-                protocols=self.protocols(),
-                progress=line.update,
-            )
+            given, seeds = (makers, list(tasks.values()), self.evaluators), recipe.evaluation.seeds
+            scores = evaluate(*given, seeds=seeds, protocols=self.protocols(), progress=line.update)
         scores = with_differences(scores) if step is None else scores
         own, shapes = _scored(name, encoder, path), fingerprint(encoder, values=False)
         audio = recipe.audio.model_dump(mode="json", exclude={"crop_seconds"})
@@ -239,15 +228,12 @@ class Scoring:
         section, first, folds = self.recipe.evaluation, task.folds[0], len(task.folds)
         options = section.evaluators[score.protocol].model_dump(mode="json")
         parts = len(first.train), len(first.valid), len(first.test)
+        same = {name: getattr(score, name) for name in ("task", "metric", "mean", "ci95", "values")}
         return ResultRecord(
+            **same,
             date=date,
             encoder=encoder,
-            task=task.name,
             protocol=Protocol(score.protocol, options.pop("name"), options),
-            metric=score.metric,
-            mean=score.mean,
-            ci95=score.ci95,
-            values=score.values,
             seeds=section.seeds,
             step=step,
             recipe=self.recipe.name,

@@ -127,11 +127,10 @@ def score_table(scores: Sequence[Score], *, title: str = "") -> ResultTable:
     lines: dict[tuple[str, str, str], dict[str, Score]] = {}
     for score in scores:
         lines.setdefault((score.task, score.protocol, score.metric), {})[score.encoder] = score
-    rows = tuple(
-        Row(task, (f"{protocol} ({metric})",), cells_of([found.get(encoder) for encoder in encoders]))
-        for (task, protocol, metric), found in lines.items()
-    )
-    return ResultTable(title, "task", ("protocol",), encoders, (Group("", rows),))
+    rows = []
+    for (task, protocol, metric), found in lines.items():
+        rows.append(Row(task, (f"{protocol} ({metric})",), cells_of([found.get(of) for of in encoders])))
+    return ResultTable(title, "task", ("protocol",), encoders, (Group("", tuple(rows)),))
 
 
 def cells_of(scores: Sequence[Score | None]) -> tuple[Cell | None, ...]:
@@ -148,19 +147,12 @@ def record_table(records: Sequence[ResultRecord], *, every: bool = False) -> Res
     shown = list(records) if every else newest(records)
     labels, marks = encoder_labels(records), Marks()
     order = {key: number for number, key in enumerate(dict.fromkeys(map(score_key, shown)))}
-    rows = [
-        Row(
-            labels[encoder_key(record)],
-            (
-                *score_key(record),
-                str(len(record.seeds)),
-                *("" if value is None else f"{value:,}" for value in (record.clips, record.classes)),
-                f"{record.date:%Y-%m-%d %H:%M}",
-            ),
-            (Cell.percent(record.mean, record.ci95, marks=marks.of(*record.warnings)),),
-        )
-        for record in sorted(shown, key=lambda record: order[score_key(record)])
-    ]
+    rows = []
+    for record in sorted(shown, key=lambda record: order[score_key(record)]):
+        counts = ("" if value is None else f"{value:,}" for value in (record.clips, record.classes))
+        info = *score_key(record), str(len(record.seeds)), *counts, f"{record.date:%Y-%m-%d %H:%M}"
+        cell = Cell.percent(record.mean, record.ci95, marks=marks.of(*record.warnings))
+        rows.append(Row(labels[encoder_key(record)], info, (cell,)))
     return ResultTable(
         title=counted(len(shown), "score"),
         heading="encoder",

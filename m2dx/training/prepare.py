@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from m2dx.contract.components import DataInfo, Dataset, NoiseSource
-from m2dx.contract.errors import CheckpointError, RecipeError
+from m2dx.contract.errors import RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.contract.progress import ProgressLine
 from m2dx.data.bad_files import BadFile
@@ -145,10 +145,10 @@ def prepare(
     update = {name: getattr(recipe, name).model_copy(update=of) for name, of in measured.items()}
     recipe = recipe.model_copy(update=update)
     model.views.resolve(recipe)
-    given = {"seed": recipe.seed, "draw_mask": model.masking, "noise": noise}
+    given: dict[str, Any] = {"seed": recipe.seed, "draw_mask": model.masking, "noise": noise}
     asks = any(encoder.wants_crops for encoder in model.offline_encoders)
     crops = TrainingCrops(clips, reader, **given, with_crops=asks)
-    told = {"bad": tuple(bad), "missing": missing, "notes": notes}
+    told: dict[str, Any] = {"bad": tuple(bad), "missing": missing, "notes": notes}
     folder = recipe.output / recipe.name
     return PreparedRun(recipe, folder, processes, clips, crops, model, host, callbacks, **told)
 
@@ -179,10 +179,7 @@ def _start_from(
     model: MultiTask, recipe: Recipe, host: PluginHost, processes: Processes, console: Console
 ) -> None:
     weights = weights_of_start(recipe, encoder_of(model.masked_model), host)
-    try:
-        parts = load_initial_weights(model.masked_model, weights, recipe.input)
-    except CheckpointError as error:
-        raise CheckpointError(f"{weights.path}: {error}") from error
+    parts = load_initial_weights(model.masked_model, weights, recipe.input)
     if processes.is_main:
         console.print(initial_weights_table(weights, parts, recipe.input))
 

@@ -96,11 +96,11 @@ def test_splits_and_folds_have_names():
             "without splits, but a.wav has the split 'train'",
         ),
         ([Clip("a.wav"), Clip("b.wav", split="1")], {"folds": 2}, "`folds` is for lists without splits"),
-        ([Clip("a.wav"), Clip("b.wav")], {"folds": 3}, "3 parts need as many groups .* there are 2"),
+        ([Clip("a.wav"), Clip("b.wav")], {"folds": 3}, "3 parts need as many groups .* have 2"),
         (
             [Clip("a.wav", group="p"), Clip("b.wav", group="p")],
             {"split": Holdout(test=0.5)},
-            "2 parts .* there are 1",
+            "2 parts .* have 1",
         ),
     ],
 )

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader
 from matplotlib.axes import Axes
 
 from m2dx.contract.atomic import replace_text
@@ -16,6 +16,7 @@ from m2dx.contract.wording import number
 from m2dx.report.classes import MOST_CLASSES, class_rows, confusion_picture, most_certain, sound
 from m2dx.report.saving import svg
 from m2dx.report.style import ACCENT, INK, MASKED, Picture, frame_curves
+from m2dx.results.formats import TEMPLATING
 from m2dx.results.predictions import read_predictions
 from m2dx.results.scores import read_scores
 from m2dx_specialise.judge import PLAIN
@@ -34,13 +35,8 @@ def write_page(state: State) -> Path:
 
     The page is one file without scripts; nothing is loaded from elsewhere.
     """
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("m2dx_specialise"), PackageLoader("m2dx.report")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader = ChoiceLoader([PackageLoader("m2dx_specialise"), PackageLoader("m2dx.report")])
+    environment = Environment(loader=loader, autoescape=True, **TEMPLATING)
     environment.filters |= {"svg": svg, "sound": sound, "number": number, "quote": shlex.quote}
     classes = _classes(state)
     page = environment.get_template("search.html").render(
