@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from m2dx.cli.shared import (
-    AudioInputs,
-    DeviceOption,
-    EncoderPath,
-    Overrides,
-    RecipeFile,
-    load_with_plugins,
-    telling_places,
-    terminal,
-)
+from m2dx.cli import shared
+from m2dx.cli.shared import terminal
 from m2dx.cli.table_output import FormOption, OutputOption, check_table_options, print_table
 from m2dx.cli.terminal import print_error
 from m2dx.contract.errors import PluginError
@@ -60,10 +52,12 @@ def progress(count: int, network: Module, device: str) -> ProgressLine:
 
 
 @commands.command()
-@telling_places
-def evaluate(encoder: EncoderPath, recipe: RecipeFile, overrides: Overrides = None) -> None:
+@shared.telling_places
+def evaluate(
+    encoder: shared.EncoderPath, recipe: shared.RecipeFile, overrides: shared.Overrides = None
+) -> None:
     """Score an encoder and the baselines, as the recipe's evaluation section says."""
-    _, loaded = load_with_plugins(recipe, overrides)
+    _, loaded = shared.load_with_plugins(recipe, overrides)
     import m2dx
 
     found = m2dx.evaluate(encoder, loaded, console=terminal())
@@ -124,8 +118,8 @@ def export(
 
 @commands.command()
 def encode(
-    encoder: EncoderPath,
-    files: AudioInputs,
+    encoder: shared.EncoderPath,
+    files: shared.AudioInputs,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="Folder for .npy files; or a .csv, .npy, .npz or .parquet file."),
@@ -136,7 +130,7 @@ def encode(
     long_clips: Annotated[
         Literal["split", "interpolate"], typer.Option(help="Long audio: split it, or interpolate positions.")
     ] = "split",
-    device: DeviceOption = "auto",
+    device: shared.DeviceOption = "auto",
 ) -> None:
     """Write the features of audio files as a table, or as a folder of .npy files."""
     from m2dx.data.inputs import clips_of_inputs

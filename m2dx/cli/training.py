@@ -9,24 +9,17 @@ from typing import Annotated
 
 import typer
 
-from m2dx.cli.shared import (
-    Overrides,
-    RecipeFile,
-    launcher,
-    load_with_plugins,
-    plugin_host,
-    telling_places,
-    terminal,
-)
+from m2dx.cli import shared
+from m2dx.cli.shared import terminal
 
 commands = typer.Typer()
 
 
 @commands.command()
-@telling_places
+@shared.telling_places
 def train(
-    recipe: RecipeFile,
-    overrides: Overrides = None,
+    recipe: shared.RecipeFile,
+    overrides: shared.Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest checkpoint.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing run of that name.")
@@ -62,7 +55,7 @@ def train(
     console = terminal()
     if not console.is_terminal:
         console.print(f"loading {recipe}, torch and plugins")
-    host, loaded = load_with_plugins(recipe, overrides)
+    host, loaded = shared.load_with_plugins(recipe, overrides)
     if dry_run_memory:
         from m2dx.training.micro_batch import dry_run
 
@@ -74,7 +67,7 @@ def train(
     how = "or_start" if resume_or_start else resume
     summary = run_recipe(loaded, host, console, resume=how, overwrite=overwrite)
     if summary.stopped_by is not None:
-        again = shlex.join([*launcher(), "train", str(recipe), *(overrides or []), "--resume"])
+        again = shlex.join([*shared.launcher(), "train", str(recipe), *(overrides or []), "--resume"])
         console.print(f"stopped by {summary.stopped_by} after step {summary.steps}, saved. Resume with:")
         console.print(f"  {again}", soft_wrap=True)
         number = getattr(signal, summary.stopped_by, signal.SIGTERM)
@@ -82,10 +75,10 @@ def train(
 
 
 @commands.command()
-@telling_places
-def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
+@shared.telling_places
+def check(recipe: shared.RecipeFile, overrides: shared.Overrides = None) -> None:
     """Print the resolved recipe, its shapes and sizes, a step's losses, warnings and the time; train nothing."""
-    host, loaded = load_with_plugins(recipe, overrides)
+    host, loaded = shared.load_with_plugins(recipe, overrides)
     from m2dx.jobs.check import check_recipe
 
     check_recipe(loaded, host, terminal())
@@ -96,4 +89,4 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's fold
     """Write a run's report.html again, from the files in its folder."""
     from m2dx.jobs.train import report_of_run
 
-    terminal().print(f"report: {report_of_run(run, plugin_host(), terminal())}")
+    terminal().print(f"report: {report_of_run(run, shared.plugin_host(), terminal())}")

@@ -14,20 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    PydanticSchemaGenerationError,
-    TypeAdapter,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    create_model,
-    model_validator,
-)
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from m2dx.contract.paths import RecipePath
@@ -150,7 +138,7 @@ def option_model(kind: str, component: Any, options: Mapping[str, inspect.Parame
             adapter: TypeAdapter[Any] = TypeAdapter(annotation)
             if default is not ...:
                 adapter.validate_python(default)
-        except PydanticSchemaGenerationError as error:
+        except pydantic.PydanticSchemaGenerationError as error:
             raise TypeError(f"the option {name!r} has a type that YAML lacks: {error.message}") from error
         except ValidationError as error:
             raise TypeError(
@@ -190,10 +178,10 @@ def guarded_number(annotation: Any) -> Any:
     """For `int` and `float`, with constraints, the type that refuses booleans and what is too large; else None."""
     kind, *constraints = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
     annotated: Any = Annotated
-    return annotated[(kind, *constraints, WrapValidator(_number))] if kind in (int, float) else None
+    return annotated[(kind, *constraints, pydantic.WrapValidator(_number))] if kind in (int, float) else None
 
 
-def _number(value: object, validate: ValidatorFunctionWrapHandler) -> int | float:
+def _number(value: object, validate: pydantic.ValidatorFunctionWrapHandler) -> int | float:
     if isinstance(value, bool):
         raise PydanticCustomError("boolean", "must be a number")
     number: int | float = validate(value)
@@ -230,14 +218,14 @@ class ComponentUnion:
         self.kind = kind
         self.models = models
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:
         choices = {f"<{name}>": handler.generate_schema(model) for name, model in self.models.items()}
         # pydantic wants a choice even where no component is installed; no name gives the tag <>.
         return core_schema.tagged_union_schema(
             choices or {"<>": handler.generate_schema(ComponentSpec)}, discriminator=self._tag
         )
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Any:
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: pydantic.GetJsonSchemaHandler) -> Any:
         plain = [
             name
             for name, model in self.models.items()

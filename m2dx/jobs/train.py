@@ -21,18 +21,12 @@ from m2dx.model.precision import check_precision
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 from m2dx.results.run_folder import DataFacts, RunSummary, write_summary
+from m2dx.training import run_folder
 from m2dx.training.distributed import Processes, join_processes, pick_device
 from m2dx.training.memory import memory_advice, training_advice
 from m2dx.training.monitor import TrainingSummary
 from m2dx.training.prepare import PreparedRun, prepare
-from m2dx.training.run_folder import (
-    Resume,
-    as_started,
-    check_same_data,
-    open_run_folder,
-    running_alone,
-    start_run_folder,
-)
+from m2dx.training.run_folder import Resume
 from m2dx.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -49,7 +43,7 @@ def run_recipe(
     processes = join_processes(recipe.train.device, timeout_minutes=recipe.train.timeout_minutes)
     with contextlib.ExitStack() as stack:
         if processes.is_main:
-            stack.enter_context(running_alone(recipe.output / recipe.name))
+            stack.enter_context(run_folder.running_alone(recipe.output / recipe.name))
         return _run(recipe, host, processes, console, resume=resume, overwrite=overwrite)
 
 
@@ -73,7 +67,7 @@ def _run(
         run = trainer.run
         if not processes.is_main:
             return _fit(trainer)
-        start_run_folder(run.recipe, resume=trainer.resumed)
+        run_folder.start_run_folder(run.recipe, resume=trainer.resumed)
         describe_run(run, console)
         if not trainer.resumed:
             from m2dx.jobs.doubts import print_doubts
@@ -133,16 +127,16 @@ def make_trainer(
     with processes.reporting_lost_processes():
         checkpoint: Checkpoint | None = None
         if processes.is_main:
-            checkpoint = open_run_folder(recipe, resume=resume, overwrite=overwrite)
+            checkpoint = run_folder.open_run_folder(recipe, resume=resume, overwrite=overwrite)
         path = processes.from_main(None if checkpoint is None else checkpoint.path)
         if path is not None and checkpoint is None:
             checkpoint = Checkpoint(path, read_checked(path))
         if checkpoint is not None:
             as_many = len(checkpoint.state["rng"]) == processes.world_size
-            recipe = as_started(recipe, checkpoint.state["recipe"], accumulation=as_many)
+            recipe = run_folder.as_started(recipe, checkpoint.state["recipe"], accumulation=as_many)
         run = prepare(recipe, host, processes, console, initialise=checkpoint is None)
         if checkpoint is not None:
-            check_same_data(run.clips, checkpoint.state, with_tasks=bool(recipe.tasks))
+            run_folder.check_same_data(run.clips, checkpoint.state, with_tasks=bool(recipe.tasks))
         if recipe.train.accumulate == "auto":
             from m2dx.training.micro_batch import choose_accumulation
 

@@ -83,13 +83,8 @@ class _Builder:
             fields[name] = (annotation, Field(default=default, description=info.description))
         if not fields:
             return section
-        own: dict[str, Any] = {
-            "__base__": section,
-            "__doc__": section.__doc__,
-            "__module__": section.__module__,
-        }
-        model: type[S] = create_model(section.__name__, **own, __cls_kwargs__=NO_SOURCE, **fields)
-        return model
+        own: dict[str, Any] = {"__doc__": section.__doc__, "__module__": section.__module__, **fields}
+        return create_model(section.__name__, __base__=section, __cls_kwargs__=NO_SOURCE, **own)
 
     def _swap(self, annotation: Any) -> Any:
         if get_origin(annotation) is Annotated:

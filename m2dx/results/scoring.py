@@ -28,19 +28,10 @@ from m2dx.evaluation.tasks import ClipTask, check_dataset
 from m2dx.model.shapes import build_logmel, model_shapes
 from m2dx.model.vit import Encoder
 from m2dx.recipe.schema import EvaluationSection, Recipe
+from m2dx.results import records
 from m2dx.results.formats import terminal
 from m2dx.results.predictions import write_predictions
-from m2dx.results.records import (
-    RESULTS_FILE,
-    Division,
-    Protocol,
-    ResultRecord,
-    ScoredEncoder,
-    append_records,
-    digest_of,
-    fingerprint,
-    package_versions,
-)
+from m2dx.results.records import Division, Protocol, ResultRecord, ScoredEncoder
 from m2dx.results.scores import PRETRAINED, START, without_classes, write_scores, write_step_scores
 from m2dx.results.table import score_table
 from m2dx.results.verdict import advice, verdict, with_differences
@@ -116,7 +107,8 @@ class Scoring:
                     problems.append(f"evaluation.evaluators.{protocol}, for {name}: {error}")
         if problems:
             raise RecipeError("\n".join(problems))
-        return cls(recipe, datasets, evaluators, package_versions() | _plugin_versions(section, host), host)
+        versions = records.package_versions() | _plugin_versions(section, host)
+        return cls(recipe, datasets, evaluators, versions, host)
 
     def protocols(self) -> dict[str, tuple[str, ...]]:
         """By task, the names of the evaluators that score it."""
@@ -194,12 +186,12 @@ class Scoring:
             given, seeds = (makers, list(tasks.values()), self.evaluators), recipe.evaluation.seeds
             scores = evaluate(*given, seeds=seeds, protocols=self.protocols(), progress=line.update)
         scores = with_differences(scores) if step is None else scores
-        own, shapes = _scored(name, encoder, path), fingerprint(encoder, values=False)
+        own, shapes = _scored(name, encoder, path), records.fingerprint(encoder, values=False)
         audio = recipe.audio.model_dump(mode="json", exclude={"crop_seconds"})
         encoders = {
             PRETRAINED: own,
             "random_weights": replace(own, name="random_weights", sha256=shapes, path=None),
-            "mean_logmel": ScoredEncoder("mean_logmel", digest_of(audio).hexdigest()),
+            "mean_logmel": ScoredEncoder("mean_logmel", records.digest_of(audio).hexdigest()),
         }
         others = {**baseline_paths(recipe), START: recipe.init_from}
         for name, place in others.items():
@@ -207,11 +199,11 @@ class Scoring:
                 other: Any = makers[name](0)
                 encoders[name] = _scored(name, other, place)
         now, device = datetime.now(UTC).replace(microsecond=0), next(encoder.parameters()).device
-        records = (
+        lines = (
             self._record(of, tasks[of.task], encoders[of.encoder], step=step, date=now, device=device)
             for of in scores
         )
-        append_records(recipe.output / RESULTS_FILE, records)
+        records.append_records(recipe.output / records.RESULTS_FILE, lines)
         return scores
 
     def _record(
@@ -263,7 +255,7 @@ def _untrained(recipe: Recipe) -> AnyEncoder:
 
 def _scored(name: str, encoder: AnyEncoder, path: Path | None) -> ScoredEncoder:
     parameters = sum(parameter.numel() for parameter in encoder.encoder.parameters())
-    return ScoredEncoder(name, fingerprint(encoder), None if path is None else str(path), parameters)
+    return ScoredEncoder(name, records.fingerprint(encoder), None if path is None else str(path), parameters)
 
 
 def _plugin_versions(section: EvaluationSection, host: PluginHost) -> dict[str, str]:

@@ -14,7 +14,7 @@ from m2dx.testing.tensors import check_module, check_reaches
 def check_backbone(cls: type[Backbone], grid: PatchGrid | None = None, /, **options: object) -> None:
     """Checks a backbone: shapes, also of other lengths; that masked patches change nothing; trunks; gradients; state.
 
-    `grid` replaces the trial inputs. Raises `ComponentCheckError`.
+    `grid` replaces the trial inputs.
     """
     subject = Subject.of("backbone", cls, options)
     for trial in TRIAL_GRIDS if grid is None else (grid,):

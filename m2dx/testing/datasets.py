@@ -17,10 +17,7 @@ CLIPS_READ = 3
 
 
 def check_dataset(cls: type[Dataset], /, **options: Any) -> None:
-    """Checks a data set: order, labels, splits, what is missing; a few of its clips are read.
-
-    Raises `ComponentCheckError`.
-    """
+    """Checks a data set: order, labels, splits, what is missing; a few of its clips are read."""
     subject = Subject.of("dataset", cls, options)
     dataset: Dataset = subject.build()
     with subject.attempt("clips()"):

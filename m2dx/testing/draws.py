@@ -30,10 +30,7 @@ TRIAL_MASKS: tuple[Mapping[str, Any], ...] = tuple(
 
 
 def check_noise_source(cls: type[NoiseSource], sample_rate: int = 16_000, /, **options: Any) -> None:
-    """Checks a noise source: length and type of its draws, and that all randomness comes from the generator.
-
-    Raises `ComponentCheckError`.
-    """
+    """Checks a noise source: length and type of its draws, and that all randomness comes from the generator."""
     subject = Subject.of("noise_source", cls, options)
 
     def draw(source: NoiseSource, seed: int) -> Tensor:
@@ -60,7 +57,7 @@ def check_noise_source(cls: type[NoiseSource], sample_rate: int = 16_000, /, **o
 def check_augmentation(cls: type[Augmentation], sample_rate: int = 16_000, /, **options: Any) -> None:
     """Checks an augmentation on noise and silence: shape, type, and that all randomness comes from the seeds.
 
-    A clip must come out the same in another batch, unless it says `mixes_clips`. Raises `ComponentCheckError`.
+    A clip must come out the same in another batch, unless it says `mixes_clips`.
     """
     subject, offered = Subject.of("augmentation", cls, options), {"sample_rate": sample_rate}
     changes = getattr(cls, "changes", None)
@@ -97,7 +94,7 @@ def check_masking(cls: type[Masking], trial: Mapping[str, Any] | None = None, /,
     """Checks a masking on several grids: it gives permutations, and all randomness comes from the generator.
 
     One that looks is shown noise and silence at several steps; all randomness then comes from ids and seeds.
-    Grids that it refuses with `RecipeError` are left out; `trial` replaces them all. Raises `ComponentCheckError`.
+    Grids that it refuses with `RecipeError` are left out; `trial` replaces them all.
     """
     subject = Subject.of("masking", cls, options)
 

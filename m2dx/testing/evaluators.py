@@ -31,7 +31,7 @@ SEEDS = (0, 1)
 def check_evaluator(cls: type[Evaluator], task: EvaluationTask | None = None, /, **options: Any) -> None:
     """Checks an evaluator on a small network and on the mean-log-mel baseline; `task` replaces the trial task.
 
-    It may refuse the baseline, which has `clip` only, with `RecipeError`. Raises `ComponentCheckError`.
+    It may refuse the baseline, which has `clip` only, with `RecipeError`.
     """
     subject = Subject.of("evaluator", cls, options)
     evaluator: Evaluator = subject.build()

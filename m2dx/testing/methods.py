@@ -21,7 +21,7 @@ CLIPS = 3
 def check_method(cls: type[MaskedModel], grid: PatchGrid | None = None, /, **options: object) -> None:
     """Checks a method on two inputs: its encoder, its output with and without tasks, gradients, a step, its state.
 
-    `grid` replaces the trial inputs. Raises `ComponentCheckError`.
+    `grid` replaces the trial inputs.
     """
     subject = Subject.of("method", cls, options)
     for trial in TRIAL_GRIDS if grid is None else (grid,):

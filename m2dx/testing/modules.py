@@ -42,7 +42,7 @@ TRIAL_SHAPES = tuple(
 def check_offline_encoder(cls: type[OfflineEncoder], data: DataInfo | None = None, /, **options: Any) -> None:
     """Checks an offline encoder on crops of several lengths, rates and batch sizes, and on silence.
 
-    `data` replaces the trial crops (whose one labelled data set is called "main"). Raises `ComponentCheckError`.
+    `data` replaces the trial crops (whose one labelled data set is called "main").
     """
     subject = Subject.of("offline_encoder", cls, options)
     trials = TRIAL_DATA if data is None else (data,)
@@ -118,7 +118,7 @@ def _check_signal(subject: Subject, encoder: OfflineEncoder, views: Views, audio
 def check_online_mapper(cls: type[OnlineMapper], shapes: TaskShapes | None = None, /, **options: Any) -> None:
     """Checks an online mapper for several pairs of shapes; it may refuse some of them with `RecipeError`.
 
-    `shapes` replaces the trial shapes. Raises `ComponentCheckError`.
+    `shapes` replaces the trial shapes.
     """
     subject = Subject.of("online_mapper", cls, options)
     fitting = subject.accepted({"shapes": trial} for trial in (TRIAL_SHAPES if shapes is None else (shapes,)))
@@ -146,7 +146,7 @@ def _tokens(shapes: TaskShapes, batch: int) -> Tensor:
 def check_regulariser(cls: type[Regulariser], shapes: TaskShapes | None = None, /, **options: Any) -> None:
     """Checks a regulariser on features without a training signal, and with signals of several shapes.
 
-    It may refuse some of them with `RecipeError`; `shapes` replaces them. Raises `ComponentCheckError`.
+    It may refuse some of them with `RecipeError`; `shapes` replaces them.
     """
     subject = Subject.of("regulariser", cls, options)
     alone = TaskShapes((5, 6), 24, None, 0)
@@ -178,10 +178,7 @@ def _features(tokens: Tensor, shapes: TaskShapes) -> tuple[MaskedModelOutput, Te
 
 
 def check_loss(cls: type[Loss], target: Tensor | None = None, /, **options: Any) -> None:
-    """Checks a loss on (B, C) and (B, S, C) targets, by default multi-hot ones; `target` replaces them.
-
-    Raises `ComponentCheckError`.
-    """
+    """Checks a loss on (B, C) and (B, S, C) targets, by default multi-hot ones; `target` replaces them."""
     subject = Subject.of("loss", cls, options)
     generator = torch.Generator().manual_seed(0)
     trials = [_multi_hot((4, 7), generator), _multi_hot((4, 6, 7), generator)] if target is None else [target]

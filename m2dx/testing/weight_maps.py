@@ -19,7 +19,7 @@ def check_weight_map(
     """Checks a weight map: of names that it does not know it gives none, and takes none.
 
     With a `state`, weights of the other project for a ViT of `m2dx.testing.methods.SIZE`: names and shapes are those of
-    an encoder, and the tensors stay as they are. Raises `ComponentCheckError`.
+    an encoder, and the tensors stay as they are.
     """
     subject, stranger = Subject.of("weight_map", cls, options), "m2dx.testing.unknown"
     for grid in TRIAL_GRIDS:
