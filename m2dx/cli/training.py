@@ -64,8 +64,9 @@ def train(
     with console.status("loading m2dx"):
         from m2dx.jobs.train import run_recipe
 
-    how = "or_start" if resume_or_start else resume
-    summary = run_recipe(loaded, host, console, resume=how, overwrite=overwrite)
+    summary = run_recipe(
+        loaded, host, console, resume="or_start" if resume_or_start else resume, overwrite=overwrite
+    )
     if summary.stopped_by is not None:
         again = shlex.join([*shared.launcher(), "train", str(recipe), *(overrides or []), "--resume"])
         console.print(f"stopped by {summary.stopped_by} after step {summary.steps}, saved. Resume with:")

@@ -275,7 +275,7 @@ class ClipEncoder(Protocol):
         ...
 
 
-@dataclass(frozen=True, match_args=False)  # so that its attributes are only read
+@dataclass(frozen=True, eq=False, match_args=False)  # so that its attributes are only read
 class EvaluationTask(Protocol):
     """What evaluators are given: a labelled set of clips, divided for training and testing a classifier."""
 
@@ -285,16 +285,18 @@ class EvaluationTask(Protocol):
     folds: tuple[Fold, ...]  # one for train/valid/test splits, several for cross validation
     unit_seconds: float | None  # length that each clip is cropped (from its start) or filled to; None: images
     short_clips: Literal["pad", "repeat"]  # how shorter clips are filled
-    bad: tuple[BadClip, ...]  # the clips that are left out
-    warnings: tuple[str, ...]  # what makes its scores less comparable, a line each
+    bad: tuple[BadClip, ...] = ()  # the clips that are left out
+    warnings: tuple[str, ...] = ()  # what makes its scores less comparable, a line each
 
     @property
     def multi_label(self) -> bool:
         """Whether any clip has more than one label; then targets are multi-hot and the metric is mAP."""
+        return any(len(clip.labels) > 1 for clip in self.clips)
 
     @property
     def metric(self) -> str:
         """ "accuracy", or "mAP" for multi-label tasks, "r2" for values."""
+        return "mAP" if self.multi_label else "accuracy" if self.label_names else "r2"
 
     def targets(self) -> NDArray[np.float32]:
         """Multi-hot targets (n, C), in the order of `clips` and `label_names`, or values (n, 1)."""

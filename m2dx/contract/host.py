@@ -18,8 +18,7 @@ from m2dx.contract.errors import PluginError
 from m2dx.contract.options import ComponentSpec, Signature, option_model, signature_of
 from m2dx.contract.wording import problem_of, suggestion
 
-CORE = "m2dx"
-"""Name of the plugin that holds the core's own components."""
+CORE = "m2dx"  # name of the plugin that holds the core's own components
 
 RESTRICTION = "M2DX_PLUGINS"
 """Environment variable: entry-point names, separated by commas; empty: none; not set: all."""

@@ -21,8 +21,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from m2dx.contract.paths import RecipePath
 
 LARGEST_INTEGER = 2**63 - 1
-LARGEST_NUMBER = 1e18
-"""Larger numbers mean nothing in a recipe, and overflow where they are used."""
+LARGEST_NUMBER = 1e18  # larger numbers mean nothing in a recipe, and overflow where they are used
 
 NO_SOURCE: dict[str, Any] = {"use_attribute_docstrings": False}
 """For models that are made here: pydantic would look for their source in every module of every caller, in vain."""

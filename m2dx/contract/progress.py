@@ -17,8 +17,7 @@ from m2dx.contract.wording import clock
 
 Progress = Callable[[float, int, str], None]
 """Called with the units of work done (the one at hand in part), their total, and what comes next."""
-SECONDS_BETWEEN_LINES = 30.0
-"""Where the console is no terminal."""
+SECONDS_BETWEEN_LINES = 30.0  # where the console is no terminal
 _LAST_UNITS = 100  # that the time left is estimated from
 
 

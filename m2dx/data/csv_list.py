@@ -40,8 +40,7 @@ SPLITS = {
 }
 """Names of splits in lower case -> the split. Where no name means train, dev and development do."""
 _INVISIBLE = re.compile("[\u200b\u200c\u200d\u2060\ufeff\u00ad]")
-LONGEST_SECONDS, HEAVIEST = 1e7, 1e12
-"""Of a clip in a list: largest start and duration, and weight."""
+LONGEST_SECONDS, HEAVIEST = 1e7, 1e12  # of a clip in a list: largest start and duration, and weight
 _MOST_EXAMPLES = 5
 
 

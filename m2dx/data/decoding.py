@@ -24,8 +24,7 @@ TOLERANCE_SECONDS = 0.1
 _LARGEST_SAMPLE = 1e9  # beyond this, the power spectrum of float32 overflows; no audio is that loud
 _UNKNOWN_FRAMES = 2**62  # libsndfile says "unknown" with the largest integer
 _STREAMED_BYTES = 0x7FF00000  # writers that cannot seek back leave such a placeholder as the size of the data
-_MOST_BYTES = 4 << 30
-"""Decoded samples that are held at a time, at most."""
+_MOST_BYTES = 4 << 30  # decoded samples that are held at a time, at most
 _OGG_PAGE_BYTES = 65_307  # the largest page of the format
 
 

@@ -19,8 +19,7 @@ from m2dx.data.decoding import TOLERANCE_SECONDS, Decoder, reason_of
 from m2dx.data.pcm import HEADER_BYTES, AudioInfo, PlainWav, StoredSamples, float_samples, plain_wav
 
 LOWEST_RATE, HIGHEST_RATE, MOST_CHANNELS = 100, 1_000_000, 256
-PIECE_SECONDS = 60
-"""Audio that is held at a time where a file is read in pieces, or half of it."""
+PIECE_SECONDS = 60  # audio that is held at a time where a file is read in pieces, or half of it
 _PIECE_SAMPLES = 2**24  # the same, of all channels
 
 

@@ -8,10 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ZEROS = 6
-"""Zero crossings of the sinc on each side of a sample."""
-ROLLOFF = 0.99
-"""Where the low-pass filter cuts, relative to the lower of the two Nyquist frequencies."""
+ZEROS = 6  # zero crossings of the sinc on each side of a sample
+ROLLOFF = 0.99  # where the low-pass filter cuts, relative to the lower of the two Nyquist frequencies
 
 
 def resample(wav: Tensor, rate: int, new_rate: int) -> Tensor:

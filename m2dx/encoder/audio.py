@@ -28,13 +28,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PIECE_SECONDS = 60
-"""Audio whose log-mel is held at a time, or half of it."""
+PIECE_SECONDS = 60  # audio whose log-mel is held at a time, or half of it
 
-HEAD_STD = 0.01
-"""Of the initial weights of a classifier's linear layer, in the published code."""
-MOST_INTERPOLATED = 16_384
-"""Patches of an input whose positions are interpolated."""
+HEAD_STD = 0.01  # of the initial weights of a classifier's linear layer, in the published code
+MOST_INTERPOLATED = 16_384  # patches of an input whose positions are interpolated
 SomeEncoder = TypeVar("SomeEncoder", bound="AudioEncoder | ImageEncoder")
 LongClips = Literal["split", "interpolate"]
 Pooling = Literal["mean", "mean_deviation", "max"]

@@ -28,8 +28,7 @@ from m2dx.data.reading import AudioFile
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.model.precision import autocast
 
-TABLES = (".csv", ".npy", ".npz", ".parquet")
-"""Suffixes of files that hold the features of all clips."""
+TABLES = (".csv", ".npy", ".npz", ".parquet")  # suffixes of files that hold the features of all clips
 _PATCHES = {"cuda": 16_384}
 """Patches that go through the network at a time, by device; more would take memory, and save no time."""
 _PATCHES_ELSEWHERE = 2048

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from m2dx.encoder.audio import AudioEncoder
 
 GOLDEN = "golden.safetensors"
-MOST_DIFFERENCE = 1e-3
-"""Relative; other processors and versions of torch give some 1e-6."""
+MOST_DIFFERENCE = 1e-3  # relative; other processors and versions of torch give some 1e-6
 
 
 @torch.inference_mode()

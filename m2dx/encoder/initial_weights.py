@@ -21,8 +21,7 @@ from m2dx.model.vit import Encoder, Predictor, encoder_of
 from m2dx.recipe.schema import AudioSection, ImageSection, Recipe
 
 _POSITIONS = "pos_embed"
-MOST_TOLD = 5
-"""Tensors that do not fit, of those that an error names."""
+MOST_TOLD = 5  # tensors that do not fit, of those that an error names
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from m2dx.encoder.config import EncoderConfig
 from m2dx.recipe.schema import AudioSection
 
 N_MELS = 80
-AUDIOSET_MEAN_STD = (-7.1, 4.2)
-"""Statistics of files that hold none (M2D-X, IV-A)."""
+AUDIOSET_MEAN_STD = (-7.1, 4.2)  # statistics of files that hold none (M2D-X, IV-A)
 
 ENCODER_NAMES = {
     "patch_embed.": "patch_embed.",

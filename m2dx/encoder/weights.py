@@ -32,19 +32,15 @@ CHECKPOINT_FORMAT = "m2dx-checkpoint"
 EXPORT_WEIGHTS = "model.safetensors"
 EXPORT_MAPPERS = "mappers.safetensors"
 """Of an export whose training had tasks: their online mappers, as in `Weights.mappers`."""
-HEAD = "head."
-"""Start of the names of a classifier's tensors in an export."""
+HEAD = "head."  # start of the names of a classifier's tensors in an export
 
-_CONFIG = "config"
-"""Key of the metadata of a checkpoint's weights, with what config.json of an export holds."""
+_CONFIG = "config"  # key of the metadata of a checkpoint's weights, with what config.json of an export holds
 _OTHERS = "method."
 """Start of the names, beside a checkpoint and in an export, of a method's tensors that have no published name."""
 _NAMES = {**published.MODEL_NAMES, _OTHERS: ""}
 """Start of a name in an export or beside a checkpoint -> start of the name in the method."""
-_DIGEST = "sha256"
-"""Key of the metadata with `digest_of` the rest."""
-_MAPPERS = "mappers."
-"""Start of the names, beside a checkpoint, of the tensors of tasks' online mappers."""
+_DIGEST = "sha256"  # key of the metadata with `digest_of` the rest
+_MAPPERS = "mappers."  # start of the names, beside a checkpoint, of the tensors of tasks' online mappers
 _ENCODER = "encoder"
 """Key of the metadata of an export's mappers, with the SHA-256 of the encoder that they were trained with."""
 

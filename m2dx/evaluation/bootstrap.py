@@ -14,11 +14,9 @@ from m2dx.contract.components import Clip, Prediction, Score
 DRAWS, FEWEST_DRAWS = 1_000, 100
 MOST_COMPARISONS = 4e9
 """Of pairs of clips by draw; sets of more than 2,000 clips have fewer draws for what ranks them."""
-ROWS = 1_000
-"""Clips that are compared with all others at a time."""
+ROWS = 1_000  # clips that are compared with all others at a time
 ENTRY = ("value", "low", "high")
-BINS = 15
-"""Of the calibration error, over the probability of the most probable class."""
+BINS = 15  # of the calibration error, over the probability of the most probable class
 
 Array = NDArray[np.float64]
 Statistic = Callable[[NDArray[np.float32]], Mapping[str, Array]]

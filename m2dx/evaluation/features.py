@@ -32,13 +32,10 @@ from m2dx.recipe.schema import AudioSection
 
 logger = logging.getLogger(__name__)
 
-CACHE_FOLDER = "features"
-"""Folder of the cache, beside the runs."""
+CACHE_FOLDER = "features"  # folder of the cache, beside the runs
 READING_THREADS = 4
-MOST_BLOCKS = 5
-"""Blocks whose outputs are among the features, unless others are asked for."""
-_KEY = "key"
-"""Of the metadata: whose features a file holds."""
+MOST_BLOCKS = 5  # blocks whose outputs are among the features, unless others are asked for
+_KEY = "key"  # of the metadata: whose features a file holds
 
 T = TypeVar("T")
 

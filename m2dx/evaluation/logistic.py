@@ -22,8 +22,7 @@ CS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Inverse strengths of the penalty that are tried, the strongest penalty first."""
 FAR_WORSE = 1.5
 """As a factor of the loss; it may rise a little before it falls, where the inner folds are of few groups."""
-TOL, INNER_TOL = 1e-4, 1e-2
-"""Of the last fit, and of those that only choose."""
+TOL, INNER_TOL = 1e-4, 1e-2  # of the last fit, and of those that only choose
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-NEVER = -20.0
-"""Logit of a class without a training clip."""
-SMALLEST = 1e-12
-"""Eigenvalues of a covariance, as a share of the largest, below which they are rounding."""
+NEVER = -20.0  # logit of a class without a training clip
+SMALLEST = 1e-12  # eigenvalues of a covariance, as a share of the largest, below which they are rounding
 MOST_DOUBLE, ROWS = 2**27, 4096
 """Values of features that are computed with in float64, at most; of more, the covariance is, some rows at a time."""
 MOST_STEPS = 500

@@ -18,12 +18,10 @@ from m2dx.contract.wording import counted
 from m2dx.data.division import deal
 
 SPLITS = ("train", "valid", "test")
-OVERLAP_SECONDS = 1e-3
-"""Segments of one file that share less are apart: times in lists are rounded."""
+OVERLAP_SECONDS = 1e-3  # segments of one file that share less are apart: times in lists are rounded
 VALID_SHARE = 0.1
 """Share of the training clips that is held out for validation where a task has no validation split."""
-INNER_FOLDS = 3
-"""Parts of the training clips that are held out in turn to choose a penalty."""
+INNER_FOLDS = 3  # parts of the training clips that are held out in turn to choose a penalty
 
 
 def divide(clips: Sequence[Clip], targets: NDArray[np.float32]) -> tuple[Fold, ...]:
@@ -47,7 +45,11 @@ def divide(clips: Sequence[Clip], targets: NDArray[np.float32]) -> tuple[Fold, .
         raise RecipeError(
             f"`split` must be train, valid and test, or name two folds or more, but every clip has {names[0]!r}"
         )
-    return tuple(_leave_out(name, rows, clips, targets) for name in names)
+
+    def others(test: str) -> NDArray[np.int64]:
+        return np.sort(np.concatenate([members for name, members in rows.items() if name != test]))
+
+    return tuple(Fold(name, *hold_out(others(name), clips, targets), rows[name]) for name in names)
 
 
 def shared_groups(clips: Sequence[Clip]) -> dict[str, tuple[str, ...]]:
@@ -103,18 +105,9 @@ def _given_split(
         raise RecipeError(
             f"a task needs clips with `split` {' and '.join(absent)}, but has {', '.join(rows)}"
         )
-    if "valid" in rows:
-        return Fold("test", rows["train"], rows["valid"], rows["test"])
-    train, valid = hold_out(rows["train"], clips, targets)
-    return Fold("test", train, valid, rows["test"])
-
-
-def _leave_out(
-    test: str, rows: dict[str, NDArray[np.int64]], clips: Sequence[Clip], targets: NDArray[np.float32]
-) -> Fold:
-    others = np.sort(np.concatenate([members for name, members in rows.items() if name != test]))
-    train, valid = hold_out(others, clips, targets)
-    return Fold(test, train, valid, rows[test])
+    train = rows["train"]
+    parts = (train, rows["valid"]) if "valid" in rows else hold_out(train, clips, targets)
+    return Fold("test", *parts, rows["test"])
 
 
 def hold_out(

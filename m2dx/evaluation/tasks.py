@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m2dx.contract.components import BadClip, Clip, ClipEncoder, Dataset, Features, Fold
+from m2dx.contract.components import BadClip, Clip, ClipEncoder, Dataset, EvaluationTask, Features, Fold
 from m2dx.contract.errors import AudioError, ImageError, RecipeError, TrainingError
 from m2dx.contract.progress import Progress
 from m2dx.data.clips import asked, list_clips
@@ -37,28 +37,16 @@ from m2dx.evaluation.splits import SPLITS, divide, shared_groups
 
 logger = logging.getLogger(__name__)
 
-BATCH_SECONDS = 600.0
-"""Audio that is encoded at a time, at most, unless one clip has more."""
-MOST_BYTES = 2**30
-"""Features of an encoder whose layers are all kept."""
-MOST_TOLD = 20
-"""Unusable clips that a line is written for, at most."""
-SHOWN = 5
-"""Examples that an error or a warning lists, at most."""
+BATCH_SECONDS = 600.0  # audio that is encoded at a time, at most, unless one clip has more
+MOST_BYTES = 2**30  # features of an encoder whose layers are all kept
+MOST_TOLD = 20  # unusable clips that a line is written for, at most
+SHOWN = 5  # examples that an error or a warning lists, at most
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ClipTask:
+class ClipTask(EvaluationTask):
     """A labelled set of clips or images, divided for training and testing a classifier on frozen features."""
 
-    name: str
-    clips: tuple[Clip, ...]  # the usable ones, with their durations
-    label_names: tuple[str, ...]
-    folds: tuple[Fold, ...]  # one for train/valid/test splits, several for cross validation
-    unit_seconds: float | None  # length that each clip is cropped (from its start) or filled to; None: images
-    short_clips: Literal["pad", "repeat"]
-    bad: tuple[BadClip, ...] = ()
-    warnings: tuple[str, ...] = ()
     cache: FeatureCache | None = None  # where features are kept beyond this process
     _features: WeakKeyDictionary[ClipEncoder, Features] = field(default_factory=WeakKeyDictionary, repr=False)
 
@@ -107,16 +95,6 @@ class ClipTask:
             logger.warning("evaluation task %r: %s", name, warning)
         usable, warned = tuple(clips), tuple(warnings)
         return cls(name, usable, label_names, folds, seconds, short_clips, tuple(bad), warned, cache)
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether any clip has more than one label; then targets are multi-hot and the metric is mAP."""
-        return any(len(clip.labels) > 1 for clip in self.clips)
-
-    @property
-    def metric(self) -> str:
-        """ "accuracy", or "mAP" for multi-label tasks, "r2" for values."""
-        return _metric(self.clips) if self.label_names else "r2"
 
     def targets(self) -> NDArray[np.float32]:
         """Multi-hot targets (n, C), in the order of `clips` and `label_names`, or values (n, 1)."""
@@ -193,10 +171,6 @@ def _multi_hot(clips: Sequence[Clip], label_names: Sequence[str]) -> NDArray[np.
     for row, clip in enumerate(clips):
         targets[row, [column[label] for label in clip.labels]] = 1.0
     return targets
-
-
-def _metric(clips: Iterable[Clip]) -> str:
-    return "mAP" if any(len(clip.labels) > 1 for clip in clips) else "accuracy"
 
 
 def _checked_lists(name: str, dataset: Dataset, target: str) -> tuple[list[Clip], tuple[str, ...]]:
@@ -320,7 +294,7 @@ def _leaks(name: str, clips: list[Clip], *, strict: bool) -> list[str]:
     Validation clips only choose the epoch, so what they share with another split of the three is a warning.
     """
     named = {clip.split for clip in clips} <= set(SPLITS)
-    wrong, mild, warnings = [], [], []
+    wrong, mild, warnings = list[str](), list[str](), list[str]()
     for what, splits in shared_groups(clips).items():
         is_wrong = not named or {"train", "test"} <= set(splits)
         (wrong if is_wrong else mild).append(f"{what} (in {', '.join(splits)})")
@@ -371,6 +345,7 @@ def _unlike_published(
     if len(label_names) != info.num_classes:
         count = len(label_names)
         warnings.append(f"{info.title} has {info.num_classes} classes ({info.source}), here are {count}")
-    if _metric(clips) != info.metric:
-        warnings.append(f"{info.title} is scored by {info.metric} ({info.source}), here by {_metric(clips)}")
+    metric = "mAP" if any(len(clip.labels) > 1 for clip in clips) else "accuracy"
+    if metric != info.metric:
+        warnings.append(f"{info.title} is scored by {info.metric} ({info.source}), here by {metric}")
     return warnings + asked(name, dataset, "missing")

@@ -26,8 +26,7 @@ from m2dx.training.signals import StopRequests
 
 logger = logging.getLogger(__name__)
 
-LOGS = "scores_by_step"
-"""Folder in a run's folder with what the processes that score print."""
+LOGS = "scores_by_step"  # folder in a run's folder with what the processes that score print
 MANY_WAITING = 3
 _POLL_SECONDS = 0.1
 

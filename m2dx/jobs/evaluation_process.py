@@ -16,8 +16,7 @@ from pathlib import Path
 
 from m2dx.contract.parent import end_with_parent
 
-NICENESS = 10
-"""Added to the parent's, so that training goes first if both need the same processors."""
+NICENESS = 10  # added to the parent's, so that training goes first if both need the same processors
 
 
 def score_checkpoint(step: int, encoder: Path, run: Path, *, device: str, threads: int) -> None:

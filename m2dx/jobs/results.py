@@ -13,10 +13,8 @@ from m2dx.results.published import PublishedTable, published_tables
 from m2dx.results.records import RESULTS_FILE, ResultRecord, read_records
 from m2dx.results.table import ResultTable, record_table
 
-DEFAULT_FILE = Path("runs") / RESULTS_FILE
-"""The file of records below the default `output` of recipes."""
-MOST_BROKEN = 10
-"""Broken lines that are shown one by one."""
+DEFAULT_FILE = Path("runs") / RESULTS_FILE  # the file of records below the default `output` of recipes
+MOST_BROKEN = 10  # broken lines that are shown one by one
 
 
 def table_lines() -> list[str]:

@@ -14,8 +14,7 @@ from m2dx.model.losses import MSE, NormMSE, standardise
 from m2dx.model.masking import gather_tokens, restore_order
 from m2dx.model.vit import Encoder, Predictor
 
-_CHANNEL = (0, 1)
-"""Dimensions of (B, K, D) over which each channel has a mean and a variance."""
+_CHANNEL = (0, 1)  # dimensions of (B, K, D) over which each channel has a mean and a variance
 
 
 class M2D(MaskedModel):

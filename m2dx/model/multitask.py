@@ -33,8 +33,7 @@ Measure = Literal["nothing", "target", "gradients"]
 
 BALANCE_EVERY, NEWEST_SHARE = 5, 0.2
 """Steps between changes of weights that are auto; share of the newest gradient norms in the averages behind them."""
-LEAST_WEIGHT = 1e-6
-"""Of these weights, also before anything is measured, so that it can be."""
+LEAST_WEIGHT = 1e-6  # of these weights, also before anything is measured, so that it can be
 
 
 @dataclass(frozen=True)

@@ -32,17 +32,10 @@ class ModelShapes:
 
 def model_shapes(source: AudioSection | ImageSection, model: ModelSection) -> ModelShapes:
     """Grid, width and mask counts for an input; RecipeError where nothing would be visible or masked."""
-    least = model.patch_size[1]
-    if not isinstance(source, AudioSection):
-        grid = PatchGrid(source.size, model.patch_size, source.channels)
-    elif source.crop_frames >= least:
+    if isinstance(source, AudioSection):
         grid = PatchGrid((source.n_mels, source.crop_frames), model.patch_size)
     else:
-        raise RecipeError(
-            f"audio.crop_seconds must give one patch of {least} frames or more, but the crop of "
-            f"{source.crop_seconds:g} s is shorter than a patch ({source.crop_frames} frames); set it to "
-            f"{least * source.hop_length / source.sample_rate:g} or more"
-        )
+        grid = PatchGrid(source.size, model.patch_size, source.channels)
     size = VIT_SIZES[model.size]
     if model.depth is not None:
         size = replace(size, depth=model.depth)

@@ -129,10 +129,8 @@ def merge(base: Entry, over: Entry, *, root: bool = True) -> Entry:
     return Entry(merged, base.place)
 
 
-MOST_VALUES = 20_000
-"""Values of a recipe at most, with what its aliases repeat."""
-MOST_LEVELS = 40
-"""Mappings and lists inside of each other at most."""
+MOST_VALUES = 20_000  # values of a recipe at most, with what its aliases repeat
+MOST_LEVELS = 40  # mappings and lists inside of each other at most
 _TOO_DEEP = f"must have at most {MOST_LEVELS} levels of mappings and lists, but has more"
 
 _TAG = "tag:yaml.org,2002:"

@@ -9,8 +9,7 @@ from pathlib import Path
 from m2dx.contract.paths import check_regular, expand
 from m2dx.recipe.document import Entry, Place, Problems, merge, nearest, plain, read_yaml
 
-MOST_EXTENDED = 20
-"""Files in a row, each of which extends the next, at most."""
+MOST_EXTENDED = 20  # files in a row, each of which extends the next, at most
 MOST_BYTES = 2**17
 
 

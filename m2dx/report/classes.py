@@ -27,14 +27,11 @@ from m2dx.results.verdict import compare
 
 logger = logging.getLogger(__name__)
 
-MOST_CLASSES = 20
-"""Classes of a task that are listed, at most."""
+MOST_CLASSES = 20  # classes of a task that are listed, at most
 MOST_IN_MATRIX, MOST_NAMED, MOST_COUNTED = 60, 16, 12
 """Classes of a confusion matrix, with names, and with numbers, at most."""
-CLIPS_OF_TASK, CLIPS_OF_PAGE = 8, 48
-"""Clips to listen to, at most."""
-SECONDS, SAMPLE_RATE = 2.0, 16_000
-"""Of each clip; as MP3 about 9 kB."""
+CLIPS_OF_TASK, CLIPS_OF_PAGE = 8, 48  # clips to listen to, at most
+SECONDS, SAMPLE_RATE = 2.0, 16_000  # of each clip; as MP3 about 9 kB
 TEXT_SIZE = 7
 PEAK = 0.7  # of full scale, so that quiet clips can be heard
 _NAMES = {"macro_f1": "macro-F1", "auroc": "AUROC", "ece": "ECE"}

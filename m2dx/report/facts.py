@@ -21,8 +21,7 @@ Fact = tuple[str, str]
 _WORDS = resources.files("m2dx.report").joinpath("templates/facts.yaml")
 WORDING: dict[str, Any] = plain_yaml(_WORDS.read_text("utf-8"))
 """What the page tells of the summary, the launch and the recipe."""
-_FOLDERS = re.compile(r"(?<![\w./:~])(/[^/\s'\"]+)+/")
-"""Folders of an absolute path, without its last part."""
+_FOLDERS = re.compile(r"(?<![\w./:~])(/[^/\s'\"]+)+/")  # folders of an absolute path, without its last part
 
 
 class _Wording(string.Formatter):

@@ -22,8 +22,7 @@ SHAPES: dict[str, tuple[tuple[float, float], tuple[float, float, float, float] |
 width and height in shares; None: everywhere, without frame and numbers. A panel fills a phone's screen, where its
 text is as large as the page's.
 """
-MOST_COLUMNS = 320
-"""Frames of a spectrogram on the page, at most; of longer ones neighbours are averaged."""
+MOST_COLUMNS = 320  # frames of a spectrogram on the page, at most; of longer ones neighbours are averaged
 
 
 def svg(picture: Picture, shape: str) -> Markup:

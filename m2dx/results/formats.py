@@ -14,8 +14,7 @@ from rich.text import Text
 
 from m2dx.results.table import NONE, Cell, ResultTable
 
-WIDEST_LABEL = 36
-"""Characters of the first column on a terminal; longer labels go over several lines."""
+WIDEST_LABEL = 36  # characters of the first column on a terminal; longer labels go over several lines
 
 _LATEX = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},

@@ -17,10 +17,8 @@ from m2dx.results.scores import parse_lines
 
 PREDICTIONS_FILE = "predictions.jsonl"
 """Name of the file in the folder of a run: a line per encoder, task, protocol and test clip."""
-MOST_CLIPS = 5_000
-"""Clips of one score that are written, at most; of more, these are evenly spread over them."""
-DIGITS = 4
-"""Of probabilities."""
+MOST_CLIPS = 5_000  # clips of one score that are written, at most; of more, these are evenly spread over them
+DIGITS = 4  # of probabilities
 
 Predictions = Mapping[tuple[str, str, str], Sequence[Prediction]]
 """By encoder, task and protocol."""

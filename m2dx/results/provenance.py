@@ -28,8 +28,7 @@ from m2dx.recipe.schema import Recipe
 from m2dx.results.records import package_versions
 from m2dx.results.run_folder import DataFacts, Launch, SetFacts, Software
 
-HEADERS = 500
-"""Files whose header is asked for their length, at most, where a list does not say it."""
+HEADERS = 500  # files whose header is asked for their length, at most, where a list does not say it
 
 
 def describe_data(recipe: Recipe, host: PluginHost) -> DataFacts:

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from m2dx.encoder.images import ImageEncoder
 
 LIBRARIES = ("torch", "numpy")
-RESULTS_FILE = "results.jsonl"
-"""Name of the file, in the folder that runs are in (a recipe's `output`)."""
+RESULTS_FILE = "results.jsonl"  # name of the file, in the folder that runs are in (a recipe's `output`)
 
 
 @dataclass(frozen=True)

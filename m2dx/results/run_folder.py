@@ -20,8 +20,7 @@ from m2dx.training.monitor import TrainingSummary
 if TYPE_CHECKING:
     from m2dx.results.predictions import Predictions
 
-SUMMARY_FILE = "summary.json"
-"""Name of the file in the folder of a run."""
+SUMMARY_FILE = "summary.json"  # name of the file in the folder of a run
 
 
 @dataclass(frozen=True)

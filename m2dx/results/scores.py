@@ -15,10 +15,8 @@ from m2dx.contract.atomic import replace_text
 from m2dx.contract.components import Score
 from m2dx.contract.errors import CheckpointError
 
-PRETRAINED = "pretrained"
-"""Name of the encoder itself among the baselines."""
-START = "start"
-"""Name of the baseline that further pre-training started from (`init_from`)."""
+PRETRAINED = "pretrained"  # name of the encoder itself among the baselines
+START = "start"  # name of the baseline that further pre-training started from (`init_from`)
 STEP_SCORES_FILE = "scores_by_step.jsonl"
 """Name of the file in the folder of a run: a line per score of its encoder after a step, in the order of the steps."""
 

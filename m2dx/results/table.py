@@ -14,8 +14,7 @@ from m2dx.results.records import ResultRecord, encoder_key, encoder_labels, left
 if TYPE_CHECKING:
     from m2dx.contract.components import Score
 
-NONE = "-"
-"""Where there is nothing to say."""
+NONE = "-"  # where there is nothing to say
 PERCENT = "In percent; ± is half of the 95 % confidence interval (of m2dx: Student's t over its values)."
 
 

@@ -14,8 +14,7 @@ from m2dx.results.scores import PRETRAINED, START, Column
 
 WHAT_NOW = "https://m2dx.github.io/m2dx/start/#my-encoder-is-below-log-mel-what-now"
 """The page that tells."""
-MOST_NAMED = 3
-"""Columns that a verdict names, at most."""
+MOST_NAMED = 3  # columns that a verdict names, at most
 _TITLES = {
     PRETRAINED: "Pre-trained",
     START: "Before this training",

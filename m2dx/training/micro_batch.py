@@ -37,8 +37,7 @@ from m2dx.training.memory import host_memory, is_shortage, kilobyte_fields
 from m2dx.training.prepare import PreparedRun, prepare
 from m2dx.training.trainer import Trainer
 
-LONGEST_SECONDS = 60.0
-"""A pass that would take longer is not tried."""
+LONGEST_SECONDS = 60.0  # a pass that would take longer is not tried
 KEPT_FREE = 0.1
 """Share of the free memory that stays free: fragments of the allocator, and what other programs come to."""
 _UNUSED_BYTES = 2**29  # that a process asks for and does not use, such as stacks of threads

@@ -22,8 +22,8 @@ from m2dx_specialise.sketches import Moments
 
 THREADS = 2
 FEW_CLIPS, FEW_OF_CLASS = 50, 10
-MOST_NAMED = 5
-"""Labels that a finding names."""
+MOST_NAMED = 5  # labels that a finding names
+_Read = tuple[Measures | None, Moments | None, str | None]
 
 
 @dataclass(frozen=True)
@@ -54,24 +54,18 @@ def audit(listing: Listing, progress: Progress | None = None) -> Audit:
             progress(done / 60, max(round(total / 60), 1), f"reads {clip.path.name}")
     duplicates = find_duplicates(clips, measures, moments)
     origins = cuts(clips)
-    findings = [
-        *_bad_files(bad, len(clips) + len(listing.bad)),
-        *_labels(listing),
-        *leaks(clips, duplicates, origins),
-        *confounds(clips, measures, listing),
-        *defects(clips, measures),
-    ]
+    findings = [*_bad_files(bad, len(clips) + len(listing.bad)), *_labels(listing)]
+    findings += leaks(clips, duplicates, origins)
+    findings += [*confounds(clips, measures, listing), *defects(clips, measures)]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     unusable = frozenset(row for row, of in enumerate(measures) if of is None or of.silent)
     return Audit(tuple(findings), tuple(duplicates), origins, unusable)
 
 
-def _read(
-    clips: tuple[Clip, ...], total: float
-) -> Iterator[tuple[Measures | None, Moments | None, str | None]]:
+def _read(clips: tuple[Clip, ...], total: float) -> Iterator[_Read]:
     """What each clip measures or why it cannot be read, in order, some of them ahead."""
 
-    def attempt(clip: Clip) -> tuple[Measures | None, Moments | None, str | None]:
+    def attempt(clip: Clip) -> _Read:
         try:
             return *measure(clip, total), None
         except m2dx.AudioError as error:
@@ -103,15 +97,11 @@ def _labels(listing: Listing) -> Iterator[Finding]:
 
     if not classes:
         text = f"None of {counted(len(clips), 'clip')} has a label."
-        advice = (
-            "An encoder can be pre-trained, but nothing can say whether it helps; give a list with --labels."
-        )
+        advice = "An encoder can be trained, but nothing can say whether it helps; give a list with --labels."
         yield finding("stop", text, advice)
         return
     if len(classes) == 1:
-        text = (
-            f"All labelled clips have the label {next(iter(classes))!r}, and a classifier needs two classes."
-        )
+        text = f"All labelled clips have the label {next(iter(classes))!r}, but a classifier needs two."
         yield finding("stop", text, "Give labels that differ, by another column or by --labels.")
     if total < FEW_CLIPS:
         text = f"There are only {counted(total, 'labelled clip')}, so that no score can be trusted."

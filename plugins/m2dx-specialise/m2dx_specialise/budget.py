@@ -6,10 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-SHARE = 3
-"""Of the candidates of a rung, one in so many goes on, for so many times the steps."""
-FEWEST_STEPS = 100
-"""Of a candidate in the first rung; with fewer, nothing could be told."""
+SHARE = 3  # of the candidates of a rung, one in so many goes on, for so many times the steps
+FEWEST_STEPS = 100  # of a candidate in the first rung; with fewer, nothing could be told
 MOST_STEPS = 300_000
 
 

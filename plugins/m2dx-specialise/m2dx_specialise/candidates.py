@@ -18,12 +18,9 @@ from m2dx.recipe.schema import AudioSection
 from m2dx.results.scoring import name_of_encoder
 
 LABEL_WEIGHT, TEACHER_WEIGHT, NOISE_RATIO = 1.0, 0.5, 0.1
-SCRATCH_LR, FURTHER_LR = 1e-3, 3e-4
-"""Peaks of the learning rate, whatever the batch."""
-WARMUP = 0.1
-"""Share of the steps."""
-SAVED_SECONDS = 60.0
-"""Between checkpoints, at most."""
+SCRATCH_LR, FURTHER_LR = 1e-3, 3e-4  # peaks of the learning rate, whatever the batch
+WARMUP = 0.1  # share of the steps
+SAVED_SECONDS = 60.0  # between checkpoints, at most
 
 METHODS: Mapping[str, Mapping[str, str]] = {
     # the published target is nearly constant here
@@ -42,8 +39,7 @@ class Network:
     patch_size: tuple[int, int]  # (mels, frames)
     size: str
     depth: int  # blocks
-    # settings of the log-mel that differ from the default
-    audio: Mapping[str, Any] = field(default_factory=dict)
+    audio: Mapping[str, Any] = field(default_factory=dict)  # settings of the log-mel beside the defaults
 
     def cropped(self, seconds: float) -> Network:
         """With crops no longer than clips of so many seconds, but of two patches or more."""
@@ -61,8 +57,7 @@ class Network:
 
 SMALL = Network(0.96, (16, 16), "tiny", 4)
 """As in recipes/quickstart.yaml: what a processor trains in minutes."""
-LARGE = Network(2.08, (16, 16), "small", 12)
-"""For a GPU."""
+LARGE = Network(2.08, (16, 16), "small", 12)  # for a GPU
 
 
 def network_of(start: str) -> Network:
@@ -73,9 +68,8 @@ def network_of(start: str) -> Network:
     name = widths.get((vit.embed_dim, vit.num_heads))
     if name is None or config.image is not None:
         what = "of images" if config.image is not None else f"{vit.embed_dim} wide"
-        raise m2dx.RecipeError(
-            f"--start must be an audio encoder, a ViT {', '.join(VIT_SIZES)}, but {start} is {what}"
-        )
+        sizes = ", ".join(VIT_SIZES)
+        raise m2dx.RecipeError(f"--start must be an audio encoder, a ViT {sizes}, but {start} is {what}")
     defaults = AudioSection(sample_rate=audio.sample_rate).model_dump()
     changed = {key: value for key, value in audio.model_dump().items() if value != defaults[key]}
     changed.pop("crop_seconds", None)
@@ -131,26 +125,26 @@ class Candidate:
             sets["general"] = {"dataset": listed(setting.general)}
             size = repeat * size + setting.num_general
         epoch = -(-max(size, 10 * batch) // batch)  # steps
-        predictor = (384, 4, 6) if setting.on_gpu else (192, 1, 3)
+        net, predictor = self.network, (384, 4, 6) if setting.on_gpu else (192, 1, 3)
+        # By ema_decay the target follows within the run, however short it is.
         recipe: dict[str, Any] = {
             "name": f"{self.name}-{steps}",
             "output": str(setting.output),
             "seed": setting.seed,
             "data": {
                 "sets": sets,
-                "short_clips": "repeat",
                 "epoch_size": epoch * batch,
                 "workers": setting.workers,
+                "short_clips": "repeat",
             },
-            "audio": {**self.network.audio, "crop_seconds": self.network.crop_seconds},
+            "audio": {**net.audio, "crop_seconds": net.crop_seconds},
             "model": {
                 "method": METHODS[self.method],
-                "size": self.network.size,
-                "depth": self.network.depth,
-                "patch_size": list(self.network.patch_size),
+                "size": net.size,
+                "depth": net.depth,
+                "patch_size": list(net.patch_size),
                 "mask_ratio": 0.6,
                 "predictor": dict(zip(("embed_dim", "depth", "num_heads"), predictor, strict=True)),
-                # a target that follows within the run, however short it is
                 "ema_decay": {
                     "start": max(1 - 20 / steps, 0.9),
                     "end": min(max(1 - 2 / steps, 0.99), 0.99999),
@@ -189,9 +183,8 @@ class Candidate:
             "target_frames": "tokens",
             "weight": TEACHER_WEIGHT,
         }
-        return {
-            name: task for name, task in {"labels": labels, "teacher": teacher}.items() if name == self.extra
-        }
+        tasks = {"labels": labels, "teacher": teacher}
+        return {self.extra: tasks[self.extra]} if self.extra in tasks else {}
 
 
 def listed(path: Path) -> dict[str, str]:

@@ -34,15 +34,11 @@ def specialise(
         str | None, typer.Option(help="Where labels are from, as column:NAME, folder:1, name:2, none.")
     ] = None,
     group_from: Annotated[str | None, typer.Option(help="Where groups are from, likewise.")] = None,
-    general: Annotated[
-        Path | None, typer.Option(help="Recordings of everything, to keep beside the domain's.")
-    ] = None,
+    general: Annotated[Path | None, typer.Option(help="Recordings of everything, to train on, too.")] = None,
     noise: Annotated[Path | None, typer.Option(help="Background noise to mix in.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Take what is found; ask nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in the folder.")] = False,
-    plan_only: Annotated[
-        bool, typer.Option("--plan-only", help="Print what would run, and how long.")
-    ] = False,
+    plan_only: Annotated[bool, typer.Option("--plan-only", help="Print what would run, how long.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all that is random.")] = 0,
 ) -> None:
     """Find out whether a specialised encoder is worth it for recordings, and train it."""

@@ -38,16 +38,14 @@ class _Nuisance:
     form: str = "{}"
 
 
-def confounds(
-    clips: Sequence[Clip], measures: Sequence[Measures | None], listing: Listing
-) -> Iterator[Finding]:
+def confounds(clips: Sequence[Clip], found: Sequence[Measures | None], listing: Listing) -> Iterator[Finding]:
     """A finding for each nuisance that tells a class, the class that it tells best first."""
     if len(listing.classes) < 2:
         return
     groups = np.array([clip.group or str(clip.path) for clip in clips])
     classes = [name for name, count in listing.classes.items() if count >= LEAST_OF_CLASS]
     labelled = np.array([bool(clip.labels) for clip in clips])
-    for nuisance in _nuisances(measures, listing):
+    for nuisance in _nuisances(found, listing):
         told = []
         known = labelled & np.array([value is not None for value in nuisance.values])
         rows = np.flatnonzero(known).tolist()
@@ -60,7 +58,7 @@ def confounds(
             if accuracy >= nuisance.least and accuracy - _ERRORS * error > 0.5:
                 told.append((accuracy, name))
         if told:
-            accuracy, name = max(told, key=lambda found: found[0])
+            accuracy, name = max(told, key=lambda of: of[0])
             positive = np.array([name in clips[row].labels for row in rows])
             more = f" (and {counted(len(told) - 1, 'more label')})" if len(told) > 1 else ""
             how, tell = _fitted(values, positive, nuisance.form)

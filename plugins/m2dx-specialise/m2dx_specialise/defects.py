@@ -11,8 +11,7 @@ from m2dx_specialise.findings import Finding
 from m2dx_specialise.listing import Clip
 from m2dx_specialise.measures import SILENT_DB, Measures
 
-CLIPPED_SHARE, OFFSET = 1e-3, 0.02
-"""Of the samples, in flat peaks; of full scale."""
+CLIPPED_SHARE, OFFSET = 1e-3, 0.02  # of the samples, in flat peaks; of full scale
 HUM_DB, LEVEL_SPREAD_DB = 12.0, 30.0
 SHORT_SECONDS = 0.1
 GRAVE = 0.2
@@ -47,9 +46,7 @@ def defects(clips: Sequence[Clip], measures: Sequence[Measures | None]) -> Itera
         found = [one for one in known if has(*one, typical) and one[1].silent is (kind == "silence")]
         if not found:
             continue
-        hum, edge = (
-            float(np.median([getattr(of, name) for _, of in found])) for name in ("hum_hz", "edge_hz")
-        )
+        hum, edge = (float(np.median([getattr(of, key) for _, of in found])) for key in ("hum_hz", "edge_hz"))
         values = {"hum": hum, "edge": edge, "khz": edge / 1000, "rate": 2 * edge, "typical": typical}
         count = f"{counted(len(found), 'clip')} of {len(known)} {'is' if len(found) == 1 else 'are'}"
         yield Finding(

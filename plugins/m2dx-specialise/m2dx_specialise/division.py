@@ -24,8 +24,7 @@ from m2dx_specialise.listing import Clip, Listing
 
 SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}
 FOLDS = 5
-SMALL_CLIPS, SMALL_CLASS = 200, 20
-"""Fewer labelled clips, or clips in a class, are divided into folds."""
+SMALL_CLIPS, SMALL_CLASS = 200, 20  # fewer labelled clips, or clips in a class, are divided into folds
 _TRIES = 20
 
 
@@ -45,11 +44,8 @@ def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
     left out. Raises RecipeError where no two classes are left, though there are several.
     """
     joined = _joined(listing, audit)
-    usable = {
-        row: replace(clip, group=joined[row])
-        for row, clip in enumerate(listing.clips)
-        if row not in audit.unusable
-    }
+    grouped = (replace(clip, group=of) for clip, of in zip(listing.clips, joined, strict=True))
+    usable = {row: clip for row, clip in enumerate(grouped) if row not in audit.unusable}
     groups: dict[str, set[str | None]] = defaultdict(set)
     for clip in usable.values():
         for label in clip.labels:
@@ -59,19 +55,14 @@ def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
         text = f"{counted(len(usable), 'clip')} to train on, and none to test."
         return Division((), tuple(usable.values()), text)
     if len(names) < 2:
-        label, group = next(
-            (label, min(map(str, found))) for label, found in groups.items() if label not in names
-        )
+        label, group = next((name, min(map(str, of))) for name, of in groups.items() if name not in names)
         raise m2dx.RecipeError(
             f"{listing.data}: two classes or more must come from two groups (or files) or more, so that training and "
             f"test can be kept apart, but all clips of {label!r} are of one ({group!r}); record more, or say by "
             "--group-from what belongs together"
         )
-    clips = {
-        row: replace(clip, labels=kept)
-        for row, clip in usable.items()
-        if (kept := tuple(label for label in clip.labels if label in names))
-    }
+    kept = {row: tuple(label for label in clip.labels if label in names) for row, clip in usable.items()}
+    clips = {row: replace(usable[row], labels=labels) for row, labels in kept.items() if labels}
     pool = tuple(replace(clip, labels=()) for row, clip in usable.items() if row not in clips)
     left_out = ", ".join(map(repr, sorted(set(groups) - set(names))))
     note = f"Left out, as all clips are of one group: {left_out}. " if left_out else ""

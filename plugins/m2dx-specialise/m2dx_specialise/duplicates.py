@@ -25,8 +25,7 @@ from m2dx_specialise.listing import Clip
 from m2dx_specialise.measures import Measures, flat_samples
 from m2dx_specialise.sketches import RATE, Moments, spectra
 
-SIMILAR = 0.72
-"""Least similarity of duplicates."""
+SIMILAR = 0.72  # least similarity of duplicates
 _ALIKE = 0.7  # cosine of the pictures of two moments that may be the same
 _NEIGHBOURS = 6  # of a moment
 _PARTNERS, _SHIFTS = 8, 3  # of a clip that are listened to, and at how many shifts
@@ -70,9 +69,8 @@ def find_duplicates(
 
 def _candidates(moments: dict[int, Moments]) -> Iterator[tuple[int, int, list[float]]]:
     """Pairs of clips with moments that look alike, and the shifts (seconds) at which most of them do."""
-    rows = np.concatenate(
-        [np.full(len(found.seconds), row) for row, found in moments.items()] or [np.empty(0, int)]
-    )
+    counts = np.array([len(found.seconds) for found in moments.values()], dtype=np.int64)
+    rows = np.repeat(np.array(list(moments), dtype=np.int64), counts)
     if len(rows) < 2:
         return
     seconds = np.concatenate([found.seconds for found in moments.values()])

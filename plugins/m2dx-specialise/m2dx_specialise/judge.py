@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,16 +24,12 @@ from m2dx.evaluation.tasks import mean_seconds
 VALID_SHARE, FEWEST_VALID = 0.25, 0.2
 """Of training and validation part together: the validation part that is dealt, and the smallest one that is kept."""
 TEST_FOLDS = 0.4
-LONGEST_SECONDS = 10.0
-"""Of a clip that is encoded."""
-MOST_CLIPS = 6_000
-"""Clips of a part that are scored."""
-EASIER = 0.15
-"""How far a validation part may be above the test part, before it is told."""
+LONGEST_SECONDS = 10.0  # of a clip that is encoded
+MOST_CLIPS = 6_000  # clips of a part that are scored
+EASIER = 0.15  # how far a validation part may be above the test part, before it is told
 WIDE = 10.0
 """Points that may be gained, for all that the test tells, before the verdict says that it does not tell much."""
-FEWEST_CLIPS = 40
-"""Labelled clips that a verdict needs."""
+FEWEST_CLIPS = 40  # labelled clips that a verdict needs
 CURVE, DRAWS = (25, 50, 100, 200, 400, 800, 1600), 3
 """Numbers of labels that the gain is measured with, and draws of each."""
 
@@ -62,9 +58,8 @@ class Parts:
     @classmethod
     def read(cls, division: Path, pool: Path) -> Parts:
         """From the list of a division, and that of what may be trained on."""
-        return cls.of(
-            [clip for path in (division, pool) if path.exists() for clip in CsvDataset(path=path).clips()]
-        )
+        lists = (CsvDataset(path=path).clips() for path in (division, pool) if path.exists())
+        return cls.of([clip for clips in lists for clip in clips])
 
     @classmethod
     def of(cls, clips: Sequence[m2dx.Clip]) -> Parts:
@@ -211,23 +206,6 @@ def decide(
     Training is worth it where it is beyond all the others, whichever of them is the best on these clips. A start is of
     use where it is beyond log-mel statistics, and not behind the random network. What the test leaves open is said.
     """
-    verdict = _decided(gains, start, above, labels=labels)
-    possible = max(
-        min((gain.high for gain in gains.values()), default=0.0),
-        above[PLAIN].high if verdict.kind == "plain" else 0.0,
-    )
-    if verdict.kind == "specialise" or possible <= WIDE:
-        return verdict
-    return replace(
-        verdict,
-        sentence=f"{verdict.sentence} But the test is too small to rule out gains of up to {possible:.0f} points: "
-        "label clips of more groups, and ask again.",
-    )
-
-
-def _decided(
-    gains: Mapping[str, Gain], start: str, above: Mapping[str, Gain], *, labels: int | None
-) -> Verdict:
     trained = "nothing could be trained in the time"
     rival = strongest(gains) if gains else None
     if rival is not None:
@@ -236,24 +214,28 @@ def _decided(
             labelled = "" if labels is None else f", from {labels} labels on"
             sentence = f"Specialise: {gain.text} over the best of what you have ({rival}){labelled}."
             return Verdict("specialise", sentence)
-        trained = (
-            f"training {'loses' if gain.high < 0 else 'is level'} ({gain.interval} points) beside {rival}"
-        )
+        result = "loses" if gain.high < 0 else "is level"
+        trained = f"training {result} ({gain.interval} points) beside {rival}"
+    possible = min((gain.high for gain in gains.values()), default=0.0)
     other = RANDOM if above[PLAIN].low > 0 else PLAIN
     between = above[other]
-    if other == RANDOM and between.high >= 0:
-        return Verdict("use", f"Use {start} as it is: {above[PLAIN].text} over {PLAIN}; {trained}.")
+    kind: Kind = "plain"
     how = f"{'behind' if between.high < 0 else 'level with'} {other} ({between.interval} points)"
-    if rival is None:
+    if other == RANDOM and between.high >= 0:
+        kind, text = "use", f"Use {start} as it is: {above[PLAIN].text} over {PLAIN}; {trained}."
+    elif rival is None:
         text = f"Use {PLAIN} with logistic regression: {trained}, and {start} is {how}."
     elif rival == PLAIN:
         better = f"better by {-gain.value:.1f} points" if gain.high < 0 else "level"
         text = f"Do not pre-train: {PLAIN} with logistic regression are {better} ({gain.interval})."
-    elif rival == start:
-        text = f"Do not pre-train: {trained}, which is {how}."
     else:
-        text = f"Do not pre-train: {trained}, and {start} is {how}."
-    return Verdict("plain", text)
+        text = f"Do not pre-train: {trained}, {'which' if rival == start else f'and {start}'} is {how}."
+    if kind == "plain":
+        possible = max(possible, above[PLAIN].high)
+    if possible > WIDE:
+        text += f" But the test is too small to rule out gains of up to {possible:.0f} points: label clips of more "
+        text += "groups, and ask again."
+    return Verdict(kind, text)
 
 
 def easier(valid: float, test: float) -> str:
@@ -278,10 +260,8 @@ def gain_by_labels(own: ClipEncoder, rival: ClipEncoder, task: m2dx.ClipTask) ->
             part = fold if size == total else subset_fold(fold, size, task.clips, targets, draw)
             smaller = replace(task, folds=(part,))
             gains.append(Gain.of(*(logistic.evaluate(one, smaller, seeds=(0,))[0] for one in (own, rival))))
-        means = {
-            name: float(np.mean([getattr(gain, name) for gain in gains])) for name in ("value", "low", "high")
-        }
-        found.append({"labels": size, **means})
+        mean = Gain(*np.mean([astuple(gain) for gain in gains], axis=0).tolist())
+        found.append({"labels": size, **asdict(mean)})
     return found
 
 

@@ -15,8 +15,7 @@ from m2dx.data.reading import AudioFile
 from m2dx_specialise.listing import Clip
 from m2dx_specialise.sketches import Moments, moments_of, spectra
 
-SILENT_DB = -70.0
-"""Full-scale level of the loudest frame, below which a clip is silent."""
+SILENT_DB = -70.0  # Full-scale level of the loudest frame, below which a clip is silent
 FRAME_SECONDS = 0.032
 _FLAT_RUN = 3  # equal samples at the peak: clipped
 _SPECTRUM = 2048  # samples of a frame whose spectra are averaged

@@ -18,8 +18,7 @@ _GROUP_WORDS = tuple(
 _LABEL_WORDS = tuple(
     "label class category target species diagnosis condition emotion genre state event kind type sound".split()
 )
-_SHARE_NAMED = 0.98
-"""Of the file names, those that must have a part at the same place."""
+_SHARE_NAMED = 0.98  # of the file names, those that must have a part at the same place
 _TOKEN = re.compile(r"[^\W\d_]+|\d+")
 _FIELD = re.compile(r"[\s_\-.+,@#=]+")
 

@@ -40,9 +40,7 @@ def source_of(path: Path) -> str:
     return path.stem[: match.start()]
 
 
-def leaks(
-    clips: Sequence[Clip], duplicates: Sequence[Duplicate], origins: Sequence[Rows]
-) -> Iterator[Finding]:
+def leaks(clips: Sequence[Clip], pairs: Sequence[Duplicate], origins: Sequence[Rows]) -> Iterator[Finding]:
     """Duplicates, cuts and groups, and which of them are on both sides of a split."""
 
     def paths(found: Iterable[Sequence[int]]) -> tuple[Path, ...]:
@@ -52,7 +50,7 @@ def leaks(
         return [rows for rows in found if len({clips[row].split for row in rows}) > 1]
 
     for kind, exact in (("exact duplicates", True), ("near duplicates", False)):
-        found = [(pair.first, pair.second) for pair in duplicates if pair.exact is exact]
+        found = [(pair.first, pair.second) for pair in pairs if pair.exact is exact]
         if not found:
             continue
         across = apart(found)

@@ -27,10 +27,7 @@ from m2dx_specialise.state import Request, State
 
 TIMED_CLIPS = 40
 PUBLISHED = {
-    10_000: (
-        "ICBHI 2017's 539 recordings: batch 128, 600 epochs of 10,000, 7 h on an RTX 3090 Ti",
-        "icbhi_m2d_x",
-    ),
+    10_000: ("ICBHI 2017: batch 128, 600 epochs of 10,000, 7 h on an RTX 3090 Ti", "icbhi_m2d_x"),
     281_241: ("LibriSpeech: batch 2048, 1,000 epochs, half the crops of AudioSet's", "m2d_s_6s"),
     2_005_132: ("AudioSet: batch 2048, 300 epochs, 55 h on four A100 of 80 GB", "m2d_audioset"),
 }
@@ -69,9 +66,8 @@ def print_plan(request: Request, console: Console) -> None:
             state.once(f"trial:{candidate.name}", partial(search.tried, candidate, setting))
         costs = {name: found["seconds"] for name, found in state.under("trial").items()}
         budget = search.divided(candidates)
-    console.print(
-        f"{counted(2 + len(request.starts), 'baseline')}, about {duration(encoding['seconds'])} each"
-    )
+    baselines = counted(2 + len(request.starts), "baseline")
+    console.print(f"{baselines}, about {duration(encoding['seconds'])} each")
     titles = {candidate.name: candidate.title for candidate in candidates}
     for number, rung in enumerate(budget["rungs"], 1):
         which = "all" if number == 1 else f"the best {rung['count']} of"

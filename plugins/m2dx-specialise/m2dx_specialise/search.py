@@ -44,12 +44,10 @@ from m2dx_specialise.training import train, trial
 DIVISION, POOL = "division.csv", "pool.csv"
 RUN_SECONDS, END_SECONDS = 6.0, 20.0
 """Beside steps and scoring: of a run, for lists, workers and export; of the end, for classifier and page."""
-SAFETY = 0.9
-"""Share of the time that is planned with."""
+SAFETY = 0.9  # share of the time that is planned with
 EVIDENCE = "warning chosen winner best test division findings budget"
 """What verdict.json has of the state, beside baselines and runs."""
-MOST_FILES = 50
-"""Names of files that a finding keeps."""
+MOST_FILES = 50  # names of files that a finding keeps
 WORKERS: int | None = None
 """Loading processes of a training; None: as many as usual."""
 
@@ -174,18 +172,14 @@ class Search:
         request, folder = self.request, self.state.folder.resolve()
         lists, held = {"pretraining": [*parts.train, *parts.others]}, [*parts.valid, *parts.test]
         if parts.problem is not None:  # nothing is chosen
-            lists["pretraining"] = [
-                replace(clip, labels=()) for clip in (*parts.train, *parts.valid, *parts.others)
-            ]
-            held = list(parts.test)
+            clips = (*parts.train, *parts.valid, *parts.others)
+            lists["pretraining"], held = [replace(clip, labels=()) for clip in clips], list(parts.test)
         for name, given in (("general", request.general), ("noise", request.noise)):
             if given is not None:
                 others = without_copies(clips_of_inputs([given]), held)
                 lists[name] = [replace(clip, labels=()) for clip in others]
                 if not others:
-                    raise m2dx.RecipeError(
-                        f"--{name} must have recordings that DATA lacks, but {given} has none"
-                    )
+                    raise m2dx.RecipeError(f"--{name} must have recordings that DATA lacks; {given} has none")
         paths = {name: folder / f"{name}.csv" for name in lists}
         for name, path in paths.items():
             write_list(path, (replace(clip, split=None, group=None) for clip in lists[name]))
@@ -327,9 +321,8 @@ class Search:
                 candidate, steps = by_name[name], rung["steps"][name]
                 trained = partial(self._trained, candidate, steps, setting, score)
                 found = state.once(f"run:{run}", trained)
-                self.console.print(
-                    f"  {candidate.title:<34} {steps:>6,} steps {100 * found['accuracy']:5.1f} %"
-                )
+                percent = 100 * found["accuracy"]
+                self.console.print(f"  {candidate.title:<34} {steps:>6,} steps {percent:5.1f} %")
             names.sort(key=lambda name: rank(state.get(f"run:{runs[name]}")), reverse=True)
             state.save(**{f"order:{number}": names})
         return best_of(state.under("run")) if budget["rungs"] else None

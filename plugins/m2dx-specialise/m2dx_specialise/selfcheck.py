@@ -12,8 +12,7 @@ import m2dx
 from m2dx.contract.components import ClipEncoder, Fold
 from m2dx.evaluation.features import Standardiser
 
-SEGMENT_SECONDS = 2.0
-"""Longest segment."""
+SEGMENT_SECONDS = 2.0  # longest segment
 MOST_RECORDINGS = 500
 FEWEST_RECORDINGS = 10
 

@@ -80,9 +80,8 @@ def moments_of(wav: NDArray[np.float32], sample_rate: int, start: float, total: 
         at = np.union1d(at, heard[np.linspace(0, len(heard) - 1, min(_LEAST, len(heard))).astype(int)])
     at = np.sort(at)
     cut = at[:, None] + np.arange(-_BEFORE, _AFTER)
-    pictures = (
-        bands[cut].reshape(len(at), (_BEFORE + _AFTER) // _STEP, _STEP, BANDS).mean(2).reshape(len(at), WIDTH)
-    )
+    pictures = bands[cut].reshape(len(at), (_BEFORE + _AFTER) // _STEP, _STEP, BANDS).mean(2)
+    pictures = pictures.reshape(len(at), WIDTH)
     loudest = pictures.max(1, keepdims=True, initial=-np.inf)
     pictures = np.clip((pictures - loudest) / _RANGE_DB, -1, 0)
     seconds = (at - _AROUND) * HOP / RATE + start

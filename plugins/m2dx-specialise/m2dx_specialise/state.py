@@ -55,9 +55,8 @@ class Request:
             if not find_encoder(start).exists()
         ]
         if not self.starts or len(set(self.starts)) < len(self.starts):
-            problems.append(
-                f"--start must name encoders, each once, but has {', '.join(self.starts) or 'none'}"
-            )
+            named = ", ".join(self.starts) or "none"
+            problems.append(f"--start must name encoders, each once, but has {named}")
         if not 0 < self.minutes <= 100_000:
             problems.append(f"--minutes must be more than 0, but is {self.minutes:g}")
         if problems:
@@ -84,9 +83,7 @@ class State:
             begun = not content or "findings" in content  # else nothing is lost
             if folder.is_file() or (begun and folder.is_dir() and any(folder.iterdir())):
                 what = "a search: go on with --resume, or" if content else "something else:"
-                raise m2dx.RecipeError(
-                    f"{folder} must be a new folder, but holds {what} give another one (-o)"
-                )
+                raise m2dx.RecipeError(f"{folder} must be a new folder, but holds {what} give another (-o)")
             return cls(folder, request)
         if not content:
             raise m2dx.RecipeError(f"{folder} has no search to resume ({STATE_FILE}); start without --resume")
@@ -97,9 +94,7 @@ class State:
         )
         now = request.plain()
         if was := [f"{name} {then.get(name)}" for name in now if then.get(name) != now[name]]:
-            raise m2dx.RecipeError(
-                f"{folder} was started with {', '.join(was)}; resume so, or start anew (-o)"
-            )
+            raise m2dx.RecipeError(f"{folder} began with {', '.join(was)}; resume so, or start anew (-o)")
         return cls(folder, request, content)
 
     @property
@@ -127,6 +122,4 @@ class State:
     def under(self, prefix: str) -> Mapping[str, Any]:
         """What was saved under keys that begin so, by the rest of the key, in the order of saving."""
         start = f"{prefix}:"
-        return {
-            key.removeprefix(start): value for key, value in self.content.items() if key.startswith(start)
-        }
+        return {key.removeprefix(start): of for key, of in self.content.items() if key.startswith(start)}

@@ -17,8 +17,7 @@ from m2dx.training.distributed import Processes, pick_device
 from m2dx.training.monitor import TrainingSummary
 from m2dx.training.run_folder import running_alone, start_run_folder
 
-TRIAL_STEPS, TRIAL_WINDOW = 12, 4
-"""Steps of a trial; those of its end are timed."""
+TRIAL_STEPS, TRIAL_WINDOW = 12, 4  # steps of a trial; those of its end are timed
 QUIET = Console(quiet=True)
 
 

@@ -274,7 +274,7 @@ def test_recordings_of_other_requests_are_not_mixed(notes: Path, start: Path, tm
     State.open(tmp_path / "new", request, resume=False).save(findings=[])
     asked = State.open(tmp_path / "new", Request(data=notes, starts=(str(start),)), resume=True)
     assert asked.request.label_from == "column:label"
-    with pytest.raises(m2dx.RecipeError, match="was started with minutes 60"):
+    with pytest.raises(m2dx.RecipeError, match="began with minutes 60"):
         State.open(tmp_path / "new", Request(data=notes, starts=(str(start),), minutes=5), resume=True)
     (tmp_path / "new" / "state.json").write_text("{")
     with pytest.raises(m2dx.CheckpointError, match="must be what a search has saved"):
