@@ -454,9 +454,7 @@ class OfflineEncoder(nn.Module, abc.ABC):
         if self.frame_rate is None:
             return None
         if self.sample_rate is None:
-            raise TypeError(
-                f"{type(self).__name__} with a frame_rate needs a sample_rate, or its own num_frames"
-            )
+            raise TypeError(f"{type(self).__name__} has a frame_rate: it needs a sample_rate or num_frames")
         return int(num_samples * self.frame_rate / self.sample_rate + 1e-6)
 
     @abc.abstractmethod

@@ -145,9 +145,8 @@ class TrainingBatches(Sampler[list[ItemKey]]):
             )
         self.draws = torch.arange(num_clips) if draws is None else draws
         self.epoch_size = len(self.draws) if epoch_size is None else epoch_size
-        self._order = partial(
-            epoch_order, len(self.draws), self.epoch_size, seed=seed, weights=weights, blocks=blocks
-        )
+        sizes = len(self.draws), self.epoch_size
+        self._order = partial(epoch_order, *sizes, seed=seed, weights=weights, blocks=blocks)
         if self.epoch_size < batch_size:
             raise RecipeError(
                 f"train.batch_size: an epoch must have a batch or more, but has {self.epoch_size} clips for a batch of "

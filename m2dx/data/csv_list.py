@@ -119,10 +119,8 @@ class _List:
         self.clips = table.rows(self._clip)
         if not self.clips:
             raise AudioError(f"the list {dataset.path} has no clips; it must have a line for each")
-        others = {
-            column: name for column, name in self.columns.items() if name not in (column, dataset.labels)
-        }
-        renamed = ", ".join(f"`{name}` as `{column}`" for column, name in others.items())
+        others = [(name, of) for of, name in self.columns.items() if name not in (of, dataset.labels)]
+        renamed = ", ".join(f"`{name}` as `{column}`" for name, column in others)
         self.notes = [*table.notes, *([f"reads {renamed}"] if renamed else [])]
         self.notes += [f"{count} {what}" for what, count in self.changed.items()]
         self._join()

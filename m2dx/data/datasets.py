@@ -71,10 +71,8 @@ class FolderDataset(Dataset):
             raise AudioError(f"no audio files{wanted} in {self.path}; check `path` and `extensions`")
         clips = [self._clip(file) for file in files]
         if unlike := [str(file) for file, clip in zip(files, clips, strict=True) if clip is None]:
-            raise AudioError(
-                f"`pattern` must fit every file in {self.path}, but does not fit {len(unlike)} of {len(files)}, e.g. "
-                f"{', '.join(unlike[:3])}"
-            )
+            some = f"{len(unlike)} of {len(files)}, e.g. {', '.join(unlike[:3])}"
+            raise AudioError(f"`pattern` must fit every file in {self.path}, but does not fit {some}")
         return divided(list(filter(None, clips)), str(self.path), split=self.split, folds=self.folds)
 
     def _clip(self, file: Path) -> Clip | None:

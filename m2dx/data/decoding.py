@@ -142,10 +142,9 @@ class Decoder:
             return
         promised = _promised_frames(self._file.extra_info, self.info.frames)
         if promised is not None and promised - self.info.frames > TOLERANCE_SECONDS * self.info.sample_rate:
-            raise AudioError(
-                f"truncated: the header promises {promised / self.info.sample_rate:.3f} s, "
-                f"but there are {self.info.seconds:.3f} s"
-            )
+            seconds = promised / self.info.sample_rate
+            there = f"there are {self.info.seconds:.3f} s"
+            raise AudioError(f"truncated: the header promises {seconds:.3f} s, but {there}")
 
 
 @contextmanager

@@ -106,6 +106,5 @@ class ImageCrops:
 
     def read(self, clip: Clip, generator: torch.Generator) -> tuple[Tensor, None]:
         """uint8 values; an image has no place in time."""
-        return random_crop(
-            read_image(clip.path, channels=self.section.channels), self.section, generator
-        ), None
+        image = read_image(clip.path, channels=self.section.channels)
+        return random_crop(image, self.section, generator), None

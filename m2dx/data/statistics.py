@@ -112,13 +112,11 @@ def _refuse_silence(found: Statistics, of: str) -> Statistics:
     (mean,), (std,) = found.mean, found.std
     if not math.isfinite(std):
         raise AudioError(
-            f"log-mel spectrograms of {of} must be finite, but their mean is {mean} over {found.clips} clips"
+            f"log-mels of {of} must be finite, but their mean is {mean} over {found.clips} clips"
         )
     if std < 1e-3:
-        raise AudioError(
-            f"log-mel spectrograms of {of} must vary, but all values are {mean:.2f} in {found.clips} clips; are they "
-            "silent?"
-        )
+        same = f"all values are {mean:.2f} in {found.clips} clips"
+        raise AudioError(f"log-mels of {of} must vary, but {same}; are they silent?")
     return found
 
 

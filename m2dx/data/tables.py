@@ -140,8 +140,6 @@ class Table:
     def _row(self, line: str) -> dict[str, str]:
         cells = self._cells(line)
         if len(cells) > len(self.names):
-            raise ValueError(
-                f"more fields than columns ({len(cells)} for {len(self.names)}); "
-                "a field with a comma needs quotes"
-            )
+            counts = f"{len(cells)} for {len(self.names)}"
+            raise ValueError(f"more fields than columns ({counts}); a field with a comma needs quotes")
         return dict(itertools.zip_longest(self.names, (cell.strip() for cell in cells), fillvalue=""))

@@ -83,10 +83,9 @@ def extract(encoder: ClipEncoder, task: EvaluationTask, *, batch_size: int) -> F
             rows.append(encoder.clip(batch.to(device)).float().cpu())
     x = torch.cat(rows).clone()  # (n, D); the clone leaves inference mode, so that autograd may use it
     if x.shape != (len(task.clips), encoder.embed_dim):
-        raise TrainingError(
-            f"an encoder must give one vector of embed_dim ({encoder.embed_dim}) per clip, "
-            f"but gave {tuple(x.shape)} for {len(task.clips)} clips"
-        )
+        wanted = f"one vector of embed_dim ({encoder.embed_dim}) per clip"
+        gave = f"gave {tuple(x.shape)} for {len(task.clips)} clips"
+        raise TrainingError(f"an encoder must give {wanted}, but {gave}")
     broken = (~x.isfinite().all(1)).nonzero().flatten()
     if len(broken):
         raise TrainingError(

@@ -102,9 +102,7 @@ def _given_split(
             f"{', '.join(map(repr, unknown))}; rename them, or leave those clips out"
         )
     if absent := [split for split in ("train", "test") if split not in rows]:
-        raise RecipeError(
-            f"a task needs clips with `split` {' and '.join(absent)}, but has {', '.join(rows)}"
-        )
+        raise RecipeError(f"a task needs clips with `split` {' and '.join(absent)}, not {', '.join(rows)}")
     train = rows["train"]
     parts = (train, rows["valid"]) if "valid" in rows else hold_out(train, clips, targets)
     return Fold("test", *parts, rows["test"])
@@ -120,9 +118,7 @@ def hold_out(
     """
     units = _whole_groups(train, clips)
     if len(units) < 2:
-        raise RecipeError(
-            "a task without a valid split needs training clips of two groups or more, but has one"
-        )
+        raise RecipeError("without a valid split, a task needs training clips of two groups or more, not one")
     wanted = targets[train].sum(0) * VALID_SHARE
     have = np.zeros_like(wanted)
     order = np.random.default_rng(0).permutation(len(units))

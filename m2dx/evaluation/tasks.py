@@ -305,9 +305,8 @@ def _leaks(name: str, clips: list[Clip], *, strict: bool) -> list[str]:
             raise RecipeError(f"evaluation task {name!r}: {text}. Move each to one side")
         warnings.append(text)
     if mild:
-        warnings.append(
-            f"{len(mild)} groups or clips are shared with the validation split: {_examples(mild)}"
-        )
+        shared = _examples(mild)
+        warnings.append(f"{len(mild)} groups or clips are shared with the validation split: {shared}")
     return warnings
 
 

@@ -142,10 +142,8 @@ def _shapes_table(run: PreparedRun, *, found_later: bool) -> Table:
     size = "{} x {}".format(*shapes.grid.input_size)
     grid = f"{freq} x {time} = {shapes.grid.num_patches}"
     masks = recipe.model.masks_per_clip
-    visible = {
-        "visible, masked patches": f"{shapes.num_visible}, {shapes.num_masked}"
-        f"{f' ({masks} masks per clip)' if masks > 1 else ''}"
-    }
+    several = f" ({masks} masks per clip)" if masks > 1 else ""
+    visible = {"visible, masked patches": f"{shapes.num_visible}, {shapes.num_masked}{several}"}
     of_audio = {
         "crop": f"{recipe.audio.crop_seconds:g} s, {recipe.audio.crop_samples} samples",
         "log-mel (mels x frames)": size,

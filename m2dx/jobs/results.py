@@ -32,9 +32,7 @@ def results_table(
     there is no such table, a file cannot be read, or no file has a record, or one with the metric.
     """
     if key is not None and metric is not None:
-        raise M2dxError(
-            "--metric is for m2dx's own table; published ones have theirs (--table): leave one out"
-        )
+        raise M2dxError("--metric is for m2dx's own table; published ones have theirs: leave one out")
     published = None if key is None else _published(key)
     given = list(files) or [DEFAULT_FILE]
     found = read_records(given)

@@ -200,9 +200,7 @@ def _build_offline_encoder(
         encoder: OfflineEncoder = host.build("offline_encoder", spec, data=data)
     width, rate = getattr(encoder, "embed_dim", "missing"), encoder.sample_rate
     fits = isinstance(width, int) and width > 0
-    part.must(
-        fits, f"embed_dim must be the width C of its output, set in the class or __init__, but is {width}"
-    )
+    part.must(fits, f"embed_dim must be the width C of its output, set by class or __init__, but is {width}")
     fits = rate is None or (isinstance(rate, int) and rate > 0)
     part.must(fits, f"sample_rate must be a whole number of Hz, or None, but is {rate!r}")
     if data.sample_rate is None or data.crop_samples is None:

@@ -73,10 +73,9 @@ def _fault(details: ErrorDetails, location: Location, root: Entry, host: PluginH
             hint = suggestion(str(location.path[-1]), known)
             return _Fault(f"unknown key, with value {_shown(value)}", f"; {hint}")
         case "literal_error":
-            allowed = re.findall("'([^']*)'", context["expected"]) if isinstance(value, str) else []
-            return _Fault(
-                f"must be {context['expected']}", f", but is {_shown(value)}{_near(str(value), allowed)}"
-            )
+            wanted = context["expected"]
+            allowed = re.findall("'([^']*)'", wanted) if isinstance(value, str) else []
+            return _Fault(f"must be {wanted}", f", but is {_shown(value)}{_near(str(value), allowed)}")
         case "value_error":
             rest = f" (in {_shown(value)})"
             if isinstance(value, dict):

@@ -42,13 +42,9 @@ class Comparison:
     @property
     def text(self) -> str:
         """Such as "drums knn accuracy: -2.1 points (95 %: -4.0 to -0.2) on Mean log-mel"."""
-        own, ends = self.own, ""
-        if self.interval is not None:
-            ends = " (95 %: {:.1f} to {:.1f})".format(*self.interval)
-        return (
-            f"{own.task} {own.protocol} {own.metric}: {self.gain:+.1f} points{ends} on "
-            f"{encoder_title(self.rival.encoder)}"
-        )
+        own, rival = self.own, encoder_title(self.rival.encoder)
+        ends = "" if self.interval is None else " (95 %: {:.1f} to {:.1f})".format(*self.interval)
+        return f"{own.task} {own.protocol} {own.metric}: {self.gain:+.1f} points{ends} on {rival}"
 
 
 def compare(scores: Sequence[Score]) -> list[Comparison]:
