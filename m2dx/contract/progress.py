@@ -6,6 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -21,7 +22,7 @@ SECONDS_BETWEEN_LINES = 30.0  # where the console is no terminal
 _LAST_UNITS = 100  # that the time left is estimated from
 
 
-class ProgressLine:
+class ProgressLine(AbstractContextManager["ProgressLine"]):
     """On a terminal what is done, a bar, time elapsed and left, and below it a text; elsewhere all that as one line.
 
     `update` takes what is done, the total and the text. What is `kept` stays on the terminal afterwards. Neither waits
@@ -43,9 +44,6 @@ class ProgressLine:
                 transient=not kept,
                 redirect_stdout=sys.stdout.isatty(),  # elsewhere, what is printed is for a file or a pipe
             )
-
-    def __enter__(self) -> ProgressLine:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

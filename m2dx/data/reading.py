@@ -6,7 +6,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ PIECE_SECONDS = 60  # audio that is held at a time where a file is read in piece
 _PIECE_SAMPLES = 2**24  # the same, of all channels
 
 
-class AudioFile:
+class AudioFile(AbstractContextManager["AudioFile"]):
     """An open audio file, also one within a shard of a pack. Use it in a `with` statement.
 
     Raises `AudioError`, with the reason only (the caller knows the path), for a file that is missing, unreadable,
@@ -64,9 +64,6 @@ class AudioFile:
         decoder = Decoder(path if member is None else member.open(), size)
         opened.callback(decoder.close)
         return decoder
-
-    def __enter__(self) -> AudioFile:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

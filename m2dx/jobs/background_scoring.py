@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rich.console import Console
@@ -36,7 +37,7 @@ Command = Callable[[int, Path], list[str]]
 """Makes the command that scores an encoder, from a step and the file of the encoder's weights."""
 
 
-class BackgroundScoring:
+class BackgroundScoring(AbstractContextManager["BackgroundScoring"]):
     """Scores checkpoints of a run in the background, one at a time, in the order of their steps.
 
     The encoders of the steps in `waiting` stay in checkpoints/. A process that fails is a warning and counts in
@@ -63,9 +64,6 @@ class BackgroundScoring:
         self._heard, self._command = heard, command or self._own_command
         self._process: subprocess.Popen[bytes] | None = None
         self._warned = False
-
-    def __enter__(self) -> BackgroundScoring:
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Ends the process, and says which checkpoints still wait; a resumed run scores them."""

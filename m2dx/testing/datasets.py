@@ -28,18 +28,15 @@ def check_dataset(cls: type[Dataset], /, **options: Any) -> None:
     same = clips == again == subject.build().clips()
     subject.must(same, "clips() must give the same clips in the same order")
     for split in sorted({clip.split for clip in clips if clip.split is not None}):
-        subject.must(
-            dataset.clips(split) == [clip for clip in clips if clip.split == split],
-            f"clips({split!r}) must give the clips of that split, in the order of clips()",
-        )
+        own = [clip for clip in clips if clip.split == split]
+        text = f"clips({split!r}) must give the clips of that split, in the order of clips()"
+        subject.must(dataset.clips(split) == own, text)
     with subject.attempt("clips() of a split that is not there"):
         others = dataset.clips("no such split")
     subject.must(not others, f"a split that is not there must be empty, but has {len(others)} clips")
     names = dataset.label_names()
-    subject.must(
-        isinstance(names, tuple) and len(set(names)) == len(names),
-        f"label_names() must be a tuple without repeats, but is {names!r}",
-    )
+    once = isinstance(names, tuple) and len(set(names)) == len(names)
+    subject.must(once, f"label_names() must be a tuple without repeats, but is {names!r}")
     unknown = sorted({label for clip in clips for label in clip.labels} - set(names))
     subject.must(not unknown, f"labels must be among label_names(), but these are not: {', '.join(unknown)}")
     _check_files(subject, dataset, clips)
@@ -48,13 +45,9 @@ def check_dataset(cls: type[Dataset], /, **options: Any) -> None:
 def _check_clip(subject: Subject, clip: Clip) -> None:
     subject.must(isinstance(clip, Clip), f"clips() must give m2dx.Clip objects, but gave {clip!r}")
     subject.must(isinstance(clip.path, Path), f"a clip's path must be a pathlib.Path, but is {clip.path!r}")
-    subject.must(
-        math.isfinite(clip.start)
-        and clip.start >= 0
-        and (clip.duration is None or (math.isfinite(clip.duration) and clip.duration > 0)),
-        f"start must be seconds, 0 or more, and duration must be more than 0, but {clip.path} has {clip.start} and "
-        f"{clip.duration}",
-    )
+    placed = 0 <= clip.start < math.inf and (clip.duration is None or 0 < clip.duration < math.inf)
+    has = f"{clip.path} has {clip.start} and {clip.duration}"
+    subject.must(placed, f"start must be seconds, 0 or more, and duration must be more than 0, but {has}")
     labels = f"labels must be a tuple of texts, but {clip.path} has {clip.labels!r}"
     subject.must(isinstance(clip.labels, tuple), labels)
 

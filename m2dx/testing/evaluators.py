@@ -74,9 +74,9 @@ def _check_encoder(subject: Subject, evaluator: Evaluator, encoder: Any, task: E
     same = found[1] == found[2]
     subject.must(same, "the same seeds must give the same scores; let everything random follow them")
     kept = all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+    same = kept and not encoder.training
     subject.must(
-        kept and not encoder.training,
-        "the encoder must be left as it was, with its weights and in eval mode; copy it to train it",
+        same, "the encoder must be left as it was, its weights and in eval mode; copy it to train it"
     )
 
 

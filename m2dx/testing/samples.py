@@ -8,7 +8,9 @@ import shutil
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -73,13 +75,9 @@ class SoundFiles:
         seed: int | tuple[int, ...] = 0,
     ) -> Path:
         """Writes a file of `tone`; files of the same tone are links to the first."""
-        return self.add(
-            name,
-            (hertz, seconds, beat, noise, seed),
-            lambda: tone(
-                hertz, seconds=seconds, sample_rate=self.sample_rate, beat=beat, noise=noise, seed=seed
-            ),
-        )
+        sound: dict[str, Any] = {"seconds": seconds, "beat": beat, "noise": noise, "seed": seed}
+        make = partial(tone, hertz, sample_rate=self.sample_rate, **sound)
+        return self.add(name, (hertz, *sound.values()), make)
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

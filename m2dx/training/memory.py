@@ -147,16 +147,16 @@ def evaluation_advice(name: str, evaluator: object) -> list[str]:
     path = f"evaluation.evaluators.{name}"
     options = getattr(evaluator, "settings", evaluator)
     pieces, batch = getattr(options, "accumulate", None), getattr(options, "batch_size", None)
-    lines = []
-    if isinstance(pieces, int):
-        lines.append(f"{path}.accumulate={2 * pieces}: each batch in {2 * pieces} pieces instead of {pieces}")
-    if isinstance(batch, int) and batch > 1:
-        lines.append(f"{path}.batch_size={batch // 2} instead of {batch}, which changes the training")
-    return [
-        *lines,
+    lines = [
         "train.device=cpu with `m2dx evaluate`, where the machine has more memory than its GPU",
         "other programs on the device may be ended, and `m2dx evaluate RUN RECIPE` scores the run again",
     ]
+    if isinstance(batch, int) and batch > 1:
+        lines.insert(0, f"{path}.batch_size={batch // 2} instead of {batch}, which changes the training")
+    if isinstance(pieces, int):
+        more = 2 * pieces
+        lines.insert(0, f"{path}.accumulate={more}: each batch in {more} pieces instead of {pieces}")
+    return lines
 
 
 KILLED_EVALUATION = (
