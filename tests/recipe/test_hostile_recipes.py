@@ -119,10 +119,10 @@ HOSTILE = {
 
 
 def errors(path, overrides=(), *, host):
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(m2dx.RecipeError) as raised:
         load_recipe(path, overrides, host=host)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     return str(raised.value).splitlines()
 
 
@@ -144,9 +144,9 @@ def test_files_that_extend_two_each_are_read_once(host, write, monkeypatch):
     for level in range(1, 19):
         for name in ("level", "other"):
             write(f"extends: [level{level - 1}.yaml, other{level - 1}.yaml]\n", f"{name}{level}.yaml")
-    started = time.perf_counter()
+    started = time.process_time()
     assert load_recipe("level18.yaml", host=host).name == "level18"
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_a_long_chain_of_files_is_refused(host, write):
