@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import signal
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -48,19 +45,14 @@ def give_steps(steps: int, count: int = 3) -> None:
     search.divide_time = divided  # type: ignore[assignment]
 
 
-def run(arguments: Sequence[str], folder: Path, log: Path, *, seconds: float | None = None) -> int | None:
-    """Starts or resumes a search; its exit code, or None where it was killed after so many seconds."""
+def run(arguments: Sequence[str], folder: Path, log: Path, *, seconds: float = float("inf")) -> bool:
+    """Starts or resumes a search; whether it ended, or was killed after so many seconds."""
     resume = ["--resume"] if (folder / STATE_FILE).exists() else []
     process = forks.start([*arguments, "--yes", "-o", str(folder), *resume], log)
-    end = time.monotonic() + (float("inf") if seconds is None else seconds)
-    while time.monotonic() < end:
-        found, status = os.waitpid(process, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.killpg(process, signal.SIGKILL)
-    os.waitpid(process, 0)
-    return None
+    code = forks.wait(process, seconds)
+    if code:
+        raise SystemExit(f"the search ended with {code}:\n{log.read_text(errors='replace')[-3000:]}")
+    return code == 0
 
 
 def progress(folder: Path) -> str:
@@ -77,12 +69,11 @@ def kill_and_resume(
     moments = [0.0, *sorted(draw.uniform(0, seconds) for _ in range(kills))]
     told = []
     for before, moment in pairwise(moments):
-        if run(arguments, folder, log, seconds=moment - before) is not None:
+        if run(arguments, folder, log, seconds=moment - before):
             break
         told.append((round(moment - before, 1), progress(folder)))
         print(f"killed after {told[-1][0]} s; saved last: {told[-1][1]}", flush=True)
-    if code := run(arguments, folder, log):
-        raise SystemExit(f"the search ended with {code}:\n{log.read_text(errors='replace')[-3000:]}")
+    run(arguments, folder, log)
     return told
 
 
@@ -101,8 +92,7 @@ def main() -> int:
     whole, killed, log = folder / "whole", folder / "killed", folder / "log"
     arguments = ["specialise", str(options.data.resolve())]
     give_steps(options.steps)
-    if code := run(arguments, whole, log):
-        raise SystemExit(f"the search ended with {code}:\n{log.read_text(errors='replace')[-3000:]}")
+    run(arguments, whole, log)
     seconds = 60 * json.loads((whole / "verdict.json").read_text())["minutes"]
     print(f"undisturbed: {seconds:.0f} s: {decisions(whole)['sentence']}", flush=True)
     kill_and_resume(arguments, killed, log, seconds=seconds, kills=options.kills, seed=options.seed)
