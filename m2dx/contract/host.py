@@ -139,8 +139,9 @@ class PluginHost:
             )
         for plugin in self._plugins:
             if (kind, name) in plugin.classes:
+                owner = _label(plugin)
                 raise PluginError(
-                    f"the {label} {name!r} is in the plugin {_label(plugin)}, which cannot be used: {plugin.error}"
+                    f"the {label} {name!r} of the plugin {owner} cannot be used: {plugin.error}"
                 )
         text = f"there is no {label} {name!r}; {suggestion(name, self.names(kind))}"
         if broken := [f"{_label(plugin)} ({plugin.error})" for plugin in self._plugins if plugin.error]:

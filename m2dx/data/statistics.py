@@ -89,9 +89,7 @@ def measure_images(
     """
     found = _measure(_clip_crops(clips, reader, seed, max_clips), _pixel_values, workers, progress)
     if min(found.std) < 1e-4:
-        raise ImageError(
-            f"images must vary in each channel, but standard deviations are {list(found.std)} over {found.clips} images"
-        )
+        raise ImageError(f"images must vary in each channel, but their deviations are {list(found.std)}")
     return found
 
 
@@ -111,9 +109,7 @@ def _refuse_silence(found: Statistics, of: str) -> Statistics:
     """`AudioError` where there is nothing that log-mel spectrograms could be standardised by."""
     (mean,), (std,) = found.mean, found.std
     if not math.isfinite(std):
-        raise AudioError(
-            f"log-mels of {of} must be finite, but their mean is {mean} over {found.clips} clips"
-        )
+        raise AudioError(f"log-mels of {of} must be finite, but their mean is {mean} in {found.clips} clips")
     if std < 1e-3:
         same = f"all values are {mean:.2f} in {found.clips} clips"
         raise AudioError(f"log-mels of {of} must vary, but {same}; are they silent?")

@@ -149,12 +149,10 @@ class EncoderConfig(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Plain data, of which `embed_dim`, `sample_rate` and `frame_rate` are for readers other than m2dx."""
         content = self.model_dump(mode="json", exclude=None if self.image is None else {"mean", "std"})
+        content["embed_dim"] = self.vit.embed_dim * (self.grid.shape[0] if self.image is None else 1)
         if self.image is None:
-            content["embed_dim"] = self.vit.embed_dim * self.grid.shape[0]
             content["sample_rate"] = self.audio.sample_rate
             content["frame_rate"] = self.audio.sample_rate / self.audio.hop_length / self.patch_size[1]
-        else:
-            content["embed_dim"] = self.vit.embed_dim
         return {key: value for key, value in content.items() if value is not None}
 
 

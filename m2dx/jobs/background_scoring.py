@@ -33,8 +33,6 @@ _POLL_SECONDS = 0.1
 
 Heard = Callable[[int, Sequence[Score]], None]
 """Is told the scores of a step, as soon as they are there."""
-Command = Callable[[int, Path], list[str]]
-"""Makes the command that scores an encoder, from a step and the file of the encoder's weights."""
 
 
 class BackgroundScoring(AbstractContextManager["BackgroundScoring"]):
@@ -45,15 +43,8 @@ class BackgroundScoring(AbstractContextManager["BackgroundScoring"]):
     """
 
     def __init__(
-        self,
-        run: Path,
-        section: EvaluationSection,
-        console: Console,
-        *,
-        heard: Heard | None = None,
-        command: Command | None = None,
+        self, run: Path, section: EvaluationSection, console: Console, *, heard: Heard | None = None
     ) -> None:
-        """`command` is for tests; default a process of m2dx.jobs.evaluation_process."""
         assert section.every is not None
         self.run, self.every, self.console = run, section.every, console
         self.device = "cpu" if section.device == "auto" else section.device
@@ -61,7 +52,7 @@ class BackgroundScoring(AbstractContextManager["BackgroundScoring"]):
         self.checkpoints = CheckpointFolder(run / "checkpoints")
         self.waiting: deque[int] = deque()
         self.failed = 0
-        self._heard, self._command = heard, command or self._own_command
+        self._heard = heard
         self._process: subprocess.Popen[bytes] | None = None
         self._warned = False
 
@@ -126,7 +117,7 @@ class BackgroundScoring(AbstractContextManager["BackgroundScoring"]):
         try:
             self._log(step).parent.mkdir(parents=True, exist_ok=True)
             with self._log(step).open("wb") as log:
-                command = self._command(step, self.checkpoints.encoder(step))
+                command = self.command(step, self.checkpoints.encoder(step))
                 gpus = "" if self.device == "cpu" else None
                 self._process = start_child(command, output=log, threads=self.threads, gpus=gpus)
         except OSError as error:
@@ -163,7 +154,8 @@ class BackgroundScoring(AbstractContextManager["BackgroundScoring"]):
     def _log(self, step: int) -> Path:
         return self.run / LOGS / f"step-{step:08d}.log"
 
-    def _own_command(self, step: int, encoder: Path) -> list[str]:
+    def command(self, step: int, encoder: Path) -> list[str]:
+        """That of the process that scores the encoder of a step."""
         arguments = map(str, (step, encoder, self.run, os.getpid(), self.device, self.threads))
         return module_command("m2dx.jobs.evaluation_process", *arguments)
 

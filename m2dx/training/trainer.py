@@ -192,8 +192,7 @@ class Trainer:
             pin_memory=self.processes.device.type == "cuda",
         )
         metrics = MetricsWriter(self.run.folder, self.step) if self.processes.is_main else None
-        is_main = self.processes.is_main
-        progress = ProgressLine(self.console, "step", done=self.step, kept=True, enabled=is_main)
+        progress = ProgressLine(self.console, "step", done=self.step, kept=True, enabled=metrics is not None)
         progress.update(self.step, self.total_steps)
         self.callbacks.tell("start", recipe_to_mapping(self.recipe), self.run.folder, self.step)
         self._started = time.perf_counter()

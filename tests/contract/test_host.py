@@ -129,7 +129,7 @@ def test_components_of_a_plugin_that_is_broken_elsewhere_are_refused_by_its_name
     assert "acme_l1" not in host.names("loss")
     assert record(host, "acme").components == {"loss": ("acme_l1",)}
     message = (
-        r"the loss 'acme_l1' is in the plugin acme \(package m2dx-acme\), which cannot be used: "
+        r"the loss 'acme_l1' of the plugin acme \(package m2dx-acme\) cannot be used: "
         "there is no hook 'dataset'; did you mean 'datasets'"
     )
     with pytest.raises(m2dx.PluginError, match=message):

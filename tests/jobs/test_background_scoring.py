@@ -58,7 +58,9 @@ def scoring(run: Path, console: Console) -> Callable[..., BackgroundScoring]:
         def command(step: int, checkpoint: Path) -> list[str]:
             return [sys.executable, "-S", "-c", script, str(step), str(checkpoint), str(run)]
 
-        return BackgroundScoring(run, section(every), console, command=command)
+        made = BackgroundScoring(run, section(every), console)
+        made.command = command
+        return made
 
     return make
 
@@ -152,7 +154,8 @@ def test_a_failing_process_is_a_counted_warning(
 def test_a_process_that_cannot_start_is_told(
     run: Path, console: Console, caplog: pytest.LogCaptureFixture
 ) -> None:
-    background = BackgroundScoring(run, section(4), console, command=lambda step, path: ["/no/such/program"])
+    background = BackgroundScoring(run, section(4), console)
+    background.command = lambda step, path: ["/no/such/program"]
     background.take(4)
     assert background.finish() is None and background.failed == 1
     assert "its process could not be started" in caplog.text

@@ -194,7 +194,8 @@ def test_a_killed_evaluation_process_is_explained(
 ) -> None:
     section = tiny_recipe().evaluation.model_copy(update={"every": 100})
     command = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
-    scoring = BackgroundScoring(tmp_path, section, console, command=lambda step, path: command)
+    scoring = BackgroundScoring(tmp_path, section, console)
+    scoring.command = lambda step, path: command
     with scoring:
         scoring.take(100)
         scoring.finish()
