@@ -41,9 +41,8 @@ def run_recipe(
     checked before anything is trained. If export or evaluation fails, the page is written all the same.
     """
     processes = join_processes(recipe.train.device, timeout_minutes=recipe.train.timeout_minutes)
-    with contextlib.ExitStack() as stack:
-        if processes.is_main:
-            stack.enter_context(run_folder.running_alone(recipe.output / recipe.name))
+    folder = recipe.output / recipe.name
+    with run_folder.running_alone(folder) if processes.is_main else contextlib.nullcontext():
         return _run(recipe, host, processes, console, resume=resume, overwrite=overwrite)
 
 

@@ -188,9 +188,8 @@ def describe(metrics: dict[str, float], *, batch_size: int) -> str:
         parts.append(f"rankme {metrics['rankme']:.1f}")
     if "target_constant" in metrics:
         parts.append(f"target {metrics['target_constant']:.0%} constant")
-    gradients = {name: value for name, value in metrics.items() if name.startswith("gradient_")}
-    if gradients:
-        named = (f"{name.removeprefix('gradient_')} {value:.2g}" for name, value in gradients.items())
+    start = "gradient_"
+    if named := [f"{k.removeprefix(start)} {v:.2g}" for k, v in metrics.items() if k.startswith(start)]:
         parts.append(f"gradients {', '.join(named)}")
     return "  ".join(parts)
 

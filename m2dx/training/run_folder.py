@@ -62,10 +62,9 @@ def open_run_folder(recipe: Recipe, *, resume: Resume, overwrite: bool) -> Check
     checkpoint can be read.
     """
     folder = recipe.output / recipe.name
+    checkpoints = CheckpointFolder(folder / "checkpoints")
     if resume:
-        found = CheckpointFolder(folder / "checkpoints").load_newest_whole(
-            lambda checkpoint: _check_state(checkpoint, recipe)
-        )
+        found = checkpoints.load_newest_whole(lambda checkpoint: _check_state(checkpoint, recipe))
         if found is None and resume != "or_start":
             raise RecipeError(f"{folder} has no checkpoint to resume from; train without --resume")
         if found is not None:
@@ -83,7 +82,7 @@ def open_run_folder(recipe: Recipe, *, resume: Resume, overwrite: bool) -> Check
             f"init_from ({recipe.init_from}) is in the folder of this run, which would be overwritten; give this run "
             "another name (name=...)"
         )
-    steps = CheckpointFolder(folder / "checkpoints").steps()
+    steps = checkpoints.steps()
     if (steps or (folder / "encoder" / "config.json").exists()) and not overwrite:
         what = f"a checkpoint of step {steps[-1]}: go on with --resume," if steps else "an encoder:"
         raise RecipeError(
@@ -129,18 +128,14 @@ def check_same_data(clips: ClipList, state: Mapping[str, Any], *, with_tasks: bo
     Raises RecipeError if the classes of tasks have changed, since outputs would change their meaning; warns of other
     clips, labels or files.
     """
-    then = {name: tuple(labels) for name, labels in state["label_names"].items()}
-    changed = [
-        name
-        for name in then.keys() | clips.label_names.keys()
-        if then.get(name) != clips.label_names.get(name)
-    ]
+    then, now = {name: tuple(labels) for name, labels in state["label_names"].items()}, clips.label_names
+    changed = [name for name in then.keys() | now.keys() if then.get(name) != now.get(name)]
     if changed and with_tasks:
         name = min(changed)
-        before, now = (", ".join(names.get(name, ())) or "none" for names in (then, clips.label_names))
+        old, new = (", ".join(names.get(name, ())) or "none" for names in (then, now))
         raise RecipeError(
-            f"the classes of data set {name!r} must be those that the run started with ({before:.200}), but are "
-            f"{now:.200}; restore the list, or start anew (--overwrite, or another name=...)"
+            f"the classes of data set {name!r} must be those that the run started with ({old:.200}), but are "
+            f"{new:.200}; restore the list, or start anew (--overwrite, or another name=...)"
         )
     if state["clips"]["fingerprint"] != clips.fingerprint:
         logger.warning(
