@@ -85,6 +85,7 @@ PLUGINS = [
     f"evaluation={PROBED % (ROOT / 'examples' / 'sounds' / 'instrument.csv')}",
 ]
 """A probe ends it after 6 of 8 steps."""
+IN_SHARDS = [*(of for of in PLUGINS if not of.startswith("train.callbacks")), "train.sharding=fsdp"]
 RANDOM = ["train.optimizer=muon", "tasks.normal={regulariser: {name: sigreg}, weight: 0.1}"]
 """Each process draws its own directions; Muon rounds to 16 bits."""
 APART = "train.callbacks={board: listener}"
@@ -172,6 +173,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, together: Any) -> SimpleNames
             {"recipe": recipe_of(folder, "bad", *bad), "resume": True, "stop": None},
             {"recipe": recipe_of(folder, "small", *SMALL_DATA), "resume": False, "stop": None},
             {"recipe": recipe_of(folder, "plugins", *PLUGINS), "resume": False, "stop": None},
+            {"recipe": recipe_of(folder, "plugin-shards", *IN_SHARDS), "resume": False, "stop": None},
             {"recipe": recipe_of(folder, "whole", *PLUGINS, *RANDOM), "resume": False, "stop": None},
             {"recipe": recipe_of(folder, "parts", *PLUGINS, *RANDOM), "resume": False, "stop": 4},
             {"recipe": recipe_of(folder, "parts", *PLUGINS, *RANDOM), "resume": True, "stop": None},
@@ -180,7 +182,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, together: Any) -> SimpleNames
     )
     last = train(recipe_of(folder, "handed", "train.accumulate=4"), resume=True)
     names = ("copies", "shards", "handed by shards", "handed by copies", "stopped", "bad", "small")
-    names += ("plugins", "whole", "stopped at 4", "parts", "apart")
+    names += ("plugins", "plugin shards", "whole", "stopped at 4", "parts", "apart")
     found, of_other = (dict(zip(names, report, strict=True)) for report in reports)
     return SimpleNamespace(folder=folder, one=one, last=last, alone=alone, found=found, of_other=of_other)
 
@@ -260,11 +262,11 @@ def test_weights_that_are_auto_are_the_same_in_both(runs: SimpleNamespace) -> No
 def test_what_plugins_do_is_the_same_whoever_has_a_clip(runs: SimpleNamespace) -> None:
     """A masking that looks, changes of wave and log-mel, a term over the micro-batch, a stop that rank 0 asks for."""
     assert [of["plugins"]["steps"] for of in (runs.found, runs.of_other)] == [6, 6]
-    alone, together = metrics_of(runs, "plugins-alone"), metrics_of(runs, "plugins")
+    alone, together, shards = (metrics_of(runs, f"plugin{of}") for of in ("s-alone", "s", "-shards"))
     assert [line["step"] for line in together] == [*range(1, 7)]
     for name in (*METRICS[:4], "loss_spread"):
-        values = [[line[name] for line in lines] for lines in (alone, together)]
-        assert values[1] == pytest.approx(values[0], rel=1e-5), name
+        values = [[line[name] for line in lines] for lines in (alone, together, shards[:6])]
+        assert values[1:] == [pytest.approx(values[0], rel=1e-5)] * 2, name
     one, other = state_of(runs, "plugins-alone", 6), state_of(runs, "plugins", 6)
     assert_close(one["model"], other["model"])
     assert_close(one["callbacks"].pop("average"), other["callbacks"].pop("average"))
@@ -311,7 +313,7 @@ def test_the_run_changed_hands(runs: SimpleNamespace) -> None:
     """So that the equality above says something."""
     found = runs.found
     sharded = [name for name in found if name != "apart" and found[name]["sharded"]]
-    assert sharded == ["shards", "handed by shards"]
+    assert sharded == ["shards", "handed by shards", "plugin shards"]
     assert found["copies"]["share of weights"] == found["handed by copies"]["share of weights"] == 1.0
     assert 0.5 <= found["shards"]["share of weights"] < 0.51  # rows that two do not divide
     assert [found[name]["steps"] for name in list(found)[:4]] == [STEPS, STEPS, 4, 6]
