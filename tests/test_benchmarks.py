@@ -13,8 +13,9 @@ import pytest
 import soundfile
 import torch
 
-from m2dx.contract.components import Score
+from m2dx.contract.components import Clip, Score
 from m2dx.encoder.published import MODEL_NAMES, rename
+from m2dx.evaluation.tasks import ClipTask
 from m2dx.model.m2d import M2D
 from m2dx.model.masking import Mask
 from m2dx.model.precision import autocast
@@ -22,7 +23,18 @@ from m2dx.training.optim import clip_gradients
 from m2dx.training.optimizers import AdamW
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("against_baseline", "baseline_step", "feed", "kills", "runs", "scaling", "seeds", "step", "timing")
+NAMES = (
+    "against_baseline",
+    "baseline_step",
+    "feed",
+    "kills",
+    "runs",
+    "scaling",
+    "seeds",
+    "step",
+    "timing",
+    "verdicts",
+)
 SMALL = ["model.depth=1", "model.predictor={embed_dim: 64, depth: 1, num_heads: 2}"]
 
 
@@ -361,3 +373,20 @@ def test_a_comparison_goes_on_after_a_stop(
     assert len(tables["Differences by seed"]) == 2
     assert benchmarks.seeds.main(["train.base_lr=1e-3", *given, "--seeds", "0"]) == 1
     assert "train differ; move it away" in capsys.readouterr().err
+
+
+def test_divisions_keep_groups_whole_and_a_gain_is_that_of_the_clips_that_are_tested(benchmarks: Any) -> None:
+    clips = tuple(
+        Clip(Path(f"{n}.wav"), labels=("ab"[n % 2],), group=f"g{n // 2}", duration=1.0) for n in range(40)
+    )
+    task = ClipTask("all", clips, ("a", "b"), (), 1.0, "pad")
+    folds = benchmarks.verdicts.divisions(task, 3).folds
+    for fold in folds:
+        assert len(fold.test) == 16 and not len(fold.valid)
+        assert not {clips[row].group for row in fold.train} & {clips[row].group for row in fold.test}
+    assert len({tuple(fold.test) for fold in folds}) == 3
+    none, nan = np.zeros(40), np.full(20, np.nan)
+    own = benchmarks.verdicts.over([np.r_[np.ones(20), nan], np.r_[np.ones(10), np.zeros(10), nan]])
+    gain = benchmarks.verdicts.gain(own, none, clips)
+    assert gain.value == 75.0
+    assert 50.0 < gain.low < 75.0 < gain.high < 100.0
