@@ -98,9 +98,9 @@ def compare(folder: Path, seeds: list[int], count: int) -> dict[str, Any]:
     names = list(said["baselines"])
     start, winner = next(name for name in names if name not in (PLAIN, RANDOM)), said["winner"]
     for seed in [None, *seeds] if winner else []:
-        path = folder / "runs" / winner
+        path = folder / "runs" / winner / "encoder"
         if seed is not None:
-            recipe = yaml.safe_load((path / "recipe.yaml").read_text(encoding="utf-8"))
+            recipe = yaml.safe_load((path.parent / "recipe.yaml").read_text(encoding="utf-8"))
             recipe |= {"name": f"{winner}-seed{seed}", "output": str(folder / "runs"), "seed": seed}
             path = train(recipe, m2dx.PluginHost.discover(), Console())
         own.append(right(encoder_of(str(path), start), task, f"seed {seed}"))
