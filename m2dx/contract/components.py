@@ -703,13 +703,20 @@ KINDS: dict[str, type] = {
 """Kind -> base class. The hook of a kind is its plural, e.g. `offline_encoders`, `losses`."""
 
 OFFERED: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("loss", "dataset", "schedule", "callback", "evaluator"), frozenset()),
-    **dict.fromkeys(("backbone", "weight_map"), frozenset({"grid", "size"})),
-    **dict.fromkeys(("online_mapper", "regulariser"), frozenset({"shapes"})),
-    **dict.fromkeys(("noise_source", "augmentation"), frozenset({"sample_rate"})),
     "method": frozenset({"grid", "size", "predictor", "backbone", "with_tokens"}),
+    "backbone": frozenset({"grid", "size"}),
+    "weight_map": frozenset({"grid", "size"}),
     "offline_encoder": frozenset({"data"}),
+    "online_mapper": frozenset({"shapes"}),
+    "loss": frozenset(),
+    "regulariser": frozenset({"shapes"}),
+    "noise_source": frozenset({"sample_rate"}),
+    "augmentation": frozenset({"sample_rate"}),
     "masking": frozenset({"grid", "num_visible", "patch_seconds"}),
+    "dataset": frozenset(),
     "optimizer": frozenset({"named_parameters", "learning_rate", "weight_decay", "betas"}),
+    "schedule": frozenset(),
+    "callback": frozenset(),
+    "evaluator": frozenset(),
 }
 """Kind -> names of the positional arguments that the engine can give."""

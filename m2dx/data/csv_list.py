@@ -30,7 +30,9 @@ SYNONYMS = {
     "end": "end_time end_seconds end_s stop stop_time",
     "label": "labels class category target",
     "split": "subset partition",
-    **dict.fromkeys(("fold", "group", "weight"), ""),
+    "fold": "",
+    "group": "",
+    "weight": "",
 }
 """Column -> other names of it, taken where the column itself is not there."""
 SPLITS = {

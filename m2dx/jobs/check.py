@@ -85,7 +85,8 @@ def report_bad(run: PreparedRun, batch: Batch, console: Console) -> None:
 def division_table(name: str, clips: Sequence[Clip]) -> Table:
     """The clips of each class in each split or fold, of all classes, and the groups where they are known."""
     given = {str(clip.split) for clip in clips}
-    splits = sorted(given, key=lambda split: ([*SPLITS, split].index(split), len(split), split))
+    folds = sorted(given.difference(SPLITS), key=lambda fold: (len(fold), fold))
+    splits = [*(split for split in SPLITS if split in given), *folds]
     counts = Counter((label, str(clip.split)) for clip in clips for label in (*clip.labels, None))
     groups = Counter(split for _, split in {(c.group, str(c.split)) for c in clips if c.group is not None})
     labels = sorted({label for label, _ in counts if label is not None})

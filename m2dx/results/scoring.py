@@ -183,8 +183,14 @@ class Scoring:
         tasks = {task.name: task for task in self.tasks(console)}
         makers = encoders_to_compare(recipe, encoder, self.host)
         with ProgressLine(console or _QUIET, "evaluating") as line:
-            given, seeds = (makers, list(tasks.values()), self.evaluators), recipe.evaluation.seeds
-            scores = evaluate(*given, seeds=seeds, protocols=self.protocols(), progress=line.update)
+            scores = evaluate(
+                makers,
+                list(tasks.values()),
+                self.evaluators,
+                seeds=recipe.evaluation.seeds,
+                protocols=self.protocols(),
+                progress=line.update,
+            )
         scores = with_differences(scores) if step is None else scores
         own, shapes = _scored(name, encoder, path), records.fingerprint(encoder, values=False)
         audio = recipe.audio.model_dump(mode="json", exclude={"crop_seconds"})
@@ -220,9 +226,12 @@ class Scoring:
         section, first, folds = self.recipe.evaluation, task.folds[0], len(task.folds)
         options = section.evaluators[score.protocol].model_dump(mode="json")
         parts = len(first.train), len(first.valid), len(first.test)
-        same = {name: getattr(score, name) for name in ("task", "metric", "mean", "ci95", "values")}
         return ResultRecord(
-            **same,
+            task=task.name,
+            metric=score.metric,
+            mean=score.mean,
+            ci95=score.ci95,
+            values=score.values,
             date=date,
             encoder=encoder,
             protocol=Protocol(score.protocol, options.pop("name"), options),
