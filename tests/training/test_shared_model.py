@@ -73,18 +73,18 @@ SMALL_DATA = [
     "train.callbacks={average: {name: weight_average, decay: 0.5, start: 0.1}}",
 ]
 """What depends on the micro-batch, but not on who has it; at the end the average stands in the place of the weights."""
-PROBED = "{every: 2, tasks: {notes: {dataset: {name: csv, path: %s}}}, evaluators: {knn: knn}}"
+PROBED = "{every: 1, tasks: {notes: {dataset: {name: csv, path: %s}}}, evaluators: {knn: knn}}"
 PLUGINS = [
     "model.masking={name: dispersion, reveal_to: 1.0}",
     "model.masks_per_clip=2",
     "augmentations=[gain, band_limit, {name: room, seconds: 0.1}, spec_augment, mixup]",
     "tasks.spread={regulariser: vicreg, weight: 0.1}",
     "train.schedule={name: late_decay, decay_share: 0.5}",
-    "train.checkpoint_every=2",
+    "train.checkpoint_every=1",
     "train.callbacks={average: weight_average, stop: {name: early_stop, patience: 2}, board: watch}",
     f"evaluation={PROBED % (ROOT / 'examples' / 'sounds' / 'instrument.csv')}",
 ]
-"""A probe ends it after 6 of 8 steps."""
+"""A probe ends it after 3 of 8 steps."""
 IN_SHARDS = [*(of for of in PLUGINS if not of.startswith("train.callbacks")), "train.sharding=fsdp"]
 RANDOM = ["train.optimizer=muon", "tasks.normal={regulariser: {name: sigreg}, weight: 0.1}"]
 """Each process draws its own directions; Muon rounds to 16 bits."""
@@ -173,16 +173,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory, together: Any) -> SimpleNames
             {"recipe": recipe_of(folder, "bad", *bad), "resume": True, "stop": None},
             {"recipe": recipe_of(folder, "small", *SMALL_DATA), "resume": False, "stop": None},
             {"recipe": recipe_of(folder, "plugins", *PLUGINS), "resume": False, "stop": None},
-            {"recipe": recipe_of(folder, "plugin-shards", *IN_SHARDS), "resume": False, "stop": None},
+            {"recipe": recipe_of(folder, "plugin-shards", *IN_SHARDS), "resume": False, "stop": 3},
             {"recipe": recipe_of(folder, "whole", *PLUGINS, *RANDOM), "resume": False, "stop": None},
-            {"recipe": recipe_of(folder, "parts", *PLUGINS, *RANDOM), "resume": False, "stop": 4},
+            {"recipe": recipe_of(folder, "parts", *PLUGINS, *RANDOM), "resume": False, "stop": 2},
             {"recipe": recipe_of(folder, "parts", *PLUGINS, *RANDOM), "resume": True, "stop": None},
             {"recipe": recipe_of(folder, "apart", APART), "resume": False, "stop": None},
         ]
     )
     last = train(recipe_of(folder, "handed", "train.accumulate=4"), resume=True)
     names = ("copies", "shards", "handed by shards", "handed by copies", "stopped", "bad", "small")
-    names += ("plugins", "plugin shards", "whole", "stopped at 4", "parts", "apart")
+    names += ("plugins", "plugin shards", "whole", "stopped at 2", "parts", "apart")
     found, of_other = (dict(zip(names, report, strict=True)) for report in reports)
     return SimpleNamespace(folder=folder, one=one, last=last, alone=alone, found=found, of_other=of_other)
 
@@ -261,26 +261,26 @@ def test_weights_that_are_auto_are_the_same_in_both(runs: SimpleNamespace) -> No
 
 def test_what_plugins_do_is_the_same_whoever_has_a_clip(runs: SimpleNamespace) -> None:
     """A masking that looks, changes of wave and log-mel, a term over the micro-batch, a stop that rank 0 asks for."""
-    assert [of["plugins"]["steps"] for of in (runs.found, runs.of_other)] == [6, 6]
+    assert [of["plugins"]["steps"] for of in (runs.found, runs.of_other)] == [3, 3]
     alone, together, shards = (metrics_of(runs, f"plugin{of}") for of in ("s-alone", "s", "-shards"))
-    assert [line["step"] for line in together] == [*range(1, 7)]
+    assert [line["step"] for line in together] == [1, 2, 3]
     for name in (*METRICS[:4], "loss_spread"):
-        values = [[line[name] for line in lines] for lines in (alone, together, shards[:6])]
+        values = [[line[name] for line in lines] for lines in (alone, together, shards)]
         assert values[1:] == [pytest.approx(values[0], rel=1e-5)] * 2, name
-    one, other = state_of(runs, "plugins-alone", 6), state_of(runs, "plugins", 6)
+    one, other = state_of(runs, "plugins-alone", 3), state_of(runs, "plugins", 3)
     assert_close(one["model"], other["model"])
     assert_close(one["callbacks"].pop("average"), other["callbacks"].pop("average"))
-    assert one["callbacks"] == other["callbacks"] == {"stop": {"means": [1 / 2, 1 / 4]}}
+    assert one["callbacks"] == other["callbacks"] == {"stop": {"means": [1.0, 1 / 2]}}
 
 
 def test_two_processes_with_plugins_resume_bit_for_bit(runs: SimpleNamespace) -> None:
     """Both are stopped before the scores of the step come; the callback hears them when the run goes on."""
-    assert [runs.found[name]["steps"] for name in ("whole", "stopped at 4", "parts")] == [6, 4, 6]
-    whole, parts = state_of(runs, "whole", 6), state_of(runs, "parts", 6)
+    assert [runs.found[name]["steps"] for name in ("whole", "stopped at 2", "parts")] == [3, 2, 3]
+    whole, parts = state_of(runs, "whole", 3), state_of(runs, "parts", 3)
     assert not torch.equal(*whole["rng"])
     assert all(same(parts[part], whole[part]) for part in ("model", "optimizer", "rng", "callbacks"))
     losses = [[line["loss"] for line in metrics_of(runs, name)] for name in ("whole", "parts")]
-    assert losses[0] == losses[1] and len(losses[0]) == 6
+    assert losses[0] == losses[1] and len(losses[0]) == 3
 
 
 def test_weights_that_differ_between_processes_end_the_run(runs: SimpleNamespace) -> None:
