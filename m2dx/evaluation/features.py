@@ -207,9 +207,8 @@ class FeatureCache:
 
 def digest_of(encoder: ClipEncoder, task: EvaluationTask, *others: object) -> str:
     """SHA-256 of all that features follow from, and of other values that JSON can write."""
-    digest = hashlib.sha256(
-        json.dumps([type(encoder).__qualname__, *others, task.unit_seconds, task.short_clips]).encode()
-    )
+    first = [type(encoder).__qualname__, *others, task.unit_seconds, task.short_clips]
+    digest = hashlib.sha256(json.dumps(first).encode())
     for clip in task.clips:
         path = Path(clip.path)
         facts = [os.path.abspath(path), clip.start, clip.duration, *audio_state(path)]

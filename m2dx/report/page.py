@@ -32,14 +32,7 @@ from m2dx.results.table import Cell, Group, ResultTable, Row, cells_of
 from m2dx.results.verdict import encoder_title, scores_by_encoder, verdict
 
 _OTHER_CURVES = ("rankme", "target_constant", "lr", "ema_decay", "grad_norm", "clips_per_second")
-_TITLES = {
-    "result": "Result",
-    "classes": "Classes",
-    "curves": "Curves",
-    "clips": "Clips",
-    "data": "Data",
-    "facts": "Run",
-}
+_TITLES = {name: name.title() for name in ("result", "classes", "curves", "clips", "data")} | {"facts": "Run"}
 """The sections of the page; each has a template of its name in the folder `sections`."""
 
 

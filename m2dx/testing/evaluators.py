@@ -74,10 +74,8 @@ def _check_encoder(subject: Subject, evaluator: Evaluator, encoder: Any, task: E
     same = found[1] == found[2]
     subject.must(same, "the same seeds must give the same scores; let everything random follow them")
     kept = all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
-    same = kept and not encoder.training
-    subject.must(
-        same, "the encoder must be left as it was, its weights and in eval mode; copy it to train it"
-    )
+    text = "the encoder must be left as it was, its weights and in eval mode; copy it to train it"
+    subject.must(kept and not encoder.training, text)
 
 
 def _check_score(subject: Subject, score: Score, task: EvaluationTask) -> None:
