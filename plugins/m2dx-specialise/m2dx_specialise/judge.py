@@ -12,7 +12,7 @@ from m2dx_probes.subsets import subset_fold
 from scipy.stats import binomtest
 
 import m2dx
-from m2dx.contract.components import ClipEncoder
+from m2dx.contract.components import ClipEncoder, Fold
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.division import deal
 from m2dx.evaluation.bootstrap import difference
@@ -120,6 +120,21 @@ class Parts:
             shared_groups="warn",
             cache=FeatureCache(folder),
         )
+
+    def in_turn(self, task: m2dx.ClipTask) -> m2dx.ClipTask:
+        """The test with each fold as the test part in turn, for encoders that have learnt nothing of the clips.
+
+        It has more clips than the test; where the division has no folds, it is the test.
+        """
+        folds = {(clip.path, clip.start): str(clip.split) for clip in self.labelled}
+        clips = tuple(replace(clip, split=folds[clip.path, clip.start]) for clip in task.clips)
+        of = np.array([clip.split for clip in clips])
+        names = sorted(set(folds.values()))
+        if set(names) & set(SPLITS):
+            return task
+        parts = {name: (np.flatnonzero(of != name), np.flatnonzero(of == name)) for name in names}
+        in_turn = tuple(Fold(name, rest, rest[:0], test) for name, (rest, test) in parts.items())
+        return replace(task, clips=clips, folds=in_turn)
 
 
 def _some(clips: Sequence[m2dx.Clip], seed: int) -> list[m2dx.Clip]:

@@ -211,7 +211,7 @@ class Search:
             winner = self._rungs(propose(self.request.starts, setting, labelled=True), setting, score)
             state.save(best=best_of(state.under("baseline")), winner=winner)
         task = parts.task("test", folder / "features", seed=seed)
-        found = state.once("test", partial(self._tested, task))
+        found = state.once("test", partial(self._tested, task, parts.in_turn(task)))
         best, start = state.get("best"), self._best_start()
         gains, above = ({name: Gain(**of) for name, of in found[key].items()} for key in ("gains", "above"))
         verdict = judge.decide(gains, start, above, labels=judge.from_labels(found["curve"]))
@@ -224,20 +224,25 @@ class Search:
         summary = fitted_classifier.summary
         state.save(verdict=asdict(verdict), chosen=chosen, summary=summary, warning=warning)
 
-    def _tested(self, task: m2dx.ClipTask) -> dict[str, Any]:
-        """The one test: of the winner, and of all that needs no training."""
+    def _tested(self, task: m2dx.ClipTask, in_turn: m2dx.ClipTask) -> dict[str, Any]:
+        """The one test: of the winner, and of all that needs no training; of that, also on all folds."""
         winner, baselines = self.state.get("winner"), list(self.state.under("baseline"))
         with self.console.status("the test"):
             encoders = {name: self._encoder(name) for name in filter(None, (*baselines, winner))}
             scores = {name: judge.score(encoder, task, name) for name, encoder in encoders.items()}
 
-            def gains(own: str, rivals: Sequence[str]) -> dict[str, Gain]:
-                return {name: Gain.of(scores[own], scores[name]) for name in rivals}
-
-            own = gains(winner, baselines) if winner is not None else {}
+            own = {}
+            if winner is not None:
+                own = {name: Gain.of(scores[winner], scores[name]) for name in baselines}
             rival, curve = judge.strongest(own) if own else None, []
             if rival is not None and own[rival].low > 0:
                 curve = judge.gain_by_labels(encoders[winner], encoders[rival], task)
+            start = self._best_start()
+            often = (
+                scores
+                if in_turn is task
+                else {name: judge.score(encoders[name], in_turn, name) for name in (start, PLAIN, RANDOM)}
+            )
         told = [with_metrics(score, task.label_names) for score in scores.values()]
         write_scores(told, self.state.folder / "scores.json")
         write_predictions(told, self.state.folder)
@@ -245,7 +250,7 @@ class Search:
             "accuracy": {name: score.mean for name, score in scores.items()},
             "clips": len(task.folds[0].test),
             "gains": {name: asdict(gain) for name, gain in own.items()},
-            "above": {name: asdict(of) for name, of in gains(self._best_start(), (PLAIN, RANDOM)).items()},
+            "above": {name: asdict(Gain.of(often[start], often[name])) for name in (PLAIN, RANDOM)},
             "rival": rival,
             "curve": curve,
         }

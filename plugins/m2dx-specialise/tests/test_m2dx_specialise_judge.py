@@ -3,10 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from m2dx_specialise.judge import PLAIN, RANDOM, Gain, Parts, decide, easier, from_labels, loss_of
 
 import m2dx
+from m2dx.contract.components import Fold
 
 LEVEL, UP, DOWN = Gain(0.5, -1.9, 2.2), Gain(6.1, 3.0, 9.2), Gain(-4.0, -7.0, -1.0)
 MORE, LESS = Gain(8.0, 5.0, 11.0), Gain(-5.0, -9.0, -1.0)
@@ -196,3 +198,18 @@ def test_the_loss_is_of_the_probability_of_the_truth() -> None:
     said = [m2dx.Prediction(clip, "a", 0.8, (0.8, 0.2)), m2dx.Prediction(clip, "b", 0.8, (0.2, 0.8))]
     score = m2dx.Score("t", "accuracy", 0.5, None, (0.5,), "logistic", predictions=tuple(said))
     assert loss_of(score, ("a", "b")) == pytest.approx((0.223144 + 1.609438) / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize(("splits", "tested"), [(("train", "test"), 80), (("1", "2", "3", "4", "5"), 400)])
+def test_encoders_at_hand_are_compared_on_all_folds(splits: tuple[str, ...], tested: int) -> None:
+    listed = clips(*[(label, split, 40) for label in "ab" for split in splits])
+    parts = Parts.of(listed)
+    used = tuple(replace(of, split="test" if of in parts.test else "train") for of in parts.labelled)
+    rows = [np.array([row for row, of in enumerate(used) if of.split == part]) for part in ("train", "test")]
+    task = m2dx.ClipTask("test", used, ("a", "b"), (Fold("test", rows[0], rows[0][:0], rows[1]),), 1.0, "pad")
+    found = parts.in_turn(task)
+    once = np.concatenate([fold.test for fold in found.folds])
+    assert len(once) == len(set(once.tolist())) == tested
+    for fold in found.folds if tested == 400 else ():
+        assert {found.clips[row].split for row in fold.test} == {fold.name}
+        assert len(fold.train) == 320 and not set(fold.train) & set(fold.test)
