@@ -17,6 +17,7 @@ import m2dx
 from m2dx import cli, results, testing
 from m2dx.cli.plugin_commands import COMMAND_GROUP
 from m2dx.contract import hookspecs
+from m2dx.contract.components import KINDS
 from m2dx.contract.host import PluginHost
 from m2dx.jobs import core
 from m2dx.recipe.loading import load_recipe
@@ -65,6 +66,13 @@ def section(page: str, heading: str) -> str:
 )
 def test_each_hook_is_explained(hook: str) -> None:
     assert f"| `{hook}` |" in text_of("plugins.md")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_method_of_a_component_is_explained(kind: str) -> None:
+    own = [name for name, value in vars(KINDS[kind]).items() if callable(value) and not name.startswith("_")]
+    text = text_of("plugins.md")
+    assert [name for name in own if f"`{name}" not in text and f".{name}(" not in text] == []
 
 
 @pytest.mark.parametrize("group", [hookspecs.ENTRY_POINT_GROUP, COMMAND_GROUP, TABLE_GROUP])

@@ -668,11 +668,14 @@ class Evaluator(abc.ABC):
     needs_wav: ClassVar[bool] = True  # False: it uses the task's features alone, so that images will do
     predicts: ClassVar[Literal["class", "value"]] = "class"  # the `target` of the tasks that it scores
 
-    def check(self, task: str, label_names: tuple[str, ...], clips: list[Clip]) -> None:  # noqa: B027
-        """Raises RecipeError where the protocol cannot score the task; called before anything is trained."""
+    def check(self, task: EvaluationTask) -> None:  # noqa: B027
+        """Raises RecipeError where the protocol cannot score the task; called before anything is trained.
 
-    def check_encoder(self, encoder: ClipEncoder) -> None:  # noqa: B027
-        """Raises RecipeError where the options do not suit an encoder, which may have no weights yet."""
+        No file of it has been read: it has no folds, and `unit_seconds` only where its lists or the recipe say it.
+        """
+
+    def check_encoder(self, encoder: ClipEncoder, task: EvaluationTask) -> None:  # noqa: B027
+        """Raises RecipeError where the options do not suit the encoder, which may have no weights yet, and the task."""
 
     @abc.abstractmethod
     def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:

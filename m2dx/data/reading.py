@@ -78,11 +78,12 @@ class AudioFile(AbstractContextManager["AudioFile"]):
         Raises `AudioError` when it starts past the end, or ends past it by more than `TOLERANCE_SECONDS`.
         """
         rate, total = self.info.sample_rate, self.info.frames
-        first = round(start * rate)
-        if not 0 <= first < total:
+        if not (math.isfinite(start) and 0 <= (first := round(start * rate)) < total):
             raise AudioError(f"start ({start:g} s) must be within the file, of {self.info.seconds:.3f} s")
         if duration is None:
             return first, total - first
+        if not 0 < duration < math.inf:
+            raise AudioError(f"duration ({duration:g} s) must be above 0, and finite")
         frames = max(1, round(duration * rate))
         if first + frames > total + math.ceil(TOLERANCE_SECONDS * rate):
             raise AudioError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 PIECE_SECONDS = 60  # audio whose log-mel is held at a time, or half of it
 
 HEAD_STD = 0.01  # of the initial weights of a classifier's linear layer, in the published code
+LOUDEST = 1000.0  # what no sample in [-1, 1] reaches, however it was resampled, and what unscaled 16 bits do
 MOST_INTERPOLATED = 16_384  # patches of an input whose positions are interpolated
 SomeEncoder = TypeVar("SomeEncoder", bound="AudioEncoder | ImageEncoder")
 LongClips = Literal["split", "interpolate"]
@@ -195,20 +197,22 @@ class AudioEncoder(nn.Module):
         """Clips (b, N) that go through the network together, since they have equally many patches, by their places."""
         hop = self.logmel.hop_length
         if isinstance(wav, list | tuple):
+            if not wav:
+                raise ValueError("audio must be a clip or more, but is an empty list")
             for number, row in enumerate(wav):
-                _check_samples(row, f"audio[{number}]", least=hop, shape="(N,)", finite=True)
+                check_samples(row, f"audio[{number}]", least=hop, shape="(N,)", finite=True)
             rows = wav
         else:
-            _check_samples(wav, least=hop, finite=True)
+            check_samples(wav, least=hop, finite=True)
             rows = torch.atleast_2d(wav)
             if lengths is None:
                 return {tuple(range(len(rows))): [rows]}
         each = [len(row) for row in rows] if lengths is None else torch.as_tensor(lengths).flatten().tolist()
-        fit = (hop <= n <= len(row) for n, row in zip(each, rows, strict=False))
+        fit = (n in range(hop, len(row) + 1) for n, row in zip(each, rows, strict=False))
         if len(each) != len(rows) or not all(fit):
             raise ValueError(
                 f"lengths must be the samples of each of the {len(rows)} clips, {hop} (a frame of the log-mel) or "
-                f"more, but are {each}"
+                f"more, but are {reprlib.repr(each)}"
             )
         rows = [row[: int(n)] for row, n in zip(rows, each, strict=True)]
         groups: dict[int, list[int]] = {}
@@ -223,15 +227,15 @@ class AudioEncoder(nn.Module):
 
     def standard_logmel(self, wav: Tensor) -> Tensor:
         """The standardised log-mel (B, 1, M, L) of samples (B, N) or (N,); L = N // hop_length, at least 1."""
-        _check_samples(wav)
+        check_samples(wav)
         wav = wav[None] if wav.ndim == 1 else wav
         frames = max(wav.shape[-1] // self.logmel.hop_length, 1)
         logmel: Tensor = self.logmel(wav)[..., :frames]
         return ((logmel - self.mean) / self.std).to(next(self.encoder.parameters()).dtype)
 
-    def encode_logmel(self, logmel: Tensor, *, layers: Sequence[int] | None = None) -> list[Tensor]:
+    def encode_logmel(self, logmel: Tensor, *, layers: Layers = (None,)) -> list[Tensor]:
         """Frame features (B, T, F*D) of standardised log-mels (B, 1, M, L), as `layers`; default of the last block."""
-        return _side_by_side([self._encode_chunk(chunk, layers or (None,)) for chunk in self.chunks(logmel)])
+        return _side_by_side([self._encode_chunk(chunk, layers) for chunk in self.chunks(logmel)])
 
     def chunks(self, logmel: Tensor) -> tuple[Tensor, ...]:
         """What goes into the network at a time of (B, 1, M, L): whole patches, all or the input's length of them."""
@@ -242,7 +246,7 @@ class AudioEncoder(nn.Module):
     def _encode_chunk(self, logmel: Tensor, layers: Layers) -> list[Tensor]:
         tokens, depth = self.encoder.embed(logmel), self.encoder.size.depth
         numbers = [depth if number is None else number for number in layers]
-        if not all(0 <= number <= depth for number in numbers):
+        if not all(number in range(depth + 1) for number in numbers):
             raise ValueError(f"layers must be 0 to {depth}, but are {numbers}")
         outputs = {0: tokens}
         if numbers == [depth]:  # without holding the others
@@ -370,10 +374,10 @@ def _in_order(groups: Iterable[Sequence[int]], found: Sequence[Tensor]) -> Tenso
     return pad_sequence([row for group in found for row in group], batch_first=True)[order]
 
 
-def _check_samples(
+def check_samples(
     wav: object, name: str = "audio", *, least: int = 1, shape: str = "(N,) or (B, N)", finite: bool = False
 ) -> None:
-    """TypeError or ValueError for what is no audio of `least` samples; `finite` waits for a GPU to know."""
+    """TypeError or ValueError for what is no audio of `least` samples; `finite`, up to `LOUDEST`, waits for a GPU."""
     if not isinstance(wav, Tensor):
         raise TypeError(
             f"{name} must be a torch tensor, but is a {type(wav).__name__}; torch.from_numpy(wav) makes one of an array"
@@ -382,9 +386,11 @@ def _check_samples(
         raise TypeError(
             f"{name} must be floating-point samples in [-1, 1], but is {wav.dtype}; for int16 give wav.float() / 32768"
         )
-    if not 1 <= wav.ndim <= shape.count(")") or wav.shape[-1] < least:
+    if not 1 <= wav.ndim <= shape.count(")") or wav.shape[-1] < least or len(wav) == 0:
         turned = wav.ndim == 2 and len(wav) >= least > 1
         hint = "; of (samples, channels), give wav.mean(dim=1)" if turned else ""
         raise ValueError(f"{name} must be {shape} samples with N >= {least}, but is {tuple(wav.shape)}{hint}")
-    if finite and not wav.isfinite().all():
-        raise ValueError(f"{name} must be finite, but has NaN or infinite samples")
+    if finite and not (peak := wav.abs().amax()) <= LOUDEST:
+        raise ValueError(
+            f"{name} must be finite samples in [-1, 1], but reaches {peak:g}; divide those of 16 bits by 32768"
+        )

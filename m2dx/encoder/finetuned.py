@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from m2dx.contract.errors import CheckpointError
 from m2dx.contract.package import find_encoder
-from m2dx.encoder.audio import AudioEncoder, Head, audio_encoder_of
+from m2dx.encoder.audio import AudioEncoder, Head, audio_encoder_of, check_samples
 from m2dx.encoder.config import EXPORT_CONFIG, ClassifierConfig
 from m2dx.encoder.weights import read_weights
 
@@ -52,8 +52,7 @@ class FinetunedNetwork(nn.Module):
         if self.patchout:
             features = self.patch_mean(logmel, kept=kept)
         else:
-            layers = None if self.layer is None else (self.layer,)
-            (frames,) = self.encoder.encode_logmel(logmel, layers=layers)
+            (frames,) = self.encoder.encode_logmel(logmel, layers=(self.layer,))
             features = frames.mean(dim=1)  # (B, T, F*D) -> (B, F*D)
             if self.deviation:
                 features = torch.cat([features, frames.std(dim=1, correction=0)], dim=1)
@@ -94,12 +93,14 @@ class AudioClassifier(nn.Module):
     def forward(self, wav: Tensor) -> Tensor:
         """Logits (B, C), from samples (B, N) or (N,) at `sample_rate`, as the evaluator's test makes them.
 
-        Longer audio is cut to its first `unit_seconds`; shorter audio is padded or repeated to that length.
+        Longer audio is cut to its first `unit_seconds`; shorter audio is padded or repeated to that length. Raises
+        TypeError or ValueError for what is not audio.
         """
+        check_samples(wav, least=self.network.encoder.logmel.hop_length, finite=True)
         rows, length = wav[None] if wav.ndim == 1 else wav, self.unit_samples
-        if 0 < rows.shape[-1] < length and self.short_clips == "repeat":
+        if rows.shape[-1] < length and self.short_clips == "repeat":
             rows = rows.repeat(1, -(-length // rows.shape[-1]))
-        elif 0 < rows.shape[-1] < length:
+        elif rows.shape[-1] < length:
             rows = nn.functional.pad(rows, (0, length - rows.shape[-1]))
         logits: Tensor = self.network(self.network.encoder.standard_logmel(rows[..., :length]))
         return logits

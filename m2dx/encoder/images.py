@@ -36,17 +36,22 @@ class ImageEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Features of the patches (B, rows, columns, D), from images (B, C, H, W), or (C, H, W), of the input's size.
 
-        Values are uint8, or floating-point in [0, 1].
+        Values are uint8, or floating-point in [0, 1]. Raises TypeError or ValueError for others.
         """
+        if not isinstance(images, Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
+            kind = getattr(images, "dtype", type(images).__name__)
+            raise TypeError(f"images must be a tensor, uint8 or floating-point in [0, 1], but are {kind}")
         images = images[None] if images.ndim == 3 else images
         wanted = (self.channels, *self.input_size)
-        if images.ndim != 4 or tuple(images.shape[1:]) != wanted:
+        if images.ndim != 4 or tuple(images.shape[1:]) != wanted or len(images) == 0:
             raise ValueError(
                 f"images must be (B, C, H, W) with {wanted}, but are {tuple(images.shape)}; `load` cuts files to it"
             )
-        if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise TypeError(f"images must be uint8, or floating-point in [0, 1], but are {images.dtype}")
-        tokens: Tensor = self.encoder(standardised(images, self.section))[:, 1:]  # (B, P, D)
+        # Resizing may overshoot, but not by as much as another range or standardised values do.
+        if images.is_floating_point() and not (images - 0.5).abs().amax() <= 1:
+            raise ValueError(f"images must be in [0, 1], but are {images.amin():g} to {images.amax():g}")
+        standard = standardised(images, self.section).to(next(self.encoder.parameters()).dtype)
+        tokens: Tensor = self.encoder(standard)[:, 1:]  # (B, P, D)
         placed: Tensor = tokens.unflatten(1, self.encoder.grid.shape)  # (B, P, D) -> (B, rows, columns, D)
         return placed
 
@@ -66,7 +71,7 @@ class ImageEncoder(nn.Module):
 
 
 def load_image_encoder(path: str | Path) -> ImageEncoder:
-    """The encoder of an export, a checkpoint or a run's folder on images, in eval mode, on the CPU.
+    """The encoder of an export, a checkpoint or a run's folder on images: frozen, in eval mode, on the CPU.
 
     Raises CheckpointError where the path is missing, corrupt or something else, such as an encoder of audio.
     """
@@ -74,7 +79,7 @@ def load_image_encoder(path: str | Path) -> ImageEncoder:
 
 
 def image_encoder_of(weights: Weights, host: PluginHost | None = None) -> ImageEncoder:
-    """The encoder of weights on images, in eval mode; CheckpointError where they are of an encoder of audio."""
+    """The encoder of weights on images, frozen, in eval mode; CheckpointError where they are of an encoder of audio."""
     if weights.config.image is None:
         raise CheckpointError(f"{weights.path}: an encoder of audio; m2dx.load_encoder loads it")
-    return ImageEncoder(weights.encoder(host), weights.config.image).eval()
+    return ImageEncoder(weights.encoder(host), weights.config.image).requires_grad_(False).eval()

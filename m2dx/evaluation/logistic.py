@@ -81,8 +81,8 @@ class Logistic(Evaluator):
         """The layers that the options name."""
         return () if isinstance(self.layers, str) else self.layers
 
-    def check_encoder(self, encoder: ClipEncoder) -> None:
-        """RecipeError where it has not the layers."""
+    def check_encoder(self, encoder: ClipEncoder, task: EvaluationTask) -> None:
+        """RecipeError where the encoder has not the layers."""
         check_layers(encoder, self.asked)
 
     def pooled(self, found: Features, layer: int | None) -> Tensor:

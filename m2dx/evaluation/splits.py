@@ -155,7 +155,7 @@ def inner_folds(clips: Sequence[Clip]) -> tuple[NDArray[np.int64], str]:
 
 
 def _whole_groups(rows: Iterable[int], clips: Sequence[Clip]) -> list[NDArray[np.int64]]:
-    units: dict[tuple[str, object], list[int]] = defaultdict(list)
+    units: dict[object, list[int]] = defaultdict(list)
     for row in rows:
         group = clips[row].group
         units[("clip", row) if group is None else ("group", group)].append(row)

@@ -34,6 +34,7 @@ from m2dx.evaluation.features import (
     read_ahead,
 )
 from m2dx.evaluation.splits import SPLITS, divide, shared_groups
+from m2dx.recipe.schema import EvaluationTaskSection
 
 logger = logging.getLogger(__name__)
 
@@ -151,16 +152,17 @@ class ClipTask(EvaluationTask):
         return read_ahead((self.clips[first : first + batch_size] for first in starts), read)
 
 
-def check_dataset(
-    name: str,
-    dataset: Dataset,
-    *,
-    shared_groups: Literal["error", "warn"] = "error",
-    target: Literal["class", "value"] = "class",
-) -> None:
-    """Raises what `ClipTask.from_dataset` would raise for the lists of a data set; reads no audio file."""
-    clips, label_names = _checked_lists(name, dataset, target)
-    _divided(name, clips, label_names, strict=shared_groups == "error")
+def listed_task(name: str, dataset: Dataset, section: EvaluationTaskSection) -> ClipTask:
+    """The task by the lists of a data set, without folds; raises what `ClipTask.from_dataset` would raise for them.
+
+    Reads no audio file, so that `unit_seconds` is there only where a setting, a published task or all clips say it.
+    """
+    clips, label_names = _checked_lists(name, dataset, section.target)
+    _divided(name, clips, label_names, strict=section.shared_groups == "error")
+    unit = section.unit_seconds or (None if dataset.task is None else dataset.task.unit_seconds)
+    if unit is None and all(clip.duration is not None for clip in clips):
+        unit = mean_seconds(name, clips)
+    return ClipTask(name, tuple(clips), label_names, (), unit, section.short_clips)
 
 
 def _multi_hot(clips: Sequence[Clip], label_names: Sequence[str]) -> NDArray[np.float32]:

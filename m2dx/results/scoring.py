@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,13 @@ from m2dx.contract.components import ClipEncoder, Dataset, Evaluator, Score
 from m2dx.contract.errors import CheckpointError, M2dxError, RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.contract.progress import ProgressLine
-from m2dx.data.clips import asked, list_clips
 from m2dx.encoder.audio import AudioEncoder, load_any_encoder, random_like
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.encoder.images import ImageEncoder
 from m2dx.encoder.initial_weights import weights_of_start
 from m2dx.evaluation.features import CACHE_FOLDER, FeatureCache, MeanLogMel
 from m2dx.evaluation.runner import check_request, evaluate
-from m2dx.evaluation.tasks import ClipTask, check_dataset
+from m2dx.evaluation.tasks import ClipTask, listed_task
 from m2dx.model.shapes import build_logmel, model_shapes
 from m2dx.model.vit import Encoder
 from m2dx.recipe.schema import EvaluationSection, Recipe
@@ -77,20 +76,6 @@ class Scoring:
             for name, spec in section.evaluators.items()
             if recipe.image is not None and evaluators[name].needs_wav
         ]
-        for name, dataset in datasets.items():
-            task = section.tasks[name]
-            try:
-                check_dataset(name, dataset, shared_groups=task.shared_groups, target=task.target)
-                for protocol in task.evaluators or evaluators:
-                    if evaluators[protocol].predicts != task.target:
-                        raise RecipeError(
-                            f"evaluation.tasks.{name}: `target` must be what evaluators predict, but is {task.target}, "
-                            f"and {protocol} predicts a {evaluators[protocol].predicts}; change it, or `evaluators`"
-                        )
-                    names = tuple(asked(name, dataset, "label_names"))
-                    evaluators[protocol].check(name, names, list_clips(name, dataset))
-            except RecipeError as error:
-                problems.append(str(error))
         compared: dict[str, Any] = {PRETRAINED: encoder or _untrained(recipe)}
         if recipe.image is None and "mean_logmel" in section.baselines:
             compared["mean_logmel"] = MeanLogMel(recipe.audio)
@@ -99,14 +84,28 @@ class Scoring:
         except CheckpointError as error:
             known = "start, random_weights, mean_logmel"
             problems.append(f"evaluation.baselines: must be {known} or paths of encoders, but {error}")
-        for protocol, evaluator in evaluators.items():
-            for name, of in compared.items():
+        for name, dataset in datasets.items():
+            task = section.tasks[name]
+            chosen = {protocol: evaluators[protocol] for protocol in task.evaluators or evaluators}
+            try:
+                listed = listed_task(name, dataset, task)
+                for protocol, evaluator in chosen.items():
+                    if evaluator.predicts != task.target:
+                        raise RecipeError(
+                            f"evaluation.tasks.{name}: `target` must be what evaluators predict, but is {task.target}, "
+                            f"and {protocol} predicts a {evaluator.predicts}; change it, or `evaluators`"
+                        )
+                    evaluator.check(listed)
+            except RecipeError as error:
+                problems.append(str(error))
+                continue
+            for (protocol, evaluator), (other, of) in product(chosen.items(), compared.items()):
                 try:
-                    evaluator.check_encoder(of)
+                    evaluator.check_encoder(of, listed)
                 except RecipeError as error:
-                    problems.append(f"evaluation.evaluators.{protocol}, for {name}: {error}")
+                    problems.append(f"evaluation.evaluators.{protocol}, for {other}: {error}")
         if problems:
-            raise RecipeError("\n".join(problems))
+            raise RecipeError("\n".join(dict.fromkeys(problems)))
         versions = records.package_versions() | _plugin_versions(section, host)
         return cls(recipe, datasets, evaluators, versions, host)
 

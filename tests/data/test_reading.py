@@ -1,5 +1,6 @@
 """Audio files good and bad: formats, rates, channels, and ten kinds of file that cannot be used."""
 
+import math
 import os
 import resource
 import struct
@@ -212,8 +213,12 @@ def test_stretches(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(1.5, 0.55), wav[24000:])  # lists round durations
     with pytest.raises(AudioError, match=r"truncated: listed to 2\.200 s, but the file ends at 2\.000 s"):
         read(1.5, 0.7)
-    with pytest.raises(AudioError, match=r"start \(2 s\) must be within the file"):
-        read(2.0, None)
+    for start in (2.0, -1.0, math.nan, math.inf):
+        with pytest.raises(AudioError, match=rf"start \({start:g} s\) must be within the file"):
+            read(start, None)
+    for duration in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(AudioError, match=rf"duration \({duration:g} s\) must be above 0"):
+            read(0.0, duration)
 
 
 def test_only_the_stretch_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import argparse
 import copy
 import json
 import logging
+import pickle
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,12 +19,17 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 import m2dx.encoder.audio
+from m2dx.contract.components import PatchGrid, ViTSize
 from m2dx.contract.errors import AudioError, CheckpointError
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.reading import read_wav
 from m2dx.encoder.audio import AudioEncoder, load_encoder, random_encoder, random_like
 from m2dx.encoder.checkpoint import CheckpointFolder
-from m2dx.recipe.schema import AudioSection, ModelSection
+from m2dx.encoder.config import ClassifierConfig
+from m2dx.encoder.finetuned import AudioClassifier, FinetunedNetwork
+from m2dx.encoder.images import ImageEncoder
+from m2dx.model.vit import Encoder
+from m2dx.recipe.schema import AudioSection, ImageSection, ModelSection
 
 EXAMPLES = Path(__file__).parents[2] / "examples/sounds"
 HOP = 160
@@ -167,7 +173,13 @@ def test_one_clip_may_come_without_a_batch(encoder: AudioEncoder) -> None:
         (torch.zeros(()), r"audio must be \(N,\) or \(B, N\) samples"),
         (torch.zeros(HOP - 1), r"N >= 160, but is \(159,\)$"),
         (torch.zeros(16_000, 2), r"but is \(16000, 2\); of \(samples, channels\), give wav\.mean\(dim=1\)"),
-        (torch.full((500,), torch.nan), "audio must be finite"),
+        (torch.zeros(0, 500), r"audio must be \(N,\) or \(B, N\) samples .* but is \(0, 500\)"),
+        ([], "audio must be a clip or more, but is an empty list"),
+        (torch.full((500,), torch.nan), "audio must be finite .* reaches nan"),
+        (
+            2e4 * torch.ones(500),
+            r"audio must be finite samples in \[-1, 1\], but reaches 20000; divide those of 16",
+        ),
         ([torch.zeros(500), torch.full((500,), torch.inf)], r"audio\[1\] must be finite"),
         ([torch.zeros(500), torch.zeros(1, 500)], r"audio\[1\] must be \(N,\) samples"),
         ([torch.zeros(500), torch.zeros(5)], r"audio\[1\] .* N >= 160"),
@@ -179,10 +191,77 @@ def test_what_is_not_audio(encoder: AudioEncoder, audio: Any, message: str) -> N
             call(audio)
 
 
-@pytest.mark.parametrize("lengths", [[500], [500, 500, 500], [500, 1001], [500, 159], [0, 500]])
-def test_lengths_that_are_none(encoder: AudioEncoder, lengths: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"lengths must be the samples of each of the 2 clips, 160"):
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        *(
+            [500],
+            [500, 500, 500],
+            [500, 1001],
+            [500, 159],
+            [0, 500],
+            [500, -5],
+            [500, 500.5],
+            [500, torch.nan],
+        ),
+        torch.tensor([1.0, 0.5]),  # shares of the batch's length
+        torch.ones(2, 1000, dtype=torch.bool),  # a mask
+    ],
+)
+def test_lengths_that_are_none(encoder: AudioEncoder, lengths: Any) -> None:
+    with pytest.raises(ValueError, match=r"lengths must be the samples of each of the 2 clips, 160") as told:
         encoder(torch.zeros(2, 1000), lengths=lengths)
+    assert len(str(told.value)) < 200
+    whole = encoder(wav(1000, batch=2), lengths=torch.tensor([500.0, 1000.0]))
+    assert torch.equal(whole, encoder(wav(1000, batch=2), lengths=np.array([500, 1000])))
+
+
+@pytest.mark.parametrize("layer", [3, -1, 1.5, "last"])
+def test_layers_that_are_none(encoder: AudioEncoder, layer: Any) -> None:
+    for call in (encoder, encoder.clip):
+        with pytest.raises(ValueError, match="layers must be 0 to 2, but are"):
+            call(wav(1000), layer=layer)
+    assert torch.equal(encoder(wav(1000), layer=np.int64(2)), encoder(wav(1000)))
+
+
+def test_what_is_not_audio_for_a_classifier(encoder: AudioEncoder) -> None:
+    about = {"label_names": ("a", "b"), "multi_label": False, "unit_seconds": 0.1, "patchout": 0.0}
+    config = ClassifierConfig(**about, short_clips="pad", long_clips="split")
+    classifier = AudioClassifier(FinetunedNetwork(encoder, 2), config).eval()
+    assert classifier.probabilities(wav(1000, batch=3)).shape == (3, 2)
+    with pytest.raises(TypeError, match="audio must be a torch tensor"):
+        classifier.probabilities([wav(1000)[0]])  # type: ignore[arg-type]
+    for audio, message in (
+        (torch.full((500,), torch.nan), "must be finite"),
+        (torch.zeros(1000, 2), r"give wav\.mean\(dim=1\)"),
+        (torch.zeros(0, 1000), r"but is \(0, 1000\)"),
+        (torch.zeros(5), "N >= 160"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            classifier.probabilities(audio)
+
+
+def test_what_is_not_an_image() -> None:
+    """NaN, values of 0 to 255 as floats, and those that were standardised before are no images in [0, 1]."""
+    section = ImageSection(size=(32, 48), mean=(0.5,) * 3, std=(0.2,) * 3)
+    network = Encoder(PatchGrid((32, 48), (16, 16), 3), ViTSize(64, 1, 1))
+    images = ImageEncoder(network, section).eval()
+    good = torch.rand(2, 3, 32, 48)
+    expected = images.clip(good)
+    for wrong, kind, message in (
+        ([good[0]], TypeError, "must be a tensor, uint8 or .* but are list"),
+        (good.numpy(), TypeError, "must be a tensor, uint8 or .* but are float32"),
+        (good.long(), TypeError, r"but are torch\.int64"),
+        (good * torch.nan, ValueError, r"must be in \[0, 1\], but are nan"),
+        (255 * good, ValueError, r"must be in \[0, 1\], but are .* to 25"),
+        ((good - 0.5) / 0.2, ValueError, r"must be in \[0, 1\], but are -2"),
+        (good.permute(0, 2, 3, 1), ValueError, r"must be \(B, C, H, W\)"),
+        (good[:0], ValueError, r"must be \(B, C, H, W\)"),
+    ):
+        with pytest.raises(kind, match=message):
+            images.clip(wrong)  # type: ignore[arg-type]
+    for dtype in (torch.float16, torch.bfloat16):
+        close(images.to(dtype).clip(good).float(), expected, atol=0.1)
 
 
 LENGTHS = (160, 200, 399, HOP * 16, HOP * 17, HOP * 17 + 5, HOP * 64, HOP * 65, HOP * 150, HOP * 150 + 3)
@@ -252,6 +331,12 @@ def test_other_precisions(encoder: AudioEncoder, dtype: torch.dtype) -> None:
     assert other.logmel.filters.dtype == torch.float32 and other(audio).dtype == dtype
     assert torch.equal(other.logmel(audio), encoder.logmel(audio))
     assert torch.cosine_similarity(other.clip(audio).float(), encoder.clip(audio)) > 0.98
+
+
+@torch.no_grad()
+def test_copies_give_the_same(encoder: AudioEncoder) -> None:
+    for other in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
+        assert torch.equal(other(wav(9000)), encoder(wav(9000)))
 
 
 def test_a_loaded_encoder_is_frozen() -> None:

@@ -11,6 +11,9 @@ from m2dx.contract.components import Clip, TaskInfo
 from m2dx.contract.errors import PluginError, RecipeError, TrainingError
 from m2dx.evaluation import tasks
 from m2dx.evaluation.tasks import ClipTask, mean_seconds
+from m2dx.recipe.schema import EvaluationTaskSection
+
+SECTION = EvaluationTaskSection.model_construct(dataset=None)
 
 
 @pytest.fixture
@@ -159,13 +162,20 @@ def test_too_many_bad_files_stop_with_a_list(clips, list_dataset):
     ClipTask.from_dataset("tones", list_dataset(clips), max_bad_fraction=1 / 8)
 
 
+def test_what_the_lists_alone_say_of_a_task(clips, list_dataset):
+    for seconds, fields, expected in ((None, {}, None), (0.1, {}, 0.1), (0.1, {"unit_seconds": 2.0}, 2.0)):
+        dataset = list_dataset([replace(clip, duration=seconds) for clip in clips])
+        task = tasks.listed_task("tones", dataset, SECTION.model_copy(update=fields))
+        assert (task.unit_seconds, task.folds, len(task.clips)) == (expected, (), 8)
+
+
 def test_nothing_readable_is_an_error_even_if_all_may_be_bad(list_dataset, tmp_path):
     listed = (("a", "train"), ("b", "train"), ("c", "test"))
     dataset = list_dataset([Clip(tmp_path / f"{n}.wav", labels=(n,), split=s) for n, s in listed])
     with pytest.raises(RecipeError, match=r"none of its files is there: .*a\.wav"):
-        tasks.check_dataset("tones", dataset)  # before a training
+        tasks.listed_task("tones", dataset, SECTION)  # before a training
     (tmp_path / "b.wav").write_bytes(b"no audio")
-    tasks.check_dataset("tones", dataset)
+    assert tasks.listed_task("tones", dataset, SECTION).unit_seconds is None
     with pytest.raises(TrainingError, match="3 of 3"):
         ClipTask.from_dataset("tones", dataset, max_bad_fraction=1.0)
 

@@ -107,8 +107,8 @@ def test_an_evaluator_may_refuse_a_task_before_the_training(tiny_recipe: Any, so
     class Picky(Knn):
         name = "picky"
 
-        def check(self, task: str, label_names: tuple[str, ...], clips: list[Any]) -> None:
-            raise RecipeError(f"{task}: {len(label_names)} classes, {len(clips)} clips")
+        def check(self, task: Any) -> None:
+            raise RecipeError(f"{task.name}: {len(task.label_names)} classes, {len(task.clips)} clips")
 
     host = PluginHost.discover()
     host.register("picky", SimpleNamespace(evaluators=hookimpl(lambda: [Picky])))

@@ -50,15 +50,16 @@ class ZeroShot(m2dx.Evaluator):
         self.sentences = Sentences(sentences, cache=cache)
         self.prompt, self.texts, self.temperature = prompt, dict(texts or {}), temperature
 
-    def check(self, task: str, label_names: tuple[str, ...], clips: list[m2dx.Clip]) -> None:
+    def check(self, task: m2dx.EvaluationTask) -> None:
         for label in self.texts:
-            if label not in label_names:
+            if label not in task.label_names:
                 raise m2dx.RecipeError(
-                    f"`texts` must be of classes of {task}, but has {label!r}; {suggestion(label, label_names)}"
+                    f"`texts` must be of classes of {task.name}, but has {label!r}; "
+                    f"{suggestion(label, task.label_names)}"
                 )
-        self.sentences.vectors(self._texts(label_names))
+        self.sentences.vectors(self._texts(task.label_names))
 
-    def check_encoder(self, encoder: m2dx.ClipEncoder) -> None:
+    def check_encoder(self, encoder: m2dx.ClipEncoder, task: m2dx.EvaluationTask) -> None:
         if not isinstance(encoder, m2dx.AudioEncoder):
             raise m2dx.RecipeError(
                 f"zero_shot needs an encoder that was trained with captions, but {type(encoder).__name__} gives clip "
@@ -71,7 +72,7 @@ class ZeroShot(m2dx.Evaluator):
         self, encoder: m2dx.ClipEncoder, task: m2dx.EvaluationTask, *, seeds: tuple[int, ...]
     ) -> list[m2dx.Score]:
         """One score of all folds' test parts; the seeds are not used."""
-        self.check_encoder(encoder)
+        self.check_encoder(encoder, task)
         assert isinstance(encoder, m2dx.AudioEncoder)
         if not caption_tasks(encoder):
             logger.warning(

@@ -422,7 +422,7 @@ def test_options_are_tried_before_the_training(
 ) -> None:
     source = vector_file(tmp_path / "v.npz") if "sentences" in options else "words"
     with pytest.raises(m2dx.RecipeError, match=message):
-        ZeroShot(**{**options, "sentences": source}).check("tones", tones.label_names, [])
+        ZeroShot(**{**options, "sentences": source}).check(tones)
 
 
 def test_encoders_without_captions_get_no_score(
@@ -433,7 +433,8 @@ def test_encoders_without_captions_get_no_score(
     assert ZeroShot(sentences="words").evaluate(plain, tones, seeds=(0,)) == []
     assert "no zero_shot score of an encoder that was not trained with captions" in caplog.text
     with pytest.raises(m2dx.RecipeError, match=r"leave it out of evaluation\.baselines"):
-        ZeroShot(sentences="words").check_encoder(SimpleNamespace(sample_rate=16000, embed_dim=1, clip=None))
+        clips_only = SimpleNamespace(sample_rate=16000, embed_dim=1, clip=None)
+        ZeroShot(sentences="words").check_encoder(clips_only, tones)
 
 
 def test_the_components_keep_the_contract(

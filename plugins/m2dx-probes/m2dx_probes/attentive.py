@@ -8,7 +8,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from m2dx.contract.components import ClipEncoder
+from m2dx.contract.components import ClipEncoder, EvaluationTask
 from m2dx.contract.errors import RecipeError
 from m2dx_probes.tokens import token_width
 from m2dx_probes.training import Mix, Run, TokenProbe
@@ -33,9 +33,9 @@ class Attentive(TokenProbe):
     queries: PositiveInt = 1
     heads: PositiveInt = 8
 
-    def check_encoder(self, encoder: ClipEncoder) -> None:
+    def check_encoder(self, encoder: ClipEncoder, task: EvaluationTask) -> None:
         """RecipeError also where the heads do not divide the width of its tokens."""
-        super().check_encoder(encoder)
+        super().check_encoder(encoder, task)
         if (width := token_width(encoder, self.tokens)) % self.heads:
             raise RecipeError(f"`heads` must divide the width of a token, {width}, but is {self.heads}")
 

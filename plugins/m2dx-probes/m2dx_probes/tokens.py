@@ -26,14 +26,11 @@ CLIPS_AT_ONCE = 64
 """Clips whose tokens are float32 at a time, where they are only read."""
 
 
-def token_maps(
-    encoder: ClipEncoder, task: EvaluationTask, *, tokens: TokenKind, layers: Layers, max_gb: float
-) -> Tensor:
+def token_maps(encoder: ClipEncoder, task: EvaluationTask, *, tokens: TokenKind, layers: Layers) -> Tensor:
     """The tokens (n, S, K, D) of all clips, float16, on the CPU.
 
     Of an audio encoder they are time frames by eq. (4) of M2D-X, or patches; of images patches; of the mean_logmel
-    baseline the frames of its log-mel. Raises RecipeError where they take more than `max_gb`, a layer is not there,
-    or the encoder has no tokens; TrainingError where one is not finite in float16.
+    baseline the frames of its log-mel. Raises TrainingError where one is not finite in float16.
     """
     seconds, device = task.unit_seconds or 0.0, device_of(encoder)
     batch_size = min(32, max(int(BATCH_SECONDS / seconds), 1)) if seconds else 32
@@ -42,9 +39,7 @@ def token_maps(
         for batch in task.batches(encoder, batch_size):
             found = torch.stack(_tokens(encoder, batch.to(device), tokens, layers), dim=1)  # (B, S, K, D)
             if done == 0:
-                shape = (len(task.clips), *found.shape[1:])
-                _check_size(task, shape, max_gb)
-                maps = torch.empty(shape, dtype=torch.float16)
+                maps = torch.empty(len(task.clips), *found.shape[1:], dtype=torch.float16)
             maps[done : done + len(found)] = found.half().cpu()
             done += len(found)
     for rows in torch.arange(len(maps)).split(CLIPS_AT_ONCE):
@@ -86,14 +81,26 @@ def _tokens(encoder: ClipEncoder, batch: Tensor, tokens: TokenKind, layers: Laye
     ]  # (B, T*F, D)
 
 
-def _check_size(task: EvaluationTask, shape: tuple[int, ...], max_gb: float) -> None:
-    gb = 2 * torch.Size(shape).numel() / 1e9
+def check_size(
+    encoder: ClipEncoder, task: EvaluationTask, *, tokens: TokenKind, layers: Layers, max_gb: float
+) -> None:
+    """RecipeError where the tokens of all clips take more than `max_gb`; a task of unknown length is let through."""
+    count, width, depth = 0, token_width(encoder, tokens), 1
+    if isinstance(encoder, ImageEncoder):
+        count = encoder.encoder.grid.num_patches
+    elif task.unit_seconds and isinstance(encoder, MeanLogMel | AudioEncoder):
+        samples = max(1, round(task.unit_seconds * encoder.sample_rate))
+        if isinstance(encoder, MeanLogMel):
+            count = encoder.logmel.num_frames(samples)
+        else:
+            count = encoder.num_frames(samples) * (encoder.embed_dim // width)
+            depth = {"last": 1, "mix": encoder.encoder.size.depth}.get(str(layers), len(layers))
+    gb = 2 * len(task.clips) * depth * count * width / 1e9
     if gb > max_gb:
-        n, layers, tokens, width = shape
         raise RecipeError(
             f"the tokens of evaluation task {task.name!r} must take max_gb ({max_gb:g} GB) of memory at most, but take "
-            f"{gb:.1f} GB ({n:,} clips, {layers} layers, {tokens} tokens of {width}, float16); raise `max_gb`, take "
-            "fewer `layers`, or shorten `unit_seconds`"
+            f"{gb:.1f} GB ({len(task.clips):,} clips, {depth} layers, {count} tokens of {width}, float16); raise "
+            "`max_gb`, take fewer `layers`, or shorten `unit_seconds`"
         )
 
 

@@ -18,7 +18,7 @@ from m2dx.contract.errors import RecipeError, TrainingError
 from m2dx.encoder.images import ImageEncoder
 from m2dx.evaluation.features import check_layers, device_of, targets_of
 from m2dx.evaluation.metrics import losses_of, predictions_of, probabilities_of, score_of, summarise
-from m2dx_probes.tokens import Layers, TokenKind, TokenStandardiser, token_maps, token_width
+from m2dx_probes.tokens import Layers, TokenKind, TokenStandardiser, check_size, token_maps, token_width
 
 
 class Mix(nn.Module):
@@ -80,20 +80,21 @@ class TokenProbe(Evaluator, abc.ABC):
     def head(self, run: Run) -> nn.Module:
         """A head (B, S, K, D) -> (B, C) as it starts; all that is random comes from the run's generator."""
 
-    def check_encoder(self, encoder: ClipEncoder) -> None:
-        """RecipeError where it gives no tokens, or not those of the layers."""
+    def check_encoder(self, encoder: ClipEncoder, task: EvaluationTask) -> None:
+        """RecipeError where it gives no tokens, not those of the layers, or more than `max_gb`."""
         token_width(encoder, self.tokens)
         if self.layers == "mix" and isinstance(encoder, ImageEncoder):
             raise RecipeError("`layers` must be last where the input is images, but is mix")
         check_layers(encoder, () if isinstance(self.layers, str) else self.layers, first=1)
+        check_size(encoder, task, tokens=self.tokens, layers=self.layers, max_gb=self.max_gb)
 
     def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
         """Scores over folds and seeds.
 
         Raises what `token_maps` raises, and TrainingError for a loss that is not finite.
         """
-        self.check_encoder(encoder)
-        maps = token_maps(encoder, task, tokens=self.tokens, layers=self.layers, max_gb=self.max_gb)
+        self.check_encoder(encoder, task)
+        maps = token_maps(encoder, task, tokens=self.tokens, layers=self.layers)
         y = targets_of(task)
         device = device_of(encoder)
         by_run, epochs, mixes, predictions = [], [], [], []

@@ -68,8 +68,8 @@ def test_on_real_recordings_each_beats_chance_and_repeats_by_its_seed(
 def test_tokens_are_the_patches_of_the_layers(layers: object, depth: int, expected: list[int]) -> None:
     network = encoder(depth)
     with tone_task() as task, torch.inference_mode():
-        maps = token_maps(network, task, tokens="patches", layers=layers, max_gb=1.0)  # type: ignore[arg-type]
-        side_by_side = token_maps(network, task, tokens="frames", layers=layers, max_gb=1.0)  # type: ignore[arg-type]
+        maps = token_maps(network, task, tokens="patches", layers=layers)  # type: ignore[arg-type]
+        side_by_side = token_maps(network, task, tokens="frames", layers=layers)  # type: ignore[arg-type]
         frames = network.layers(next(task.batches(network, len(task.clips))))
         # 0.5 s: 50 frames of 10 ms, 4 patches of 16; 80 mels, 5 of 16
         assert maps.shape == (len(task.clips), len(expected), 20, 192) and maps.dtype == torch.float16
@@ -84,7 +84,7 @@ def test_tokens_are_the_patches_of_the_layers(layers: object, depth: int, expect
 def test_the_tokens_of_the_log_mel_baseline_are_its_frames() -> None:
     baseline = MeanLogMel(AUDIO).eval()
     with tone_task() as task:
-        maps = token_maps(baseline, task, tokens="patches", layers="mix", max_gb=1.0)
+        maps = token_maps(baseline, task, tokens="patches", layers="mix")
         means = task.features(baseline).x[:, :80]
     assert maps.shape == (len(task.clips), 1, 51, 80)
     torch.testing.assert_close(maps[:, 0].float().mean(1), means, atol=2e-2, rtol=2e-3)
@@ -128,6 +128,10 @@ def test_what_cannot_be_probed_is_refused(
         (
             "{name: attentive, heads: 12, tokens: patches}",
             r"mine, for mean_logmel: `heads` must divide the width of a token, 80",
+        ),
+        (
+            "{name: attentive, max_gb: 1e-3}",
+            r"mine, for pretrained: the tokens .* 'drums' must take max_gb .* but take .* GB \(335 clips, 1 layers, ",
         ),
         ("{name: logistic, layers: [0, 1], pooling: max}", None),
         ("{name: attentive, layers: mix, heads: 5}", None),

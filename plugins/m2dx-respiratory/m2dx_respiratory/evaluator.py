@@ -111,16 +111,16 @@ class IcbhiEvaluator(m2dx.Evaluator):
         self.freeze_patch_embed, self.frozen_learning_rate = freeze_patch_embed, frozen_learning_rate
         self.fade_seconds, self.normal = fade_seconds, normal
 
-    def check(self, task: str, label_names: tuple[str, ...], clips: list[m2dx.Clip]) -> None:
+    def check(self, task: m2dx.EvaluationTask) -> None:
         """Raises RecipeError where a clip has several labels, or `normal` is no class."""
-        if any(len(clip.labels) > 1 for clip in clips):
+        if task.multi_label:
             raise m2dx.RecipeError(
-                f"{self.name}: evaluation task {task!r} must have one label per clip, but some have several"
+                f"{self.name}: evaluation task {task.name!r} must have one label per clip, but some have several"
             )
-        if self.normal.casefold() not in _folded(label_names):
+        if self.normal.casefold() not in _folded(task.label_names):
             raise m2dx.RecipeError(
-                f"{self.name}: `normal` must be a class of evaluation task {task!r} ({', '.join(label_names)}), "
-                f"but is {self.normal!r}"
+                f"{self.name}: `normal` must be a class of evaluation task {task.name!r} "
+                f"({', '.join(task.label_names)}), but is {self.normal!r}"
             )
 
     def evaluate(
@@ -169,7 +169,7 @@ class IcbhiEvaluator(m2dx.Evaluator):
 
     def _checked(self, task: m2dx.EvaluationTask) -> tuple[Tensor, int]:
         """Class numbers (n,), and the number of the normal class."""
-        self.check(task.name, task.label_names, list(task.clips))
+        self.check(task)
         y = torch.from_numpy(task.targets()).argmax(1)
         normal = _folded(task.label_names).index(self.normal.casefold())
         for fold in task.folds:

@@ -143,14 +143,15 @@ def test_class_weights_and_masks_are_among_the_settings() -> None:
 
 
 def test_wrong_tasks_are_refused_before_training() -> None:
-    clips = [m2dx.Clip(Path("a.wav"), labels=("Normal",)), m2dx.Clip(Path("b.wav"), labels=("Wheeze",))]
     names = ("Normal", "Wheeze")
-    IcbhiEvaluator().check("lungs", names, clips)
+    clips = tuple(m2dx.Clip(Path(f"{name}.wav"), labels=(name,)) for name in names)
+    task = m2dx.ClipTask("lungs", clips, names, (), None, "pad")
+    IcbhiEvaluator().check(task)
     with pytest.raises(m2dx.RecipeError, match=r"`normal` .* 'lungs' \(Normal, Wheeze\), but is 'healthy'"):
-        IcbhiEvaluator(normal="healthy").check("lungs", names, clips)
-    several = [*clips, m2dx.Clip(Path("c.wav"), labels=names)]
+        IcbhiEvaluator(normal="healthy").check(task)
+    several = replace(task, clips=(*clips, m2dx.Clip(Path("c.wav"), labels=names)))
     with pytest.raises(m2dx.RecipeError, match="'lungs' must have one label per clip, but some have several"):
-        IcbhiEvaluator().check("lungs", names, several)
+        IcbhiEvaluator().check(several)
 
 
 def test_tasks_that_have_no_score_are_refused(task: m2dx.ClipTask) -> None:

@@ -23,8 +23,13 @@ _NSYNTH_FROM = "https://magenta.tensorflow.org/datasets/nsynth (json/wav); CC BY
 
 def _filtered_lists() -> Mapping[str, list[str]]:
     """The fault-filtered lists as torchaudio has them, as GENRE/FILE."""
-    from torchaudio.datasets import gtzan
-
+    try:
+        from torchaudio.datasets import gtzan
+    except (ImportError, OSError) as error:  # OSError: one that was built for another torch
+        raise m2dx.AudioError(
+            "GTZAN's folder must have train_filtered.txt, valid_filtered.txt and test_filtered.txt, or torchaudio must "
+            f"be installed, which has these lists, but it cannot be imported ({error})"
+        ) from error
     lists = {"train": gtzan.filtered_train, "valid": gtzan.filtered_valid, "test": gtzan.filtered_test}
     return {
         split: [f"{name.partition('.')[0]}/{name}.wav" for name in names] for split, names in lists.items()
@@ -54,7 +59,7 @@ class GTZAN(TaskDataset):
 GTZAN/
   genres/blues/blues.00000.wav
   train_filtered.txt    and valid_filtered.txt, test_filtered.txt: lines such as blues/blues.00029.wav;
-                        without these files, the same lists are taken from torchaudio""",
+                        without these files, the same lists are those of torchaudio, if it is installed""",
         get="http://marsyas.info/downloads/datasets.html (genres.tar.gz), without a stated licence. The lists are in\n"
         "https://github.com/jongpillee/music_dataset_split",
     )

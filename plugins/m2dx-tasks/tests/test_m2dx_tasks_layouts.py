@@ -1,6 +1,7 @@
 """What each layout makes of its files, and what is said where they are not as they must be."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,17 @@ def test_spcv2_without_audio_is_told(write: Any, tmp_path: Path) -> None:
         SpeechCommands(path=tmp_path).clips()
 
 
+def test_gtzan_without_lists_and_torchaudio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "genres").mkdir()
+    monkeypatch.setitem(sys.modules, "torchaudio", None)
+    with pytest.raises(
+        m2dx.AudioError, match=r"must have train_filtered\.txt, .* or torchaudio must be installed"
+    ):
+        GTZAN(path=tmp_path).clips()
+
+
 def test_gtzan_without_lists_has_the_fault_filtered_split(write: Any, tmp_path: Path) -> None:
+    pytest.importorskip("torchaudio")
     for name in ("blues/blues.00029", "disco/disco.00038", "rock/rock.00010"):
         write(f"genres/{name}.wav")
     dataset = GTZAN(path=tmp_path)

@@ -54,7 +54,7 @@ class M2DTeacher(m2dx.OfflineEncoder):
                 )
         if layer is not None and layer > (depth := teacher.encoder.size.depth):
             raise m2dx.RecipeError(f"layer must be 0 to {depth}, the blocks of {weights}, but is {layer}")
-        self.layers = None if layer is None else (layer,)
+        self.layers = (layer,)  # None: the last
         if data.sample_rate is not None and data.sample_rate < teacher.sample_rate:
             logger.warning(
                 "the teacher %s knows audio of %d Hz, but the recipe's has %d Hz: it hears nothing above %d Hz",
