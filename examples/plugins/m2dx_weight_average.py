@@ -17,7 +17,7 @@ OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 class WeightAverage(m2dx.Callback):
-    """Averages the weights of the encoder over the steps, and puts the average in their place after the last one.
+    """Averages the weights of the encoder over the steps; after the last one of the recipe it stands in their place.
 
     Options:
         decay: of the moving average, for each step

@@ -88,7 +88,7 @@ PLUGINS = [
 IN_SHARDS = [*(of for of in PLUGINS if not of.startswith("train.callbacks")), "train.sharding=fsdp"]
 RANDOM = ["train.optimizer=muon", "tasks.normal={regulariser: {name: sigreg}, weight: 0.1}"]
 """Each process draws its own directions; Muon rounds to 16 bits."""
-APART = "train.callbacks={board: listener}"
+APART = ["train.callbacks={board: listener}", "train.epochs=0.5"]
 METRICS = ("loss", "loss_m2d", "loss_labels", "grad_norm", "rankme")
 
 
@@ -177,7 +177,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, together: Any) -> SimpleNames
             {"recipe": recipe_of(folder, "whole", *PLUGINS, *RANDOM), "resume": False, "stop": None},
             {"recipe": recipe_of(folder, "parts", *PLUGINS, *RANDOM), "resume": False, "stop": 2},
             {"recipe": recipe_of(folder, "parts", *PLUGINS, *RANDOM), "resume": True, "stop": None},
-            {"recipe": recipe_of(folder, "apart", APART), "resume": False, "stop": None},
+            {"recipe": recipe_of(folder, "apart", *APART), "resume": False, "stop": None},
         ]
     )
     last = train(recipe_of(folder, "handed", "train.accumulate=4"), resume=True)
