@@ -115,8 +115,8 @@ def merge(base: Entry, over: Entry, *, root: bool = True) -> Entry:
         over = Entry({"name": over}, over.place)
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
         return over
-    names = {values["name"].value for values in (base.value, over.value) if "name" in values}
-    if not root and len(names) > 1:  # another component
+    names = [values["name"].value for values in (base.value, over.value) if "name" in values]  # may be lists
+    if not root and len(names) == 2 and names[0] != names[1]:  # another component
         return over
     merged = dict(base.value)
     for key, child in over.value.items():

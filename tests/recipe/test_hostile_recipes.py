@@ -132,6 +132,14 @@ def test_what_cannot_be_meant_is_refused_in_a_moment(text, expected, host, write
     assert any(expected in line for line in lines), lines
 
 
+@pytest.mark.parametrize("name", ["[1]", "{a: 1}", "null", "7"])
+def test_a_name_that_is_no_text_is_refused_below_another(name, host, write):
+    lines = errors(
+        write(DATA + "model: {method: {name: m2d}}\n"), [f"model.method={{name: {name}}}"], host=host
+    )
+    assert "must be a mapping with the `name` of a component (method)" in lines[0]
+
+
 def test_a_bomb_in_an_override(host, write):
     lists = [f"k{i}: &k{i} [{', '.join([f'*k{i - 1}'] * 9)}]" for i in range(1, 9)]
     lines = errors(write(DATA), [f"tasks={{k0: &k0 [1, 2], {', '.join(lists)}}}"], host=host)

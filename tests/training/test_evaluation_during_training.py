@@ -67,7 +67,7 @@ def run_by(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def command(self: BackgroundScoring, step: int, checkpoint: Path) -> list[str]:
         return [sys.executable, "-S", "-c", script, str(step), str(self.run)]
 
-    monkeypatch.setattr(BackgroundScoring, "_own_command", command)
+    monkeypatch.setattr(BackgroundScoring, "command", command)
 
 
 def steps_of(folder: Path) -> list[int]:
