@@ -34,7 +34,7 @@ class AttentionMap:
     logmel: NDArray[np.float32]  # (M, L), standardised
     point: tuple[int, int]  # (f, t), the patch that attends; f counts from the lowest frequencies
     weights: NDArray[np.float32]  # (F, T)
-    to_class_token: float
+
     span: Span
 
     def picture(self, title: str, most: float) -> Picture:
@@ -88,8 +88,8 @@ def attention_maps(
                 f"a point must be in the {shape[0]} x {shape[1]} patches (frequency, time) of {name}, "
                 f"from (0, 0) to ({shape[0] - 1}, {shape[1] - 1}), but is ({f}, {t})"
             )
-        row = mean[1 + f * shape[1] + t]
-        maps.append(AttentionMap(name, values, (f, t), row[1:].reshape(shape), float(row[0]), span))
+        weights = mean[1 + f * shape[1] + t, 1:].reshape(shape)
+        maps.append(AttentionMap(name, values, (f, t), weights, span))
     return maps
 
 
