@@ -236,7 +236,7 @@ def test_what_an_image_encoder_cannot_take_is_refused(train: Any, tmp_path: Path
     encoder = m2dx.load_image_encoder(train(*STATISTICS, steps=1).run.folder)
     with pytest.raises(ValueError, match=r"\(B, C, H, W\) with \(3, 32, 32\), but are \(1, 3, 32, 40\)"):
         encoder(torch.zeros(1, 3, 32, 40))
-    with pytest.raises(TypeError, match="uint8, or floating-point in"):
+    with pytest.raises(TypeError, match="uint8 or floating-point in"):
         encoder(torch.zeros(1, 3, 32, 32, dtype=torch.int64))
     with pytest.raises(ImageError, match=r"absent.png: missing: no such file"):
         encoder.load(tmp_path / "absent.png")

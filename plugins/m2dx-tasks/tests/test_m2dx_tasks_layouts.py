@@ -244,8 +244,10 @@ def test_spcv2_without_audio_is_told(write: Any, tmp_path: Path) -> None:
         SpeechCommands(path=tmp_path).clips()
 
 
-def test_gtzan_without_lists_and_torchaudio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "genres").mkdir()
+def test_gtzan_without_lists_and_torchaudio(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("genres/blues/blues.00029.wav")
     monkeypatch.setitem(sys.modules, "torchaudio", None)
     with pytest.raises(
         m2dx.AudioError, match=r"must have train_filtered\.txt, .* or torchaudio must be installed"
