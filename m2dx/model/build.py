@@ -150,7 +150,9 @@ def _try_backbone(encoder: Backbone, shapes: ModelShapes) -> None:
         )
 
 
-def build_task(name: str, of: TaskSection, shapes: ModelShapes, data: DataInfo, host: PluginHost) -> Task:
+def build_task(
+    name: str, section: TaskSection, shapes: ModelShapes, data: DataInfo, host: PluginHost
+) -> Task:
     """One task with fresh weights.
 
     Errors name task and component: RecipeError where mapper and encoder cannot fit, PluginError where a component
@@ -162,9 +164,9 @@ def build_task(name: str, of: TaskSection, shapes: ModelShapes, data: DataInfo, 
             return host.build(kind, spec, **offered)
 
     frames = token_frames = encoder = mapper = None
-    if of.offline_encoder is not None:
-        encoder, frames = _build_offline_encoder(name, of.offline_encoder, data, host)
-        if of.target_frames == "tokens":
+    if section.offline_encoder is not None:
+        encoder, frames = _build_offline_encoder(name, section.offline_encoder, data, host)
+        if section.target_frames == "tokens":
             if frames is None:
                 raise RecipeError(
                     f"tasks.{name}.target_frames must be native, since the offline encoder {encoder.name} gives one "
@@ -173,16 +175,16 @@ def build_task(name: str, of: TaskSection, shapes: ModelShapes, data: DataInfo, 
             frames = token_frames = shapes.grid.shape[1]
     width = 0 if encoder is None else encoder.embed_dim
     task_shapes = TaskShapes(shapes.grid.shape, shapes.size.embed_dim, frames, width)
-    if of.online_mapper is not None:
-        mapper = build("online_mapper", of.online_mapper, shapes=task_shapes)
-    if of.regulariser is not None:
-        loss = build("regulariser", of.regulariser, shapes=task_shapes)
+    if section.online_mapper is not None:
+        mapper = build("online_mapper", section.online_mapper, shapes=task_shapes)
+    if section.regulariser is not None:
+        loss = build("regulariser", section.regulariser, shapes=task_shapes)
     else:
-        assert of.loss is not None  # by the rules of the section
-        loss = build("loss", of.loss)
-    weight, ratio = of.weight, None
+        assert section.loss is not None  # by the rules of the section
+        loss = build("loss", section.loss)
+    weight, ratio = section.weight, None
     if weight == "auto":
-        weight, ratio = 0.0, of.gradient_ratio or 0.5
+        weight, ratio = 0.0, section.gradient_ratio or 0.5
     return Task(encoder, mapper, loss, weight=weight, gradient_ratio=ratio, token_frames=token_frames)
 
 

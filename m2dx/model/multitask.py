@@ -211,8 +211,8 @@ class MultiTask(nn.Module):
             measured |= {f"weight_{name}": task.weight.clone() for name, task in self.balanced.items()}
             for name, part in weighted.items():
                 (gradient,) = torch.autograd.grad(part, output.latent, retain_graph=True, allow_unused=True)
-                none = gradient is None
-                measured[f"gradient_{name}"] = total.new_zeros(()) if none else gradient.float().norm()
+                norm = total.new_zeros(()) if gradient is None else gradient.float().norm()
+                measured[f"gradient_{name}"] = norm
         return StepLosses(total=total, parts=parts, latent=output.latent[:, 1:].detach(), measured=measured)
 
     def mask(self, batch: Batch, seen: Tensor) -> Mask:

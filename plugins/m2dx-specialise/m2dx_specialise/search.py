@@ -251,6 +251,7 @@ class Search:
             "clips": len(task.folds[0].test),
             "gains": {name: asdict(gain) for name, gain in own.items()},
             "above": {name: asdict(Gain.of(often[start], often[name])) for name in (PLAIN, RANDOM)},
+            "above_clips": len(often[start].predictions),
             "rival": rival,
             "curve": curve,
         }

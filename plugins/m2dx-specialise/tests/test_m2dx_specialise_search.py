@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import m2dx
 from m2dx.cli.terminal import Terminal
+from m2dx.data.csv_list import CsvDataset
 from m2dx.recipe.loading import recipe_from_mapping
 from m2dx.testing.samples import SoundFiles, write_csv
 
@@ -51,6 +52,10 @@ def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
     assert whole.verdict.sentence.split(":")[0] in page and "Rung 2 of 2" in page and 'src="http' not in page
     told = decisions(whole.folder)
     assert len(told["runs"]) == 3
+    test, labelled = told["test"], CsvDataset(path=whole.folder / "division.csv").clips()
+    assert {clip.split for clip in labelled} == {"1", "2", "3", "4", "5"}
+    assert test["clips"] < test["above_clips"] == len(labelled)  # what learnt nothing is tested on all folds
+    assert f"on all {len(labelled)} clips" in page
 
     calls = {"left": 0}
     for name, module in (("train", search), ("trial", search)):
