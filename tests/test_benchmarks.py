@@ -14,11 +14,13 @@ import soundfile
 import torch
 
 from m2dx.contract.components import Clip, Score
+from m2dx.contract.host import PluginHost
 from m2dx.encoder.published import MODEL_NAMES, rename
 from m2dx.evaluation.tasks import ClipTask
 from m2dx.model.m2d import M2D
 from m2dx.model.masking import Mask
 from m2dx.model.precision import autocast
+from m2dx.recipe.loading import load_recipe
 from m2dx.training.optim import clip_gradients
 from m2dx.training.optimizers import AdamW
 
@@ -59,6 +61,13 @@ def step_tables(benchmarks: Any, tmp_path_factory: pytest.TempPathFactory) -> li
     text = out.read_text()
     assert str(BENCHMARKS.parent) not in text
     return list(json.loads(text)["tables"].values())
+
+
+@pytest.mark.parametrize("path", sorted((BENCHMARKS / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_load(path: Path, host: PluginHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REAL_SOUNDS", str(path.parent))
+    monkeypatch.setenv("M2D_BASE", "starter")
+    assert load_recipe(path, host=host).data.sets
 
 
 def test_each_setting_has_its_speed_in_pairs_of_a_round(step_tables: Any) -> None:
