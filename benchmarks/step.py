@@ -1,4 +1,4 @@
-"""Speed of the training step: clips per second by ViT size, patch size and precision, where the time goes, and FLOPs.
+"""Speed of the training step: clips per second by ViT size, patch size, precision and masking; its parts, and FLOPs.
 
 Real runs of recipes/quickstart.yaml (M2D, the labels task, background noise, recordings from the disk), with the
 published sizes of encoder and predictor, mask ratio 0.7. See benchmarks/README.md.
@@ -42,9 +42,10 @@ class Setting:
     size: str
     patch: str  # "16x16": mels x frames
     precision: str
+    masking: str
 
     def __str__(self) -> str:
-        return f"{self.size} {self.patch} {self.precision}"
+        return f"{self.size} {self.patch} {self.precision} {self.masking}"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -54,6 +55,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--sizes", nargs="+", default=["tiny", "small", "base"], help="ViT sizes")
     add("--patches", nargs="+", default=["16x16", "16x4", "80x2"], help="mels x frames")
     add("--precisions", nargs="+", choices=list(DTYPES), default=["fp32", "bf16"])
+    add("--maskings", nargs="+", default=["random"], help="maskings, of plugins, too")
     add("--crop-seconds", type=float, default=6.08, help="length of a clip, s")
     add("--batch", type=at_least(1), default=4, help="clips per step")
     add("--steps", type=at_least(1), default=2, help="steps of one timing")
@@ -73,6 +75,7 @@ def recipe_of(setting: Setting, options: argparse.Namespace, host: PluginHost, f
         "data.workers": options.workers,
         "noise.mean": -7.1,
         "model.size": setting.size,
+        "model.masking": setting.masking,
         "model.patch_size": f"[{setting.patch.replace('x', ', ')}]",
         "train.batch_size": options.batch,
         "train.precision": setting.precision,
@@ -84,7 +87,8 @@ def recipe_of(setting: Setting, options: argparse.Namespace, host: PluginHost, f
 def measure(options: argparse.Namespace) -> timing.Tables:
     """The speed of each setting, and the shares of its parts."""
     host = PluginHost.discover()
-    settings = [Setting(*parts) for parts in product(options.sizes, options.patches, options.precisions)]
+    axes = options.sizes, options.patches, options.precisions, options.maskings
+    settings = [Setting(*parts) for parts in product(*axes)]
     rates: dict[str, list[float]] = {name: [] for name in options.precisions}
     flops: dict[Setting, float] = {}
     parts: dict[Setting, dict[str, float]] = {}
@@ -112,7 +116,7 @@ def measure(options: argparse.Namespace) -> timing.Tables:
     rows = []
     for setting in settings:
         shapes = model_shapes(recipes[setting].audio, recipes[setting].model)
-        first = replace(setting, precision=options.precisions[0])
+        first = replace(setting, precision=options.precisions[0], masking=options.maskings[0])
         speed = Quartiles.of(speeds[setting])
         rows.append({
             **vars(setting),

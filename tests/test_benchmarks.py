@@ -90,7 +90,7 @@ def test_each_setting_has_its_speed_in_pairs_of_a_round(step_tables: Any) -> Non
 
 def test_every_part_of_a_step_has_a_share(step_tables: Any) -> None:
     for row in step_tables[1]:
-        shares = dict(list(row.items())[3:])
+        shares = dict(list(row.items())[4:])
         assert list(shares) == [
             "loading", "logmel", "encoder", "target", "predictor", "tasks", "backward", "optimizer", "ema", "other",
         ]  # fmt: skip
