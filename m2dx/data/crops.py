@@ -84,12 +84,10 @@ class Batch:
 
 
 def collate(items: Sequence[CropItem]) -> Batch:
-    """One batch of items, as the model takes it."""
-    return collate_stored(items).to("cpu")
+    """One batch of items as it travels to a device, where `Batch.to` makes it what the model takes.
 
-
-def collate_stored(items: Sequence[CropItem]) -> Batch:
-    """One batch of items as it travels to a device, by `Batch.to`: with int16 samples where all items have them."""
+    Its samples are int16 where all items have such.
+    """
     noise = [item.noise_wav for item in items if item.noise_wav is not None]
     return Batch(
         inputs=stack([item.inputs for item in items]),

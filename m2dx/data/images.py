@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import warnings
 from dataclasses import dataclass
@@ -15,14 +16,16 @@ from torch import Tensor
 
 from m2dx.contract.components import Clip
 from m2dx.contract.errors import ImageError, M2dxError
+from m2dx.contract.paths import check_regular
 from m2dx.recipe.schema import ImageSection
 
 _MODES = {1: "L", 3: "RGB"}
 _EIGHT_BIT = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
-# What Pillow raises for broken files depends on the format.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError)
 _RATIOS = (3 / 4, 4 / 3)  # width to height of a random crop
 _TRIES = 10
+
+# On transparency, and on sizes that Pillow still reads. Not by catch_warnings, which threads would undo for each other.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Box = tuple[int, int, int, int]
 """left, upper, right, lower edge, pixels"""
@@ -32,21 +35,24 @@ def read_image(path: Path, *, channels: int) -> Image.Image:
     """An image in colour (3 channels) or grey (1), decoded as a whole; transparency is left out.
 
     Raises `ImageError`, with the reason only (the caller knows the path), for what is missing, no image, truncated, of
-    more than 8 bits per channel, or so large that Pillow takes it for an attack.
+    more than 8 bits per channel, or so large that Pillow takes it for an attack; OSError where too many files are open.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on transparency, and on sizes that Pillow still reads
-            with Image.open(path) as image:
-                if image.mode not in _EIGHT_BIT:
-                    raise ImageError(f"must have 8 bits per channel, but is of mode {image.mode}; convert it")
-                return image.convert(_MODES[channels])
+        check_regular(path)
+        with Image.open(path) as image:
+            if image.mode not in _EIGHT_BIT:
+                raise ImageError(f"must have 8 bits per channel, but is of mode {image.mode}; convert it")
+            return image.convert(_MODES[channels])
     except FileNotFoundError:
         raise ImageError("missing: no such file") from None
-    except _BROKEN as error:
-        raise ImageError(f"cannot be read as an image: {error}") from error
+    except ImageError:
+        raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"too large: {error}") from error
+    except Exception as error:  # what Pillow raises for a broken file depends on its format
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # of this process, not of the file
+        raise ImageError(f"cannot be read as an image: {error}") from error
 
 
 def resized(image: Image.Image, size: tuple[int, int], box: Box) -> Tensor:

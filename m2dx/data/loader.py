@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from m2dx.contract.errors import M2dxError, TrainingError
 from m2dx.contract.parent import end_with_parent
-from m2dx.data.crops import Batch, collate_stored
+from m2dx.data.crops import Batch, collate
 
 _MOST_WORKERS = 16
 
@@ -33,7 +33,7 @@ def batch_loader(
     dataset: Dataset[Any],
     batches: Any,
     *,
-    collate: Callable[[Sequence[Any]], Any] = collate_stored,
+    collate: Callable[[Sequence[Any]], Any] = collate,
     workers: int | None = None,
     prefetch: int = 4,
     pin_memory: bool = False,

@@ -41,8 +41,6 @@ def read_table(
     if absent:
         what = "a column" if len(absent) == 1 else "columns"
         raise AudioError(f"{table.place}: there must be {what} {', '.join(absent)}, but there are: {there}")
-    if len(set(table.names)) < len(table.names):
-        raise AudioError(f"{table.place}: no column may come twice, but there are: {there}")
     return table.rows(parse)
 
 
@@ -72,7 +70,12 @@ class Table:
         self.place = f"{path}:{number}"
         """File and line of the header."""
         self.names = [name.strip() for name in header]
-        """Names of the columns."""
+        """Names of the columns, which differ; some may be empty."""
+        named = list(filter(None, self.names))
+        if len(set(named)) < len(named):
+            raise AudioError(
+                f"{self.place}: no column may come twice, but there are: {', '.join(self.names)}"
+            )
 
     @classmethod
     def read(

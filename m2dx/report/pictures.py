@@ -100,7 +100,7 @@ def seen_clips(run: PreparedRun, notes: list[str]) -> list[SeenClip]:
     """What the model sees of a few clips in training; notes name those that cannot be read."""
     count = min(CLIPS, len(run.clips))
     keys = (ItemKey(0, i, i * len(run.clips) // count) for i in range(count))
-    batch = collate([run.crops[key] for key in keys])
+    batch = collate([run.crops[key] for key in keys]).to("cpu")
     notes += [f"Could not be read, so that another clip is shown: {path}: {why}" for path, why in batch.bad]
     model, audio = run.model.to("cpu"), run.recipe.audio
     (noisy,), views = model.views(batch)

@@ -111,6 +111,7 @@ def prepare(
     if noise_section is not None and noise_section.ratio > 0.0:
         if noise_section.dataset is not None:
             noise_dataset = host.build("dataset", noise_section.dataset)
+            check_media(recipe, {"dataset": noise_dataset}, "noise")
             lists.append(("noise", noise_dataset))
         elif noise_section.source is not None:
             rate = recipe.audio.sample_rate

@@ -1,5 +1,10 @@
 """Image files good and bad, and the crops that are cut from them."""
 
+import errno
+import os
+import struct
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +75,43 @@ def broken(kind: str, path: Path) -> Path:
 def test_a_file_that_is_no_image_is_refused_with_the_reason(kind: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=reason):
         read_image(broken(kind, tmp_path / "image.jpg"), channels=3)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="Not a regular file"):
+        read_image(tmp_path / "pipe.png", channels=3)
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (struct.error("unpack requires a buffer of 4 bytes"), ImageError),
+        (ZeroDivisionError("division by zero"), ImageError),
+        (OSError(errno.EIO, "Input/output error"), ImageError),
+        (OSError(errno.EMFILE, "Too many open files"), OSError),
+    ],
+)
+def test_whatever_the_decoder_raises_is_of_the_file_unless_the_process_has_too_many_open(
+    raised: Exception, expected: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradient(8, 8).save(tmp_path / "image.png")
+
+    def fail(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(expected, match=str(raised.args[-1])):
+        read_image(tmp_path / "image.png", channels=3)
+
+
+def test_reading_in_threads_leaves_the_filters_of_warnings_alone(tmp_path: Path) -> None:
+    gradient(64, 64).save(tmp_path / "image.png")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: read_image(tmp_path / "image.png", channels=3), range(300)))
+    assert warnings.filters == before
 
 
 def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from m2dx.contract.components import Clip
 from m2dx.contract.errors import AudioError
 from m2dx.data.batches import ItemKey, Stream, TrainingBatches, seeded_generator
 from m2dx.data.clips import pack_clips
-from m2dx.data.crops import AudioCrops, TrainingCrops, collate, collate_stored, fit_length
+from m2dx.data.crops import AudioCrops, TrainingCrops, collate, fit_length
 from m2dx.data.loader import batch_loader
 from m2dx.data.noise import ClipNoise
 from m2dx.data.pcm import float_samples, float_tensor, plain_wav
@@ -94,7 +94,7 @@ def test_batches_travel_as_int16_and_arrive_as_float32(workers: int, tmp_path: P
     found = list(batch_loader(crops, batches, workers=workers))
     for batch, keys in zip(found, batches, strict=True):
         assert batch.inputs.dtype == torch.int16 == batch.noise_wav.dtype
-        arrived, expected = batch.to("cpu"), collate([crops[key] for key in keys])
+        arrived, expected = batch.to("cpu"), collate([crops[key] for key in keys]).to("cpu")
         assert arrived.inputs.dtype == torch.float32 == expected.inputs.dtype
         assert torch.equal(arrived.inputs, expected.inputs)
         assert torch.equal(arrived.noise_wav, expected.noise_wav)
@@ -105,7 +105,7 @@ def test_batches_travel_as_int16_and_arrive_as_float32(workers: int, tmp_path: P
 def test_a_mixed_batch_is_float32(tmp_path: Path) -> None:
     crops = crops_of(write(tmp_path / "a.wav"), write(tmp_path / "b.wav", subtype="FLOAT"))
     items = [crops[ItemKey(0, i, i)] for i in range(2)]
-    batch = collate_stored(items)
+    batch = collate(items)
     assert [item.inputs.dtype for item in items] == [torch.int16, torch.float32]
     assert batch.inputs.dtype == torch.float32
     assert torch.equal(batch.inputs, torch.stack([float_tensor(item.inputs) for item in items]))

@@ -6,6 +6,7 @@ import pytest
 
 import m2dx
 from m2dx.contract.errors import AudioError
+from m2dx.data.csv_list import CsvDataset
 
 
 def write(folder: Path, text: str) -> Path:
@@ -59,6 +60,9 @@ def test_a_quote_that_is_not_closed_is_an_error_of_its_line_and_loses_no_other(t
 def test_a_column_that_comes_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"list.csv:1: no column may come twice, but there are: a, b, a"):
         m2dx.read_table(write(tmp_path, "a,b,a\n"), dict)
+    with pytest.raises(AudioError, match=r"list.csv:1: no column may come twice"):
+        CsvDataset(path=write(tmp_path, "path,label,label\na.wav,dog,cat\n")).clips()
+    assert m2dx.read_table(write(tmp_path, "a,b,,\n1,2,,\n"), dict) == [{"a": "1", "b": "2", "": ""}]
 
 
 def test_indented_comments_and_marks_inside_of_fields(tmp_path: Path) -> None:

@@ -64,6 +64,16 @@ def test_a_group_on_both_sides_is_refused_unless_the_recipe_says_so(
     assert task(", shared_groups: warn").recipe.evaluation.tasks["t"].shared_groups == "warn"
 
 
+def test_noise_of_images_is_refused_where_the_recipe_is_of_audio(
+    tiny_recipe: Any, host: Any, console: Console, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(f"noise={{dataset: {{name: image_folder, path: {tmp_path}}}, ratio: 0.2}}")
+    with pytest.raises(
+        RecipeError, match=r"noise.dataset: .* is audio, but the data set image_folder lists images"
+    ):
+        prepare(recipe, host, Processes(0, 1, torch.device("cpu")), console)
+
+
 def test_weighted_sampling_reaches_the_batches(
     tiny_recipe: Any, host: Any, console: Console, tmp_path: Path
 ) -> None:
