@@ -23,11 +23,11 @@ from m2dx.contract.errors import CheckpointError, RecipeError, TrainingError
 from m2dx.contract.options import Section
 from m2dx.contract.package import package_version
 from m2dx.data.containers import audio_state
-from m2dx.data.logmel import LogMel
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.images import ImageEncoder
 from m2dx.encoder.weights import read_tensors, tensors_writer
 from m2dx.model.precision import autocast
+from m2dx.model.shapes import build_logmel
 from m2dx.recipe.schema import AudioSection
 
 logger = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class MeanLogMel(nn.Module):
         self.sample_rate = audio.sample_rate
         self.frame_rate = audio.sample_rate / audio.hop_length
         self.embed_dim = 2 * audio.n_mels
-        self.logmel = LogMel(**audio.model_dump(exclude={"crop_seconds"}))
+        self.logmel = build_logmel(audio)
 
     @torch.no_grad()
     def clip(self, wav: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.profiler import record_function
 
 from m2dx.contract.components import Backbone, Mask, MaskedModel, MaskedModelOutput, PatchGrid, ViTSize
@@ -103,15 +104,10 @@ class M2D(MaskedModel):
         self.target.load_state_dict(self.online.trunk.state_dict())
         return {"target": "a copy of the online one"}
 
-    @torch.no_grad()
     def update_target(self, decay: float) -> None:
         """One step of the moving average: target <- decay x target + (1 - decay) x online (M2D-X, eq. 3)."""
-        target, online = list[Tensor](self.target.parameters()), list[Tensor](self.online.trunk.parameters())
-        if hasattr(torch, "_foreach_lerp_"):  # private: all in one pass
-            torch._foreach_lerp_(target, online, 1.0 - decay)
-        else:
-            for own, new in zip(target, online, strict=True):
-                own.lerp_(new, 1.0 - decay)
+        update = get_ema_multi_avg_fn(decay)  # of all in one pass
+        update(list(self.target.parameters()), list(self.online.trunk.parameters()), 0)
 
 
 class M2DAllPatches(M2D):

@@ -68,9 +68,7 @@ class PoolLinearMapper(OnlineMapper):
         width *= 1 if self.norms is None else 2
         self.narrow = None if bottleneck is None else nn.Linear(width, bottleneck)
         self.linear = nn.Linear(bottleneck or width, shapes.target_dim)
-        for layer in (self.narrow, self.linear):
-            if layer is not None:
-                init_linear(layer)
+        self.apply(init_linear)
 
     def forward(self, tokens: Tensor) -> Tensor:
         frames = time_frames(tokens, self.shapes.grid)  # (B, F*T, D) -> (B, T, F*D)

@@ -242,10 +242,8 @@ class MultiTask(nn.Module):
 
     def load_training_state(self, state: Mapping[str, Tensor]) -> None:
         """Load what `training_state` gave; RuntimeError where names or shapes differ."""
-        missing, unexpected = self.load_state_dict(state, strict=False)
-        missing = [key for key in missing if not _is_rebuilt(key)]
-        if missing or unexpected:
-            raise RuntimeError(f"missing: {missing}; unexpected: {unexpected}")
+        rebuilt = {key: value for key, value in self.state_dict().items() if _is_rebuilt(key)}
+        self.load_state_dict({**rebuilt, **state})
 
 
 def _is_rebuilt(key: str) -> bool:

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import torch
 
@@ -94,11 +95,14 @@ def fingerprint(clips: Sequence[Clip]) -> str:
     Paths count from the folder that all files share, so that data may move; what is in the files does not count.
     """
     paths = [os.path.abspath(clip.path) for clip in clips]
-    shared = os.path.commonpath({os.path.dirname(path) for path in paths}) if paths else ""
+    try:
+        shared = os.path.commonpath({os.path.dirname(path) for path in paths})
+    except ValueError:  # there are no clips, or they are on several drives of Windows
+        shared = ""
     lines = []
     for path, clip in zip(paths, clips, strict=True):
         duration = "" if clip.duration is None else f"{clip.duration:.3f}"
-        place = [Path(os.path.relpath(path, shared)).as_posix(), f"{clip.start:.3f}", duration]
+        place = [Path(path[len(shared) :].lstrip(os.sep)).as_posix(), f"{clip.start:.3f}", duration]
         lines.append("\t".join([*place, *sorted(clip.labels)]))
     text = "\n".join(sorted(lines)).encode("utf-8", errors="surrogateescape")
     return hashlib.sha256(text).hexdigest()[:12]
@@ -140,7 +144,7 @@ def commit_of(package: str) -> str | None:
     except (importlib.metadata.PackageNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
     editable = url.scheme == "file" and origin.get("dir_info", {}).get("editable")
-    return commit_of_folder(Path(unquote(url.path))) if editable else None
+    return commit_of_folder(Path(url2pathname(url.path))) if editable else None
 
 
 def commit_of_folder(folder: Path) -> str | None:

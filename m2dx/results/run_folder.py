@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,10 +148,10 @@ def read_run(folder: Path) -> RunFolder:
     by_step = read_step_scores(folder)
     if by_step.unreadable:
         notes[STEP_SCORES_FILE] = _NOT_SHOWN.format(STEP_SCORES_FILE, by_step.unreadable)
-    tables = sorted(folder.glob("bad_files*.tsv"))
-    if not tables and summary is not None and summary.bad_files:
+    bad_files = folder / "bad_files.tsv"
+    if not bad_files.exists() and summary is not None and summary.bad_files:
         counts = f"the summary counts {summary.bad_files} unusable files"
-        notes["bad_files.tsv"] = f"bad_files.tsv is missing: {counts}."
+        notes[bad_files.name] = f"{bad_files.name} is missing: {counts}."
     return RunFolder(
         name=folder.resolve().name,
         recipe=recipe,
@@ -159,7 +159,7 @@ def read_run(folder: Path) -> RunFolder:
         summary=summary,
         scores=tuple(scores),
         step_scores=by_step.scores,
-        bad_files=_bad_files(tables, notes),
+        bad_files=_bad_files(bad_files, notes) if bad_files.exists() else (),
         notes=notes,
         predictions=predictions,
     )
@@ -182,16 +182,13 @@ def _metrics(path: Path, notes: dict[str, str]) -> tuple[dict[str, float], ...]:
     return tuple(lines)
 
 
-def _bad_files(tables: Iterable[Path], notes: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    """Bad files of all processes (each writes its own table), every file once."""
-    found: dict[str, str] = {}
-    for path in tables:
-        try:
-            with path.open(encoding="utf-8", errors="replace", newline="") as file:
-                rows = csv.reader(file, delimiter="\t")
-                next(rows, None)  # the header
-                for row in rows:
-                    found.setdefault(row[0] if row else "", "; ".join(row[1:]))
-        except (OSError, csv.Error) as error:  # such as a field that is too long
-            notes[path.name] = f"{path.name} could not be read to its end: {error}"
-    return tuple(sorted(found.items()))
+def _bad_files(path: Path, notes: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """Each file with the reason, as far as the table can be read."""
+    rows = []
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            for row in csv.reader(file, delimiter="\t"):
+                rows.append((row[0] if row else "", "; ".join(row[1:])))
+    except (OSError, csv.Error) as error:  # such as a field that is too long
+        notes[path.name] = f"{path.name} could not be read to its end: {error}"
+    return tuple(rows[1:])  # after the header

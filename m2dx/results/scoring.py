@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from m2dx.contract.atomic import replace_text
 from m2dx.contract.components import ClipEncoder, Dataset, Evaluator, Score
 from m2dx.contract.errors import CheckpointError, M2dxError, RecipeError
 from m2dx.contract.host import PluginHost
@@ -371,8 +372,7 @@ def folder_of_encoder(base: Path, encoder: Path) -> Path:
         folder = base / name
         folder = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
         note = folder / "encoder.txt"
-        if not note.exists() or note.read_text(encoding="utf-8").strip() == str(encoder.resolve()):
+        if not note.exists() or encoder_path(folder) == encoder.resolve():
             break
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(f"{encoder.resolve()}\n", encoding="utf-8", errors="surrogateescape")
+    replace_text(note, f"{encoder.resolve()}\n", errors="surrogateescape")
     return folder

@@ -117,7 +117,7 @@ class Marks:
         return {letter: text for text, letter in self._letters.items()}
 
 
-def score_table(scores: Sequence[Score], *, title: str = "") -> ResultTable:
+def score_table(scores: Sequence[Score]) -> ResultTable:
     """A row for each task, protocol and metric, a column for each encoder, in the order in which they come.
 
     The best mean of each row is marked as such.
@@ -129,7 +129,7 @@ def score_table(scores: Sequence[Score], *, title: str = "") -> ResultTable:
     rows = []
     for (task, protocol, metric), found in lines.items():
         rows.append(Row(task, (f"{protocol} ({metric})",), cells_of([found.get(of) for of in encoders])))
-    return ResultTable(title, "task", ("protocol",), encoders, (Group("", tuple(rows)),))
+    return ResultTable("", "task", ("protocol",), encoders, (Group("", tuple(rows)),))
 
 
 def cells_of(scores: Sequence[Score | None]) -> tuple[Cell | None, ...]:

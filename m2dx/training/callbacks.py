@@ -27,8 +27,9 @@ class Callbacks:
 
     def __init__(self, train: TrainSection, host: PluginHost, processes: Processes) -> None:
         """RecipeError for one that changes the training of several processes with shards of the weights."""
-        built = {name: host.build("callback", spec) for name, spec in train.callbacks.items()}
-        self._all: dict[str, Callback] = built
+        self._all: dict[str, Callback] = {
+            name: host.build("callback", spec) for name, spec in train.callbacks.items()
+        }
         self.changing = {name: callback for name, callback in self._all.items() if callback.changes}
         self._is_main, self.failed = processes.is_main, 0
         if self.changing and train.sharding == "fsdp" and processes.world_size > 1:

@@ -146,12 +146,18 @@ def prepare(
     update = {name: getattr(recipe, name).model_copy(update=of) for name, of in measured.items()}
     recipe = recipe.model_copy(update=update)
     model.views.resolve(recipe)
-    given: dict[str, Any] = {"seed": recipe.seed, "draw_mask": model.masking, "noise": noise}
-    asks = any(encoder.wants_crops for encoder in model.offline_encoders)
-    crops = TrainingCrops(clips, reader, **given, with_crops=asks)
-    told: dict[str, Any] = {"bad": tuple(bad), "missing": missing, "notes": notes}
+    crops = TrainingCrops(
+        clips,
+        reader,
+        seed=recipe.seed,
+        draw_mask=model.masking,
+        noise=noise,
+        with_crops=any(encoder.wants_crops for encoder in model.offline_encoders),
+    )
     folder = recipe.output / recipe.name
-    return PreparedRun(recipe, folder, processes, clips, crops, model, host, callbacks, **told)
+    return PreparedRun(
+        recipe, folder, processes, clips, crops, model, host, callbacks, tuple(bad), missing, notes
+    )
 
 
 def _check_sampling(recipe: Recipe, clips: ClipList) -> None:

@@ -27,7 +27,7 @@ Resume = bool | Literal["or_start"]
 """Whether to resume from a run's newest checkpoint; "or_start": if there is one, else start."""
 
 _WRITTEN = (
-    "recipe.yaml metrics.jsonl summary.json bad_files*.tsv scores.json predictions.jsonl report.html "
+    "recipe.yaml metrics.jsonl summary.json bad_files.tsv scores.json predictions.jsonl report.html "
     "scores_by_step.jsonl scores_by_step/step-*.log tensorboard/events.out.tfevents.* "
     "checkpoints/step-*.pt checkpoints/step-*.encoder.safetensors checkpoints/step-*.pt.damaged "
     "checkpoints/.step-*.partial encoder/model.safetensors encoder/config.json encoder/.*.partial"
@@ -100,12 +100,9 @@ def running_alone(folder: Path) -> Iterator[None]:
     made = [each for each in (folder, folder.parent) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
+    lock = FileLock(path, timeout=0)
     try:
-        with FileLock(path, timeout=0):
-            # Windows lets no one write to a locked file, or read it.
-            with contextlib.suppress(PermissionError):
-                path.write_text(f"process {os.getpid()} on {platform.node()}")
-            yield
+        lock.acquire()
     except Timeout:
         who = "another process"
         with contextlib.suppress(PermissionError):
@@ -114,7 +111,13 @@ def running_alone(folder: Path) -> Iterator[None]:
             f"{folder} must be trained by one process at a time, but {who} trains "
             "there; wait for its end, or give this run another name (name=...)"
         ) from None
+    try:
+        # Windows lets no one write to a locked file, or read it.
+        with contextlib.suppress(PermissionError):
+            path.write_text(f"process {os.getpid()} on {platform.node()}")
+        yield
     finally:
+        lock.release()
         if made and os.listdir(folder) == [path.name]:
             path.unlink()
             with contextlib.suppress(OSError):

@@ -193,10 +193,10 @@ class Trainer:
         )
         metrics = MetricsWriter(self.run.folder, self.step) if self.processes.is_main else None
         progress = ProgressLine(self.console, "step", done=self.step, kept=True, enabled=metrics is not None)
-        progress.update(self.step, self.total_steps)
-        self.callbacks.tell("start", recipe_to_mapping(self.recipe), self.run.folder, self.step)
-        self._started = time.perf_counter()
         try:
+            progress.update(self.step, self.total_steps)
+            self.callbacks.tell("start", recipe_to_mapping(self.recipe), self.run.folder, self.step)
+            self._started = time.perf_counter()
             with self.requests, self.processes.reporting_lost_processes():
                 stopped = self._loop(iter(loader), metrics, progress)
         finally:

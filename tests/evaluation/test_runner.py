@@ -7,7 +7,7 @@ import pytest
 from m2dx_probes.linear import Linear
 
 from m2dx.contract.components import Evaluator, Score
-from m2dx.contract.errors import CheckpointError, RecipeError
+from m2dx.contract.errors import CheckpointError, PluginError, RecipeError
 from m2dx.evaluation.knn import Knn
 from m2dx.evaluation.logistic import Logistic
 from m2dx.evaluation.runner import evaluate
@@ -61,6 +61,15 @@ def test_random_networks_are_pooled_over_seeds_and_not_kept(task):
     assert entry.values == pytest.approx((0.11, 0.22, 0.33))
     assert entry.mean == pytest.approx(0.22)
     assert entry.ci95 == pytest.approx(4.3027 * 0.11 / 3**0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_score_must_be_a_number_that_files_can_hold(task, number):
+    encoder = Numbered(number)
+    with pytest.raises(
+        PluginError, match=r"evaluator probe: a score must be finite, but accuracy of mine on tones"
+    ):
+        evaluate({"mine": lambda seed: encoder}, [task], {"probe": Recorder()}, seeds=(1,))
 
 
 @pytest.mark.parametrize("lacking", ["tasks", "evaluators", "seeds"])

@@ -62,6 +62,15 @@ def test_hours_are_counted_or_estimated_from_headers(make_wav):
     assert hours == pytest.approx(2 * HEADERS / 3600) and counted == HEADERS
 
 
+def test_a_fingerprint_of_clips_on_several_drives(monkeypatch):
+    def fail(paths):
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr("os.path.commonpath", fail)
+    clips = [Clip(Path("/a/1.wav")), Clip(Path("/b/2.wav"))]
+    assert fingerprint(clips) == fingerprint(clips[::-1]) != fingerprint(clips[:1])
+
+
 def test_a_fingerprint_is_of_names_places_and_labels_wherever_the_data_are():
     def clips(root="/a", **change):
         first = {"path": Path(root) / "x" / "1.wav", "labels": ("b", "a"), **change}

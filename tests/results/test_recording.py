@@ -1,5 +1,6 @@
 """What evaluations record."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from m2dx.recipe.loading import recipe_to_mapping
 from m2dx.results import scoring
 from m2dx.results.records import Division, Protocol, fingerprint, read_records
 from m2dx.results.scores import read_scores
-from m2dx.results.scoring import Scoring, device_of, folder_of_encoder
+from m2dx.results.scoring import Scoring, device_of, encoder_path, folder_of_encoder
 
 
 class Fixed(m2dx.Evaluator):
@@ -181,3 +182,9 @@ def test_encoders_are_scored_where_the_evaluation_says(
     monkeypatch.setattr(scoring, "pick_device", lambda name, **field: torch.device(name))
     recipe = tiny_recipe(f"evaluation.device={evaluation}", f"train.device={train}")
     assert str(device_of(recipe)) == device
+
+
+def test_scores_of_an_encoder_whose_name_is_no_text_go_to_its_folder_again(tmp_path: Path) -> None:
+    encoder = tmp_path / os.fsdecode(b"caf\xe9.pt")
+    folders = {folder_of_encoder(tmp_path / "evaluation", encoder) for _ in range(2)}
+    assert len(folders) == 1 and encoder_path(folders.pop()) == encoder.resolve()

@@ -1,5 +1,6 @@
 import io
 import re
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -16,7 +17,9 @@ SCORES = [
 
 def shown(scores: list[Score], *, width: int, **style: object) -> str:
     out = io.StringIO()
-    Console(file=out, width=width, markup=False, **style).print(*terminal(score_table(scores, title="Run")))
+    Console(file=out, width=width, markup=False, **style).print(
+        *terminal(replace(score_table(scores), title="Run"))
+    )
     return out.getvalue()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from m2dx.contract.errors import RecipeError
@@ -78,3 +79,20 @@ def test_two_processes_do_not_train_into_one_folder(
             ):
                 run_recipe(recipe, host, console, resume=resume, overwrite=not resume)
     assert not list((recipe.output / recipe.name).glob("checkpoints/*"))
+
+
+def test_a_run_that_comes_second_leaves_the_lock_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "run" / ".lock"
+    lock.parent.mkdir()
+    with FileLock(lock):
+        monkeypatch.setattr(
+            Path, "exists", lambda path: False
+        )  # as when the first one made the folder just then
+        with pytest.raises(RecipeError, match="one process at a time"), running_alone(lock.parent):
+            pass
+        monkeypatch.undo()
+        assert lock.exists()
+    with pytest.raises(Timeout), running_alone(tmp_path / "other"):
+        raise Timeout("a lock of something that the run uses")

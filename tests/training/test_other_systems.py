@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import logging
 import multiprocessing
@@ -26,12 +25,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from m2dx.contract.atomic import replace_text
-from m2dx.contract.components import PatchGrid, ViTSize
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.parent import end_with_parent
 from m2dx.data.loader import batch_loader, default_workers
 from m2dx.data.reading import read_wav
-from m2dx.model.m2d import M2D
 from m2dx.model.precision import autocast, check_precision
 from m2dx.training import memory, micro_batch
 from m2dx.training.child import end_child, kill_child, start_child
@@ -228,19 +225,6 @@ def test_the_context_of_mps(precision: str, caplog: pytest.LogCaptureFixture) ->
 def test_the_optimizer_of_mps_is_not_fused() -> None:
     parameter = nn.Parameter(torch.zeros(2, 2, device="meta"))
     assert AdamW([("a", parameter)], 1e-3, 0.05, (0.9, 0.95)).defaults["fused"] is False
-
-
-def test_the_moving_average_without_torchs_private_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    fast = M2D(PatchGrid((32, 32), (16, 16)), ViTSize(24, 1, 2), predictor=ViTSize(24, 1, 2))
-    for parameter in fast.online.trunk.parameters():
-        parameter.data += torch.randn_like(parameter)
-    plain = copy.deepcopy(fast)
-    fast.update_target(0.9)
-    monkeypatch.delattr(torch, "_foreach_lerp_")
-    plain.update_target(0.9)
-    for one, other in zip(fast.target.parameters(), plain.target.parameters(), strict=True):
-        assert torch.equal(one, other)
 
 
 class _NoFloat64(TorchDispatchMode):
