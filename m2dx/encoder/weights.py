@@ -20,6 +20,7 @@ from m2dx.contract.atomic import Writer, replace_files
 from m2dx.contract.components import Backbone
 from m2dx.contract.errors import CheckpointError
 from m2dx.contract.package import STARTER, find_encoder
+from m2dx.contract.paths import check_regular
 from m2dx.encoder import published
 from m2dx.encoder.checkpoint import CheckpointFolder, encoder_file, load_plain
 from m2dx.encoder.config import EXPORT_CONFIG, BackboneConfig, EncoderConfig, read_config
@@ -278,6 +279,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
     CheckpointError where it cannot be read, or is not what `tensors_writer` wrote.
     """
+    with CheckpointError.blaming(f"{path}: not a readable checkpoint"):
+        check_regular(path)  # a pipe would be waited for
     if path.suffix != ".safetensors":
         return load_plain(path), {}
     try:

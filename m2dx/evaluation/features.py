@@ -74,13 +74,19 @@ def bytes_of(tensor: Tensor) -> bytes:
 def extract(encoder: ClipEncoder, task: EvaluationTask, *, batch_size: int) -> Features:
     """Features of all clips of the task.
 
-    Raises TrainingError where features are not finite, and what `task.batches` raises.
+    Raises TrainingError where the encoder refuses clips or its features are not finite, and what `task.batches` raises.
     """
     device = device_of(encoder)
     rows = []
     with torch.inference_mode(), autocast("fp32", device):
-        for batch in task.batches(encoder, batch_size):
-            rows.append(encoder.clip(batch.to(device)).float().cpu())
+        for number, batch in enumerate(task.batches(encoder, batch_size)):
+            try:
+                rows.append(encoder.clip(batch.to(device)).float().cpu())
+            except ValueError as error:  # audio that no encoder takes
+                some = f"{len(batch)} clips from {task.clips[number * batch_size].path} on"
+                raise TrainingError(
+                    f"evaluation task {task.name!r}: {some} have no features: {error}"
+                ) from error
     x = torch.cat(rows).clone()  # (n, D); the clone leaves inference mode, so that autograd may use it
     if x.shape != (len(task.clips), encoder.embed_dim):
         wanted = f"one vector of embed_dim ({encoder.embed_dim}) per clip"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import resource
 import shutil
@@ -271,3 +272,15 @@ def test_another_model_is_not_written_over(
     assert done.exit_code == 0 and content() != before
     assert content().keys() == before.keys() | {"mappers.safetensors"}  # of the checkpoint's task
     load_encoder(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+@pytest.mark.parametrize("name", ["pipe.pt", "pipe.safetensors", "model.safetensors"])
+def test_a_pipe_is_refused_and_not_waited_for(name: str, export: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    path = tmp_path / name
+    if name == "model.safetensors":  # of an export
+        shutil.copy(export / "config.json", tmp_path)
+        path = tmp_path
+    with pytest.raises(CheckpointError, match=rf"{name}: not a readable checkpoint: .*a pipe or a device"):
+        load_encoder(path)

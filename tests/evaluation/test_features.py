@@ -3,9 +3,12 @@ import pytest
 import soundfile
 import torch
 
+from m2dx.contract.components import Clip
 from m2dx.contract.errors import AudioError, TrainingError
+from m2dx.encoder.audio import random_encoder
 from m2dx.evaluation.features import Standardiser, extract
 from m2dx.evaluation.tasks import ClipTask
+from m2dx.recipe.schema import AudioSection, ModelSection
 
 
 @pytest.fixture
@@ -73,3 +76,26 @@ def test_standardised_training_features_have_mean_0_and_variance_1():
     np.testing.assert_allclose(
         standardise(torch.tensor([[5.0, 6.0, 1e6]]))[0, :2], [3, 1]
     )  # constant: shifted only
+
+
+@pytest.mark.parametrize(
+    ("scale", "seconds", "reason"), [(20_000, 0.2, "reaches"), (0.1, 0.004, "with N >= 160, but is")]
+)
+def test_clips_that_the_encoder_refuses_are_told_with_the_task(
+    scale, seconds, reason, tmp_path, list_dataset
+):
+    clips = [
+        Clip(tmp_path / f"{label}-{split}.wav", labels=(label,), split=split)
+        for split in ("train", "valid", "test")
+        for label in "ab"
+    ]
+    for number, clip in enumerate(clips):
+        wav = np.random.default_rng(number).normal(scale=scale, size=round(16_000 * seconds))
+        soundfile.write(clip.path, wav, 16_000, subtype="FLOAT")
+    task = ClipTask.from_dataset("tones", list_dataset(clips))
+    model = ModelSection(size="tiny", depth=1)
+    encoder = random_encoder(AudioSection(crop_seconds=0.64), model, mean=-7.0, std=4.0, seed=0)
+    with pytest.raises(
+        TrainingError, match=rf"task 'tones': 6 clips from .*a-train.wav on have no .*{reason}"
+    ):
+        task.features(encoder)
