@@ -277,7 +277,7 @@ def test_watch_writes_metrics_and_asks_for_a_package_that_is_missing(
     recipe = tiny_recipe("train.epochs=0.6", "train.callbacks={board: watch}", with_host=host)
     trainer = make_trainer(recipe, host, processes, console)
     trainer.fit()
-    trainer.callbacks.tell("scores", 3, [m2dx.Score("notes", "accuracy", 0.5, None, (0.5,), "knn")])
+    trainer.callbacks.notify("scores", 3, [m2dx.Score("notes", "accuracy", 0.5, None, (0.5,), "knn")])
     files = (trainer.run.folder / name for name in ("metrics.jsonl", "watched.jsonl"))
     metrics, watched = ([json.loads(line) for line in file.read_text().splitlines()] for file in files)
     assert watched == [*metrics, {"step": 3, "notes/knn": 0.5}] and len(metrics) == 3

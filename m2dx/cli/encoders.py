@@ -26,15 +26,15 @@ commands = typer.Typer()
 
 
 BadFiles = list[tuple[Path, str]]
-MOST_TOLD = 20
+MOST_PRINTED = 20
 
 
-def tell_bad(files: BadFiles) -> None:
+def report_unreadable(files: BadFiles) -> None:
     """Prints what could not be read, and ends with exit code 1 if there is any."""
-    for path, reason in files[:MOST_TOLD]:
+    for path, reason in files[:MOST_PRINTED]:
         print_error(f"{path}: {reason}")
-    if len(files) > MOST_TOLD:
-        print_error(f"{len(files)} files could not be read; the first {MOST_TOLD} are named above")
+    if len(files) > MOST_PRINTED:
+        print_error(f"{len(files)} files could not be read; the first {MOST_PRINTED} are named above")
     if files:
         raise typer.Exit(1)
 
@@ -52,7 +52,7 @@ def progress(count: int, network: Module, device: str) -> ProgressLine:
 
 
 @commands.command()
-@shared.telling_places
+@shared.with_recipe_places
 def evaluate(
     encoder: shared.EncoderPath, recipe: shared.RecipeFile, overrides: shared.Overrides = None
 ) -> None:
@@ -145,4 +145,4 @@ def encode(
         encoded = encode_clips(network, clips, frames=frames, bad=bad, progress=line.update)
         write_features(encoded, output, frames=frames)
     terminal().print(f"{counted(len(clips) - len(bad), 'clip')} encoded to {output}")
-    tell_bad(bad)
+    report_unreadable(bad)

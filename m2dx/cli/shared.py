@@ -60,7 +60,7 @@ def load_with_plugins(recipe: Path, overrides: list[str] | None) -> tuple[Plugin
     return host, load_recipe(recipe, overrides or [], host=host)
 
 
-def telling_places(command: Callable[..., None]) -> Callable[..., None]:
+def with_recipe_places(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose errors have the line of its `recipe`, or the override, that has the field that they speak of."""
 
     @wraps(command)

@@ -16,7 +16,7 @@ commands = typer.Typer()
 
 
 @commands.command()
-@shared.telling_places
+@shared.with_recipe_places
 def train(
     recipe: shared.RecipeFile,
     overrides: shared.Overrides = None,
@@ -76,7 +76,7 @@ def train(
 
 
 @commands.command()
-@shared.telling_places
+@shared.with_recipe_places
 def check(recipe: shared.RecipeFile, overrides: shared.Overrides = None) -> None:
     """Print the resolved recipe, its shapes and sizes, a step's losses, warnings and the time; train nothing."""
     host, loaded = shared.load_with_plugins(recipe, overrides)

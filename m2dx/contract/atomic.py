@@ -31,8 +31,8 @@ def replace_files(folder: Path, files: Mapping[str, Writer], *, suffix: str = ".
     """Gives a folder several files that belong together, by name; other files of it stay.
 
     All are written aside before the first has its name, and the last, removed first, has its name only with all the
-    others: whoever finds it never reads the files of two times. Raises OSError as `replace_file` does, with all of the
-    old content still there.
+    others: whoever finds it never reads the files of two times. Raises OSError where the disk refuses to write them,
+    with all of the old content still there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     partials = {folder / f".{name}{suffix}": folder / name for name in files}

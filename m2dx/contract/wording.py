@@ -1,4 +1,4 @@
-"""What may have been meant by a name that is not known."""
+"""What messages say: names that may have been meant, problems in a line, and numbers, times and sizes for people."""
 
 from __future__ import annotations
 

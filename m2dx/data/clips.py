@@ -165,7 +165,7 @@ def join_sets(
             if clip.labels:
                 labels[name].setdefault(clip_id, {}).update(dict.fromkeys(clip.labels))
     set_labels = {
-        name: _set_labels(name, tuple(asked(name, sets[name][0], "label_names")), by_clip, len(clips))
+        name: _set_labels(name, tuple(call_dataset(name, sets[name][0], "label_names")), by_clip, len(clips))
         for name, by_clip in labels.items()
         if by_clip
     }
@@ -192,7 +192,7 @@ def pack_clips(
 
 def list_clips(name: str, dataset: Dataset, split: str | None = None) -> list[Clip]:
     """`dataset.clips(split)`; `PluginError` that names the data set where it fails or gives something else."""
-    clips = asked(name, dataset, "clips", split)
+    clips = call_dataset(name, dataset, "clips", split)
     for clip in clips:
         if not isinstance(clip, Clip):
             label = f"data set {name!r} (component {dataset.name!r})"
@@ -200,7 +200,7 @@ def list_clips(name: str, dataset: Dataset, split: str | None = None) -> list[Cl
     return clips
 
 
-def asked(
+def call_dataset(
     name: str,
     dataset: Dataset,
     method: Literal["clips", "label_names", "missing", "notes"],

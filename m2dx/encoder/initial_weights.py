@@ -21,7 +21,7 @@ from m2dx.model.vit import Encoder, Predictor, encoder_of
 from m2dx.recipe.schema import AudioSection, ImageSection, Recipe
 
 _POSITIONS = "pos_embed"
-MOST_TOLD = 5  # tensors that do not fit, of those that an error names
+MOST_NAMED = 5  # tensors that do not fit, of those that an error names
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ def weights_of_start(recipe: Recipe, encoder: Backbone, host: PluginHost) -> Wei
             if shapes.get(name) != tuple(tensor.shape)
         ]
     if wrong or not given:
-        more = [f"  and {len(wrong) - MOST_TOLD} more"] if len(wrong) > MOST_TOLD else []
+        more = [f"  and {len(wrong) - MOST_NAMED} more"] if len(wrong) > MOST_NAMED else []
         names = f"  it knows none of its names, such as {', '.join(sorted(left)[:3])}"
         raise RecipeError(
             f"init_from: by weight_map {weight_map.name}, {path} does not fit the recipe's model:\n"
-            + "\n".join([*wrong[:MOST_TOLD], *more] if wrong else [names])
+            + "\n".join([*wrong[:MOST_NAMED], *more] if wrong else [names])
         )
     grid, backbone = encoder.grid, BackboneConfig.of(encoder)
     sizes: dict[str, Any] = {
@@ -140,7 +140,7 @@ def initial_weights_table(
 def _check_sizes(model: MaskedModel, weights: Weights, source: AudioSection | ImageSection) -> None:
     encoder, config = encoder_of(model), weights.config
     have = {
-        "model.backbone": tuple(map(_told, (BackboneConfig.of(encoder), config.backbone))),
+        "model.backbone": tuple(map(_backbone_text, (BackboneConfig.of(encoder), config.backbone))),
         "model.patch_size": (encoder.grid.patch_size, config.patch_size),
         "channels of the input": (encoder.grid.in_chans, config.grid.in_chans),
         "width of model.size": (encoder.size.embed_dim, config.vit.embed_dim),
@@ -158,7 +158,7 @@ def _check_sizes(model: MaskedModel, weights: Weights, source: AudioSection | Im
         raise RecipeError(f"init_from: {weights.path} does not fit the recipe's model:\n" + "\n".join(wrong))
 
 
-def _told(backbone: BackboneConfig | None) -> str:
+def _backbone_text(backbone: BackboneConfig | None) -> str:
     """A backbone with its options, in the words of a recipe."""
     if backbone is None:
         return Encoder.name

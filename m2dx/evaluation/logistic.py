@@ -64,7 +64,7 @@ class Logistic(Evaluator):
 
     def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
         """One score; the seeds are not used."""
-        found = task.features(encoder, layers=self.asked)
+        found = task.features(encoder, layers=self.named_layers)
         by_fold, fitted, predictions = [], [], []
         for fold in task.folds:
             layer = self.fit(task, found, np.sort(np.concatenate([fold.train, fold.valid])))
@@ -77,13 +77,13 @@ class Logistic(Evaluator):
         return [summarise(task, by_fold, protocol=self.name, details=details, predictions=predictions)]
 
     @property
-    def asked(self) -> tuple[int, ...]:
+    def named_layers(self) -> tuple[int, ...]:
         """The layers that the options name."""
         return () if isinstance(self.layers, str) else self.layers
 
     def check_encoder(self, encoder: ClipEncoder, task: EvaluationTask) -> None:
         """RecipeError where the encoder has not the layers."""
-        check_layers(encoder, self.asked)
+        check_layers(encoder, self.named_layers)
 
     def pooled(self, found: Features, layer: int | None) -> Tensor:
         """Features of all clips (n, D), or (n, 2 * D) with the deviation."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from m2dx.contract.components import BadClip, Clip, ClipEncoder, Dataset, EvaluationTask, Features, Fold
 from m2dx.contract.errors import AudioError, ImageError, RecipeError, TrainingError
 from m2dx.contract.progress import Progress
-from m2dx.data.clips import asked, list_clips
+from m2dx.data.clips import call_dataset, list_clips
 from m2dx.data.containers import is_there
 from m2dx.data.crops import fit_length
 from m2dx.data.images import read_image
@@ -40,8 +40,8 @@ logger = logging.getLogger(__name__)
 
 BATCH_SECONDS = 600.0  # audio that is encoded at a time, at most, unless one clip has more
 MOST_BYTES = 2**30  # features of an encoder whose layers are all kept
-MOST_TOLD = 20  # unusable clips that a line is written for, at most
-SHOWN = 5  # examples that an error or a warning lists, at most
+MOST_WARNINGS = 20  # unusable clips that a line is written for, at most
+MOST_EXAMPLES = 5  # examples that an error or a warning lists, at most
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,10 +121,10 @@ class ClipTask(EvaluationTask):
             self._features[encoder] = found
         return found
 
-    def _layers(self, encoder: AudioEncoder, asked: Sequence[int]) -> set[int]:
+    def _layers(self, encoder: AudioEncoder, named: Sequence[int]) -> set[int]:
         spread = blocks_spread(encoder)
         size = len(self.clips) * len(spread) * 3 * encoder.embed_dim * 4  # bytes
-        return {*asked, *(spread if size <= MOST_BYTES else spread[-1:])}
+        return {*named, *(spread if size <= MOST_BYTES else spread[-1:])}
 
     def batches(self, encoder: ClipEncoder, batch_size: int) -> Iterator[Tensor]:
         """The clips in order, as the encoder wants them: audio (B, N), or the middle of each image, (B, C, H, W) uint8.
@@ -177,9 +177,9 @@ def _multi_hot(clips: Sequence[Clip], label_names: Sequence[str]) -> NDArray[np.
 
 def _checked_lists(name: str, dataset: Dataset, target: str) -> tuple[list[Clip], tuple[str, ...]]:
     """Clips and label names, none of values; RecipeError with every problem found."""
-    clips, label_names = list_clips(name, dataset), tuple(asked(name, dataset, "label_names"))
+    clips, label_names = list_clips(name, dataset), tuple(call_dataset(name, dataset, "label_names"))
     if not clips:
-        lacking = " ".join(asked(name, dataset, "missing"))
+        lacking = " ".join(call_dataset(name, dataset, "missing"))
         raise RecipeError(f"evaluation task {name!r} has no clips. {lacking}".rstrip())
     known = set(label_names)
     wrong = {
@@ -216,7 +216,8 @@ def _is_value(clip: Clip) -> bool:
 
 def _examples(names: Iterable[str]) -> str:
     listed = list(names)
-    return ", ".join(listed[:SHOWN]) + (f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else "")
+    more = f" and {len(listed) - MOST_EXAMPLES} more" if len(listed) > MOST_EXAMPLES else ""
+    return ", ".join(listed[:MOST_EXAMPLES]) + more
 
 
 def partition(
@@ -278,12 +279,12 @@ def _image(clip: Clip) -> Clip:
 
 
 def _report_bad(name: str, bad: list[BadClip], *, total: int, max_bad_fraction: float) -> None:
-    for clip in bad[:MOST_TOLD]:
+    for clip in bad[:MOST_WARNINGS]:
         logger.warning("evaluation task %r leaves out %s: %s", name, clip.path, clip.reason)
-    if len(bad) > MOST_TOLD:
-        logger.warning("evaluation task %r leaves out %d more", name, len(bad) - MOST_TOLD)
+    if len(bad) > MOST_WARNINGS:
+        logger.warning("evaluation task %r leaves out %d more", name, len(bad) - MOST_WARNINGS)
     if len(bad) > max_bad_fraction * total or len(bad) == total:
-        listed = "\n".join(f"  {clip.path}: {clip.reason}" for clip in bad[:SHOWN])
+        listed = "\n".join(f"  {clip.path}: {clip.reason}" for clip in bad[:MOST_EXAMPLES])
         raise TrainingError(
             f"evaluation task {name!r}: at most {max_bad_fraction:.0%} of its clips may be unusable, but {len(bad)} of "
             f"{total} are. Mend or remove the files, or allow more. The first ones:\n{listed}"
@@ -349,4 +350,4 @@ def _unlike_published(
     metric = "mAP" if any(len(clip.labels) > 1 for clip in clips) else "accuracy"
     if metric != info.metric:
         warnings.append(f"{info.title} is scored by {info.metric} ({info.source}), here by {metric}")
-    return warnings + asked(name, dataset, "missing")
+    return warnings + call_dataset(name, dataset, "missing")

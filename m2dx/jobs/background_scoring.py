@@ -31,8 +31,8 @@ LOGS = "scores_by_step"  # folder in a run's folder with what the processes that
 MANY_WAITING = 3
 _POLL_SECONDS = 0.1
 
-Heard = Callable[[int, Sequence[Score]], None]
-"""Is told the scores of a step, as soon as they are there."""
+OnScores = Callable[[int, Sequence[Score]], None]
+"""Takes the scores of a step, as soon as they are there."""
 
 
 class BackgroundScoring(AbstractContextManager["BackgroundScoring"]):
@@ -43,7 +43,7 @@ class BackgroundScoring(AbstractContextManager["BackgroundScoring"]):
     """
 
     def __init__(
-        self, run: Path, section: EvaluationSection, console: Console, *, heard: Heard | None = None
+        self, run: Path, section: EvaluationSection, console: Console, *, on_scores: OnScores | None = None
     ) -> None:
         assert section.every is not None
         self.run, self.every, self.console = run, section.every, console
@@ -52,7 +52,7 @@ class BackgroundScoring(AbstractContextManager["BackgroundScoring"]):
         self.checkpoints = CheckpointFolder(run / "checkpoints")
         self.waiting: deque[int] = deque()
         self.failed = 0
-        self._heard = heard
+        self._on_scores = on_scores
         self._process: subprocess.Popen[bytes] | None = None
         self._warned = False
 
@@ -134,8 +134,8 @@ class BackgroundScoring(AbstractContextManager["BackgroundScoring"]):
         if code == 0 and found:
             scores = [f"{of.task} {of.protocol} {100 * of.mean:.1f}" for of in found]
             self.console.print(f"scores of step {step}: {', '.join(scores)}")
-            if self._heard is not None:
-                self._heard(step, found)
+            if self._on_scores is not None:
+                self._on_scores(step, found)
             if not log:
                 self._log(step).unlink()
             return

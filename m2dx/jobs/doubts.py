@@ -36,13 +36,13 @@ class CheckedRun:
     """A run, its resolved recipe and steps, and what several rules ask of it."""
 
     def __init__(self, run: PreparedRun) -> None:
-        self.run, self.recipe, self.steps = run, run.recipe, run.total_steps
+        self.prepared, self.recipe, self.steps = run, run.recipe, run.total_steps
         self.steps_per_epoch = run.batches().steps_per_epoch
 
     @cached_property
     def seconds(self) -> NDArray[np.float64]:
         """Lengths of clips, s: all that the lists tell, or those of some files where they tell none."""
-        clips = self.run.clips
+        clips = self.prepared.clips
         known: NDArray[np.float64] = clips.durations[~np.isnan(clips.durations)]
         if len(known):
             return known
@@ -63,48 +63,50 @@ def print_doubts(run: PreparedRun, console: Console) -> None:
         console.print(f"warning {number} of {len(found)}: {doubt}", style="yellow")
 
 
-def _slow_target(of: CheckedRun) -> Iterator[str]:
-    method, decay = type(of.run.model.masked_model), of.recipe.model.ema_decay
-    if method.after_step is MaskedModel.after_step or of.recipe.init_from is not None:
+def _slow_target(run: CheckedRun) -> Iterator[str]:
+    method, decay = type(run.prepared.model.masked_model), run.recipe.model.ema_decay
+    if method.after_step is MaskedModel.after_step or run.recipe.init_from is not None:
         return
-    rates = Rates.of(of.recipe, of.run.host, total_steps=of.steps, steps_per_epoch=of.steps_per_epoch)
-    some = np.array([rates.ema_decay(int(step)) for step in np.linspace(0, of.steps - 1, 1000)])
+    rates = Rates.of(
+        run.recipe, run.prepared.host, total_steps=run.steps, steps_per_epoch=run.steps_per_epoch
+    )
+    some = np.array([rates.ema_decay(int(step)) for step in np.linspace(0, run.steps - 1, 1000)])
     with np.errstate(divide="ignore"):
-        exponent = float(np.log(some).mean()) * of.steps
+        exponent = float(np.log(some).mean()) * run.steps
     if math.exp(exponent) <= MOST_RANDOM:
         return
     faster = math.log(100) / -exponent
     start, end = (max(1 - (1 - value) * faster, 0) for value in (decay.start, decay.end))
     do = f"model.ema_decay={{start: {start:.4g}, end: {end:.4g}}} would leave 1 %"
     yield (
-        f"model.ema_decay: after {counted(of.steps, 'step')} the target network is still "
+        f"model.ema_decay: after {counted(run.steps, 'step')} the target network is still "
         f"{math.exp(exponent):.0%} its random start, and so is what the model learns to predict; "
         f"{do if start > 0 else 'take more steps (train.epochs)'}"
     )
 
 
-def _values(of: CheckedRun) -> Iterator[str]:
+def _values(run: CheckedRun) -> Iterator[str]:
     """Doubts about single values of the recipe."""
-    train, data, every = of.recipe.train, of.recipe.data, of.recipe.evaluation.every
-    least, enough = (1e-4, 1e-3) if of.recipe.init_from is None else (1e-6, 1e-4)
+    train, data, every = run.recipe.train, run.recipe.data, run.recipe.evaluation.every
+    least, enough = (1e-4, 1e-3) if run.recipe.init_from is None else (1e-6, 1e-4)
     if (peak := train.base_lr * train.batch_size / 256) < least:
         yield (
             f"train.base_lr: its peak, base_lr x batch_size / 256, is {peak:.2g}, with which little is learned; "
             f"train.base_lr={enough * 256 / train.batch_size:.2g} would give {enough:g}"
         )
-    if every is not None and every >= of.steps:
-        fitting = max(of.steps // 4, 1)
+    if every is not None and every >= run.steps:
+        fitting = max(run.steps // 4, 1)
         yield (
-            f"evaluation.every: nothing is scored on the way, since the training ends at step {of.steps} and the first "
+            f"evaluation.every: nothing is scored on the way, since the training ends at step {run.steps} and the first "
             f"of these evaluations is at step {every}; train.checkpoint_every={fitting} evaluation.every={fitting} "
             "would do"
         )
-    if train.epochs * of.steps_per_epoch < 1:
+    if train.epochs * run.steps_per_epoch < 1:
         yield (
             f"train.epochs: {train.epochs:g} epochs are less than a step, and one step is trained; train.epochs=1 is a "
-            f"pass over the data, {counted(of.steps_per_epoch, 'step')}"
+            f"pass over the data, {counted(run.steps_per_epoch, 'step')}"
         )
-    if of.recipe.image is not None or data.mean is None or data.std is None:
+    if run.recipe.image is not None or data.mean is None or data.std is None:
         return
     if not (-17 <= data.mean <= 8 and 0.3 <= data.std <= 20):
         yield (
@@ -113,39 +115,39 @@ def _values(of: CheckedRun) -> Iterator[str]:
         )
 
 
-def _padding(of: CheckedRun) -> Iterator[str]:
-    if of.recipe.image is not None or of.recipe.data.short_clips != "pad" or not len(of.seconds):
+def _padding(run: CheckedRun) -> Iterator[str]:
+    if run.recipe.image is not None or run.recipe.data.short_clips != "pad" or not len(run.seconds):
         return
-    audio = of.recipe.audio
-    share = float(np.maximum(1 - of.seconds / audio.crop_seconds, 0).mean())
+    audio = run.recipe.audio
+    share = float(np.maximum(1 - run.seconds / audio.crop_seconds, 0).mean())
     if share <= 0.25:
         return
-    patch = of.recipe.model.patch_size[1] * audio.hop_length / audio.sample_rate
-    fitting = max(math.floor(float(np.quantile(of.seconds, 0.25)) / patch + 1e-6), 2) * patch
+    patch = run.recipe.model.patch_size[1] * audio.hop_length / audio.sample_rate
+    fitting = max(math.floor(float(np.quantile(run.seconds, 0.25)) / patch + 1e-6), 2) * patch
     yield (
         f"audio.crop_seconds: {share:.0%} of a crop of {audio.crop_seconds:g} s is padding on the average, since half "
-        f"of the clips are shorter than {np.median(of.seconds):.2g} s; audio.crop_seconds={fitting:.4g} or "
+        f"of the clips are shorter than {np.median(run.seconds):.2g} s; audio.crop_seconds={fitting:.4g} or "
         "data.short_clips=repeat would do"
     )
 
 
-def _large_model(of: CheckedRun) -> Iterator[str]:
-    weights = sum(p.numel() for p in of.run.model.parameters() if p.requires_grad)
-    crops = float(len(of.run.clips))
-    if of.recipe.image is None and len(of.seconds):
-        crops *= max(float(of.seconds.mean()) / of.recipe.audio.crop_seconds, 1)
-    if of.recipe.init_from is None and weights > MOST_WEIGHTS_A_CROP * crops:
+def _large_model(run: CheckedRun) -> Iterator[str]:
+    weights = sum(p.numel() for p in run.prepared.model.parameters() if p.requires_grad)
+    crops = float(len(run.prepared.clips))
+    if run.recipe.image is None and len(run.seconds):
+        crops *= max(float(run.seconds.mean()) / run.recipe.audio.crop_seconds, 1)
+    if run.recipe.init_from is None and weights > MOST_WEIGHTS_A_CROP * crops:
         yield (
             f"model.size: {weights / 1e6:.3g} M weights are trained from random ones on "
-            f"{counted(len(of.run.clips), 'clip')}; {weights / MOST_WEIGHTS_A_CROP:,.0f} or more would do, a start "
+            f"{counted(len(run.prepared.clips), 'clip')}; {weights / MOST_WEIGHTS_A_CROP:,.0f} or more would do, a start "
             "(init_from), or model.size=tiny model.depth=4 model.predictor={embed_dim: 192, depth: 1, num_heads: 3} "
             "(2.3 M)"
         )
 
 
-def _empty_filters(of: CheckedRun) -> Iterator[str]:
-    audio = of.recipe.audio
-    if of.recipe.image is not None or not (empty := build_logmel(audio).empty_filters):
+def _empty_filters(run: CheckedRun) -> Iterator[str]:
+    audio = run.recipe.audio
+    if run.recipe.image is not None or not (empty := build_logmel(audio).empty_filters):
         return
     longer = (audio.n_fft * 2**k for k in range(1, 6))
     full = (n for n in longer if not build_logmel(audio.model_copy(update={"n_fft": n})).empty_filters)
@@ -156,12 +158,12 @@ def _empty_filters(of: CheckedRun) -> Iterator[str]:
     )
 
 
-def _loud_samples(of: CheckedRun) -> Iterator[str]:
-    run, reader, peaks = of.run, of.run.crops.reader, dict[str, float]()
+def _loud_samples(run: CheckedRun) -> Iterator[str]:
+    clips, reader, peaks = run.prepared.clips, run.prepared.crops.reader, dict[str, float]()
     if not isinstance(reader, AudioCrops):
         return
-    generator = seeded_generator(Stream.STATISTICS_CROP, seed=of.recipe.seed, position=0)
-    for clip in (run.clips[clip_id] for clip_id in _spread(len(run.clips), MOST_HEARD)):
+    generator = seeded_generator(Stream.STATISTICS_CROP, seed=run.recipe.seed, position=0)
+    for clip in (clips[clip_id] for clip_id in _spread(len(clips), MOST_HEARD)):
         try:
             samples, _ = reader.read(clip, generator)
         except AudioError:  # told where it is trained on

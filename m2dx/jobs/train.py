@@ -72,9 +72,11 @@ def _run(
             from m2dx.jobs.doubts import print_doubts
 
             print_doubts(run, console)
-        scores, tell = None, trainer.callbacks.tell
+        scores, notify = None, trainer.callbacks.notify
         if recipe.evaluation.every:
-            scores = BackgroundScoring(run.folder, recipe.evaluation, console, heard=partial(tell, "scores"))
+            scores = BackgroundScoring(
+                run.folder, recipe.evaluation, console, on_scores=partial(notify, "scores")
+            )
         with scores or contextlib.nullcontext():
             if scores is not None:
                 again = trainer.callbacks.wait_for_scores
@@ -97,7 +99,7 @@ def _run(
             console.print(f"encoder: {folder}")
             if scoring is not None:
                 found = scoring.run(load_any_encoder(folder, host), console, run.folder, step=trainer.step)
-                tell("scores", trainer.step, [replace(score, predictions=()) for score in found])
+                notify("scores", trainer.step, [replace(score, predictions=()) for score in found])
     finally:
         with console.status("writing the report"):
             page = write_page(run)

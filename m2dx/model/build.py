@@ -257,8 +257,10 @@ def build_model(recipe: Recipe, data: DataInfo, host: PluginHost) -> MultiTask:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         regularisers = (task.regulariser for task in recipe.tasks.values())
-        needs = (of is None or host.component("regulariser", of.name).needs_tokens for of in regularisers)
-        masked_model = build_masked_model(recipe.input, recipe.model, host, with_tokens=any(needs))
+        needs_tokens = (
+            spec is None or host.component("regulariser", spec.name).needs_tokens for spec in regularisers
+        )
+        masked_model = build_masked_model(recipe.input, recipe.model, host, with_tokens=any(needs_tokens))
         tasks = {name: build_task(name, task, shapes, data, host) for name, task in recipe.tasks.items()}
         views = build_views(recipe, host)
     model = MultiTask(

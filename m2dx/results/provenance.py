@@ -23,7 +23,7 @@ from m2dx.contract.errors import M2dxError
 from m2dx.contract.host import PluginHost
 from m2dx.contract.options import ComponentSpec
 from m2dx.contract.package import package_version
-from m2dx.data.clips import asked, list_clips
+from m2dx.data.clips import call_dataset, list_clips
 from m2dx.data.reading import audio_seconds
 from m2dx.recipe.schema import Recipe
 from m2dx.results.records import package_versions
@@ -60,8 +60,8 @@ def describe_set(name: str, spec: ComponentSpec, split: str | None, host: Plugin
             hours=hours,
             hours_from=None if counted == len(clips) else counted,
             labelled=labelled,
-            classes=len(asked(name, dataset, "label_names")) if labelled else 0,
-            missing=tuple(asked(name, dataset, "missing")),
+            classes=len(call_dataset(name, dataset, "label_names")) if labelled else 0,
+            missing=tuple(call_dataset(name, dataset, "missing")),
             fingerprint=fingerprint(clips),
         )
     except M2dxError as error:

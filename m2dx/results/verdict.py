@@ -100,12 +100,12 @@ def verdict(scores: Sequence[Score]) -> str:
     compared = compare(scores)
     if not compared:
         return "No baseline was measured beside it, so these scores cannot be judged." if scores else ""
-    ordered = sorted(compared, key=lambda of: of.gain)
-    behind = [of for of in ordered if of.gain <= 0]
+    ordered = sorted(compared, key=lambda comparison: comparison.gain)
+    behind = [comparison for comparison in ordered if comparison.gain <= 0]
     ahead = ordered[len(behind) :][::-1]
     text = f"The pre-trained encoder is ahead of every baseline in {len(ahead)} of {counted(len(compared), 'score')}"
     if ahead:
-        apart = [of.is_apart for of in ahead]
+        apart = [comparison.is_apart for comparison in ahead]
         text += f", beyond chance in {sum(map(bool, apart))} of them"
         text += " (not known where there is no interval)" if None in apart else ""
         text += f"; the best baselines: {_listed(ahead)}"
@@ -116,15 +116,15 @@ def verdict(scores: Sequence[Score]) -> str:
 
 def _listed(found: Sequence[Comparison]) -> str:
     more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-    return ", ".join(of.text for of in found[:MOST_NAMED]) + more
+    return ", ".join(comparison.text for comparison in found[:MOST_NAMED]) + more
 
 
 def advice(scores: Sequence[Score]) -> str:
     """What to do next where the encoder is not ahead of every baseline beyond chance; empty where it is."""
     compared = compare(scores)
-    if any(of.gain <= 0 for of in compared):
+    if any(comparison.gain <= 0 for comparison in compared):
         return f"What to do where it is not ahead: {WHAT_NOW}"
-    if any(of.is_apart is not True for of in compared):
+    if any(comparison.is_apart is not True for comparison in compared):
         return "Whether it is chance, more test clips tell, or further runs: seed=1, seed=2"
     return ""
 

@@ -38,15 +38,15 @@ class Callbacks:
                 "model, but train.sharding is fsdp; set train.sharding=none, or leave the callback out"
             )
 
-    def tell(self, event: str, *given: object) -> None:
-        """Calls the method `event` of each in the main process, with copies of what is given."""
+    def notify(self, event: str, *arguments: object) -> None:
+        """Calls the method `event` of each in the main process, with copies of the arguments."""
         for name, callback in self._all.items() if self._is_main else ():
             if callback.changes:
-                self._ask(name, event, *copy.deepcopy(given))
+                self._call(name, event, *copy.deepcopy(arguments))
                 continue
             with _same_randomness():
                 try:
-                    getattr(callback, event)(*copy.deepcopy(given))
+                    getattr(callback, event)(*copy.deepcopy(arguments))
                 except Exception as error:
                     self.failed += 1
                     if str(self.failed).strip("0") == "1":  # 1, 10, 100, ...
@@ -56,7 +56,7 @@ class Callbacks:
     def after_step(self, model: MaskedModel, step: int, total_steps: int) -> None:
         """What those that change the training do after a step, in each process."""
         for name in self.changing:
-            self._ask(name, "after_step", model, step, total_steps)
+            self._call(name, "after_step", model, step, total_steps)
 
     @property
     def wait_for_scores(self) -> bool:
@@ -65,24 +65,24 @@ class Callbacks:
 
     def stop(self) -> str | None:
         """Why the training is to end now, and who says so; None: it goes on."""
-        reasons = ((name, self._ask(name, "stop")) for name in self.changing)
+        reasons = ((name, self._call(name, "stop")) for name in self.changing)
         return next((f"train.callbacks.{name}: {reason}" for name, reason in reasons if reason), None)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {name: self._ask(name, "state_dict") for name in self.changing}
+        return {name: self._call(name, "state_dict") for name in self.changing}
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` gave; those that a checkpoint does not know start anew, with a warning."""
         for name in self.changing:
             if name in states:
-                self._ask(name, "load_state_dict", states[name])
+                self._call(name, "load_state_dict", states[name])
             else:
                 logger.warning("train.callbacks.%s starts anew: the checkpoint has nothing of it", name)
 
-    def _ask(self, name: str, method: str, *given: object) -> Any:
+    def _call(self, name: str, method: str, *arguments: object) -> Any:
         with PluginError.blaming(f"train.callbacks.{name}: {method} failed"):
-            return getattr(self._all[name], method)(*given)
+            return getattr(self._all[name], method)(*arguments)
 
 
 @contextmanager

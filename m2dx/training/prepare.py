@@ -18,7 +18,7 @@ from m2dx.contract.host import PluginHost
 from m2dx.contract.progress import ProgressLine
 from m2dx.data.bad_files import BadFile
 from m2dx.data.batches import Blocks, TrainingBatches
-from m2dx.data.clips import ClipList, asked, join_sets, list_clips
+from m2dx.data.clips import ClipList, call_dataset, join_sets, list_clips
 from m2dx.data.crops import AudioCrops, TrainingCrops
 from m2dx.data.images import ImageCrops
 from m2dx.data.loader import default_workers
@@ -117,8 +117,10 @@ def prepare(
             rate = recipe.audio.sample_rate
             noise = host.build("noise_source", noise_section.source, sample_rate=rate)
     reporting = lists if processes.is_main else []
-    missing = tuple(f"{name}: {line}" for name, of in reporting for line in asked(name, of, "missing"))
-    notes = tuple(line for name, of in reporting for line in asked(name, of, "notes"))
+    missing = tuple(
+        f"{name}: {line}" for name, dataset in reporting for line in call_dataset(name, dataset, "missing")
+    )
+    notes = tuple(line for name, dataset in reporting for line in call_dataset(name, dataset, "notes"))
     with console.status("reading the lists of clips"):
         clips = join_sets(
             {name: (datasets[name], section.split) for name, section in sections.items()},
@@ -143,7 +145,7 @@ def prepare(
         measured, bad = processes.from_main(
             _measure(recipe, clips, reader, noise, processes, console) if processes.is_main else None
         )
-    update = {name: getattr(recipe, name).model_copy(update=of) for name, of in measured.items()}
+    update = {name: getattr(recipe, name).model_copy(update=values) for name, values in measured.items()}
     recipe = recipe.model_copy(update=update)
     model.views.resolve(recipe)
     crops = TrainingCrops(

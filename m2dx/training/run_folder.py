@@ -68,11 +68,11 @@ def open_run_folder(recipe: Recipe, *, resume: Resume, overwrite: bool) -> Check
         if found is None and resume != "or_start":
             raise RecipeError(f"{folder} has no checkpoint to resume from; train without --resume")
         if found is not None:
-            began = found.state["recipe"]
-            now, before = recipe_to_mapping(as_started(recipe, began)), began
+            started_with = found.state["recipe"]
+            now, before = recipe_to_mapping(as_started(recipe, started_with)), started_with
             # With the defaults of fields that its m2dx did not have.
             with contextlib.suppress(ValidationError):
-                before = recipe_to_mapping(type(recipe).model_validate(began))
+                before = recipe_to_mapping(type(recipe).model_validate(started_with))
             changed = sorted(differences(before, now))
             if changed:
                 logger.warning("the recipe has changed since this run started: %s", ", ".join(changed))
@@ -166,16 +166,20 @@ def start_run_folder(recipe: Recipe, *, resume: bool) -> Path:
     return folder
 
 
-def as_started(recipe: Recipe, began: Mapping[str, Any], *, accumulation: bool = True) -> Recipe:
+def as_started(recipe: Recipe, started_with: Mapping[str, Any], *, accumulation: bool = True) -> Recipe:
     """The recipe, its open statistics filled in with those that the run started with.
 
     `accumulation`: the run's number for `train.accumulate: auto`, too; another world size has to measure it again.
     """
     train, update = recipe.train, dict[str, Any]()
-    if accumulation and train.accumulate == "auto" and train.batch_size == began["train"]["batch_size"]:
-        update["train"] = train.model_copy(update={"accumulate": began["train"]["accumulate"]})
+    if (
+        accumulation
+        and train.accumulate == "auto"
+        and train.batch_size == started_with["train"]["batch_size"]
+    ):
+        update["train"] = train.model_copy(update={"accumulate": started_with["train"]["accumulate"]})
     for name, section in (("data", recipe.data), ("image", recipe.image), ("noise", recipe.noise)):
-        before = began.get(name)
+        before = started_with.get(name)
         if section is not None and section.mean is None and before is not None:
             keys = ("mean",) if name == "noise" else ("mean", "std")
             values = {key: tuple(before[key]) if name == "image" else before[key] for key in keys}

@@ -195,7 +195,7 @@ class Trainer:
         progress = ProgressLine(self.console, "step", done=self.step, kept=True, enabled=metrics is not None)
         try:
             progress.update(self.step, self.total_steps)
-            self.callbacks.tell("start", recipe_to_mapping(self.recipe), self.run.folder, self.step)
+            self.callbacks.notify("start", recipe_to_mapping(self.recipe), self.run.folder, self.step)
             self._started = time.perf_counter()
             with self.requests, self.processes.reporting_lost_processes():
                 stopped = self._loop(iter(loader), metrics, progress)
@@ -216,7 +216,7 @@ class Trainer:
             failed_callbacks=self.callbacks.failed,
             stopped_by=(received.name if received else "another process") if stopped else None,
         )
-        self.callbacks.tell("end", asdict(summary))
+        self.callbacks.notify("end", asdict(summary))
         return summary
 
     def _loop(self, batches: Iterator[Batch], metrics: MetricsWriter | None, progress: ProgressLine) -> bool:
@@ -256,7 +256,7 @@ class Trainer:
                 window_start, window_step = now, self.step
                 if metrics is not None:
                     metrics.write(line)
-                    self.callbacks.tell("metrics", line)
+                    self.callbacks.notify("metrics", line)
             news = describe(metrics.last, batch_size=train.batch_size) if due and metrics is not None else ""
             progress.update(self.step, self.total_steps, news)
             if save or stop:
@@ -383,4 +383,4 @@ class Trainer:
                 keep_every=train.keep_every,
                 keep_encoders=() if self.scoring is None else self.scoring.waiting,
             )
-            self.callbacks.tell("checkpoint", self.step, path)
+            self.callbacks.notify("checkpoint", self.step, path)

@@ -51,7 +51,7 @@ class Probe:
     failed = 0
 
     def __init__(self, trainer: Trainer) -> None:
-        self.tell, self.polls = trainer.callbacks.tell, 0
+        self.notify, self.polls = trainer.callbacks.notify, 0
         again = trainer.step and trainer.step % (trainer.recipe.evaluation.every or 1) == 0
         self.waiting = [trainer.step] if again else list[int]()
 
@@ -62,7 +62,7 @@ class Probe:
         self.polls += 1
         if self.waiting and self.polls % 2 == 0:
             step = self.waiting.pop(0)
-            self.tell("scores", step, [m2dx.Score("notes", "accuracy", 1 / step, None, (), "knn")])
+            self.notify("scores", step, [m2dx.Score("notes", "accuracy", 1 / step, None, (), "knn")])
 
 
 def with_probe(trainer: Trainer) -> Any:

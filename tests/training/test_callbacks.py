@@ -163,7 +163,7 @@ def test_other_processes_hear_nothing_but_steps_and_shards_are_refused(
     second = Processes(1, 2, torch.device("cpu"))
     train = tiny_recipe("train.callbacks={board: rude, shift: changing}").train
     callbacks = Callbacks(train, host, second)
-    callbacks.tell("start", {}, Path(), 0)
+    callbacks.notify("start", {}, Path(), 0)
     callbacks.after_step(SimpleNamespace(online=SimpleNamespace(cls_token=torch.ones(1))), 1, 2)  # type: ignore[arg-type]
     assert EVENTS == [] and callbacks.state_dict() == {"shift": {"seen": [1]}}
     sharded = train.model_copy(update={"sharding": "fsdp"})

@@ -48,7 +48,7 @@ def classify(
     import sys
 
     import m2dx
-    from m2dx.cli.encoders import BadFiles, progress, tell_bad
+    from m2dx.cli.encoders import BadFiles, progress, report_unreadable
     from m2dx.cli.shared import terminal
     from m2dx.contract.atomic import replace_file
     from m2dx.contract.wording import counted
@@ -75,7 +75,7 @@ def classify(
             replace_file(output, lambda file: csv_table(file).writerows(rows))
             count = counted(len(clips) - len(bad), "clip")
             terminal().print(f"{count} classified in {output}")
-    tell_bad(bad)
+    report_unreadable(bad)
 
 
 def _fitted(

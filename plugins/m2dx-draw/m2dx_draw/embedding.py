@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from m2dx.contract.components import Clip, ClipEncoder, Dataset
 from m2dx.contract.errors import AudioError, RecipeError
-from m2dx.data.clips import asked, list_clips
+from m2dx.data.clips import call_dataset, list_clips
 from m2dx.data.containers import is_there
 from m2dx.data.reading import probe
 from m2dx.evaluation.features import Standardiser
@@ -69,7 +69,7 @@ def labelled_clips(
     if not listed:
         of_split = "" if split is None else f" in the split {split!r}"
         raise RecipeError(
-            f"{name} has no clips{of_split}. {' '.join(asked(name, dataset, 'missing'))}".rstrip()
+            f"{name} has no clips{of_split}. {' '.join(call_dataset(name, dataset, 'missing'))}".rstrip()
         )
     labelled = [clip for clip in listed if clip.labels]
     if len(labelled) < len(listed):

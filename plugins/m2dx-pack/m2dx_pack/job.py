@@ -13,7 +13,7 @@ from m2dx.contract.errors import AudioError, RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.contract.progress import ProgressLine
 from m2dx.contract.wording import counted
-from m2dx.data.clips import asked, list_clips
+from m2dx.data.clips import call_dataset, list_clips
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.datasets import FolderDataset
 from m2dx.recipe.schema import Recipe
@@ -83,7 +83,7 @@ def source_of_path(path: Path) -> Source:
     clips = list_clips(LIST, dataset)
     if not clips:
         raise AudioError(f"there must be clips to pack, but {path} has none")
-    return Source({LIST: ClipSet(tuple(clips), tuple(asked(LIST, dataset, "label_names")))}, {})
+    return Source({LIST: ClipSet(tuple(clips), tuple(call_dataset(LIST, dataset, "label_names")))}, {})
 
 
 def source_of_recipe(recipe: Recipe, host: PluginHost) -> Source:
@@ -111,7 +111,7 @@ def _clip_set(name: str, dataset: Dataset, split: str | None) -> ClipSet:
         raise AudioError(f"data set {name!r} must have clips to pack, but has none (split: {split})")
     if split is not None:  # so that a recipe with this split finds all of them
         clips = [replace(clip, split=split) for clip in clips]
-    return ClipSet(tuple(clips), tuple(asked(name, dataset, "label_names")))
+    return ClipSet(tuple(clips), tuple(call_dataset(name, dataset, "label_names")))
 
 
 def _noise_name(sets: Mapping[str, ClipSet]) -> str:

@@ -7,14 +7,21 @@ from typing import Annotated
 
 import typer
 
-from m2dx.cli.shared import EncoderPath, Overrides, RecipeFile, load_with_plugins, telling_places, terminal
+from m2dx.cli.shared import (
+    EncoderPath,
+    Overrides,
+    RecipeFile,
+    load_with_plugins,
+    terminal,
+    with_recipe_places,
+)
 from m2dx.cli.table_output import FormOption, OutputOption, check_table_options, print_table
 
 commands = typer.Typer(add_completion=False)
 
 
 @commands.command()
-@telling_places
+@with_recipe_places
 def learning_curve(
     encoder: EncoderPath,
     recipe: RecipeFile,

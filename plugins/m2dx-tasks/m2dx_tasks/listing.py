@@ -17,7 +17,7 @@ from m2dx.contract.errors import M2dxError, RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.contract.paths import expand
 from m2dx.contract.wording import suggestion
-from m2dx.data.clips import asked, list_clips
+from m2dx.data.clips import call_dataset, list_clips
 from m2dx.evaluation.splits import SPLITS
 
 
@@ -78,7 +78,7 @@ def on_this_machine(host: PluginHost, name: str, info: TaskInfo) -> list[str]:
     try:
         options = {"name": name, "path": expand(folder, folder=Path())}
         dataset = host.build("dataset", host.option_model("dataset", name).model_validate(options))
-        return [_counted(list_clips(name, dataset)), *asked(name, dataset, "missing")]
+        return [_counted(list_clips(name, dataset)), *call_dataset(name, dataset, "missing")]
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
