@@ -97,9 +97,9 @@ def _values(run: CheckedRun) -> Iterator[str]:
     if every is not None and every >= run.steps:
         fitting = max(run.steps // 4, 1)
         yield (
-            f"evaluation.every: nothing is scored on the way, since the training ends at step {run.steps} and the first "
-            f"of these evaluations is at step {every}; train.checkpoint_every={fitting} evaluation.every={fitting} "
-            "would do"
+            f"evaluation.every: nothing is scored on the way, since the training ends at step {run.steps} and the "
+            f"first of these evaluations is at step {every}; train.checkpoint_every={fitting} "
+            f"evaluation.every={fitting} would do"
         )
     if train.epochs * run.steps_per_epoch < 1:
         yield (
@@ -133,13 +133,14 @@ def _padding(run: CheckedRun) -> Iterator[str]:
 
 def _large_model(run: CheckedRun) -> Iterator[str]:
     weights = sum(p.numel() for p in run.prepared.model.parameters() if p.requires_grad)
-    crops = float(len(run.prepared.clips))
+    clips = len(run.prepared.clips)
+    crops = float(clips)
     if run.recipe.image is None and len(run.seconds):
         crops *= max(float(run.seconds.mean()) / run.recipe.audio.crop_seconds, 1)
     if run.recipe.init_from is None and weights > MOST_WEIGHTS_A_CROP * crops:
         yield (
-            f"model.size: {weights / 1e6:.3g} M weights are trained from random ones on "
-            f"{counted(len(run.prepared.clips), 'clip')}; {weights / MOST_WEIGHTS_A_CROP:,.0f} or more would do, a start "
+            f"model.size: {weights / 1e6:.3g} M weights are trained from random ones on {counted(clips, 'clip')}; "
+            f"{weights / MOST_WEIGHTS_A_CROP:,.0f} or more would do, a start "
             "(init_from), or model.size=tiny model.depth=4 model.predictor={embed_dim: 192, depth: 1, num_heads: 3} "
             "(2.3 M)"
         )
