@@ -40,7 +40,7 @@ _OTHERS = "method."
 """Start of the names, beside a checkpoint and in an export, of a method's tensors that have no published name."""
 _NAMES = {**published.MODEL_NAMES, _OTHERS: ""}
 """Start of a name in an export or beside a checkpoint -> start of the name in the method."""
-_DIGEST = "sha256"  # key of the metadata with `digest_of` the rest
+_DIGEST = "sha256"  # key of the metadata with `digest_of_tensors` the rest
 _MAPPERS = "mappers."  # start of the names, beside a checkpoint, of the tensors of tasks' online mappers
 _ENCODER = "encoder"
 """Key of the metadata of an export's mappers, with the SHA-256 of the encoder that they were trained with."""
@@ -109,7 +109,7 @@ def read_weights(
     if (folder / EXPORT_CONFIG).is_file():  # without it, an export's weights are taken for a published file
         config = read_config(folder)
         state, _ = read_tensors(folder / EXPORT_WEIGHTS)
-        if (found := digest_of(state, {})) != config.sha256:
+        if (found := digest_of_tensors(state, {})) != config.sha256:
             raise CheckpointError(
                 f"{folder}: {EXPORT_WEIGHTS} must have the SHA-256 that {EXPORT_CONFIG} says, {config.sha256}, but has "
                 f"{found}: it is damaged or of another export; export or copy both again"
@@ -247,7 +247,7 @@ def write_export(
     names[""] = f"{_OTHERS}online."
     tensors = published.rename(encoder.state_dict(), names) | published.rename(head or {}, {"": HEAD})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    update = {"sha256": digest_of(tensors, {}), "backbone": BackboneConfig.of(encoder)}
+    update = {"sha256": digest_of_tensors(tensors, {}), "backbone": BackboneConfig.of(encoder)}
     config = config.model_copy(update=update)
     others: dict[str, Writer] = {}
     if mappers:
@@ -289,7 +289,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     except Exception as error:  # safetensors has its own, OSError and others
         raise CheckpointError(f"{path}: not a readable checkpoint: {error}") from error
     about = {key: text for key, text in metadata.items() if key not in ("format", _DIGEST)}
-    if _DIGEST in metadata and metadata[_DIGEST] != (found := digest_of(tensors, about)):
+    if _DIGEST in metadata and metadata[_DIGEST] != (found := digest_of_tensors(tensors, about)):
         raise CheckpointError(
             f"{path}: damaged: the SHA-256 of its content must be {metadata[_DIGEST]}, but is {found}; copy it again"
         )
@@ -302,11 +302,11 @@ def tensors_writer(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> W
     Without such texts the file has the same bytes each time; safetensors writes them in any order.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"format": "pt", **({_DIGEST: digest_of(plain, about), **about} if about else {})}
+    metadata = {"format": "pt", **({_DIGEST: digest_of_tensors(plain, about), **about} if about else {})}
     return lambda file: file.write(save(plain, metadata=metadata))
 
 
-def digest_of(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+def digest_of_tensors(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
     """SHA-256 over texts and tensors."""
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     digest.update(save(dict(tensors)))

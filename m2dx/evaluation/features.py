@@ -197,7 +197,7 @@ class FeatureCache:
         """The task's features by the encoder, from the folder or computed and kept. Raises what `extract` raises."""
         if not isinstance(encoder, nn.Module):  # its settings cannot be known
             return extract(encoder, task, batch_size=batch_size)
-        digest = digest_of(encoder, task, package_version())
+        digest = digest_of_features(encoder, task, package_version())
         path = self.folder / f"{task.name}-{digest[:32]}.safetensors"
         x = _read(path, digest)
         if x is not None:
@@ -211,7 +211,7 @@ class FeatureCache:
         return found
 
 
-def digest_of(encoder: ClipEncoder, task: EvaluationTask, *others: object) -> str:
+def digest_of_features(encoder: ClipEncoder, task: EvaluationTask, *others: object) -> str:
     """SHA-256 of all that features follow from, and of other values that JSON can write."""
     first = [type(encoder).__qualname__, *others, task.unit_seconds, task.short_clips]
     digest = hashlib.sha256(json.dumps(first).encode())

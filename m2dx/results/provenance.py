@@ -62,7 +62,7 @@ def describe_set(name: str, spec: ComponentSpec, split: str | None, host: Plugin
             labelled=labelled,
             classes=len(call_dataset(name, dataset, "label_names")) if labelled else 0,
             missing=tuple(call_dataset(name, dataset, "missing")),
-            fingerprint=fingerprint(clips),
+            fingerprint=list_fingerprint(clips),
         )
     except M2dxError as error:
         return replace(facts, error=str(error))
@@ -89,7 +89,7 @@ def hours_of(clips: Sequence[Clip]) -> tuple[float | None, int]:
     return (sum(listed) + of_rest) / 3600, len(listed) + len(found)
 
 
-def fingerprint(clips: Sequence[Clip]) -> str:
+def list_fingerprint(clips: Sequence[Clip]) -> str:
     """12 hexadecimal digits of a SHA-256 over a list of clips: paths, starts, durations, labels; not their order.
 
     Paths count from the folder that all files share, so that data may move; what is in the files does not count.

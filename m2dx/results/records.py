@@ -200,11 +200,11 @@ def fingerprint(encoder: AudioEncoder | ImageEncoder, *, values: bool = True) ->
     from m2dx.evaluation.features import bytes_of
 
     if isinstance(encoder, ImageEncoder):
-        digest = digest_of(encoder.section.model_dump(mode="json"))
+        digest = digest_of_settings(encoder.section.model_dump(mode="json"))
     else:
         logmel = encoder.logmel
         settings = [logmel.sample_rate, logmel.n_fft, logmel.win_length, logmel.hop_length, logmel.n_mels]
-        digest = digest_of([*settings, encoder.mean, encoder.std, encoder.long_clips])
+        digest = digest_of_settings([*settings, encoder.mean, encoder.std, encoder.long_clips])
     if (other := BackboneConfig.of(encoder.encoder)) is not None:
         digest.update(other.model_dump_json().encode())
     for name, tensor in sorted(encoder.state_dict().items()):
@@ -214,6 +214,6 @@ def fingerprint(encoder: AudioEncoder | ImageEncoder, *, values: bool = True) ->
     return digest.hexdigest()
 
 
-def digest_of(settings: object) -> hashlib._Hash:
+def digest_of_settings(settings: object) -> hashlib._Hash:
     """SHA-256 of what JSON can write."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode("ascii"))

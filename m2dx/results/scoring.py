@@ -66,7 +66,7 @@ class Scoring:
             default = {name: host.option_model("evaluator", name)(name=name) for name in DEFAULT_EVALUATORS}
             section = section.model_copy(update={"evaluators": default})
             recipe = recipe.model_copy(update={"evaluation": section})
-        device_of(recipe)
+        scoring_device(recipe)
         datasets = {name: host.build("dataset", task.dataset) for name, task in section.tasks.items()}
         evaluators = {name: host.build("evaluator", spec) for name, spec in section.evaluators.items()}
         check_request(datasets, evaluators, section.seeds)
@@ -197,7 +197,7 @@ class Scoring:
         encoders = {
             PRETRAINED: own,
             "random_weights": replace(own, name="random_weights", sha256=shapes, path=None),
-            "mean_logmel": ScoredEncoder("mean_logmel", records.digest_of(audio).hexdigest()),
+            "mean_logmel": ScoredEncoder("mean_logmel", records.digest_of_settings(audio).hexdigest()),
         }
         others = {**baseline_paths(recipe), START: recipe.init_from}
         for name, place in others.items():
@@ -287,7 +287,7 @@ def encoders_to_compare(
     encoder of `init_from` as it was. Images have no mean log-mel, and a start that cannot be read is warned of.
     Raises CheckpointError for another encoder that cannot be read.
     """
-    device = device_of(recipe)
+    device = scoring_device(recipe)
     encoder = encoder.to(device)
     makers: dict[str, Callable[[int], Any]] = {
         PRETRAINED: _always(encoder),
@@ -339,7 +339,7 @@ def other_encoders(recipe: Recipe) -> dict[str, AnyEncoder]:
     return found
 
 
-def device_of(recipe: Recipe) -> torch.device:
+def scoring_device(recipe: Recipe) -> torch.device:
     """The device that encoders are scored on; RecipeError where it is not there."""
     if recipe.evaluation.device == "auto":
         return pick_device(recipe.train.device)

@@ -22,7 +22,7 @@ from m2dx.contract import atomic
 from m2dx.contract.errors import CheckpointError
 from m2dx.encoder.audio import load_any_encoder, load_encoder
 from m2dx.encoder.config import EncoderConfig
-from m2dx.encoder.weights import digest_of, encoder_writer, export_encoder, read_weights, write_export
+from m2dx.encoder.weights import digest_of_tensors, encoder_writer, export_encoder, read_weights, write_export
 from m2dx.model.vit import Encoder
 from m2dx.recipe.loading import recipe_to_mapping, recipe_to_yaml
 from m2dx.testing.samples import write_encoder
@@ -166,7 +166,7 @@ def test_an_encoder_that_gives_something_else_is_refused(
     if isinstance(new, str):
         tensors[new] = tensors[new] * 1.05
         save_file(tensors, folder / "model.safetensors")
-        config["sha256"] = digest_of(tensors, {})
+        config["sha256"] = digest_of_tensors(tensors, {})
     else:
         for key, value in new.items():
             config[key] = {**config[key], **value} if isinstance(value, dict) else value

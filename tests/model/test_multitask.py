@@ -134,9 +134,9 @@ def test_training_state_leaves_out_offline_encoders() -> None:
     assert [key for key in state if key.startswith("masked_model.target.")]
     other.load_training_state(state)
     assert all(torch.equal(value, state[key]) for key, value in other.training_state().items())
-    with pytest.raises(RuntimeError, match=r"missing.*cls_token"):
+    with pytest.raises(RuntimeError, match=r"(?s)Missing.*cls_token"):
         other.load_training_state({k: v for k, v in state.items() if not k.endswith("cls_token")})
-    with pytest.raises(RuntimeError, match=r"unexpected.*extra"):
+    with pytest.raises(RuntimeError, match=r"(?s)Unexpected.*extra"):
         other.load_training_state({**state, "extra": torch.zeros(1)})
 
 

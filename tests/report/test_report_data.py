@@ -10,7 +10,7 @@ from report_pages import RECIPE, SUMMARY, page_of
 
 from m2dx.contract.components import Clip
 from m2dx.report.pictures import RunPictures
-from m2dx.results.provenance import HEADERS, describe_data, describe_set, fingerprint, hours_of
+from m2dx.results.provenance import HEADERS, describe_data, describe_set, hours_of, list_fingerprint
 from m2dx.results.run_folder import DataFacts, SetFacts
 
 
@@ -68,7 +68,7 @@ def test_a_fingerprint_of_clips_on_several_drives(monkeypatch):
 
     monkeypatch.setattr("os.path.commonpath", fail)
     clips = [Clip(Path("/a/1.wav")), Clip(Path("/b/2.wav"))]
-    assert fingerprint(clips) == fingerprint(clips[::-1]) != fingerprint(clips[:1])
+    assert list_fingerprint(clips) == list_fingerprint(clips[::-1]) != list_fingerprint(clips[:1])
 
 
 def test_a_fingerprint_is_of_names_places_and_labels_wherever_the_data_are():
@@ -76,14 +76,14 @@ def test_a_fingerprint_is_of_names_places_and_labels_wherever_the_data_are():
         first = {"path": Path(root) / "x" / "1.wav", "labels": ("b", "a"), **change}
         return [Clip(**first), Clip(Path(root) / "y" / "2.wav", start=0.5, duration=1.0)]
 
-    same = fingerprint(clips())
+    same = list_fingerprint(clips())
     assert len(same) == 12 and int(same, 16) >= 0
-    assert fingerprint(clips("/somewhere/else")) == same
-    assert fingerprint(clips()[::-1]) == same
-    assert fingerprint(clips(split="train", weight=2.0, labels=("a", "b"))) == same
+    assert list_fingerprint(clips("/somewhere/else")) == same
+    assert list_fingerprint(clips()[::-1]) == same
+    assert list_fingerprint(clips(split="train", weight=2.0, labels=("a", "b"))) == same
     changed = [clips(path=Path("/a/x/3.wav")), clips(start=0.1), clips(duration=2.0), clips(labels=("a",))]
-    assert len({same, *(fingerprint(other) for other in changed)}) == 5
-    assert fingerprint([]) != same
+    assert len({same, *(list_fingerprint(other) for other in changed)}) == 5
+    assert list_fingerprint([]) != same
 
 
 def test_the_page_tells_the_recorded_data(run):

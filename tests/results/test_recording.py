@@ -20,7 +20,7 @@ from m2dx.recipe.loading import recipe_to_mapping
 from m2dx.results import scoring
 from m2dx.results.records import Division, Protocol, fingerprint, read_records
 from m2dx.results.scores import read_scores
-from m2dx.results.scoring import Scoring, device_of, encoder_path, folder_of_encoder
+from m2dx.results.scoring import Scoring, encoder_path, folder_of_encoder, scoring_device
 
 
 class Fixed(m2dx.Evaluator):
@@ -181,7 +181,7 @@ def test_encoders_are_scored_where_the_evaluation_says(
 ) -> None:
     monkeypatch.setattr(scoring, "pick_device", lambda name, **field: torch.device(name))
     recipe = tiny_recipe(f"evaluation.device={evaluation}", f"train.device={train}")
-    assert str(device_of(recipe)) == device
+    assert str(scoring_device(recipe)) == device
 
 
 def test_scores_of_an_encoder_whose_name_is_no_text_go_to_its_folder_again(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from m2dx.data.pcm import float_samples
 from m2dx.encoder.audio import AudioEncoder, Head
 from m2dx.encoder.checkpoint import read_checked, write_atomically
 from m2dx.encoder.finetuned import FinetunedNetwork
-from m2dx.evaluation.features import device_of, digest_of, read_ahead, targets_of
+from m2dx.evaluation.features import device_of, digest_of_features, read_ahead, targets_of
 from m2dx.evaluation.metrics import score_of, summarise
 from m2dx.model.precision import autocast
 from m2dx_finetune.augmentation import (
@@ -192,7 +192,7 @@ class Finetune(Evaluator):
         """A digest of everything that decides a run's result, except the fold and the seed."""
         clips = [[clip.labels, clip.split, clip.weight] for clip in task.clips]
         folds = [[part.tolist() for part in _parts(task, fold)] for fold in task.folds]
-        return digest_of(encoder, task, self._settings(), clips, task.label_names, folds)
+        return digest_of_features(encoder, task, self._settings(), clips, task.label_names, folds)
 
 
 def _has_valid(task: EvaluationTask) -> bool:
