@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import numpy as np
@@ -33,7 +34,7 @@ def evaluate(
     Each callable gives the encoder for a seed. One that gives the same object each time is a fixed encoder: the seeds
     are the classifier's. One that gives a new object each time (random weights) is scored once per seed, with a
     classifier of that seed, and the values are pooled: one per seed. Raises RecipeError where there is nothing to
-    score, or a seed comes twice; PluginError where a score is not finite, which no file of scores could hold.
+    score, or a seed comes twice; PluginError for one that no file of scores could hold.
     """
     check_request(tasks, evaluators, seeds)
     chosen = {task.name: (protocols or {}).get(task.name, evaluators) for task in tasks}
@@ -51,11 +52,9 @@ def evaluate(
                     with memory_advice(f"evaluation ({protocol} on {task.name})", advice):
                         scores = evaluators[protocol].evaluate(encoder, task, seeds=its_seeds)
                     for score in scores:
-                        if not np.isfinite((score.mean, score.ci95 or 0.0, *score.values)).all():
-                            raise PluginError(
-                                f"evaluator {protocol}: a score must be finite, but {score.metric} of {name} on "
-                                f"{task.name} is {score.mean}, with values {score.values}"
-                            )
+                        what = f"evaluator {protocol}: its score of {name} on {task.name} must be plain, finite data"
+                        with PluginError.blaming(what):
+                            json.dumps(asdict(replace(score, predictions=())), allow_nan=False)
                         own = replace(score, protocol=protocol, encoder=name)
                         pooled[task.name, protocol, score.metric].append(with_metrics(own, task.label_names))
                     done += len(its_seeds)

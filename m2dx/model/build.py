@@ -335,6 +335,7 @@ def _try_task(
         with loss.attempt("forward on a trial batch"):
             value = task.loss(features, target)
         loss.must_give(value, (), "a scalar")
+        loss.must(bool(value.isfinite()), f"its loss must be finite, but is {value:g} on a trial batch")
     return target
 
 

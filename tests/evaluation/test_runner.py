@@ -63,11 +63,21 @@ def test_random_networks_are_pooled_over_seeds_and_not_kept(task):
     assert entry.ci95 == pytest.approx(4.3027 * 0.11 / 3**0.5, rel=1e-3)
 
 
-@pytest.mark.parametrize("number", [np.nan, np.inf])
-def test_a_score_must_be_a_number_that_files_can_hold(task, number):
-    encoder = Numbered(number)
+@pytest.mark.parametrize(
+    ("mean", "details", "reason"),
+    [
+        (np.nan, {}, "nan"),
+        (np.inf, {}, "inf"),
+        (0.5, {"c": np.nan}, "nan"),
+        (0.5, {"c": np.float32(1)}, "float32"),
+    ],
+)
+def test_a_score_that_no_file_can_hold_is_refused(mean, details, reason, task, monkeypatch):
+    score, encoder = Score("tones", "accuracy", mean, None, (mean,), "recorder", details), Numbered(0.5)
+    monkeypatch.setattr(Recorder, "evaluate", lambda *_, seeds: [score])
     with pytest.raises(
-        PluginError, match=r"evaluator probe: a score must be finite, but accuracy of mine on tones"
+        PluginError,
+        match=f"evaluator probe: its score of mine on tones must be plain, finite data: .*{reason}",
     ):
         evaluate({"mine": lambda seed: encoder}, [task], {"probe": Recorder()}, seeds=(1,))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from m2dx.contract.components import DataInfo, ViTSize
-from m2dx.contract.errors import RecipeError
+from m2dx.contract.errors import PluginError, RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.model.build import build_model, check_tasks
 from m2dx.model.m2d import M2D
@@ -141,3 +141,13 @@ def test_reserved_task_names(tiny_recipe: Any, host: PluginHost, name: str) -> N
     task = SPECTRUM.replace("tasks.spectrum", f"tasks.{name}")
     with pytest.raises(RecipeError, match=f"tasks.{name}: '{name}' is a reserved name"):
         build(tiny_recipe(task), host)
+
+
+def test_a_loss_that_cannot_be_finite_is_refused_before_training(tiny_recipe: Any, host: PluginHost) -> None:
+    task = "{offline_encoder: labels, online_mapper: pool_linear, loss: norm_mse}"  # of one value, which has no spread
+    recipe = tiny_recipe(f"tasks.note={task}")
+    data = DataInfo(recipe.audio.sample_rate, recipe.audio.crop_samples, {"notes": ("bass",)})
+    with pytest.raises(
+        PluginError, match=r"tasks\.note\.loss \('norm_mse'\): its loss must be finite, but is nan"
+    ):
+        build_model(recipe, data, host)
