@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from m2dx.contract.components import Clip
 from m2dx.contract.errors import AudioError
+from m2dx.data.clips import ClipList
 from m2dx.data.containers import find_info, find_member
 from m2dx.data.decoding import TOLERANCE_SECONDS, Decoder, reason_of
 from m2dx.data.pcm import HEADER_BYTES, AudioInfo, PlainWav, StoredSamples, float_samples, plain_wav
@@ -163,6 +165,18 @@ def read_wav(
 def audio_seconds(path: Path | str) -> float:
     """Length of an audio file, from its header; raises `AudioError` as `AudioFile` does."""
     return probe(path).seconds
+
+
+def seconds_of_some(clips: Sequence[Clip] | ClipList, most: int) -> list[float]:
+    """Lengths of clips to the ends of their files, s, by the headers of `most` of them, evenly spread.
+
+    Files that cannot be read are left out; a training names them.
+    """
+    count, found = min(len(clips), most), []
+    for clip in (clips[number * len(clips) // count] for number in range(count)):
+        with suppress(AudioError):
+            found.append(max(audio_seconds(clip.path) - clip.start, 0.0))
+    return found
 
 
 def _regular_file_bytes(path: str) -> int:

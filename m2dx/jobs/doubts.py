@@ -18,7 +18,7 @@ from m2dx.contract.errors import AudioError
 from m2dx.contract.wording import counted
 from m2dx.data.batches import Stream, seeded_generator
 from m2dx.data.crops import AudioCrops
-from m2dx.data.reading import audio_seconds
+from m2dx.data.reading import seconds_of_some
 from m2dx.model.shapes import build_logmel
 from m2dx.training.optim import Rates
 from m2dx.training.prepare import PreparedRun
@@ -44,15 +44,7 @@ class CheckedRun:
         """Lengths of clips, s: all that the lists tell, or those of some files where they tell none."""
         clips = self.prepared.clips
         known: NDArray[np.float64] = clips.durations[~np.isnan(clips.durations)]
-        if len(known):
-            return known
-        found = []
-        for clip in (clips[clip_id] for clip_id in _spread(len(clips), MOST_PROBED)):
-            try:
-                found.append(max(audio_seconds(clip.path) - clip.start, 0.0))
-            except AudioError:
-                continue
-        return np.array(found)
+        return known if len(known) else np.array(seconds_of_some(clips, MOST_PROBED))
 
 
 def print_doubts(run: PreparedRun, console: Console) -> None:

@@ -108,11 +108,11 @@ def _gains_from_onednn() -> bool:
         torch.backends.mkl.is_available()
         and torch.backends.mkldnn.is_available()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and "AuthenticAMD" in _processor()
+        and "AuthenticAMD" in processor_text()
     )
 
 
-def _processor() -> str:
+def processor_text() -> str:
     """What the system tells of the processor, its vendor among that."""
     info = Path("/proc/cpuinfo")
-    return info.read_text(encoding="utf-8") if info.exists() else platform.processor()
+    return info.read_text(encoding="utf-8", errors="replace") if info.exists() else platform.processor()

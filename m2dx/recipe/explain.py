@@ -54,7 +54,7 @@ def _place(root: Entry, path: Sequence[str | int], details: ErrorDetails) -> Pla
     """Of the value; for a rule over several fields, of the one that the rule's text names first."""
     entry = nearest(root, path)
     if details["type"] == "value_error" and isinstance(entry.value, dict):
-        first = str(details["ctx"]["error"]).split(maxsplit=1)[0]
+        first = str(details["ctx"]["error"]).partition(" ")[0]
         entry = nearest(entry, first.split("."))
     return entry.place
 
@@ -81,10 +81,9 @@ def _fault(details: ErrorDetails, location: Location, root: Entry, host: PluginH
             if isinstance(value, dict):
                 rest = _misspelt_entry(root, location.path)
             return _Fault(str(context["error"]), rest)
-        case "model_type" | "dict_type" | "dataclass_type" if value is None:
-            return _Fault("must be a mapping of keys to values", _nothing_removed(root, location.path))
         case "model_type" | "dict_type" | "dataclass_type":
-            return _Fault("must be a mapping of keys to values", f", but is {_shown(value)}")
+            rest = _nothing_removed(root, location.path) if value is None else f", but is {_shown(value)}"
+            return _Fault("must be a mapping of keys to values", rest)
         case "tuple_type":
             return _Fault("must be a list", f", but is {_shown(value)}")
         case "string_type" if not isinstance(value, dict | list):

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -24,7 +25,8 @@ from m2dx.contract.host import PluginHost
 from m2dx.contract.options import ComponentSpec
 from m2dx.contract.package import package_version
 from m2dx.data.clips import call_dataset, list_clips
-from m2dx.data.reading import audio_seconds
+from m2dx.data.reading import seconds_of_some
+from m2dx.model.cpu_kernels import processor_text
 from m2dx.recipe.schema import Recipe
 from m2dx.results.records import package_versions
 from m2dx.results.run_folder import DataFacts, Launch, SetFacts, Software
@@ -76,13 +78,7 @@ def hours_of(clips: Sequence[Clip]) -> tuple[float | None, int]:
     """
     listed = [clip.duration for clip in clips if clip.duration is not None]
     rest = [clip for clip in clips if clip.duration is None]
-    found = []
-    for i in range(min(len(rest), HEADERS)):
-        clip = rest[i * len(rest) // min(len(rest), HEADERS)]
-        try:
-            found.append(max(audio_seconds(clip.path) - clip.start, 0.0))
-        except M2dxError:
-            continue  # the training names it among the bad files
+    found = seconds_of_some(rest, HEADERS)
     if not listed and not found:
         return None, 0
     of_rest = sum(found) / len(found) * len(rest) if found else 0.0
@@ -164,9 +160,5 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def cpu_name() -> str:
     """The processor's name, as far as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or "processor not known")
+    named = re.search(r"^model name\s*: *(.+)", processor_text(), re.MULTILINE)
+    return named[1] if named else platform.processor() or "processor not known"

@@ -132,7 +132,7 @@ def test_the_headers_of_clips_are_read_once(
     doubts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr("m2dx.jobs.doubts.audio_seconds", lambda path: asked.append(path) or 0.5)
+    monkeypatch.setattr("m2dx.data.reading.audio_seconds", lambda path: asked.append(path) or 0.5)
     doubts(recording(tmp_path, 0.5, 1.0))
     assert len(asked) == len(set(asked)) == 12
 

@@ -134,7 +134,7 @@ def test_onednn_is_for_processors_whose_avx512_mkl_leaves_unused(
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(cpu_kernels, "_processor", lambda: processor)
+    monkeypatch.setattr(cpu_kernels, "processor_text", lambda: processor)
     assert cpu_kernels._gains_from_onednn.__wrapped__() is gains
 
 
