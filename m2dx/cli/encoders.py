@@ -21,15 +21,14 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from m2dx.contract.progress import ProgressLine
+    from m2dx.encoder.files import UnreadableFiles
 
 commands = typer.Typer()
 
-
-BadFiles = list[tuple[Path, str]]
 MOST_PRINTED = 20
 
 
-def report_unreadable(files: BadFiles) -> None:
+def report_unreadable(files: UnreadableFiles) -> None:
     """Prints what could not be read, and ends with exit code 1 if there is any."""
     for path, reason in files[:MOST_PRINTED]:
         print_error(f"{path}: {reason}")
@@ -140,7 +139,7 @@ def encode(
     clips = clips_of_inputs(files)
     check_output(output, clips)
     network = load_encoder(encoder, long_clips=long_clips)
-    bad: BadFiles = []
+    bad: UnreadableFiles = []
     with progress(len(clips), network, device) as line:
         encoded = encode_clips(network, clips, frames=frames, bad=bad, progress=line.update)
         write_features(encoded, output, frames=frames)

@@ -33,7 +33,7 @@ _PATCHES = {"cuda": 16_384}
 """Patches that go through the network at a time, by device; more would take memory, and save no time."""
 _PATCHES_ELSEWHERE = 2048
 
-BadFiles = list[tuple[Path, str]]
+UnreadableFiles = list[tuple[Path, str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +55,11 @@ class Reading:
     failed: bool = False
 
 
-Part = tuple[Reading, Tensor]
+ClipPart = tuple[Reading, Tensor]
 
 
 def encode_clips(
-    encoder: AudioEncoder, clips: Sequence[Clip], *, frames: bool, bad: BadFiles, progress: Progress
+    encoder: AudioEncoder, clips: Sequence[Clip], *, frames: bool, bad: UnreadableFiles, progress: Progress
 ) -> Iterator[Encoded]:
     """Features of each clip, or of its frames, in order; clips that cannot be read go to `bad` with the reason.
 
@@ -167,9 +167,9 @@ def read_parts(
     clips: Sequence[Clip],
     cut: Callable[[Iterable[Tensor]], Iterator[Tensor]],
     encoder: AudioEncoder,
-    bad: BadFiles,
+    bad: UnreadableFiles,
     progress: Progress,
-) -> Iterator[Part]:
+) -> Iterator[ClipPart]:
     """Each part that `cut` makes of the samples (1, N) of a clip, with the clip, one clip after another."""
     device = next(encoder.parameters()).device
 
@@ -195,7 +195,7 @@ def read_parts(
 
 
 def by_clip(
-    parts: Iterator[Part], network: Callable[[Tensor], Tensor], patches: float
+    parts: Iterator[ClipPart], network: Callable[[Tensor], Tensor], patches: float
 ) -> Iterator[tuple[Reading, Iterator[NDArray[np.float32]]]]:
     """What the network gives for the parts (1, ..., N) of each clip, in order.
 
@@ -204,7 +204,7 @@ def by_clip(
     """
 
     def outputs() -> Iterator[tuple[Reading, NDArray[np.float32]]]:
-        window: list[Part] = []
+        window: list[ClipPart] = []
         waiting = 0.0
         for reading, part in parts:
             window.append((reading, part))
@@ -219,7 +219,7 @@ def by_clip(
 
 
 def _together(
-    parts: Sequence[Part], network: Callable[[Tensor], Tensor]
+    parts: Sequence[ClipPart], network: Callable[[Tensor], Tensor]
 ) -> Iterator[tuple[Reading, NDArray[np.float32]]]:
     alike: dict[torch.Size, list[int]] = {}
     for number, (_, part) in enumerate(parts):

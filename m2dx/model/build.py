@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Part:
+class ComponentPlace:
     """A component in its place in a recipe, as errors name it, with its plugin."""
 
     place: str  # such as tasks.mine.loss
@@ -88,7 +88,7 @@ def build_masking(recipe: Recipe, host: PluginHost) -> MaskDraw:
         return MaskDraw(random, shapes.grid.num_patches, per_clip=model.masks_per_clip)
     seconds = model.patch_size[1] * audio.hop_length / audio.sample_rate if recipe.image is None else None
     masking = host.build("masking", model.masking, grid=grid, num_visible=visible, patch_seconds=seconds)
-    label = str(Part("model.masking", "masking", model.masking.name, host))
+    label = str(ComponentPlace("model.masking", "masking", model.masking.name, host))
     draw = MaskDraw(masking, shapes.grid.num_patches, label, model.masks_per_clip)
     generator = torch.Generator().manual_seed(0)
     logmel = torch.randn(2, shapes.grid.in_chans, *shapes.grid.input_size, generator=generator)
@@ -160,7 +160,7 @@ def build_task(
     """
 
     def build(kind: str, spec: ComponentSpec, **offered: object) -> Any:
-        with Part(f"tasks.{name}.{kind}", kind, spec.name, host).attempt("__init__"):
+        with ComponentPlace(f"tasks.{name}.{kind}", kind, spec.name, host).attempt("__init__"):
             return host.build(kind, spec, **offered)
 
     frames = token_frames = encoder = mapper = None
@@ -197,7 +197,7 @@ def _build_offline_encoder(
             f"tasks.{task}: the offline encoder {spec.name} needs waveforms, but the recipe's input is images; take "
             "one that does not, such as labels"
         )
-    part = Part(f"tasks.{task}.offline_encoder", "offline_encoder", spec.name, host)
+    part = ComponentPlace(f"tasks.{task}.offline_encoder", "offline_encoder", spec.name, host)
     with part.attempt("__init__"):
         encoder: OfflineEncoder = host.build("offline_encoder", spec, data=data)
     width, rate = getattr(encoder, "embed_dim", "missing"), encoder.sample_rate
@@ -226,7 +226,7 @@ def build_views(recipe: Recipe, host: PluginHost) -> ViewMaker | ImageViews:
 def _build_augmentation(recipe: Recipe, number: int, host: PluginHost) -> Augmentation:
     """One of the recipe's, after a trial on noise and on silence; PluginError where it breaks its contract."""
     spec, audio = recipe.augmentations[number], recipe.audio
-    part = Part(f"augmentations.{number}", "augmentation", spec.name, host)
+    part = ComponentPlace(f"augmentations.{number}", "augmentation", spec.name, host)
     with part.attempt("__init__"):
         augmentation: Augmentation = host.build("augmentation", spec, sample_rate=audio.sample_rate)
     changes: Any = getattr(augmentation, "changes", None)
@@ -307,8 +307,8 @@ def _try_task(
 ) -> Tensor | None:
     """The task's training signal, after a pass to its loss."""
 
-    def part(kind: str, component: Any) -> Part:
-        return Part(f"tasks.{name}.{kind}", kind, component.name, host)
+    def part(kind: str, component: Any) -> ComponentPlace:
+        return ComponentPlace(f"tasks.{name}.{kind}", kind, component.name, host)
 
     with evaluating(task), torch.random.fork_rng(devices=[]):
         target = None
@@ -339,7 +339,7 @@ def _try_task(
     return target
 
 
-def declared_frames(part: Part, encoder: OfflineEncoder, num_samples: int) -> int | None:
+def declared_frames(part: ComponentPlace, encoder: OfflineEncoder, num_samples: int) -> int | None:
     """Frames S that an offline encoder declares for N samples at its rate, or None; `PluginError` for others."""
     with part.attempt(f"num_frames({num_samples})"):
         frames = encoder.num_frames(num_samples)

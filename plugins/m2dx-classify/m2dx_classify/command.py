@@ -48,12 +48,12 @@ def classify(
     import sys
 
     import m2dx
-    from m2dx.cli.encoders import BadFiles, progress, report_unreadable
+    from m2dx.cli.encoders import progress, report_unreadable
     from m2dx.cli.shared import terminal
     from m2dx.contract.atomic import replace_file
     from m2dx.contract.wording import counted
     from m2dx.data.inputs import clips_of_inputs
-    from m2dx.encoder.files import csv_table
+    from m2dx.encoder.files import UnreadableFiles, csv_table
     from m2dx_classify.fitting import check_request
     from m2dx_classify.rows import classify_clips
 
@@ -66,7 +66,7 @@ def classify(
     )
     if not clips:
         return
-    bad: BadFiles = []
+    bad: UnreadableFiles = []
     with progress(len(clips), classifier, device) as line:
         rows = classify_clips(classifier, clips, whole=whole, bad=bad, progress=line.update)
         if output is None:

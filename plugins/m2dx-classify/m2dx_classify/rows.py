@@ -10,7 +10,7 @@ from torch import Tensor
 
 import m2dx
 from m2dx.contract.progress import Progress
-from m2dx.encoder.files import BadFiles, by_clip, read_parts
+from m2dx.encoder.files import UnreadableFiles, by_clip, read_parts
 
 
 def classify_clips(
@@ -18,7 +18,7 @@ def classify_clips(
     clips: Sequence[m2dx.Clip],
     *,
     whole: bool,
-    bad: BadFiles,
+    bad: UnreadableFiles,
     progress: Progress,
 ) -> Iterator[list[object]]:
     """Rows of a table, the header first: path, start and end (s), the most probable label, each one's probability.
