@@ -156,7 +156,8 @@ def _loud_samples(run: CheckedRun) -> Iterator[str]:
     if not isinstance(reader, AudioCrops):
         return
     generator = seeded_generator(Stream.STATISTICS_CROP, seed=run.recipe.seed, position=0)
-    for clip in (clips[clip_id] for clip_id in _spread(len(clips), MOST_HEARD)):
+    count = min(len(clips), MOST_HEARD)
+    for clip in (clips[number * len(clips) // count] for number in range(count)):
         try:
             samples, _ = reader.read(clip, generator)
         except AudioError:  # told where it is trained on
@@ -174,8 +175,3 @@ def _loud_samples(run: CheckedRun) -> Iterator[str]:
 
 RULES = (_slow_target, _values, _padding, _large_model, _empty_filters, _loud_samples)
 """Each gives doubts that start with the field of the recipe."""
-
-
-def _spread(count: int, most: int) -> NDArray[np.int64]:
-    """At most so many numbers below `count`, evenly spaced."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))

@@ -9,35 +9,24 @@ from __future__ import annotations
 from typing import Any
 
 from m2dx.contract.components import KINDS
-from m2dx.testing.backbones import check_backbone
-from m2dx.testing.datasets import check_dataset
-from m2dx.testing.draws import check_augmentation, check_masking, check_noise_source
-from m2dx.testing.evaluators import check_evaluator
-from m2dx.testing.methods import check_method
-from m2dx.testing.modules import check_loss, check_offline_encoder, check_online_mapper, check_regulariser
-from m2dx.testing.rules import ComponentCheckError
-from m2dx.testing.training import check_callback, check_optimizer, check_schedule
-from m2dx.testing.weight_maps import check_weight_map
+from m2dx.testing.backbones import check_backbone as check_backbone
+from m2dx.testing.datasets import check_dataset as check_dataset
+from m2dx.testing.draws import check_augmentation as check_augmentation
+from m2dx.testing.draws import check_masking as check_masking
+from m2dx.testing.draws import check_noise_source as check_noise_source
+from m2dx.testing.evaluators import check_evaluator as check_evaluator
+from m2dx.testing.methods import check_method as check_method
+from m2dx.testing.modules import check_loss as check_loss
+from m2dx.testing.modules import check_offline_encoder as check_offline_encoder
+from m2dx.testing.modules import check_online_mapper as check_online_mapper
+from m2dx.testing.modules import check_regulariser as check_regulariser
+from m2dx.testing.rules import ComponentCheckError as ComponentCheckError
+from m2dx.testing.training import check_callback as check_callback
+from m2dx.testing.training import check_optimizer as check_optimizer
+from m2dx.testing.training import check_schedule as check_schedule
+from m2dx.testing.weight_maps import check_weight_map as check_weight_map
 
-__all__ = [
-    "ComponentCheckError",
-    "check_augmentation",
-    "check_backbone",
-    "check_callback",
-    "check_component",
-    "check_dataset",
-    "check_evaluator",
-    "check_loss",
-    "check_masking",
-    "check_method",
-    "check_noise_source",
-    "check_offline_encoder",
-    "check_online_mapper",
-    "check_optimizer",
-    "check_regulariser",
-    "check_schedule",
-    "check_weight_map",
-]
+__all__ = ["ComponentCheckError", "check_component", *(f"check_{kind}" for kind in KINDS)]
 
 
 def check_component(cls: type, /, **options: Any) -> None:
