@@ -52,7 +52,8 @@ def evaluate(
                     with memory_advice(f"evaluation ({protocol} on {task.name})", advice):
                         scores = evaluators[protocol].evaluate(encoder, task, seeds=its_seeds)
                     for score in scores:
-                        what = f"evaluator {protocol}: its score of {name} on {task.name} must be plain, finite data"
+                        found = f"its {score.metric} of {name} on {task.name}, {score.mean:g},"
+                        what = f"evaluator {protocol}: {found} must be finite, and its details plain data"
                         with PluginError.blaming(what):
                             json.dumps(asdict(replace(score, predictions=())), allow_nan=False)
                         own = replace(score, protocol=protocol, encoder=name)

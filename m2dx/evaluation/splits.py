@@ -33,7 +33,10 @@ def divide(clips: Sequence[Clip], targets: NDArray[np.float32]) -> tuple[Fold, .
 
     Raises RecipeError where train or test has no clips, names are mixed, or there is one fold only.
     """
-    rows = _rows_by_split(clips)
+    by_split: dict[str, list[int]] = defaultdict(list)
+    for row, clip in enumerate(clips):
+        by_split[str(clip.split)].append(row)
+    rows = {split: np.array(members, dtype=np.int64) for split, members in by_split.items()}
     if set(rows) & {"train", "test"}:
         return (_given_split(rows, clips, targets),)
     names = sorted(rows, key=_fold_order)
@@ -84,13 +87,6 @@ def _overlaps(clips: Sequence[Clip]) -> Iterator[tuple[str, set[str]]]:
         end = math.inf if clip.duration is None else clip.start + clip.duration
         if split not in earlier or earlier[split][0] < end:
             earlier[split] = (end, clip)
-
-
-def _rows_by_split(clips: Sequence[Clip]) -> dict[str, NDArray[np.int64]]:
-    rows: dict[str, list[int]] = defaultdict(list)
-    for row, clip in enumerate(clips):
-        rows[str(clip.split)].append(row)
-    return {split: np.array(members, dtype=np.int64) for split, members in rows.items()}
 
 
 def _given_split(

@@ -66,20 +66,15 @@ def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
     items = [run.crops[key] for key in keys]
     reading = (time.perf_counter() - started) / len(items)
     batch = collate(items)
-    report_bad(run, batch, console)
+    bad_files = BadFiles(run.num_files, max_bad_fraction=run.recipe.data.max_bad_fraction)
+    for path, reason in bad_files.add((*run.bad, *batch.bad)):
+        console.print(f"cannot use {path}: {reason}", style="yellow")
+    bad_files.check()
     console.print(_losses_table(run, batch))
     print_doubts(run, console)
     with console.status("timing steps"):
         line = _time_line(run, items, reading)
     console.print(line)
-
-
-def report_bad(run: PreparedRun, batch: Batch, console: Console) -> None:
-    """Prints the unusable files found so far; TrainingError if they are too many to train."""
-    ledger = BadFiles(run.num_files, max_bad_fraction=run.recipe.data.max_bad_fraction)
-    for path, reason in ledger.add((*run.bad, *batch.bad)):
-        console.print(f"cannot use {path}: {reason}", style="yellow")
-    ledger.check()
 
 
 def division_table(name: str, clips: Sequence[Clip]) -> Table:

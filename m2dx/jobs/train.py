@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from m2dx.contract.atomic import replace_json
 from m2dx.contract.errors import M2dxError
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_any_encoder
@@ -20,7 +21,7 @@ from m2dx.jobs.background_scoring import BackgroundScoring
 from m2dx.model.precision import check_precision
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
-from m2dx.results.run_folder import DataFacts, RunSummary, write_summary
+from m2dx.results.run_folder import SUMMARY_FILE, DataFacts, RunSummary
 from m2dx.training import run_folder
 from m2dx.training.distributed import Processes, join_processes, pick_device
 from m2dx.training.memory import memory_advice, training_advice
@@ -177,7 +178,7 @@ def record_run(trainer: Trainer, summary: TrainingSummary, console: Console) -> 
         software=describe_software(run.host),
         launch=describe_launch(),
     )
-    write_summary(record, run.folder)
+    replace_json(run.folder / SUMMARY_FILE, asdict(record))
     console.print(
         f"trained {summary.steps} of {summary.total_steps} steps in {summary.seconds / 60:.1f} min, "
         f"{summary.bad_files} bad files, {summary.collapse_warnings} collapse warnings"

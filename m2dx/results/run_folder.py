@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from m2dx.contract.atomic import replace_json
 from m2dx.contract.components import Score
 from m2dx.contract.errors import CheckpointError
 from m2dx.results.scores import STEP_SCORES_FILE, StepScore, parse_lines, read_scores, read_step_scores
@@ -89,11 +88,6 @@ class RunSummary(TrainingSummary):
     data: DataFacts
     software: Software
     launch: Launch
-
-
-def write_summary(summary: RunSummary, folder: Path) -> None:
-    """Writes summary.json into a run's folder."""
-    replace_json(folder / SUMMARY_FILE, asdict(summary))
 
 
 def read_summary(folder: Path) -> RunSummary | None:

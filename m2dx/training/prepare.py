@@ -139,7 +139,11 @@ def prepare(
     callbacks = Callbacks(recipe.train, host, processes)
     if initialise and recipe.init_from is not None:
         _start_from(model, recipe, host, processes, console)
-    reader = crop_reader(recipe)
+    reader: AudioCrops | ImageCrops = AudioCrops(
+        recipe.audio.crop_samples, recipe.audio.sample_rate, recipe.data.short_clips
+    )
+    if recipe.image is not None:
+        reader = ImageCrops(recipe.image)
     measured, bad = dict[str, dict[str, Any]](), list[BadFile]()
     if measure:
         measured, bad = processes.from_main(
@@ -191,13 +195,6 @@ def _start_from(
     parts = load_initial_weights(model.masked_model, weights, recipe.input)
     if processes.is_main:
         console.print(initial_weights_table(weights, parts, recipe.input))
-
-
-def crop_reader(recipe: Recipe) -> AudioCrops | ImageCrops:
-    """What cuts the training crops."""
-    if recipe.image is not None:
-        return ImageCrops(recipe.image)
-    return AudioCrops(recipe.audio.crop_samples, recipe.audio.sample_rate, recipe.data.short_clips)
 
 
 def data_info(recipe: Recipe, clips: ClipList) -> DataInfo:

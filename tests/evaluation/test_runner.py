@@ -66,19 +66,16 @@ def test_random_networks_are_pooled_over_seeds_and_not_kept(task):
 @pytest.mark.parametrize(
     ("mean", "details", "reason"),
     [
-        (np.nan, {}, "nan"),
-        (np.inf, {}, "inf"),
-        (0.5, {"c": np.nan}, "nan"),
-        (0.5, {"c": np.float32(1)}, "float32"),
+        (np.nan, {}, "nan, must be finite"),
+        (np.inf, {}, "inf, must be finite"),
+        (0.5, {"c": np.nan}, "0.5, must be .*: Out of range"),
+        (0.5, {"c": np.float32(1)}, "0.5, must be .*details plain data: .*float32"),
     ],
 )
 def test_a_score_that_no_file_can_hold_is_refused(mean, details, reason, task, monkeypatch):
     score, encoder = Score("tones", "accuracy", mean, None, (mean,), "recorder", details), Numbered(0.5)
     monkeypatch.setattr(Recorder, "evaluate", lambda *_, seeds: [score])
-    with pytest.raises(
-        PluginError,
-        match=f"evaluator probe: its score of mine on tones must be plain, finite data: .*{reason}",
-    ):
+    with pytest.raises(PluginError, match=f"evaluator probe: its accuracy of mine on tones, {reason}"):
         evaluate({"mine": lambda seed: encoder}, [task], {"probe": Recorder()}, seeds=(1,))
 
 
