@@ -711,15 +711,10 @@ OFFERED: dict[str, frozenset[str]] = {
     "weight_map": frozenset({"grid", "size"}),
     "offline_encoder": frozenset({"data"}),
     "online_mapper": frozenset({"shapes"}),
-    "loss": frozenset(),
     "regulariser": frozenset({"shapes"}),
     "noise_source": frozenset({"sample_rate"}),
     "augmentation": frozenset({"sample_rate"}),
     "masking": frozenset({"grid", "num_visible", "patch_seconds"}),
-    "dataset": frozenset(),
     "optimizer": frozenset({"named_parameters", "learning_rate", "weight_decay", "betas"}),
-    "schedule": frozenset(),
-    "callback": frozenset(),
-    "evaluator": frozenset(),
 }
-"""Kind -> names of the positional arguments that the engine can give."""
+"""Kind -> names of the positional arguments that the engine can give; none to a kind that is not here."""

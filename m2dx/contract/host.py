@@ -226,7 +226,7 @@ def _add(loaded: PluginRecord, kind: str, component: Any) -> str | None:
         missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
         return f"{component.__name__} ({name!r}) lacks what its kind must have: {missing}"
     try:
-        signature = signature_of(component, base=base, offered=OFFERED[kind])
+        signature = signature_of(component, base=base, offered=OFFERED.get(kind, frozenset()))
         loaded.models[kind, name] = option_model(kind, component, signature.options)
     except Exception as error:  # a plugin's annotations and docstrings are evaluated here
         return f"{component.__name__} ({name!r}): {error}"

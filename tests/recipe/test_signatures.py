@@ -31,7 +31,7 @@ class _Dataset(m2dx.Dataset):
 
 
 def model_of(component, kind="loss"):
-    signature = signature_of(component, base=KINDS[kind], offered=OFFERED[kind])
+    signature = signature_of(component, base=KINDS[kind], offered=OFFERED.get(kind, frozenset()))
     return option_model(kind, component, signature.options)
 
 
