@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -65,9 +66,9 @@ def check_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "Not a regular file, but a pipe or a device", str(path))
 
 
-def _from_text(value: object) -> object:
+def _from_text(value: object, *, folder: Path | None = None) -> object:
     # Plain text comes from a resolved recipe, in which paths are absolute, and is taken as it is.
-    return expand(value, folder=value.folder) if isinstance(value, PlacedText) else value
+    return expand(value, folder=folder or value.folder) if isinstance(value, PlacedText) else value
 
 
 def _from_name(value: object) -> object:
@@ -79,15 +80,11 @@ def _from_name(value: object) -> object:
         raise ValueError(str(error)) from error  # told with its line
 
 
-def _from_current_folder(value: object) -> object:
-    return expand(value, folder=Path()) if isinstance(value, PlacedText) else value
-
-
 RecipePath = Annotated[Path, BeforeValidator(_from_text)]
 """A path that is relative to the recipe file that it stands in."""
 
 RecipeEncoderPath = Annotated[RecipePath, BeforeValidator(_from_name)]
 """A `RecipePath`, or the name `starter`, or an address (`find_encoder`)."""
 
-RunPath = Annotated[Path, BeforeValidator(_from_current_folder), AfterValidator(Path.absolute)]
+RunPath = Annotated[Path, BeforeValidator(partial(_from_text, folder=Path())), AfterValidator(Path.absolute)]
 """A path that is relative to the current folder."""

@@ -91,11 +91,6 @@ class ResultTable:
         """Those of all columns, each in one line."""
         return (self.heading, *self.info, *self.column_titles)
 
-    @property
-    def width(self) -> int:
-        """Columns in all."""
-        return len(self.headings)
-
 
 class Marks:
     """Gives each explanation a letter: a, b, ..., z, aa, ab, ..."""
