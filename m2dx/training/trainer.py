@@ -328,8 +328,9 @@ class Trainer:
         # Nothing is kept for a second backward pass by these.
         keeps = not train.compile and not isinstance(self.parallel, FullyShardedDataParallel)
         measure: Measure = "nothing" if not (measures or balances) else "gradients" if keeps else "target"
-        self.model.progress = self.step / self.total_steps
-        learning_rate = self.rates.learning_rate(self.step)
+        step = min(self.step, self.total_steps - 1)  # a trial may take more steps than a short run has
+        self.model.progress = step / self.total_steps
+        learning_rate = self.rates.learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("lr_scale", 1.0)
         for micro in range(accumulate):
@@ -359,7 +360,7 @@ class Trainer:
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
         with record_function("m2dx::ema"):
-            self._of_method = self.model.masked_model.after_step(self.rates.ema_decay(self.step))
+            self._of_method = self.model.masked_model.after_step(self.rates.ema_decay(step))
             self.callbacks.after_step(self.model.masked_model, self.step + 1, self.total_steps)
         self.step += 1
         self.clips += train.batch_size
