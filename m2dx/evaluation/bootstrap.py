@@ -81,50 +81,50 @@ def _widest(ends: Sequence[Array]) -> Array:
 
 
 @dataclass(frozen=True)
-class _Told:
-    """Predictions as arrays."""
+class _Outcomes:
+    """Truth and predictions as arrays."""
 
     hot: NDArray[np.float32]  # (n, C), the truth
-    said: NDArray[np.float32]  # (n, C), the most probable class, or with several labels those above a half
-    p: NDArray[np.float32] | None  # (n, C); None: not known
+    predicted: NDArray[np.float32]  # (n, C), the most probable class; of several labels those above a half
+    probabilities: NDArray[np.float32] | None  # (n, C); None: not known
     multi_label: bool
 
     @classmethod
-    def of(cls, predictions: Sequence[Prediction], label_names: Sequence[str]) -> _Told:
+    def of(cls, predictions: Sequence[Prediction], label_names: Sequence[str]) -> _Outcomes:
         column = {label: number for number, label in enumerate(label_names)}
         hot = np.zeros((len(predictions), len(column)), dtype=np.float32)
-        said = np.zeros_like(hot)
+        predicted = np.zeros_like(hot)
         for row, item in enumerate(predictions):
             hot[row, [column[label] for label in item.clip.labels]] = 1.0
-            said[row, column[item.label]] = 1.0
-        multi_label, p = bool((hot.sum(1) > 1).any()), None
+            predicted[row, column[item.label]] = 1.0
+        multi_label, probabilities = bool((hot.sum(1) > 1).any()), None
         if all(item.probabilities is not None for item in predictions):
-            p = np.array([item.probabilities for item in predictions], dtype=np.float32)
-            said = (p >= 0.5).astype(np.float32) if multi_label else said
-        return cls(hot, said, p, multi_label)
+            probabilities = np.array([item.probabilities for item in predictions], dtype=np.float32)
+            predicted = (probabilities >= 0.5).astype(np.float32) if multi_label else predicted
+        return cls(hot, predicted, probabilities, multi_label)
 
-    def rows(self, rows: NDArray[np.int64]) -> _Told:
+    def rows(self, rows: NDArray[np.int64]) -> _Outcomes:
         """Some of the clips."""
-        p = None if self.p is None else self.p[rows]
-        return replace(self, hot=self.hot[rows], said=self.said[rows], p=p)
+        probabilities = None if self.probabilities is None else self.probabilities[rows]
+        return replace(self, hot=self.hot[rows], predicted=self.predicted[rows], probabilities=probabilities)
 
     def by_class(self, weights: NDArray[np.float32]) -> dict[str, Array]:
-        """Precision (0 where a class is never said), recall and F1 of each class, (draws, C)."""
-        counted = (self.hot * self.said, self.said, self.hot)
-        right, said, true = ((weights @ what).astype(float) for what in counted)
+        """Precision (0 where a class is never predicted), recall and F1 of each class, (draws, C)."""
+        counted = (self.hot * self.predicted, self.predicted, self.hot)
+        right, predicted, true = ((weights @ what).astype(float) for what in counted)
         with np.errstate(invalid="ignore"):
-            precision = np.where(said > 0, right / said, np.where(true > 0, 0.0, np.nan))
-            return {"precision": precision, "recall": right / true, "f1": 2 * right / (said + true)}
+            precision = np.where(predicted > 0, right / predicted, np.where(true > 0, 0.0, np.nan))
+            return {"precision": precision, "recall": right / true, "f1": 2 * right / (predicted + true)}
 
     def counted(self, weights: NDArray[np.float32]) -> dict[str, Array]:
         """What follows from sums over clips, (draws,)."""
         found, clips = {}, np.maximum(weights.sum(1), 1e-9)
         if not self.multi_label:
-            right = (self.hot * self.said).sum(1)
+            right = (self.hot * self.predicted).sum(1)
             found["accuracy"] = weights @ right / clips
             found["balanced_accuracy"] = _mean(self.by_class(weights)["recall"])
-            if self.p is not None:
-                top = self.p.max(1)
+            if self.probabilities is not None:
+                top = self.probabilities.max(1)
                 bins = np.clip(np.ceil(top * BINS).astype(int) - 1, 0, BINS - 1)  # (low, high]
                 gaps = np.eye(BINS, dtype=np.float32)[bins] * (top - right)[:, None]
                 found["ece"] = np.abs(weights @ gaps).sum(1) / clips
@@ -132,9 +132,9 @@ class _Told:
 
     def ranked(self, weights: NDArray[np.float32]) -> dict[str, Array]:
         """Means over classes of what follows from the order of the clips by probability, (draws,)."""
-        assert self.p is not None
+        assert self.probabilities is not None
         found: dict[str, list[Array]] = {"auroc": [], "mAP": []}
-        for scores, hot in zip(self.p.T, self.hot.T, strict=True):
+        for scores, hot in zip(self.probabilities.T, self.hot.T, strict=True):
             if 0 < hot.sum() < len(hot):
                 area, precision = _ranked(weights, scores, hot > 0, with_precision=self.multi_label)
                 found["auroc"].append(area)
@@ -195,19 +195,19 @@ def with_metrics(score: Score, label_names: Sequence[str]) -> Score:
     """
     if not score.predictions or "metrics" in score.details or not label_names:
         return score
-    told = _Told.of(score.predictions, label_names)
-    if told.multi_label and told.p is None:
+    outcomes = _Outcomes.of(score.predictions, label_names)
+    if outcomes.multi_label and outcomes.probabilities is None:
         return score
     clips = [item.clip for item in score.predictions]
     draws = Bootstrap.of(clips)
-    found = draws.intervals(_over_folds(clips, lambda rows: told.rows(rows).counted))
-    if told.p is not None:
-        few = max(int(MOST_COMPARISONS / len(told.p) ** 2), FEWEST_DRAWS)
-        found |= draws.first(few).intervals(_over_folds(clips, lambda rows: told.rows(rows).ranked))
-    classes = draws.intervals(told.by_class)
+    found = draws.intervals(_over_folds(clips, lambda rows: outcomes.rows(rows).counted))
+    if outcomes.probabilities is not None:
+        few = max(int(MOST_COMPARISONS / len(outcomes.probabilities) ** 2), FEWEST_DRAWS)
+        found |= draws.first(few).intervals(_over_folds(clips, lambda rows: outcomes.rows(rows).ranked))
+    classes = draws.intervals(outcomes.by_class)
     per_class = {
         name: {
-            "clips": int(told.hot[:, column].sum()),
+            "clips": int(outcomes.hot[:, column].sum()),
             **{metric: _entry(values[:, column]) for metric, values in classes.items()},
         }
         for column, name in enumerate(label_names)
