@@ -102,7 +102,8 @@ def compare(folder: Path, seeds: list[int], count: int) -> dict[str, Any]:
         if seed is not None:
             recipe = yaml.safe_load((path.parent / "recipe.yaml").read_text(encoding="utf-8"))
             recipe |= {"name": f"{winner}-seed{seed}", "output": str(folder / "runs"), "seed": seed}
-            path = train(recipe, m2dx.PluginHost.discover(), Console())
+            train(recipe, m2dx.PluginHost.discover(), Console())
+            path = folder / "runs" / recipe["name"] / "encoder"
         own.append(right(encoder_of(str(path), start), task, f"seed {seed}"))
     once = {name: right(encoder_of(name, start), task, name) for name in names}
     again = divisions(task, count)

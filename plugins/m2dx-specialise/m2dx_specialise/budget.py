@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 SHARE = 3  # of the candidates of a rung, one in so many goes on, for so many times the steps
@@ -45,8 +45,7 @@ def divide_time(costs: Mapping[str, float], seconds: float, *, overhead: float) 
     names, dropped = list(costs), list[str]()
     while names:
         counts = sizes(len(names))
-        weight = sum(count * SHARE**rung for rung, count in enumerate(counts))
-        share = (seconds - overhead * sum(counts)) / weight
+        share = share_of(seconds, counts, overhead=overhead)
         slow = [name for name in names if share < FEWEST_STEPS * costs[name]]
         if not slow:
             rungs = (
@@ -58,6 +57,12 @@ def divide_time(costs: Mapping[str, float], seconds: float, *, overhead: float) 
         names.remove(gone)
         dropped.append(gone)
     return Budget((), tuple(dropped))
+
+
+def share_of(seconds: float, counts: Sequence[int], *, overhead: float) -> float:
+    """Seconds that each candidate has in the first of rungs of so many, where all of them take the seconds."""
+    weight: int = sum(count * SHARE**rung for rung, count in enumerate(counts))
+    return (seconds - overhead * sum(counts)) / weight
 
 
 def steps(count: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from m2dx_probes.subsets import subset_fold
@@ -192,6 +192,23 @@ class Gain:
         return f"{self.low:+.1f} to {self.high:+.1f}"
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Two encoders on the same clips: accuracies in [0, 1], and how far the first is above the second."""
+
+    own: str
+    rival: str
+    accuracy: float  # of the first
+    rival_accuracy: float
+    clips: int
+    gain: Gain
+
+    @classmethod
+    def of(cls, own: m2dx.Score, rival: m2dx.Score) -> Comparison:
+        names = own.encoder, rival.encoder
+        return cls(*names, own.mean, rival.mean, len(own.predictions), Gain.of(own, rival))
+
+
 Kind = Literal["specialise", "use", "plain", "none"]
 PLAIN, RANDOM = "log-mel statistics", "random network"
 
@@ -253,14 +270,23 @@ def decide(
     return Verdict(kind, text)
 
 
-def easier(valid: float, test: float) -> str:
-    """A warning where the validation part says little of the test part, from the accuracies of one encoder; or ""."""
+def easier(name: str, valid: float, test: float) -> str:
+    """A warning where the validation part says little of the test, from the accuracies of one encoder; or ""."""
     if valid - test <= EASIER:
         return ""
     return (
-        f"The validation part is easier than the test part ({100 * valid:.0f} against {100 * test:.0f} % right): what "
-        "it shares with the training part, such as patients or devices, is not known. Say it by groups (--group-from); "
-        "the choice of the candidates says little."
+        f"The validation part is easier than the test ({name}: {100 * valid:.0f} against {100 * test:.0f} % right): "
+        "what it shares with the training part, such as patients or devices, is not known. Say it by groups "
+        "(--group-from); the choice of the candidates says little."
+    )
+
+
+def of_classifier(classifier: Mapping[str, Any]) -> str:
+    """What the test says of the classifier that is given, in words."""
+    spread = "" if classifier["ci95"] is None else f" ± {100 * classifier['ci95']:.1f}"
+    return (
+        f"The classifier, on {classifier['encoder']}: {100 * classifier['accuracy']:.1f}{spread} % of "
+        f"{classifier['clips']:,} clips are right, by one that has not learnt them."
     )
 
 

@@ -19,12 +19,12 @@ from m2dx.report.style import ACCENT, INK, MASKED, Picture, frame_curves
 from m2dx.results.formats import TEMPLATING
 from m2dx.results.predictions import read_predictions
 from m2dx.results.scores import read_scores
-from m2dx_specialise.judge import PLAIN
+from m2dx_specialise.judge import PLAIN, of_classifier
 from m2dx_specialise.state import State
 
 HARD_CLIPS = 8
 SECTIONS = {"verdict": "Verdict", "audit": "Audit", "tried": "Tried", "classes": "Classes", "use": "Use it"}
-TOLD = "warning verdict findings division listing minutes chosen winner best summary test"
+TOLD = "verdict findings division listing minutes chosen winner best test"
 """What the page has from the state as it is."""
 Lines = dict[str, list[tuple[int, float]]]
 """Steps and percent of each candidate."""
@@ -37,7 +37,13 @@ def write_page(state: State) -> Path:
     """
     loader = ChoiceLoader([PackageLoader("m2dx_specialise"), PackageLoader("m2dx.report")])
     environment = Environment(loader=loader, autoescape=True, **TEMPLATING)
-    environment.filters |= {"svg": svg, "sound": sound, "number": number, "quote": shlex.quote}
+    environment.filters |= {
+        "svg": svg,
+        "sound": sound,
+        "number": number,
+        "of_classifier": of_classifier,
+        "quote": shlex.quote,
+    }
     classes = _classes(state)
     page = environment.get_template("search.html").render(
         {key: state.get(key) for key in TOLD.split()},
@@ -58,13 +64,11 @@ def write_page(state: State) -> Path:
 
 def _rungs(state: State) -> list[list[dict[str, Any]]]:
     """What each rung trained, the best first, and what became of it."""
-    rungs, found = (state.get("budget") or {"rungs": []})["rungs"], []
-    for place, rung in enumerate(rungs):
-        kept = rungs[place + 1]["count"] if place + 1 < len(rungs) else 0
+    orders, found = [*state.under("order").values()], []
+    for order, after in zip(orders, [*orders[1:], []], strict=True):
         rows = []
-        for rank, name in enumerate(state.get(f"order:{place + 1}")):
-            run = f"{name}-{rung['steps'][name]}"
-            fate = "goes on" if rank < kept else "stopped" if kept else ""
+        for place, run in enumerate(order):
+            fate = "goes on" if place < len(after) else "stopped" if after else ""
             fate = "tested" if run == state.get("winner") else fate
             rows.append({**state.get(f"run:{run}"), "fate": fate})
         found.append(rows)
@@ -112,7 +116,7 @@ def _classes(state: State) -> dict[str, Any] | None:
         "own": own,
         "rival": rival,
         "rows": class_rows(scores[own], scores[rival]),
-        "confusion": confusion_picture("the test part", mine),
+        "confusion": confusion_picture("the test", mine),
         "right": len(mine) - len(wrong),
         "total": len(mine),
         "clips": most_certain(wrong, HARD_CLIPS),

@@ -65,7 +65,7 @@ def print_plan(request: Request, console: Console) -> None:
         for candidate in candidates:
             state.once(f"trial:{candidate.name}", partial(search.tried, candidate, setting))
         costs = {name: found["seconds"] for name, found in state.under("trial").items()}
-        budget = search.divided(candidates)
+        budget = search.divided(costs)
     baselines = counted(2 + len(request.starts), "baseline")
     console.print(f"{baselines}, about {duration(encoding['seconds'])} each")
     titles = {candidate.name: candidate.title for candidate in candidates}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median_high
+from statistics import fmean, median_high
 from typing import Any
 
 from m2dx_classify.fitting import fit_classifier
@@ -32,10 +32,10 @@ from m2dx.results.scores import write_scores
 from m2dx.training.distributed import pick_device
 from m2dx_specialise import judge, selfcheck
 from m2dx_specialise.audit import audit
-from m2dx_specialise.budget import divide_time
+from m2dx_specialise.budget import FEWEST_STEPS, SHARE, divide_time, share_of, sizes, steps
 from m2dx_specialise.candidates import Candidate, Setting, network_of, propose
 from m2dx_specialise.division import divide, write_list
-from m2dx_specialise.judge import FEWEST_CLIPS, PLAIN, RANDOM, Gain, Parts, Verdict
+from m2dx_specialise.judge import FEWEST_CLIPS, PLAIN, RANDOM, Comparison, Parts, Verdict
 from m2dx_specialise.listing import Listing, read
 from m2dx_specialise.page import write_page
 from m2dx_specialise.state import STARTER, Request, State
@@ -45,7 +45,7 @@ DIVISION, POOL = "division.csv", "pool.csv"
 RUN_SECONDS, END_SECONDS = 6.0, 20.0
 """Beside steps and scoring: of a run, for lists, workers and export; of the end, for classifier and page."""
 SAFETY = 0.9  # share of the time that is planned with
-EVIDENCE = "warning chosen winner best test division findings budget"
+EVIDENCE = "chosen winner best test division findings budget"
 """What verdict.json has of the state, beside baselines and runs."""
 MOST_FILES = 50  # names of files that a finding keeps
 WORKERS: int | None = None
@@ -211,49 +211,60 @@ class Search:
             winner = self._rungs(propose(self.request.starts, setting, labelled=True), setting, score)
             state.save(best=best_of(state.under("baseline")), winner=winner)
         task = parts.task("test", folder / "features", seed=seed)
-        found = state.once("test", partial(self._tested, task, parts.in_turn(task)))
-        best, start = state.get("best"), self._best_start()
-        gains, above = ({name: Gain(**of) for name, of in found[key].items()} for key in ("gains", "above"))
-        verdict = judge.decide(gains, start, above, labels=judge.from_labels(found["curve"]))
-        warning = judge.easier(state.get(f"baseline:{best}")["accuracy"], found["accuracy"][best])
-        chosen = state.get("winner") if verdict.kind == "specialise" else start
+        in_turn = parts.in_turn(task)
+        found = state.once("test", partial(self._tested, task, in_turn))
+        chosen = found["classifier"]["encoder"]
         self._keep(chosen)
         with self.console.status("fitting the classifier"):
-            fitted_classifier = fit_classifier(folder / "encoder", task)
-            fitted_classifier.save(folder / "classifier")
-        summary = fitted_classifier.summary
-        state.save(verdict=asdict(verdict), chosen=chosen, summary=summary, warning=warning)
+            tested = task if chosen == state.get("winner") else in_turn
+            fit_classifier(folder / "encoder", tested).save(folder / "classifier")
+        state.save(verdict=found["verdict"], chosen=chosen)
 
     def _tested(self, task: m2dx.ClipTask, in_turn: m2dx.ClipTask) -> dict[str, Any]:
-        """The one test: of the winner, and of all that needs no training; of that, also on all folds."""
-        winner, baselines = self.state.get("winner"), list(self.state.under("baseline"))
+        """The one test: of the winner and of all that needs no training, and of the best of that on all folds."""
+        state, start, winner, best = (
+            self.state,
+            self._best_start(),
+            self.state.get("winner"),
+            self.state.get("best"),
+        )
+        baselines, gains, curve, rival = list(state.under("baseline")), dict[str, Comparison](), [], None
         with self.console.status("the test"):
             encoders = {name: self._encoder(name) for name in filter(None, (*baselines, winner))}
-            scores = {name: judge.score(encoder, task, name) for name, encoder in encoders.items()}
-
-            own = {}
+            scores = {name: judge.score(encoders[name], in_turn, name) for name in (start, PLAIN, RANDOM)}
+            above = {name: Comparison.of(scores[start], scores[name]) for name in (PLAIN, RANDOM)}
+            easier = judge.easier(best, state.get(f"baseline:{best}")["accuracy"], scores[best].mean)
             if winner is not None:
-                own = {name: Gain.of(scores[winner], scores[name]) for name in baselines}
-            rival, curve = judge.strongest(own) if own else None, []
-            if rival is not None and own[rival].low > 0:
-                curve = judge.gain_by_labels(encoders[winner], encoders[rival], task)
-            start = self._best_start()
-            often = (
-                scores
-                if in_turn is task
-                else {name: judge.score(encoders[name], in_turn, name) for name in (start, PLAIN, RANDOM)}
-            )
-        told = [with_metrics(score, task.label_names) for score in scores.values()]
-        write_scores(told, self.state.folder / "scores.json")
-        write_predictions(told, self.state.folder)
+                known = scores if in_turn is task else {}
+                trained = {
+                    name: known.get(name) or judge.score(of, task, name) for name, of in encoders.items()
+                }
+                gains = {name: Comparison.of(trained[winner], trained[name]) for name in baselines}
+                rival = judge.strongest({name: of.gain for name, of in gains.items()})
+                if gains[rival].gain.low > 0:
+                    curve = judge.gain_by_labels(encoders[winner], encoders[rival], task)
+        training, at_hand = ({name: of.gain for name, of in found.items()} for found in (gains, above))
+        verdict = judge.decide(training, start, at_hand, labels=judge.from_labels(curve))
+        chosen = start
+        if verdict.kind == "specialise":
+            chosen, scores = winner, trained
+        told = {name: with_metrics(score, task.label_names) for name, score in scores.items()}
+        write_scores(list(told.values()), state.folder / "scores.json")
+        write_predictions(list(told.values()), state.folder)
+        own = told[chosen]
         return {
-            "accuracy": {name: score.mean for name, score in scores.items()},
-            "clips": len(task.folds[0].test),
-            "gains": {name: asdict(gain) for name, gain in own.items()},
-            "above": {name: asdict(Gain.of(often[start], often[name])) for name in (PLAIN, RANDOM)},
-            "above_clips": len(often[start].predictions),
+            "verdict": asdict(verdict),
+            "trained": [asdict(of) for of in gains.values()],
+            "at_hand": [asdict(of) for of in above.values()],
             "rival": rival,
             "curve": curve,
+            "warning": easier,
+            "classifier": {
+                "encoder": chosen,
+                "accuracy": own.mean,
+                "ci95": own.ci95,
+                "clips": len(own.predictions),
+            },
         }
 
     def _without_labels(self, parts: Parts, setting: Setting) -> None:
@@ -310,28 +321,96 @@ class Search:
         return path if path.exists() and name not in self.request.starts else find_encoder(name)
 
     def _rungs(self, candidates: Sequence[Candidate], setting: Setting, score: Scorer) -> str | None:
-        """Trains the candidates in rungs; the best run, or None where there is no time for any."""
+        """Trains the candidates in rungs; the best run, or None where there is no time for any.
+
+        What the runs of a rung have really cost corrects the plan: candidates that it has dropped join the first rung
+        where there is time for them after all, and the steps of the next one follow from the time that is left.
+        """
         by_name, state = {candidate.name: candidate for candidate in candidates}, self.state
-        for candidate in candidates:
-            with self.console.status(f"measuring a step: {candidate.title}"):
-                state.once(f"trial:{candidate.name}", partial(self.tried, candidate, setting))
-        budget = state.once("budget", lambda: self.divided(candidates))
-        if budget["dropped"]:
-            self.console.print(f"no time for: {'; '.join(by_name[name].title for name in budget['dropped'])}")
-        names = [name for name in by_name if name not in budget["dropped"]]
+        budget = state.once("budget", lambda: self._measured(candidates, setting))
+        waiting = [by_name[name] for name in budget["dropped"]]
+        if waiting:
+            self.console.print(f"no time for: {'; '.join(candidate.title for candidate in waiting)}")
+        rungs, found = len(budget["rungs"]), dict[str, dict[str, Any]]()
         for number, rung in enumerate(budget["rungs"], 1):
-            names = names[: rung["count"]]
-            self.console.print(f"rung {number} of {len(budget['rungs'])}: {counted(len(names), 'candidate')}")
-            runs = {name: f"{name}-{rung['steps'][name]}" for name in names}
-            for name, run in runs.items():
-                candidate, steps = by_name[name], rung["steps"][name]
-                trained = partial(self._trained, candidate, steps, setting, score)
-                found = state.once(f"run:{run}", trained)
-                percent = 100 * found["accuracy"]
-                self.console.print(f"  {candidate.title:<34} {steps:>6,} steps {percent:5.1f} %")
-            names.sort(key=lambda name: rank(state.get(f"run:{runs[name]}")), reverse=True)
-            state.save(**{f"order:{number}": names})
+            counts = rung["steps"]
+            if number > 1:
+                counts = state.once(f"steps:{number}", partial(self._next_steps, found, rungs - number + 1))
+            if not counts:
+                self.console.print(f"no time for rung {number}")
+                break
+            self.console.print(f"rung {number} of {rungs}: {counted(len(counts), 'candidate')}")
+            found = {name: self._run(by_name[name], count, setting, score) for name, count in counts.items()}
+            for candidate in waiting if number == 1 else ():
+                join = partial(self._joins, candidate, setting, list(found.values()), rungs)
+                if count := state.once(f"joins:{candidate.name}", join):
+                    found[candidate.name] = self._run(candidate, count, setting, score)
+            found = dict(sorted(found.items(), key=lambda of: rank(of[1]), reverse=True))
+            state.save(**{f"order:{number}": [f"{name}-{of['steps']}" for name, of in found.items()]})
         return best_of(state.under("run")) if budget["rungs"] else None
+
+    def _run(self, candidate: Candidate, steps: int, setting: Setting, score: Scorer) -> dict[str, Any]:
+        """A candidate, trained for so many steps and scored."""
+        train_it = partial(self._trained, candidate, steps, setting, score)
+        found: dict[str, Any] = self.state.once(f"run:{candidate.name}-{steps}", train_it)
+        self.console.print(f"  {candidate.title:<34} {steps:>6,} steps {100 * found['accuracy']:5.1f} %")
+        return found
+
+    def _measured(self, candidates: Sequence[Candidate], setting: Setting) -> dict[str, Any]:
+        """The time, divided among the candidates whose steps are measured: as many as there may be time for."""
+        costs = dict[str, float]()
+        for candidate in candidates:
+            as_cheap = {**costs, candidate.name: min(costs.values(), default=1e-6)}
+            if costs and candidate.name in self.divided(as_cheap)["dropped"]:
+                break
+            with self.console.status(f"measuring a step: {candidate.title}"):
+                tried = self.state.once(f"trial:{candidate.name}", partial(self.tried, candidate, setting))
+            costs[candidate.name] = tried["seconds"]
+        budget = self.divided(costs)
+        in_it = {name for rung in budget["rungs"][:1] for name in rung["steps"]}
+        return {
+            **budget,
+            "dropped": [candidate.name for candidate in candidates if candidate.name not in in_it],
+        }
+
+    def divided(self, costs: Mapping[str, float]) -> dict[str, Any]:
+        """The time that is left, divided among candidates with their seconds per step; as plain data."""
+        left = self._left()
+        return {"seconds": round(left), **asdict(divide_time(costs, left, overhead=self._overhead()))}
+
+    def _overhead(self) -> float:
+        """Seconds of a run beside its steps."""
+        return RUN_SECONDS + max(float(found["seconds"]) for found in self.state.under("baseline").values())
+
+    def _left(self) -> float:
+        """Seconds for runs: what is left without the test of the baselines and of the winner, and the classifier's."""
+        tests = len(self.state.under("baseline")) + 2
+        left = SAFETY * (60 * self.request.minutes - self.state.seconds) - END_SECONDS
+        return left - tests * (self._overhead() - RUN_SECONDS)
+
+    def _joins(
+        self, candidate: Candidate, setting: Setting, found: Sequence[Mapping[str, Any]], rungs: int
+    ) -> int:
+        """Steps with which a candidate that was dropped has the same time as those of the first rung have taken.
+
+        0: there is no time for it beside the rungs that are to come.
+        """
+        took, overhead = fmean(run["train_seconds"] for run in found), self._overhead()
+        counts = [1, *sizes(len(found) + 1)[1:rungs]]
+        needed = sum(count * (took * SHARE**rung + overhead) for rung, count in enumerate(counts))
+        if self._left() < needed:
+            return 0
+        count = steps(took / self.tried(candidate, setting)["seconds"])
+        return count if count >= FEWEST_STEPS else 0
+
+    def _next_steps(self, found: Mapping[str, Mapping[str, Any]], rungs: int) -> dict[str, int]:
+        """Steps of the best in the next of so many rungs; none where they would have no more time than before."""
+        counts = sizes(len(found))[1 : rungs + 1]
+        best = dict(list(found.items())[: counts[0]])
+        share = share_of(self._left(), counts, overhead=self._overhead())
+        if share <= max(run["train_seconds"] for run in best.values()):
+            return {}
+        return {name: steps(share * run["steps"] / run["train_seconds"]) for name, run in best.items()}
 
     def tried(self, candidate: Candidate, setting: Setting) -> dict[str, Any]:
         """What a step of a candidate costs, and the statistics of its input."""
@@ -345,19 +424,12 @@ class Search:
                 recipe["data"] |= {"mean": measured["mean"], "std": measured["std"]}
         return recipe
 
-    def divided(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
-        """The time that is left, divided; as plain data."""
-        costs = {of.name: self.state.get(f"trial:{of.name}")["seconds"] for of in candidates}
-        baselines = self.state.under("baseline").values()
-        encoding = max(float(found["seconds"]) for found in baselines)
-        left = SAFETY * (60 * self.request.minutes - self.state.seconds) - END_SECONDS
-        left -= (len(baselines) + 2) * encoding  # the test of these and of the winner, and the classifier's
-        return {"seconds": round(left), **asdict(divide_time(costs, left, overhead=encoding + RUN_SECONDS))}
-
     def _trained(self, candidate: Candidate, steps: int, setting: Setting, score: Scorer) -> dict[str, Any]:
-        seconds = self.state.get(f"trial:{candidate.name}")["seconds"]
-        train(self._recipe(candidate, setting, steps, seconds=seconds), self.host, self.console)
-        return {"title": candidate.title, "steps": steps, **self._scored(f"{candidate.name}-{steps}", score)}
+        tried = self.state.under("trial").get(candidate.name, {"seconds": 1.0})
+        recipe = self._recipe(candidate, setting, steps, seconds=tried["seconds"])
+        seconds = train(recipe, self.host, self.console)
+        scored = self._scored(f"{candidate.name}-{steps}", score)
+        return {"title": candidate.title, "steps": steps, "train_seconds": seconds, **scored}
 
     def _keep(self, name: str) -> None:
         """Writes the encoder that is given, and where it was trained its recipe."""
@@ -367,7 +439,7 @@ class Search:
             shutil.copyfile(folder / "runs" / name / "recipe.yaml", folder / "recipe.yaml")
 
     def _finish(self, verdict: Verdict, *, labelled: bool) -> None:
-        state, folder = self.state, self.state.folder
+        state, folder, test = self.state, self.state.folder, self.state.get("test") or {}
         minutes = state.once("minutes", lambda: round(state.seconds / 60, 1))
         evidence = {key: state.get(key) for key in EVIDENCE.split()}
         evidence |= {f"{key}s": dict(state.under(key)) for key in ("baseline", "run")}
@@ -375,10 +447,10 @@ class Search:
         page = write_page(state)
         shutil.rmtree(folder / "features", ignore_errors=True)
         self.console.print(f"\n{verdict.sentence}\n")
-        if state.get("warning"):
-            self.console.print(f"warning: {state.get('warning')}\n")
+        if test.get("warning"):
+            self.console.print(f"warning: {test['warning']}\n")
         if labelled:
-            self.console.print(f"The classifier: {state.get('summary')}\n")
+            self.console.print(f"{judge.of_classifier(test['classifier'])}\n")
         self.console.print(f"after {duration(60 * minutes)}; page: {page}", soft_wrap=True)
         what = ("classify", "classifier", "labels") if labelled else ("encode", "encoder", "features")
         text = f"next: m2dx {what[0]} {folder / what[1]} FILES  ({what[2]} of your audio)"

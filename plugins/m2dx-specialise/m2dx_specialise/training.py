@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,15 +64,16 @@ def trial(recipe: Mapping[str, Any], host: m2dx.PluginHost) -> dict[str, float]:
     return {"seconds": train["batch_size"] / speed, "mean": data.mean, "std": data.std}
 
 
-def train(recipe: Mapping[str, Any], host: m2dx.PluginHost, console: Console) -> Path:
-    """The encoder of a recipe, trained to its end, or as far as a stop has left it.
+def train(recipe: Mapping[str, Any], host: m2dx.PluginHost, console: Console) -> float:
+    """Trains a recipe to its end, or on from where a stop has left it; the seconds of its steps.
 
     Raises the errors of training, and `Stopped`.
     """
     folder = Path(recipe["output"]) / recipe["name"]
-    encoder: Path = folder / "encoder"
+    encoder = folder / "encoder"
     if not (encoder / "config.json").exists():  # which an export writes last
         _fit(recipe, host, console)
         export_encoder(folder, encoder, overwrite=True)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # from here on the export is enough
-    return encoder
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return round(float(summary["seconds"]), 2)

@@ -1,7 +1,16 @@
-"""Rungs of a search: what fits into the time, and what is dropped."""
+"""Rungs of a search: what fits into the time, what is dropped, and what is corrected by what runs really cost."""
+
+from pathlib import Path
+from typing import Any
 
 import pytest
+from m2dx_specialise import search
 from m2dx_specialise.budget import SHARE, Rung, divide_time, sizes, steps
+from m2dx_specialise.candidates import SMALL, Candidate, Setting
+from m2dx_specialise.state import Request, State
+from rich.console import Console
+
+import m2dx
 
 
 @pytest.mark.parametrize(("candidates", "expected"), [(1, (1,)), (2, (2, 1)), (4, (4, 2, 1)), (9, (9, 3, 1))])
@@ -42,3 +51,59 @@ def test_what_has_no_time_is_dropped(
     budget = divide_time(costs, seconds, overhead=0)
     assert budget.dropped == dropped
     assert bool(budget.rungs) == (len(dropped) < len(costs))
+
+
+@pytest.mark.parametrize(
+    ("minutes", "trial_cost", "cost", "ran"),
+    [
+        # as it was measured: three have the same time, and then one of them what is left
+        (10, 0.4, 0.4, ["a-190", "b-190", "c-190", "c-640"]),
+        # the machine becomes quiet: the last rung has more steps
+        (10, 0.4, 0.2, ["a-190", "b-190", "c-190", "c-1800"]),
+        # or those for which there was no time join, and have the same time
+        (10, 1.0, 0.25, ["a-490", "b-490", "c-490"]),
+        (2, 0.4, 0.1, ["a-160", "b-160", "c-160"]),
+        # it becomes busy: there is no time for the second rung
+        (10, 0.4, 1.6, ["a-190", "b-190", "c-190"]),
+        (2, 0.4, 0.4, ["a-160"]),
+        (2, 2.0, 0.1, []),
+    ],
+)
+def test_what_runs_cost_corrects_the_plan(
+    minutes: float, trial_cost: float, cost: float, ran: list[str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    clock, trained = [0.0], list[str]()
+    monkeypatch.setattr(State, "seconds", property(lambda self: clock[0]))
+    setting = Setting(tmp_path, tmp_path / "list.csv", 100, 1.0)
+
+    def trial(*_: Any) -> dict[str, float]:
+        now = cost if trained else trial_cost
+        clock[0] += 5 + 12 * now
+        return {"seconds": now, "mean": 0.0, "std": 1.0}
+
+    def train(recipe: dict[str, Any], *_: Any) -> float:
+        trained.append(recipe["name"])
+        took = int(recipe["name"].split("-")[1]) * cost
+        clock[0] += search.RUN_SECONDS + took
+        return took
+
+    def scored(self: search.Search, name: str, _: Any) -> dict[str, float]:
+        clock[0] += 1
+        return {"accuracy": "abc".index(name[0]) / 10, "loss": 0.0, "seconds": 1.0}
+
+    monkeypatch.setattr(search, "trial", trial)
+    monkeypatch.setattr(search, "train", train)
+    monkeypatch.setattr(search.Search, "_scored", scored)
+    candidates = [Candidate(name, name.upper(), SMALL) for name in "abc"]
+
+    def run(state: State) -> str | None:
+        one = search.Search(state, m2dx.PluginHost(), Console(quiet=True))
+        return one._rungs(candidates, setting, lambda _: {})
+
+    state = State(tmp_path, Request(data=tmp_path, minutes=minutes))
+    state.save(**{f"baseline:{name}": {"accuracy": 0.1, "seconds": 1.0} for name in ("x", "y", "z")})
+    winner = run(state)
+    assert trained == ran and (winner in ran if ran else winner is None)
+    assert clock[0] <= 60 * minutes or cost > trial_cost
+    clock[0] = 1e6  # resumed: nothing is decided anew
+    assert run(state) == winner and trained == ran

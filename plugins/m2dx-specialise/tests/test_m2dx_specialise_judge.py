@@ -113,8 +113,8 @@ def test_few_clips_are_no_gain(won: int, lost: int, same: int, apart: bool) -> N
 
 @pytest.mark.parametrize(("valid", "test", "told"), [(1.0, 0.66, True), (0.8, 0.7, False), (0.5, 0.9, False)])
 def test_a_validation_part_that_is_easier_is_told(valid: float, test: float, told: bool) -> None:
-    text = easier(valid, test)
-    assert bool(text) == told and (not told or "100 against 66 % right" in text)
+    text = easier("starter", valid, test)
+    assert bool(text) == told and (not told or "(starter: 100 against 66 % right)" in text)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import typer
-from m2dx_specialise import candidates, command, listing, search, training
+from m2dx_specialise import candidates, command, judge, listing, search, training
 from m2dx_specialise.audit import Audit
 from m2dx_specialise.command import commands
 from m2dx_specialise.division import divide
@@ -54,8 +54,17 @@ def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
     assert len(told["runs"]) == 3
     test, labelled = told["test"], CsvDataset(path=whole.folder / "division.csv").clips()
     assert {clip.split for clip in labelled} == {"1", "2", "3", "4", "5"}
-    assert test["clips"] < test["above_clips"] == len(labelled)  # what learnt nothing is tested on all folds
-    assert f"on all {len(labelled)} clips" in page
+    # what learnt nothing is tested on all folds
+    assert test["trained"][0]["clips"] < test["at_hand"][0]["clips"] == len(labelled)
+    assert [row["rival"] for row in test["at_hand"]] == [judge.PLAIN, judge.RANDOM]
+    # the classifier, its classes on the page and the verdict tell the same test
+    rows = [row for row in (*test["trained"], *test["at_hand"]) if row["own"] == told["chosen"]]
+    own = {key: test["classifier"][key] for key in ("accuracy", "clips")}
+    assert all(own == {key: row[key] for key in own} for row in rows) and rows
+    line = judge.of_classifier(test["classifier"])
+    assert line in page and line in " ".join(console.file.getvalue().split())
+    right = round(own["accuracy"] * own["clips"])
+    assert f"{right} of {own['clips']} clips are right by" in page
 
     calls = {"left": 0}
     for name, module in (("train", search), ("trial", search)):
