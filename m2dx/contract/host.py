@@ -44,7 +44,7 @@ class PluginRecord:
     @property
     def components(self) -> dict[str, tuple[str, ...]]:
         """Names of its components by kind."""
-        return {kind: tuple(name for of, name in self.classes if of == kind) for kind, _ in self.classes}
+        return {kind: tuple(name for k, name in self.classes if k == kind) for kind, _ in self.classes}
 
 
 class PluginHost:

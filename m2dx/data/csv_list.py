@@ -121,9 +121,9 @@ class _List:
         self.clips = table.rows(self._clip)
         if not self.clips:
             raise AudioError(f"the list {dataset.path} has no clips; it must have a line for each")
-        others = [(name, of) for of, name in self.columns.items() if name not in (of, dataset.labels)]
-        renamed = ", ".join(f"`{name}` as `{column}`" for name, column in others)
-        self.notes = [*table.notes, *([f"reads {renamed}"] if renamed else [])]
+        others = [(name, use) for use, name in self.columns.items() if name not in (use, dataset.labels)]
+        renamed = [f"`{name}` as `{column}`" for name, column in others]
+        self.notes = [*table.notes, *([f"reads {', '.join(renamed)}"] if renamed else [])]
         self.notes += [f"{count} {what}" for what, count in self.changed.items()]
         self._join()
         self._take_splits()

@@ -77,14 +77,14 @@ class FolderDataset(Dataset):
 
     def _clip(self, file: Path) -> Clip | None:
         """None: the pattern does not fit."""
-        said: dict[str, str] = {"label": file.parent.name} if self.label_from_folder else {}
+        named: dict[str, str] = {"label": file.parent.name} if self.label_from_folder else {}
         if self.pattern is not None:
             match = self.pattern.search(file.relative_to(self.path).as_posix())
             if match is None:
                 return None
-            said |= {name: text for name, text in match.groupdict().items() if text}
-        labels = (said["label"],) if "label" in said else ()
-        return Clip(file, labels=labels, split=said.get("split"), group=said.get("group"))
+            named |= {name: text for name, text in match.groupdict().items() if text}
+        labels = (named["label"],) if "label" in named else ()
+        return Clip(file, labels=labels, split=named.get("split"), group=named.get("group"))
 
 
 SPLIT_FOLDERS = {name: SPLITS[name] for name in ("train", "val", "valid", "validation", "test")}

@@ -105,14 +105,14 @@ def _pixel_values(images: Tensor) -> Tensor:
     return images.double().div_(255).transpose(0, 1).flatten(1)  # (B, C, H, W) -> (C, B*H*W)
 
 
-def _refuse_silence(found: Statistics, of: str) -> Statistics:
+def _refuse_silence(found: Statistics, name: str) -> Statistics:
     """`AudioError` where there is nothing that log-mel spectrograms could be standardised by."""
     (mean,), (std,) = found.mean, found.std
     if not math.isfinite(std):
-        raise AudioError(f"log-mels of {of} must be finite, but their mean is {mean} in {found.clips} clips")
+        raise AudioError(f"log-mels of {name} must be finite, but the mean of {found.clips} clips is {mean}")
     if std < 1e-3:
         same = f"all values are {mean:.2f} in {found.clips} clips"
-        raise AudioError(f"log-mels of {of} must vary, but {same}; are they silent?")
+        raise AudioError(f"log-mels of {name} must vary, but {same}; are they silent?")
     return found
 
 

@@ -66,9 +66,9 @@ class BackboneConfig(BaseModel):
             spec = host.option_model("backbone", self.name)(name=self.name, **self.options)
             made: Backbone = host.build("backbone", spec, grid=grid, size=size)
         except M2dxError as error:
-            of = "" if self.package is None else f" of the package {self.package}"
+            origin = "" if self.package is None else f" of the package {self.package}"
             raise CheckpointError(
-                f"the backbone {self.name!r}{of} must be installed as a plugin, but cannot be used: {error}"
+                f"the backbone {self.name!r}{origin} must be installed as a plugin, but cannot be used: {error}"
             ) from error
         return made
 

@@ -216,8 +216,8 @@ def with_metrics(score: Score, label_names: Sequence[str]) -> Score:
     if ci95 is None and score.metric in found:
         ci95 = float(found[score.metric][2] - found[score.metric][1]) / 2
     metrics = {name: _entry(values) for name, values in found.items()}
-    of = "the first classifier, means over the folds"
-    details = {**score.details, "metrics_of": of, "metrics": metrics, "per_class": per_class}
+    source = "the first classifier, means over the folds"
+    details = {**score.details, "metrics_of": source, "metrics": metrics, "per_class": per_class}
     return replace(score, ci95=ci95, details=details)
 
 
@@ -230,7 +230,7 @@ def difference(own: Score, rival: Score) -> dict[str, float] | None:
     several = any(score.details.get("classifiers", len(score.values)) != 1 for score in (own, rival))
     if several or own.metric != "accuracy" or not clips or clips != [item.clip for item in rival.predictions]:
         return None
-    right = np.array([[item.label in item.clip.labels for item in of.predictions] for of in (own, rival)])
+    right = np.array([[item.label in item.clip.labels for item in s.predictions] for s in (own, rival)])
     gains = right[0].astype(np.float32) - right[1]
 
     def mean(rows: NDArray[np.int64]) -> Statistic:

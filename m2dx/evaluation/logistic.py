@@ -89,8 +89,10 @@ class Logistic(Evaluator):
         """Features of all clips (n, D), or (n, 2 * D) with the deviation."""
         if layer is None:
             return found.x
-        of = found.layers[layer]
-        return {"mean_deviation": of.mean_deviation, "mean": of.mean, "max": of.maximum}[self.pooling]
+        stats = found.layers[layer]
+        if self.pooling == "mean_deviation":
+            return stats.mean_deviation
+        return stats.mean if self.pooling == "mean" else stats.maximum
 
     def fit(self, task: EvaluationTask, found: Features, rows: NDArray[np.int64]) -> LogisticLayer:
         """The classifier of the clips in `rows`."""

@@ -60,8 +60,8 @@ def probabilities_of(logits: Tensor, *, multi_label: bool) -> Tensor:
 
 def predictions_of(task: EvaluationTask, fold: Fold, probabilities: Tensor) -> list[Prediction]:
     """What a classifier says of a fold's test clips: the class with the highest of its probabilities (m, C)."""
-    said = zip(fold.test.tolist(), probabilities.argmax(1).tolist(), probabilities.tolist(), strict=True)
-    return [Prediction(task.clips[row], task.label_names[i], of[i], tuple(of)) for row, i, of in said]
+    best = zip(fold.test.tolist(), probabilities.argmax(1).tolist(), probabilities.tolist(), strict=True)
+    return [Prediction(task.clips[row], task.label_names[i], p[i], tuple(p)) for row, i, p in best]
 
 
 def summarise(

@@ -126,13 +126,13 @@ class BackgroundScoring(AbstractContextManager["BackgroundScoring"]):
 
     def _ended(self, step: int, code: int) -> None:
         try:
-            found = [of.score for of in read_step_scores(self.run).scores if of.step == step]
+            found = [item.score for item in read_step_scores(self.run).scores if item.step == step]
             log = self._log(step).read_text(encoding="utf-8", errors="replace").strip()
         except OSError as error:
             self._fail(step, str(error))
             return
         if code == 0 and found:
-            scores = [f"{of.task} {of.protocol} {100 * of.mean:.1f}" for of in found]
+            scores = [f"{score.task} {score.protocol} {100 * score.mean:.1f}" for score in found]
             self.console.print(f"scores of step {step}: {', '.join(scores)}")
             if self._on_scores is not None:
                 self._on_scores(step, found)

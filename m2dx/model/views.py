@@ -111,7 +111,7 @@ def standardised(images: Tensor, section: ImageSection) -> Tensor:
     values = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     if section.mean is None or section.std is None:
         return values
-    mean, std = (torch.tensor(of, device=images.device).view(-1, 1, 1) for of in (section.mean, section.std))
+    mean, std = (torch.tensor(x, device=images.device).view(-1, 1, 1) for x in (section.mean, section.std))
     return (values - mean) / std
 
 

@@ -54,8 +54,8 @@ def tasks_by_class(scores: Sequence[Score], predictions: Predictions) -> list[Ta
     best: dict[str, Score] = {}
     for score in scores:
         if score.encoder == PRETRAINED and "per_class" in score.details:
-            best[score.task] = max(best.get(score.task, score), score, key=lambda of: of.mean)
-    rivals = {(of.own.task, of.own.protocol): of.rival for of in compare(scores)}
+            best[score.task] = max(best.get(score.task, score), score, key=lambda score: score.mean)
+    rivals = {(pair.own.task, pair.own.protocol): pair.rival for pair in compare(scores)}
     most = min(CLIPS_OF_TASK, CLIPS_OF_PAGE // max(len(best), 1))
     found = []
     for task, own in best.items():
@@ -80,7 +80,7 @@ def class_rows(own: Score, rival: Score | None) -> list[tuple[str, Any, Any]]:
     """A row for each class with test clips, those with the fewest right first."""
     mine: Any = own.details["per_class"]
     theirs: Any = {} if rival is None else rival.details["per_class"]
-    rows = [(name, of, theirs.get(name)) for name, of in mine.items() if of["clips"]]
+    rows = [(name, entry, theirs.get(name)) for name, entry in mine.items() if entry["clips"]]
     return sorted(rows, key=lambda row: (row[1]["recall"]["value"], row[0]))
 
 

@@ -69,28 +69,28 @@ def recipe_facts(recipe: Mapping[str, Any]) -> list[Fact]:
 def data_facts(recipe: Mapping[str, Any], listed: DataFacts) -> list[Fact]:
     """Each data set that the recipe names or that was listed, the noise last, and what is known of it."""
     noise = section(recipe, "noise")
-    asked = {**section(recipe, "data.sets"), **({"noise": noise} if noise else {})}
+    named = {**section(recipe, "data.sets"), **({"noise": noise} if noise else {})}
     lines = []
-    for name in map(str, dict.fromkeys([*asked, *listed.by_name])):
-        source = section(asked, f"{name}.dataset") or section(asked, f"{name}.source")
-        of_recipe = SetFacts(name, str(source.get("name", "")), find(asked, f"{name}.split"))
-        of = listed.by_name.get(name, of_recipe)
+    for name in map(str, dict.fromkeys([*named, *listed.by_name])):
+        source = section(named, f"{name}.dataset") or section(named, f"{name}.source")
+        from_recipe = SetFacts(name, str(source.get("name", "")), find(named, f"{name}.split"))
+        facts = listed.by_name.get(name, from_recipe)
         where = next((str(source[key]) for key in ("path", "root", "folder") if source.get(key)), "")
-        parts = [f"could not be listed: {of.error}"] if of.error else []
-        if of.clips is not None:
-            parts.append(f"{counted(of.clips, 'clip')} in {counted(of.files or 0, 'file')}")
-        if of.hours is not None:
-            parts.append(f"{'about ' if of.hours_from is not None else ''}{hours_text(of.hours)} h")
-        elif of.hours_from is not None:
+        parts = [f"could not be listed: {facts.error}"] if facts.error else []
+        if facts.clips is not None:
+            parts.append(f"{counted(facts.clips, 'clip')} in {counted(facts.files or 0, 'file')}")
+        if facts.hours is not None:
+            parts.append(f"{'about ' if facts.hours_from is not None else ''}{hours_text(facts.hours)} h")
+        elif facts.hours_from is not None:
             parts.append("hours not known")
-        if of.labelled:
-            parts.append(f"{number(of.labelled)} labelled, {counted(of.classes or 0, 'class')}")
-        if of.repeat and of.repeat > 1:
-            parts.append(f"{of.repeat} x in an epoch")
-        parts.append(f"{of.dataset}{f': {where}' if where else ''}")
-        if of.fingerprint:
-            parts.append(f"list {of.fingerprint}")
-        lines.append((f"{name}, {of.split}" if of.split else name, "; ".join(filter(None, parts))))
+        if facts.labelled:
+            parts.append(f"{number(facts.labelled)} labelled, {counted(facts.classes or 0, 'class')}")
+        if facts.repeat and facts.repeat > 1:
+            parts.append(f"{facts.repeat} x in an epoch")
+        parts.append(f"{facts.dataset}{f': {where}' if where else ''}")
+        if facts.fingerprint:
+            parts.append(f"list {facts.fingerprint}")
+        lines.append((f"{name}, {facts.split}" if facts.split else name, "; ".join(filter(None, parts))))
     return lines
 
 

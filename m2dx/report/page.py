@@ -105,7 +105,7 @@ def _environment(shorten: Callable[[str], str], *, has_sound: bool) -> Environme
 def arrange_scores(scores: Sequence[Score]) -> ResultTable:
     """A row for each task, protocol and metric, a column for each encoder; the best of each row is marked."""
     by_encoder, columns = scores_by_encoder(scores)
-    cells = {column: cells_of([of.get(column) for of in by_encoder.values()]) for column in columns}
+    cells = {column: cells_of([row.get(column) for row in by_encoder.values()]) for column in columns}
     rows = [Row("{}, {} ({})".format(*column), (), found) for column, found in cells.items()]
     return ResultTable("", "", (), tuple(map(encoder_title, by_encoder)), (Group("", tuple(rows)),))
 
@@ -137,8 +137,8 @@ def _step_plots(scores: Sequence[StepScore]) -> list[Picture]:
     plots = []
     for column, found in by_column(scores).items():
         first, last, best = (
-            f"{Cell.percent(of.score.mean, of.score.ci95).text} % at step {of.step:,}"
-            for of in (found[0], found[-1], max(found, key=lambda item: item.score.mean))
+            f"{Cell.percent(item.score.mean, item.score.ci95).text} % at step {item.step:,}"
+            for item in (found[0], found[-1], max(found, key=lambda item: item.score.mean))
         )
         label = f"{column[2]} of {column[0]}, {column[1]}, against the step: {first}, {last}; best {best}."
         plots.append(Picture(title_of(column), partial(draw_scores, scores=found), label))

@@ -110,7 +110,7 @@ def seen_clips(run: PreparedRun, notes: list[str]) -> list[SeenClip]:
     span = Span(audio.crop_seconds, (audio.f_min, audio.f_max))
     names = [run.clips[int(clip_id)].path.name for clip_id in batch.clip_ids]
     clean, given, hidden = (part.numpy() for part in (views.clean_logmel[:, 0], noisy[:, 0], masked))
-    return [SeenClip(*of, span) for of in zip(names, clean, given, hidden, strict=True)]
+    return [SeenClip(*seen, span) for seen in zip(names, clean, given, hidden, strict=True)]
 
 
 def example_pictures(clip: SeenClip) -> ClipPictures:
@@ -166,11 +166,11 @@ def _attention(models: Mapping[str, MaskedModel], clips: Sequence[SeenClip]) -> 
     maps = []
     for clip in clips:
         logmel, encoders = torch.from_numpy(clip.clean)[None, None], map(encoder_of, models.values())
-        maps.append([attention_maps(of, logmel, clip.span, name=clip.name)[0] for of in encoders])
+        maps.append([attention_maps(encoder, logmel, clip.span, name=clip.name)[0] for encoder in encoders])
     most, rows = max(item.strongest for items in maps for item in items), []
     for clip, items in zip(clips, maps, strict=True):
         titled = zip(models, items, strict=True)
-        row = [of.picture(f"{title}: up to {of.strongest:.1%}", most) for title, of in titled]
+        row = [item.picture(f"{title}: up to {item.strongest:.1%}", most) for title, item in titled]
         rows.append(ClipPictures(clip.name, [clip.picture("Input", clip.clean), *row], clip.span))
     return rows
 

@@ -36,9 +36,9 @@ HEADERS = 500  # files whose header is asked for their length, at most, where a 
 
 def describe_data(recipe: Recipe, host: PluginHost) -> DataFacts:
     """Facts of each data set of the recipe and of its noise; the lists are read again."""
-    given, noise = recipe.data.sets, recipe.noise
-    listed = {name: describe_set(name, of.dataset, of.split, host) for name, of in given.items()}
-    sets = {name: replace(facts, repeat=given[name].repeat) for name, facts in listed.items()}
+    sections, noise = recipe.data.sets, recipe.noise
+    listed = {name: describe_set(name, s.dataset, s.split, host) for name, s in sections.items()}
+    sets = {name: replace(facts, repeat=sections[name].repeat) for name, facts in listed.items()}
     if noise is None or noise.ratio == 0.0:
         return DataFacts(sets)
     if noise.dataset is None:

@@ -100,9 +100,9 @@ class Scoring:
             except RecipeError as error:
                 problems.append(str(error))
                 continue
-            for (protocol, evaluator), (other, of) in product(chosen.items(), compared.items()):
+            for (protocol, evaluator), (other, network) in product(chosen.items(), compared.items()):
                 try:
-                    evaluator.check_encoder(of, listed)
+                    evaluator.check_encoder(network, listed)
                 except RecipeError as error:
                     problems.append(f"evaluation.evaluators.{protocol}, for {other}: {error}")
         if problems:
@@ -206,8 +206,8 @@ class Scoring:
                 encoders[name] = _scored(name, other, place)
         now, device = datetime.now(UTC).replace(microsecond=0), next(encoder.parameters()).device
         lines = (
-            self._record(of, tasks[of.task], encoders[of.encoder], step=step, date=now, device=device)
-            for of in scores
+            self._record(item, tasks[item.task], encoders[item.encoder], step=step, date=now, device=device)
+            for item in scores
         )
         records.append_records(recipe.output / records.RESULTS_FILE, lines)
         return scores

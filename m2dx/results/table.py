@@ -123,7 +123,7 @@ def score_table(scores: Sequence[Score]) -> ResultTable:
         lines.setdefault((score.task, score.protocol, score.metric), {})[score.encoder] = score
     rows = []
     for (task, protocol, metric), found in lines.items():
-        rows.append(Row(task, (f"{protocol} ({metric})",), cells_of([found.get(of) for of in encoders])))
+        rows.append(Row(task, (f"{protocol} ({metric})",), cells_of([found.get(name) for name in encoders])))
     return ResultTable("", "task", ("protocol",), encoders, (Group("", tuple(rows)),))
 
 
