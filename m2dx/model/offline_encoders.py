@@ -29,6 +29,11 @@ class Labels(OfflineEncoder):
         if self.dataset not in labelled:
             raise RecipeError(f"`dataset` must be a data set with labels ({found}), but is {dataset!r}")
         self.label_names = data.label_names[self.dataset]
+        if len(self.label_names) < 2:
+            names = ", ".join(self.label_names)
+            raise RecipeError(
+                f"data set {self.dataset!r} must have two classes or more to learn, but has one: {names}"
+            )
         self.embed_dim = len(self.label_names)
 
     def forward(self, views: Views) -> Tensor:

@@ -1,13 +1,16 @@
 """A recipe's model: its shapes, its seed, and what cannot fit."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from m2dx.contract.components import DataInfo, ViTSize
+from m2dx.contract.components import DataInfo, OfflineEncoder, Views, ViTSize
 from m2dx.contract.errors import PluginError, RecipeError
+from m2dx.contract.hookspecs import hookimpl
 from m2dx.contract.host import PluginHost
+from m2dx.jobs import core
 from m2dx.model.build import build_model, check_tasks
 from m2dx.model.m2d import M2D
 from m2dx.model.mae import MSMMAE
@@ -143,11 +146,29 @@ def test_reserved_task_names(tiny_recipe: Any, host: PluginHost, name: str) -> N
         build(tiny_recipe(task), host)
 
 
-def test_a_loss_that_cannot_be_finite_is_refused_before_training(tiny_recipe: Any, host: PluginHost) -> None:
-    task = "{offline_encoder: labels, online_mapper: pool_linear, loss: norm_mse}"  # of one value, which has no spread
-    recipe = tiny_recipe(f"tasks.note={task}")
+class OneValue(OfflineEncoder):
+    name = "one_value"
+    embed_dim = 1
+
+    def forward(self, views: Views) -> torch.Tensor:
+        return views.clean_logmel.mean(dim=(2, 3))  # (B, 1)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "error", "text"),
+    [
+        ("labels", RecipeError, "data set 'notes' must have two classes or more to learn, but has one: bass"),
+        ("one_value", PluginError, r"tasks\.note\.loss \('norm_mse'\): its loss must be finite, but is nan"),
+    ],
+)
+def test_a_task_of_one_value_is_refused_before_training(
+    encoder: str, error: type[Exception], text: str, tiny_recipe: Any
+) -> None:
+    host = PluginHost({"m2dx": core, "one": SimpleNamespace(offline_encoders=hookimpl(lambda: [OneValue]))})
+    recipe = tiny_recipe(
+        f"tasks.note={{offline_encoder: {encoder}, online_mapper: pool_linear, loss: norm_mse}}",
+        with_host=host,
+    )
     data = DataInfo(recipe.audio.sample_rate, recipe.audio.crop_samples, {"notes": ("bass",)})
-    with pytest.raises(
-        PluginError, match=r"tasks\.note\.loss \('norm_mse'\): its loss must be finite, but is nan"
-    ):
+    with pytest.raises(error, match=text):
         build_model(recipe, data, host)

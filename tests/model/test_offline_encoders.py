@@ -10,7 +10,7 @@ from m2dx.contract.errors import RecipeError
 from m2dx.model.offline_encoders import Labels, LogSpectrum
 
 ONE = {"notes": ("bass", "flute")}
-TWO = {**ONE, "drums": ("kick",)}
+TWO = {**ONE, "drums": ("kick", "snare")}
 
 
 def info(names: dict[str, tuple[str, ...]]) -> DataInfo:
@@ -22,10 +22,10 @@ def views(wav: torch.Tensor, **labels: torch.Tensor) -> Views:
 
 
 def test_labels_of_the_only_labelled_set_or_the_named_one() -> None:
-    given = views(torch.zeros(1, 8), notes=torch.tensor([[0.0, 1.0]]), drums=torch.tensor([[1.0]]))
+    given = views(torch.zeros(1, 8), notes=torch.tensor([[0.0, 1.0]]), drums=torch.tensor([[1.0, 0.0]]))
     only, named = Labels(info(ONE)), Labels(info(TWO), dataset="drums")
     assert only(given).tolist() == [[0.0, 1.0]] and only.embed_dim == 2 and only.num_frames(16_000) is None
-    assert named(given).tolist() == [[1.0]] and named.label_names == ("kick",)
+    assert named(given).tolist() == [[1.0, 0.0]] and named.label_names == ("kick", "snare")
 
 
 def test_labels_need_a_set_that_has_them() -> None:
