@@ -213,7 +213,7 @@ def with_metrics(score: Score, label_names: Sequence[str]) -> Score:
         for column, name in enumerate(label_names)
     }
     ci95 = score.ci95
-    if ci95 is None and score.metric in found:
+    if ci95 is None and score.metric in found and len(clips) > 1:
         ci95 = float(found[score.metric][2] - found[score.metric][1]) / 2
     metrics = {name: _entry(values) for name, values in found.items()}
     source = "the first classifier, means over the folds"
@@ -224,11 +224,12 @@ def with_metrics(score: Score, label_names: Sequence[str]) -> Score:
 def difference(own: Score, rival: Score) -> dict[str, float] | None:
     """How far the accuracy of a score is above another's on the same clips, in [-1, 1], with its interval.
 
-    None where one lacks predictions, or they are of one of several classifiers.
+    None where one lacks predictions, they are of one clip alone, or of one of several classifiers.
     """
     clips = [item.clip for item in own.predictions]
     several = any(score.details.get("classifiers", len(score.values)) != 1 for score in (own, rival))
-    if several or own.metric != "accuracy" or not clips or clips != [item.clip for item in rival.predictions]:
+    alike = len(clips) > 1 and clips == [item.clip for item in rival.predictions]
+    if several or own.metric != "accuracy" or not alike:
         return None
     right = np.array([[item.label in item.clip.labels for item in s.predictions] for s in (own, rival)])
     gains = right[0].astype(np.float32) - right[1]

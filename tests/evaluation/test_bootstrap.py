@@ -206,6 +206,11 @@ def test_there_is_no_difference_where_predictions_say_nothing(rival):
     assert difference(own, rival) is None
 
 
+def test_one_test_clip_says_nothing_of_chance():
+    own, rival = score([said("a")]), score([said("b")])
+    assert with_metrics(own, ("a", "b")).ci95 is None and difference(own, rival) is None
+
+
 def test_the_metrics_of_a_set_as_large_as_esc_50_take_about_a_second():
     predictions = drawn(2000, 12, groups=400)[2]
     started = time.process_time()
