@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,8 @@ def check_output(output: Path, clips: Sequence[Clip]) -> None:
     if suffix == ".parquet" and find_spec("pyarrow") is None:
         raise M2dxError("Parquet needs pyarrow: pip install 'm2dx[parquet]'; or take .csv, .npy or .npz")
     if suffix not in TABLES:
-        name, count = Counter(clip.path.name for clip in clips).most_common(1)[0]
+        fold = str if sys.platform == "linux" else str.casefold  # others' disks take A.wav for a.wav
+        name, count = Counter(fold(clip.path.name) for clip in clips).most_common(1)[0]
         if count > 1:
             raise M2dxError(
                 f"names must differ to be written beside each other, but {count} clips are of a file {name}; write a "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,8 @@ Fact = tuple[str, str]
 _WORDS = resources.files("m2dx.report").joinpath("templates/facts.yaml")
 WORDING: dict[str, Any] = plain_yaml(_WORDS.read_text("utf-8"))
 """What the page tells of the summary, the launch and the recipe."""
-_FOLDERS = re.compile(r"(?<![\w./:~])(/[^/\s'\"]+)+/")  # folders of an absolute path, without its last part
+_FOLDERS = re.compile(r"(?<![\w./:~])(/[^/\s'\"]+)+/|\b[A-Za-z]:\\+([^\\\s'\"]+\\+)+")
+"""Folders of an absolute path, also of Windows, without its last part."""
 
 
 class _Wording(string.Formatter):
@@ -97,7 +99,7 @@ def data_facts(recipe: Mapping[str, Any], listed: DataFacts) -> list[Fact]:
 def without_folders(text: str, own: Iterable[Path | str | None]) -> str:
     """A text without the folders of absolute paths: paths start at one of the `own` folders, or are their last part."""
     for folder in filter(None, own):
-        text = text.replace(f"{folder}/", "")
+        text = text.replace(f"{folder}{os.sep}", "")
     return _FOLDERS.sub("…/", text)
 
 

@@ -4,6 +4,7 @@ import copy
 import csv
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,16 @@ def test_outputs_that_cannot_be_are_told_before_the_work(
         return
     with pytest.raises(M2dxError, match=rf"\A[^\n]*{text}[^\n]*\Z"):
         check_output(Path(output), clips)
+
+
+@pytest.mark.parametrize(("system", "refused"), [("linux", False), ("darwin", True), ("win32", True)])
+def test_names_that_differ_in_case_alone_are_one_file_on_other_systems(
+    system: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    clips = [Clip(Path("x/A.wav")), Clip(Path("x/a.wav"))]
+    with pytest.raises(M2dxError, match="2 clips are of a file a.wav") if refused else nullcontext():
+        check_output(tmp_path / "features", clips)
 
 
 def exported(encoder: AudioEncoder, folder: Path, *, std: float = 4.0) -> Path:

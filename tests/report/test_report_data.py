@@ -9,6 +9,7 @@ import pytest
 from report_pages import RECIPE, SUMMARY, page_of
 
 from m2dx.contract.components import Clip
+from m2dx.report.facts import without_folders
 from m2dx.report.pictures import RunPictures
 from m2dx.results.provenance import HEADERS, describe_data, describe_set, hours_of, list_fingerprint
 from m2dx.results.run_folder import DataFacts, SetFacts
@@ -125,3 +126,10 @@ def test_the_lists_of_now_stand_in_where_none_were_recorded(run):
     assert "could not be listed: no such <file>" in page.text
     page = page_of(run)
     assert "csv: …/pool.csv" in page.text and "folder: …/noise" in page.text
+
+
+def test_folders_of_windows_are_left_out_as_well():
+    told = without_folders(
+        r'C:\Users\me\a.wav, "D:\\data\\b.wav" and /home/me/c.wav of hf://x/y at 12:30', ()
+    )
+    assert told == '…/a.wav, "…/b.wav" and …/c.wav of hf://x/y at 12:30'
