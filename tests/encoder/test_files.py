@@ -202,7 +202,7 @@ def test_names_that_differ_in_case_alone_are_one_file_on_other_systems(
 ) -> None:
     monkeypatch.setattr(sys, "platform", system)
     clips = [Clip(Path("x/A.wav")), Clip(Path("x/a.wav"))]
-    with pytest.raises(M2dxError, match="2 clips are of a file a.wav") if refused else nullcontext():
+    with pytest.raises(M2dxError, match=r"2 clips are of a file a.wav") if refused else nullcontext():
         check_output(tmp_path / "features", clips)
 
 
