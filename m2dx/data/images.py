@@ -90,11 +90,6 @@ def random_box(image_size: tuple[int, int], shares: tuple[float, float], generat
     return middle_box(image_size, (1000, round(1000 * ratio)))
 
 
-def middle_crop(image: Image.Image, size: tuple[int, int]) -> Tensor:
-    """The middle of an image (C, H, W) uint8 at the size: as much of it as the proportions allow."""
-    return resized(image, size, middle_box(image.size, size))
-
-
 def random_crop(image: Image.Image, section: ImageSection, generator: torch.Generator) -> Tensor:
     """A random crop (C, H, W) uint8 at the section's size, half of them flipped left to right where it says so."""
     crop = resized(image, section.size, random_box(image.size, section.crop_scale, generator))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from m2dx.contract.components import Backbone
 from m2dx.contract.errors import CheckpointError, ImageError
-from m2dx.data.images import middle_crop, read_image
+from m2dx.data.images import middle_box, read_image, resized
 from m2dx.encoder.weights import Weights, read_weights
 from m2dx.model.views import standardised
 from m2dx.recipe.schema import ImageSection
@@ -65,7 +65,8 @@ class ImageEncoder(nn.Module):
         Raises `ImageError` for a file that cannot be used.
         """
         try:
-            return middle_crop(read_image(Path(path), channels=self.channels), self.input_size)
+            image = read_image(Path(path), channels=self.channels)
+            return resized(image, self.input_size, middle_box(image.size, self.input_size))
         except ImageError as error:
             raise ImageError(f"{path}: {error}") from error
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from m2dx.contract.errors import ImageError
-from m2dx.data.images import middle_box, middle_crop, random_box, random_crop, read_image, resized
+from m2dx.data.images import middle_box, random_box, random_crop, read_image, resized
 from m2dx.recipe.schema import ImageSection
 
 
@@ -126,7 +126,7 @@ def test_the_middle_has_the_proportions_of_the_input() -> None:
     assert middle_box((50, 100), (224, 224)) == (0, 25, 50, 75)
     assert middle_box((100, 50), (10, 40)) == (0, 12, 100, 37)
     assert middle_box((1, 100), (224, 224)) == (0, 49, 1, 50)
-    crop = middle_crop(gradient(101, 51), (17, 17))
+    crop = resized(gradient(101, 51), (17, 17), middle_box((101, 51), (17, 17)))
     assert crop.shape == (3, 17, 17) and crop.dtype == torch.uint8
     assert abs(int(crop[0, 8, 8]) - 128) <= 2 and abs(int(crop[1, 8, 8]) - 128) <= 2
     assert int(crop[0, 8, 0]) == pytest.approx(255 * 26.5 / 100, abs=2)  # the first of 17 pixels of 3
