@@ -95,14 +95,14 @@ class ClipList:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the files (names, and sizes of up to 2,000), their segments, or their labels."""
+        """Changes with the files (names, and sizes of up to 2,000), their segments, labels or weights."""
         digest = hashlib.sha256()
         for path in self.paths:
             digest.update(os.fsencode(path) + b"\0")
         for path in itertools.islice(self.paths, 0, None, max(len(self) // 2000, 1)):
             with contextlib.suppress(OSError):
                 digest.update(b"%d," % os.stat(path).st_size)
-        for values in (self.starts, self.durations):
+        for values in (self.starts, self.durations, self.weights[self.weights != 1.0]):
             digest.update(values.tobytes())
         for name, labels in sorted(self.sets.items()):
             digest.update("\0".join((name, *labels.names)).encode())

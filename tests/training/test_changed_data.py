@@ -68,6 +68,20 @@ def test_changed_data_are_refused_or_told(
     assert ("the data have changed since this run started" in caplog.text) == bool(outcome)
 
 
+def test_other_weights_of_clips_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clips_of(tmp_path, ROWS)
+
+    def weighted(*weights: int) -> ClipList:
+        rows = (f"{name},{weight}" for (name, _), weight in zip(ROWS, weights, strict=True))
+        (tmp_path / "list.csv").write_text("\n".join(["path,weight", *rows]))
+        return join_sets({"sounds": (CsvDataset(path=tmp_path / "list.csv"), None)})
+
+    check_same_data(weighted(1, 2, 3, 4), state_of(weighted(1, 2, 3, 4)), with_tasks=False)
+    assert not caplog.text
+    check_same_data(weighted(1, 2, 3, 4), state_of(weighted(4, 3, 2, 1)), with_tasks=False)
+    assert "labels or weights): it goes on with other batches" in caplog.text
+
+
 def test_two_processes_do_not_train_into_one_folder(
     tiny_recipe: Callable[..., object], host: PluginHost, console: Console
 ) -> None:
