@@ -142,8 +142,8 @@ def check_same_data(clips: ClipList, state: Mapping[str, Any], *, with_tasks: bo
         )
     if state["clips"]["fingerprint"] != clips.fingerprint:
         logger.warning(
-            "the data have changed since this run started (%d clips then, %d now; files, segments, labels or weights): it "
-            "goes on with other batches",
+            "the data have changed since this run started (%d clips then, %d now; files, segments, labels or weights): "
+            "it goes on with other batches",
             state["clips"]["count"],
             len(clips),
         )
