@@ -33,6 +33,12 @@ def console() -> Console:
     return Terminal(record=True, width=200, file=io.StringIO())
 
 
+@pytest.fixture
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs write no report.html, which takes most of the time of a few steps."""
+    monkeypatch.setattr("m2dx.jobs.train.write_page", lambda run: run.folder / "report.html")
+
+
 class ListDataset(m2dx.Dataset):
     """Clips that a test gives."""
 

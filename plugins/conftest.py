@@ -41,12 +41,6 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     return run
 
 
-@pytest.fixture
-def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs write no report.html, which takes most of the time of a few steps."""
-    monkeypatch.setattr("m2dx.jobs.train.write_page", lambda run: run.folder / "report.html")
-
-
 @pytest.fixture(scope="session")
 def metrics() -> Callable[[Path], list[dict[str, Any]]]:
     """Reads the metrics of a run's folder, without what depends on the clock."""

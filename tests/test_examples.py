@@ -44,6 +44,7 @@ def test_the_method_of_a_plugin_keeps_the_contract(jepa: ModuleType) -> None:
     check_method(jepa.JEPA, beta=0.1)
 
 
+@pytest.mark.usefixtures("no_page")
 def test_the_method_of_a_plugin_trains_resumes_and_is_evaluated(
     jepa: ModuleType, tiny_recipe: Any, few_notes: Path, console: Any
 ) -> None:

@@ -24,6 +24,7 @@ from m2dx.recipe.schema import AudioSection, ModelSection, Recipe
 from m2dx.training.distributed import Processes
 from m2dx.training.prepare import PreparedRun, prepare
 
+pytestmark = pytest.mark.usefixtures("no_page")
 AUDIO = AudioSection(crop_seconds=0.64)  # 5 x 4 patches
 MODEL = ModelSection(size="tiny", depth=2, predictor={"embed_dim": 32, "depth": 1, "num_heads": 2})
 

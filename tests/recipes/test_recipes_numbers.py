@@ -1,7 +1,8 @@
 """The numbers of the recipes are those of the papers, and the small ones are the same in small."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ import yaml
 from m2dx_respiratory.evaluator import BEST
 from m2dx_tasks.papers.published import paper_protocols
 from msm_mae_expected import TABLE_1
-from recipe_files import PUBLISHED, SMALL, field, leaves
+from recipe_files import PUBLISHED, RECIPES, SMALL, field, leaves
 from recipes_expected import CLIPS_PER_GPU, PAPER
 
 from m2dx.contract.components import PatchGrid
-from m2dx.recipe.loading import recipe_to_mapping
+from m2dx.contract.host import PluginHost
+from m2dx.recipe.loading import load_recipe, recipe_to_mapping
 from m2dx.recipe.schema import Recipe
 
 NAMED = ("data.sets.", "tasks.", "evaluation.tasks.", "evaluation.evaluators.")
@@ -27,6 +29,15 @@ SCALE = re.compile(
     r"|evaluation\.(seeds|baselines|evaluators\.icbhi\.(epochs|batch_size|accumulate))"
 )
 """Fields that small versions may change."""
+
+
+@pytest.fixture(scope="module")
+def load(generated: dict[str, Path], plugin_host: PluginHost) -> Iterator[Callable[[str], Recipe]]:
+    """Loads a recipe by its name below recipes/, each once."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, path in generated.items():
+            patch.setenv(name, str(path))
+        yield cache(lambda name: load_recipe(RECIPES / f"{name}.yaml", host=plugin_host))
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -418,6 +418,7 @@ SMALL = (
 )
 
 
+@pytest.mark.usefixtures("no_page")
 def test_the_recipe_trains_goes_on_and_is_packed(
     collected: Path,
     load: Callable[..., Recipe],

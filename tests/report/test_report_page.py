@@ -5,7 +5,7 @@ import json
 from itertools import pairwise
 
 import pytest
-from report_pages import SUMMARY, entry, masked_example, page_of, predictions, some_pictures, wavs
+from report_pages import SUMMARY, entry, masked_example, page_of, predictions, some_pictures, wavs, write_run
 
 from m2dx.contract.components import Clip, Prediction
 from m2dx.contract.errors import CheckpointError
@@ -15,11 +15,18 @@ from m2dx.results.predictions import write_predictions
 from m2dx.results.run_folder import read_run
 from m2dx.results.scores import write_scores
 
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The page of a run with all that a run leaves, and pictures."""
+    return page_of(write_run(tmp_path_factory.mktemp("whole") / "small-run"), some_pictures())
+
+
 LEFT_OUT = ("metrics.jsonl", "summary.json", "bad_files.tsv", "scores.json", "scores_by_step.jsonl")
 
 
-def test_page_shows_everything_of_the_run(run):
-    page = page_of(run, some_pictures())
+def test_page_shows_everything_of_the_run(whole):
+    page = whole
     for text in (
         "small-run",
         "14 November 2023",
@@ -74,8 +81,8 @@ def test_the_result_is_first_the_facts_last_and_schedules_are_folded(run, sounds
     assert page.all("nav") and any(link["href"] == "#top" for link in page.all("a"))
 
 
-def test_page_needs_nothing_from_elsewhere(run):
-    page = page_of(run, some_pictures())
+def test_page_needs_nothing_from_elsewhere(whole):
+    page = whole
     assert {"script", "iframe", "object", "embed", "base", "form"}.isdisjoint(
         name for name, _ in page.elements
     )
@@ -87,8 +94,8 @@ def test_page_needs_nothing_from_elsewhere(run):
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
 
 
-def test_everything_that_is_referred_to_is_there(run):
-    page = page_of(run, some_pictures())
+def test_everything_that_is_referred_to_is_there(whole):
+    page = whole
     ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
     assert len(page.referenced_ids) > 10
     assert set(page.referenced_ids) <= set(ids)
@@ -98,8 +105,8 @@ def test_everything_that_is_referred_to_is_there(run):
     assert links == [*(f"#{heading['id']}" for heading in page.all("h2")), "#top"]
 
 
-def test_headings_are_in_order_and_label_their_sections(run):
-    page = page_of(run, some_pictures())
+def test_headings_are_in_order_and_label_their_sections(whole):
+    page = whole
     assert page.all("html") == [{"lang": "en"}]
     levels = [int(name[1]) for name, _ in page.elements if name in ("h1", "h2", "h3", "h4")]
     assert levels[0] == 1 and levels.count(1) == 1
@@ -108,8 +115,8 @@ def test_headings_are_in_order_and_label_their_sections(run):
     assert [attrs["aria-labelledby"] for attrs in page.all("section")] == ids
 
 
-def test_pictures_have_texts_and_can_be_decoded(run):
-    page = page_of(run, some_pictures())
+def test_pictures_have_texts_and_can_be_decoded(whole):
+    page = whole
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in page.all("svg"))
     images = page.all("image")
     assert len(images) == 10  # of six pictures, and of three views, one with a mask over it

@@ -35,10 +35,7 @@ QUICK = (
 )
 
 
-@pytest.fixture(autouse=True)
-def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page of a run takes longer than the run."""
-    monkeypatch.setattr("m2dx.jobs.train.write_page", lambda run: run.folder / "report.html")
+pytestmark = pytest.mark.usefixtures("no_page")
 
 
 @pytest.fixture

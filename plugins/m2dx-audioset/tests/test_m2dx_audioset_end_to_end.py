@@ -53,6 +53,7 @@ def run(
     return partial(command, host=host)
 
 
+@pytest.mark.usefixtures("no_page")
 def test_train_resume_export_evaluate(run: Callable[..., str], tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "recipe"
     text = run("train", "recipe.yaml")

@@ -39,7 +39,7 @@ evaluation:
       dataset: {name: sprsound, path: "${SPRSOUND}", unit: events}
       unit_seconds: 1.28
   evaluators:
-    finetuned: {name: icbhi, epochs: 2, batch_size: 16, accumulate: 4}
+    finetuned: {name: icbhi, epochs: 1, batch_size: 16, accumulate: 2}
   baselines: [mean_logmel]
   seeds: [0, 1]
 """
@@ -68,6 +68,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
     return run
 
 
+@pytest.mark.usefixtures("no_page")
 def test_the_whole_way_from_recordings_to_scores(
     command: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

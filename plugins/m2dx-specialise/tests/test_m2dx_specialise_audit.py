@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from m2dx_specialise import audit as audits
 from m2dx_specialise import listing
 from m2dx_specialise.audit import Audit, audit
 from m2dx_specialise.listing import Clip
@@ -42,6 +43,12 @@ def test_copies_are_found_whatever_was_done_to_them(notes: Path, tmp_path: Path)
     assert len(others) <= 0.01 * len(clips)
 
 
+@pytest.fixture
+def without_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking for duplicates takes most of an audit's time."""
+    monkeypatch.setattr(audits, "find_duplicates", lambda *_: [])
+
+
 def hum(wav: Wav) -> Wav:
     times = np.arange(len(wav)) / RATE
     return wav + np.float32(0.05) * sum(np.sin(2 * np.pi * 50 * k * times) for k in (1, 2, 3)).astype(
@@ -49,6 +56,7 @@ def hum(wav: Wav) -> Wav:
     )  # type: ignore[union-attr]
 
 
+@pytest.mark.usefixtures("without_duplicates")
 @pytest.mark.parametrize(
     ("change", "rate", "suffix", "word"),
     [
@@ -75,6 +83,7 @@ def test_a_label_that_goes_with_the_device_is_told(
     assert any(word in text and "'brass'" in text for text in told), told
 
 
+@pytest.mark.usefixtures("without_duplicates")
 def test_an_honest_list_has_no_confound(notes: Path, tmp_path: Path) -> None:
     _, found = listed(tmp_path, originals(notes))
     assert [finding.text for finding in found.findings if finding.kind == "confound"] == []

@@ -240,14 +240,16 @@ def test_where_nobody_can_be_asked_the_options_are_named(notes: Path, tmp_path: 
 
 
 @pytest.mark.usefixtures("few_steps")
-def test_the_plan_says_what_would_run(notes: Path, start: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_plan_says_what_would_run(
+    notes: Path, start: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
-    others = [
-        "--general",
-        str(EXAMPLES / "sounds" / "drums.csv"),
-        "--noise",
-        str(EXAMPLES / "sounds" / "noise.csv"),
-    ]
+    folder, others = tmp_path_factory.mktemp("others"), list[str]()
+    for option, name in (("--general", "drums"), ("--noise", "noise")):
+        rows = (EXAMPLES / "sounds" / f"{name}.csv").read_text(encoding="utf-8").splitlines()[1:9]
+        paths = [(EXAMPLES / "sounds" / row.split(",")[0],) for row in rows]
+        write_csv(folder / f"{name}.csv", "path", paths)
+        others += [option, str(folder / f"{name}.csv")]
     result = CliRunner().invoke(
         commands,
         [str(notes), "--plan-only", "--start", str(start), *others],

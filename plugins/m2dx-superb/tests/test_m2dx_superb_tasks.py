@@ -13,12 +13,11 @@ from superb_jobs import CHANCE, make_job, run_jobs
 
 @pytest.fixture(scope="module")
 def outcomes(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """Of three tasks with an encoder, and of their controls; one process runs them all, as it imports s3prl."""
+    """Of three tasks with an encoder, and of a control; one process runs them all, as it imports s3prl."""
     folder = tmp_path_factory.mktemp("runs")
     jobs = [make_job(sample, folder, task) for task in ("ks", "sid", "er")]
-    jobs += [make_job(sample, folder, task, control=True) for task in ("ks", "sid", "er")]
-    names = [*("ks", "sid", "er"), *("ks zeros", "sid zeros", "er zeros")]
-    return dict(zip(names, run_jobs(*jobs), strict=True))
+    jobs.append(make_job(sample, folder, "er", control=True))
+    return dict(zip(("ks", "sid", "er", "er zeros"), run_jobs(*jobs), strict=True))
 
 
 @pytest.mark.parametrize("task", ["ks", "sid", "er"])
@@ -26,11 +25,10 @@ def test_an_encoder_that_hears_tones_tells_them_apart(outcomes: dict[str, Outcom
     assert outcomes[task].value > CHANCE[task] + 0.3
 
 
-@pytest.mark.parametrize("task", ["ks", "sid", "er"])
-def test_zeros_score_at_chance(outcomes: dict[str, Outcome], task: str) -> None:
-    """A constant answer is right as often as its class occurs in the test part."""
-    assert outcomes[f"{task} zeros"].value <= CHANCE[task] + 1e-6
-    assert outcomes[f"{task} zeros"].statistics is None
+def test_zeros_score_at_chance(outcomes: dict[str, Outcome]) -> None:
+    """A constant answer is right as often as its class occurs in the test part; the slow tests have all six tasks."""
+    assert outcomes["er zeros"].value <= CHANCE["er"] + 1e-6
+    assert outcomes["er zeros"].statistics is None
 
 
 def test_the_statistics_are_those_of_the_training_list(outcomes: dict[str, Outcome]) -> None:
