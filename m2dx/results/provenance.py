@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -107,11 +108,16 @@ def list_fingerprint(clips: Sequence[Clip]) -> str:
 def describe_software(host: PluginHost) -> Software:
     """Versions of m2dx, the plugins' packages and the libraries, and commits of those that have one."""
     of_plugins = {record.distribution: None for record in host.records}  # in their order, each once
-    packages = [name for name in of_plugins if name not in (None, "m2dx")]
+    packages = tuple(name for name in of_plugins if name not in (None, "m2dx"))
     versions = package_versions() | {name: package_version(name) for name in packages}
+    return Software(versions, _commits(packages))
+
+
+@cache  # a process runs what it has imported, whatever changes on the disk; git takes half a second for 20 packages
+def _commits(packages: tuple[str, ...]) -> dict[str, str]:
     own = commit_of("m2dx") or commit_of_folder(Path(__file__).parents[1])
     commits = {"m2dx": own, **{name: commit_of(name) for name in packages}}
-    return Software(versions, {name: commit for name, commit in commits.items() if commit is not None})
+    return {name: commit for name, commit in commits.items() if commit is not None}
 
 
 def describe_launch() -> Launch:

@@ -8,6 +8,7 @@ import pytest
 from m2dx_specialise import audit, candidates, judge, search, training
 from m2dx_specialise.budget import Budget, Rung
 
+from m2dx.evaluation import logistic
 from m2dx.testing.samples import write_csv, write_encoder
 
 SOUNDS = Path(__file__).parents[3] / "examples" / "sounds"
@@ -58,6 +59,7 @@ def few_steps(heard_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "TRIAL_STEPS", 2)
     monkeypatch.setattr(training, "TRIAL_WINDOW", 1)
     monkeypatch.setattr(judge, "DRAWS", 1)
+    monkeypatch.setattr(logistic, "CS", (1e-2, 1.0))
 
     def budget(costs: dict[str, float], *_: Any, **__: Any) -> Budget:
         rung = dict.fromkeys(costs, 2)
