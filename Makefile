@@ -26,7 +26,7 @@ BUILD := $(PIP_INSTALL) --quiet hatchling editables && \
 # One thread per test process: more of them than cores make each other wait.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --dist worksteal
 
-.PHONY: quickstart test test-slow lint docs clean distclean
+.PHONY: quickstart test test-slow lint lint-types lint-others docs clean distclean
 
 # Its news about later versions.
 export NO_MKDOCS_2_WARNING := 1
@@ -40,10 +40,15 @@ test: $(INSTALLED_DEV)
 test-slow: $(INSTALLED_DEV)
 	$(PYTEST) -m "slow and not gpu" $(PYTEST_ARGS)
 
-lint: $(INSTALLED_DEV)
+# mypy takes as long as the others together, so `make --jobs=2 lint` takes half the time.
+lint: lint-types lint-others
+
+lint-types: $(INSTALLED_DEV)
+	$(BIN)/mypy
+
+lint-others: $(INSTALLED_DEV)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
