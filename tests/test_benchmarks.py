@@ -356,6 +356,7 @@ def test_scores_are_compared_seed_by_seed(benchmarks: Any) -> None:
     assert found["two - random_weights"].values == pytest.approx((0.23, 0.14, 0.35))
 
 
+@pytest.mark.usefixtures("no_page")
 def test_a_comparison_goes_on_after_a_stop(
     benchmarks: Any, few_notes: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
 ) -> None:
