@@ -80,7 +80,7 @@ def test_a_line_of_metrics(tiny_recipe: Any, make_trainer: Any) -> None:
     ],
 )
 def test_variants_train(tiny_recipe: Any, make_trainer: Any, overrides: list[str]) -> None:
-    trainer = make_trainer(tiny_recipe("train.epochs=3", "train.log_every=5", *overrides, labels=True))
+    trainer = make_trainer(tiny_recipe("train.epochs=6", "train.log_every=5", *overrides, labels=True))
     trainer.fit()
     losses = losses_of(trainer)
     assert losses[-1] < losses[0]
