@@ -98,12 +98,12 @@ def check_written() -> Callable[[ResultTable], None]:
         assert sum(bool(line[-1]) for line in lines) == len(marked)
         for line in markdown(table).splitlines():
             if line.startswith("|"):
-                assert len(re.findall(r"(?<!\\)\|", line)) == table.width + 1, line
+                assert len(re.findall(r"(?<!\\)\|", line)) == len(table.headings) + 1, line
         text = latex(table)
         body = text.partition("\\toprule")[2].partition("\\bottomrule")[0]
         for line in body.splitlines():
             if line.endswith("\\\\") and "multicolumn" not in line:
-                assert len(re.findall(r"(?<!\\)&", line)) == table.width - 1, line
+                assert len(re.findall(r"(?<!\\)&", line)) == len(table.headings) - 1, line
         bare = re.sub(r"\\[\\{}]", "", text)
         assert bare.count("{") == bare.count("}") and re.search(r"(?<!\\)[#~]|[±×→†‡ηλ∪↓↑]", text) is None
         assert len(re.findall(r"(?<!\\)\$", text)) % 2 == 0
