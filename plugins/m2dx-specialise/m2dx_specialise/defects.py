@@ -27,8 +27,8 @@ _FAULTS: dict[str, tuple[Callable[[Clip, Measures, float], bool], str, str]] = {
                "A high-pass filter removes it."),
     "band limit": (lambda clip, of, typical: of.edge_hz < 0.45 * of.sample_rate,
                    "empty above some {khz:.1f} kHz, below half their sampling rate",
-                   "They are upsampled, or coded at a low rate. Set f_max of the recipe to {edge:.0f} Hz or less, or "
-                   "sample at {rate:.0f} Hz."),
+                   "They are upsampled, coded at a low rate, or have nothing there by nature. Where all recordings "
+                   "are so, f_max of the recipe may be {edge:.0f} Hz."),
     "short": (lambda clip, of, typical: clip.seconds < SHORT_SECONDS, f"shorter than {SHORT_SECONDS:g} s",
               "Check how they were cut."),
     "long": (lambda clip, of, typical: clip.seconds > max(20 * typical, 30.0),
@@ -47,7 +47,7 @@ def defects(clips: Sequence[Clip], measures: Sequence[Measures | None]) -> Itera
         if not found:
             continue
         hum, edge = (float(np.median([getattr(of, key) for _, of in found])) for key in ("hum_hz", "edge_hz"))
-        values = {"hum": hum, "edge": edge, "khz": edge / 1000, "rate": 2 * edge, "typical": typical}
+        values = {"hum": hum, "edge": edge, "khz": edge / 1000, "typical": typical}
         count = f"{counted(len(found), 'clip')} of {len(known)} {'is' if len(found) == 1 else 'are'}"
         yield Finding(
             kind,

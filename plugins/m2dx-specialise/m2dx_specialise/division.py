@@ -73,7 +73,7 @@ def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
             note += f"The division of the data cannot be kept ({problem}). "
         else:
             left = counted(len(clips) - len(rows), "clip")
-            how = f" without {left} of which others are in the test or validation part"
+            how = f" without {left} that share a group or sound with the test or validation part"
             how = how if len(rows) < len(clips) else ", in which nothing leaks"
             return Division(rows, pool, f"{note}The division of the data is kept{how}: {_sizes(rows)}.")
     elif len(splits) > 1:

@@ -1,8 +1,9 @@
 """Clips that are the same recording: sample for sample, or re-encoded, shifted, louder, or cut out of a longer one.
 
 Moments of two clips that look alike make the pair a candidate; then the sound itself decides. Its two versions are
-aligned to the sample, and each frequency of one must be the other's, at a constant gain and phase: the magnitude of the
-coherence. Two strokes of a drum, or two words of a speaker, have it at a few frequencies only.
+aligned to the sample, by the shift at which they correlate most, and each frequency of one must be the other's, at a
+constant gain and phase: the magnitude of the coherence. Two strokes of a drum, or two words of a speaker, have it at a
+few frequencies only.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import irfft, next_fast_len, rfft
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
 
@@ -29,13 +31,17 @@ SIMILAR = 0.72  # least similarity of duplicates
 _ALIKE = 0.7  # cosine of the pictures of two moments that may be the same
 _NEIGHBOURS = 6  # of a moment
 _PARTNERS, _SHIFTS = 8, 3  # of a clip that are listened to, and at how many shifts
-_LONGEST = 3.0  # seconds that are compared
-_LEAST_SHARED = 0.5  # of the energy of one of the two
+_LONGEST = 12.0  # seconds of a clip that are compared; of longer ones, those around moments that look alike
+_LEAST_SHARED, _LEAST_SECONDS = 0.3, 0.1  # of the energy of one of the two; but never more than a clip has
 _FULL, _CLIPPED = 0.9, 2e-3  # of a peak: what is above may be clipped; of the samples, in flat peaks
-_SEARCHED = 0.06  # seconds around the shift that the moments tell
+_CORRELATED = 0.5  # at least, of what is looked at closer
 _SIZE, _HOP, _BAND = 512, 128, 4
 _FEW_BANDS, _STRICTER = 20, 6.0
 _FLOOR_DB = 45.0  # below the loudest frequency, nothing is compared
+
+
+Place = tuple[float, float]
+"""Seconds of two clips from their starts."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +66,15 @@ def find_duplicates(
     kept = {row: moments[row] for row in firsts}
     near = [
         Duplicate(first, second, False)
-        for first, second, shifts in _candidates({row: of for row, of in kept.items() if of is not None})
+        for first, second, places in _candidates({row: of for row, of in kept.items() if of is not None})
         if clips[first].path != clips[second].path
-        and max(similarity(clips[first], clips[second], shift) for shift in shifts) >= SIMILAR
+        and similarity(clips[first], clips[second], places) >= SIMILAR
     ]
     return [*exact, *near]
 
 
-def _candidates(moments: dict[int, Moments]) -> Iterator[tuple[int, int, list[float]]]:
-    """Pairs of clips with moments that look alike, and the shifts (seconds) at which most of them do."""
+def _candidates(moments: dict[int, Moments]) -> Iterator[tuple[int, int, list[Place]]]:
+    """Pairs of clips with moments that look alike, and for the shifts at which most of them do, the most alike one."""
     counts = np.array([len(found.seconds) for found in moments.values()], dtype=np.int64)
     rows = np.repeat(np.array(list(moments), dtype=np.int64), counts)
     if len(rows) < 2:
@@ -76,16 +82,20 @@ def _candidates(moments: dict[int, Moments]) -> Iterator[tuple[int, int, list[fl
     seconds = np.concatenate([found.seconds for found in moments.values()])
     pictures = _whitened(np.concatenate([found.pictures for found in moments.values()]))
     votes: dict[tuple[int, int], dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    places: dict[tuple[tuple[int, int], int], tuple[float, float, float]] = {}
     for first, other, alike in _neighbours(rows, pictures):
         a, b = (first, other) if rows[first] < rows[other] else (other, first)
         shift = round(float(seconds[a] - seconds[b]) / 0.02)
-        votes[int(rows[a]), int(rows[b])][shift] += alike - _ALIKE + 0.1
-    best: dict[tuple[int, int], tuple[float, list[float]]] = {}
+        pair = int(rows[a]), int(rows[b])
+        votes[pair][shift] += alike - _ALIKE + 0.1
+        place = alike, float(seconds[a]), float(seconds[b])
+        places[pair, shift] = max(places.get((pair, shift), place), place)
+    best: dict[tuple[int, int], tuple[float, list[Place]]] = {}
     for pair, found in votes.items():
         joined = {at: vote + found.get(at - 1, 0.0) + found.get(at + 1, 0.0) for at, vote in found.items()}
         order = sorted(joined, key=lambda at: -joined[at])
         apart = [at for place, at in enumerate(order) if all(abs(at - other) > 2 for other in order[:place])]
-        best[pair] = joined[order[0]], [at * 0.02 for at in apart[:_SHIFTS]]
+        best[pair] = joined[order[0]], [places[pair, at][1:] for at in apart[:_SHIFTS]]
     partners: dict[int, list[tuple[float, tuple[int, int]]]] = defaultdict(list)
     for pair, (vote, _) in best.items():
         for row in pair:
@@ -125,31 +135,34 @@ def _sound(path: Path, start: float, seconds: float) -> NDArray[np.float32]:
     return m2dx.read_wav(path, start=start, duration=seconds, sample_rate=RATE)
 
 
-def similarity(first: Clip, second: Clip, shift: float) -> float:
+def similarity(first: Clip, second: Clip, places: Sequence[Place]) -> float:
     """How alike two clips are where they overlap; 1: the same, 0 where they share too little.
 
-    `shift`: seconds from the start of the first to what the second starts with, known to some 0.05 s. Of long overlaps,
-    the middle is compared.
+    `places`: what may be the same moment in both. Clips that are not long are compared at all shifts.
     """
-    start = max(shift, 0.0)
-    end = min(first.seconds, second.seconds + shift)
-    if end - start < 0.01:
-        return 0.0
-    if end - start > _LONGEST:
-        start, end = (start + end - _LONGEST) / 2, (start + end + _LONGEST) / 2
+    if max(first.seconds, second.seconds) <= _LONGEST:
+        places = places[:1]
     try:
-        one, begins = _part(first, start - _SEARCHED, end + _SEARCHED)
-        two, other_begins = _part(second, start - shift - _SEARCHED, end - shift + _SEARCHED)
+        return max(_similarity(_part(first, one), _part(second, other)) for one, other in places)
     except m2dx.AudioError:
         return 0.0
-    near = round((shift - begins + other_begins) * RATE)
-    lag = _lag(_bright(one), _bright(two), near, round(_SEARCHED * RATE))
+
+
+def _part(clip: Clip, at: float) -> NDArray[np.float32]:
+    """All samples of a clip, or of a long one those around a second of it."""
+    length = min(clip.seconds, _LONGEST)
+    start = min(max(at - length / 2, 0.0), clip.seconds - length)
+    return _sound(clip.path, clip.start + start, length)
+
+
+def _similarity(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
+    """The same of samples, at the shift where they correlate most."""
+    lag, correlation = _lag(_bright(one), _bright(two))
+    if correlation < _CORRELATED:
+        return 0.0
     a, b = (one[lag:], two) if lag >= 0 else (one, two[-lag:])
     size = min(len(a), len(b))
     a, b = a[:size], b[:size]
-    most = max(_energy(a) / (_energy(one) + 1e-20), _energy(b) / (_energy(two) + 1e-20))
-    if size < _SIZE // 4 or most < _LEAST_SHARED:
-        return 0.0
     if max(flat_samples(a), flat_samples(b)) > _CLIPPED * size:
         # What a clipped copy has lost is compared in neither.
         whole = (np.abs(a) < _FULL * np.abs(a).max()) & (np.abs(b) < _FULL * np.abs(b).max())
@@ -162,27 +175,31 @@ def _bright(wav: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.append(wav[:1], wav[1:] - np.float32(0.9) * wav[:-1])
 
 
-def _part(clip: Clip, start: float, end: float) -> tuple[NDArray[np.float32], float]:
-    """The samples from a second of the clip to another, and where they begin in it; short clips are kept."""
-    start, end = max(start, 0.0), min(end, clip.seconds)
-    if clip.seconds <= 2 * _LONGEST:
-        first = round(start * RATE)
-        return _sound(clip.path, clip.start, clip.seconds)[first : round(end * RATE)], first / RATE
-    return _sound(clip.path, clip.start + start, end - start), start
+def _lag(one: NDArray[np.float32], two: NDArray[np.float32]) -> tuple[int, float]:
+    """By how many samples the second comes later in the first where they correlate most, and how much (0 to 1).
+
+    Only where they share enough; (0, 0.0): nowhere.
+    """
+    lags = np.arange(1 - len(two), len(one))
+    size = next_fast_len(len(lags), real=True)
+    product = np.abs(irfft(rfft(one, size) * np.conj(rfft(two, size)), size))[
+        lags
+    ]  # negative lags are at the end
+    energies, shared = np.ones(len(lags)), np.zeros(len(lags))
+    begins, counts = np.maximum(lags, 0), np.minimum(len(one), lags + len(two)) - np.maximum(lags, 0)
+    for wav, at in ((one, begins), (two, begins - lags)):
+        sums = np.concatenate([[0.0], np.cumsum(np.square(wav, dtype=np.float64))])
+        energy = sums[at + counts] - sums[at]
+        energies *= energy / (sums[-1] + 1e-20)
+        shared = np.maximum(shared, energy / (sums[-1] + 1e-20))
+    product /= np.sqrt(_energy(one) * _energy(two) * np.maximum(energies, 1e-9)) + 1e-20
+    product[(shared < _LEAST_SHARED) | (counts < min(_LEAST_SECONDS * RATE, len(one), len(two)))] = 0.0
+    best = int(product.argmax())
+    return (int(lags[best]), float(product[best])) if product[best] > 0 else (0, 0.0)
 
 
 def _energy(wav: NDArray[np.float32]) -> float:
     return float(np.square(wav, dtype=np.float64).sum())
-
-
-def _lag(one: NDArray[np.float32], two: NDArray[np.float32], near: int, most: int) -> int:
-    """By how many samples the second comes later in the first: near a number, at most `most` from it."""
-    size = 1 << (len(one) + len(two)).bit_length()
-    product = np.fft.rfft(one, size) * np.conj(np.fft.rfft(two, size))
-    product /= np.sqrt(np.abs(product)) + 1e-9  # between plain and whitened: low tones alone do not decide
-    lags = np.arange(near - most, near + most + 1)
-    lags = lags[(lags > -len(two)) & (lags < len(one))]
-    return int(lags[np.abs(np.fft.irfft(product, size))[lags].argmax()])
 
 
 def _coherence(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
@@ -191,7 +208,7 @@ def _coherence(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
     Sounds of a few low bands are alike by themselves (heart beats, kicks): what they lack to 1 counts several times.
     """
     correlation = float(np.abs(np.dot(one, two))) / float(np.sqrt(_energy(one) * _energy(two)) + 1e-20)
-    if correlation < 0.5:
+    if correlation < _CORRELATED:
         return 0.0
     a, b = (np.concatenate([*spectra(np.pad(of, _SIZE // 2), _SIZE, _HOP)]) for of in (one, two))
     power, other = _banded(np.abs(a) ** 2), _banded(np.abs(b) ** 2)

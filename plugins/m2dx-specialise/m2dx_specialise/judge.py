@@ -19,7 +19,6 @@ from m2dx.evaluation.bootstrap import difference
 from m2dx.evaluation.features import FeatureCache
 from m2dx.evaluation.logistic import Logistic
 from m2dx.evaluation.splits import SPLITS
-from m2dx.evaluation.tasks import mean_seconds
 
 VALID_SHARE, FEWEST_VALID = 0.25, 0.2
 """Of training and validation part together: the validation part that is dealt, and the smallest one that is kept."""
@@ -144,8 +143,9 @@ def _some(clips: Sequence[m2dx.Clip], seed: int) -> list[m2dx.Clip]:
 
 
 def unit_seconds(clips: Sequence[m2dx.Clip]) -> float:
-    """The length that clips are brought to."""
-    return max(min(round(mean_seconds("clips", clips), 3), LONGEST_SECONDS), 0.1)
+    """The length that clips are brought to: their mean one, where a long one counts as `LONGEST_SECONDS`."""
+    seconds = [min(clip.duration or 0.0, LONGEST_SECONDS) for clip in clips]
+    return max(round(float(np.mean(seconds)), 3), 0.1)
 
 
 def score(encoder: ClipEncoder, task: m2dx.ClipTask, name: str) -> m2dx.Score:
@@ -281,12 +281,14 @@ def easier(name: str, valid: float, test: float) -> str:
     )
 
 
-def of_classifier(classifier: Mapping[str, Any]) -> str:
+def of_classifier(test: Mapping[str, Any]) -> str:
     """What the test says of the classifier that is given, in words."""
-    spread = "" if classifier["ci95"] is None else f" ± {100 * classifier['ci95']:.1f}"
+    found = test["classifier"]
+    spread = "" if found["ci95"] is None else f" ± {100 * found['ci95']:.1f}"
+    why = f" (m2dx classify has none of {PLAIN} alone)" if test["verdict"]["kind"] == "plain" else ""
     return (
-        f"The classifier, on {classifier['encoder']}: {100 * classifier['accuracy']:.1f}{spread} % of "
-        f"{classifier['clips']:,} clips are right, by one that has not learnt them."
+        f"The classifier is on {found['encoder']}{why}: {100 * found['accuracy']:.1f}{spread} % of "
+        f"{found['clips']:,} clips are right, each told by a classifier that has not learnt it."
     )
 
 

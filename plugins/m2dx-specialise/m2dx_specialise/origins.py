@@ -54,14 +54,19 @@ def leaks(clips: Sequence[Clip], pairs: Sequence[Duplicate], origins: Sequence[R
         if not found:
             continue
         across = apart(found)
-        unlike = sum(set(clips[one].labels) != set(clips[other].labels) for one, other in found)
+        unlike = [
+            (clips[one].path.name, clips[other].path.name)
+            for one, other in found
+            if set(clips[one].labels) != set(clips[other].labels)
+        ]
         one, other = (clips[row].path.name for row in (across or found)[0])
-        text = (
-            f"{counted(len(found), 'pair')} of clips {'is' if len(found) == 1 else 'are'} the same recording"
-            f"{'' if exact else ' re-encoded, shifted, cut or at another level'}"
-            f"{f', {len(across)} of them on both sides of the split' if across else ''}"
-            f"{f'; {unlike} have different labels' if unlike else ''}, e.g. {one} and {other}."
+        text = f"{counted(len(found), 'pair')} of clips {'has' if len(found) == 1 else 'have'} "
+        text += (
+            "the same samples" if exact else "sound in common, re-encoded, shifted, cut or at another level"
         )
+        text += f", e.g. {one} and {other}"
+        text += f"; {len(across)} on both sides of the split" if across else ""
+        text += f"; {len(unlike)} with different labels, e.g. {' and '.join(unlike[0])}." if unlike else "."
         advice = "The division keeps them on one side" + ("; check the labels." if unlike else ".")
         yield Finding(kind, "warning" if across or unlike else "note", text, paths(found), advice)
     if split := apart(origins):

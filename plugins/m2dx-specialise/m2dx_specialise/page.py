@@ -24,8 +24,6 @@ from m2dx_specialise.state import State
 
 HARD_CLIPS = 8
 SECTIONS = {"verdict": "Verdict", "audit": "Audit", "tried": "Tried", "classes": "Classes", "use": "Use it"}
-TOLD = "verdict findings division listing minutes chosen winner best test"
-"""What the page has from the state as it is."""
 Lines = dict[str, list[tuple[int, float]]]
 """Steps and percent of each candidate."""
 
@@ -37,16 +35,11 @@ def write_page(state: State) -> Path:
     """
     loader = ChoiceLoader([PackageLoader("m2dx_specialise"), PackageLoader("m2dx.report")])
     environment = Environment(loader=loader, autoescape=True, **TEMPLATING)
-    environment.filters |= {
-        "svg": svg,
-        "sound": sound,
-        "number": number,
-        "of_classifier": of_classifier,
-        "quote": shlex.quote,
-    }
+    environment.filters |= {"svg": svg, "sound": sound, "number": number, "quote": shlex.quote}
+    environment.filters["of_classifier"] = of_classifier
     classes = _classes(state)
     page = environment.get_template("search.html").render(
-        {key: state.get(key) for key in TOLD.split()},
+        {"test": None, "best": None} | state.content,  # without labels there are neither
         sections={id: title for id, title in SECTIONS.items() if classes or id != "classes"},
         titles={run: f"{of['title']}, {of['steps']:,} steps" for run, of in state.under("run").items()},
         name=state.request.data.resolve().name,
@@ -76,11 +69,11 @@ def _rungs(state: State) -> list[list[dict[str, Any]]]:
 
 
 def _curves(state: State) -> list[Picture]:
-    """Percent against the steps, all candidates in one picture, and the best of what needs no training."""
+    """Percent against the steps, where a candidate has gone on: all in one picture, and the best without training."""
     lines: Lines = defaultdict(list)
     for run in state.under("run").values():
         lines[run["title"]].append((run["steps"], 100 * run["accuracy"]))
-    if not lines:
+    if max(map(len, lines.values()), default=0) < 2:
         return []
     level = 100 * max(found["accuracy"] for found in state.under("baseline").values())
     label = "; ".join(f"{title}: {line[-1][1]:.1f} at step {line[-1][0]:,}" for title, line in lines.items())

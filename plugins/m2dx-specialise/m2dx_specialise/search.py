@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import math
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -331,6 +332,10 @@ class Search:
         waiting = [by_name[name] for name in budget["dropped"]]
         if waiting:
             self.console.print(f"no time for: {'; '.join(candidate.title for candidate in waiting)}")
+        if waiting and not budget["rungs"]:
+            self.console.print(
+                f"to train one of them needs --minutes {budget['enough']} or more, on this machine"
+            )
         rungs, found = len(budget["rungs"]), dict[str, dict[str, Any]]()
         for number, rung in enumerate(budget["rungs"], 1):
             counts = rung["steps"]
@@ -368,10 +373,10 @@ class Search:
             costs[candidate.name] = tried["seconds"]
         budget = self.divided(costs)
         in_it = {name for rung in budget["rungs"][:1] for name in rung["steps"]}
-        return {
-            **budget,
-            "dropped": [candidate.name for candidate in candidates if candidate.name not in in_it],
-        }
+        dropped = [candidate.name for candidate in candidates if candidate.name not in in_it]
+        lacking = self._overhead() + FEWEST_STEPS * min(costs.values()) - self._left()
+        enough = math.ceil(self.request.minutes + lacking / SAFETY / 60)
+        return {**budget, "dropped": dropped, "enough": enough}
 
     def divided(self, costs: Mapping[str, float]) -> dict[str, Any]:
         """The time that is left, divided among candidates with their seconds per step; as plain data."""
@@ -450,7 +455,7 @@ class Search:
         if test.get("warning"):
             self.console.print(f"warning: {test['warning']}\n")
         if labelled:
-            self.console.print(f"{judge.of_classifier(test['classifier'])}\n")
+            self.console.print(f"{judge.of_classifier(test)}\n")
         self.console.print(f"after {duration(60 * minutes)}; page: {page}", soft_wrap=True)
         what = ("classify", "classifier", "labels") if labelled else ("encode", "encoder", "features")
         text = f"next: m2dx {what[0]} {folder / what[1]} FILES  ({what[2]} of your audio)"

@@ -8,6 +8,7 @@ import soundfile
 from m2dx_specialise import audit as audits
 from m2dx_specialise import listing
 from m2dx_specialise.audit import Audit, audit
+from m2dx_specialise.duplicates import SIMILAR, similarity
 from m2dx_specialise.listing import Clip
 from numpy.typing import NDArray
 from planted import KINDS, coded, plant_duplicates
@@ -47,6 +48,38 @@ def test_copies_are_found_whatever_was_done_to_them(notes: Path, tmp_path: Path)
 def without_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking for duplicates takes most of an audit's time."""
     monkeypatch.setattr(audits, "find_duplicates", lambda *_: [])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        # what of two notes each clip has: the note, from a share of it to another, and seconds of silence before it
+        ((0, 0.0, 1.0, 0), (0, 0.4, 1.0, 0), True),
+        ((0, 0.0, 0.7, 0), (0, 0.3, 1.0, 0), True),  # two cuts that overlap
+        ((0, 0.0, 1.0, 0), (0, 0.0, 0.6, 1), True),
+        ((0, 0.0, 1.0, 20), (0, 0.2, 1.0, 0), True),  # in long recordings, the moment says where to look
+        ((0, 0.0, 1.0, 20), (0, 0.0, 1.0, 14), True),
+        ((0, 0.0, 1.0, 0), (1, 0.0, 1.0, 0), False),
+        ((0, 0.0, 1.0, 20), (1, 0.2, 1.0, 0), False),
+    ],
+)
+def test_clips_with_a_part_in_common_are_alike(
+    one: tuple[int, float, float, int],
+    other: tuple[int, float, float, int],
+    alike: bool,
+    notes: Path,
+    tmp_path: Path,
+) -> None:
+    clips, moments = [], []
+    for name, (note, first, end, silence) in (("one", one), ("other", other)):
+        wav = m2dx.read_wav(originals(notes)[7 * note][0])[: int(0.7 * RATE)]
+        cut = wav[int(first * len(wav)) : int(end * len(wav))]
+        padded = np.pad(cut, (silence * RATE, 0))
+        soundfile.write(tmp_path / f"{name}.wav", padded, RATE, subtype="FLOAT")
+        clips.append(Clip(tmp_path / f"{name}.wav", 0.0, len(padded) / RATE))
+        moments.append(silence + (0.5 - first) * len(wav) / RATE)
+    found = similarity(clips[0], clips[1], [(moments[0], moments[1] + 0.04)])
+    assert found > 0.9 if alike else found < SIMILAR
 
 
 def hum(wav: Wav) -> Wav:

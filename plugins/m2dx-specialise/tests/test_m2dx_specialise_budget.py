@@ -104,6 +104,7 @@ def test_what_runs_cost_corrects_the_plan(
     state.save(**{f"baseline:{name}": {"accuracy": 0.1, "seconds": 1.0} for name in ("x", "y", "z")})
     winner = run(state)
     assert trained == ran and (winner in ran if ran else winner is None)
+    assert ran or state.get("budget")["enough"] > minutes
     assert clock[0] <= 60 * minutes or cost > trial_cost
     clock[0] = 1e6  # resumed: nothing is decided anew
     assert run(state) == winner and trained == ran

@@ -61,7 +61,7 @@ def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
     rows = [row for row in (*test["trained"], *test["at_hand"]) if row["own"] == told["chosen"]]
     own = {key: test["classifier"][key] for key in ("accuracy", "clips")}
     assert all(own == {key: row[key] for key in own} for row in rows) and rows
-    line = judge.of_classifier(test["classifier"])
+    line = judge.of_classifier(test)
     assert line in page and line in " ".join(console.file.getvalue().split())
     assert f" of {own['clips']} clips are right by" in page  # by clips; the accuracy is the mean of the folds
 
