@@ -28,8 +28,9 @@ class Traffic:
 
     def __init__(self) -> None:
         self.ddp_values = self.reduce_scatters = self.all_reduces = 0
-        self._reduce_scatter, self._all_reduce = dist.reduce_scatter_tensor, dist.all_reduce
-        dist.reduce_scatter_tensor = self.reduce_scatter
+        name = "reduce_scatter_single" if hasattr(dist, "reduce_scatter_single") else "reduce_scatter_tensor"
+        self._reduce_scatter, self._all_reduce = getattr(dist, name), dist.all_reduce
+        setattr(dist, name, self.reduce_scatter)  # FSDP's call since torch 2.14, or before
         dist.all_reduce = self.all_reduce
 
     def bucket(self, group: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
