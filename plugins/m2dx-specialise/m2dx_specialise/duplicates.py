@@ -182,9 +182,8 @@ def _lag(one: NDArray[np.float32], two: NDArray[np.float32]) -> tuple[int, float
     """
     lags = np.arange(1 - len(two), len(one))
     size = next_fast_len(len(lags), real=True)
-    product = np.abs(irfft(rfft(one, size) * np.conj(rfft(two, size)), size))[
-        lags
-    ]  # negative lags are at the end
+    product = np.abs(irfft(rfft(one, size) * np.conj(rfft(two, size)), size))
+    product = product[lags]  # negative ones are at the end
     energies, shared = np.ones(len(lags)), np.zeros(len(lags))
     begins, counts = np.maximum(lags, 0), np.minimum(len(one), lags + len(two)) - np.maximum(lags, 0)
     for wav, at in ((one, begins), (two, begins - lags)):

@@ -223,13 +223,9 @@ class Search:
 
     def _tested(self, task: m2dx.ClipTask, in_turn: m2dx.ClipTask) -> dict[str, Any]:
         """The one test: of the winner and of all that needs no training, and of the best of that on all folds."""
-        state, start, winner, best = (
-            self.state,
-            self._best_start(),
-            self.state.get("winner"),
-            self.state.get("best"),
-        )
-        baselines, gains, curve, rival = list(state.under("baseline")), dict[str, Comparison](), [], None
+        state, start = self.state, self._best_start()
+        winner, best, baselines = state.get("winner"), state.get("best"), list(state.under("baseline"))
+        gains, curve, rival = dict[str, Comparison](), [], None
         with self.console.status("the test"):
             encoders = {name: self._encoder(name) for name in filter(None, (*baselines, winner))}
             scores = {name: judge.score(encoders[name], in_turn, name) for name in (start, PLAIN, RANDOM)}
