@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,24 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from jinja2 import FileSystemBytecodeCache
 from rich.console import Console
 
 import m2dx
 from m2dx.cli.terminal import Terminal
 from m2dx.results import ResultTable
-from m2dx.results.formats import TEMPLATING, comma_separated, latex, markdown
+from m2dx.results.formats import comma_separated, latex, markdown
 
 RATE = 8000  # Hz, of tones
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The templates of pages are compiled once, which takes a quarter of a page's time."""
-    folder = tmp_path_factory.mktemp("templates")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TEMPLATING, "bytecode_cache", FileSystemBytecodeCache(str(folder)))
-        yield
 
 
 @pytest.fixture(scope="session")
