@@ -22,7 +22,7 @@ from m2dx.data.clips import list_clips
 from m2dx.data.crops import Batch, CropItem, collate
 from m2dx.evaluation.splits import SPLITS
 from m2dx.jobs.doubts import print_doubts
-from m2dx.model.precision import autocast, check_precision
+from m2dx.model.precision import autocast
 from m2dx.model.shapes import model_shapes
 from m2dx.recipe.loading import recipe_to_yaml
 from m2dx.recipe.schema import Recipe
@@ -48,7 +48,6 @@ def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
     console.print(Syntax(recipe_to_yaml(recipe), "yaml", background_color="default"))
     brief = recipe.data.model_copy(update={"stats_clips": min(recipe.data.stats_clips, MOST_STATS_CLIPS)})
     processes = Processes(0, 1, pick_device(recipe.train.device))
-    check_precision(recipe.train.precision, processes.device)
     if recipe.evaluation.tasks:
         for name, dataset in Scoring.of(recipe, host).datasets.items():
             console.print(division_table(name, list_clips(name, dataset)))

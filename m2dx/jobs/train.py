@@ -18,7 +18,6 @@ from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_any_encoder
 from m2dx.encoder.checkpoint import Checkpoint, read_checked
 from m2dx.jobs.background_scoring import BackgroundScoring
-from m2dx.model.precision import check_precision
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 from m2dx.results.run_folder import SUMMARY_FILE, DataFacts, RunSummary
@@ -57,7 +56,6 @@ def _run(
     overwrite: bool,
 ) -> TrainingSummary:
     try:
-        check_precision(recipe.train.precision, processes.device)
         scoring = None
         if processes.is_main and recipe.evaluation.tasks:
             from m2dx.results.scoring import Scoring  # imports all evaluators, which training does not need

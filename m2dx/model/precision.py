@@ -13,10 +13,22 @@ from m2dx.model.cpu_kernels import CPUKernels
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def check_precision(precision: str, device: torch.device) -> None:
-    """RecipeError where the device cannot train in a recipe's `train.precision`."""
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bf16 itself; where it does not, torch does so many times slower than in fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and any(
+        found for name, found in torch.cpu.get_capabilities().items() if name.endswith("bf16")
+    )
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """A recipe's `train.precision`, with fp32 or bf16 for auto. RecipeError where the device cannot train in it."""
     if precision == "fp16" and device.type != "cuda":
         raise RecipeError(f"train.precision fp16 needs a GPU, but the device is {device}; take bf16 or fp32")
+    if precision == "auto":
+        return "bf16" if has_bf16(device) else "fp32"
+    return precision
 
 
 @contextmanager

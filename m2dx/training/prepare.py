@@ -27,6 +27,7 @@ from m2dx.data.statistics import measure_audio, measure_images, measure_noise
 from m2dx.encoder.initial_weights import initial_weights_table, load_initial_weights, weights_of_start
 from m2dx.model.build import build_model
 from m2dx.model.multitask import MultiTask
+from m2dx.model.precision import choose_precision, has_bf16
 from m2dx.model.shapes import build_logmel
 from m2dx.model.vit import encoder_of
 from m2dx.recipe.schema import Recipe
@@ -39,7 +40,7 @@ from m2dx.training.optim import build_optimizer, build_schedule
 class PreparedRun:
     """A run that is ready to train."""
 
-    recipe: Recipe  # resolved: mean and std as given or measured
+    recipe: Recipe  # resolved: mean and std as given or measured, and the precision
     folder: Path
     processes: Processes
     clips: ClipList
@@ -102,6 +103,8 @@ def prepare(
     `initialise` false: without the weights of `init_from`, since others replace them (a checkpoint's). `measure` false:
     what the recipe leaves open stays so, and changes nothing.
     """
+    precision = processes.from_main(choose_precision(recipe.train.precision, processes.device))
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": precision})})
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
     sections, noise_section = recipe.data.sets, recipe.noise
@@ -120,6 +123,8 @@ def prepare(
     missing = tuple(
         f"{name}: {line}" for name, dataset in reporting for line in call_dataset(name, dataset, "missing")
     )
+    if processes.is_main and precision == "bf16" and not has_bf16(processes.device):
+        missing += (f"{processes.device} has no bf16, so steps take many times longer; set train.precision=auto",)
     notes = tuple(line for name, dataset in reporting for line in call_dataset(name, dataset, "notes"))
     with console.status("reading the lists of clips"):
         clips = join_sets(

@@ -167,17 +167,15 @@ def start_run_folder(recipe: Recipe, *, resume: bool) -> Path:
 
 
 def as_started(recipe: Recipe, started_with: Mapping[str, Any], *, accumulation: bool = True) -> Recipe:
-    """The recipe, its open statistics filled in with those that the run started with.
+    """The recipe, its open statistics and `precision: auto` filled in with those that the run started with.
 
     `accumulation`: the run's number for `train.accumulate: auto`, too; another world size has to measure it again.
     """
-    train, update = recipe.train, dict[str, Any]()
-    if (
-        accumulation
-        and train.accumulate == "auto"
-        and train.batch_size == started_with["train"]["batch_size"]
-    ):
-        update["train"] = train.model_copy(update={"accumulate": started_with["train"]["accumulate"]})
+    train, began = recipe.train, started_with["train"]
+    chosen = {"precision"} if train.precision == "auto" else set[str]()
+    if accumulation and train.accumulate == "auto" and train.batch_size == began["batch_size"]:
+        chosen.add("accumulate")
+    update: dict[str, Any] = {"train": train.model_copy(update={key: began[key] for key in chosen})}
     for name, section in (("data", recipe.data), ("image", recipe.image), ("noise", recipe.noise)):
         before = started_with.get(name)
         if section is not None and section.mean is None and before is not None:

@@ -24,7 +24,7 @@ from m2dx.data.loader import DeviceCopies, batch_loader
 from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder
 from m2dx.encoder.weights import CHECKPOINT_FORMAT, encoder_writer
 from m2dx.model.multitask import BALANCE_EVERY, Measure, StepLosses
-from m2dx.model.precision import autocast, check_precision
+from m2dx.model.precision import autocast
 from m2dx.recipe.loading import recipe_to_mapping
 from m2dx.training.distributed import FullyShardedDataParallel, share_model
 from m2dx.training.memory import is_shortage
@@ -82,7 +82,6 @@ class Trainer:
         self.run, self.console = run, console or Console()
         self.recipe, self.processes = run.recipe, run.processes
         train, device = self.recipe.train, self.processes.device
-        check_precision(train.precision, device)
         self.batches = run.batches()
         self.total_steps = run.total_steps
         self.rates = Rates.of(

@@ -29,7 +29,7 @@ from m2dx.contract.errors import RecipeError
 from m2dx.contract.parent import end_with_parent
 from m2dx.data.loader import batch_loader, default_workers
 from m2dx.data.reading import read_wav
-from m2dx.model.precision import autocast, check_precision
+from m2dx.model.precision import autocast, choose_precision
 from m2dx.training import memory, micro_batch
 from m2dx.training.child import end_child, kill_child, start_child
 from m2dx.training.distributed import join_processes, pick_device
@@ -211,7 +211,8 @@ def test_mps_is_a_device_of_recipes(tiny_recipe: Any, monkeypatch: pytest.Monkey
     with pytest.raises(RecipeError, match="must be cpu or cuda with 2 processes, but is mps"):
         join_processes("mps")
     with pytest.raises(RecipeError, match="fp16 needs a GPU"):
-        check_precision("fp16", torch.device("mps"))
+        choose_precision("fp16", torch.device("mps"))
+    assert choose_precision("auto", torch.device("mps")) == "fp32"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

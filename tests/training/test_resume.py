@@ -177,6 +177,29 @@ def test_statistics_survive_a_resume(
     assert "has changed" not in caplog.text
 
 
+@pytest.mark.parametrize(("there", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_auto_takes_the_precision_that_the_device_has_and_a_resume_keeps_it(
+    tiny_recipe: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch, there: bool, chosen: str
+) -> None:
+    auto = tiny_recipe("train.precision=auto", "train.epochs=1")
+    monkeypatch.setattr("m2dx.model.precision.has_bf16", lambda device: there)
+    trainer = make_trainer(auto)
+    assert trainer.recipe.train.precision == chosen
+    trainer.step = 1
+    trainer.save()
+    monkeypatch.setattr("m2dx.model.precision.has_bf16", lambda device: not there)
+    assert make_trainer(auto, resume=True).recipe.train.precision == chosen
+
+
+def test_bf16_that_the_device_lacks_is_told(
+    tiny_recipe: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for there, lines in ((True, 0), (False, 1)):
+        monkeypatch.setattr("m2dx.training.prepare.has_bf16", lambda device, there=there: there)
+        found = make_trainer(tiny_recipe("train.precision=bf16", f"name=there_{there}")).run.missing
+        assert len(found) == lines and all("set train.precision=auto" in line for line in found)
+
+
 def test_a_changed_recipe_is_told_and_followed(
     tiny_recipe: Any, make_trainer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

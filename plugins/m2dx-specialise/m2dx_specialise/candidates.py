@@ -157,7 +157,7 @@ class Candidate:
                 "warmup_epochs": WARMUP * steps / epoch,
                 "batch_size": batch,
                 "base_lr": (SCRATCH_LR if start is None else FURTHER_LR) * 256 / batch,
-                "precision": "bf16",
+                "precision": "auto",
                 "threads": None if setting.on_gpu else 1,
                 "log_every": max(steps // 50, 1),
                 "rankme_every": max(steps // 10, 1),
