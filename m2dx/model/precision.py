@@ -16,7 +16,7 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def has_bf16(device: torch.device) -> bool:
     """Whether a device computes in bf16 itself; where it does not, torch does so many times slower than in fp32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and any(
         found for name, found in torch.cpu.get_capabilities().items() if name.endswith("bf16")
     )
