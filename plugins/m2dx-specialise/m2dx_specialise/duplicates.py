@@ -180,21 +180,23 @@ def _lag(one: NDArray[np.float32], two: NDArray[np.float32]) -> tuple[int, float
 
     Only where they share enough; (0, 0.0): nowhere.
     """
-    lags = np.arange(1 - len(two), len(one))
-    size = next_fast_len(len(lags), real=True)
+    size = next_fast_len(len(one) + len(two) - 1, real=True)
     product = np.abs(irfft(rfft(one, size) * np.conj(rfft(two, size)), size))
-    product = product[lags]  # negative ones are at the end
-    energies, shared = np.ones(len(lags)), np.zeros(len(lags))
-    begins, counts = np.maximum(lags, 0), np.minimum(len(one), lags + len(two)) - np.maximum(lags, 0)
-    for wav, at in ((one, begins), (two, begins - lags)):
-        sums = np.concatenate([[0.0], np.cumsum(np.square(wav, dtype=np.float64))])
-        energy = sums[at + counts] - sums[at]
-        energies *= energy / (sums[-1] + 1e-20)
-        shared = np.maximum(shared, energy / (sums[-1] + 1e-20))
-    product /= np.sqrt(_energy(one) * _energy(two) * np.maximum(energies, 1e-9)) + 1e-20
-    product[(shared < _LEAST_SHARED) | (counts < min(_LEAST_SECONDS * RATE, len(one), len(two)))] = 0.0
+    product = np.concatenate([product[size + 1 - len(two) :], product[: len(one)]])  # negative lags were at the end
+    first, second = _shared(one, len(two)), _shared(two, len(one))[::-1]
+    product /= np.sqrt(_energy(one) * _energy(two) * np.maximum(first * second, 1e-9)) + 1e-20
+    product[np.maximum(first, second) < _LEAST_SHARED] = 0.0
+    few = min(int(_LEAST_SECONDS * RATE), len(one), len(two)) - 1
+    product[:few] = product[len(product) - few :] = 0.0
     best = int(product.argmax())
-    return (int(lags[best]), float(product[best])) if product[best] > 0 else (0, 0.0)
+    return (best + 1 - len(two), float(product[best])) if product[best] > 0 else (0, 0.0)
+
+
+def _shared(wav: NDArray[np.float32], other: int) -> NDArray[np.float64]:
+    """How much of its energy lies under `other` samples, from where they share its first one to where its last."""
+    sums = np.cumsum(np.square(wav, dtype=np.float64))
+    sums /= sums[-1] + 1e-20
+    return np.append(sums, np.full(other - 1, sums[-1])) - np.append(np.zeros(other), sums[:-1])
 
 
 def _energy(wav: NDArray[np.float32]) -> float:
