@@ -196,7 +196,9 @@ def _shared(wav: NDArray[np.float32], other: int) -> NDArray[np.float64]:
     """How much of its energy lies under `other` samples, from where they share its first one to where its last."""
     sums = np.cumsum(np.square(wav, dtype=np.float64))
     sums /= sums[-1] + 1e-20
-    return np.append(sums, np.full(other - 1, sums[-1])) - np.append(np.zeros(other), sums[:-1])
+    shares: NDArray[np.float64] = np.append(sums, np.full(other - 1, sums[-1]))
+    shares[other:] -= sums[:-1]
+    return shares
 
 
 def _energy(wav: NDArray[np.float32]) -> float:
