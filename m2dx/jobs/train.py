@@ -136,7 +136,7 @@ def make_trainer(
             recipe = run_folder.as_started(recipe, checkpoint.state["recipe"], accumulation=as_many)
         run = prepare(recipe, host, processes, console, initialise=checkpoint is None)
         if checkpoint is not None:
-            run_folder.check_same_data(run.clips, checkpoint.state, with_tasks=bool(recipe.tasks))
+            run_folder.check_same_data(run.lists, checkpoint.state, with_tasks=bool(recipe.tasks))
         if recipe.train.accumulate == "auto":
             from m2dx.training.micro_batch import choose_accumulation
 

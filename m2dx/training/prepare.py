@@ -53,10 +53,15 @@ class PreparedRun:
     notes: tuple[str, ...] = ()  # what of their lists is ignored or taken for something else; as `missing`
 
     @property
+    def lists(self) -> dict[str, ClipList]:
+        """The lists that crops are drawn from: `clips`, and `noise` where it is of clips."""
+        noise = self.crops.noise
+        return {"clips": self.clips, **({"noise": noise.clips} if isinstance(noise, ClipNoise) else {})}
+
+    @property
     def num_files(self) -> int:
         """Distinct files of data and noise."""
-        noise = self.crops.noise
-        return self.clips.num_files + (noise.clips.num_files if isinstance(noise, ClipNoise) else 0)
+        return sum(clips.num_files for clips in self.lists.values())
 
     @property
     def workers(self) -> int:

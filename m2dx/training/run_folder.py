@@ -125,13 +125,13 @@ def running_alone(folder: Path) -> Iterator[None]:
                     each.rmdir()
 
 
-def check_same_data(clips: ClipList, state: Mapping[str, Any], *, with_tasks: bool) -> None:
-    """Compares the data of a resumed run with those of its checkpoint.
+def check_same_data(lists: Mapping[str, ClipList], state: Mapping[str, Any], *, with_tasks: bool) -> None:
+    """Compares the data of a resumed run, and its noise, with those of its checkpoint.
 
     Raises RecipeError if the classes of tasks have changed, since outputs would change their meaning; warns of other
     clips, labels or files.
     """
-    then, now = {name: tuple(labels) for name, labels in state["label_names"].items()}, clips.label_names
+    then, now = {name: tuple(labels) for name, labels in state["label_names"].items()}, lists["clips"].label_names
     changed = [name for name in then.keys() | now.keys() if then.get(name) != now.get(name)]
     if changed and with_tasks:
         name = min(changed)
@@ -140,13 +140,16 @@ def check_same_data(clips: ClipList, state: Mapping[str, Any], *, with_tasks: bo
             f"the classes of data set {name!r} must be those that the run started with ({old:.200}), but are "
             f"{new:.200}; restore the list, or start anew (--overwrite, or another name=...)"
         )
-    if state["clips"]["fingerprint"] != clips.fingerprint:
-        logger.warning(
-            "the data have changed since this run started (%d clips then, %d now; files, segments, labels or weights): "
-            "it goes on with other batches",
-            state["clips"]["count"],
-            len(clips),
-        )
+    for name, clips in lists.items():
+        began = state.get(name)  # noise may be new in the recipe
+        if began is not None and began["fingerprint"] != clips.fingerprint:
+            logger.warning(
+                "%s changed since this run started (%d clips then, %d now; files, segments, labels or weights): "
+                "it goes on with other batches",
+                {"clips": "the data have", "noise": "the noise has"}[name],
+                began["count"],
+                len(clips),
+            )
 
 
 def start_run_folder(recipe: Recipe, *, resume: bool) -> Path:

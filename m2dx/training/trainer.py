@@ -130,7 +130,10 @@ class Trainer:
             "step": self.step,
             "recipe": recipe_to_mapping(self.recipe),
             "label_names": {name: list(labels) for name, labels in self.run.clips.label_names.items()},
-            "clips": {"count": len(self.run.clips), "fingerprint": self.run.clips.fingerprint},
+            **{
+                name: {"count": len(clips), "fingerprint": clips.fingerprint}
+                for name, clips in self.run.lists.items()
+            },
             "model": self.parallel.whole(self.model.training_state()),
             "optimizer": self.parallel.whole(self.optimizer.state_dict()),
             "scaler": self.scaler.state_dict(),

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,10 +62,10 @@ def test_changed_data_are_refused_or_told(
     with caplog.at_level(logging.WARNING):
         if outcome == "refused":
             with pytest.raises(RecipeError, match="the classes of data set 'sounds' must be those"):
-                check_same_data(now, state, with_tasks=True)
-            check_same_data(now, state, with_tasks=False)
+                check_same_data({"clips": now}, state, with_tasks=True)
+            check_same_data({"clips": now}, state, with_tasks=False)
         else:
-            check_same_data(now, state, with_tasks=True)
+            check_same_data({"clips": now}, state, with_tasks=True)
     assert ("the data have changed since this run started" in caplog.text) == bool(outcome)
 
 
@@ -76,10 +77,25 @@ def test_other_weights_of_clips_are_told(tmp_path: Path, caplog: pytest.LogCaptu
         (tmp_path / "list.csv").write_text("\n".join(["path,weight", *rows]))
         return join_sets({"sounds": (CsvDataset(path=tmp_path / "list.csv"), None)})
 
-    check_same_data(weighted(1, 2, 3, 4), state_of(weighted(1, 2, 3, 4)), with_tasks=False)
+    check_same_data({"clips": weighted(1, 2, 3, 4)}, state_of(weighted(1, 2, 3, 4)), with_tasks=False)
     assert not caplog.text
-    check_same_data(weighted(1, 2, 3, 4), state_of(weighted(4, 3, 2, 1)), with_tasks=False)
+    check_same_data({"clips": weighted(1, 2, 3, 4)}, state_of(weighted(4, 3, 2, 1)), with_tasks=False)
     assert "labels or weights): it goes on with other batches" in caplog.text
+
+
+def test_other_noise_is_told(
+    tiny_recipe: Any, make_trainer: Any, make_wav: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_wav("noise/one.wav")
+    noise = f"noise={{ratio: 0.2, mean: -6.0, dataset: {{name: folder, path: {tmp_path / 'noise'}}}}}"
+    trainer = make_trainer(tiny_recipe("train.epochs=1", noise))
+    trainer.step = 1
+    trainer.save()
+    make_trainer(tiny_recipe("train.epochs=1", noise), resume=True)
+    assert "changed" not in caplog.text
+    make_wav("noise/two.wav")
+    make_trainer(tiny_recipe("train.epochs=1", noise), resume=True)
+    assert "the noise has changed since this run started (1 clips then, 2 now" in caplog.text
 
 
 def test_two_processes_do_not_train_into_one_folder(
