@@ -112,19 +112,11 @@ def prepare(
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": precision})})
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
-    sections, noise_section = recipe.data.sets, recipe.noise
+    sections = recipe.data.sets
     datasets = {name: host.build("dataset", section.dataset) for name, section in sections.items()}
     check_media(recipe, datasets, "data.sets")
-    lists, noise, noise_dataset = list(datasets.items()), None, None
-    if noise_section is not None and noise_section.ratio > 0.0:
-        if noise_section.dataset is not None:
-            noise_dataset = host.build("dataset", noise_section.dataset)
-            check_media(recipe, {"dataset": noise_dataset}, "noise")
-            lists.append(("noise", noise_dataset))
-        elif noise_section.source is not None:
-            rate = recipe.audio.sample_rate
-            noise = host.build("noise_source", noise_section.source, sample_rate=rate)
-    reporting = lists if processes.is_main else []
+    noise, noise_lists = _noise(recipe, host)
+    reporting = [*datasets.items(), *noise_lists] if processes.is_main else []
     missing = tuple(
         f"{name}: {line}" for name, dataset in reporting for line in call_dataset(name, dataset, "missing")
     )
@@ -137,11 +129,6 @@ def prepare(
             repeats={name: section.repeat for name, section in sections.items()},
         )
     _check_sampling(recipe, clips)
-    if noise_section is not None and noise_dataset is not None:
-        noise_clips = list_clips("noise", noise_dataset, noise_section.split)
-        if not noise_clips:
-            raise RecipeError(f"noise.dataset must have clips, but has none (split: {noise_section.split})")
-        noise = ClipNoise(recipe.audio.sample_rate, noise_clips)
     # The model first, its statistics later: what cannot fit should not cost a pass over the data.
     model = build_model(recipe, data_info(recipe, clips), host)
     build_optimizer(model, recipe.train, host)
@@ -174,6 +161,22 @@ def prepare(
     return PreparedRun(
         recipe, folder, processes, clips, crops, model, host, callbacks, tuple(bad), missing, notes
     )
+
+
+def _noise(recipe: Recipe, host: PluginHost) -> tuple[NoiseSource | None, list[tuple[str, Dataset]]]:
+    """Where noise is drawn from, if anywhere, and its data set with the name `noise`, if it is one."""
+    section, rate = recipe.noise, recipe.audio.sample_rate
+    if section is None or section.ratio == 0.0:
+        return None, []
+    if section.source is not None:
+        return host.build("noise_source", section.source, sample_rate=rate), []
+    assert section.dataset is not None
+    dataset = host.build("dataset", section.dataset)
+    check_media(recipe, {"dataset": dataset}, "noise")
+    clips = list_clips("noise", dataset, section.split)
+    if not clips:
+        raise RecipeError(f"noise.dataset must have clips, but has none (split: {section.split})")
+    return ClipNoise(rate, clips), [("noise", dataset)]
 
 
 def _check_sampling(recipe: Recipe, clips: ClipList) -> None:
