@@ -84,7 +84,13 @@ def load(environment: None, plugin_host: PluginHost, tmp_path: Path) -> Callable
 
     def loaded(name: str, *overrides: str) -> Recipe:
         return load_recipe(
-            RECIPES / f"{name}.yaml", [f"output={tmp_path / 'runs'}", *overrides], host=plugin_host
+            RECIPES / f"{name}.yaml",
+            [
+                f"output={tmp_path / 'runs'}",
+                "train.precision=auto",
+                *overrides,
+            ],  # bf16 is slow where it is imitated
+            host=plugin_host,
         )
 
     return loaded
