@@ -17,14 +17,15 @@ from m2dx.model.vit import VIT_SIZES
 from m2dx.recipe.schema import AudioSection
 from m2dx.results.scoring import name_of_encoder
 
-LABEL_WEIGHT, TEACHER_WEIGHT, NOISE_RATIO = 1.0, 0.5, 0.1
+LABEL_WEIGHT, TEACHER_WEIGHT, NOISE_RATIO = 0.3, 0.5, 0.1
+MOST_RECORDINGS = 2_000  # that a task tells apart; it has a row of weights for each
 SCRATCH_LR, FURTHER_LR = 1e-3, 3e-4  # peaks of the learning rate, whatever the batch
 WARMUP = 0.1  # share of the steps
 SAVED_SECONDS = 60.0  # between checkpoints, at most
 
 METHODS: Mapping[str, Mapping[str, str]] = {
     # the published target is nearly constant here
-    "m2d": {"name": "m2d", "standardise_target": "channel", "target_layers": "mean"},
+    "m2d": {"name": "m2d", "standardise_target": "channel", "target_layers": "mean", "loss": "mse"},
     "msm_mae": {"name": "msm_mae"},
 }
 
@@ -84,6 +85,7 @@ class Setting:
     output: Path  # for the folders of runs
     clips: Path  # list that is trained on; only clips whose labels may be used have one
     num_clips: int
+    num_recordings: int  # files that they are from; 0: not to be told apart
     clip_seconds: float
     general: Path | None = None  # for replay
     num_general: int = 0
@@ -124,6 +126,8 @@ class Candidate:
             sets["domain"]["repeat"] = repeat
             sets["general"] = {"dataset": listed(setting.general)}
             size = repeat * size + setting.num_general
+        if 2 <= setting.num_recordings <= MOST_RECORDINGS:
+            sets["recordings"] = {"dataset": {**listed(setting.clips), "labels": "path"}}
         epoch = -(-max(size, 10 * batch) // batch)  # steps
         net, predictor = self.network, (384, 4, 6) if setting.on_gpu else (192, 1, 3)
         # By ema_decay the target follows within the run, however short it is.
@@ -143,6 +147,7 @@ class Candidate:
                 "size": net.size,
                 "depth": net.depth,
                 "patch_size": list(net.patch_size),
+                "freeze_patch_embedding": True,
                 "mask_ratio": 0.6,
                 "predictor": dict(zip(("embed_dim", "depth", "num_heads"), predictor, strict=True)),
                 "ema_decay": {
@@ -151,7 +156,7 @@ class Candidate:
                 },
             },
             "init_from": start,
-            "tasks": self._tasks(start),
+            "tasks": self._tasks(start, sets),
             "train": {
                 "epochs": steps / epoch,
                 "warmup_epochs": WARMUP * steps / epoch,
@@ -169,22 +174,30 @@ class Candidate:
             recipe["noise"] = {"ratio": NOISE_RATIO, "dataset": listed(setting.noise)}
         return recipe
 
-    def _tasks(self, start: str | None) -> dict[str, Any]:
-        labels = {
-            "offline_encoder": {"name": "labels", "dataset": "domain"},
-            "online_mapper": {"name": "pool_linear"},
-            "loss": {"name": "cross_entropy"},
-            "weight": LABEL_WEIGHT,
+    def _tasks(self, start: str | None, sets: Mapping[str, Any]) -> dict[str, Any]:
+        """Beside the method: what pays on small data (docs/results.md), and what the candidate has more."""
+        mapper = {"name": "pool_linear", "pooling": "mean_deviation"}
+        labels = {"online_mapper": mapper, "loss": {"name": "cross_entropy"}, "weight": LABEL_WEIGHT}
+        tasks: dict[str, Any] = {
+            "statistics": {
+                "offline_encoder": {"name": "log_mel_statistics"},
+                "online_mapper": mapper,
+                "loss": {"name": "mse"},
+            }
         }
-        teacher = {
-            "offline_encoder": {"name": "m2d_teacher", "weights": start},
-            "online_mapper": {"name": "linear"},
-            "loss": {"name": "norm_mse"},
-            "target_frames": "tokens",
-            "weight": TEACHER_WEIGHT,
-        }
-        tasks = {"labels": labels, "teacher": teacher}
-        return {self.extra: tasks[self.extra]} if self.extra in tasks else {}
+        if "recordings" in sets:
+            tasks["recordings"] = {"offline_encoder": {"name": "labels", "dataset": "recordings"}, **labels}
+        if self.extra == "labels":
+            tasks["labels"] = {"offline_encoder": {"name": "labels", "dataset": "domain"}, **labels}
+        if self.extra == "teacher":
+            tasks["teacher"] = {
+                "offline_encoder": {"name": "m2d_teacher", "weights": start},
+                "online_mapper": {"name": "linear"},
+                "loss": {"name": "norm_mse"},
+                "target_frames": "tokens",
+                "weight": TEACHER_WEIGHT,
+            }
+        return tasks
 
 
 def listed(path: Path) -> dict[str, str]:

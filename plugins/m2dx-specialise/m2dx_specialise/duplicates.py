@@ -182,7 +182,9 @@ def _lag(one: NDArray[np.float32], two: NDArray[np.float32]) -> tuple[int, float
     """
     size = next_fast_len(len(one) + len(two) - 1, real=True)
     product = np.abs(irfft(rfft(one, size) * np.conj(rfft(two, size)), size))
-    product = np.concatenate([product[size + 1 - len(two) :], product[: len(one)]])  # negative lags were at the end
+    product = np.concatenate(
+        [product[size + 1 - len(two) :], product[: len(one)]]
+    )  # negative lags were at the end
     first, second = _shared(one, len(two)), _shared(two, len(one))[::-1]
     product /= np.sqrt(_energy(one) * _energy(two) * np.maximum(first * second, 1e-9)) + 1e-20
     product[np.maximum(first, second) < _LEAST_SHARED] = 0.0

@@ -184,10 +184,12 @@ class Search:
         paths = {name: folder / f"{name}.csv" for name in lists}
         for name, path in paths.items():
             write_list(path, (replace(clip, split=None, group=None) for clip in lists[name]))
+        recordings = {str(clip.path) for clip in lists["pretraining"]}
         return Setting(
             output=folder / "runs",
             clips=paths["pretraining"],
             num_clips=len(lists["pretraining"]),
+            num_recordings=0 if any(";" in path for path in recordings) else len(recordings),
             clip_seconds=median_high(clip.duration or 0.0 for clip in lists["pretraining"]),
             general=paths.get("general"),
             num_general=len(lists.get("general", ())),

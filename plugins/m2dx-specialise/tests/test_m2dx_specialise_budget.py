@@ -74,7 +74,7 @@ def test_what_runs_cost_corrects_the_plan(
 ) -> None:
     clock, trained = [0.0], list[str]()
     monkeypatch.setattr(State, "seconds", property(lambda self: clock[0]))
-    setting = Setting(tmp_path, tmp_path / "list.csv", 100, 1.0)
+    setting = Setting(tmp_path, tmp_path / "list.csv", 100, 100, 1.0)
 
     def trial(*_: Any) -> dict[str, float]:
         now = cost if trained else trial_cost

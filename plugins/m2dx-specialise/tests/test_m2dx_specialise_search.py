@@ -272,7 +272,7 @@ def test_every_candidate_is_a_recipe(
     on_gpu: bool, size: str, batch: int, notes: Path, start: Path, tmp_path: Path
 ) -> None:
     more = {"general": notes, "num_general": 600, "noise": notes, "on_gpu": on_gpu}
-    setting = candidates.Setting(tmp_path, notes, 60, 5.0, **more)  # type: ignore[arg-type]
+    setting = candidates.Setting(tmp_path, notes, 60, 60, 5.0, **more)  # type: ignore[arg-type]
     host, names = m2dx.PluginHost.discover(), set()
     for candidate in candidates.propose((str(start),), setting, labelled=True):
         recipe = recipe_from_mapping(candidate.recipe(setting, 1000), host=host, source=candidate.name)
