@@ -309,7 +309,7 @@ class TrainSection(Section):
     clip_norm: Annotated[float, Field(ge=1e-6)] | None = 3.0
     """Norm at which gradients are clipped; null: no clipping."""
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
-    """Arithmetic of the forward pass (autocast); fp16 needs a GPU and scales the loss; auto: bf16 where the device has it."""
+    """Arithmetic of the forward pass (autocast); fp16 needs a GPU and scales the loss; auto: bf16 where it is there."""
     compile: bool = False
     """Compile the model with torch.compile."""
     sharding: Literal["none", "fsdp"] = "none"

@@ -121,7 +121,9 @@ def prepare(
         f"{name}: {line}" for name, dataset in reporting for line in call_dataset(name, dataset, "missing")
     )
     if processes.is_main and precision == "bf16" and not has_bf16(processes.device):
-        missing += (f"{processes.device} has no bf16, so steps take many times longer; set train.precision=auto",)
+        missing += (
+            f"{processes.device} has no bf16, so steps take many times longer; set train.precision=auto",
+        )
     notes = tuple(line for name, dataset in reporting for line in call_dataset(name, dataset, "notes"))
     with console.status("reading the lists of clips"):
         clips = join_sets(

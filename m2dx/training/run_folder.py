@@ -131,7 +131,8 @@ def check_same_data(lists: Mapping[str, ClipList], state: Mapping[str, Any], *, 
     Raises RecipeError if the classes of tasks have changed, since outputs would change their meaning; warns of other
     clips, labels or files.
     """
-    then, now = {name: tuple(labels) for name, labels in state["label_names"].items()}, lists["clips"].label_names
+    then = {name: tuple(labels) for name, labels in state["label_names"].items()}
+    now = lists["clips"].label_names
     changed = [name for name in then.keys() | now.keys() if then.get(name) != now.get(name)]
     if changed and with_tasks:
         name = min(changed)
