@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,13 +117,7 @@ def prepare(
     check_media(recipe, datasets, "data.sets")
     noise, noise_lists = _noise(recipe, host)
     reporting = [*datasets.items(), *noise_lists] if processes.is_main else []
-    missing = tuple(
-        f"{name}: {line}" for name, dataset in reporting for line in call_dataset(name, dataset, "missing")
-    )
-    if processes.is_main and precision == "bf16" and not has_bf16(processes.device):
-        missing += (
-            f"{processes.device} has no bf16, so steps take many times longer; set train.precision=auto",
-        )
+    missing = _missing(reporting, precision, processes.device) if processes.is_main else ()
     notes = tuple(line for name, dataset in reporting for line in call_dataset(name, dataset, "notes"))
     with console.status("reading the lists of clips"):
         clips = join_sets(
@@ -163,6 +157,14 @@ def prepare(
     return PreparedRun(
         recipe, folder, processes, clips, crops, model, host, callbacks, tuple(bad), missing, notes
     )
+
+
+def _missing(lists: Sequence[tuple[str, Dataset]], precision: str, device: torch.device) -> tuple[str, ...]:
+    """What data sets lack on this machine, and bf16 where the device does not compute in it."""
+    found = [f"{name}: {line}" for name, dataset in lists for line in call_dataset(name, dataset, "missing")]
+    if precision == "bf16" and not has_bf16(device):
+        found.append(f"{device} has no bf16, so steps take many times longer; set train.precision=auto")
+    return tuple(found)
 
 
 def _noise(recipe: Recipe, host: PluginHost) -> tuple[NoiseSource | None, list[tuple[str, Dataset]]]:

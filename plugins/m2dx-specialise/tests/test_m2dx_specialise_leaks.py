@@ -73,6 +73,15 @@ def test_nothing_that_is_tested_or_chosen_by_is_trained_on(
         assert {one["dataset"]["path"] for one in sets} <= lists
 
 
+def test_recordings_whose_paths_a_list_would_read_as_two_labels_are_not_told_apart(
+    divided: tuple[Search, Parts, dict[Path, Path]],
+) -> None:
+    search, parts, _ = divided
+    odd = replace(parts, train=tuple(replace(c, path=c.path.with_name("a;b.wav")) for c in parts.train))
+    assert search.setting(parts).num_recordings > 1
+    assert search.setting(odd).num_recordings == 0
+
+
 def test_no_setting_follows_from_the_test_part(divided: tuple[Search, Parts, dict[Path, Path]]) -> None:
     search, parts, _ = divided
     names = ("guitar", "bass")

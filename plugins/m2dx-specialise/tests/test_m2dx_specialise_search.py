@@ -282,6 +282,22 @@ def test_every_candidate_is_a_recipe(
     assert names == {"further_1_small", "labels", "replay", "noise", "scratch", "teacher", "scratch_mae"}
 
 
+@pytest.mark.parametrize(
+    ("count", "told_apart"), [(0, False), (1, False), (2, True), (2000, True), (2001, False)]
+)
+def test_recordings_are_told_apart_where_they_are_neither_few_nor_many(
+    count: int, told_apart: bool, notes: Path, start: Path, tmp_path: Path
+) -> None:
+    setting = candidates.Setting(tmp_path, notes, max(count, 1), count, 5.0)
+    for candidate in candidates.propose((str(start),), setting, labelled=True):
+        recipe = candidate.recipe(setting, 1000)
+        assert ("recordings" in recipe["tasks"], "recordings" in recipe["data"]["sets"]) == (told_apart,) * 2
+        assert ("labels" in recipe["tasks"]) == (candidate.extra == "labels")
+        assert (
+            recipe["train"]["precision"] == "auto"
+        )  # bf16 would take the time of ten trainings on some processors
+
+
 def test_recordings_of_other_requests_are_not_mixed(notes: Path, start: Path, tmp_path: Path) -> None:
     from m2dx_specialise.state import State
 
