@@ -94,7 +94,7 @@ def _nuisances(measures: Sequence[Measures | None], listing: Listing) -> Iterato
         yield _Nuisance(name, values, least, form)
     label = listing.label
     for choice in listing.groups:
-        if choice in (label, listing.group) or len(set(choice.values)) > _MOST_VALUES:
+        if choice.running or choice in (label, listing.group) or len(set(choice.values)) > _MOST_VALUES:
             continue
         # of all clips, where no file was left out
         if len(choice.values) == len(measures) and (label is None or not same(choice.values, label.values)):

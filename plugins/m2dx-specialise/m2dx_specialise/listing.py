@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import m2dx
 from m2dx.contract.wording import counted
@@ -152,7 +152,7 @@ def _with_columns(clips: list[m2dx.Clip], cells: Sequence[dict[str, str]]) -> _F
     """The clips of a list: its own labels and groups, then what other columns and names say."""
     taken = {name for column in SYNONYMS for name in (column, *SYNONYMS[column].split())} | {"offset"}
     lowered = [name for row in cells[:1] for name in row if name.strip().lower() in taken]
-    others = (*names.columns(cells, lowered), *names.parts([PurePath(clip.path.name) for clip in clips]))
+    others = (*names.columns(cells, lowered), *names.parts([clip.path for clip in clips]))
     own_label = own_group = None
     if any(clip.labels for clip in clips):
         values = tuple(";".join(clip.labels) or None for clip in clips)

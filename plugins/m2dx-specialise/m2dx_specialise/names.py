@@ -30,6 +30,7 @@ class Choice:
     key: str  # "column:NAME", "folder:LEVEL", "name:PLACE", or "none"
     where: str  # the same in words, such as "the second part of the file names"
     values: tuple[str | None, ...]  # one a clip
+    running: bool = False  # whether they may number the files of each folder, and are no groups then
 
     @property
     def sentence(self) -> str:
@@ -71,7 +72,10 @@ def folders(paths: Sequence[PurePath]) -> list[Choice]:
 
 
 def parts(paths: Sequence[PurePath]) -> list[Choice]:
-    """The parts of the file names, from the left, that are no running number and repeat few values."""
+    """The parts of the file names, from the left, that are no running number and repeat few values.
+
+    Numbers that begin anew in each folder are among them, since they may be labels.
+    """
     stems = [path.stem for path in paths]
     table: dict[str, tuple[str | None, ...]] = {}
     counts = Counter(len(_FIELD.split(stem)) for stem in stems)
@@ -90,13 +94,15 @@ def parts(paths: Sequence[PurePath]) -> list[Choice]:
                 table[f"{place}:letters"] = letters
     found = []
     fields = [values for place, values in table.items() if place.isdecimal()]
+    folder = tuple(str(path.parent) for path in paths)
     for place, values in table.items():
-        if _repeats(values) and not (place.isdecimal() and _is_running(values, fields)):
+        if _repeats(values) and not (place.isdecimal() and _is_running(values, fields, paths)):
             what, _, inside = place.partition(":")
             where = "the letters that the file names begin with"
             if what != "letters":
                 where = f"{'the letters of ' if inside else ''}part {what} of the file names"
-            found.append(Choice(f"name:{place}", where, values))
+            anew = place.isdecimal() and _is_running(values, [folder, *fields], paths)
+            found.append(Choice(f"name:{place}", where, values, anew))
     return found
 
 
@@ -124,7 +130,7 @@ def best_group(choices: Sequence[Choice], label: Choice | None) -> Choice | None
         values = {value for value in choice.values if value is not None}
         if label is not None and (choice is label or not values or same(choice.values, label.values)):
             continue
-        if choice.key.startswith("name:") and choice.key.endswith("letters"):
+        if choice.running or (choice.key.startswith("name:") and choice.key.endswith("letters")):
             continue
         classes = 1 if label is None else len(set(label.values))
         named = any(word in choice.where.lower() for word in _GROUP_WORDS)
@@ -177,16 +183,19 @@ def same(values: Sequence[str | None], others: Sequence[str | None]) -> bool:
     return len(pairs) == len(set(values)) == len(set(others))
 
 
-def _is_running(values: tuple[str | None, ...], fields: Sequence[tuple[str | None, ...]]) -> bool:
+def _is_running(
+    values: tuple[str | None, ...], fields: Sequence[tuple[str | None, ...]], paths: Sequence[PurePath]
+) -> bool:
     """Whether the values number the files that are alike in all other parts."""
     if not all(value is None or value.isdigit() for value in values):
         return False
     numbers = [other for other in fields if all(value is None or value.isdigit() for value in other)]
     if values != numbers[-1]:  # of several numbers, the last runs fastest
         return False
-    members: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
+    members: dict[tuple[str | None, ...], set[tuple[int, PurePath]]] = defaultdict(set)
     for row, value in enumerate(values):
         if value is not None:
-            members[tuple(field[row] for field in fields if field is not values)].append(int(value))
+            alike = tuple(field[row] for field in fields if field is not values)
+            members[alike].add((int(value), paths[row]))
     several = [found for found in members.values() if len(found) > 1]
-    return bool(several) and all(len(set(found)) == len(found) for found in several)
+    return bool(several) and all(len(dict(found)) == len(found) for found in several)

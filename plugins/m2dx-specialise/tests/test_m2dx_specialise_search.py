@@ -5,18 +5,18 @@ import runpy
 import shutil
 import time
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
 import typer
-from m2dx_specialise import candidates, command, judge, listing, search, training
+from m2dx_specialise import candidates, command, judge, listing, names, search, training
 from m2dx_specialise.audit import Audit
 from m2dx_specialise.command import commands
 from m2dx_specialise.division import divide
 from m2dx_specialise.judge import Parts
 from m2dx_specialise.search import specialise
-from m2dx_specialise.state import Request
+from m2dx_specialise.state import Request, State
 from searches_killed import decisions, kill_and_resume, run
 from typer.testing import CliRunner
 
@@ -194,6 +194,32 @@ def test_what_cannot_be_has_an_answer_in_a_line(
     assert not (tmp_path / "specialised").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "label", "group"),
+    [
+        ("{a}/{n:03}.wav", "folder:1", None),  # numbers that begin anew in each folder
+        ("{a}/take_{n:03}.wav", "folder:1", None),
+        ("{a}/{g}_{n:03}.wav", "folder:1", "name:1"),
+        ("{a}/{n}_{g}.wav", "folder:1", "name:2"),
+        ("0{n}/{k}.wav", "name:1", "folder:1"),  # each of several people says the digits
+    ],
+)
+@pytest.mark.parametrize("clips_of_a_file", [1, 2])
+def test_running_numbers_are_no_groups(
+    name: str, label: str, group: str | None, clips_of_a_file: int
+) -> None:
+    paths = [
+        PurePath(name.format(a=animal, k=kind, n=number, g=f"p{number % 5}"))
+        for kind, animal in enumerate(("cat", "cow", "dog"))
+        for number in range(10)
+        for _ in range(clips_of_a_file)
+    ]
+    choices = [*names.folders(paths), *names.parts(paths)]
+    found = names.best_label(choices)
+    grouped = names.best_group(choices, found)
+    assert found is not None and (found.key, grouped and grouped.key) == (label, group)
+
+
 SPEAKERS = ("ann", "bob", "cyd", "dee", "eve")
 
 
@@ -299,8 +325,6 @@ def test_recordings_are_told_apart_where_they_are_neither_few_nor_many(
 
 
 def test_recordings_of_other_requests_are_not_mixed(notes: Path, start: Path, tmp_path: Path) -> None:
-    from m2dx_specialise.state import State
-
     request = Request(data=notes, starts=(str(start),), label_from="column:label")
     State.open(tmp_path / "new", request, resume=False).save(findings=[])
     asked = State.open(tmp_path / "new", Request(data=notes, starts=(str(start),)), resume=True)
