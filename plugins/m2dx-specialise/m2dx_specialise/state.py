@@ -50,6 +50,10 @@ class Request:
             if path is not None and not path.exists()
         ]
         problems += [
+        if self.labels is not None and self.data.is_file():
+            problems.append(
+                f"--labels must be of a folder's files, but {self.data} is a list; give one of them"
+            )
             f"--start must be an encoder (a run, an export, a published file, or {STARTER}), but there is no {start}"
             for start in self.starts
             if not find_encoder(start).exists()

@@ -161,6 +161,11 @@ def broken(folder: Path) -> Path:
     return folder / "broken"
 
 
+def one_list(folder: Path) -> Path:
+    write_csv(folder / "list.csv", "path,label", [("a.wav", "a")])
+    return folder / "list.csv"
+
+
 def empty(folder: Path) -> Path:
     (folder / "empty").mkdir()
     return folder / "empty"
@@ -180,6 +185,7 @@ def empty(folder: Path) -> Path:
         (ten, ("--resume",), "has no search to resume"),
         (ten, ("-o", "."), "must be a new folder, but holds something else"),
         (ten, ("--label-from", "folder:7"), "must be one of"),
+        (one_list, ("--labels", "list.csv"), "list.csv is a list; give one of them"),
     ],
 )
 def test_what_cannot_be_has_an_answer_in_a_line(
