@@ -114,5 +114,6 @@ def _ask(listing: Listing, *, console: Console, yes: bool) -> tuple[str | None, 
         if answer.isdecimal() and 0 < int(answer) <= len(others):
             what, key = others[int(answer) - 1]
             chosen[what] = key
-            return chosen["label"], None if chosen["label"] == chosen["group"] else chosen["group"]
+            # what the labels are from now is no group; without one, all else stays
+            return chosen["label"], None if chosen["label"] == chosen["group"] != NONE else chosen["group"]
         console.print(f"  {answer!r} is none of the numbers")

@@ -1,10 +1,12 @@
 """Whole searches of seconds: what they leave, that a stop changes nothing, and an answer for every input."""
 
 import io
+import re
 import runpy
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -262,6 +264,21 @@ def test_a_number_changes_what_was_found(
     shown = console.file.getvalue().split("Enter if")[0]  # type: ignore[attr-defined]
     assert "5: no groups" in shown and "6:" not in shown and max(map(len, shown.splitlines())) <= 80
     assert command._ask(listed, console=console, yes=True) is None
+
+
+def test_neither_labels_nor_groups_can_be_wanted(
+    notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console, wanted = Terminal(file=io.StringIO(), force_terminal=True, width=80), ["labels", "groups"]
+
+    def answer() -> str:
+        shown = console.file.getvalue().split("what else")[-1]  # type: ignore[attr-defined]
+        return re.findall(rf"(\d+): no {wanted.pop(0)}", shown)[-1] if wanted else ""
+
+    monkeypatch.setattr(console, "input", answer)
+    ask = partial(command._ask, console=console, yes=False)
+    listed = search.recordings(State(tmp_path, Request(data=notes)), ask)
+    assert (listed.label, listed.group, wanted) == (None, None, [])
 
 
 def test_where_nobody_can_be_asked_the_options_are_named(notes: Path, tmp_path: Path) -> None:
