@@ -56,18 +56,18 @@ def specialise(
         from m2dx_specialise import search
         from m2dx_specialise.training import Stopped
 
-    if plan_only:
-        from m2dx_specialise.plan import print_plan
-
-        print_plan(request, console)
-        return
     folder = output or request.folder
     try:
+        if plan_only:
+            from m2dx_specialise.plan import print_plan
+
+            print_plan(request, console)
+            return
         ask = partial(_ask, console=console, yes=yes)
         search.specialise(request, output=folder, resume=resume, console=console, ask=ask)
     except (Stopped, KeyboardInterrupt) as stopped:
         by = stopped.signal if isinstance(stopped, Stopped) else "SIGINT"
-        if (folder / STATE_FILE).exists():
+        if not plan_only and (folder / STATE_FILE).exists():
             again = [word for word in sys.argv[1:] if word != "--resume"]
             console.print(f"\nstopped by {by}; what was found is saved. Go on with:")
             console.print(f"  {shlex.join(['m2dx', *again, '--resume'])}", soft_wrap=True)

@@ -4,6 +4,7 @@ import io
 import re
 import runpy
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from functools import partial
@@ -314,6 +315,21 @@ def test_the_plan_says_what_would_run(
     ):
         assert text in result.output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_a_plan_that_is_stopped_ends_without_a_hint(
+    notes: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trial(*_: Any) -> None:
+        raise training.Stopped("SIGTERM")
+
+    monkeypatch.setattr(search, "trial", trial)
+    (tmp_path / "state.json").write_text("{}")  # of a search before
+    result = CliRunner().invoke(
+        commands, [str(notes), "--plan-only", "--start", str(start), "-o", str(tmp_path)]
+    )
+    assert result.exit_code == 128 + signal.SIGTERM and "--resume" not in result.output
 
 
 @pytest.mark.parametrize(("on_gpu", "size", "batch"), [(False, "tiny", 32), (True, "small", 128)])
