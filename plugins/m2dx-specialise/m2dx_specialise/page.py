@@ -25,7 +25,7 @@ from m2dx_specialise.state import State
 HARD_CLIPS = 8
 SECTIONS = {"verdict": "Verdict", "audit": "Audit", "tried": "Tried", "classes": "Classes", "use": "Use it"}
 Lines = dict[str, list[tuple[int, float]]]
-"""Steps and percent of each candidate."""
+"""Steps and percent of each candidate, by its name."""
 
 
 def write_page(state: State) -> Path:
@@ -71,19 +71,24 @@ def _rungs(state: State) -> list[list[dict[str, Any]]]:
 def _curves(state: State) -> list[Picture]:
     """Percent against the steps, where a candidate has gone on: all in one picture, and the best without training."""
     lines: Lines = defaultdict(list)
-    for run in state.under("run").values():
-        lines[run["title"]].append((run["steps"], 100 * run["accuracy"]))
+    titles = {}
+    for key, run in state.under("run").items():
+        name = key.removesuffix(f"-{run['steps']}")  # two starts may have one title
+        titles[name] = run["title"]
+        lines[name].append((run["steps"], 100 * run["accuracy"]))
     if max(map(len, lines.values()), default=0) < 2:
         return []
     level = 100 * max(found["accuracy"] for found in state.under("baseline").values())
-    label = "; ".join(f"{title}: {line[-1][1]:.1f} at step {line[-1][0]:,}" for title, line in lines.items())
+    label = "; ".join(
+        f"{titles[name]}: {line[-1][1]:.1f} at step {line[-1][0]:,}" for name, line in lines.items()
+    )
     return [Picture("Percent by steps", partial(_draw_curves, lines=lines, level=level), label)]
 
 
 def _draw_curves(axes: Axes, *, lines: Lines, level: float) -> None:
-    best = max(lines, key=lambda title: max(value for _, value in lines[title]))
-    for title, line in lines.items():
-        colour = ACCENT if title == best else MASKED
+    best = max(lines, key=lambda name: max(value for _, value in lines[name]))
+    for name, line in lines.items():
+        colour = ACCENT if name == best else MASKED
         axes.plot(*zip(*sorted(line), strict=True), color=colour, marker="o", markersize=3, linewidth=1.2)
     axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
     frame_curves(axes)

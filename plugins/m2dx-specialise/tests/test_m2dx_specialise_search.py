@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import typer
-from m2dx_specialise import candidates, command, judge, listing, names, search, training
+from m2dx_specialise import candidates, command, judge, listing, names, page, search, training
 from m2dx_specialise.audit import Audit
 from m2dx_specialise.command import commands
 from m2dx_specialise.division import divide
@@ -330,6 +330,16 @@ def test_a_plan_that_is_stopped_ends_without_a_hint(
         commands, [str(notes), "--plan-only", "--start", str(start), "-o", str(tmp_path)]
     )
     assert result.exit_code == 128 + signal.SIGTERM and "--resume" not in result.output
+
+
+def test_each_candidate_has_its_own_curve(tmp_path: Path) -> None:
+    state = State(tmp_path, Request(data=tmp_path))
+    state.content["baseline:a"] = {"accuracy": 0.4}
+    for name, steps, accuracy in (("1_a", 100, 0.5), ("2_a", 120, 0.9), ("1_a", 300, 0.6)):
+        run = {"title": "a, further", "steps": steps, "accuracy": accuracy}
+        state.content[f"run:further_{name}-{steps}"] = run
+    (picture,) = page._curves(state)
+    assert picture.label == "a, further: 60.0 at step 300; a, further: 90.0 at step 120"
 
 
 @pytest.mark.parametrize(("on_gpu", "size", "batch"), [(False, "tiny", 32), (True, "small", 128)])
