@@ -52,7 +52,8 @@ def confounds(clips: Sequence[Clip], found: Sequence[Measures | None], listing: 
         values = [nuisance.values[row] for row in rows]
         for name in classes:
             is_class = np.array([name in clip.labels for clip in clips])
-            if min(known[is_class].mean(), known[labelled & ~is_class].mean()) < 0.6:
+            sides = (is_class, labelled & ~is_class)
+            if not all(side.any() and known[side].mean() >= 0.6 for side in sides):
                 continue
             accuracy, error = _accuracy(values, is_class[rows], groups[rows])
             if accuracy >= nuisance.least and accuracy - _ERRORS * error > 0.5:

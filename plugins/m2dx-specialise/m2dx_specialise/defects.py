@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from statistics import median_low
 
 import numpy as np
 
@@ -46,7 +47,8 @@ def defects(clips: Sequence[Clip], measures: Sequence[Measures | None]) -> Itera
         found = [one for one in known if has(*one, typical) and one[1].silent is (kind == "silence")]
         if not found:
             continue
-        hum, edge = (float(np.median([getattr(of, key) for _, of in found])) for key in ("hum_hz", "edge_hz"))
+        hum = median_low(of.hum_hz for _, of in found)  # one of the mains' frequencies, not between them
+        edge = float(np.median([of.edge_hz for _, of in found]))
         values = {"hum": hum, "edge": edge, "khz": edge / 1000, "typical": typical}
         count = f"{counted(len(found), 'clip')} of {len(known)} {'is' if len(found) == 1 else 'are'}"
         yield Finding(

@@ -1,5 +1,6 @@
 """The audit on sixty real notes: what is planted is found, and nothing else."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,11 @@ import soundfile
 from m2dx_specialise import audit as audits
 from m2dx_specialise import listing
 from m2dx_specialise.audit import Audit, audit
+from m2dx_specialise.confounds import confounds
+from m2dx_specialise.defects import defects
 from m2dx_specialise.duplicates import SIMILAR, similarity
 from m2dx_specialise.listing import Clip
+from m2dx_specialise.measures import measure
 from numpy.typing import NDArray
 from planted import KINDS, coded, plant_duplicates
 
@@ -120,6 +124,21 @@ def test_a_label_that_goes_with_the_device_is_told(
 def test_an_honest_list_has_no_confound(notes: Path, tmp_path: Path) -> None:
     _, found = listed(tmp_path, originals(notes))
     assert [finding.text for finding in found.findings if finding.kind == "confound"] == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_label_of_all_clips_is_no_confound(notes: Path) -> None:
+    found = listing.read(notes)
+    clips = tuple(replace(clip, labels=("all", *clip.labels)) for clip in found.clips)
+    measures = [measure(clips[0], 60.0)[0]] * len(clips)
+    assert list(confounds(clips, measures, replace(found, clips=clips))) == []
+
+
+def test_the_hum_of_two_mains_is_told_by_one_of_them(notes: Path) -> None:
+    clips = listing.read(notes).clips[:2]
+    one = measure(clips[0], 60.0)[0]
+    found = defects(clips, [replace(one, hum_db=20.0, hum_hz=hertz) for hertz in (50.0, 60.0)])
+    assert "at 50 Hz" in next(finding.text for finding in found if finding.kind == "hum")
 
 
 def test_a_codec_changes_the_samples(notes: Path) -> None:
