@@ -34,7 +34,8 @@ class Request:
     @property
     def folder(self) -> Path:
         """The default folder of the search."""
-        return Path("specialised") / (self.data.resolve().stem or "recordings")
+        data = self.data.resolve()
+        return Path("specialised") / ((data.name if data.is_dir() else data.stem) or "recordings")
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it, with absolute paths."""
@@ -49,11 +50,11 @@ class Request:
             for what, path in paths.items()
             if path is not None and not path.exists()
         ]
-        problems += [
         if self.labels is not None and self.data.is_file():
             problems.append(
                 f"--labels must be of a folder's files, but {self.data} is a list; give one of them"
             )
+        problems += [
             f"--start must be an encoder (a run, an export, a published file, or {STARTER}), but there is no {start}"
             for start in self.starts
             if not find_encoder(start).exists()

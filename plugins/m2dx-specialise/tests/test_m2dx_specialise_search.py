@@ -282,6 +282,17 @@ def test_neither_labels_nor_groups_can_be_wanted(
     assert (listed.label, listed.group, wanted) == (None, None, [])
 
 
+@pytest.mark.parametrize(
+    ("name", "is_folder", "folder"),
+    [("set.1", True, "set.1"), ("set.1", False, "set"), ("a.csv", False, "a"), ("a", True, "a")],
+)
+def test_the_default_folder_has_the_name_of_the_recordings(
+    name: str, is_folder: bool, folder: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).mkdir() if is_folder else (tmp_path / name).touch()
+    assert Request(data=tmp_path / name).folder == Path("specialised") / folder
+
+
 def test_where_nobody_can_be_asked_the_options_are_named(notes: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(commands, [str(notes), "-o", str(tmp_path / "new")])
     assert isinstance(result.exception, m2dx.RecipeError) and "add --yes" in str(result.exception)
