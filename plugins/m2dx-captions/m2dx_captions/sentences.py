@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -39,9 +41,11 @@ class Sentences:
 
     def __init__(self, source: Source | str, *, cache: Path | None = None) -> None:
         self.source = path = Path(source)
+        self.encode: Callable[[list[str]], Tensor] | None = None  # of a file: what it lacks has no vector
         self.known: dict[str, Tensor] = {}
         self.store: Path | None = None
-        if source == "words":
+        if source == "words":  # whatever the working folder has by this name
+            self.encode = _hashed
             return
         if path.suffix in (".csv", ".npz") and path.is_file():
             found = _read_table(path) if path.suffix == ".csv" else _read_arrays(path)
@@ -51,14 +55,16 @@ class Sentences:
             raise m2dx.RecipeError(
                 f"`sentences` must be `words`, a .csv or .npz file, or the folder of a model, but {path} is none"
             )
-        elif cache is not None:
-            self.store = cache / f"{path.name}-{_digest(path)[:32]}.safetensors"
-            self.known = self._stored(self.store)
+        else:
+            self.encode = partial(_encode, path)
+            if cache is not None:
+                self.store = cache / f"{path.name}-{_digest(path)[:32]}.safetensors"
+                self.known = self._stored(self.store)
 
     def vectors(self, texts: Sequence[str]) -> Tensor:
         """(n, C) float32, on the CPU."""
         if lacking := [text for text in dict.fromkeys(texts) if text not in self.known]:
-            if self.source.is_file():
+            if self.encode is None:
                 raise m2dx.RecipeError(
                     f"`sentences`: {self.source} must have a vector of each text, but lacks {len(lacking)} of "
                     f"{len(set(texts))}, such as {', '.join(map(repr, lacking[:MOST_SHOWN]))}; add them, or give the "
@@ -66,8 +72,8 @@ class Sentences:
                 )
             # A run that finds all vectors in the cache draws no random numbers for a model either.
             with torch.random.fork_rng(devices=[]), torch.inference_mode():
-                found = _encode(self.source, lacking) if self.source.is_dir() else _hashed(lacking)
-            self._keep(lacking, found.float().cpu().numpy())
+                found = self.encode(lacking).float().cpu().numpy()
+            self._keep(lacking, found)
             if self.store is not None:
                 write = tensors_writer(
                     {"vectors": torch.stack(list(self.known.values()))},
@@ -89,6 +95,11 @@ class Sentences:
             raise m2dx.RecipeError(
                 f"`sentences`: {self.source} must have `text` or `path`, and for each a vector of `features` (columns "
                 "f0, f1, ... of .csv), but has not"
+            )
+        if several := [text for text, count in Counter(texts).items() if count > 1]:
+            raise m2dx.RecipeError(
+                f"`sentences`: {self.source} must have one vector of each text or path, but has several of "
+                f"{', '.join(map(repr, several[:MOST_SHOWN]))}"
             )
         for text, vector in zip(texts, torch.from_numpy(np.array(vectors, np.float32)), strict=True):
             if not vector.isfinite().all() or not vector.any():

@@ -74,7 +74,13 @@ def test_vectors_of_a_file_have_norm_1(tmp_path: Path, name: str) -> None:
     assert found.width == 4 and not found.by_path
 
 
-def test_texts_that_share_words_are_alike() -> None:
+@pytest.mark.parametrize("there", ["nothing", "folder", "file"])
+def test_texts_that_share_words_are_alike(
+    there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if there != "nothing":
+        (tmp_path / "words").mkdir() if there == "folder" else (tmp_path / "words").touch()
     sound, flute, other = Sentences("words").vectors(["The sound of the flute!", "a flute", "a dog barks"])
     assert sound @ flute > 0.5 > abs(float(sound @ other)) and len(sound) == 512
 
@@ -197,6 +203,7 @@ def other_csv(folder: Path, text: str) -> Path:
         ),
         (lambda folder: vector_file(folder / "v.npz", key="label"), "must have `text` or `path`"),
         (lambda folder: vector_file(folder / "v.npz", vectors=VECTORS[:1]), "for each a vector"),
+        (lambda folder: vector_file(folder / "v.csv", key="path", keys=("a.wav",) * 2), "several of 'a.wav'"),
     ],
 )
 def test_sources_that_give_no_vectors(tmp_path: Path, make: Callable[[Path], Path], message: str) -> None:
