@@ -24,7 +24,15 @@ import m2dx
 logger = logging.getLogger(__name__)
 
 NEEDED = ("config.json", "model.safetensors")
-FETCHED = (*NEEDED, "golden.safetensors", "README.md", "LICENSE", "LICENSE.*", "licences/*")
+FETCHED = (
+    *NEEDED,
+    "golden.safetensors",
+    "mappers.safetensors",
+    "README.md",
+    "LICENSE",
+    "LICENSE.*",
+    "licences/*",
+)
 PUSHED = (*FETCHED, "model.onnx", "model.int8.onnx", "onnx.json", "runner.py")
 PATIENCE_SECONDS = 8.0
 

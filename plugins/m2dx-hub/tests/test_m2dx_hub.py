@@ -20,6 +20,7 @@ import m2dx
 from m2dx.cli import app
 from m2dx.contract.components import Score
 from m2dx.contract.package import find_encoder
+from m2dx.encoder.weights import EXPORT_MAPPERS, read_weights, write_export
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 from m2dx.results.run_folder import DataFacts, SetFacts
@@ -72,17 +73,21 @@ def invoke(*words: object) -> Any:
 
 
 def test_it_goes_and_comes_back(hub: Hub, export: Path, caplog: pytest.LogCaptureFixture) -> None:
+    weights, mappers = read_weights(export), {"captions.linear.weight": torch.ones(2, 3)}
+    write_export(export, weights.encoder(), weights.config, mappers=mappers)
     result = invoke(export, "hf://me/lungs", "--licence", "cc-by-4.0")
     assert result.exit_code == 0, result.output
     commit, files = hub.find("me/lungs", "main") or ("", {})
     assert f"encoder: hf://me/lungs@{commit}" in result.output
     names = {"config.json", "model.safetensors", "golden.safetensors", "README.md", "licences/data"}
+    names |= {EXPORT_MAPPERS}
     assert files.keys() == names | {".gitattributes"}
     hub.repos["me/lungs"][commit] |= {"evil.py": b"raise SystemExit", "pytorch_model.bin": b"\x80"}
     hub.asked.clear()
     encoder, wav = m2dx.load_encoder("hf://me/lungs"), torch.randn(16_000)
     assert f"hf://me/lungs is hf://me/lungs@{commit}" in caplog.text
     assert torch.equal(encoder(wav), m2dx.load_encoder(export)(wav))
+    assert encoder.mappers.keys() == mappers.keys()
     folder = find_encoder(f"hf://me/lungs@{commit}")
     assert folder.name == f"me--lungs@{commit[:12]}"
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == names
