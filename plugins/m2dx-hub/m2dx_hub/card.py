@@ -43,7 +43,7 @@ def card_of(export: Path, run: Path, repo: str, stated: Stated) -> str:
     method = recipe.get("model", {}).get("method", {}).get("name")
     shown = {key: recipe[key] for key in ("name", "init_from", "model", "tasks") if key in recipe}
     language = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    language.filters["known"] = lambda value: "-" if value is None else f"{value:,.4g}"
+    language.filters["known"] = _known
     template = resources.files("m2dx_hub").joinpath("card.md.jinja").read_text("utf-8")
     return language.from_string(template).render(
         config=config,
@@ -68,6 +68,12 @@ def card_of(export: Path, run: Path, repo: str, stated: Stated) -> str:
         verdict=verdict(scores),
         width=config.to_json()["embed_dim"],
     )
+
+
+def _known(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _cell(score: Score | None) -> str:

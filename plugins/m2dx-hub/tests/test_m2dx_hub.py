@@ -211,12 +211,14 @@ def test_the_card_says_what_the_run_was(export: Path, monkeypatch: pytest.Monkey
     ]
     write_scores(scores, run / "scores.json")
     sets = {"pool": SetFacts("pool", "csv", clips=1112, hours=0.73, fingerprint="f00")}
+    sets["more"] = SetFacts("more", "csv", clips=12_345, hours=10_000.4, labelled=999, classes=5)
     summary = type("Summary", (), {"data": DataFacts(sets)})
     monkeypatch.setattr("m2dx_hub.card.read_summary", lambda folder: summary if folder == run else None)
     text = card_of(export, run, "me/lungs", Stated("cc-by-4.0", "CC BY 4.0", untested="Not on children."))
     for part in (
         'm2dx.load_encoder("hf://me/lungs")', "(B, T, 320)", "1,888 steps", "1,112 clips, list 481992d0",
-        "| pool | 1,112 | 0.73 | - | - | f00 |", "Licence of the data: CC BY 4.0", "started from start.pth",
+        "| pool | 1,112 | 0.73 | - | - | f00 |", "| more | 12,345 | 10,000 | 999 | 5 | - |",
+        "Licence of the data: CC BY 4.0", "started from start.pth",
         "not stated by who pushed it", "| drums | knn | accuracy | 62.0 ± 5.0 | 50.0 |", "ahead of every baseline",
         "Anything but drums.", "nothing above 8000 Hz", "Not on children.", "size: tiny",
     ):  # fmt: skip
