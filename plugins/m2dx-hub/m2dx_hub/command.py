@@ -50,7 +50,7 @@ def push(
     card = export / "README.md"
     if new_card or not card.exists():
         stated = Stated(licence, data_licence, start_licence, untested)
-        replace_text(card, card_of(export, run or export.parent, repo, stated))
+        replace_text(card, card_of(export, run or export.resolve().parent, repo, stated))
         typer.echo(f"card: {card}")
     else:
         typer.echo(f"card: {card}, as it is (--new-card writes it anew)")

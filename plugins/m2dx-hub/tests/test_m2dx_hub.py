@@ -153,6 +153,19 @@ def test_what_cannot_be_fetched(hub: Hub, export: Path, address: str, load: Call
     assert not list(Path(constants.HF_ASSETS_CACHE).glob("m2dx/*@*/"))
 
 
+@pytest.mark.parametrize(("folder", "name"), [("run", "."), ("run/encoder", "."), ("run/encoder", "..")])
+def test_the_run_is_found_from_inside(
+    export: Path, folder: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scores(
+        [Score("drums", "accuracy", 0.62, None, (0.62,), "knn", encoder="pretrained")],
+        export.parent / "scores.json",
+    )
+    monkeypatch.chdir(export.parents[1] / folder)
+    assert invoke(name, "hf://me/lungs", "--card-only").exit_code == 0
+    assert "| drums |" in (export / "README.md").read_text()
+
+
 def test_a_damaged_export_is_not_taken(hub: Hub, export: Path) -> None:
     files = {path.name: path.read_bytes() for path in export.glob("*.*")}
     files["config.json"] = files["config.json"].replace(b'"mean": -7.0', b'"mean": -6.0')
