@@ -61,18 +61,16 @@ class Encoder(Runner):
 
     def clip(self, wavs: Sequence[Samples]) -> Samples:
         """(B, F*D), the mean over time, of clips (N,) at `sample_rate` of any lengths; ValueError for no audio."""
-        found: Samples = self.run([self._checked(wav) for wav in wavs])["clip"]
-        return found
+        return self._output("clip", wavs)
 
     def frames(self, wavs: Sequence[Samples]) -> list[Samples]:
         """(T, F*D) of each clip (N,), as `clip`."""
-        found = self.run([self._checked(wav) for wav in wavs])["frames"]
+        found = self._output("frames", wavs)
         return [rows[: self.num_frames(len(wav))] for rows, wav in zip(found, wavs, strict=True)]
 
     def probabilities(self, wavs: Sequence[Samples]) -> Samples:
         """(B, C) of a classifier's labels, as `clip`."""
-        found: Samples = self.run([self._checked(wav) for wav in wavs])["probabilities"]
-        return found
+        return self._output("probabilities", wavs)
 
     def num_frames(self, samples: int) -> int:
         """T of N samples."""
@@ -82,6 +80,15 @@ class Encoder(Runner):
         """(T,) middles of the first T frames, s from the first sample."""
         middles: NDArray[np.floating[Any]] = np.arange(frames) * self._patch + (self._patch - 1) / 2
         return middles * self._hop / self.sample_rate
+
+    def _output(self, name: str, wavs: Sequence[Samples]) -> Samples:
+        if not len(wavs):
+            raise ValueError("there must be at least one clip, but there is none")
+        outputs = self.run([self._checked(wav) for wav in wavs])
+        if name not in outputs:
+            raise ValueError(f"the export must give {name}, but gives {' and '.join(outputs)}")
+        found: Samples = outputs[name]
+        return found
 
     def _checked(self, wav: Any) -> Samples:
         if not isinstance(wav, np.ndarray) or wav.dtype.kind != "f" or wav.ndim != 1 or len(wav) < self._hop:

@@ -93,6 +93,8 @@ def test_probabilities_are_those_of_torch(tmp_path: Path, kind: str) -> None:
     expected = torch.cat([torchs.probabilities(torch.from_numpy(clip)) for clip in clips()])
     np.testing.assert_allclose(light.probabilities(clips()), expected.numpy(), atol=1e-4)
     assert light.label_names == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="must give frames, but gives logits and probabilities"):
+        light.frames(clips())
 
 
 def changed_tensor(folder: Path) -> None:
@@ -141,6 +143,13 @@ def test_what_gives_something_else_is_refused(folder: Path, tmp_path: Path, dama
 def test_what_is_not_audio(folder: Path, wav: Any) -> None:
     with pytest.raises(ValueError, match="each clip must be"):
         m2dx_encoder.Encoder(folder).clip([wav])
+
+
+def test_what_is_not_there(folder: Path) -> None:
+    with pytest.raises(ValueError, match="at least one clip"):
+        m2dx_encoder.Encoder(folder).clip([])
+    with pytest.raises(ValueError, match="must give probabilities, but gives frames and clip"):
+        m2dx_encoder.Encoder(folder).probabilities(clips())
 
 
 @pytest.fixture
