@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 import m2dx
-from m2dx.contract.atomic import replace_file, replace_json, replace_text
+from m2dx.contract.atomic import replace_json, replace_text
 from m2dx.contract.wording import counted
 from m2dx.encoder.config import read_config
 from m2dx.encoder.weights import read_tensors
@@ -77,8 +78,7 @@ def write_onnx(folder: Path) -> str:
                 report["golden_logits"] = network(golden["wav"])[0].tolist()
         replace_json(folder / REPORT, report)
         for path in (rounded, plain):
-            content = path.read_bytes()
-            replace_file(folder / path.name, lambda file, content=content: file.write(content))  # type: ignore[misc]
+            os.replace(path, folder / path.name)
     replace_text(folder / RUNNER, (Path(m2dx_encoder.__file__).with_name(RUNNER)).read_text(encoding="utf-8"))
     return (
         f"{folder / MODEL}: of {counted(found.sounds, 'sound')} the largest difference from torch is "

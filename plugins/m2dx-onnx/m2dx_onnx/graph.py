@@ -230,8 +230,7 @@ def _features(graph: Graph, encoder: AudioEncoder, layer: int | None, longest: i
         tokens = _block(graph, tokens, cast(Block, block), bias, f"blocks.{number}", vit.size.num_heads)
     if depth == vit.size.depth:
         tokens = _norm(graph, tokens, vit.trunk.norm, "norm")
-    last = graph.number(2**31)
-    tokens = graph.add("Slice", tokens, graph.ints(1), graph.unsqueeze(last, 0), graph.ints(1))
+    tokens = graph.add("Slice", tokens, graph.ints(1), graph.ints(2**31), graph.ints(1))
     frames = graph.reshape(tokens, graph.size("lengths", 0), chunks, freq, chunk, width)
     frames = graph.add("Transpose", frames, perm=[0, 1, 3, 2, 4])  # (B, n, C, F, D)
     frames = graph.reshape(frames, 0, -1, freq * width)
