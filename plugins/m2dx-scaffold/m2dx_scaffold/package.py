@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import keyword
 import re
 import shutil
 from dataclasses import dataclass
@@ -68,8 +67,6 @@ class PluginNames:
             raise RecipeError(
                 f"the package is called m2dx- and the name, so leave the first m2dx- out: {self.name[5:]}"
             )
-        if keyword.iskeyword(self.name):
-            raise RecipeError(f"{must} not be a keyword of Python, but is {self.name!r}")
         if len(self.name) > MOST_CHARACTERS:
             raise RecipeError(f"{must} have at most {MOST_CHARACTERS} characters, but has {len(self.name)}")
 
