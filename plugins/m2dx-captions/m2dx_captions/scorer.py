@@ -17,10 +17,8 @@ from m2dx_captions.sentences import Sentences, Source
 def caption_tasks(encoder: m2dx.AudioEncoder) -> list[str]:
     """Names of the caption tasks that the encoder was trained with; none of an encoder of random or other weights."""
     tasks = (encoder.trained_as or {}).get("tasks", {})
-    encoders = {
-        name: task.get("offline_encoder") or {} for name, task in tasks.items()
-    }  # regularisers need none
-    return [name for name, of in encoders.items() if of.get("name") == "captions"]
+    # regularisers need no offline encoder
+    return [name for name, of in tasks.items() if (of.get("offline_encoder") or {}).get("name") == "captions"]
 
 
 @dataclass(frozen=True)
