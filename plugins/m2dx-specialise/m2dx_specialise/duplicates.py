@@ -63,10 +63,10 @@ def find_duplicates(
             same[found.digest].append(row)
     exact = [Duplicate(rows[0], other, True) for rows in same.values() for other in rows[1:]]
     firsts = sorted(rows[0] for rows in same.values())
-    kept = {row: moments[row] for row in firsts}
+    known = {row: own for row in firsts if (own := moments[row]) is not None}
     near = [
         Duplicate(first, second, False)
-        for first, second, places in _candidates({row: of for row, of in kept.items() if of is not None})
+        for first, second, places in _candidates(known)
         if clips[first].path != clips[second].path
         and similarity(clips[first], clips[second], places) >= SIMILAR
     ]
