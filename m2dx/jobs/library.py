@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,8 @@ class Outcome:
 
     folder: Path  # of the run with report.html, or of the evaluation with scores.json
     encoder: Path | None  # None: a signal stopped the training, which `resume` continues
-    scores: tuple[Score, ...]  # of the encoder and its baselines; none where the recipe evaluates nothing
+    scores: tuple[Score, ...]
+    """Of the encoder and its baselines; none where the recipe evaluates nothing, and in torchrun's other processes."""
     verdict: str  # what the scores mean, in a sentence or two
     summary: TrainingSummary | None = None  # None: nothing was trained
 
@@ -44,7 +46,8 @@ def train(
     loaded, host = _loaded(recipe)
     summary = run_recipe(loaded, host, console, resume=resume, overwrite=overwrite)
     folder, done = loaded.output / loaded.name, summary.stopped_by is None
-    scores = read_scores(folder / "scores.json") if done and loaded.evaluation.tasks else []
+    scored = done and loaded.evaluation.tasks and os.environ.get("RANK", "0") == "0"  # the others do not wait
+    scores = read_scores(folder / "scores.json") if scored else []
     return Outcome(folder, folder / "encoder" if done else None, tuple(scores), verdict(scores), summary)
 
 

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from test_pipeline import EVALUATION
 
 import m2dx
+from m2dx.contract.components import Score
 
 
 def test_train_evaluate_and_export(tiny_recipe: Any, few_notes: Path, tmp_path: Path) -> None:
@@ -25,6 +27,17 @@ def test_train_evaluate_and_export(tiny_recipe: Any, few_notes: Path, tmp_path: 
 
     folder = m2dx.export(run.folder, tmp_path / "exported")
     assert m2dx.load_encoder(folder).embed_dim == m2dx.load_encoder(run.encoder).embed_dim
+
+
+@pytest.mark.parametrize(("rank", "scores"), [("0", 1), ("1", 0)])
+def test_only_the_main_process_of_a_launch_reads_scores(
+    rank: str, scores: int, tiny_recipe: Any, few_notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = Score("notes", "accuracy", 0.5, None, (0.5,), "knn", encoder="pretrained")
+    monkeypatch.setattr("m2dx.jobs.train.run_recipe", lambda *_, **__: Mock(stopped_by=None))
+    monkeypatch.setattr("m2dx.jobs.library.read_scores", lambda path: [score])
+    monkeypatch.setenv("RANK", rank)
+    assert len(m2dx.train(tiny_recipe(EVALUATION.format(few_notes))).scores) == scores
 
 
 def test_a_name_of_a_package_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
