@@ -105,7 +105,7 @@ class ClipList:
         for values in (self.starts, self.durations, self.weights[self.weights != 1.0]):
             digest.update(values.tobytes())
         for name, labels in sorted(self.sets.items()):
-            digest.update("\0".join((name, *labels.names)).encode())
+            digest.update("\0".join((name, *labels.names)).encode("utf-8", "surrogateescape"))
             digest.update(labels.offsets.tobytes() + labels.classes.tobytes())
         return digest.hexdigest()[:16]
 

@@ -56,6 +56,14 @@ def test_clips_of_two_sets_merge_with_the_labels_of_each() -> None:
     assert rows[3].tolist() == [1, 1, 0]  # two lines of one clip
 
 
+def test_lists_with_labels_of_any_bytes_have_a_fingerprint() -> None:
+    found = {
+        join_sets({"kinds": (Listed(Clip(Path("/x/a"), labels=(label,))), None)}).fingerprint
+        for label in ("caf\udce9", "caf\udce8", "caf\u00e9")
+    }
+    assert len(found) == 3
+
+
 def test_segments_of_a_recording_are_one_class(tmp_path: Path, make_wav: Callable[..., Path]) -> None:
     """By the paths of a list, beside other labels of the same clips, and by those of a folder."""
     lines = "path,start,duration,label\nb/1.wav,0,1,dog\nb/1.wav,1,1,cat\na.wav,0,1,\nb/1.wav,2,1,dog\n"

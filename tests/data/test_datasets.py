@@ -1,5 +1,6 @@
 """Lists of clips: folders and CSV files."""
 
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from m2dx.contract.errors import AudioError, RecipeError
 from m2dx.data.csv_list import CsvDataset
-from m2dx.data.datasets import FolderDataset
+from m2dx.data.datasets import FolderDataset, ImageFolder
 from m2dx.data.division import Holdout
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
@@ -41,6 +43,23 @@ def test_folder_labels(folder: Path) -> None:
     dataset = FolderDataset(path=folder, label_from_folder=True)
     assert dataset.label_names() == ("cat", "dog", "sounds")
     assert dataset.clips()[1].labels == ("cat",)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs names of bytes")
+def test_labels_and_groups_are_text_whatever_the_names_of_folders(tmp_path: Path) -> None:
+    for name in (b"caf\xe9", "th\u00e9".encode()):
+        folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        folder.mkdir()
+        (folder / "1.wav").touch()
+        Image.new("RGB", (4, 4)).save(folder / "1.png")
+    pattern = re.compile("(?P<label>[^/]+)/")
+    for dataset in (
+        FolderDataset(path=tmp_path, label_from_folder=True),
+        FolderDataset(path=tmp_path, pattern=pattern),
+        ImageFolder(path=tmp_path),
+    ):
+        assert dataset.label_names() == ("caf\\xe9", "th\u00e9")
+        assert {clip.path.is_file() for clip in dataset.clips()} == {True}
 
 
 def test_folder_names_what_soundfile_cannot_read(folder: Path) -> None:
