@@ -33,7 +33,8 @@ class Holdout(Section):
 def divided(clips: list[Clip], name: str, *, split: Holdout | None, folds: int | None) -> list[Clip]:
     """The clips with the split "train" or "test", or with folds "1", "2", ...; as they are where neither is asked for.
 
-    Raises RecipeError where both are, where clips have a split, or where there are fewer groups than parts.
+    By file, the clips lose their groups, which the parts share on purpose. Raises RecipeError where both are, where
+    clips have a split, or where there are fewer groups than parts.
     """
     if split is None and folds is None:
         return clips
@@ -57,6 +58,8 @@ def divided(clips: list[Clip], name: str, *, split: Holdout | None, folds: int |
         parts = deal(clips, shares, by=by)
     except ValueError as error:
         raise RecipeError(f"{name}: {error}") from error
+    if by == "file":
+        clips = [replace(clip, group=None) for clip in clips]
     return [replace(clip, split=names[part]) for clip, part in zip(clips, parts.tolist(), strict=True)]
 
 

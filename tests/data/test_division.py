@@ -6,6 +6,7 @@ import pytest
 from m2dx.contract.components import Clip
 from m2dx.contract.errors import RecipeError
 from m2dx.data.division import Holdout, deal, divided
+from m2dx.evaluation.splits import shared_groups
 
 
 def listed(*, classes, groups=None, files=None):
@@ -70,6 +71,7 @@ def test_by_file_leaves_groups_out():
     clips = listed(classes=["a"] * 20, groups=["one"] * 20)
     found = divided(clips, "x", split=Holdout(test=0.25, by="file"), folds=None)
     assert [clip.split for clip in found].count("test") == 5
+    assert not shared_groups(found)  # else an evaluation takes what was asked for as a leak
 
 
 def test_splits_and_folds_have_names():
