@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
@@ -96,11 +96,32 @@ def data_facts(recipe: Mapping[str, Any], listed: DataFacts) -> list[Fact]:
     return lines
 
 
-def without_folders(text: str, own: Iterable[Path | str | None]) -> str:
-    """A text without the folders of absolute paths: paths start at one of the `own` folders, or are their last part."""
-    for folder in filter(None, own):
-        text = text.replace(f"{folder}{os.sep}", "")
-    return _FOLDERS.sub("…/", text)
+def without_folders(own: Iterable[Path | str], known: Iterable[Path | str] = ()) -> Callable[[str], str]:
+    """Takes the folders of absolute paths out of a text: paths start at one of the `own` folders, or are the last part.
+
+    Folders with spaces are found where they are those of `own` or of `known` paths.
+    """
+    mine = [path for path in map(Path, own) if path != path.parent]
+    above = {folder for path in {*mine, *map(Path, known)} for folder in (path, *path.parents)}
+    start = _one_of(mine)
+    spaced = _one_of([folder for folder in above if re.search(r"\s", str(folder))], r"(?:[/\\][^/\\\s'\"]+)*")
+    return lambda text: _FOLDERS.sub("…/", spaced.sub("…/", start.sub("", text)))
+
+
+def _one_of(folders: Iterable[Path], below: str = "") -> re.Pattern[str]:
+    """Where a path starts with a folder, and with what is `below`; a line of YAML may break at a space."""
+    names = sorted((str(folder) for folder in folders if folder.is_absolute()), key=len, reverse=True)
+    either = "|".join(re.escape(name).replace(r"\ ", r"\s+") for name in names) or "(?!)"
+    return re.compile(rf"(?<![\w./~-])(?:{either}){below}[/\\]")
+
+
+def absolute_paths(data: Any) -> Iterator[str]:
+    """The texts of nested plain data that are absolute paths."""
+    if isinstance(data, Mapping | list):
+        for item in data.values() if isinstance(data, Mapping) else data:
+            yield from absolute_paths(item)
+    elif isinstance(data, str) and os.path.isabs(data):
+        yield data
 
 
 def read_recipe_text(text: str) -> dict[str, Any]:

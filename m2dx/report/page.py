@@ -51,7 +51,9 @@ def write_report(folder: Path, pictures: RunPictures | None = None, *, data: Dat
     tasks = tasks_by_class(scores, run.predictions)
     left_out = {"classes": not tasks and PREDICTIONS_FILE not in run.notes}
     rows, columns = scores_by_encoder(scores)
-    shorten = partial(facts.without_folders, own=(folder.resolve(), facts.find(summary, "launch.folder")))
+    own = filter(None, (folder.resolve(), facts.find(summary, "launch.folder")))
+    listed = (file for file, _ in run.bad_files[:50])  # that are shown
+    shorten = facts.without_folders(own, [*facts.absolute_paths(recipe), *listed])
     page = _environment(shorten, has_sound=not facts.section(recipe, "image")).get_template("page.html").render(
         sections={name: title for name, title in _TITLES.items() if not left_out.get(name)},
         run=run,

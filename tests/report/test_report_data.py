@@ -129,7 +129,24 @@ def test_the_lists_of_now_stand_in_where_none_were_recorded(run):
 
 
 def test_folders_of_windows_are_left_out_as_well():
-    told = without_folders(
-        r'C:\Users\me\a.wav, "D:\\data\\b.wav" and /home/me/c.wav of hf://x/y at 12:30', ()
+    told = without_folders([])(
+        r'C:\Users\me\a.wav, "D:\\data\\b.wav" and /home/me/c.wav of hf://x/y at 12:30'
     )
     assert told == '…/a.wav, "…/b.wav" and …/c.wav of hf://x/y at 12:30'
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("/work/runs/x: /work/a.wav", "runs/x: a.wav"),
+        ("/mnt/work/a.wav of hf://user/name", "…/a.wav of hf://user/name"),
+        ("/my study/b/c d.wav of '/my study/x.csv'", "b/c d.wav of 'x.csv'"),
+        ("at /home/Jane Doe/patients/x.wav.", "at …/x.wav."),
+        ("'/home/Jane Doe/patients/p 07/x.wav': none", "'…/x.wav': none"),
+        ("/home/Jane Doe/other/y.wav and /home", "…/y.wav and /home"),
+        ("path: /home/Jane\n    Doe/patients/list.csv", "path: …/list.csv"),
+    ],
+)
+def test_folders_start_at_own_ones_and_may_have_spaces(text, told):
+    known = ["/home/Jane Doe/patients", "/home/Jane Doe/patients/p 07/x.wav", "relative path/x"]
+    assert without_folders(["/work", "/my study", "/"], known)(text) == told
