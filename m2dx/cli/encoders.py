@@ -12,7 +12,7 @@ import typer
 from m2dx.cli import shared
 from m2dx.cli.shared import terminal
 from m2dx.cli.table_output import FormOption, OutputOption, check_table_options, print_table
-from m2dx.cli.terminal import print_error
+from m2dx.cli.terminal import print_error, printable
 from m2dx.contract.errors import PluginError
 from m2dx.contract.package import find_encoder
 from m2dx.contract.wording import counted
@@ -91,7 +91,7 @@ def results(
     check_table_options(form, output)
     shown, warnings = results_table(files or [], key=table, metric=metric, every=every)
     for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        typer.echo(f"warning: {printable(warning)}", err=True)
     print_table(shown, form, output)
 
 

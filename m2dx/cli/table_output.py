@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from m2dx.cli.shared import terminal
+from m2dx.cli.terminal import printable
+from m2dx.contract.atomic import replace_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,12 +44,12 @@ def print_table(shown: ResultTable, form: TableFormat | None, output: Path | Non
         for part in terminal_parts(shown):
             terminal().print(part)
         return
-    suffix = "" if output is None else output.suffix
+    suffix = "" if output is None else output.suffix.lower()
     text = WRITERS[form or SUFFIXES.get(suffix, "markdown")](shown)
     if output is None:
-        typer.echo(text, nl=False)
+        typer.echo(printable(text), nl=False)
     else:
-        output.write_text(text, encoding="utf-8")
+        replace_text(output, text, errors="backslashreplace")  # names may hold bytes that are not text
         terminal().print(f"table: {output}")
 
 

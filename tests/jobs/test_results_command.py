@@ -38,6 +38,20 @@ def test_the_command_prints_and_writes_tables(tmp_path: Path, monkeypatch: pytes
     assert run("--format", "rich", "-o", "x.md").exit_code == 2
 
 
+def test_a_name_of_any_bytes_is_written_and_gives_no_orders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    encoder = replace(ESC50.encoder, name="caf\udce9\x1b[2J")
+    append_records(Path("runs/results.jsonl"), [replace(ESC50, encoder=encoder)])
+    assert run("-o", "table.TEX").exit_code == 0
+    written = Path("table.TEX").read_text(encoding="utf-8")
+    assert "\\toprule" in written and "udce9" in written
+    for form in ("markdown", "csv", "rich"):
+        result = run("--format", form)
+        assert result.exit_code == 0 and "udce9" in result.stdout and "\x1b" not in result.stdout, form
+
+
 def test_the_command_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "there must be results in runs/results.jsonl" in str(run().exception)
