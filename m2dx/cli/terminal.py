@@ -6,11 +6,13 @@ import errno
 import logging
 import os
 import textwrap
+from collections.abc import Iterable
 from functools import partial
 from itertools import chain
 from typing import Any
 
 from rich.console import Console
+from rich.segment import Segment
 from rich.text import Text
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"} | {
@@ -55,6 +57,10 @@ class Terminal(Console):
         """Prints no more where the terminal is gone, or nobody reads the pipe: the work goes on, and is saved."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+    def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+        plain = (part if part.control else part._replace(text=printable(part.text)) for part in buffer)
+        return super()._render_buffer(plain)  # of texts that come as rich's Text, too
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)

@@ -6,6 +6,7 @@ import os
 
 import pytest
 from rich.table import Table
+from rich.text import Text
 
 from m2dx.cli.terminal import PrintableFormatter, Terminal, print_error, printable
 
@@ -30,6 +31,8 @@ def test_control_characters_are_printed_as_their_codes(name: str, shown: str) ->
     console.print(table)
     record = logging.LogRecord("m2dx", logging.WARNING, "", 0, "leaves out %s", (name,), None)
     assert out.getvalue().count(shown) == 2
+    console.print(Text(name))
+    assert not set(out.getvalue()) & {"\x1b", "\x9b", "\x07", "\r", "\udce9"}
     assert PrintableFormatter("%(message)s").format(record) == f"leaves out {shown}"
     out.getvalue().encode("utf-8")
 
