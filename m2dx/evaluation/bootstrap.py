@@ -90,14 +90,16 @@ class _Outcomes:
     multi_label: bool
 
     @classmethod
-    def of(cls, predictions: Sequence[Prediction], label_names: Sequence[str]) -> _Outcomes:
+    def of(
+        cls, predictions: Sequence[Prediction], label_names: Sequence[str], *, multi_label: bool
+    ) -> _Outcomes:
         column = {label: number for number, label in enumerate(label_names)}
         hot = np.zeros((len(predictions), len(column)), dtype=np.float32)
         predicted = np.zeros_like(hot)
         for row, item in enumerate(predictions):
             hot[row, [column[label] for label in item.clip.labels]] = 1.0
             predicted[row, column[item.label]] = 1.0
-        multi_label, probabilities = bool((hot.sum(1) > 1).any()), None
+        multi_label, probabilities = multi_label or bool((hot.sum(1) > 1).any()), None
         if all(item.probabilities is not None for item in predictions):
             probabilities = np.array([item.probabilities for item in predictions], dtype=np.float32)
             predicted = (probabilities >= 0.5).astype(np.float32) if multi_label else predicted
@@ -195,7 +197,7 @@ def with_metrics(score: Score, label_names: Sequence[str]) -> Score:
     """
     if not score.predictions or "metrics" in score.details or not label_names:
         return score
-    outcomes = _Outcomes.of(score.predictions, label_names)
+    outcomes = _Outcomes.of(score.predictions, label_names, multi_label=score.metric == "mAP")
     if outcomes.multi_label and outcomes.probabilities is None:
         return score
     clips = [item.clip for item in score.predictions]

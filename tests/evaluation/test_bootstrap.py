@@ -98,6 +98,13 @@ def test_of_several_labels_they_are_as_well(digits):
     assert found.ci95 == pytest.approx((entry["high"] - entry["low"]) / 2, abs=1e-5)
 
 
+def test_the_metric_tells_that_clips_may_have_several_labels():
+    hot, _, predictions = drawn(60, 4, labels=3)
+    one = [(item, row) for item, row in zip(predictions, hot, strict=True) if row.sum() == 1]
+    found = with_metrics(score([item for item, _ in one], metric="mAP"), NAMES[:4])
+    assert found.ci95 is not None and {"mAP", "auroc", "macro_f1"} == set(found.details["metrics"])
+
+
 def said(label, *p, truth="a", group=None, number=0):
     return Prediction(
         Clip(Path(f"{number}.wav"), labels=(truth,), group=group), label, max(p, default=1.0), p or None
