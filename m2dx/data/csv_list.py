@@ -136,8 +136,9 @@ class _List:
         cells = {column: row.get(name, "") for column, name in self.columns.items()}
         if not cells["path"]:
             raise ValueError("`path` must be given, but is empty")
-        start, end = _seconds(cells, "start") or 0.0, _seconds(cells, "end")
-        duration = _seconds(cells, "duration") if end is None else end - start
+        start, duration = _seconds(cells, "start") or 0.0, _seconds(cells, "duration")
+        end = _seconds(cells, "end") if duration is None else None
+        duration = duration if end is None else end - start
         if duration is not None and duration <= 0.0:
             if end is not None:
                 raise ValueError(f"`end` must come after `start`, but is {cells['end']}")
@@ -227,6 +228,7 @@ def _columns_of(names: Collection[str], labels: bool | str, *, place: str) -> di
     """Column -> the name that it has in the header. Raises AudioError where there is no path, or a name is unclear."""
     there = f"but there are: {', '.join(names)}"
     by_name = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in names}
+    by_name |= {name: name for name in names}  # a name as it is goes before other spellings
     found = {}
     for column, others in SYNONYMS.items():
         name = next((by_name[name] for name in (column, *others.split()) if name in by_name), None)
@@ -237,9 +239,10 @@ def _columns_of(names: Collection[str], labels: bool | str, *, place: str) -> di
             found["end"] = by_name["offset"]
         elif "duration" in found and "start" not in found:
             found["start"] = by_name["offset"]
-        elif "start" not in found:
+        elif "start" not in found or not {"duration", "end"} & found.keys():
             raise AudioError(
-                f"{place}: the column `offset` may be where a clip starts or where it ends; name it `start` or `end`"
+                f"{place}: the column `offset` may be where a clip starts or where it ends, or its length; name it "
+                "`start`, `end` or `duration`"
             )
     if "path" not in found:
         known = ", ".join(SYNONYMS)
@@ -248,8 +251,6 @@ def _columns_of(names: Collection[str], labels: bool | str, *, place: str) -> di
         if labels not in names:
             raise AudioError(f"{place}: there must be a column `{labels}`, which `labels` names, {there}")
         found["label"] = labels
-    if "duration" in found:
-        found.pop("end", None)
     if "split" in found:
         found.pop("fold", None)
     return found

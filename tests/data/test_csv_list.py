@@ -68,6 +68,12 @@ def test_labels_are_of_the_column_that_is_named(
     assert [clip.group for clip in dataset.clips()] == ["p1", "p2"] and not caplog.records
 
 
+def test_a_name_as_it_is_goes_before_other_spellings(tmp_path: Path) -> None:
+    dataset = CsvDataset(path=csv(tmp_path, "path,label,Label,LABEL\na.wav,dog,x,y\n"))
+    assert dataset.label_names() == ("dog",)
+    assert "ignores `Label`, `LABEL`;" in dataset.notes()[-1]
+
+
 def test_fold_is_the_split_where_there_is_none(tmp_path: Path) -> None:
     path = csv(tmp_path, "path,fold\na.wav,1\nb.wav,2\n")
     assert [clip.path.name for clip in CsvDataset(path=path).clips("2")] == ["b.wav"]
@@ -135,6 +141,11 @@ def test_files_that_do_not_exist_are_counted_and_stay_listed(tmp_path: Path) -> 
         ("File,Begin Time,Stop", "a.wav,1,3", True),
         ("path,offset,duration", "a.wav,1,2", True),
         ("path,start,duration,end", "a.wav,1,2,99", False),
+        ("path,start,duration,end", "a.wav,1,2,n/a", False),
+        ("path,start,duration,end", "a.wav,1,,3", False),
+        ("path,onset,offset,length", "a.wav,1,3,", True),
+        ("path,start,Start,end", "a.wav,1,2,3", False),
+        ("path,start,duration,offset", "a.wav,1,2,99", False),
         ("path;start;end", "a.wav;1;3", False),
         ("path\tstart\tend", "a.wav\t1\t3", False),
     ],
@@ -153,6 +164,11 @@ def test_a_segment_is_understood_whatever_its_columns_are_called(
     ("text", "message"),
     [
         ("path,offset\na.wav,3\n", ":1: the column `offset` may be where a clip starts or where it ends"),
+        (
+            "path,start,offset\na.wav,1,3\n",
+            ":1: the column `offset` may be where a clip starts or where it ends",
+        ),
+        ("path,start,duration,end\na.wav,3,,3\n", ":2: `end` must come after `start`, but is 3"),
         ("path,start,end\na.wav,3,3\n", ":2: `end` must come after `start`, but is 3"),
         ("path,start,duration\na.wav,1e308,1\n", ":2: `start` must be at most 10,000,000 seconds"),
         ("path,weight\na.wav,1e308\n", ":2: `weight` must be a number above 0, and at most 1e12"),
