@@ -213,7 +213,9 @@ class Score:
     task: str
     metric: str  # "accuracy" or "mAP", in [0, 1], or an evaluator's own
     mean: float
-    ci95: float | None  # half width of the 95 % confidence interval; None: one value only
+    ci95: float | None
+    """Half width of the 95 % confidence interval: Student's t over the values, of a single one the bootstrap over its
+    test clips, which the engine adds; None: not known."""
     values: tuple[float, ...]  # by seed, or by fold and seed
     protocol: str  # the evaluator's name
     details: Mapping[str, object] = field(default_factory=dict)

@@ -16,7 +16,7 @@ class Knn(Evaluator):
     """k-nearest-neighbour vote by cosine similarity of standardised features; accuracy, or mAP of the votes.
 
     Neighbours are looked for in the training part; the validation part is not used, as nothing is tuned. Nothing is
-    random either: values are per fold, and there is no interval for a single split.
+    random either: values are per fold, and the interval of a single split is over its test clips.
 
     Options:
         k: neighbours that vote, weighted by similarity; at most the training clips.

@@ -67,7 +67,7 @@ class ResultRecord:
     protocol: Protocol
     metric: str
     mean: FiniteFloat  # of values in [0, 1] for accuracy, mAP and error rates
-    ci95: FiniteFloat | None  # half width of the 95 % confidence interval; None: one value only
+    ci95: FiniteFloat | None  # half width of the 95 % confidence interval, as a score's
     values: tuple[FiniteFloat, ...]
     seeds: tuple[int, ...] = ()
     step: int | None = None  # of the encoder's training, which went on after it

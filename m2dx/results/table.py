@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from m2dx.contract.components import Score
 
 NONE = "-"  # where there is nothing to say
-PERCENT = "In percent; ± is half of the 95 % confidence interval (of m2dx: Student's t over its values)."
+PERCENT = (
+    "In percent; ± is half of the 95 % confidence interval (of m2dx: Student's t over its values, of a single one the "
+    "bootstrap over its test clips)."
+)
 
 
 @dataclass(frozen=True)

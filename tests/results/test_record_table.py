@@ -66,7 +66,8 @@ def test_formats_by_hand() -> None:
         "| --- | --- | --- | --- | --- | --- | --- | --- | ---: |\n"
         "| a\\_b\\|c | esc50 | linear | accuracy | 1 | 2,000 | 50 | 2026-11-22 12:00 | 90.0 ± 1.2 [a] |\n\n"
         "- a: 5 \\* 3\n"
-        "- In percent; ± is half of the 95 % confidence interval (of m2dx: Student's t over its values).\n"
+        "- In percent; ± is half of the 95 % confidence interval (of m2dx: Student's t over its values, of a "
+        "single one the bootstrap over its test clips).\n"
     )
     assert "a\\_b\\textbar{}c & esc50 & " in latex(table) and "$90.0 \\pm 1.2^{\\mathrm{a}}$ \\\\" in latex(
         table
