@@ -30,7 +30,7 @@ _WRITTEN = (
     "recipe.yaml metrics.jsonl summary.json bad_files.tsv scores.json predictions.jsonl report.html "
     "scores_by_step.jsonl scores_by_step/step-*.log tensorboard/events.out.tfevents.* "
     "checkpoints/step-*.pt checkpoints/step-*.encoder.safetensors checkpoints/step-*.pt.damaged "
-    "checkpoints/.step-*.partial encoder/model.safetensors encoder/config.json encoder/.*.partial"
+    "checkpoints/.step-*.partial encoder/*.safetensors encoder/config.json encoder/.*.partial"
 ).split()
 """What training, export and evaluation write into a run's folder."""
 
