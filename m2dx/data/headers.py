@@ -100,6 +100,8 @@ def _chunks_follow(read: ReadAt, at: int, size: int) -> bool:
     """Whether the bytes from `at` on are chunks, or so few that they are padding."""
     while at + 8 <= size:
         name, length = struct.unpack("<4sI", read(at, 8))
+        if name[:3] == b"ID3":  # a tag of some taggers, which is no chunk
+            return True
         if name == bytes(4):  # padding with zeros, which may be silence that was not written yet
             return size - at <= _MOST_PADDING
         if not all(32 <= byte < 127 for byte in name):

@@ -84,6 +84,7 @@ WHOLE = {
     "wav whose size was never written": ("a.wav", wav(0), 4.0),
     "wav whose size is that of a stream": ("a.wav", wav(2**32 - 1), 4.0),
     "wav with a list after the sound": ("a.wav", wav(FOUR_SECONDS, after=INFO), 4.0),
+    "wav with a tag of MP3 after the sound": ("a.wav", wav(FOUR_SECONDS, after=with_picture(b"")), 4.0),
     "wav as it should be": ("a.wav", wav(FOUR_SECONDS), 4.0),
 }  # fmt: skip
 
