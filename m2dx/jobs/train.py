@@ -103,7 +103,7 @@ def _run(
         with console.status("writing the report"):
             page = write_page(run)
         console.print(f"report: {page}")
-    if summary.stopped_by is None:
+    if summary.stopped_by is None and recipe.image is None:
         encode = f"m2dx encode {shlex.quote(str(folder))} FILES -o features"
         console.print(f"next: {encode}  (features of your audio)", soft_wrap=True)
     return summary

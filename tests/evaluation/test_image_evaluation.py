@@ -46,6 +46,7 @@ def test_a_run_on_images_is_scored_beside_random_weights(
     records = [json.loads(line) for line in (recipe.output / "results.jsonl").read_text().splitlines()]
     assert len(records) == 4 and {record["clips"] for record in records} == {56}
     assert (folder / "report.html").exists()
+    assert "m2dx encode" not in console.export_text()  # which is of audio
 
 
 @pytest.fixture
