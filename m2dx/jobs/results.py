@@ -10,7 +10,7 @@ from typing import Any
 from m2dx.contract.errors import M2dxError
 from m2dx.contract.wording import counted, suggestion
 from m2dx.results.published import PublishedTable, published_tables
-from m2dx.results.records import RESULTS_FILE, ResultRecord, read_records
+from m2dx.results.records import RESULTS_FILE, ResultRecord, encoder_key, read_records
 from m2dx.results.table import ResultTable, record_table
 
 DEFAULT_FILE = Path("runs") / RESULTS_FILE  # the file of records below the default `output` of recipes
@@ -48,21 +48,24 @@ def results_table(
 
 
 def _by_metric(records: Sequence[ResultRecord], metric: str) -> list[ResultRecord]:
-    """The records that have a metric, with its value and half of its interval."""
-    found, known = [], dict[str, None]()
+    """The records that have a metric, with its value and half of its interval; one of each evaluation by a protocol."""
+    found: dict[tuple[object, ...], ResultRecord] = {}
+    known = dict[str, None]()
     for record in records:
         metrics: Any = record.details.get("metrics", {})
         known |= dict.fromkeys(metrics)
         entry = metrics.get(metric, {"value": None})
+        # An evaluator may record several scores, all with the metrics of the same predictions.
+        key = encoder_key(record), record.task, record.protocol.name, record.date
         if record.metric == metric:
-            found.append(record)
+            found[key] = record
         elif entry["value"] is not None:
             half = (entry["high"] - entry["low"]) / 2
-            found.append(replace(record, metric=metric, mean=entry["value"], ci95=half))
+            found.setdefault(key, replace(record, metric=metric, mean=entry["value"], ci95=half))
     if not found:
         have = f"have {', '.join(known)}" if known else "have no others than their own"
         raise M2dxError(f"no record has the metric {metric!r}; the records {have}")
-    return found
+    return list(found.values())
 
 
 def _published(key: str) -> PublishedTable:

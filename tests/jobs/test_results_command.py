@@ -86,6 +86,16 @@ def test_another_metric_is_shown_of_the_records_that_have_it(
     assert told in (str(result.exception) if result.exit_code else result.stdout)
 
 
+def test_two_scores_of_a_protocol_have_another_metric_once(tmp_path: Path) -> None:
+    scored = replace(ESC50, details={"metrics": {**METRICS, "f1": METRICS["auroc"]}})
+    both = [scored, replace(scored, metric="f1", mean=0.5)]
+    append_records(tmp_path / "results.jsonl", both)
+    shown = run(str(tmp_path), "--metric", "auroc").stdout
+    assert shown.count("| auroc |") == 1 and "older" not in shown
+    (line,) = [line for line in run(str(tmp_path), "--metric", "f1").stdout.splitlines() if "| f1 |" in line]
+    assert "50.0" in line  # as it was recorded
+
+
 def test_the_command_needs_no_torch(tmp_path: Path) -> None:
     append_records(tmp_path / "results.jsonl", [ESC50])
     code = (
