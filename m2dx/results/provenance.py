@@ -123,7 +123,8 @@ def _commits(packages: tuple[str, ...]) -> dict[str, str]:
 def describe_launch() -> Launch:
     """The command that m2dx was started with (not where it is used as a library), the folder, and the machine."""
     program, gpus = Path(sys.argv[0]), None
-    is_m2dx = program.stem == "m2dx" or program.parent.name == "m2dx"  # the script, or `python -m m2dx`
+    # The script, or `python -m m2dx`.
+    is_m2dx = program.stem == "m2dx" or program.parts[-2:] == ("m2dx", "__main__.py")
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         gpus = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))

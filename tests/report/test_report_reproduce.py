@@ -91,6 +91,7 @@ def test_versions_of_m2dx_its_plugins_and_libraries_are_recorded(host):
         (["/usr/bin/m2dx", "train", "a b.yaml"], "m2dx train 'a b.yaml'"),
         (["/lib/m2dx/__main__.py", "train", "x.yaml"], "m2dx train x.yaml"),
         (["/usr/bin/pytest", "tests"], None),
+        (["/home/me/m2dx/train_all.py", "x.yaml"], None),
     ],
 )
 def test_the_command_is_recorded_where_m2dx_is_the_program(monkeypatch, argv, command):
