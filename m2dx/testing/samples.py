@@ -47,14 +47,18 @@ class SoundFiles:
     folder: Path
     sample_rate: int = 16_000  # Hz
     written: dict[tuple[Hashable, str], Path] = field(default_factory=dict)
+    sounds: dict[Path, Hashable] = field(default_factory=dict)
+    """What each file holds: one that was written again may hold another sound."""
 
     def add(self, name: str | Path, sound: Hashable, make: Callable[[], NDArray[np.floating]]) -> Path:
         """Writes a file in the format of its extension; calls `make` for the first file of a sound."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        first = self.written.setdefault((sound, path.suffix), path)
-        if first == path:
+        self.sounds[path] = sound
+        first = self.written.get((sound, path.suffix), path)
+        if first == path or self.sounds[first] != sound:
+            self.written[sound, path.suffix] = path
             subtype = "VORBIS" if path.suffix == ".ogg" else "PCM_16"
             soundfile.write(path, make(), self.sample_rate, subtype=subtype)
             return path
