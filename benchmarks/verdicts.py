@@ -20,7 +20,7 @@ import numpy as np
 import timing
 import yaml
 from m2dx_specialise.judge import PLAIN, RANDOM, Gain, Parts, decide, score
-from m2dx_specialise.search import DIVISION, POOL
+from m2dx_specialise.search import DIVISION, POOL, best_of, path_of
 from m2dx_specialise.training import train
 from numpy.typing import NDArray
 from rich.console import Console
@@ -28,9 +28,7 @@ from rich.console import Console
 import m2dx
 from m2dx.contract.atomic import replace_json
 from m2dx.contract.components import Clip, ClipEncoder, Fold
-from m2dx.contract.package import find_encoder
 from m2dx.data.division import deal
-from m2dx.encoder.audio import random_like
 from m2dx.evaluation.bootstrap import Bootstrap
 from m2dx.evaluation.features import MeanLogMel
 from m2dx.recipe.schema import AudioSection
@@ -41,13 +39,11 @@ Right = NDArray[np.float64]
 """Of each clip, the mean over scores of whether it is right; NaN: none has tested it."""
 
 
-def encoder_of(name: str, start: str) -> ClipEncoder:
-    """A baseline, or the encoder of a path."""
+def encoder_of(name: str, folder: Path, starts: list[str]) -> ClipEncoder:
+    """A baseline, or the encoder of a run of the search in the folder."""
     if name == PLAIN:
         return MeanLogMel(AudioSection()).eval()
-    if name == RANDOM:
-        return random_like(m2dx.load_encoder(find_encoder(start)), seed=0)
-    return m2dx.load_encoder(find_encoder(name))
+    return m2dx.load_encoder(path_of(name, folder, starts))
 
 
 def divisions(task: m2dx.ClipTask, count: int) -> m2dx.ClipTask:
@@ -95,22 +91,24 @@ def compare(folder: Path, seeds: list[int], count: int) -> dict[str, Any]:
     said = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
     parts = Parts.read(folder / DIVISION, folder / POOL)
     task, own = parts.task("test", folder / "features"), list[Right]()
-    names = list(said["baselines"])
-    start, winner = next(name for name in names if name not in (PLAIN, RANDOM)), said["winner"]
+    names, winner = list(said["baselines"]), said["winner"]
+    random = [name for name in names if name.startswith(RANDOM)]
+    starts = [name for name in names if name not in (PLAIN, *random)]
+    start, untrained = (best_of({name: said["baselines"][name] for name in of}) for of in (starts, random))
     for seed in [None, *seeds] if winner else []:
-        path = folder / "runs" / winner / "encoder"
+        run = winner
         if seed is not None:
-            recipe = yaml.safe_load((path.parent / "recipe.yaml").read_text(encoding="utf-8"))
-            recipe |= {"name": f"{winner}-seed{seed}", "output": str(folder / "runs"), "seed": seed}
+            run = f"{winner}-seed{seed}"
+            recipe = yaml.safe_load((folder / "runs" / winner / "recipe.yaml").read_text(encoding="utf-8"))
+            recipe |= {"name": run, "output": str(folder / "runs"), "seed": seed}
             train(recipe, m2dx.PluginHost.discover(), Console())
-            path = folder / "runs" / recipe["name"] / "encoder"
-        own.append(right(encoder_of(str(path), start), task, f"seed {seed}"))
-    once = {name: right(encoder_of(name, start), task, name) for name in names}
+        own.append(right(encoder_of(run, folder, starts), task, f"seed {seed}"))
+    once = {name: right(encoder_of(name, folder, starts), task, name) for name in names}
     again = divisions(task, count)
-    often = {name: right(encoder_of(name, start), again, name) for name in names}
+    often = {name: right(encoder_of(name, folder, starts), again, name) for name in names}
     gains = {name: gain(over(own), once[name], task.clips) for name in names if own}
-    above = {name: gain(often[start], often[name], task.clips) for name in (PLAIN, RANDOM)}
-    truth = decide(gains, start, above)
+    above = {name: gain(often[start], often[name], task.clips) for name in (PLAIN, untrained)}
+    truth = decide(gains, start, above, gain(often[untrained], often[PLAIN], task.clips))
     return {
         "recordings": folder.name,
         "verdict": said["kind"],

@@ -16,6 +16,7 @@ from m2dx.encoder.weights import read_weights
 from m2dx.model.vit import VIT_SIZES
 from m2dx.recipe.schema import AudioSection
 from m2dx.results.scoring import name_of_encoder
+from m2dx_specialise.judge import RANDOM
 
 LABEL_WEIGHT, TEACHER_WEIGHT, NOISE_RATIO = 0.3, 0.5, 0.1
 MOST_RECORDINGS = 2_000  # that a task tells apart; it has a row of weights for each
@@ -59,6 +60,8 @@ class Network:
 SMALL = Network(0.96, (16, 16), "tiny", 4)
 """As in recipes/quickstart.yaml: what a processor trains in minutes."""
 LARGE = Network(2.08, (16, 16), "small", 12)  # for a GPU
+PATCHES = ((16, 16), (80, 4), (8, 16))
+"""(mels, frames): even ones, and those that are fine in time and in frequency."""
 
 
 def network_of(start: str) -> Network:
@@ -205,8 +208,20 @@ def listed(path: Path) -> dict[str, str]:
     return {"name": "csv", "path": str(path)}
 
 
-def propose(starts: Sequence[str], setting: Setting, *, labelled: bool) -> list[Candidate]:
-    """The candidates, the most promising one first. Raises what `network_of` raises."""
+def random_networks(setting: Setting) -> dict[str, Network]:
+    """What there is before a training from scratch, by name: one network for each shape of patches."""
+    network = LARGE if setting.on_gpu else SMALL
+    return {
+        f"{RANDOM} {mels}x{frames}": replace(network, patch_size=(mels, frames)).cropped(setting.clip_seconds)
+        for mels, frames in PATCHES
+    }
+
+
+def propose(starts: Sequence[str], setting: Setting, scratch: Network, *, labelled: bool) -> list[Candidate]:
+    """The candidates, the most promising one first; `scratch` is trained from scratch.
+
+    Raises what `network_of` raises.
+    """
     found = list[tuple[int, Candidate]]()
     extras: list[tuple[int, Extra, bool]] = [
         (1, "labels", labelled),
@@ -221,9 +236,8 @@ def propose(starts: Sequence[str], setting: Setting, *, labelled: bool) -> list[
         base = Candidate(f"further_{number}_{short}", f"{name}, further", network, start)
         found += [(0, base)]
         found += [(order, base.having(extra)) for order, extra, is_wanted in extras if is_wanted]
-    network = (LARGE if setting.on_gpu else SMALL).cropped(setting.clip_seconds)
-    scratch = Candidate("scratch", "M2D from scratch", network)
-    mae = Candidate("scratch_mae", "MSM-MAE from scratch", network, method="msm_mae")
-    found += [(3, scratch.having("labels"))] if labelled else []
-    found += [(3, scratch), (5, mae)]
+    m2d = Candidate("scratch", "M2D from scratch", scratch)
+    mae = Candidate("scratch_mae", "MSM-MAE from scratch", scratch, method="msm_mae")
+    found += [(3, m2d.having("labels"))] if labelled else []
+    found += [(3, m2d), (5, mae)]
     return [candidate for _, candidate in sorted(found, key=lambda item: item[0])]

@@ -209,8 +209,8 @@ class Comparison:
         return cls(*names, own.mean, rival.mean, len(own.predictions), Gain.of(own, rival))
 
 
-Kind = Literal["specialise", "use", "plain", "none"]
-PLAIN, RANDOM = "log-mel statistics", "random network"
+Kind = Literal["specialise", "use", "random", "plain", "none"]
+PLAIN, RANDOM = "log-mel statistics", "random network"  # of a random one, what the name begins with
 
 
 @dataclass(frozen=True)
@@ -227,16 +227,23 @@ def strongest(gains: Mapping[str, Gain]) -> str:
 
 
 def decide(
-    gains: Mapping[str, Gain], start: str, above: Mapping[str, Gain], *, labels: int | None = None
+    gains: Mapping[str, Gain],
+    start: str,
+    above: Mapping[str, Gain],
+    untrained: Gain,
+    *,
+    labels: int | None = None,
 ) -> Verdict:
     """The verdict of the test; all gains are on the same test clips.
 
     `gains`: how far the trained winner is above each encoder and baseline that needs no training; empty where nothing
     was trained. `start`: the best encoder at hand by the validation part. `above`: how far it is above log-mel
-    statistics and the random network. `labels`: from how many on the gain is beyond chance.
+    statistics and the best random network. `untrained`: how far that network is above log-mel statistics. `labels`:
+    from how many on the gain is beyond chance.
 
     Training is worth it where it is beyond all the others, whichever of them is the best on these clips. A start is of
-    use where it is beyond log-mel statistics, and not behind the random network. What the test leaves open is said.
+    use where it is beyond log-mel statistics, and not behind the random network, which else is of use where it is
+    beyond them. What the test leaves open is said.
     """
     trained = "nothing could be trained in the time"
     rival = strongest(gains) if gains else None
@@ -249,12 +256,18 @@ def decide(
         result = "loses" if gain.high < 0 else "is level"
         trained = f"training {result} ({gain.interval} points) beside {rival}"
     possible = min((gain.high for gain in gains.values()), default=0.0)
-    other = RANDOM if above[PLAIN].low > 0 else PLAIN
+    random = next(name for name in above if name != PLAIN)
+    other = random if above[PLAIN].low > 0 or above[random].high < 0 else PLAIN
     between = above[other]
     kind: Kind = "plain"
     how = f"{'behind' if between.high < 0 else 'level with'} {other} ({between.interval} points)"
-    if other == RANDOM and between.high >= 0:
+    if other == random and between.high >= 0:
         kind, text = "use", f"Use {start} as it is: {above[PLAIN].text} over {PLAIN}; {trained}."
+    elif other == random and untrained.low > 0:
+        kind, text = (
+            "random",
+            f"Use {random} as it is: {untrained.text} over {PLAIN}; {trained}, and {start} is {how}.",
+        )
     elif rival is None:
         text = f"Use {PLAIN} with logistic regression: {trained}, and {start} is {how}."
     elif rival == PLAIN:
@@ -263,7 +276,7 @@ def decide(
     else:
         text = f"Do not pre-train: {trained}, {'which' if rival == start else f'and {start}'} is {how}."
     if kind == "plain":
-        possible = max(possible, above[PLAIN].high)
+        possible = max(possible, above[PLAIN].high, untrained.high)
     if possible > WIDE:
         text += f" But the test is too small to rule out gains of up to {possible:.0f} points: label clips of more "
         text += "groups, and ask again."

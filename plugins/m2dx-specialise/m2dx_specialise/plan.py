@@ -19,9 +19,9 @@ from m2dx.contract.package import find_encoder
 from m2dx.contract.wording import counted, duration, gigabytes
 from m2dx.training.distributed import pick_device
 from m2dx_specialise.audit import Audit
-from m2dx_specialise.candidates import propose
+from m2dx_specialise.candidates import propose, random_networks
 from m2dx_specialise.division import divide
-from m2dx_specialise.judge import PLAIN, RANDOM, Parts, unit_seconds
+from m2dx_specialise.judge import PLAIN, Parts, unit_seconds
 from m2dx_specialise.search import Search, recordings
 from m2dx_specialise.state import Request, State
 
@@ -56,17 +56,20 @@ def print_plan(request: Request, console: Console) -> None:
             memory = gigabytes(torch.cuda.get_device_properties(pick_device("auto")).total_memory)
             about = f"{torch.cuda.get_device_name()}, {memory}"
         console.print(f"machine: {about}; {request.minutes:g} minutes")
-        candidates = propose(request.starts, setting, labelled=parts.problem is None)
+        networks = random_networks(setting)
+        scratch = next(iter(networks.values()))  # which patches are the best ones is not known yet
+        candidates = propose(request.starts, setting, scratch, labelled=parts.problem is None)
         if parts.problem is not None:
             console.print(f"no verdict: {parts.problem}")
             candidates = candidates[:1]
         encoding = {"seconds": _encoding_seconds(request.starts[0], listing.clips)}
-        state.save(**{f"baseline:{name}": encoding for name in (PLAIN, RANDOM, *request.starts)})
+        untrained = (PLAIN, *networks, *request.starts)
+        state.save(**{f"baseline:{name}": encoding for name in untrained})
         for candidate in candidates:
             state.once(f"trial:{candidate.name}", partial(search.tried, candidate, setting))
         costs = {name: found["seconds"] for name, found in state.under("trial").items()}
         budget = search.divided(costs)
-    baselines = counted(2 + len(request.starts), "baseline")
+    baselines = counted(len(untrained), "baseline")
     console.print(f"{baselines}, about {duration(encoding['seconds'])} each")
     titles = {candidate.name: candidate.title for candidate in candidates}
     for number, rung in enumerate(budget["rungs"], 1):

@@ -23,18 +23,19 @@ from m2dx.contract.package import find_encoder
 from m2dx.contract.progress import ProgressLine
 from m2dx.contract.wording import counted, duration
 from m2dx.data.inputs import clips_of_inputs
-from m2dx.encoder.audio import random_like
+from m2dx.encoder.audio import random_encoder
+from m2dx.encoder.config import EncoderConfig
 from m2dx.encoder.weights import read_weights, write_export
 from m2dx.evaluation.bootstrap import with_metrics
 from m2dx.evaluation.features import MeanLogMel
-from m2dx.recipe.schema import AudioSection
+from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.results.predictions import write_predictions
 from m2dx.results.scores import write_scores
 from m2dx.training.distributed import pick_device
 from m2dx_specialise import judge, selfcheck
 from m2dx_specialise.audit import audit
 from m2dx_specialise.budget import FEWEST_STEPS, SHARE, divide_time, share_of, sizes, steps
-from m2dx_specialise.candidates import Candidate, Setting, network_of, propose
+from m2dx_specialise.candidates import Candidate, Network, Setting, network_of, propose, random_networks
 from m2dx_specialise.division import divide, write_list
 from m2dx_specialise.judge import FEWEST_CLIPS, PLAIN, RANDOM, Comparison, Parts, Verdict
 from m2dx_specialise.listing import Listing, read
@@ -210,9 +211,12 @@ class Search:
                 found = judge.score(encoder, choice, "")
                 return {"accuracy": found.mean, "loss": judge.loss_of(found, choice.label_names)}
 
-            self._baselines((PLAIN, RANDOM, *self.request.starts), score)
-            winner = self._rungs(propose(self.request.starts, setting, labelled=True), setting, score)
-            state.save(best=best_of(state.under("baseline")), winner=winner)
+            networks = random_networks(setting)
+            for name, network in networks.items():
+                self._write_random(name, network)
+            self._baselines((PLAIN, *networks, *self.request.starts), score)
+            candidates = propose(self.request.starts, setting, networks[best_random(state)], labelled=True)
+            state.save(winner=self._rungs(candidates, setting, score), best=best_of(state.under("baseline")))
         task = parts.task("test", folder / "features", seed=seed)
         in_turn = parts.in_turn(task)
         found = state.once("test", partial(self._tested, task, in_turn))
@@ -225,13 +229,14 @@ class Search:
 
     def _tested(self, task: m2dx.ClipTask, in_turn: m2dx.ClipTask) -> dict[str, Any]:
         """The one test: of the winner and of all that needs no training, and of the best of that on all folds."""
-        state, start = self.state, self._best_start()
+        state, start, random = self.state, self._best_start(), best_random(self.state)
         winner, best, baselines = state.get("winner"), state.get("best"), list(state.under("baseline"))
         gains, curve, rival = dict[str, Comparison](), [], None
         with self.console.status("the test"):
             encoders = {name: self._encoder(name) for name in filter(None, (*baselines, winner))}
-            scores = {name: judge.score(encoders[name], in_turn, name) for name in (start, PLAIN, RANDOM)}
-            above = {name: Comparison.of(scores[start], scores[name]) for name in (PLAIN, RANDOM)}
+            scores = {name: judge.score(encoders[name], in_turn, name) for name in (start, random, PLAIN)}
+            above = {name: Comparison.of(scores[start], scores[name]) for name in (PLAIN, random)}
+            untrained = Comparison.of(scores[random], scores[PLAIN])
             easier = judge.easier(best, state.get(f"baseline:{best}")["accuracy"], scores[best].mean)
             if winner is not None:
                 known = scores if in_turn is task else {}
@@ -243,8 +248,9 @@ class Search:
                 if gains[rival].gain.low > 0:
                     curve = judge.gain_by_labels(encoders[winner], encoders[rival], task)
         training, at_hand = ({name: of.gain for name, of in found.items()} for found in (gains, above))
-        verdict = judge.decide(training, start, at_hand, labels=judge.from_labels(curve))
-        chosen = start
+        labels = judge.from_labels(curve)
+        verdict = judge.decide(training, start, at_hand, untrained.gain, labels=labels)
+        chosen = random if verdict.kind == "random" else start
         if verdict.kind == "specialise":
             chosen, scores = winner, trained
         told = {name: with_metrics(score, task.label_names) for name, score in scores.items()}
@@ -254,7 +260,7 @@ class Search:
         return {
             "verdict": asdict(verdict),
             "trained": [asdict(of) for of in gains.values()],
-            "at_hand": [asdict(of) for of in above.values()],
+            "at_hand": [asdict(of) for of in (*above.values(), untrained)],
             "rival": rival,
             "curve": curve,
             "warning": easier,
@@ -277,7 +283,8 @@ class Search:
         self.console.print("segments of a recording that find the other one (a check, no verdict):")
         self._baselines((PLAIN, *self.request.starts), score)
         start = self._best_start()
-        winner = self._rungs(propose((start,), setting, labelled=False)[:1], setting, score)
+        (candidate, *_) = propose((start,), setting, network_of(start), labelled=False)
+        winner = self._rungs([candidate], setting, score)
         how = "trained on these recordings" if winner else "as it was: there was no time to train"
         sentence = f"No verdict: {parts.problem}. The encoder is {start}, {how}."
         if winner is not None and task is not None:
@@ -309,15 +316,26 @@ class Search:
         """A baseline, or the encoder of a run."""
         if name == PLAIN:
             encoder: Any = MeanLogMel(AudioSection()).eval()
-        elif name == RANDOM:
-            encoder = random_like(m2dx.load_encoder(find_encoder(self.request.starts[0])), seed=0)
         else:
-            encoder = m2dx.load_encoder(self._path(name))
+            encoder = m2dx.load_encoder(path_of(name, self.state.folder, self.request.starts))
         return encoder.to(pick_device("auto"))
 
-    def _path(self, name: str) -> Path:
-        path = self.state.folder / "runs" / name / "encoder"
-        return path if path.exists() and name not in self.request.starts else find_encoder(name)
+    def _write_random(self, name: str, of: Network) -> None:
+        """Writes a random network as if a run had trained it; its log-mel has the statistics of the first start."""
+        start = read_weights(find_encoder(self.request.starts[0])).config
+        audio = AudioSection(crop_seconds=of.crop_seconds, **of.audio)
+        model = ModelSection.model_validate({"size": of.size, "depth": of.depth, "patch_size": of.patch_size})
+        network = random_encoder(audio, model, mean=start.mean, std=start.std, seed=self.request.seed).encoder
+        grid = network.grid
+        config = EncoderConfig(
+            input_size=grid.input_size,
+            patch_size=grid.patch_size,
+            vit=network.size,
+            audio=audio,
+            mean=start.mean,
+            std=start.std,
+        )
+        write_export(path_of(name, self.state.folder), network, config)
 
     def _rungs(self, candidates: Sequence[Candidate], setting: Setting, score: Scorer) -> str | None:
         """Trains the candidates in rungs; the best run, or None where there is no time for any.
@@ -436,7 +454,8 @@ class Search:
 
     def _keep(self, name: str) -> None:
         """Writes the encoder that is given, and where it was trained its recipe."""
-        folder, weights = self.state.folder, read_weights(self._path(name))
+        folder = self.state.folder
+        weights = read_weights(path_of(name, folder, self.request.starts))
         write_export(folder / "encoder", weights.encoder(), weights.config)
         if name in self.state.under("run"):
             shutil.copyfile(folder / "runs" / name / "recipe.yaml", folder / "recipe.yaml")
@@ -458,6 +477,17 @@ class Search:
         what = ("classify", "classifier", "labels") if labelled else ("encode", "encoder", "features")
         text = f"next: m2dx {what[0]} {folder / what[1]} FILES  ({what[2]} of your audio)"
         self.console.print(text, soft_wrap=True)
+
+
+def path_of(name: str, folder: Path, starts: Sequence[str] = ()) -> Path:
+    """The encoder of a run or a random network of a search, or one of the starts."""
+    path = folder / "runs" / name.replace(" ", "-") / "encoder"
+    return find_encoder(name) if name in starts else path
+
+
+def best_random(state: State) -> str:
+    """The random network that the validation part has taken for the best."""
+    return best_of({name: of for name, of in state.under("baseline").items() if name.startswith(RANDOM)})
 
 
 def rank(result: Mapping[str, Any]) -> tuple[float, float]:

@@ -75,12 +75,39 @@ def test_the_verdict_in_words(
     sentence: str,
 ) -> None:
     gains = {name: of for name, of in ((PLAIN, plain), (RANDOM, random), (START, start)) if of is not None}
-    verdict = decide(gains, START, {PLAIN: above_plain, RANDOM: above_random}, labels=100)
+    verdict = decide(gains, START, {PLAIN: above_plain, RANDOM: above_random}, LEVEL, labels=100)
+    assert (verdict.kind, verdict.sentence) == (kind, sentence)
+
+
+@pytest.mark.parametrize(
+    ("trained", "above_plain", "above_random", "untrained", "kind", "sentence"),
+    [
+        (DOWN, UP, DOWN, MORE, "random", "Use random network as it is: +8.0 points (95 %: 5.0 to 11.0) over log-mel "
+         "statistics; training loses (-7.0 to -1.0 points) beside random network, and starter is behind random network "
+         "(-7.0 to -1.0 points)."),
+        (DOWN, LEVEL, DOWN, UP, "random", "Use random network as it is: +6.1 points (95 %: 3.0 to 9.2) over log-mel "
+         "statistics; training loses (-7.0 to -1.0 points) beside random network, and starter is behind random network "
+         "(-7.0 to -1.0 points)."),
+        (None, LEVEL, DOWN, UP, "random", "Use random network as it is: +6.1 points (95 %: 3.0 to 9.2) over log-mel "
+         "statistics; nothing could be trained in the time, and starter is behind random network (-7.0 to -1.0 "
+         "points)."),
+        (UP, UP, DOWN, MORE, "specialise", "Specialise: +6.1 points (95 %: 3.0 to 9.2) over the best of what you have "
+         "(random network)."),
+        (DOWN, UP, TO_0, MORE, "use", USE + "training loses (-7.0 to -1.0 points) beside random network."),
+        (DOWN, LEVEL, DOWN, Gain(3.0, -2.0, 11.0), "plain", NOT + "training loses (-7.0 to -1.0 points) beside random "
+         "network, and starter is behind random network (-7.0 to -1.0 points)." + OPEN.format(11)),
+    ],
+)  # fmt: skip
+def test_a_network_that_nobody_trained_may_be_the_best(
+    trained: Gain | None, above_plain: Gain, above_random: Gain, untrained: Gain, kind: str, sentence: str
+) -> None:
+    gains = {} if trained is None else {PLAIN: MORE, RANDOM: trained, START: MORE}
+    verdict = decide(gains, START, {PLAIN: above_plain, RANDOM: above_random}, untrained)
     assert (verdict.kind, verdict.sentence) == (kind, sentence)
 
 
 def test_without_a_number_of_labels_none_is_said() -> None:
-    told = decide({START: UP}, START, {PLAIN: UP, RANDOM: UP}).sentence
+    told = decide({START: UP}, START, {PLAIN: UP, RANDOM: UP}, UP).sentence
     assert told.endswith("over the best of what you have (starter).")
 
 

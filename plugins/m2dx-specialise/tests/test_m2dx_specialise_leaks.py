@@ -10,7 +10,7 @@ import pytest
 from m2dx_probes.subsets import subset_fold
 from m2dx_specialise import judge, listing
 from m2dx_specialise.audit import Audit
-from m2dx_specialise.candidates import propose
+from m2dx_specialise.candidates import SMALL, propose
 from m2dx_specialise.division import divide, write_list
 from m2dx_specialise.duplicates import Duplicate
 from m2dx_specialise.judge import Parts
@@ -67,7 +67,7 @@ def test_nothing_that_is_tested_or_chosen_by_is_trained_on(
         for clip in clips:
             assert clip.labels == (label.get(clip.path, ()) if name == "pretraining" else ())
     lists = {str(search.state.folder / f"{name}.csv") for name in ("pretraining", "general", "noise")}
-    for candidate in propose((str(start),), setting, labelled=True):
+    for candidate in propose((str(start),), setting, SMALL, labelled=True):
         recipe = candidate.recipe(setting, 100)
         sets = [*recipe["data"]["sets"].values(), *([recipe["noise"]] if "noise" in recipe else [])]
         assert {one["dataset"]["path"] for one in sets} <= lists

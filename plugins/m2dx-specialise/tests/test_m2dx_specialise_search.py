@@ -59,7 +59,16 @@ def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
     assert {clip.split for clip in labelled} == {"1", "2", "3", "4", "5"}
     # what learnt nothing is tested on all folds
     assert test["trained"][0]["clips"] < test["at_hand"][0]["clips"] == len(labelled)
-    assert [row["rival"] for row in test["at_hand"]] == [judge.PLAIN, judge.RANDOM]
+    of_start, of_random = test["at_hand"][:2], test["at_hand"][2]
+    assert [row["rival"] for row in of_start] == [judge.PLAIN, of_random["own"]]
+    random = {
+        name: of
+        for name, of in State.open(whole.folder, request, resume=True).under("baseline").items()
+        if name.startswith(judge.RANDOM)
+    }
+    assert (
+        of_random["own"] == search.best_of(random) and of_random["rival"] == judge.PLAIN and len(random) == 3
+    )
     # the classifier, its classes on the page and the verdict tell the same test
     rows = [row for row in (*test["trained"], *test["at_hand"]) if row["own"] == told["chosen"]]
     own = {key: test["classifier"][key] for key in ("accuracy", "clips")}
@@ -360,11 +369,13 @@ def test_every_candidate_is_a_recipe(
     more = {"general": notes, "num_general": 600, "noise": notes, "on_gpu": on_gpu}
     setting = candidates.Setting(tmp_path, notes, 60, 60, 5.0, **more)  # type: ignore[arg-type]
     host, names = m2dx.PluginHost.discover(), set()
-    for candidate in candidates.propose((str(start),), setting, labelled=True):
-        recipe = recipe_from_mapping(candidate.recipe(setting, 1000), host=host, source=candidate.name)
-        assert recipe.train.batch_size == batch
-        assert candidate.start is not None or recipe.model.size == size
-        names.add(candidate.extra or candidate.name)
+    for network in candidates.random_networks(setting).values():
+        for candidate in candidates.propose((str(start),), setting, network, labelled=True):
+            recipe = recipe_from_mapping(candidate.recipe(setting, 1000), host=host, source=candidate.name)
+            assert recipe.train.batch_size == batch
+            own = recipe.model.size, recipe.model.patch_size
+            assert candidate.start is not None or own == (size, network.patch_size)
+            names.add(candidate.extra or candidate.name)
     assert names == {"further_1_small", "labels", "replay", "noise", "scratch", "teacher", "scratch_mae"}
 
 
@@ -375,7 +386,7 @@ def test_recordings_are_told_apart_where_they_are_neither_few_nor_many(
     count: int, told_apart: bool, notes: Path, start: Path, tmp_path: Path
 ) -> None:
     setting = candidates.Setting(tmp_path, notes, max(count, 1), count, 5.0)
-    for candidate in candidates.propose((str(start),), setting, labelled=True):
+    for candidate in candidates.propose((str(start),), setting, candidates.SMALL, labelled=True):
         recipe = candidate.recipe(setting, 1000)
         assert ("recordings" in recipe["tasks"], "recordings" in recipe["data"]["sets"]) == (told_apart,) * 2
         assert ("labels" in recipe["tasks"]) == (candidate.extra == "labels")
