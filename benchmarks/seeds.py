@@ -1,7 +1,8 @@
 """Trains and scores recipes over several seeds, and compares them in pairs of a seed.
 
     python benchmarks/seeds.py RECIPE [RECIPE ...] [KEY.PATH=VALUE ...] [--case NAME RECIPE [KEY.PATH=VALUE ...]]...
-                               [--seeds 0 1 2] [--classifiers 5] [--scores-only | --pool-only] [--json OUT]
+                               [--seeds 0 1 2] [--classifiers 5] [--json OUT]
+                               [--scores-only | --pool-only | --untrained]
 
 Each seed trains a network of its own. Its score is the mean over `--classifiers` classifiers with seeds of their own
 (and, for random weights, as many random networks), so that an interval over the seeds is that of the training and not
@@ -26,7 +27,7 @@ from rich.console import Console
 from m2dx.contract.components import Score
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.host import PluginHost
-from m2dx.encoder.audio import load_encoder
+from m2dx.encoder.audio import load_encoder, random_encoder
 from m2dx.encoder.checkpoint import CheckpointFolder, read_checked
 from m2dx.evaluation.metrics import half_width_95
 from m2dx.jobs.train import run_recipe
@@ -66,6 +67,11 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[Cas
     add("--classifiers", type=timing.at_least(1), default=5, help="classifiers of each network")
     add("--scores-only", action="store_true", help="score networks that are trained already, anew")
     add("--pool-only", action="store_true", help="take the scores that the folders of runs hold")
+    add(
+        "--untrained",
+        action="store_true",
+        help="score random networks instead; data.mean and data.std must be given",
+    )
     options = parser.parse_intermixed_args(arguments)
     shared = tuple(word for word in options.given if "=" in word)
     cases = [Case(Path(word).stem, Path(word), shared) for word in options.given if "=" not in word]
@@ -89,7 +95,13 @@ def scores_of(case: Case, seed: int, options: argparse.Namespace, host: PluginHo
     name = recipe.name if case.name == case.recipe.stem else f"{recipe.name}-{case.name}"
     recipe = recipe.model_copy(update={"name": f"{name}-seed{seed}"})
     folder, console = recipe.output / recipe.name, Console(stderr=True)
-    if options.scores_only:
+    if options.untrained:
+        mean, std = recipe.data.mean, recipe.data.std
+        if mean is None or std is None:
+            raise RecipeError("--untrained needs data.mean and data.std, of the log-mels")
+        network = random_encoder(recipe.audio, recipe.model, mean=mean, std=std, seed=seed)
+        found = Scoring.of(recipe, host).run(network, console, folder)
+    elif options.scores_only:
         found = Scoring.of(recipe, host).run(load_encoder(folder / "encoder"), console, folder)
     else:
         if not options.pool_only and not is_finished(folder, recipe):
