@@ -271,8 +271,10 @@ def decide(
     elif rival is None:
         text = f"Use {PLAIN} with logistic regression: {trained}, and {start} is {how}."
     elif rival == PLAIN:
-        better = f"better by {-gain.value:.1f} points" if gain.high < 0 else "level"
-        text = f"Do not pre-train: {PLAIN} with logistic regression are {better} ({gain.interval})."
+        how = f"level ({gain.interval})"
+        if gain.high < 0:
+            how = f"better by {-gain.value:.1f} points ({-gain.high:+.1f} to {-gain.low:+.1f})"
+        text = f"Do not pre-train: {PLAIN} with logistic regression are {how}."
     else:
         text = f"Do not pre-train: {trained}, {'which' if rival == start else f'and {start}'} is {how}."
     if kind == "plain":

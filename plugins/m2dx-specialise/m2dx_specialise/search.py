@@ -321,8 +321,8 @@ class Search:
         return encoder.to(pick_device("auto"))
 
     def _write_random(self, name: str, of: Network) -> None:
-        """Writes a random network as if a run had trained it; its log-mel has the statistics of the first start."""
-        start = read_weights(find_encoder(self.request.starts[0])).config
+        """Writes a random network as if a run had trained it; its log-mel has the starter's mean and deviation."""
+        start = read_weights(find_encoder(STARTER)).config
         audio = AudioSection(crop_seconds=of.crop_seconds, **of.audio)
         model = ModelSection.model_validate({"size": of.size, "depth": of.depth, "patch_size": of.patch_size})
         network = random_encoder(audio, model, mean=start.mean, std=start.std, seed=self.request.seed).encoder
@@ -421,7 +421,9 @@ class Search:
         needed = sum(count * (took * SHARE**rung + overhead) for rung, count in enumerate(counts))
         if self._left() < needed:
             return 0
-        count = steps(took / self.tried(candidate, setting)["seconds"])
+        tried = self.tried(candidate, setting)
+        self.state.save(**{f"trial:{candidate.name}": tried})
+        count = steps(took / tried["seconds"])
         return count if count >= FEWEST_STEPS else 0
 
     def _next_steps(self, found: Mapping[str, Mapping[str, Any]], rungs: int) -> dict[str, int]:
@@ -456,7 +458,8 @@ class Search:
         """Writes the encoder that is given, and where it was trained its recipe."""
         folder = self.state.folder
         weights = read_weights(path_of(name, folder, self.request.starts))
-        write_export(folder / "encoder", weights.encoder(), weights.config)
+        config = weights.config.model_copy(update={"classifier": None})  # of a start, which has its own
+        write_export(folder / "encoder", weights.encoder(), config)
         if name in self.state.under("run"):
             shutil.copyfile(folder / "runs" / name / "recipe.yaml", folder / "recipe.yaml")
 

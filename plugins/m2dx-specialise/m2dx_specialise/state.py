@@ -13,7 +13,7 @@ import m2dx
 from m2dx.contract.atomic import replace_json
 from m2dx.contract.package import find_encoder
 
-STATE_FILE = "state.json"
+STATE_FILE, VERSION = "state.json", 2
 STARTER = "starter"
 
 
@@ -73,7 +73,7 @@ class State:
 
     def __init__(self, folder: Path, request: Request, content: dict[str, Any] | None = None) -> None:
         self.folder, self.request = folder, request
-        self.content: dict[str, Any] = content or {"version": 1, "seconds": 0.0}
+        self.content: dict[str, Any] = content or {"version": VERSION, "seconds": 0.0}
         self._before, self._started = float(self.content["seconds"]), time.monotonic()
 
     @classmethod
@@ -83,7 +83,7 @@ class State:
         with m2dx.CheckpointError.blaming(f"{path} must be what a search has saved"):
             if path.exists():
                 content = json.loads(path.read_text(encoding="utf-8"))
-                then: dict[str, Any] = dict(content["request"])
+                then, version = dict[str, Any](content["request"]), content["version"]
         if not resume:
             begun = not content or "findings" in content  # else nothing is lost
             if folder.is_file() or (begun and folder.is_dir() and any(folder.iterdir())):
@@ -92,6 +92,8 @@ class State:
             return cls(folder, request)
         if not content:
             raise m2dx.RecipeError(f"{folder} has no search to resume ({STATE_FILE}); start without --resume")
+        if version != VERSION:
+            raise m2dx.RecipeError(f"{folder} has a search of another version of m2dx; start anew (-o)")
         request = replace(  # which the user may have been asked for
             request,
             label_from=request.label_from or then.get("label_from"),

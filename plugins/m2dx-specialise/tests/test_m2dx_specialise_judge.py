@@ -32,7 +32,7 @@ OF_PLAIN = "log-mel statistics with logistic regression are "
          "you have (random network), from 100 labels on."),
         # beyond the start, which validation takes for the best, but not beyond what the test shows to be better
         (LEVEL, UP, UP, LEVEL, LEVEL, "plain", NOT + OF_PLAIN + "level (-1.9 to +2.2)."),
-        (DOWN, UP, UP, DOWN, UP, "plain", NOT + OF_PLAIN + "better by 4.0 points (-7.0 to -1.0)."),
+        (DOWN, UP, UP, DOWN, UP, "plain", NOT + OF_PLAIN + "better by 4.0 points (+1.0 to +7.0)."),
         (UP, LEVEL, UP, LEVEL, LEVEL, "plain", NOT + LEVEL_BESIDE + "random network, and starter is level with log-mel "
          "statistics (-1.9 to +2.2 points)."),
         (UP, LEVEL, UP, UP, DOWN, "plain", NOT + LEVEL_BESIDE + "random network, and starter is behind random network "
@@ -44,7 +44,7 @@ OF_PLAIN = "log-mel statistics with logistic regression are "
         # a wide interval that ends above 10 points leaves much open
         (MORE, MORE, Gain(7.0, -0.1, 14.0), UP, UP, "use", USE + "training is level (-0.1 to +14.0 points) beside "
          "starter." + OPEN.format(11)),
-        (LESS, UP, UP, Gain(9.0, -2.0, 20.0), UP, "plain", NOT + OF_PLAIN + "better by 5.0 points (-9.0 to -1.0)."
+        (LESS, UP, UP, Gain(9.0, -2.0, 20.0), UP, "plain", NOT + OF_PLAIN + "better by 5.0 points (+1.0 to +9.0)."
          + OPEN.format(20)),
         # intervals that touch 0 are level
         (MORE, MORE, FROM_0, UP, UP, "use", USE + "training is level (+0.0 to +6.0 points) beside starter."),

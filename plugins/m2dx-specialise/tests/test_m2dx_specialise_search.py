@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 import m2dx
 from m2dx.cli.terminal import Terminal
 from m2dx.data.csv_list import CsvDataset
+from m2dx.encoder.weights import read_weights
 from m2dx.recipe.loading import recipe_from_mapping
 from m2dx.testing.samples import SoundFiles, write_csv
 
@@ -76,6 +77,14 @@ def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
     line = judge.of_classifier(test)
     assert line in page and line in " ".join(console.file.getvalue().split())
     assert f" of {own['clips']} clips are right by" in page  # by clips; the accuracy is the mean of the folds
+
+    # the classifier of a start does not become that of its encoder
+    other = Request(data=notes, starts=(str(whole.classifier),))
+    search.Search(State(tmp_path / "kept", other), m2dx.PluginHost.discover(), console)._keep(
+        str(whole.classifier)
+    )
+    assert read_weights(tmp_path / "kept" / "encoder").config.classifier is None
+    assert m2dx.load_encoder(tmp_path / "kept" / "encoder").embed_dim > 0
 
     calls = {"left": 0}
     for name, module in (("train", search), ("trial", search)):
@@ -402,6 +411,11 @@ def test_recordings_of_other_requests_are_not_mixed(notes: Path, start: Path, tm
     assert asked.request.label_from == "column:label"
     with pytest.raises(m2dx.RecipeError, match="began with minutes 60"):
         State.open(tmp_path / "new", Request(data=notes, starts=(str(start),), minutes=5), resume=True)
-    (tmp_path / "new" / "state.json").write_text("{")
+    state = tmp_path / "new" / "state.json"
+    older = state.read_text()
+    state.write_text(older.replace('"version": 2', '"version": 1'))
+    with pytest.raises(m2dx.RecipeError, match="another version"):
+        specialise(request, output=tmp_path / "new", resume=True)
+    state.write_text("{")
     with pytest.raises(m2dx.CheckpointError, match="must be what a search has saved"):
         State.open(tmp_path / "new", request, resume=True)
