@@ -10,7 +10,6 @@ import typer
 
 from m2dx.cli.shared import terminal
 from m2dx.cli.terminal import printable
-from m2dx.contract.atomic import replace_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,7 +48,7 @@ def print_table(shown: ResultTable, form: TableFormat | None, output: Path | Non
     if output is None:
         typer.echo(printable(text), nl=False)
     else:
-        replace_text(output, text, errors="backslashreplace")  # names may hold bytes that are not text
+        output.write_bytes(text.encode("utf-8", "backslashreplace"))  # names may hold bytes that are not text
         terminal().print(f"table: {output}")
 
 
