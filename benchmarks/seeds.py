@@ -93,6 +93,7 @@ def scores_of(case: Case, seed: int, options: argparse.Namespace, host: PluginHo
     own = [f"seed={seed}", f"evaluation.seeds={classifiers}"]
     recipe = load_recipe(case.recipe, [*case.overrides, *own], host=host)
     name = recipe.name if case.name == case.recipe.stem else f"{recipe.name}-{case.name}"
+    name += "-untrained" if options.untrained else ""
     recipe = recipe.model_copy(update={"name": f"{name}-seed{seed}"})
     folder, console = recipe.output / recipe.name, Console(stderr=True)
     if options.untrained:

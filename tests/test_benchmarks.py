@@ -383,6 +383,15 @@ def test_a_comparison_goes_on_after_a_stop(
     assert len(tables["Differences by seed"]) == 2
     assert benchmarks.seeds.main(["train.base_lr=1e-3", *given, "--seeds", "0"]) == 1
     assert "train differ; move it away" in capsys.readouterr().err
+    # networks that nobody trained are scored beside them
+    first = (tmp_path / "quickstart-seed0" / "scores.json").read_bytes()
+    assert benchmarks.seeds.main([*given, "--seeds", "0", "--untrained"]) == 0
+    assert (tmp_path / "quickstart-untrained-seed0" / "scores.json").is_file() and len(trained) == 2
+    assert (tmp_path / "quickstart-seed0" / "scores.json").read_bytes() == first
+    assert (
+        benchmarks.seeds.main([*given, "data.mean=null", "data.std=null", "--seeds", "0", "--untrained"]) == 1
+    )
+    assert "needs data.mean and data.std" in capsys.readouterr().err
 
 
 def test_divisions_keep_groups_whole_and_a_gain_is_that_of_the_clips_that_are_tested(benchmarks: Any) -> None:
