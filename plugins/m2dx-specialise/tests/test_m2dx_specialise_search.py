@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
+import torch
 import typer
 from m2dx_specialise import candidates, command, judge, listing, names, page, search, training
 from m2dx_specialise.audit import Audit
@@ -67,9 +68,8 @@ def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
         for name, of in State.open(whole.folder, request, resume=True).under("baseline").items()
         if name.startswith(judge.RANDOM)
     }
-    assert (
-        of_random["own"] == search.best_of(random) and of_random["rival"] == judge.PLAIN and len(random) == 3
-    )
+    best = search.best_of(random)
+    assert (of_random["own"], of_random["rival"], len(random)) == (best, judge.PLAIN, 3)
     # the classifier, its classes on the page and the verdict tell the same test
     rows = [row for row in (*test["trained"], *test["at_hand"]) if row["own"] == told["chosen"]]
     own = {key: test["classifier"][key] for key in ("accuracy", "clips")}
@@ -107,6 +107,22 @@ def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
         break
     assert stop > 1 and decisions(again.folder) == told
     assert specialise(request, output=tmp_path / "again", resume=True).verdict == whole.verdict  # once more
+
+
+def test_a_random_network_is_given_as_it_was_scored(
+    notes: Path, start: Path, tmp_path: Path, console: Any
+) -> None:
+    state = State(tmp_path, Request(data=notes, starts=(str(start),)))
+    own = search.Search(state, m2dx.PluginHost.discover(), console)
+    wav = torch.rand(1, 16_000, generator=torch.Generator().manual_seed(0)) - 0.5
+    networks = candidates.random_networks(candidates.Setting(tmp_path / "runs", notes, 60, 60, 5.0))
+    for name, network in networks.items():
+        own._write_random(name, network)
+        own._keep(name)
+        given = m2dx.load_encoder(tmp_path / "encoder")
+        assert given.encoder.grid.patch_size == network.patch_size
+        assert torch.equal(given.clip(wav), own._encoder(name).clip(wav)), name
+    assert len({network.patch_size for network in networks.values()}) == len(networks) == 3
 
 
 @pytest.mark.slow
