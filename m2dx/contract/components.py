@@ -242,17 +242,16 @@ class Fold:
     test: NDArray[np.int64]
 
 
+Pooling = Literal["mean", "mean_deviation", "max"]
+"""Of frames over time; `mean_deviation` is mean and standard deviation side by side."""
+
+
 class OverTime(NamedTuple):
     """Statistics over time of the frames (T, D) of n clips, each (n, D)."""
 
     mean: Tensor
     deviation: Tensor
     maximum: Tensor
-
-    @property
-    def mean_deviation(self) -> Tensor:
-        """Mean and standard deviation side by side, (n, 2*D)."""
-        return torch.cat([self.mean, self.deviation], dim=1)
 
 
 @dataclass(frozen=True)
@@ -264,6 +263,15 @@ class Features:
     layers: Mapping[int, OverTime] = field(default_factory=dict)
     """Of the outputs of blocks by number, the last one's, too; 0 is the patch embedding. Empty where the encoder gives
     no frames."""
+
+    def pooled(self, layer: int | None = None, pooling: Pooling = "mean_deviation") -> Tensor:
+        """Those of a layer, default the last, (n, D), or (n, 2*D) with the deviation; `x` where there is none."""
+        if not self.layers:
+            return self.x
+        mean, deviation, maximum = self.layers[max(self.layers) if layer is None else layer]
+        if pooling == "mean_deviation":
+            return torch.cat([mean, deviation], dim=1)
+        return mean if pooling == "mean" else maximum
 
 
 class ClipEncoder(Protocol):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from m2dx.contract.components import Backbone
+from m2dx.contract.components import Backbone, Pooling
 from m2dx.contract.errors import AudioError, CheckpointError
 from m2dx.data.logmel import LogMel
 from m2dx.encoder.weights import Weights, read_weights
@@ -36,7 +36,6 @@ LOUDEST = 1000.0  # what no sample in [-1, 1] reaches, however it was resampled,
 MOST_INTERPOLATED = 16_384  # patches of an input whose positions are interpolated
 SomeEncoder = TypeVar("SomeEncoder", bound="AudioEncoder | ImageEncoder")
 LongClips = Literal["split", "interpolate"]
-Pooling = Literal["mean", "mean_deviation", "max"]
 Waveform = Tensor | Sequence[Tensor]
 Lengths = Tensor | Sequence[int]
 Layers = Sequence[int | None]

@@ -7,39 +7,40 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Score
+from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Pooling, Score
 from m2dx.evaluation.features import Standardiser
 from m2dx.evaluation.metrics import predictions_of, score_of, summarise
 
 
 class Knn(Evaluator):
-    """k-nearest-neighbour vote by cosine similarity of standardised features; accuracy, or mAP of the votes.
+    """k-nearest-neighbour vote by cosine similarity of standardised features of the last layer; accuracy, or their mAP.
 
     Neighbours are looked for in the training part; the validation part is not used, as nothing is tuned. Nothing is
     random either: values are per fold, and the interval of a single split is over its test clips.
 
     Options:
         k: neighbours that vote, weighted by similarity; at most the training clips.
+        pooling: over time, the mean and the standard deviation, or one of mean and maximum.
     """
 
     name = "knn"
     needs_wav = False
 
-    def __init__(self, *, k: PositiveInt = 5) -> None:
-        self.k = k
+    def __init__(self, *, k: PositiveInt = 5, pooling: Pooling = "mean_deviation") -> None:
+        self.k, self.pooling = k, pooling
 
     def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
         """One score; the seeds are not used."""
         found = task.features(encoder)
-        targets = torch.from_numpy(task.targets())
+        x, targets = found.pooled(pooling=self.pooling), torch.from_numpy(task.targets())
         by_fold, predictions = [], []
         for fold in task.folds:
-            standardise = Standardiser.fit(found.x[fold.train])
-            train, test = (standardise(found.x[rows]) for rows in (fold.train, fold.test))
+            standardise = Standardiser.fit(x[fold.train])
+            train, test = (standardise(x[rows]) for rows in (fold.train, fold.test))
             votes = neighbour_votes(train, targets[fold.train], test, k=self.k)
             by_fold.append([score_of(votes, found.y[fold.test])])
             predictions += predictions_of(task, fold, votes)
-        details = {"k": self.k}
+        details = {"k": self.k, "pooling": self.pooling}
         return [summarise(task, by_fold, protocol=self.name, details=details, predictions=predictions)]
 
 

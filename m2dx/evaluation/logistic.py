@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Features, Score
+from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Features, Pooling, Score
 from m2dx.evaluation.features import Standardiser, check_layers
 from m2dx.evaluation.metrics import losses_of, predictions_of, probabilities_of, score_of, summarise
 from m2dx.evaluation.solver import MOST_DOUBLE, Basis, Regression
@@ -59,7 +59,7 @@ class Logistic(Evaluator):
 
     c: PositiveFloat | None = None
     layers: Literal["best", "last"] | Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = "best"
-    pooling: Literal["mean_deviation", "mean", "max"] = "mean_deviation"
+    pooling: Pooling = "mean_deviation"
     class_weights: Literal["balanced"] | None = None
 
     def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
@@ -68,7 +68,7 @@ class Logistic(Evaluator):
         by_fold, fitted, predictions = [], [], []
         for fold in task.folds:
             layer = self.fit(task, found, np.sort(np.concatenate([fold.train, fold.valid])))
-            logits = layer(self.pooled(found, layer.layer)[fold.test])
+            logits = layer(found.pooled(layer.layer, self.pooling)[fold.test])
             by_fold.append([score_of(logits, found.y[fold.test])])
             fitted.append(layer)
             probabilities = probabilities_of(logits, multi_label=task.multi_label)
@@ -85,21 +85,12 @@ class Logistic(Evaluator):
         """RecipeError where the encoder has not the layers."""
         check_layers(encoder, self.named_layers)
 
-    def pooled(self, found: Features, layer: int | None) -> Tensor:
-        """Features of all clips (n, D), or (n, 2 * D) with the deviation."""
-        if layer is None:
-            return found.x
-        stats = found.layers[layer]
-        if self.pooling == "mean_deviation":
-            return stats.mean_deviation
-        return stats.mean if self.pooling == "mean" else stats.maximum
-
     def fit(self, task: EvaluationTask, found: Features, rows: NDArray[np.int64]) -> LogisticLayer:
         """The classifier of the clips in `rows`."""
         parts, held_out = inner_folds([task.clips[row] for row in rows])
 
         def candidate(layer: int | None) -> _Candidate:
-            x = self.pooled(found, layer)[rows]
+            x = found.pooled(layer, self.pooling)[rows]
             x = x.double() if x.numel() <= MOST_DOUBLE else x
             return _Candidate.of(x, found.y[rows], len(task.label_names), torch.from_numpy(parts), self)
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from m2dx.contract.components import Prediction
+from m2dx.contract.components import Features, OverTime, Prediction
 from m2dx.evaluation.knn import Knn, neighbour_votes
 from m2dx.evaluation.tasks import ClipTask
 
@@ -36,6 +36,22 @@ def test_mislabelled_test_clips_count_as_errors(tone, list_dataset, spectrum_enc
         Prediction(task.clips[4], "low", 1.0, (0.0, 1.0)),  # in the order of the label names
         Prediction(task.clips[5], "high", 1.0, (1.0, 0.0)),
     )
+
+
+def test_the_deviation_over_time_tells_what_the_mean_does_not(
+    tone, list_dataset, spectrum_encoder, monkeypatch
+):
+    clips = [tone(x, split=s) for s in ("train", "train", "test") for x in ("low", "high")]
+    task = ClipTask.from_dataset("tones", list_dataset(clips))
+    by_class, noise = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).repeat(3, 1), torch.eye(6)[:, :2]
+    layers = {1: OverTime(by_class, by_class, by_class), 2: OverTime(noise, by_class, noise)}
+    found = Features(noise, torch.tensor([1, 0] * 3), layers)  # high comes before low
+    monkeypatch.setattr(ClipTask, "features", lambda *given, **options: found)
+    means = []
+    for knn in (Knn(k=1), Knn(k=1, pooling="mean"), Knn(k=1, pooling="max")):
+        (score,) = knn.evaluate(spectrum_encoder, task, seeds=(0,))
+        means.append(score.mean)
+    assert means == [1.0, 0.5, 0.5]
 
 
 def test_folds_give_an_interval(tone, list_dataset, spectrum_encoder):

@@ -159,7 +159,7 @@ def test_the_layer_is_chosen_that_tells_the_classes(told_by, deviation):
     logistic = Logistic()
     layer = logistic.fit(task, found, np.arange(90))
     assert layer.layer == told_by
-    assert (layer(logistic.pooled(found, told_by)).argmax(1) == found.y).float().mean() > 0.95
+    assert (layer(found.pooled(told_by, logistic.pooling)).argmax(1) == found.y).float().mean() > 0.95
 
 
 @pytest.mark.parametrize(

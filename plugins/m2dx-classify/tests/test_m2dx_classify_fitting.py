@@ -99,7 +99,7 @@ def test_a_folder_per_class_becomes_a_classifier_that_is_kept(
     network, found = m2dx.load_encoder(encoder), task.features(m2dx.load_encoder(encoder))
     wavs = torch.cat(list(task.batches(network, 32)))
     layer = Logistic().fit(task, found, np.arange(24))
-    expected = layer(Logistic().pooled(found, layer.layer))
+    expected = layer(found.pooled(layer.layer))
     assert classifier.network.layer == layer.layer
     torch.testing.assert_close(classifier(wavs), expected, atol=1e-3, rtol=1e-3)
     assert torch.equal(m2dx.load_encoder(tmp_path / "kept").clip(wavs), network.clip(wavs))

@@ -55,7 +55,7 @@ class Ridge(Evaluator):
             rows = np.sort(np.concatenate([fold.train, fold.valid]))
             fit = self.fit(found, rows, [task.clips[row] for row in rows])
             fits.append(fit)
-            predicted = fit(_pooled(found, fit.layer)[torch.from_numpy(fold.test)]).numpy()
+            predicted = fit(found.pooled(fit.layer)[torch.from_numpy(fold.test)]).numpy()
             folds.append(
                 _Tested(
                     found.y[torch.from_numpy(fold.test)].double().numpy(),
@@ -98,13 +98,13 @@ class Ridge(Evaluator):
         layers: list[int | None] = sorted(found.layers)  # type: ignore[assignment]
         best: tuple[float, float, int | None] | None = None
         for layer in (layers if self.layers == "best" else layers[-1:]) or [None]:
-            x = _pooled(found, layer)[chosen].double()
+            x = found.pooled(layer)[chosen].double()
             for alpha, error in self._errors(x, y, parts).items():
                 if best is None or error < best[0]:
                     best = (error, alpha, layer)
         assert best is not None
         _, alpha, layer = best
-        x = _pooled(found, layer)[chosen].double()
+        x = found.pooled(layer)[chosen].double()
         standardise = Standardiser.fit(x)
         weight = _Solver(standardise(x), y).weight(alpha) / standardise.std
         return RidgeFit(weight, float(y.mean() - weight @ standardise.mean), alpha, layer)
@@ -150,10 +150,6 @@ class _Solver:
         """(D,) that minimises the squared error plus alpha times its own squared length."""
         found: Tensor = self.vh.mT @ (self.s / (self.s.square() + alpha) * self.uy)
         return found
-
-
-def _pooled(found: Features, layer: int | None) -> Tensor:
-    return found.x if layer is None else found.layers[layer].mean_deviation
 
 
 def _inner_parts(clips: Sequence[Clip]) -> NDArray[np.int64]:

@@ -42,7 +42,7 @@ def segments(clips: Sequence[m2dx.Clip], *, seed: int = 0) -> m2dx.ClipTask | No
 def retrieval(encoder: ClipEncoder, task: m2dx.ClipTask) -> float:
     """Share of the last segments whose nearest first segment (cosine) is of the same recording."""
     found, fold = task.features(encoder), task.folds[0]
-    x = found.x if not found.layers else found.layers[max(found.layers)].mean_deviation
+    x = found.pooled()
     x = torch.nn.functional.normalize(Standardiser.fit(x[fold.train])(x), dim=1)
     nearest = (x[fold.test] @ x[fold.train].mT).argmax(1)
     return float((nearest == torch.arange(len(nearest))).float().mean())
