@@ -21,24 +21,32 @@ STEPS_REMEMBERED = 10
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """Features as coordinates on the axes of their covariance, where lengths, and so the penalty, are the same."""
+    """Features as coordinates on the axes of their covariance.
+
+    Lengths, and so the penalty, are the same there, or nearer to each other by whitening.
+    """
 
     z: Tensor  # (n, R), orthogonal columns, float64 unless there are very many clips; R is the rank
-    factors: tuple[Tensor, ...]  # whose product is the orthonormal axes, (R, D)
+    factors: tuple[Tensor, ...]  # whose product is the axes, (R, D)
 
     @classmethod
-    def of(cls, x: Tensor) -> Basis:
-        """Of standardised features (n, D)."""
+    def of(cls, x: Tensor, whiten: float = 0.0) -> Basis:
+        """Of standardised features (n, D).
+
+        `whiten`: 0 leaves the coordinates their lengths, 1 makes all lengths the same, 0.5 their square roots; the sum
+        of squares stays.
+        """
         wide = len(x) < x.shape[1]
         x = x.double() if wide or x.numel() <= MOST_DOUBLE else x
         products = (part.double().mT @ part.double() for part in x.split(ROWS))
         values, vectors = torch.linalg.eigh(x @ x.mT if wide else sum(products))
         kept = values > SMALLEST * values[-1]
-        vectors = vectors[:, kept]
+        vectors, lengths = vectors[:, kept], values[kept].sqrt()
+        scales = lengths**-whiten
+        scales *= lengths.norm() / (lengths * scales).norm()
         if not wide:
-            return cls(x @ vectors.to(x.dtype), (vectors.mT,))
-        lengths = values[kept].sqrt()
-        return cls(vectors * lengths, ((vectors / lengths).mT, x))
+            return cls(x @ (vectors * scales).to(x.dtype), ((vectors * scales).mT,))
+        return cls(vectors * lengths * scales, ((vectors * scales / lengths).mT, x))
 
     def on_features(self, weight: Tensor) -> Tensor:
         """Weights of coordinates (C, R) as weights of the features (C, D)."""

@@ -41,7 +41,7 @@ def blobs(n: int, width: int, classes: int, *, spread: float = 1.0) -> tuple[Fea
 def test_the_layer_is_that_of_scikit_learn_on_standardised_features(n, width, classes):
     found, task = blobs(n, width, classes)
     rows = np.arange(n)
-    layer = Logistic(c=0.3).fit(task, found, rows)
+    layer = Logistic(c=0.3, whiten=0).fit(task, found, rows)
     x = found.x.double()
     standard = ((x - x.mean(0)) / x.std(0, correction=0)).numpy()
     expected = LogisticRegression(C=0.3, tol=1e-8, max_iter=5000).fit(standard, found.y.numpy())
@@ -54,7 +54,7 @@ def test_multi_label_is_one_regression_by_class_with_constants_where_nothing_can
     y = torch.nn.functional.one_hot(found.y, 4).float()
     y = torch.cat([y + y.roll(1, dims=1), torch.zeros(80, 1), torch.ones(80, 1)], dim=1)
     task = Task(6, [Clip(f"{row}.wav") for row in range(80)])
-    layer = Logistic(c=0.1).fit(task, Features(found.x, y), np.arange(80))
+    layer = Logistic(c=0.1, whiten=0).fit(task, Features(found.x, y), np.arange(80))
     x = found.x.double()
     standard = ((x - x.mean(0)) / x.std(0, correction=0)).numpy()
     for column in range(4):
@@ -68,6 +68,20 @@ def test_c_is_chosen_by_the_loss_and_grows_with_what_the_features_tell():
     noisy, clear = blobs(90, 40, 3, spread=8.0), blobs(90, 40, 3, spread=0.3)
     chosen = [Logistic().fit(task, found, np.arange(90)).c for found, task in (noisy, clear)]
     assert chosen[0] < chosen[1] and set(chosen) <= set(CS)
+
+
+@pytest.mark.parametrize(("told_by", "whiten"), [(0, 0.0), (1, 0.5)])
+def test_features_are_whitened_where_weak_axes_tell_the_classes(told_by, whiten):
+    """Forty features that say one thing, and forty beside them that differ by a tenth of it."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(120) % 2
+    common, own = torch.randn(120, 1, generator=generator), 0.1 * torch.randn(120, 40, generator=generator)
+    (common if told_by == 0 else own[:, :1])[:, 0] += (2.0, 0.2)[told_by] * (2 * y - 1)
+    found, task = Features(common + own, y), Task(2, [Clip(f"{row}.wav") for row in range(120)])
+    fitted = Logistic().fit(task, found, np.arange(120))
+    assert fitted.whiten == whiten
+    assert (fitted(found.x).argmax(1) == y).float().mean() > 0.9
+    assert Logistic(whiten=0.0).fit(task, found, np.arange(120)).whiten == 0.0
 
 
 def test_groups_stay_together_when_c_is_chosen():

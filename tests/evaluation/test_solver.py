@@ -72,6 +72,25 @@ def test_classes_without_clips_change_nothing_for_the_others(present):
         np.testing.assert_allclose(found[:, present], peer.predict_proba(x), atol=1e-4)
 
 
+@pytest.mark.parametrize("whiten", [0.5, 1.0])
+@pytest.mark.parametrize(("n", "width"), [(80, 6), (40, 150)])
+def test_whitened_features_have_the_regression_of_shortened_axes(n, width, whiten):
+    x, y = drawn(n, width, 3)
+    x = x * torch.logspace(0, 1, width)
+    basis = Basis.of(x, whiten)
+    u, lengths, axes = torch.linalg.svd(x.double(), full_matrices=False)
+    kept = lengths > 1e-5 * lengths[0]
+    u, lengths, axes = u[:, kept], lengths[kept], axes[kept]
+    expected = u * lengths ** (1 - whiten)
+    expected *= lengths.norm() / expected.norm()
+    torch.testing.assert_close(basis.z.norm(), x.double().norm())
+    torch.testing.assert_close(basis.z.norm(dim=0).sort().values, expected.norm(dim=0).sort().values)
+    weight, bias = Regression(basis.z, y, 3).fit(0.1)
+    ours = (x.double() @ basis.on_features(weight).mT + bias).softmax(1)
+    peer = LogisticRegression(C=0.1, tol=1e-10, max_iter=50_000).fit(expected.numpy(), y.numpy())
+    np.testing.assert_allclose(ours, peer.predict_proba(expected.numpy()), atol=1e-4)
+
+
 def test_few_steps_reach_the_optimum_whatever_the_width(monkeypatch):
     x, y = drawn(200, 400, 5)
     path = Regression(Basis.of(x).z, y, 5)
