@@ -11,12 +11,16 @@ import numpy as np
 import torch
 
 import m2dx
+from m2dx.contract.components import ViTSize
 from m2dx.encoder.config import EXPORT_CONFIG, ClassifierConfig, EncoderConfig, read_config
 from m2dx.encoder.finetuned import FinetunedNetwork
 from m2dx.encoder.weights import EXPORT_WEIGHTS, read_weights, write_export
 from m2dx.evaluation.bootstrap import difference, with_metrics
 from m2dx.evaluation.features import MeanLogMel
 from m2dx.evaluation.logistic import Logistic
+from m2dx.model.shapes import model_shapes
+from m2dx.model.vit import Encoder
+from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.training.distributed import pick_device
 
 
@@ -65,7 +69,28 @@ def check_request(
     return fits
 
 
-def fit_classifier(model: Path, task: m2dx.ClipTask, *, device: str = "auto") -> Fitted:
+def write_statistics(folder: Path) -> None:
+    """Writes log-mel statistics as an encoder, for which `fit_classifier` takes the layer 0: frames of the log-mel.
+
+    It is a network of which the patch embedding passes on each frame as it is; its block adds nothing, and the last
+    norm takes the level away.
+    """
+    audio = AudioSection(crop_seconds=1.0)  # of how many frames go through it at once
+    grid = model_shapes(audio, ModelSection(patch_size=(audio.n_mels, 1))).grid
+    network = Encoder(grid, ViTSize(audio.n_mels, depth=1, num_heads=1))
+    state = {name: torch.zeros_like(tensor) for name, tensor in network.state_dict().items()}
+    state["patch_embed.proj.weight"] = torch.eye(audio.n_mels)[:, None, :, None]
+    state["trunk.norm.weight"] += 1
+    network.load_state_dict(state)
+    config = EncoderConfig(
+        input_size=grid.input_size, patch_size=grid.patch_size, vit=network.size, audio=audio
+    )
+    write_export(folder, network, config)
+
+
+def fit_classifier(
+    model: Path, task: m2dx.ClipTask, *, device: str = "auto", logistic: Logistic | None = None
+) -> Fitted:
     """The classifier of a task's training and validation part; with folds, of all of its clips.
 
     The summary says how the test part is classified, or each fold by a classifier of the others, and how that compares
@@ -73,16 +98,16 @@ def fit_classifier(model: Path, task: m2dx.ClipTask, *, device: str = "auto") ->
     """
     encoder = m2dx.load_encoder(model).to(pick_device(device, field="--device"))
     config = read_weights(model).config
-    logistic, found = Logistic(), task.features(encoder)
+    logistic, found = logistic or Logistic(), task.features(encoder)
     own, plain = (
         with_metrics(logistic.evaluate(one, task, seeds=(0,))[0], task.label_names)
         for one in (encoder, MeanLogMel(config.audio).eval())
     )
     several, fold = len(task.folds) > 1, task.folds[0]
     rows = np.arange(len(task.clips)) if several else np.sort(np.concatenate([fold.train, fold.valid]))
-    if not several:  # penalty and layer of these very clips have been found
+    if not several:  # what suits these very clips has been found
         chosen: Any = own.details
-        logistic = Logistic(c=chosen["c"][0], layers=tuple(chosen["layer"]))
+        logistic = Logistic(c=chosen["c"][0], layers=tuple(chosen["layer"]), whiten=chosen["whiten"][0])
     layer = logistic.fit(task, found, rows)
     network = FinetunedNetwork(encoder, len(task.label_names), deviation=True, layer=layer.layer)
     norm = network.head.norm

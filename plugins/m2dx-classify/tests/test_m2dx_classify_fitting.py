@@ -4,6 +4,7 @@ import csv
 import functools
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,16 @@ import pytest
 import soundfile
 import torch
 from m2dx_classify.command import commands
-from m2dx_classify.fitting import Fitted, _summary, check_request, fit_classifier
+from m2dx_classify.fitting import Fitted, _summary, check_request, fit_classifier, write_statistics
 from m2dx_classify.sources import LabelledClips, task_of_list, task_of_run
 from typer.testing import CliRunner
 
 import m2dx
+from m2dx.contract.components import Features
 from m2dx.encoder.audio import random_encoder
 from m2dx.encoder.config import EncoderConfig
 from m2dx.encoder.weights import write_export
+from m2dx.evaluation.features import MeanLogMel
 from m2dx.evaluation.logistic import Logistic
 from m2dx.recipe.schema import AudioSection, ModelSection
 
@@ -103,6 +106,20 @@ def test_a_folder_per_class_becomes_a_classifier_that_is_kept(
     assert classifier.network.layer == layer.layer
     torch.testing.assert_close(classifier(wavs), expected, atol=1e-3, rtol=1e-3)
     assert torch.equal(m2dx.load_encoder(tmp_path / "kept").clip(wavs), network.clip(wavs))
+
+
+def test_log_mel_statistics_have_a_classifier_as_an_encoder_has(tones: Path, tmp_path: Path) -> None:
+    task = replace(task_of_list(tones), unit_seconds=0.37)  # no whole number of frames
+    write_statistics(tmp_path / "statistics")
+    fitted = fit_classifier(tmp_path / "statistics", task, logistic=Logistic(layers=(0,)))
+    plain = MeanLogMel(AudioSection()).eval()
+    wavs = torch.cat(list(task.batches(plain, 32)))
+    frames = plain.logmel(wavs)[:, 0, :, :-1]  # encoders leave out the frame of which half is behind the end
+    x = torch.cat([frames.mean(-1), frames.std(-1, correction=0)], dim=1)
+    layer = Logistic().fit(task, Features(x, task.features(plain).y), np.arange(24))
+    fitted.save(tmp_path / "kept")
+    said = m2dx.load_classifier(tmp_path / "kept")(wavs)
+    torch.testing.assert_close(said, layer(x), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

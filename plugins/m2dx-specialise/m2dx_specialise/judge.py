@@ -300,9 +300,8 @@ def of_classifier(test: Mapping[str, Any]) -> str:
     """What the test says of the classifier that is given, in words."""
     found = test["classifier"]
     spread = "" if found["ci95"] is None else f" ± {100 * found['ci95']:.1f}"
-    why = f" (m2dx classify has none of {PLAIN} alone)" if test["verdict"]["kind"] == "plain" else ""
     return (
-        f"The classifier is on {found['encoder']}{why}: {100 * found['accuracy']:.1f}{spread} % of "
+        f"The classifier is on {found['encoder']}: {100 * found['accuracy']:.1f}{spread} % of "
         f"{found['clips']:,} clips are right, each told by a classifier that has not learnt it."
     )
 

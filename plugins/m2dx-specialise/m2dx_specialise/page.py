@@ -101,13 +101,14 @@ def _draw_curves(axes: Axes, *, lines: Lines, level: float) -> None:
 
 
 def _classes(state: State) -> dict[str, Any] | None:
-    """The test clips by class: of the encoder that is given, beside the best of the others or log-mel statistics."""
+    """The test clips by class: of the classifier that is given, beside the best of the others or log-mel statistics."""
     if not (state.folder / "scores.json").exists():
         return None
     predictions = {key[0]: items for key, items in read_predictions(state.folder)[0].items()}
     scores = {score.encoder: score for score in read_scores(state.folder / "scores.json")}
-    own = state.get("chosen")
-    rival = state.get("test")["rival"] if own == state.get("winner") else PLAIN
+    test = state.get("test")
+    own = test["classifier"]["encoder"]
+    rival = test["rival"] if own == state.get("winner") else test["chosen"] if own == PLAIN else PLAIN
     mine = predictions[own]
     wrong = [item for item in mine if item.label not in item.clip.labels]
     return {

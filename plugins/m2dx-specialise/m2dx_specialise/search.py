@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean, median_high
 from typing import Any
 
-from m2dx_classify.fitting import fit_classifier
+from m2dx_classify.fitting import fit_classifier, write_statistics
 from rich.console import Console
 
 import m2dx
@@ -28,6 +28,7 @@ from m2dx.encoder.config import EncoderConfig
 from m2dx.encoder.weights import read_weights, write_export
 from m2dx.evaluation.bootstrap import with_metrics
 from m2dx.evaluation.features import MeanLogMel
+from m2dx.evaluation.logistic import Logistic
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.results.predictions import write_predictions
 from m2dx.results.scores import write_scores
@@ -220,12 +221,24 @@ class Search:
         task = parts.task("test", folder / "features", seed=seed)
         in_turn = parts.in_turn(task)
         found = state.once("test", partial(self._tested, task, in_turn))
-        chosen = found["classifier"]["encoder"]
+        chosen = found["chosen"]
         self._keep(chosen)
-        with self.console.status("fitting the classifier"):
-            tested = task if chosen == state.get("winner") else in_turn
-            fit_classifier(folder / "encoder", tested).save(folder / "classifier")
+        tested = task if chosen == state.get("winner") else in_turn
+        self._classify(tested, with_encoder=found["classifier"]["encoder"] == chosen)
         state.save(verdict=found["verdict"], chosen=chosen)
+
+    def _classify(self, task: m2dx.ClipTask, *, with_encoder: bool) -> None:
+        """Writes the classifier, on the encoder that is given or on log-mel statistics."""
+        folder = self.state.folder
+        encoder, logistic = folder / "encoder", Logistic()
+        with self.console.status("fitting the classifier"):
+            if not with_encoder:
+                encoder, logistic = (
+                    path_of(PLAIN, folder),
+                    Logistic(layers=(0,)),
+                )  # whose frames are the log-mel's
+                write_statistics(encoder)
+            fit_classifier(encoder, task, logistic=logistic).save(folder / "classifier")
 
     def _tested(self, task: m2dx.ClipTask, in_turn: m2dx.ClipTask) -> dict[str, Any]:
         """The one test: of the winner and of all that needs no training, and of the best of that on all folds."""
@@ -256,8 +269,10 @@ class Search:
         told = {name: with_metrics(score, task.label_names) for name, score in scores.items()}
         write_scores(list(told.values()), state.folder / "scores.json")
         write_predictions(list(told.values()), state.folder)
-        own = told[chosen]
+        fitted = PLAIN if verdict.kind == "plain" and scores[PLAIN].mean >= scores[chosen].mean else chosen
+        own = told[fitted]
         return {
+            "chosen": chosen,
             "verdict": asdict(verdict),
             "trained": [asdict(of) for of in gains.values()],
             "at_hand": [asdict(of) for of in (*above.values(), untrained)],
@@ -265,7 +280,7 @@ class Search:
             "curve": curve,
             "warning": easier,
             "classifier": {
-                "encoder": chosen,
+                "encoder": fitted,
                 "accuracy": own.mean,
                 "ci95": own.ci95,
                 "clips": len(own.predictions),

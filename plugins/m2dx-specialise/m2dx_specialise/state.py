@@ -13,7 +13,7 @@ import m2dx
 from m2dx.contract.atomic import replace_json
 from m2dx.contract.package import find_encoder
 
-STATE_FILE, VERSION = "state.json", 2
+STATE_FILE, VERSION = "state.json", 3
 STARTER = "starter"
 
 

@@ -86,6 +86,13 @@ def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
     assert read_weights(tmp_path / "kept" / "encoder").config.classifier is None
     assert m2dx.load_encoder(tmp_path / "kept" / "encoder").embed_dim > 0
 
+    # where log-mel statistics are as good, the classifier is on them
+    given = search.Search(State.open(whole.folder, request, resume=True), m2dx.PluginHost.discover(), console)
+    parts = Parts.read(whole.folder / "division.csv", tmp_path / "none")
+    given._classify(parts.task("test", tmp_path / "features", seed=0), with_encoder=False)
+    plain = m2dx.load_classifier(whole.classifier)
+    assert plain.network.layer == 0 and plain.network.encoder.embed_dim == 80
+
     calls = {"left": 0}
     for name, module in (("train", search), ("trial", search)):
         wrapped = getattr(module, name)
@@ -429,7 +436,7 @@ def test_recordings_of_other_requests_are_not_mixed(notes: Path, start: Path, tm
         State.open(tmp_path / "new", Request(data=notes, starts=(str(start),), minutes=5), resume=True)
     state = tmp_path / "new" / "state.json"
     older = state.read_text()
-    state.write_text(older.replace('"version": 2', '"version": 1'))
+    state.write_text(re.sub(r'"version": \d+', '"version": 0', older))
     with pytest.raises(m2dx.RecipeError, match="another version"):
         specialise(request, output=tmp_path / "new", resume=True)
     state.write_text("{")
