@@ -23,6 +23,9 @@ from m2dx.recipe.schema import Recipe
 
 logger = logging.getLogger(__name__)
 
+LOCK = ".lock"
+"""The file that says who works in a folder; it stays there after a process that was killed."""
+
 Resume = bool | Literal["or_start"]
 """Whether to resume from a run's newest checkpoint; "or_start": if there is one, else start."""
 
@@ -92,14 +95,14 @@ def open_run_folder(recipe: Recipe, *, resume: Resume, overwrite: bool) -> Check
 
 
 @contextlib.contextmanager
-def running_alone(folder: Path) -> Iterator[None]:
-    """Keeps other processes from training into a run's folder; RecipeError where one does.
+def running_alone(folder: Path, *, other: str = "give this run another name (name=...)") -> Iterator[None]:
+    """Keeps other processes from working in a run's folder; RecipeError where one does, with the `other` way out.
 
     A folder that is made for it, and stays empty since the run could not start, is removed.
     """
     made = [each for each in (folder, folder.parent) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
+    path = folder / LOCK
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
@@ -108,8 +111,7 @@ def running_alone(folder: Path) -> Iterator[None]:
         with contextlib.suppress(PermissionError):
             who = path.read_text() or who
         raise RecipeError(
-            f"{folder} must be trained by one process at a time, but {who} trains "
-            "there; wait for its end, or give this run another name (name=...)"
+            f"{folder} must be used by one process at a time, but {who} works there; wait for its end, or {other}"
         ) from None
     try:
         # Windows lets no one write to a locked file, or read it.

@@ -105,7 +105,7 @@ def test_two_processes_do_not_train_into_one_folder(
     with running_alone(recipe.output / recipe.name):
         for resume in (False, "or_start"):
             with pytest.raises(
-                RecipeError, match=r"one process at a time, but process \d+ on .* trains there"
+                RecipeError, match=r"one process at a time, but process \d+ on .* works there"
             ):
                 run_recipe(recipe, host, console, resume=resume, overwrite=not resume)
     assert not list((recipe.output / recipe.name).glob("checkpoints/*"))

@@ -145,7 +145,7 @@ def test_a_locked_file_that_nobody_may_write(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "run").mkdir(exist_ok=True)
     with (
         FileLock(tmp_path / "run" / ".lock"),
-        pytest.raises(RecipeError, match="but another process trains"),
+        pytest.raises(RecipeError, match="but another process works"),
         running_alone(tmp_path / "run"),
     ):
         pass

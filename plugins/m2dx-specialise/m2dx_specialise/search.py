@@ -33,6 +33,7 @@ from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.results.predictions import write_predictions
 from m2dx.results.scores import write_scores
 from m2dx.training.distributed import pick_device
+from m2dx.training.run_folder import running_alone
 from m2dx_specialise import judge, selfcheck
 from m2dx_specialise.audit import audit
 from m2dx_specialise.budget import FEWEST_STEPS, SHARE, divide_time, share_of, sizes, steps
@@ -97,11 +98,12 @@ def specialise(
         if given is not None:
             clips_of_inputs([given])  # where it cannot be read, this is told before the audit
     state = State.open(Path(output or request.folder), request, resume=resume)
-    listing = None
-    if state.get("findings") is None:
-        listing = recordings(state, None if resume else ask)
-        state.save()  # what was agreed to, should the audit be stopped
-    return Search(state, m2dx.PluginHost.discover(), console or Console(quiet=True)).run(listing)
+    with running_alone(state.folder, other="give another folder (-o)"):
+        listing = None
+        if state.get("findings") is None:
+            listing = recordings(state, None if resume else ask)
+            state.save()  # what was agreed to, should the audit be stopped
+        return Search(state, m2dx.PluginHost.discover(), console or Console(quiet=True)).run(listing)
 
 
 def recordings(state: State, ask: Ask | None = None) -> Listing:

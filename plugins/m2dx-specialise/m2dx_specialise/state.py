@@ -12,6 +12,7 @@ from typing import Any
 import m2dx
 from m2dx.contract.atomic import replace_json
 from m2dx.contract.package import find_encoder
+from m2dx.training.run_folder import LOCK
 
 STATE_FILE, VERSION = "state.json", 3
 STARTER = "starter"
@@ -86,7 +87,9 @@ class State:
                 then, version = dict[str, Any](content["request"]), content["version"]
         if not resume:
             begun = not content or "findings" in content  # else nothing is lost
-            if folder.is_file() or (begun and folder.is_dir() and any(folder.iterdir())):
+            if folder.is_file() or (
+                begun and folder.is_dir() and {path.name for path in folder.iterdir()} - {LOCK}
+            ):
                 what = "a search: go on with --resume, or" if content else "something else:"
                 raise m2dx.RecipeError(f"{folder} must be a new folder, but holds {what} give another (-o)")
             return cls(folder, request)

@@ -30,6 +30,7 @@ from m2dx.data.csv_list import CsvDataset
 from m2dx.encoder.weights import read_weights
 from m2dx.recipe.loading import recipe_from_mapping
 from m2dx.testing.samples import SoundFiles, write_csv
+from m2dx.training.run_folder import LOCK, running_alone
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -425,6 +426,20 @@ def test_recordings_are_told_apart_where_they_are_neither_few_nor_many(
         assert (
             recipe["train"]["precision"] == "auto"
         )  # bf16 would take the time of ten trainings on some processors
+
+
+def test_a_folder_has_one_search_at_a_time(notes: Path, start: Path, tmp_path: Path) -> None:
+    request, folder = Request(data=notes, starts=(str(start),)), tmp_path / "new"
+    with (
+        running_alone(folder),
+        pytest.raises(m2dx.RecipeError, match=r"but process \d+ on .* works there; .* another folder \(-o\)"),
+    ):
+        specialise(request, output=folder)
+    folder.mkdir()
+    (folder / LOCK).touch()  # left by one that was killed
+    State.open(folder, request, resume=False).save(findings=[])
+    with running_alone(folder), pytest.raises(m2dx.RecipeError, match="one process at a time"):
+        specialise(request, output=folder, resume=True)
 
 
 def test_recordings_of_other_requests_are_not_mixed(notes: Path, start: Path, tmp_path: Path) -> None:
