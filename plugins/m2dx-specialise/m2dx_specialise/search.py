@@ -240,6 +240,7 @@ class Search:
                     Logistic(layers=(0,)),
                 )  # whose frames are the log-mel's
                 write_statistics(encoder)
+            task = replace(task, name=self.request.folder.name)  # by which its card calls it
             fit_classifier(encoder, task, logistic=logistic).save(folder / "classifier")
 
     def _tested(self, task: m2dx.ClipTask, in_turn: m2dx.ClipTask) -> dict[str, Any]:

@@ -54,6 +54,8 @@ def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
     assert m2dx.load_encoder(whole.encoder).embed_dim > 0
     assert whole.classifier is not None
     assert m2dx.load_classifier(whole.classifier).label_names == ("bass", "brass", "guitar")
+    about = read_weights(whole.classifier).config.classifier
+    assert about is not None and (about.model_extra or {})["task"] == "notes"
     page = (whole.folder / "index.html").read_text(encoding="utf-8")
     assert whole.verdict.sentence.split(":")[0] in page and "Rung 2 of 2" in page and 'src="http' not in page
     told = decisions(whole.folder)
