@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import defaultdict
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def write_page(state: State) -> Path:
 def _rungs(state: State) -> list[list[dict[str, Any]]]:
     """What each rung trained, the best first, and what became of it."""
     orders, found = [*state.under("order").values()], []
-    for order, after in zip(orders, [*orders[1:], []], strict=True):
+    for order, after in zip_longest(orders, orders[1:], fillvalue=[]):
         rows = []
         for place, run in enumerate(order):
             fate = "goes on" if place < len(after) else "stopped" if after else ""

@@ -16,6 +16,7 @@ import torch
 import typer
 from m2dx_specialise import candidates, command, judge, listing, names, page, search, training
 from m2dx_specialise.audit import Audit
+from m2dx_specialise.budget import Budget
 from m2dx_specialise.command import commands
 from m2dx_specialise.division import divide
 from m2dx_specialise.judge import Parts
@@ -117,6 +118,18 @@ def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
         break
     assert stop > 1 and decisions(again.folder) == told
     assert specialise(request, output=tmp_path / "again", resume=True).verdict == whole.verdict  # once more
+
+
+@pytest.mark.usefixtures("two_candidates")
+def test_a_search_without_time_to_train_has_a_verdict_and_a_page(
+    notes: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, console: Any
+) -> None:
+    monkeypatch.setattr(search, "divide_time", lambda costs, *given, **more: Budget((), tuple(costs)))
+    found = specialise(Request(data=notes, starts=(str(start),)), output=tmp_path / "new", console=console)
+    assert found.verdict.kind in ("use", "random", "plain") and found.recipe is None
+    assert "no time for" in console.file.getvalue() and "nothing could be trained" in found.verdict.sentence
+    assert "Rung" not in (found.folder / "index.html").read_text(encoding="utf-8")
+    assert found.classifier is not None and m2dx.load_classifier(found.classifier).label_names
 
 
 def test_a_random_network_is_given_as_it_was_scored(
