@@ -235,10 +235,7 @@ class Search:
         encoder, logistic = folder / "encoder", Logistic()
         with self.console.status("fitting the classifier"):
             if not with_encoder:
-                encoder, logistic = (
-                    path_of(PLAIN, folder),
-                    Logistic(layers=(0,)),
-                )  # whose frames are the log-mel's
+                encoder, logistic = path_of(PLAIN, folder), Logistic(layers=(0,))
                 write_statistics(encoder)
             task = replace(task, name=self.request.folder.name)  # by which its card calls it
             fit_classifier(encoder, task, logistic=logistic).save(folder / "classifier")
