@@ -13,7 +13,7 @@ from m2dx.evaluation.metrics import predictions_of, score_of, summarise
 
 
 class Knn(Evaluator):
-    """k-nearest-neighbour vote by cosine similarity of the last layer's standardised features; accuracy, or mAP of votes.
+    """Vote of the nearest neighbours by cosine of the last layer's standardised features; accuracy, or mAP of votes.
 
     Neighbours are looked for in the training part; the validation part is not used, as nothing is tuned. Nothing is
     random either: values are per fold, and the interval of a single split is over its test clips.

@@ -58,8 +58,9 @@ def write_page(state: State) -> Path:
 
 def _rungs(state: State) -> list[list[dict[str, Any]]]:
     """What each rung trained, the best first, and what became of it."""
-    orders, found = [*state.under("order").values()], []
-    for order, after in zip_longest(orders, orders[1:], fillvalue=[]):
+    orders: list[list[str]] = [*state.under("order").values()]
+    found = []
+    for order, after in zip_longest(orders, orders[1:], fillvalue=list[str]()):
         rows = []
         for place, run in enumerate(order):
             fate = "goes on" if place < len(after) else "stopped" if after else ""
