@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2dx.cli.shared import AudioInputs, DeviceOption
-from m2dx.contract.package import find_encoder
 
 if TYPE_CHECKING:
     from m2dx import AudioClassifier
@@ -16,12 +15,20 @@ if TYPE_CHECKING:
 commands = typer.Typer(add_completion=False)
 
 
+def _model_of(text: str) -> Path:
+    from m2dx_classify.fitting import model_of  # imports torch
+
+    return model_of(text)
+
+
 @commands.command()
 def classify(
     model: Annotated[
         Path,
         typer.Argument(
-            metavar="MODEL", parser=find_encoder, help="Run, encoder or starter, or folder of a classifier."
+            metavar="MODEL",
+            parser=_model_of,
+            help="Run, encoder, starter or log-mel, or folder of a classifier.",
         ),
     ],
     files: AudioInputs = [],  # noqa: B006

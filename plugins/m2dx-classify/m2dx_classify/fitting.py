@@ -12,16 +12,20 @@ import torch
 
 import m2dx
 from m2dx.contract.components import ViTSize
+from m2dx.contract.package import find_encoder
 from m2dx.encoder.config import EXPORT_CONFIG, ClassifierConfig, EncoderConfig, read_config
 from m2dx.encoder.finetuned import FinetunedNetwork
 from m2dx.encoder.weights import EXPORT_WEIGHTS, read_weights, write_export
 from m2dx.evaluation.bootstrap import difference, with_metrics
 from m2dx.evaluation.features import MeanLogMel
 from m2dx.evaluation.logistic import Logistic
-from m2dx.model.shapes import model_shapes
+from m2dx.model.shapes import build_logmel, model_shapes
 from m2dx.model.vit import Encoder
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.training.distributed import pick_device
+
+STATISTICS = Path("log-mel statistics")
+"""In the place of an encoder: none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +54,10 @@ def check_request(
     is_classifier = (model / EXPORT_CONFIG).is_file() and read_config(model).classifier is not None
     fits = train is not None or not is_classifier
     problem = None
-    if not model.exists():
+    if model == STATISTICS:
+        if train is None:
+            problem = "log-mel statistics alone know no labelled clips; name them by --train"
+    elif not model.exists():
         problem = f"{model} must be a run, an encoder or a classifier, but there is no such file or folder"
     elif not fits and (task is not None or save is not None):
         problem = (
@@ -69,8 +76,13 @@ def check_request(
     return fits
 
 
-def write_statistics(folder: Path) -> None:
-    """Writes log-mel statistics as an encoder, for which `fit_classifier` takes the layer 0: frames of the log-mel.
+def model_of(text: str) -> Path:
+    """The path of a model; `STATISTICS` of the text `log-mel` (a folder of that name is `./log-mel`)."""
+    return STATISTICS if text == "log-mel" else find_encoder(text)
+
+
+def statistics_encoder() -> tuple[m2dx.AudioEncoder, EncoderConfig]:
+    """Log-mel statistics as an encoder, whose layer 0 has the frames of the log-mel.
 
     It is a network of which the patch embedding passes on each frame as it is; its block adds nothing, and the last
     norm takes the level away.
@@ -85,24 +97,26 @@ def write_statistics(folder: Path) -> None:
     config = EncoderConfig(
         input_size=grid.input_size, patch_size=grid.patch_size, vit=network.size, audio=audio
     )
-    write_export(folder, network, config)
+    return m2dx.AudioEncoder(network, build_logmel(audio), mean=config.mean, std=config.std), config
 
 
-def fit_classifier(
-    model: Path, task: m2dx.ClipTask, *, device: str = "auto", logistic: Logistic | None = None
-) -> Fitted:
+def fit_classifier(model: Path, task: m2dx.ClipTask, *, device: str = "auto") -> Fitted:
     """The classifier of a task's training and validation part; with folds, of all of its clips.
 
-    The summary says how the test part is classified, or each fold by a classifier of the others, and how that compares
-    with log-mel statistics alone. Nothing is random.
+    `model` is an encoder, or `STATISTICS`. The summary says how the test part is classified, or each fold by a
+    classifier of the others, and how that compares with log-mel statistics alone. Nothing is random.
     """
-    encoder = m2dx.load_encoder(model).to(pick_device(device, field="--device"))
-    config = read_weights(model).config
-    logistic, found = logistic or Logistic(), task.features(encoder)
-    own, plain = (
-        with_metrics(logistic.evaluate(one, task, seeds=(0,))[0], task.label_names)
-        for one in (encoder, MeanLogMel(config.audio).eval())
-    )
+    if model == STATISTICS:
+        (encoder, config), logistic = statistics_encoder(), Logistic(layers=(0,))
+    else:
+        encoder, config, logistic = m2dx.load_encoder(model), read_weights(model).config, Logistic()
+    encoder = encoder.requires_grad_(False).eval().to(pick_device(device, field="--device"))
+    found = task.features(encoder)
+    own = with_metrics(logistic.evaluate(encoder, task, seeds=(0,))[0], task.label_names)
+    plain = None
+    if model != STATISTICS:
+        (plain,) = Logistic().evaluate(MeanLogMel(config.audio).eval(), task, seeds=(0,))
+        plain = with_metrics(plain, task.label_names)
     several, fold = len(task.folds) > 1, task.folds[0]
     rows = np.arange(len(task.clips)) if several else np.sort(np.concatenate([fold.train, fold.valid]))
     if not several:  # what suits these very clips has been found
@@ -145,18 +159,19 @@ def fit_classifier(
     )
 
 
-def _summary(task: m2dx.ClipTask, own: m2dx.Score, plain: m2dx.Score, tested: int) -> str:
+def _summary(task: m2dx.ClipTask, own: m2dx.Score, plain: m2dx.Score | None, tested: int) -> str:
     where = f"on {tested} test clips, which it has not seen"
     if len(task.folds) > 1:
         where = f"on {tested} clips in {len(task.folds)} folds, each by a classifier of the others"
-    half, gap = own.ci95, difference(own, plain)
-    spread, gain = "" if half is None else f" ± {100 * half:.1f}", own.mean - plain.mean
+    half = own.ci95
+    found = f"{task.name}: {own.metric} {100 * own.mean:.1f}{'' if half is None else f' ± {100 * half:.1f}'} % {where}"
+    if plain is None:
+        return found
+    gap, gain = difference(own, plain), own.mean - plain.mean
     verdict = f"so the encoder {'loses' if gain < 0 else 'gains'} {100 * abs(gain):.1f} points"
     if gap is not None:
         verdict += f" (95 %: {100 * gap['low']:.1f} to {100 * gap['high']:.1f})"
+    verdict += "; log-mel in its place has a classifier, too" if gain < 0 else ""
     if gap["low"] <= 0 <= gap["high"] if gap is not None else half is not None and abs(gain) <= half:
         verdict = "and so few clips cannot tell the two apart"
-    return (
-        f"{task.name}: {own.metric} {100 * own.mean:.1f}{spread} % {where}; without the encoder, log-mel "
-        f"statistics alone reach {100 * plain.mean:.1f} %, {verdict}"
-    )
+    return f"{found}; without the encoder, log-mel statistics alone reach {100 * plain.mean:.1f} %, {verdict}"

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 from m2dx_classify.command import commands
-from m2dx_classify.fitting import Fitted, _summary, check_request, fit_classifier, write_statistics
+from m2dx_classify.fitting import STATISTICS, Fitted, _summary, check_request, fit_classifier
 from m2dx_classify.sources import LabelledClips, task_of_list, task_of_run
 from typer.testing import CliRunner
 
@@ -110,8 +110,7 @@ def test_a_folder_per_class_becomes_a_classifier_that_is_kept(
 
 def test_log_mel_statistics_have_a_classifier_as_an_encoder_has(tones: Path, tmp_path: Path) -> None:
     task = replace(task_of_list(tones), unit_seconds=0.37)  # no whole number of frames
-    write_statistics(tmp_path / "statistics")
-    fitted = fit_classifier(tmp_path / "statistics", task, logistic=Logistic(layers=(0,)))
+    fitted = fit_classifier(STATISTICS, task)
     plain = MeanLogMel(AudioSection()).eval()
     wavs = torch.cat(list(task.batches(plain, 32)))
     frames = plain.logmel(wavs)[:, 0, :, :-1]  # encoders leave out the frame of which half is behind the end
@@ -126,7 +125,12 @@ def test_log_mel_statistics_have_a_classifier_as_an_encoder_has(tones: Path, tmp
     ("own", "plain", "ci95", "told"),
     [
         (0.9, 0.8, 0.05, "90.0 ± 5.0 % .* reach 80.0 %, so the encoder gains 10.0 points"),
-        (0.8, 0.9, 0.05, "80.0 ± 5.0 % .* reach 90.0 %, so the encoder loses 10.0 points"),
+        (
+            0.8,
+            0.9,
+            0.05,
+            "80.0 ± 5.0 % .* reach 90.0 %, so the encoder loses 10.0 points; log-mel in its place .*",
+        ),
         (0.9, 0.88, 0.05, "and so few clips cannot tell the two apart"),
         (0.9, 0.88, None, "90.0 % .* so the encoder gains 2.0 points"),
     ],
@@ -302,6 +306,17 @@ def test_the_command_fits_saves_and_labels(encoder: Path, tones: Path, tmp_path:
     assert sum(float(rows[0][label]) for label in PITCHES) == pytest.approx(1, abs=1e-3)
     again, _ = invoke(kept, tones / "low", "--device", "cpu")
     assert again == table.read_text()
+
+
+def test_the_command_needs_no_encoder(tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    out, told = invoke("--train", tones, "log-mel", tones / "mid" / "0.wav", "--save", "kept")
+    assert ",mid," in out and "each by a classifier of the others\n" in told and "without" not in told
+    assert invoke("kept", tones / "mid" / "0.wav")[0] == out
+    with pytest.raises(m2dx.RecipeError, match="know no labelled clips; name them by --train"):
+        invoke("log-mel", tones / "mid" / "0.wav")
+    with pytest.raises(m2dx.RecipeError, match=r"log-mel must be a run, an encoder or a classifier"):
+        invoke("--train", tones, "./log-mel")
 
 
 def test_the_command_takes_the_labels_of_a_run(run: Callable[[str], Path], tones: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean, median_high
 from typing import Any
 
-from m2dx_classify.fitting import fit_classifier, write_statistics
+from m2dx_classify.fitting import STATISTICS, fit_classifier
 from rich.console import Console
 
 import m2dx
@@ -28,7 +28,6 @@ from m2dx.encoder.config import EncoderConfig
 from m2dx.encoder.weights import read_weights, write_export
 from m2dx.evaluation.bootstrap import with_metrics
 from m2dx.evaluation.features import MeanLogMel
-from m2dx.evaluation.logistic import Logistic
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.results.predictions import write_predictions
 from m2dx.results.scores import write_scores
@@ -226,19 +225,14 @@ class Search:
         chosen = found["chosen"]
         self._keep(chosen)
         tested = task if chosen == state.get("winner") else in_turn
-        self._classify(tested, with_encoder=found["classifier"]["encoder"] == chosen)
+        fitted = found["classifier"]["encoder"]
+        self._classify(STATISTICS if fitted == PLAIN else folder / "encoder", tested)
         state.save(verdict=found["verdict"], chosen=chosen)
 
-    def _classify(self, task: m2dx.ClipTask, *, with_encoder: bool) -> None:
-        """Writes the classifier, on the encoder that is given or on log-mel statistics."""
-        folder = self.state.folder
-        encoder, logistic = folder / "encoder", Logistic()
+    def _classify(self, model: Path, task: m2dx.ClipTask) -> None:
         with self.console.status("fitting the classifier"):
-            if not with_encoder:
-                encoder, logistic = path_of(PLAIN, folder), Logistic(layers=(0,))
-                write_statistics(encoder)
             task = replace(task, name=self.request.folder.name)  # by which its card calls it
-            fit_classifier(encoder, task, logistic=logistic).save(folder / "classifier")
+            fit_classifier(model, task).save(self.state.folder / "classifier")
 
     def _tested(self, task: m2dx.ClipTask, in_turn: m2dx.ClipTask) -> dict[str, Any]:
         """The one test: of the winner and of all that needs no training, and of the best of that on all folds."""

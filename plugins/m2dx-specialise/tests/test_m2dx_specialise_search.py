@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import typer
+from m2dx_classify.fitting import STATISTICS
 from m2dx_specialise import candidates, command, judge, listing, names, page, search, training
 from m2dx_specialise.audit import Audit
 from m2dx_specialise.budget import Budget
@@ -93,7 +94,7 @@ def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
     # where log-mel statistics are as good, the classifier is on them
     given = search.Search(State.open(whole.folder, request, resume=True), m2dx.PluginHost.discover(), console)
     parts = Parts.read(whole.folder / "division.csv", tmp_path / "none")
-    given._classify(parts.task("test", tmp_path / "features", seed=0), with_encoder=False)
+    given._classify(STATISTICS, parts.task("test", tmp_path / "features", seed=0))
     plain = m2dx.load_classifier(whole.classifier)
     assert plain.network.layer == 0 and plain.network.encoder.embed_dim == 80
 
