@@ -300,8 +300,10 @@ def of_classifier(test: Mapping[str, Any]) -> str:
     """What the test says of the classifier that is given, in words."""
     found = test["classifier"]
     spread = "" if found["ci95"] is None else f" ± {100 * found['ci95']:.1f}"
+    ahead = test["verdict"]["kind"] == "plain" and found["encoder"] != PLAIN
+    why = f", which is ahead of {PLAIN} on these clips" if ahead else ""
     return (
-        f"The classifier is on {found['encoder']}: {100 * found['accuracy']:.1f}{spread} % of "
+        f"The classifier is on {found['encoder']}{why}: {100 * found['accuracy']:.1f}{spread} % of "
         f"{found['clips']:,} clips are right, each told by a classifier that has not learnt it."
     )
 
