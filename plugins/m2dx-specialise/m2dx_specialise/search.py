@@ -6,7 +6,7 @@ import filecmp
 import math
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,8 @@ SAFETY = 0.9  # share of the time that is planned with
 EVIDENCE = "chosen winner best test division findings budget"
 """What verdict.json has of the state, beside baselines and runs."""
 MOST_FILES = 50  # names of files that a finding keeps
+RANDOM_SEEDS = 3
+"""Of a random network that would be the verdict: each must be beyond log-mel statistics."""
 WORKERS: int | None = None
 """Loading processes of a training; None: as many as usual."""
 
@@ -221,7 +223,7 @@ class Search:
             state.save(winner=self._rungs(candidates, setting, score), best=best_of(state.under("baseline")))
         task = parts.task("test", folder / "features", seed=seed)
         in_turn = parts.in_turn(task)
-        found = state.once("test", partial(self._tested, task, in_turn))
+        found = state.once("test", partial(self._tested, task, in_turn, setting))
         chosen = found["chosen"]
         self._keep(chosen)
         tested = task if chosen == state.get("winner") else in_turn
@@ -234,7 +236,7 @@ class Search:
             task = replace(task, name=self.request.folder.name)  # by which its card calls it
             fit_classifier(model, task).save(self.state.folder / "classifier")
 
-    def _tested(self, task: m2dx.ClipTask, in_turn: m2dx.ClipTask) -> dict[str, Any]:
+    def _tested(self, task: m2dx.ClipTask, in_turn: m2dx.ClipTask, setting: Setting) -> dict[str, Any]:
         """The one test: of the winner and of all that needs no training, and of the best of that on all folds."""
         state, start, random = self.state, self._best_start(), best_random(self.state)
         winner, best, baselines = state.get("winner"), state.get("best"), list(state.under("baseline"))
@@ -256,7 +258,17 @@ class Search:
                     curve = judge.gain_by_labels(encoders[winner], encoders[rival], task)
         training, at_hand = ({name: of.gain for name, of in found.items()} for found in (gains, above))
         labels = judge.from_labels(curve)
-        verdict = judge.decide(training, start, at_hand, untrained.gain, labels=labels)
+        decided = partial(judge.decide, training, start, at_hand, labels=labels)
+        verdict = decided(untrained.gain)
+        if verdict.kind == "random":  # by its shape, or by the luck of this one
+            alike = self._alike(random, setting, in_turn, scores[PLAIN])
+            untrained = min((untrained, *alike), key=lambda of: of.gain.value)
+            verdict = decided(untrained.gain)
+            if verdict.kind != "random":
+                luck = f"{untrained.own} has {untrained.gain.text} over {PLAIN}"
+                verdict = replace(
+                    verdict, sentence=f"{verdict.sentence} The lead of {random} is luck: {luck}."
+                )
         chosen = random if verdict.kind == "random" else start
         if verdict.kind == "specialise":
             chosen, scores = winner, trained
@@ -280,6 +292,17 @@ class Search:
                 "clips": len(own.predictions),
             },
         }
+
+    def _alike(
+        self, random: str, setting: Setting, task: m2dx.ClipTask, plain: m2dx.Score
+    ) -> Iterator[Comparison]:
+        """Random networks like one, with other seeds, beside log-mel statistics."""
+        network = random_networks(setting)[random]
+        for other in range(1, RANDOM_SEEDS):
+            name, seed = f"{random} seed {self.request.seed + other}", self.request.seed + other
+            with self.console.status(f"the test: {name}"):
+                self._write_random(name, network, seed=seed)
+                yield Comparison.of(judge.score(self._encoder(name), task, name), plain)
 
     def _without_labels(self, parts: Parts, setting: Setting) -> None:
         state = self.state
@@ -329,12 +352,13 @@ class Search:
             encoder = m2dx.load_encoder(path_of(name, self.state.folder, self.request.starts))
         return encoder.to(pick_device("auto"))
 
-    def _write_random(self, name: str, of: Network) -> None:
+    def _write_random(self, name: str, of: Network, *, seed: int | None = None) -> None:
         """Writes a random network as if a run had trained it; its log-mel has the starter's mean and deviation."""
         start = read_weights(find_encoder(STARTER)).config
         audio = AudioSection(crop_seconds=of.crop_seconds, **of.audio)
         model = ModelSection.model_validate({"size": of.size, "depth": of.depth, "patch_size": of.patch_size})
-        network = random_encoder(audio, model, mean=start.mean, std=start.std, seed=self.request.seed).encoder
+        seed = self.request.seed if seed is None else seed
+        network = random_encoder(audio, model, mean=start.mean, std=start.std, seed=seed).encoder
         grid = network.grid
         config = EncoderConfig(
             input_size=grid.input_size,

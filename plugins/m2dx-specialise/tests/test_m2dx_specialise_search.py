@@ -133,6 +133,27 @@ def test_a_search_without_time_to_train_has_a_verdict_and_a_page(
     assert found.classifier is not None and m2dx.load_classifier(found.classifier).label_names
 
 
+@pytest.mark.usefixtures("two_candidates")
+def test_a_random_network_is_of_use_where_others_of_its_shape_are_too(
+    notes: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide, gains = judge.decide, list[judge.Gain]()
+
+    def lucky(*given: Any, **options: Any) -> judge.Verdict:
+        gains.append(given[3])
+        return decide(*given, **options) if gains[1:] else judge.Verdict("random", "Use it.")
+
+    monkeypatch.setattr(judge, "decide", lucky)
+    monkeypatch.setattr(search, "divide_time", lambda costs, *given, **more: Budget((), tuple(costs)))
+    found = specialise(Request(data=notes, starts=(str(start),)), output=tmp_path / "new")
+    row = decisions(found.folder)["test"]["at_hand"][-1]
+    assert len(gains) == 2 and gains[1].value <= gains[0].value and row["gain"]["value"] == gains[1].value
+    assert (
+        len(list((tmp_path / "new" / "runs").glob("random-network-*-seed-[12]"))) == search.RANDOM_SEEDS - 1
+    )
+    assert (found.verdict.kind == "random") != (f"is luck: {row['own']} has" in found.verdict.sentence)
+
+
 def test_a_random_network_is_given_as_it_was_scored(
     notes: Path, start: Path, tmp_path: Path, console: Any
 ) -> None:
@@ -147,6 +168,8 @@ def test_a_random_network_is_given_as_it_was_scored(
         assert given.encoder.grid.patch_size == network.patch_size
         assert torch.equal(given.clip(wav), own._encoder(name).clip(wav)), name
     assert len({network.patch_size for network in networks.values()}) == len(networks) == 3
+    own._write_random(name, network, seed=1)
+    assert not torch.equal(given.clip(wav), own._encoder(name).clip(wav))
 
 
 @pytest.mark.slow
