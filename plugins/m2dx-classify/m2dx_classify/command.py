@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m2dx.cli.shared import AudioInputs, DeviceOption
+from m2dx.contract.package import find_encoder
+from m2dx_classify import STATISTICS
 
 if TYPE_CHECKING:
     from m2dx import AudioClassifier
@@ -16,9 +18,8 @@ commands = typer.Typer(add_completion=False)
 
 
 def _model_of(text: str) -> Path:
-    from m2dx_classify.fitting import model_of  # imports torch
-
-    return model_of(text)
+    """The path of a model; `STATISTICS` of the text `log-mel` (a folder of that name is `./log-mel`)."""
+    return STATISTICS if text == "log-mel" else find_encoder(text)
 
 
 @commands.command()

@@ -12,7 +12,6 @@ import torch
 
 import m2dx
 from m2dx.contract.components import ViTSize
-from m2dx.contract.package import find_encoder
 from m2dx.encoder.config import EXPORT_CONFIG, ClassifierConfig, EncoderConfig, read_config
 from m2dx.encoder.finetuned import FinetunedNetwork
 from m2dx.encoder.weights import EXPORT_WEIGHTS, read_weights, write_export
@@ -23,9 +22,7 @@ from m2dx.model.shapes import build_logmel, model_shapes
 from m2dx.model.vit import Encoder
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.training.distributed import pick_device
-
-STATISTICS = Path("log-mel statistics")
-"""In the place of an encoder: none."""
+from m2dx_classify import STATISTICS
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +71,6 @@ def check_request(
     if problem is not None:
         raise m2dx.RecipeError(problem)
     return fits
-
-
-def model_of(text: str) -> Path:
-    """The path of a model; `STATISTICS` of the text `log-mel` (a folder of that name is `./log-mel`)."""
-    return STATISTICS if text == "log-mel" else find_encoder(text)
 
 
 def statistics_encoder() -> tuple[m2dx.AudioEncoder, EncoderConfig]:

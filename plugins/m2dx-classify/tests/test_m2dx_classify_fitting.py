@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from m2dx_classify import STATISTICS, fitting
 from m2dx_classify.command import commands
-from m2dx_classify.fitting import STATISTICS, Fitted, _summary, check_request, fit_classifier
+from m2dx_classify.fitting import Fitted, _summary, check_request, fit_classifier
 from m2dx_classify.sources import LabelledClips, task_of_list, task_of_run
 from typer.testing import CliRunner
 
@@ -140,6 +141,19 @@ def test_the_summary_says_what_the_encoder_is_worth(
 ) -> None:
     scores = (m2dx.Score("tones", "accuracy", mean, ci95, (mean,), "logistic") for mean in (own, plain))
     assert re.search(f"{told}$", _summary(task_of_list(tones), *scores, tested=24))
+
+
+def test_the_last_fit_has_all_that_the_test_has_chosen(
+    encoder: Path, listed: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = task_of_list(listed(split=lambda take: "test" if take > 5 else "train"))
+    (score,) = Logistic().evaluate(m2dx.load_encoder(encoder), task, seeds=(0,))
+    made = list[dict[str, object]]()
+    monkeypatch.setattr(fitting, "Logistic", lambda **given: made.append(given) or Logistic(**given))
+    fit_classifier(encoder, task)
+    names = {"c": "c", "layers": "layer", "whiten": "whiten"}
+    chosen = {name: score.details[of][0] for name, of in names.items()}  # type: ignore[index]
+    assert made[-1] == {**chosen, "layers": (chosen["layers"],)} and None not in chosen.values()
 
 
 def test_nothing_is_random(encoder: Path, tones: Path, tmp_path: Path) -> None:
