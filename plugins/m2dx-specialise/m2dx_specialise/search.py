@@ -13,7 +13,8 @@ from pathlib import Path
 from statistics import fmean, median_high
 from typing import Any
 
-from m2dx_classify.fitting import STATISTICS, fit_classifier
+from m2dx_classify import STATISTICS
+from m2dx_classify.fitting import fit_classifier
 from rich.console import Console
 
 import m2dx
@@ -245,7 +246,7 @@ class Search:
             encoders = {name: self._encoder(name) for name in filter(None, (*baselines, winner))}
             scores = {name: judge.score(encoders[name], in_turn, name) for name in (start, random, PLAIN)}
             above = {name: Comparison.of(scores[start], scores[name]) for name in (PLAIN, random)}
-            untrained = Comparison.of(scores[random], scores[PLAIN])
+            untrained = [Comparison.of(scores[random], scores[PLAIN])]
             easier = judge.easier(best, state.get(f"baseline:{best}")["accuracy"], scores[best].mean)
             if winner is not None:
                 known = scores if in_turn is task else {}
@@ -259,13 +260,13 @@ class Search:
         training, at_hand = ({name: of.gain for name, of in found.items()} for found in (gains, above))
         labels = judge.from_labels(curve)
         decided = partial(judge.decide, training, start, at_hand, labels=labels)
-        verdict = decided(untrained.gain)
+        verdict = decided(untrained[0].gain)
         if verdict.kind == "random":  # by its shape, or by the luck of this one
-            alike = self._alike(random, setting, in_turn, scores[PLAIN])
-            untrained = min((untrained, *alike), key=lambda of: of.gain.value)
-            verdict = decided(untrained.gain)
+            untrained += self._alike(random, setting, in_turn, scores[PLAIN])
+            least = min(untrained, key=lambda of: of.gain.low)
+            verdict = decided(least.gain)
             if verdict.kind != "random":
-                luck = f"{untrained.own} has {untrained.gain.text} over {PLAIN}"
+                luck = f"{least.own} has {least.gain.text} over {PLAIN}"
                 verdict = replace(
                     verdict, sentence=f"{verdict.sentence} The lead of {random} is luck: {luck}."
                 )
@@ -281,7 +282,7 @@ class Search:
             "chosen": chosen,
             "verdict": asdict(verdict),
             "trained": [asdict(of) for of in gains.values()],
-            "at_hand": [asdict(of) for of in (*above.values(), untrained)],
+            "at_hand": [asdict(of) for of in (*above.values(), *untrained)],
             "rival": rival,
             "curve": curve,
             "warning": easier,
