@@ -127,11 +127,13 @@ def test_workers_end_with_a_trainer_that_is_killed_while_their_pipes_are_full(tm
     """The pipe of a worker is open in the other workers too, so that none of them sees it close."""
     trainer = os.fork()
     if trainer == 0:
-        batches = iter(batch_loader(Rows(), KEYS * 20, collate=lambda rows: b"m2dx" * 2**20, workers=2))
-        next(batches)
-        workers = [str(process.pid) for process in multiprocessing.active_children()]
-        (tmp_path / "workers").write_text(" ".join(workers))
-        os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            batches = iter(batch_loader(Rows(), KEYS * 20, collate=lambda rows: b"m2dx" * 2**20, workers=2))
+            next(batches)
+            workers = [str(process.pid) for process in multiprocessing.active_children()]
+            (tmp_path / "workers").write_text(" ".join(workers))
+        finally:  # else an error would leave a second pytest
+            os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(trainer, 0)
     workers = [int(pid) for pid in (tmp_path / "workers").read_text().split()]
     assert len(workers) == 2

@@ -84,6 +84,12 @@ class Parts:
         return self.train + self.valid + self.test
 
     @property
+    def folds(self) -> tuple[str, ...]:
+        """Their names; none where the division is one into training and test part."""
+        names = {str(clip.split) for clip in self.labelled}
+        return () if names & set(SPLITS) else tuple(sorted(names))
+
+    @property
     def problem(self) -> str | None:
         """Why there can be no verdict, in words; None: there can be one."""
         count = len(self.labelled)
@@ -125,13 +131,12 @@ class Parts:
 
         It has more clips than the test; where the division has no folds, it is the test.
         """
+        if not self.folds:
+            return task
         folds = {(clip.path, clip.start): str(clip.split) for clip in self.labelled}
         clips = tuple(replace(clip, split=folds[clip.path, clip.start]) for clip in task.clips)
         of = np.array([clip.split for clip in clips])
-        names = sorted(set(folds.values()))
-        if set(names) & set(SPLITS):
-            return task
-        parts = {name: (np.flatnonzero(of != name), np.flatnonzero(of == name)) for name in names}
+        parts = {name: (np.flatnonzero(of != name), np.flatnonzero(of == name)) for name in self.folds}
         in_turn = tuple(Fold(name, rest, rest[:0], test) for name, (rest, test) in parts.items())
         return replace(task, clips=clips, folds=in_turn)
 

@@ -52,6 +52,9 @@ SAFETY = 0.9  # share of the time that is planned with
 EVIDENCE = "chosen winner best test division findings budget"
 """What verdict.json has of the state, beside baselines and runs."""
 MOST_FILES = 50  # names of files that a finding keeps
+IN_TURN = (
+    3  # encoders that are tested on all folds in turn: the best start, random network and log-mel statistics
+)
 RANDOM_SEEDS = 3
 """Of a random network that would be the verdict: each must be beyond log-mel statistics."""
 WORKERS: int | None = None
@@ -60,7 +63,7 @@ WORKERS: int | None = None
 Ask = Callable[[Listing], tuple[str | None, str | None] | None]
 """Shows what was found; gives other keys of labels and groups to read by, or None where all is as it should be."""
 Scorer = Callable[[ClipEncoder], dict[str, float]]
-"""Accuracy of an encoder, in [0, 1], and the loss where there is one."""
+"""Accuracy of an encoder, in [0, 1]; where there are labels the loss, and seconds for classifiers of all folds."""
 
 
 @dataclass(frozen=True)
@@ -213,8 +216,12 @@ class Search:
             self.console.print(f"baselines, fitted to {fitted} clips, scored on {len(choice.folds[0].test)}:")
 
             def score(encoder: ClipEncoder) -> dict[str, float]:
+                choice.features(encoder)
+                before = state.seconds
                 found = judge.score(encoder, choice, "")
-                return {"accuracy": found.mean, "loss": judge.loss_of(found, choice.label_names)}
+                in_turn = len(parts.folds) * (state.seconds - before)
+                loss = judge.loss_of(found, choice.label_names)
+                return {"accuracy": found.mean, "loss": loss, "in_turn": round(in_turn, 2)}
 
             networks = random_networks(setting)
             for name, network in networks.items():
@@ -439,9 +446,10 @@ class Search:
 
     def _left(self) -> float:
         """Seconds for runs: what is left without the test of the baselines and of the winner, and the classifier's."""
-        tests = len(self.state.under("baseline")) + 2
+        scored = self.state.under("baseline")
         left = SAFETY * (60 * self.request.minutes - self.state.seconds) - END_SECONDS
-        return left - tests * (self._overhead() - RUN_SECONDS)
+        in_turn = max(float(found.get("in_turn", 0.0)) for found in scored.values())
+        return left - (len(scored) + 2) * (self._overhead() - RUN_SECONDS) - IN_TURN * in_turn
 
     def _joins(
         self, candidate: Candidate, setting: Setting, found: Sequence[Mapping[str, Any]], rungs: int
