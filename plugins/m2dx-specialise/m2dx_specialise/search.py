@@ -24,7 +24,7 @@ from m2dx.contract.package import find_encoder
 from m2dx.contract.progress import ProgressLine
 from m2dx.contract.wording import counted, duration
 from m2dx.data.inputs import clips_of_inputs
-from m2dx.encoder.audio import random_encoder
+from m2dx.encoder.audio import random_encoder, random_like
 from m2dx.encoder.config import EncoderConfig
 from m2dx.encoder.weights import read_weights, write_export
 from m2dx.evaluation.bootstrap import with_metrics
@@ -231,7 +231,7 @@ class Search:
             state.save(winner=self._rungs(candidates, setting, score), best=best_of(state.under("baseline")))
         task = parts.task("test", folder / "features", seed=seed)
         in_turn = parts.in_turn(task)
-        found = state.once("test", partial(self._tested, task, in_turn, setting))
+        found = state.once("test", partial(self._tested, task, in_turn))
         chosen = found["chosen"]
         self._keep(chosen)
         tested = task if chosen == state.get("winner") else in_turn
@@ -244,7 +244,7 @@ class Search:
             task = replace(task, name=self.request.folder.name)  # by which its card calls it
             fit_classifier(model, task).save(self.state.folder / "classifier")
 
-    def _tested(self, task: m2dx.ClipTask, in_turn: m2dx.ClipTask, setting: Setting) -> dict[str, Any]:
+    def _tested(self, task: m2dx.ClipTask, in_turn: m2dx.ClipTask) -> dict[str, Any]:
         """The one test: of the winner and of all that needs no training, and of the best of that on all folds."""
         state, start, random = self.state, self._best_start(), best_random(self.state)
         winner, best, baselines = state.get("winner"), state.get("best"), list(state.under("baseline"))
@@ -269,7 +269,7 @@ class Search:
         decided = partial(judge.decide, training, start, at_hand, labels=labels)
         verdict = decided(untrained[0].gain)
         if verdict.kind == "random":  # by its shape, or by the luck of this one
-            untrained += self._alike(random, setting, in_turn, scores[PLAIN])
+            untrained += self._alike(random, in_turn, scores[PLAIN])
             least = min(untrained, key=lambda of: of.gain.low)
             verdict = decided(least.gain)
             if verdict.kind != "random":
@@ -301,16 +301,14 @@ class Search:
             },
         }
 
-    def _alike(
-        self, random: str, setting: Setting, task: m2dx.ClipTask, plain: m2dx.Score
-    ) -> Iterator[Comparison]:
+    def _alike(self, random: str, task: m2dx.ClipTask, plain: m2dx.Score) -> Iterator[Comparison]:
         """Random networks like one, with other seeds, beside log-mel statistics."""
-        network = random_networks(setting)[random]
-        for other in range(1, RANDOM_SEEDS):
-            name, seed = f"{random} seed {self.request.seed + other}", self.request.seed + other
+        network = self._encoder(random)
+        for seed in range(self.request.seed + 1, self.request.seed + RANDOM_SEEDS):
+            name = f"{random} seed {seed}"
             with self.console.status(f"the test: {name}"):
-                self._write_random(name, network, seed=seed)
-                yield Comparison.of(judge.score(self._encoder(name), task, name), plain)
+                other = random_like(network, seed=seed).to(pick_device("auto"))
+                yield Comparison.of(judge.score(other, task, name), plain)
 
     def _without_labels(self, parts: Parts, setting: Setting) -> None:
         state = self.state
@@ -360,12 +358,12 @@ class Search:
             encoder = m2dx.load_encoder(path_of(name, self.state.folder, self.request.starts))
         return encoder.to(pick_device("auto"))
 
-    def _write_random(self, name: str, of: Network, *, seed: int | None = None) -> None:
+    def _write_random(self, name: str, of: Network) -> None:
         """Writes a random network as if a run had trained it; its log-mel has the starter's mean and deviation."""
         start = read_weights(find_encoder(STARTER)).config
         audio = AudioSection(crop_seconds=of.crop_seconds, **of.audio)
         model = ModelSection.model_validate({"size": of.size, "depth": of.depth, "patch_size": of.patch_size})
-        seed = self.request.seed if seed is None else seed
+        seed = self.request.seed
         network = random_encoder(audio, model, mean=start.mean, std=start.std, seed=seed).encoder
         grid = network.grid
         config = EncoderConfig(

@@ -151,9 +151,7 @@ def test_a_random_network_is_of_use_where_others_of_its_shape_are_too(
     assert len({of["own"] for of in rows}) == len(rows) == search.RANDOM_SEEDS
     assert len(gains) == 2 and gains[1].low == row["gain"]["low"]  # the least sure of them decides
     assert all(of["own"] in (found.folder / "index.html").read_text(encoding="utf-8") for of in rows)
-    assert (
-        len(list((tmp_path / "new" / "runs").glob("random-network-*-seed-[12]"))) == search.RANDOM_SEEDS - 1
-    )
+    assert len({of["accuracy"] for of in rows}) > 1  # other networks
     assert (found.verdict.kind == "random") != (f"is luck: {row['own']} has" in found.verdict.sentence)
 
 
@@ -171,8 +169,6 @@ def test_a_random_network_is_given_as_it_was_scored(
         assert given.encoder.grid.patch_size == network.patch_size
         assert torch.equal(given.clip(wav), own._encoder(name).clip(wav)), name
     assert len({network.patch_size for network in networks.values()}) == len(networks) == 3
-    own._write_random(name, network, seed=1)
-    assert not torch.equal(given.clip(wav), own._encoder(name).clip(wav))
 
 
 @pytest.mark.slow
