@@ -86,7 +86,10 @@ PLUGINS = [
 ]
 """A probe ends it after 3 of 8 steps."""
 IN_SHARDS = [*(of for of in PLUGINS if not of.startswith("train.callbacks")), "train.sharding=fsdp"]
-RANDOM = ["train.optimizer={name: muon, newton_steps: 2}", "tasks.normal={regulariser: {name: sigreg}, weight: 0.1}"]
+RANDOM = [
+    "train.optimizer={name: muon, newton_steps: 2}",
+    "tasks.normal={regulariser: {name: sigreg}, weight: 0.1}",
+]
 """Each process draws its own directions; Muon rounds to 16 bits."""
 APART = ["train.callbacks={board: listener}", "train.epochs=0.5"]
 METRICS = ("loss", "loss_m2d", "loss_labels", "grad_norm", "rankme")

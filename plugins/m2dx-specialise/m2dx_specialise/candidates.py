@@ -229,11 +229,12 @@ def propose(starts: Sequence[str], setting: Setting, scratch: Network, *, labell
         (2, "noise", setting.noise is not None),
         (4, "teacher", True),
     ]
-    for number, start in enumerate(starts, 1):
-        name = name_of_encoder(find_encoder(start))
+    names = [name_of_encoder(find_encoder(start)) for start in starts]
+    for number, (start, name) in enumerate(zip(starts, names, strict=True), 1):
         short = re.sub(r"\W", "_", name, flags=re.ASCII)
         network = network_of(start).cropped(setting.clip_seconds)
-        base = Candidate(f"further_{number}_{short}", f"{name}, further", network, start)
+        title = name if names.count(name) == 1 else f"{name} ({number})"
+        base = Candidate(f"further_{number}_{short}", f"{title}, further", network, start)
         found += [(0, base)]
         found += [(order, base.having(extra)) for order, extra, is_wanted in extras if is_wanted]
     m2d = Candidate("scratch", "M2D from scratch", scratch)

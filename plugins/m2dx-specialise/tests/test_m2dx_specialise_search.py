@@ -450,6 +450,13 @@ def test_every_candidate_is_a_recipe(
     assert names == {"further_1_small", "labels", "replay", "noise", "scratch", "teacher", "scratch_mae"}
 
 
+def test_starts_of_one_name_are_told_apart(notes: Path, start: Path, tmp_path: Path) -> None:
+    alike = Path(shutil.copytree(start, tmp_path / "small"))
+    setting = candidates.Setting(tmp_path, notes, 60, 60, 5.0)
+    found = candidates.propose((str(start), str(alike)), setting, candidates.SMALL, labelled=True)
+    assert [of.title for of in found[:2]] == ["small (1), further", "small (2), further"]
+
+
 @pytest.mark.parametrize(
     ("count", "told_apart"), [(0, False), (1, False), (2, True), (2000, True), (2001, False)]
 )
