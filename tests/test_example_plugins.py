@@ -20,6 +20,7 @@ import m2dx
 from m2dx.contract.errors import RecipeError
 from m2dx.jobs import core
 from m2dx.jobs.train import make_trainer
+from m2dx.model.regularisers import VICReg
 from m2dx.testing import check_component
 from m2dx.training.distributed import Processes
 from m2dx.training.trainer import Trainer
@@ -57,10 +58,10 @@ EXAMPLES = [
     ),
     Example(
         "m2dx_isotropy",
-        {"VICReg": {"covariance": 1.0, "deviation": 0.5}, "SIGReg": {"directions": 8, "points": 5}},
-        "tasks.spread={regulariser: vicreg, weight: auto} tasks.normal={regulariser: {name: sigreg}, weight: 0.1}",
-        "tasks.spread={regulariser: vicreg, loss: mse}",
-        r"tasks\.spread: regulariser stands in the place of online_mapper and loss; leave it or these out",
+        {"SIGReg": {"directions": 8, "points": 5}},
+        "tasks.normal={regulariser: {name: sigreg}, weight: auto}",
+        "tasks.normal={regulariser: sigreg, loss: mse}",
+        r"tasks\.normal: regulariser stands in the place of online_mapper and loss; leave it or these out",
     ),
     Example(
         "m2dx_layers",
@@ -337,12 +338,11 @@ NORMAL = torch.randn(400, 4, 16, generator=torch.Generator().manual_seed(0))
 
 
 def test_vicreg_and_sigreg_are_small_where_features_spread() -> None:
-    plugin = module_of("m2dx_isotropy")
     vectors = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])  # variance and covariance are 1
     output = output_of(vectors[:, None].expand(-1, 2, -1))
-    value = plugin.VICReg(ALONE, covariance=0.5, deviation=3.0)(output, None)
+    value = VICReg(ALONE, covariance=0.5, deviation=3.0)(output, None)
     assert abs(float(value) - (2.0 + 0.5 * 2 / 2)) < 1e-3
-    sigreg = plugin.SIGReg(ALONE).eval()
+    sigreg = module_of("m2dx_isotropy").SIGReg(ALONE).eval()
     spread = NORMAL * 3**0.5  # so that the mean of three is normal
     values = [float(sigreg(output_of(x), None)) for x in (spread, 0.2 * spread, torch.zeros_like(spread))]
     assert values[0] < 3.0 < 30.0 < values[1] < values[2]  # of 400 normal ones the expectation is about 1

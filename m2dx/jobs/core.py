@@ -12,6 +12,7 @@ from m2dx.model.mae import MSMMAE
 from m2dx.model.mappers import LinearMapper, PoolLinearMapper
 from m2dx.model.masking import RandomMasking
 from m2dx.model.offline_encoders import Labels, LogSpectrum
+from m2dx.model.regularisers import VICReg
 from m2dx.model.vit import Encoder
 from m2dx.training.optimizers import AdamW, Cosine
 
@@ -39,6 +40,11 @@ def online_mappers() -> list[type]:
 @hookimpl
 def losses() -> list[type]:
     return [NormMSE, MSE, CrossEntropy, BCE]
+
+
+@hookimpl
+def regularisers() -> list[type]:
+    return [VICReg]
 
 
 @hookimpl

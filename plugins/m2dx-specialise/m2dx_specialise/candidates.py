@@ -186,7 +186,8 @@ class Candidate:
                 "offline_encoder": {"name": "log_mel_statistics"},
                 "online_mapper": mapper,
                 "loss": {"name": "mse"},
-            }
+            },
+            "spread": {"regulariser": {"name": "vicreg"}, "weight": "auto", "gradient_ratio": 1.0},
         }
         if "recordings" in sets:
             tasks["recordings"] = {"offline_encoder": {"name": "labels", "dataset": "recordings"}, **labels}
