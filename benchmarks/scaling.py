@@ -41,7 +41,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def overrides_of(options: argparse.Namespace, processes: int, folder: str) -> list[str]:
-    """The quickstart with the published predictor, and a batch for so many processes."""
+    """The recipe with the published predictor, and a batch for so many processes."""
     batch = options.clips * processes
     fields = {
         "output": folder,

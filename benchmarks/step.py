@@ -1,6 +1,6 @@
 """Speed of the training step: clips per second by ViT size, patch size, precision and masking; its parts, and FLOPs.
 
-Real runs of recipes/quickstart.yaml (M2D, the labels task, background noise, recordings from the disk), with the
+Real runs of recipes/step.yaml (M2D, the labels task, background noise, recordings from the disk), with the
 published sizes of encoder and predictor, mask ratio 0.7. See benchmarks/README.md.
 """
 
@@ -68,7 +68,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def recipe_of(setting: Setting, options: argparse.Namespace, host: PluginHost, folder: str) -> Recipe:
-    """The quickstart with the setting's sizes."""
+    """The recipe with the setting's sizes."""
     fields = {
         "output": folder,
         "audio.crop_seconds": options.crop_seconds,

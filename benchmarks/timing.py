@@ -19,7 +19,7 @@ import torch
 import m2dx
 from m2dx.contract.errors import M2dxError
 
-RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "quickstart.yaml"
+RECIPE = Path(__file__).resolve().parent / "recipes" / "step.yaml"
 
 Tables = dict[str, list[dict[str, Any]]]
 """Title -> rows, each with its cells by the column's name."""

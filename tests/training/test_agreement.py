@@ -17,7 +17,7 @@ from m2dx.recipe.loading import load_recipe
 from m2dx.training.distributed import Processes
 
 TOP = Path(__file__).parents[2]
-RECIPE = TOP / "recipes" / "quickstart.yaml"
+RECIPE = TOP / "benchmarks" / "recipes" / "step.yaml"
 SETTINGS = {
     "audio.crop_seconds": 0.64,
     "data.workers": 0,

@@ -46,7 +46,7 @@ class Launched:
     def __init__(self, folder: Path, name: str, *options: str, restarts: int = 0) -> None:
         self.run, self.log = folder / name, folder / f"{name}.log"
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        recipe = str(ROOT / "recipes" / "quickstart.yaml")
+        recipe = str(ROOT / "benchmarks" / "recipes" / "step.yaml")
         train = ["--max-restarts", str(restarts), "-m", "m2dx", "train", recipe, "--resume-or-begin"]
         given = [f"output={folder}", f"name={name}", *OPTIONS, *options]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "M2DX_PLUGINS": ""}

@@ -23,6 +23,7 @@ def test_it_keeps_the_contract(model: ModelName, tmp_path: Path) -> None:
     check_offline_encoder(HuBERT, model=model, layer=1, weights="random", cache=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_real_size_keeps_the_contract() -> None:
     check_offline_encoder(HuBERT, m2dx.DataInfo(16_000, 15_360, {}), layer=1, weights="random")
 
