@@ -52,9 +52,8 @@ SAFETY = 0.9  # share of the time that is planned with
 EVIDENCE = "chosen winner best test division findings budget"
 """What verdict.json has of the state, beside baselines and runs."""
 MOST_FILES = 50  # names of files that a finding keeps
-IN_TURN = (
-    3  # encoders that are tested on all folds in turn: the best start, random network and log-mel statistics
-)
+IN_TURN = 3
+"""Encoders that are tested on all folds in turn: the best start and random network, and log-mel statistics."""
 RANDOM_SEEDS = 3
 """Of a random network that would be the verdict: each must be beyond log-mel statistics."""
 WORKERS: int | None = None
