@@ -62,7 +62,8 @@ def _place(root: Entry, path: Sequence[str | int], details: ErrorDetails) -> Pla
 def _fault(details: ErrorDetails, location: Location, root: Entry, host: PluginHost) -> _Fault:
     value, context, kind = details["input"], details.get("ctx", {}), details["type"]
     wrong_component = kind.startswith("union_tag_") or (kind != "missing" and not isinstance(value, dict))
-    if location.union is not None and wrong_component:
+    is_key = details["loc"][-1:] == ("[key]",)
+    if location.union is not None and wrong_component and not is_key:
         return _component_fault(location.union, value, host)
     match kind:
         case "missing":

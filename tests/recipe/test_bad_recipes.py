@@ -134,6 +134,10 @@ BAD = {
         DATA + TASK.replace("tags:", "my tags:"),
         "recipe.yaml:3: tasks.my tags: must match ^[A-Za-z][A-Za-z0-9_-]*$, but is 'my tags'",
     ),
+    "bad name of an evaluator": (
+        DATA + "evaluation: {evaluators: {half0.5: {name: knn}}}",
+        "recipe.yaml:2: evaluation.evaluators.half0.5: must match ^[A-Za-z][A-Za-z0-9_-]*$, but is 'half0.5'",
+    ),
     "empty task": (
         DATA + "tasks:\n  tags:\n",
         "recipe.yaml:3: tasks.tags: must be a mapping of keys to values, but is null "
