@@ -247,8 +247,8 @@ def decide(
     from how many on the gain is beyond chance.
 
     Training is worth it where it is beyond all the others, whichever of them is the best on these clips. A start is of
-    use where it is beyond log-mel statistics, and not behind the random network, which else is of use where it is
-    beyond them. What the test leaves open is said.
+    use where it is beyond log-mel statistics, and behind neither the random network nor, where that network is beyond
+    them, training; else that network is of use where it is beyond them. What the test leaves open is said.
     """
     trained = "nothing could be trained in the time"
     rival = strongest(gains) if gains else None
@@ -266,7 +266,10 @@ def decide(
     between = above[other]
     kind: Kind = "plain"
     how = f"{'behind' if between.high < 0 else 'level with'} {other} ({between.interval} points)"
-    if other == random and between.high >= 0:
+    beaten = start in gains and gains[start].low > 0 and untrained.low > 0
+    if other == random and between.high >= 0 and beaten:
+        how = f"behind training ({-gains[start].high:+.1f} to {-gains[start].low:+.1f} points)"
+    if other == random and between.high >= 0 and not beaten:
         kind, text = "use", f"Use {start} as it is: {above[PLAIN].text} over {PLAIN}; {trained}."
     elif other == random and untrained.low > 0:
         kind, text = (

@@ -93,7 +93,10 @@ def test_the_verdict_in_words(
          "points)."),
         (UP, UP, DOWN, MORE, "specialise", "Specialise: +6.1 points (95 %: 3.0 to 9.2) over the best of what you have "
          "(random network)."),
-        (DOWN, UP, TO_0, MORE, "use", USE + "training loses (-7.0 to -1.0 points) beside random network."),
+        (DOWN, UP, TO_0, MORE, "random", "Use random network as it is: +8.0 points (95 %: 5.0 to 11.0) over log-mel "
+         "statistics; training loses (-7.0 to -1.0 points) beside random network, and starter is behind training "
+         "(-11.0 to -5.0 points)."),
+        (DOWN, UP, TO_0, LEVEL, "use", USE + "training loses (-7.0 to -1.0 points) beside random network."),
         (DOWN, LEVEL, DOWN, Gain(3.0, -2.0, 11.0), "plain", NOT + "training loses (-7.0 to -1.0 points) beside random "
          "network, and starter is behind random network (-7.0 to -1.0 points)." + OPEN.format(11)),
     ],
@@ -104,6 +107,11 @@ def test_a_network_that_nobody_trained_may_be_the_best(
     gains = {} if trained is None else {PLAIN: MORE, RANDOM: trained, START: MORE}
     verdict = decide(gains, START, {PLAIN: above_plain, RANDOM: above_random}, untrained)
     assert (verdict.kind, verdict.sentence) == (kind, sentence)
+
+
+def test_a_start_that_is_level_with_training_is_of_use_beside_a_random_network() -> None:
+    gains = {PLAIN: MORE, RANDOM: DOWN, START: LEVEL}
+    assert decide(gains, START, {PLAIN: UP, RANDOM: TO_0}, MORE).kind == "use"
 
 
 def test_without_a_number_of_labels_none_is_said() -> None:
