@@ -266,10 +266,11 @@ def decide(
     between = above[other]
     kind: Kind = "plain"
     how = f"{'behind' if between.high < 0 else 'level with'} {other} ({between.interval} points)"
-    beaten = start in gains and gains[start].low > 0 and untrained.low > 0
-    if other == random and between.high >= 0 and beaten:
+    is_of_use = other == random and between.high >= 0
+    if is_of_use and untrained.low > 0 and start in gains and gains[start].low > 0:
+        is_of_use = False  # the random network is level with what it is behind
         how = f"behind training ({-gains[start].high:+.1f} to {-gains[start].low:+.1f} points)"
-    if other == random and between.high >= 0 and not beaten:
+    if is_of_use:
         kind, text = "use", f"Use {start} as it is: {above[PLAIN].text} over {PLAIN}; {trained}."
     elif other == random and untrained.low > 0:
         kind, text = (

@@ -450,6 +450,17 @@ def test_every_candidate_is_a_recipe(
     assert names == {"further_1_small", "labels", "replay", "noise", "scratch", "teacher", "scratch_mae"}
 
 
+def test_the_plan_leaves_time_for_the_classifiers_of_all_folds(
+    notes: Path, start: Path, tmp_path: Path, console: Any
+) -> None:
+    left = []
+    for in_turn in (0.0, 30.0):
+        state = State(tmp_path, Request(data=notes, starts=(str(start),), minutes=60))
+        state.content |= {f"baseline:{name}": {"seconds": 10.0, "in_turn": in_turn} for name in ("a", "b")}
+        left.append(search.Search(state, m2dx.PluginHost.discover(), console)._left())
+    assert left[0] - left[1] == pytest.approx(search.IN_TURN * 30.0, abs=5.0)  # the clock goes on
+
+
 def test_starts_of_one_name_are_told_apart(notes: Path, start: Path, tmp_path: Path) -> None:
     alike = Path(shutil.copytree(start, tmp_path / "small"))
     setting = candidates.Setting(tmp_path, notes, 60, 60, 5.0)
