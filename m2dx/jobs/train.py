@@ -9,6 +9,7 @@ import shlex
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -28,6 +29,9 @@ from m2dx.training.monitor import TrainingSummary
 from m2dx.training.prepare import PreparedRun, prepare
 from m2dx.training.run_folder import Resume
 from m2dx.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from m2dx.results.scoring import Scoring
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +75,10 @@ def _run(
             from m2dx.jobs.doubts import print_doubts
 
             print_doubts(run, console)
-        scores, notify = None, trainer.callbacks.notify
+        scores = None
         if recipe.evaluation.every:
-            scores = BackgroundScoring(
-                run.folder, recipe.evaluation, console, on_scores=partial(notify, "scores")
-            )
+            notify = partial(trainer.callbacks.notify, "scores")
+            scores = BackgroundScoring(run.folder, recipe.evaluation, console, on_scores=notify)
         with scores or contextlib.nullcontext():
             if scores is not None:
                 again = trainer.callbacks.wait_for_scores
@@ -88,6 +91,13 @@ def _run(
                 summary = replace(summary, stopped_by=None if stopped is None else stopped.name)
     finally:
         processes.close()
+    _finish(trainer, summary, scoring, console)
+    return summary
+
+
+def _finish(trainer: Trainer, summary: TrainingSummary, scoring: Scoring | None, console: Console) -> None:
+    """Exports and scores the encoder of a run that was not stopped; records the run and writes its page in any case."""
+    run, host = trainer.run, trainer.run.host
     record_run(trainer, summary, console)
     folder = run.folder / "encoder"
     try:
@@ -98,15 +108,15 @@ def _run(
             console.print(f"encoder: {folder}")
             if scoring is not None:
                 found = scoring.run(load_any_encoder(folder, host), console, run.folder, step=trainer.step)
-                notify("scores", trainer.step, [replace(score, predictions=()) for score in found])
+                own = [replace(score, predictions=()) for score in found]
+                trainer.callbacks.notify("scores", trainer.step, own)
     finally:
         with console.status("writing the report"):
             page = write_page(run)
         console.print(f"report: {page}")
-    if summary.stopped_by is None and recipe.image is None:
+    if summary.stopped_by is None and run.recipe.image is None:
         encode = f"m2dx encode {shlex.quote(str(folder))} FILES -o features"
         console.print(f"next: {encode}  (features of your audio)", soft_wrap=True)
-    return summary
 
 
 def _fit(trainer: Trainer) -> TrainingSummary:
