@@ -2,15 +2,16 @@
 
     python benchmarks/development.py LIST.csv [LIST.csv ...] [--by-valid LIST.csv ...]
 
-They have no splits, so that a recipe divides them into folds of whole groups (`folds: 3`). Of lists with folds, the last two
-of five are left out. `--by-valid` is for lists whose groups are too few for folds, or not known: there the validation part
-is the test part. benchmarks/recipes/development_tasks.yaml scores the ten tasks so.
+They have no splits, so that a recipe divides them into folds of whole groups (`folds: 3`). Of lists with folds, the
+last two of five are left out. `--by-valid` is for lists whose groups are too few for folds, or not known: there the
+validation part is the test part. benchmarks/recipes/development_tasks.yaml scores the ten tasks so.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,9 @@ def development_list(path: Path, *, by_valid: bool) -> int:
     """Writes the list that goes with `path`; how many clips it has."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    column = "split" if "split" in rows[0] else "fold"
+    column = next((name for name in ("split", "fold") if rows and name in rows[0]), None)
+    if column is None:
+        sys.exit(f"{path} must have clips and a column `split` or `fold`")
     rows = [row for row in rows if row[column] not in ("test", *DROPPED_FOLDS)]
     for row in rows:
         split = row.pop(column)
@@ -37,7 +40,9 @@ def development_list(path: Path, *, by_valid: bool) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the lists, and prints how many clips each has."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("lists", nargs="*", type=Path, default=[], metavar="LIST.csv")
     parser.add_argument("--by-valid", nargs="+", type=Path, default=[], metavar="LIST.csv")
     options = parser.parse_args(arguments)

@@ -28,6 +28,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NAMES = (
     "against_baseline",
     "baseline_step",
+    "development",
     "feed",
     "kills",
     "runs",
@@ -409,3 +410,24 @@ def test_divisions_keep_groups_whole_and_a_gain_is_that_of_the_clips_that_are_te
     gain = benchmarks.verdicts.gain(own, none, clips)
     assert gain.value == 75.0
     assert 50.0 < gain.low < 75.0 < gain.high < 100.0
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "expected"),
+    [
+        ("path,split,group\na,train,1\nb,valid,2\nc,test,3\n", [], "path,group\na,1\nb,2\n"),
+        (
+            "path,split\na,train\nb,valid\nc,test\n",
+            ["--by-valid"],
+            "path,split\na,train\nb,test\n",
+        ),
+        ("path,fold\na,1\nb,3\nc,4\nd,5\n", [], "path\na\nb\n"),
+    ],
+    ids=["splits", "by the validation part", "folds"],
+)
+def test_what_settings_are_chosen_by_has_no_clip_of_the_test(
+    benchmarks: Any, tmp_path: Path, text: str, options: list[str], expected: str
+) -> None:
+    (tmp_path / "sounds.csv").write_text(text)
+    benchmarks.development.main([*options, str(tmp_path / "sounds.csv")])
+    assert (tmp_path / "sounds_dev.csv").read_text() == expected
