@@ -100,6 +100,7 @@ def _draw_curves(axes: Axes, *, lines: Lines, level: float) -> None:
     axes.set_xlim(steps[0] / 1.1, steps[-1] * 1.1)
     ends = sorted({steps[0], steps[-1]})
     axes.set_xticks(ends, [f"{step:,}" for step in ends])
+    axes.get_xticklabels()[-1].set_horizontalalignment("right")  # so that it is not cut off
 
 
 def _classes(state: State) -> dict[str, Any] | None:
