@@ -74,7 +74,7 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def in_turns(
-    cases: Sequence[Case], repeats: int, time_once: Callable[[Case, int], Result]
+    cases: Sequence[Case], repeats: int, time_once: Callable[[Case, int], Result], unit: str = "clips/s"
 ) -> dict[Case, list[Result]]:
     """Each case timed once a round; rounds go there and back, so that a machine that gets slower slows all alike."""
     found: dict[Case, list[Result]] = {case: [] for case in cases}
@@ -82,7 +82,7 @@ def in_turns(
         for case in cases if repeat % 2 == 0 else reversed(cases):
             found[case].append(time_once(case, repeat))
             shown = cell(found[case][-1])
-            print(f"{repeat + 1}/{repeats} {case}: {shown} clips/s", file=sys.stderr, flush=True)
+            print(f"{repeat + 1}/{repeats} {case}: {shown} {unit}", file=sys.stderr, flush=True)
     return found
 
 

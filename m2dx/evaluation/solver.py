@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,6 +20,31 @@ MOST_DOUBLE, ROWS = 2**27, 4096
 """Values of features that are computed with in float64, at most; of more, the covariance is, some rows at a time."""
 MOST_STEPS = 500
 STEPS_REMEMBERED = 10
+SMALL = 2**25  # multiplications of a step, of which one thread does all
+
+
+@cache
+def thread_pools() -> ThreadpoolController:
+    """Those of SciPy and PyTorch."""
+    import scipy.optimize  # noqa: F401 - a pool is seen once it is loaded
+
+    return ThreadpoolController()
+
+
+@contextmanager
+def few_threads(products: int) -> Iterator[None]:
+    """Minimises with one thread of SciPy, and where a step has few `products` with one of PyTorch.
+
+    Threads spin while they wait. Where two pools take turns a thousand times a second, each keeps the other from the
+    cores, and where another program has one of these, each short product waits for it.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if products < SMALL else before)
+    try:
+        with thread_pools().limit(limits=1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,13 +137,14 @@ class Regression:
             value = (self.importance * self._losses(logits)).sum() + (penalty * w.square()).sum() / 2
             return float(value), (slope * scale).flatten().double().numpy()
 
-        found = minimize(
-            value_and_slope,
-            (self.w / scale).flatten().double().numpy(),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": MOST_STEPS, "maxcor": STEPS_REMEMBERED, "gtol": self.tol, "ftol": 0.0},
-        )
+        with few_threads(self.z.shape[0] * self.w.numel()):
+            found = minimize(
+                value_and_slope,
+                (self.w / scale).flatten().double().numpy(),
+                jac=True,
+                method="L-BFGS-B",
+                options={"maxiter": MOST_STEPS, "maxcor": STEPS_REMEMBERED, "gtol": self.tol, "ftol": 0.0},
+            )
         self.w = (torch.from_numpy(found.x).view_as(scale) * scale).to(self.z.dtype)
 
     def _probabilities(self, logits: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch.nn import functional as F
 
 from m2dx.evaluation import solver
@@ -117,3 +118,28 @@ def test_very_many_clips_are_fitted_in_float32(n, width, classes, monkeypatch):
     ours = (x.double() @ basis.on_features(weight).mT + bias).softmax(1)
     peer = LogisticRegression(C=0.1, tol=1e-10, max_iter=50_000).fit(x.double().numpy(), y.numpy())
     np.testing.assert_allclose(ours, peer.predict_proba(x), atol=3e-4)
+
+
+@pytest.mark.parametrize(("small", "torchs"), [(2**25, 1), (0, 2)])
+def test_the_threads_of_two_libraries_do_not_keep_each_other_from_the_cores(monkeypatch, small, torchs):
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    def watched(logits, real=Regression._losses):
+        seen.append((threads(), torch.get_num_threads()))
+        return real(fit, logits)
+
+    x, y = drawn(80, 6, 3)
+    fit, seen, before = Regression(Basis.of(x).z, y, 3), [], torch.get_num_threads()
+    monkeypatch.setattr(fit, "_losses", watched)
+    monkeypatch.setattr(solver, "SMALL", small)
+    torch.set_num_threads(2)
+    try:
+        with threadpool_limits(2, user_api="blas"):
+            all_threads = threads()
+            fit.fit(1.0)
+            assert seen and all(found == ({1}, torchs) for found in seen)
+            assert threads() == all_threads != {1}
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
