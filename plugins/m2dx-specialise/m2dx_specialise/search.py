@@ -52,8 +52,9 @@ SAFETY = 0.9  # share of the time that is planned with
 EVIDENCE = "chosen winner best test division findings budget"
 """What verdict.json has of the state, beside baselines and runs."""
 MOST_FILES = 50  # names of files that a finding keeps
-IN_TURN = 3
-"""Encoders that are tested on all folds in turn: the best start and random network, and log-mel statistics."""
+IN_TURN = 5
+"""Encoders that are scored on all folds in turn: the best start and random network, and log-mel statistics, and for the
+classifier its own, and log-mel statistics again."""
 RANDOM_SEEDS = 3
 """Of a random network that would be the verdict: each must be beyond log-mel statistics."""
 WORKERS: int | None = None
@@ -211,14 +212,15 @@ class Search:
         folder, state, seed = self.state.folder, self.state, self.request.seed
         if state.get("test") is None:
             choice = parts.task("choice", folder / "features", seed=seed)
-            fitted = len(choice.clips) - len(choice.folds[0].test)
+            fitted = len(choice.folds[0].train)
+            more = max(len(parts.folds) - 1, 0) * len(parts.labelled) / len(parts.train)
             self.console.print(f"baselines, fitted to {fitted} clips, scored on {len(choice.folds[0].test)}:")
 
             def score(encoder: ClipEncoder) -> dict[str, float]:
                 choice.features(encoder)
                 before = state.seconds
                 found = judge.score(encoder, choice, "")
-                in_turn = len(parts.folds) * (state.seconds - before)
+                in_turn = more * (state.seconds - before)
                 loss = judge.loss_of(found, choice.label_names)
                 clips = len(found.predictions)
                 return {"accuracy": found.mean, "clips": clips, "loss": loss, "in_turn": round(in_turn, 2)}
