@@ -62,12 +62,14 @@ def divisions(task: m2dx.ClipTask, count: int) -> m2dx.ClipTask:
     return replace(task, folds=tuple(folds))
 
 
-def right(encoder: ClipEncoder, task: m2dx.ClipTask, name: str) -> Right:
-    """Over the divisions."""
+def right(
+    encoder: ClipEncoder, task: m2dx.ClipTask, name: str, settings: dict[str, Any] | None = None
+) -> Right:
+    """Over the divisions; without settings of the regression, each chooses its own."""
     found = []
     for fold in task.folds:
         row = np.full(len(task.clips), np.nan)
-        said = score(encoder, replace(task, folds=(fold,)), name).predictions
+        said = score(encoder, replace(task, folds=(fold,)), name, settings).predictions
         row[fold.test] = [item.label in item.clip.labels for item in said]
         found.append(row)
     return over(found)
@@ -105,8 +107,12 @@ def compare(folder: Path, seeds: list[int], count: int) -> dict[str, Any]:
             recipe = yaml.safe_load((folder / "runs" / winner / "recipe.yaml").read_text(encoding="utf-8"))
             recipe |= {"name": run, "output": str(folder / "runs"), "seed": seed}
             train(recipe, m2dx.PluginHost.discover(), Console())
-        own.append(right(encoder_of(run, folder, starts), task, f"seed {seed}"))
-    once = {name: right(encoder_of(name, folder, starts), task, name) for name in names}
+        settings = said["runs"][winner]["settings"]
+        own.append(right(encoder_of(run, folder, starts), task, f"seed {seed}", settings))
+    once = {
+        name: right(encoder_of(name, folder, starts), task, name, said["baselines"][name]["settings"])
+        for name in names
+    }
     again = divisions(task, count)
     often = {name: right(encoder_of(name, folder, starts), again, name) for name in names}
     gains = {name: gain(over(own), once[name], task.clips) for name in names if own}

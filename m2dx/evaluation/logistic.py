@@ -22,6 +22,7 @@ CS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Inverse strengths of the penalty that are tried, the strongest penalty first."""
 FAR_WORSE = 1.5
 """As a factor of the loss; it may rise a little before it falls, where the inner folds are of few groups."""
+FITTED = -1  # the inner fold of a clip that is never held out
 HALF = 0.5
 """The whitening that is tried."""
 TOL, INNER_TOL = 1e-4, 1e-2  # of the last fit, and of those that only choose
@@ -49,7 +50,9 @@ class Logistic(Evaluator):
     Training and validation part are one here: both are fitted. Penalty, layer and whitening are those with the lowest
     loss in three inner folds of them, in which groups (and files) stay together: first the penalty for the last layer,
     then the layer, then the penalty again, at last the same with half of the whitening. Values are per fold. An encoder
-    without frames has one layer and no deviation.
+    without frames has one layer and no deviation. An encoder that was trained on the clips, with their labels above
+    all, knows them too well to choose by them: its last layer and a weak penalty seem best. There, let `chosen_by` be
+    valid.
 
     Options:
         c: inverse strength of the penalty, as in scikit-learn; default the best of 1e-4 to 10.
@@ -58,6 +61,7 @@ class Logistic(Evaluator):
         class_weights: balanced gives each class the same weight in the loss; default each clip.
         whiten: power by which the axes of the features' covariance are brought to one length, so that short
             ones cost less penalty: 0 is scikit-learn's regression; default the better of 0 and 0.5.
+        chosen_by: folds, the inner folds, or valid, the validation part, where there is one; it is fitted after that.
     """
 
     name = "logistic"
@@ -68,13 +72,16 @@ class Logistic(Evaluator):
     pooling: Pooling = "mean_deviation"
     class_weights: Literal["balanced"] | None = None
     whiten: Annotated[float, Field(ge=0, le=1)] | None = None
+    chosen_by: Literal["folds", "valid"] = "folds"
 
     def evaluate(self, encoder: ClipEncoder, task: EvaluationTask, *, seeds: tuple[int, ...]) -> list[Score]:
         """One score; the seeds are not used."""
         found = task.features(encoder, layers=self.named_layers)
         by_fold, fitted, predictions = [], [], []
         for fold in task.folds:
-            layer = self.fit(task, found, np.sort(np.concatenate([fold.train, fold.valid])))
+            rows = np.sort(np.concatenate([fold.train, fold.valid]))
+            held = fold.valid if self.chosen_by == "valid" and len(fold.valid) else None
+            layer = self.fit(task, found, rows, held)
             logits = layer(found.pooled(layer.layer, self.pooling)[fold.test])
             by_fold.append([score_of(logits, found.y[fold.test])])
             fitted.append(layer)
@@ -94,9 +101,18 @@ class Logistic(Evaluator):
         """RecipeError where the encoder has not the layers."""
         check_layers(encoder, self.named_layers)
 
-    def fit(self, task: EvaluationTask, found: Features, rows: NDArray[np.int64]) -> LogisticLayer:
-        """The classifier of the clips in `rows`."""
-        parts, held_out = inner_folds([task.clips[row] for row in rows])
+    def fit(
+        self,
+        task: EvaluationTask,
+        found: Features,
+        rows: NDArray[np.int64],
+        held: NDArray[np.int64] | None = None,
+    ) -> LogisticLayer:
+        """The classifier of the clips in `rows`, whose settings are chosen by those in `held`; None: by inner folds."""
+        if held is None:
+            parts, held_out = inner_folds([task.clips[row] for row in rows])
+        else:
+            parts, held_out = np.where(np.isin(rows, held), 0, FITTED), "the validation part"
 
         def candidate(layer: int | None, whiten: float = self.whiten or 0.0) -> _Candidate:
             x = found.pooled(layer, self.pooling)[rows]
@@ -153,16 +169,18 @@ class _Candidate:
             return Regression(basis.z[kept], y[kept], num_classes, balanced=balanced, tol=tol)
 
         inner = []
-        for part in parts.unique():
+        for part in parts.unique()[parts.unique() != FITTED]:
             others, held = parts != part, parts == part
             if y.ndim == 1:  # a class whose clips are all held out says nothing of a penalty
                 held &= torch.isin(y, y[others])
             if others.any() and held.any():
                 inner.append((basis.z[held], y[held], regression(others, INNER_TOL)))
-        return cls(standardise, basis, whiten, regression(parts >= 0, TOL), inner)
+        return cls(
+            standardise, basis, whiten, regression(torch.ones_like(parts, dtype=torch.bool), TOL), inner
+        )
 
     def loss(self, c: float) -> float:
-        """Sum over all clips, each held out once."""
+        """Sum over the clips that are held out, each once."""
         total = 0.0
         for z, y, others in self.inner:
             weight, bias = others.fit(c)

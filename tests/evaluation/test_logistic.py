@@ -206,6 +206,27 @@ def test_a_layer_is_not_chosen_by_the_clips_that_test_it():
     assert torch.equal(expected.weight, again.weight) and expected.layer == again.layer
 
 
+@pytest.mark.parametrize(("rows", "held", "layer"), [(60, None, 4), (90, np.arange(60, 90), 2)])
+def test_a_layer_that_has_learnt_the_labels_of_a_part_is_not_chosen_by_another_one(rows, held, layer):
+    found, task = layered(2)
+    found.layers[4].mean[:60, :3] += 20 * torch.nn.functional.one_hot(found.y[:60], 3)
+    assert Logistic().fit(task, found, np.arange(rows), held).layer == layer
+
+
+@pytest.mark.parametrize(
+    ("chosen_by", "has_valid", "held_out"),
+    [("folds", True, "files"), ("valid", True, "the validation part"), ("valid", False, "files")],
+)
+def test_the_validation_part_chooses_where_it_is_asked_to_and_there_is_one(
+    chosen_by, has_valid, held_out, spectrum_encoder
+):
+    with tone_task() as task:
+        if not has_valid:
+            task = replace(task, folds=tuple(replace(fold, valid=fold.valid[:0]) for fold in task.folds))
+        (score,) = Logistic(chosen_by=chosen_by).evaluate(spectrum_encoder, task, seeds=(0,))
+    assert score.details["held_out"] == [held_out]
+
+
 @pytest.mark.parametrize(("depth", "layers"), [(1, {0, 1}), (4, {0, 1, 2, 3, 4}), (12, {0, 3, 5, 8, 10, 12})])
 def test_layers_are_spread_over_the_blocks_and_others_come_when_asked_for(depth, layers, monkeypatch):
     audio = AudioSection(sample_rate=8000, n_mels=16, crop_seconds=0.32)

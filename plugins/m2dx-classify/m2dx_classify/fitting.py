@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +92,20 @@ def statistics_encoder() -> tuple[m2dx.AudioEncoder, EncoderConfig]:
     return m2dx.AudioEncoder(network, build_logmel(audio), mean=config.mean, std=config.std), config
 
 
-def fit_classifier(model: Path, task: m2dx.ClipTask, *, device: str = "auto") -> Fitted:
+def fit_classifier(
+    model: Path, task: m2dx.ClipTask, *, settings: Mapping[str, Any] | None = None, device: str = "auto"
+) -> Fitted:
     """The classifier of a task's training and validation part; with folds, of all of its clips.
 
     `model` is an encoder, or `STATISTICS`. The summary says how the test part is classified, or each fold by a
-    classifier of the others, and how that compares with log-mel statistics alone. Nothing is random.
+    classifier of the others, and how that compares with log-mel statistics alone. Nothing is random. `settings` are
+    options of `Logistic`, where they are known.
     """
+    logistic = Logistic(**settings or {})
     if model == STATISTICS:
-        (encoder, config), logistic = statistics_encoder(), Logistic(layers=(0,))
+        (encoder, config), logistic = statistics_encoder(), replace(logistic, layers=(0,))
     else:
-        encoder, config, logistic = m2dx.load_encoder(model), read_weights(model).config, Logistic()
+        encoder, config = m2dx.load_encoder(model), read_weights(model).config
     encoder = encoder.requires_grad_(False).eval().to(pick_device(device, field="--device"))
     found = task.features(encoder)
     own = with_metrics(logistic.evaluate(encoder, task, seeds=(0,))[0], task.label_names)

@@ -153,9 +153,24 @@ def unit_seconds(clips: Sequence[m2dx.Clip]) -> float:
     return max(round(float(np.mean(seconds)), 3), 0.1)
 
 
-def score(encoder: ClipEncoder, task: m2dx.ClipTask, name: str) -> m2dx.Score:
-    """By logistic regression, with the predictions."""
-    return replace(Logistic().evaluate(encoder, task, seeds=(0,))[0], encoder=name)
+def score(
+    encoder: ClipEncoder, task: m2dx.ClipTask, name: str, settings: Mapping[str, Any] | None = None
+) -> m2dx.Score:
+    """By logistic regression, with the predictions; without settings, by those that its inner folds choose."""
+    return replace(Logistic(**settings or {}).evaluate(encoder, task, seeds=(0,))[0], encoder=name)
+
+
+def choose(encoder: ClipEncoder, choice: m2dx.ClipTask) -> dict[str, Any]:
+    """Layer, penalty and whitening for an encoder, by the validation part.
+
+    No candidate has heard it. The training part they know too well, and have learnt its labels: by inner folds of it,
+    their last layer and a weak penalty would seem best.
+    """
+    fold = choice.folds[0]
+    rows = np.sort(np.concatenate([fold.train, fold.test]))
+    found = Logistic().fit(choice, choice.features(encoder), rows, held=fold.test)
+    layers = "best" if found.layer is None else (found.layer,)
+    return {"c": found.c, "layers": layers, "whiten": found.whiten}
 
 
 def loss_of(score: m2dx.Score, label_names: Sequence[str]) -> float:
@@ -317,9 +332,16 @@ def of_classifier(test: Mapping[str, Any]) -> str:
     )
 
 
-def gain_by_labels(own: ClipEncoder, rival: ClipEncoder, task: m2dx.ClipTask) -> list[dict[str, float]]:
-    """The gain in points by the number of labels, for ever more of the training part; the last entry has all."""
-    fold, targets, logistic = task.folds[0], task.targets(), Logistic()
+def gain_by_labels(
+    own: tuple[ClipEncoder, Mapping[str, Any]],
+    rival: tuple[ClipEncoder, Mapping[str, Any]],
+    task: m2dx.ClipTask,
+) -> list[dict[str, float]]:
+    """The gain in points by the number of labels, for ever more of the training part; the last entry has all.
+
+    Both are encoders with the settings of their regressions.
+    """
+    fold, targets = task.folds[0], task.targets()
     total = len(fold.train) + len(fold.valid)
     found = []
     for size in [*(size for size in CURVE if size < total), total]:
@@ -327,7 +349,7 @@ def gain_by_labels(own: ClipEncoder, rival: ClipEncoder, task: m2dx.ClipTask) ->
         for draw in range(DRAWS if size < total else 1):
             part = fold if size == total else subset_fold(fold, size, task.clips, targets, draw)
             smaller = replace(task, folds=(part,))
-            gains.append(Gain.of(*(logistic.evaluate(one, smaller, seeds=(0,))[0] for one in (own, rival))))
+            gains.append(Gain.of(*(score(of, smaller, "", settings) for of, settings in (own, rival))))
         mean = Gain(*np.mean([astuple(gain) for gain in gains], axis=0).tolist())
         found.append({"labels": size, **asdict(mean)})
     return found

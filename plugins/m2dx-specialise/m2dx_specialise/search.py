@@ -29,6 +29,7 @@ from m2dx.encoder.config import EncoderConfig
 from m2dx.encoder.weights import read_weights, write_export
 from m2dx.evaluation.bootstrap import with_metrics
 from m2dx.evaluation.features import MeanLogMel
+from m2dx.evaluation.splits import INNER_FOLDS
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.results.predictions import write_predictions
 from m2dx.results.scores import write_scores
@@ -62,8 +63,9 @@ WORKERS: int | None = None
 
 Ask = Callable[[Listing], tuple[str | None, str | None] | None]
 """Shows what was found; gives other keys of labels and groups to read by, or None where all is as it should be."""
-Scorer = Callable[[ClipEncoder], dict[str, float]]
-"""Accuracy of an encoder, in [0, 1]; where there are labels the loss, and seconds for classifiers of all folds."""
+Scorer = Callable[[ClipEncoder], dict[str, Any]]
+"""Accuracy of an encoder, in [0, 1]; where there are labels the loss, the settings of its regression, and seconds for
+classifiers of all folds."""
 
 
 @dataclass(frozen=True)
@@ -213,17 +215,19 @@ class Search:
         if state.get("test") is None:
             choice = parts.task("choice", folder / "features", seed=seed)
             fitted = len(choice.folds[0].train)
-            more = max(len(parts.folds) - 1, 0) * len(parts.labelled) / len(parts.train)
+            more = INNER_FOLDS * max(len(parts.folds) - 1, 0) * len(parts.labelled) / len(parts.train)
             self.console.print(f"baselines, fitted to {fitted} clips, scored on {len(choice.folds[0].test)}:")
 
-            def score(encoder: ClipEncoder) -> dict[str, float]:
+            def score(encoder: ClipEncoder) -> dict[str, Any]:
                 choice.features(encoder)
                 before = state.seconds
-                found = judge.score(encoder, choice, "")
+                settings = judge.choose(encoder, choice)
+                found = judge.score(encoder, choice, "", settings)
                 in_turn = more * (state.seconds - before)
                 loss = judge.loss_of(found, choice.label_names)
                 clips = len(found.predictions)
-                return {"accuracy": found.mean, "clips": clips, "loss": loss, "in_turn": round(in_turn, 2)}
+                told = {"accuracy": found.mean, "clips": clips, "loss": loss, "settings": settings}
+                return {**told, "in_turn": round(in_turn, 2)}
 
             networks = random_networks(setting)
             for name, network in networks.items():
@@ -236,42 +240,61 @@ class Search:
         found = state.once("test", partial(self._tested, task, in_turn))
         chosen = found["chosen"]
         self._keep(chosen)
-        tested = task if chosen == state.get("winner") else in_turn
         fitted = found["classifier"]["encoder"]
-        self._classify(STATISTICS if fitted == PLAIN else folder / "encoder", tested)
+        if chosen == state.get("winner") or in_turn is task:
+            self._classify(fitted, task, self._settings(fitted))
+        else:
+            self._classify(fitted, in_turn)
         state.save(verdict=found["verdict"], chosen=chosen)
 
-    def _classify(self, model: Path, task: m2dx.ClipTask) -> None:
+    def _settings(self, name: str) -> Mapping[str, Any]:
+        """Of the regression on a baseline or a run, as the validation part has chosen them."""
+        found: Mapping[str, Any] = {**self.state.under("baseline"), **self.state.under("run")}[name][
+            "settings"
+        ]
+        return found
+
+    def _classify(self, fitted: str, task: m2dx.ClipTask, settings: Mapping[str, Any] | None = None) -> None:
+        folder = self.state.folder
+        model = STATISTICS if fitted == PLAIN else folder / "encoder"
         with self.console.status("fitting the classifier"):
             task = replace(task, name=self.request.folder.name)  # by which its card calls it
-            fit_classifier(model, task).save(self.state.folder / "classifier")
+            fit_classifier(model, task, settings=settings).save(folder / "classifier")
 
     def _tested(self, task: m2dx.ClipTask, in_turn: m2dx.ClipTask) -> dict[str, Any]:
-        """The one test: of the winner and of all that needs no training, and of the best of that on all folds."""
+        """The one test: of the winner and of all that needs no training, and of the best of that on all folds.
+
+        Where a winner is tested, all have the settings that the validation part has chosen. On all folds in turn each
+        fold has settings of its own.
+        """
         state, start, random = self.state, self._best_start(), best_random(self.state)
         winner, best, baselines = state.get("winner"), state.get("best"), list(state.under("baseline"))
         gains, curve, rival = dict[str, Comparison](), [], None
         with self.console.status("the test"):
             encoders = {name: self._encoder(name) for name in filter(None, (*baselines, winner))}
-            scores = {name: judge.score(encoders[name], in_turn, name) for name in (start, random, PLAIN)}
+            fitting = {name: self._settings(name) for name in encoders}
+            settings = {name: fitting[name] if in_turn is task else None for name in (start, random, PLAIN)}
+            scores = {name: judge.score(encoders[name], in_turn, name, of) for name, of in settings.items()}
             above = {name: Comparison.of(scores[start], scores[name]) for name in (PLAIN, random)}
             untrained = [Comparison.of(scores[random], scores[PLAIN])]
             easier = judge.easier(best, state.get(f"baseline:{best}")["accuracy"], scores[best].mean)
             if winner is not None:
                 known = scores if in_turn is task else {}
                 trained = {
-                    name: known.get(name) or judge.score(of, task, name) for name, of in encoders.items()
+                    name: known.get(name) or judge.score(of, task, name, fitting[name])
+                    for name, of in encoders.items()
                 }
                 gains = {name: Comparison.of(trained[winner], trained[name]) for name in baselines}
                 rival = judge.strongest({name: of.gain for name, of in gains.items()})
                 if gains[rival].gain.low > 0:
-                    curve = judge.gain_by_labels(encoders[winner], encoders[rival], task)
+                    pair = [(encoders[name], fitting[name]) for name in (winner, rival)]
+                    curve = judge.gain_by_labels(pair[0], pair[1], task)
         training, at_hand = ({name: of.gain for name, of in found.items()} for found in (gains, above))
         labels = judge.from_labels(curve)
         decided = partial(judge.decide, training, start, at_hand, labels=labels)
         verdict = decided(untrained[0].gain)
         if verdict.kind == "random":  # by its shape, or by the luck of this one
-            untrained += self._alike(random, in_turn, scores[PLAIN])
+            untrained += self._alike(random, in_turn, settings[random], scores[PLAIN])
             least = min(untrained, key=lambda of: of.gain.low)
             verdict = decided(least.gain)
             if verdict.kind != "random":
@@ -303,21 +326,23 @@ class Search:
             },
         }
 
-    def _alike(self, random: str, task: m2dx.ClipTask, plain: m2dx.Score) -> Iterator[Comparison]:
+    def _alike(
+        self, random: str, task: m2dx.ClipTask, settings: Mapping[str, Any] | None, plain: m2dx.Score
+    ) -> Iterator[Comparison]:
         """Random networks like one, with other seeds, beside log-mel statistics."""
         network = self._encoder(random)
         for seed in range(self.request.seed + 1, self.request.seed + RANDOM_SEEDS):
             name = f"{random} seed {seed}"
             with self.console.status(f"the test: {name}"):
                 other = random_like(network, seed=seed).to(pick_device("auto"))
-                yield Comparison.of(judge.score(other, task, name), plain)
+                yield Comparison.of(judge.score(other, task, name, settings), plain)
 
     def _without_labels(self, parts: Parts, setting: Setting) -> None:
         state = self.state
         self.console.print(f"no verdict: {parts.problem}")
         task = selfcheck.segments((*parts.labelled, *parts.others), seed=self.request.seed)
 
-        def score(encoder: ClipEncoder) -> dict[str, float]:
+        def score(encoder: ClipEncoder) -> dict[str, Any]:
             return {"accuracy": 0.0 if task is None else selfcheck.retrieval(encoder, task)}
 
         self.console.print("segments of a recording that find the other one (a check, no verdict):")
@@ -343,7 +368,7 @@ class Search:
                 found = self.state.once(f"baseline:{name}", lambda name=name: self._scored(name, score))  # type: ignore[misc]
             self.console.print(f"  {name:<40} {100 * found['accuracy']:5.1f} %")
 
-    def _scored(self, name: str, score: Scorer) -> dict[str, float]:
+    def _scored(self, name: str, score: Scorer) -> dict[str, Any]:
         """With the seconds that it took."""
         encoder, before = self._encoder(name), self.state.seconds
         return {**score(encoder), "seconds": round(self.state.seconds - before, 2)}
