@@ -1,6 +1,6 @@
-"""Augmentations of the log-mel that the method is given, as a plugin of m2dx.
+"""An augmentation of the log-mel that the method is given, as a plugin of m2dx.
 
-augmentations: [{name: mixup}, {name: spec_augment, bands: 1}]
+augmentations: [{name: spec_augment, bands: 1}]
 """
 
 from __future__ import annotations
@@ -14,24 +14,6 @@ from torch import Tensor
 import m2dx
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
-
-
-class Mixup(m2dx.Augmentation):
-    """The clip before in the micro-batch as a soft background, mixed in power (BYOL-A, arXiv:2103.06695, II-B).
-
-    Options:
-        ratio: the background's largest share
-    """
-
-    name, changes, mixes_clips = "mixup", "logmel", True
-
-    def __init__(self, *, ratio: Share = 0.4) -> None:
-        super().__init__()
-        self.ratio = ratio
-
-    def forward(self, x: Tensor, seeds: Tensor) -> Tensor:
-        share = self.ratio * m2dx.seeded_uniform(seeds, 1)[..., None, None]  # (B, 1, 1, 1)
-        return torch.logaddexp(x + (-share).log1p(), x.roll(1, dims=0) + share.clamp_min(1e-6).log())
 
 
 class SpecAugment(m2dx.Augmentation):
@@ -61,4 +43,4 @@ class SpecAugment(m2dx.Augmentation):
 
 @m2dx.hookimpl
 def augmentations() -> list[type]:
-    return [Mixup, SpecAugment]
+    return [SpecAugment]

@@ -1,6 +1,7 @@
 """The core's own components, registered through the same hooks as any plugin's, as the plugin named `m2dx`."""
 
 from m2dx.contract.hookspecs import hookimpl
+from m2dx.data.augmentations import MelShift, Mixup
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.datasets import FolderDataset, ImageFolder
 from m2dx.data.noise import ColouredNoise
@@ -50,6 +51,11 @@ def regularisers() -> list[type]:
 @hookimpl
 def noise_sources() -> list[type]:
     return [ColouredNoise]
+
+
+@hookimpl
+def augmentations() -> list[type]:
+    return [Mixup, MelShift]
 
 
 @hookimpl

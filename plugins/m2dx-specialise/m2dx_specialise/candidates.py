@@ -30,7 +30,8 @@ METHODS: Mapping[str, Mapping[str, str]] = {
     "msm_mae": {"name": "msm_mae"},
 }
 
-Extra = Literal["", "labels", "teacher", "replay", "noise"]
+Extra = Literal["", "labels", "shifts", "teacher", "replay", "noise"]
+"""`shifts` are labels of clips that are moved along frequency, with another clip behind them."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,8 @@ class Candidate:
         }
         if self.extra == "noise" and setting.noise is not None:
             recipe["noise"] = {"ratio": NOISE_RATIO, "dataset": listed(setting.noise)}
+        if self.extra == "shifts":
+            recipe["augmentations"] = [{"name": "mel_shift"}, {"name": "mixup"}]
         return recipe
 
     def _tasks(self, start: str | None, sets: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,7 +194,7 @@ class Candidate:
         }
         if "recordings" in sets:
             tasks["recordings"] = {"offline_encoder": {"name": "labels", "dataset": "recordings"}, **labels}
-        if self.extra == "labels":
+        if self.extra in ("labels", "shifts"):
             tasks["labels"] = {"offline_encoder": {"name": "labels", "dataset": "domain"}, **labels}
         if self.extra == "teacher":
             tasks["teacher"] = {
@@ -225,6 +228,7 @@ def propose(starts: Sequence[str], setting: Setting, scratch: Network, *, labell
     """
     found = list[tuple[int, Candidate]]()
     extras: list[tuple[int, Extra, bool]] = [
+        (1, "shifts", labelled),
         (1, "labels", labelled),
         (2, "replay", setting.general is not None),
         (2, "noise", setting.noise is not None),
@@ -240,6 +244,6 @@ def propose(starts: Sequence[str], setting: Setting, scratch: Network, *, labell
         found += [(order, base.having(extra)) for order, extra, is_wanted in extras if is_wanted]
     m2d = Candidate("scratch", "M2D from scratch", scratch)
     mae = Candidate("scratch_mae", "MSM-MAE from scratch", scratch, method="msm_mae")
-    found += [(3, m2d.having("labels"))] if labelled else []
+    found += [(3, m2d.having("shifts"))] if labelled else []
     found += [(3, m2d), (5, mae)]
     return [candidate for _, candidate in sorted(found, key=lambda item: item[0])]

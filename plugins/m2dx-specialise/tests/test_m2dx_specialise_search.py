@@ -446,7 +446,9 @@ def test_every_candidate_is_a_recipe(
             own = recipe.model.size, recipe.model.patch_size
             assert candidate.start is not None or own == (size, network.patch_size)
             names.add(candidate.extra or candidate.name)
-    assert names == {"further_1_small", "labels", "replay", "noise", "scratch", "teacher", "scratch_mae"}
+            assert bool(recipe.augmentations) == (candidate.extra == "shifts")
+    extras = {"labels", "shifts", "replay", "noise", "teacher"}
+    assert names == {"further_1_small", "scratch", "scratch_mae"} | extras
 
 
 def test_the_plan_leaves_time_for_the_classifiers_of_all_folds(
@@ -477,7 +479,7 @@ def test_recordings_are_told_apart_where_they_are_neither_few_nor_many(
     for candidate in candidates.propose((str(start),), setting, candidates.SMALL, labelled=True):
         recipe = candidate.recipe(setting, 1000)
         assert ("recordings" in recipe["tasks"], "recordings" in recipe["data"]["sets"]) == (told_apart,) * 2
-        assert ("labels" in recipe["tasks"]) == (candidate.extra == "labels")
+        assert ("labels" in recipe["tasks"]) == (candidate.extra in ("labels", "shifts"))
         assert (
             recipe["train"]["precision"] == "auto"
         )  # bf16 would take the time of ten trainings on some processors
