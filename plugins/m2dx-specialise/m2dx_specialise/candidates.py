@@ -221,9 +221,12 @@ def random_networks(setting: Setting) -> dict[str, Network]:
     }
 
 
-def propose(starts: Sequence[str], setting: Setting, scratch: Network, *, labelled: bool) -> list[Candidate]:
+def propose(
+    starts: Sequence[str], setting: Setting, scratch: Network, *, labelled: bool, scratch_first: bool = False
+) -> list[Candidate]:
     """The candidates, the most promising one first; `scratch` is trained from scratch.
 
+    `scratch_first`: its random network is ahead of all starts.
     Raises what `network_of` raises.
     """
     found = list[tuple[int, Candidate]]()
@@ -244,6 +247,7 @@ def propose(starts: Sequence[str], setting: Setting, scratch: Network, *, labell
         found += [(order, base.having(extra)) for order, extra, is_wanted in extras if is_wanted]
     m2d = Candidate("scratch", "M2D from scratch", scratch)
     mae = Candidate("scratch_mae", "MSM-MAE from scratch", scratch, method="msm_mae")
-    found += [(3, m2d.having("shifts"))] if labelled else []
-    found += [(3, m2d), (5, mae)]
+    order = -1 if scratch_first else 3
+    found += [(order, m2d.having("shifts"))] if labelled else []
+    found += [(order, m2d), (5, mae)]
     return [candidate for _, candidate in sorted(found, key=lambda item: item[0])]

@@ -233,7 +233,11 @@ class Search:
             for name, network in networks.items():
                 self._write_random(name, network)
             self._baselines((PLAIN, *networks, *self.request.starts), score)
-            candidates = propose(self.request.starts, setting, networks[best_random(state)], labelled=True)
+            random, scores = best_random(state), state.under("baseline")
+            is_ahead = rank(scores[random]) > rank(scores[self._best_start()])
+            candidates = propose(
+                self.request.starts, setting, networks[random], labelled=True, scratch_first=is_ahead
+            )
             state.save(winner=self._rungs(candidates, setting, score), best=best_of(state.under("baseline")))
         task = parts.task("test", folder / "features", seed=seed)
         in_turn = parts.in_turn(task)

@@ -469,6 +469,17 @@ def test_starts_of_one_name_are_told_apart(notes: Path, start: Path, tmp_path: P
     assert [of.title for of in found[:2]] == ["small (1), further", "small (2), further"]
 
 
+@pytest.mark.parametrize("scratch_first", [False, True])
+def test_candidates_of_the_better_network_come_first(
+    scratch_first: bool, notes: Path, start: Path, tmp_path: Path
+) -> None:
+    setting, options = candidates.Setting(tmp_path, notes, 60, 60, 5.0), {"scratch_first": scratch_first}
+    found = candidates.propose((str(start),), setting, candidates.SMALL, labelled=True, **options)
+    first = [of.title for of in found[:3]]
+    assert ("M2D from scratch, with shifts" in first) == scratch_first
+    assert first[0].endswith("with shifts") == scratch_first and "small, further" in first
+
+
 @pytest.mark.parametrize(
     ("count", "told_apart"), [(0, False), (1, False), (2, True), (2000, True), (2001, False)]
 )
