@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -61,7 +61,8 @@ class Logistic(Evaluator):
         class_weights: balanced gives each class the same weight in the loss; default each clip.
         whiten: power by which the axes of the features' covariance are brought to one length, so that short
             ones cost less penalty: 0 is scikit-learn's regression; default the better of 0 and 0.5.
-        chosen_by: folds, the inner folds, or valid, the validation part, where there is one; it is fitted after that.
+        chosen_by: folds, the inner folds, or valid, the validation part, where there is one; all layers are tried with
+            all penalties then, and both parts fitted.
     """
 
     name = "logistic"
@@ -79,9 +80,11 @@ class Logistic(Evaluator):
         found = task.features(encoder, layers=self.named_layers)
         by_fold, fitted, predictions = [], [], []
         for fold in task.folds:
-            rows = np.sort(np.concatenate([fold.train, fold.valid]))
-            held = fold.valid if self.chosen_by == "valid" and len(fold.valid) else None
-            layer = self.fit(task, found, rows, held)
+            chosen, held_out = self, None
+            if self.chosen_by == "valid" and len(fold.valid):
+                chosen, held_out = self.chosen(task, found, fold.train, fold.valid), "the validation part"
+            layer = chosen.fit(task, found, np.sort(np.concatenate([fold.train, fold.valid])))
+            layer = replace(layer, held_out=held_out or layer.held_out)
             logits = layer(found.pooled(layer.layer, self.pooling)[fold.test])
             by_fold.append([score_of(logits, found.y[fold.test])])
             fitted.append(layer)
@@ -101,18 +104,29 @@ class Logistic(Evaluator):
         """RecipeError where the encoder has not the layers."""
         check_layers(encoder, self.named_layers)
 
-    def fit(
-        self,
-        task: EvaluationTask,
-        found: Features,
-        rows: NDArray[np.int64],
-        held: NDArray[np.int64] | None = None,
-    ) -> LogisticLayer:
-        """The classifier of the clips in `rows`, whose settings are chosen by those in `held`; None: by inner folds."""
-        if held is None:
-            parts, held_out = inner_folds([task.clips[row] for row in rows])
-        else:
-            parts, held_out = np.where(np.isin(rows, held), 0, FITTED), "the validation part"
+    def fit(self, task: EvaluationTask, found: Features, rows: NDArray[np.int64]) -> LogisticLayer:
+        """The classifier of the clips in `rows`."""
+        parts, held_out = inner_folds([task.clips[row] for row in rows])
+        best, c, layer = self._choose(task, found, rows, parts)
+        weight, bias = best.fit(c)
+        return LogisticLayer(weight, bias, c, layer, best.whiten, held_out if best.inner else "nothing")
+
+    def chosen(
+        self, task: EvaluationTask, found: Features, rows: NDArray[np.int64], held: NDArray[np.int64]
+    ) -> Logistic:
+        """With the layer, penalty and whitening of which a classifier of `rows` has the lowest loss on `held`."""
+        parts, tried = np.repeat([FITTED, 0], [len(rows), len(held)]), list[tuple[float, Logistic]]()
+        for layer in self._candidates(found):
+            for whiten in (0.0, HALF) if self.whiten is None else (self.whiten,):
+                one = replace(self, layers="best" if layer is None else (layer,), whiten=whiten)
+                best, c, _ = one._choose(task, found, np.concatenate([rows, held]), parts)
+                tried.append((best.loss(c), replace(one, c=c)))
+        return min(tried, key=lambda of: of[0])[1]
+
+    def _choose(
+        self, task: EvaluationTask, found: Features, rows: NDArray[np.int64], parts: NDArray[np.int64]
+    ) -> tuple[_Candidate, float, int | None]:
+        """The best features, penalty and layer, by the inner fold of each row."""
 
         def candidate(layer: int | None, whiten: float = self.whiten or 0.0) -> _Candidate:
             x = found.pooled(layer, self.pooling)[rows]
@@ -122,7 +136,6 @@ class Logistic(Evaluator):
 
         layers = self._candidates(found)
         best, layer = candidate(layers[-1]), layers[-1]
-        held_out = held_out if best.inner else "nothing"
         c = self.c or (best.best_c() if best.inner else 1.0)
         if len(layers) > 1 and best.inner:
             lowest = best.loss(c)
@@ -136,8 +149,7 @@ class Logistic(Evaluator):
             its_c = self.c or rival.best_c()
             if rival.loss(its_c) < best.loss(c):
                 best, c = rival, its_c
-        weight, bias = best.fit(c)
-        return LogisticLayer(weight, bias, c, layer, best.whiten, held_out)
+        return best, c, layer
 
     def _candidates(self, found: Features) -> Sequence[int | None]:
         """Layers to choose from, the last one last."""
@@ -162,11 +174,15 @@ class _Candidate:
         cls, x: Tensor, y: Tensor, num_classes: int, parts: Tensor, whiten: float, options: Logistic
     ) -> _Candidate:
         """From features (n, D), targets, and the inner fold (n,) of each clip."""
-        standardise, balanced = Standardiser.fit(x), options.class_weights == "balanced"
-        basis = Basis.of(standardise(x), whiten)
+        known = parts == FITTED  # the others are as new to the features' scale as those of a test
+        if not known.any():
+            known = torch.ones_like(known)
+        standardise, balanced = Standardiser.fit(x[known]), options.class_weights == "balanced"
+        basis = Basis.of(standardise(x[known]), whiten)
+        z = basis.z if known.all() else basis.coordinates(standardise(x))
 
         def regression(kept: Tensor, tol: float) -> Regression:
-            return Regression(basis.z[kept], y[kept], num_classes, balanced=balanced, tol=tol)
+            return Regression(z[kept], y[kept], num_classes, balanced=balanced, tol=tol)
 
         inner = []
         for part in parts.unique()[parts.unique() != FITTED]:
@@ -174,10 +190,8 @@ class _Candidate:
             if y.ndim == 1:  # a class whose clips are all held out says nothing of a penalty
                 held &= torch.isin(y, y[others])
             if others.any() and held.any():
-                inner.append((basis.z[held], y[held], regression(others, INNER_TOL)))
-        return cls(
-            standardise, basis, whiten, regression(torch.ones_like(parts, dtype=torch.bool), TOL), inner
-        )
+                inner.append((z[held], y[held], regression(others, INNER_TOL)))
+        return cls(standardise, basis, whiten, regression(known, TOL), inner)
 
     def loss(self, c: float) -> float:
         """Sum over the clips that are held out, each once."""

@@ -76,6 +76,10 @@ class Basis:
             return cls(x @ (vectors * scales).to(x.dtype), ((vectors * scales).mT,))
         return cls(vectors * lengths * scales, ((vectors * scales / lengths).mT, x))
 
+    def coordinates(self, x: Tensor) -> Tensor:
+        """Of other features (n, D): (n, R)."""
+        return x.to(self.z.dtype) @ reduce(torch.matmul, self.factors).mT.to(self.z.dtype)
+
     def on_features(self, weight: Tensor) -> Tensor:
         """Weights of coordinates (C, R) as weights of the features (C, D)."""
         return reduce(torch.matmul, self.factors, weight.double())

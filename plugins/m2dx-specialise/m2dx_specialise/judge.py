@@ -167,10 +167,8 @@ def choose(encoder: ClipEncoder, choice: m2dx.ClipTask) -> dict[str, Any]:
     their last layer and a weak penalty would seem best.
     """
     fold = choice.folds[0]
-    rows = np.sort(np.concatenate([fold.train, fold.test]))
-    found = Logistic().fit(choice, choice.features(encoder), rows, held=fold.test)
-    layers = "best" if found.layer is None else (found.layer,)
-    return {"c": found.c, "layers": layers, "whiten": found.whiten}
+    found = Logistic().chosen(choice, choice.features(encoder), fold.train, fold.test)
+    return {name: getattr(found, name) for name in ("c", "layers", "whiten")}
 
 
 def loss_of(score: m2dx.Score, label_names: Sequence[str]) -> float:
