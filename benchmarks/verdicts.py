@@ -109,10 +109,7 @@ def compare(folder: Path, seeds: list[int], count: int) -> dict[str, Any]:
             train(recipe, m2dx.PluginHost.discover(), Console())
         settings = said["runs"][winner]["settings"]
         own.append(right(encoder_of(run, folder, starts), task, f"seed {seed}", settings))
-    once = {
-        name: right(encoder_of(name, folder, starts), task, name, said["baselines"][name]["settings"])
-        for name in names
-    }
+    once = {name: right(encoder_of(name, folder, starts), task, name) for name in names}
     again = divisions(task, count)
     often = {name: right(encoder_of(name, folder, starts), again, name) for name in names}
     gains = {name: gain(over(own), once[name], task.clips) for name in names if own}

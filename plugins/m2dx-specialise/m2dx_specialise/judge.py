@@ -331,13 +331,11 @@ def of_classifier(test: Mapping[str, Any]) -> str:
 
 
 def gain_by_labels(
-    own: tuple[ClipEncoder, Mapping[str, Any]],
-    rival: tuple[ClipEncoder, Mapping[str, Any]],
-    task: m2dx.ClipTask,
+    own: ClipEncoder, rival: ClipEncoder, task: m2dx.ClipTask, settings: Mapping[str, Any] | None = None
 ) -> list[dict[str, float]]:
     """The gain in points by the number of labels, for ever more of the training part; the last entry has all.
 
-    Both are encoders with the settings of their regressions.
+    `settings` are of the regression on the first.
     """
     fold, targets = task.folds[0], task.targets()
     total = len(fold.train) + len(fold.valid)
@@ -347,7 +345,9 @@ def gain_by_labels(
         for draw in range(DRAWS if size < total else 1):
             part = fold if size == total else subset_fold(fold, size, task.clips, targets, draw)
             smaller = replace(task, folds=(part,))
-            gains.append(Gain.of(*(score(of, smaller, "", settings) for of, settings in (own, rival))))
+            gains.append(
+                Gain.of(*(score(of, smaller, "", its) for of, its in ((own, settings), (rival, None))))
+            )
         mean = Gain(*np.mean([astuple(gain) for gain in gains], axis=0).tolist())
         found.append({"labels": size, **asdict(mean)})
     return found

@@ -245,18 +245,14 @@ class Search:
         chosen = found["chosen"]
         self._keep(chosen)
         fitted = found["classifier"]["encoder"]
-        if chosen == state.get("winner") or in_turn is task:
-            self._classify(fitted, task, self._settings(fitted))
-        else:
-            self._classify(fitted, in_turn)
+        tested = task if chosen == state.get("winner") else in_turn
+        self._classify(fitted, tested, self._settings(fitted))
         state.save(verdict=found["verdict"], chosen=chosen)
 
-    def _settings(self, name: str) -> Mapping[str, Any]:
-        """Of the regression on a baseline or a run, as the validation part has chosen them."""
-        found: Mapping[str, Any] = {**self.state.under("baseline"), **self.state.under("run")}[name][
-            "settings"
-        ]
-        return found
+    def _settings(self, name: str) -> Mapping[str, Any] | None:
+        """Of the regression on a run, as the validation part has chosen them; None: inner folds choose."""
+        run = self.state.under("run").get(name)
+        return None if run is None else run["settings"]
 
     def _classify(self, fitted: str, task: m2dx.ClipTask, settings: Mapping[str, Any] | None = None) -> None:
         folder = self.state.folder
@@ -268,37 +264,35 @@ class Search:
     def _tested(self, task: m2dx.ClipTask, in_turn: m2dx.ClipTask) -> dict[str, Any]:
         """The one test: of the winner and of all that needs no training, and of the best of that on all folds.
 
-        Where a winner is tested, all have the settings that the validation part has chosen. On all folds in turn each
-        fold has settings of its own.
+        The winner's regression has the settings that the validation part has chosen; those of what has learnt nothing
+        choose by inner folds of both parts, which say more.
         """
         state, start, random = self.state, self._best_start(), best_random(self.state)
         winner, best, baselines = state.get("winner"), state.get("best"), list(state.under("baseline"))
         gains, curve, rival = dict[str, Comparison](), [], None
         with self.console.status("the test"):
             encoders = {name: self._encoder(name) for name in filter(None, (*baselines, winner))}
-            fitting = {name: self._settings(name) for name in encoders}
-            settings = {name: fitting[name] if in_turn is task else None for name in (start, random, PLAIN)}
-            scores = {name: judge.score(encoders[name], in_turn, name, of) for name, of in settings.items()}
+            scores = {name: judge.score(encoders[name], in_turn, name) for name in (start, random, PLAIN)}
             above = {name: Comparison.of(scores[start], scores[name]) for name in (PLAIN, random)}
             untrained = [Comparison.of(scores[random], scores[PLAIN])]
             easier = judge.easier(best, state.get(f"baseline:{best}")["accuracy"], scores[best].mean)
             if winner is not None:
                 known = scores if in_turn is task else {}
                 trained = {
-                    name: known.get(name) or judge.score(of, task, name, fitting[name])
+                    name: known.get(name) or judge.score(of, task, name, self._settings(name))
                     for name, of in encoders.items()
                 }
                 gains = {name: Comparison.of(trained[winner], trained[name]) for name in baselines}
                 rival = judge.strongest({name: of.gain for name, of in gains.items()})
                 if gains[rival].gain.low > 0:
-                    pair = [(encoders[name], fitting[name]) for name in (winner, rival)]
-                    curve = judge.gain_by_labels(pair[0], pair[1], task)
+                    own, other = encoders[winner], encoders[rival]
+                    curve = judge.gain_by_labels(own, other, task, self._settings(winner))
         training, at_hand = ({name: of.gain for name, of in found.items()} for found in (gains, above))
         labels = judge.from_labels(curve)
         decided = partial(judge.decide, training, start, at_hand, labels=labels)
         verdict = decided(untrained[0].gain)
         if verdict.kind == "random":  # by its shape, or by the luck of this one
-            untrained += self._alike(random, in_turn, settings[random], scores[PLAIN])
+            untrained += self._alike(random, in_turn, scores[PLAIN])
             least = min(untrained, key=lambda of: of.gain.low)
             verdict = decided(least.gain)
             if verdict.kind != "random":
@@ -330,16 +324,14 @@ class Search:
             },
         }
 
-    def _alike(
-        self, random: str, task: m2dx.ClipTask, settings: Mapping[str, Any] | None, plain: m2dx.Score
-    ) -> Iterator[Comparison]:
+    def _alike(self, random: str, task: m2dx.ClipTask, plain: m2dx.Score) -> Iterator[Comparison]:
         """Random networks like one, with other seeds, beside log-mel statistics."""
         network = self._encoder(random)
         for seed in range(self.request.seed + 1, self.request.seed + RANDOM_SEEDS):
             name = f"{random} seed {seed}"
             with self.console.status(f"the test: {name}"):
                 other = random_like(network, seed=seed).to(pick_device("auto"))
-                yield Comparison.of(judge.score(other, task, name, settings), plain)
+                yield Comparison.of(judge.score(other, task, name), plain)
 
     def _without_labels(self, parts: Parts, setting: Setting) -> None:
         state = self.state
