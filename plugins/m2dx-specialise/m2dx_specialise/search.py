@@ -29,7 +29,6 @@ from m2dx.encoder.config import EncoderConfig
 from m2dx.encoder.weights import read_weights, write_export
 from m2dx.evaluation.bootstrap import with_metrics
 from m2dx.evaluation.features import MeanLogMel
-from m2dx.evaluation.splits import INNER_FOLDS
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.results.predictions import write_predictions
 from m2dx.results.scores import write_scores
@@ -215,7 +214,7 @@ class Search:
         if state.get("test") is None:
             choice = parts.task("choice", folder / "features", seed=seed)
             fitted = len(choice.folds[0].train)
-            more = INNER_FOLDS * max(len(parts.folds) - 1, 0) * len(parts.labelled) / len(parts.train)
+            more = max(len(parts.folds) - 1, 0) * len(parts.labelled) / len(parts.train)
             self.console.print(f"baselines, fitted to {fitted} clips, scored on {len(choice.folds[0].test)}:")
 
             def score(encoder: ClipEncoder) -> dict[str, Any]:
