@@ -213,7 +213,7 @@ class Search:
         folder, state, seed = self.state.folder, self.state, self.request.seed
         if state.get("test") is None:
             choice = parts.task("choice", folder / "features", seed=seed)
-            fitted = len(choice.folds[0].train)
+            fitted = len(choice.clips) - len(choice.folds[0].test)
             more = max(len(parts.folds) - 1, 0) * len(parts.labelled) / len(parts.train)
             self.console.print(f"baselines, fitted to {fitted} clips, scored on {len(choice.folds[0].test)}:")
 

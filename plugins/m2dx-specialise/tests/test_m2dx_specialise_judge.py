@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
-from m2dx_specialise.judge import PLAIN, RANDOM, Gain, Parts, decide, easier, from_labels, loss_of
+from m2dx_specialise.judge import PLAIN, RANDOM, Gain, Parts, choose, decide, easier, from_labels, loss_of
 
 import m2dx
 from m2dx.contract.components import Fold
+from m2dx.evaluation.logistic import Logistic
 
 LEVEL, UP, DOWN = Gain(0.5, -1.9, 2.2), Gain(6.1, 3.0, 9.2), Gain(-4.0, -7.0, -1.0)
 MORE, LESS = Gain(8.0, 5.0, 11.0), Gain(-5.0, -9.0, -1.0)
@@ -233,6 +236,15 @@ def test_the_loss_is_of_the_probability_of_the_truth() -> None:
     said = [m2dx.Prediction(clip, "a", 0.8, (0.8, 0.2)), m2dx.Prediction(clip, "b", 0.8, (0.2, 0.8))]
     score = m2dx.Score("t", "accuracy", 0.5, None, (0.5,), "logistic", predictions=tuple(said))
     assert loss_of(score, ("a", "b")) == pytest.approx((0.223144 + 1.609438) / 2, abs=1e-5)
+
+
+def test_settings_are_those_of_a_classifier_of_all_training_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[Any]()
+    monkeypatch.setattr(Logistic, "chosen", lambda self, task, found, *rows: seen.extend(rows) or self)
+    fold = Fold("test", *(np.array(rows) for rows in ([0, 3], [1], [2, 4])))
+    choice: Any = SimpleNamespace(folds=(fold,), features=lambda encoder: None)
+    assert choose(None, choice).keys() == {"c", "layers", "whiten"}  # type: ignore[arg-type]
+    assert [rows.tolist() for rows in seen] == [[0, 1, 3], [2, 4]]
 
 
 @pytest.mark.parametrize(("splits", "tested"), [(("train", "test"), 80), (("1", "2", "3", "4", "5"), 400)])
