@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 SHARE = 3  # of the candidates of a rung, one in so many goes on, for so many times the steps
 FEWEST_STEPS = 100  # of a candidate in the first rung; with fewer, nothing could be told
@@ -64,13 +63,6 @@ def share_of(seconds: float, counts: Sequence[int], *, overhead: float) -> float
     """Seconds that each candidate has in the first of rungs of so many, where all of them take the seconds."""
     weight: int = sum(count * SHARE**rung for rung, count in enumerate(counts))
     return (seconds - overhead * sum(counts)) / weight
-
-
-def is_worse(longer: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    """Whether the best run of a rung is beyond chance (two standard errors) below the best of the one before."""
-    shares = (longer["accuracy"], before["accuracy"])
-    error = math.sqrt(sum(share * (1 - share) for share in shares) / longer["clips"])
-    return bool(shares[1] - shares[0] > 2 * error)
 
 
 def steps(count: float) -> int:

@@ -167,9 +167,7 @@ def choose(encoder: ClipEncoder, choice: m2dx.ClipTask) -> dict[str, Any]:
     their last layer and a weak penalty would seem best.
     """
     fold = choice.folds[0]
-    rows = np.sort(
-        np.concatenate([fold.train, fold.valid])
-    )  # the task's own validation part is of the training part
+    rows = np.sort(np.concatenate([fold.train, fold.valid]))
     found = Logistic().chosen(choice, choice.features(encoder), rows, fold.test)
     return {name: getattr(found, name) for name in ("c", "layers", "whiten")}
 

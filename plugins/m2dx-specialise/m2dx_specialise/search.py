@@ -36,7 +36,7 @@ from m2dx.training.distributed import pick_device
 from m2dx.training.run_folder import running_alone
 from m2dx_specialise import judge, selfcheck
 from m2dx_specialise.audit import audit
-from m2dx_specialise.budget import FEWEST_STEPS, SHARE, divide_time, is_worse, share_of, sizes, steps
+from m2dx_specialise.budget import FEWEST_STEPS, SHARE, divide_time, share_of, sizes, steps
 from m2dx_specialise.candidates import Candidate, Network, Setting, network_of, propose, random_networks
 from m2dx_specialise.division import divide, write_list
 from m2dx_specialise.judge import FEWEST_CLIPS, PLAIN, RANDOM, Comparison, Parts, Verdict
@@ -224,8 +224,7 @@ class Search:
                 found = judge.score(encoder, choice, "", settings)
                 in_turn = more * (state.seconds - before)
                 loss = judge.loss_of(found, choice.label_names)
-                clips = len(found.predictions)
-                told = {"accuracy": found.mean, "clips": clips, "loss": loss, "settings": settings}
+                told = {"accuracy": found.mean, "loss": loss, "settings": settings}
                 return {**told, "in_turn": round(in_turn, 2)}
 
             networks = random_networks(setting)
@@ -402,8 +401,7 @@ class Search:
         """Trains the candidates in rungs; the best run, or None where there is no time for any.
 
         What the runs of a rung have really cost corrects the plan: candidates that it has dropped join the first rung
-        where there is time for them after all, and the steps of the next one follow from the time that is left. Where
-        longer trainings have become worse, those that would be longer still are left out.
+        where there is time for them after all, and the steps of the next one follow from the time that is left.
         """
         by_name, state = {candidate.name: candidate for candidate in candidates}, self.state
         budget = state.once("budget", lambda: self._measured(candidates, setting))
@@ -414,7 +412,7 @@ class Search:
             self.console.print(
                 f"to train one of them needs --minutes {budget['enough']} or more, on this machine"
             )
-        rungs, found, best = len(budget["rungs"]), dict[str, dict[str, Any]](), list[dict[str, Any]]()
+        rungs, found = len(budget["rungs"]), dict[str, dict[str, Any]]()
         for number, rung in enumerate(budget["rungs"], 1):
             counts = rung["steps"]
             if number > 1:
@@ -430,10 +428,6 @@ class Search:
                     found[candidate.name] = self._run(candidate, count, setting, score)
             found = dict(sorted(found.items(), key=lambda of: rank(of[1]), reverse=True))
             state.save(**{f"order:{number}": [f"{name}-{of['steps']}" for name, of in found.items()]})
-            best.append(next(iter(found.values())))
-            if 1 < number < rungs and is_worse(best[-1], best[-2]):
-                self.console.print(f"longer trainings are worse: no rung {number + 1}")
-                break
         return best_of(state.under("run")) if budget["rungs"] else None
 
     def _run(self, candidate: Candidate, steps: int, setting: Setting, score: Scorer) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from m2dx.cli.terminal import Terminal
 from m2dx.data.csv_list import CsvDataset
 from m2dx.encoder.weights import read_weights
 from m2dx.recipe.loading import recipe_from_mapping
+from m2dx.testing.evaluators import tone_task
 from m2dx.testing.samples import SoundFiles, write_csv
 from m2dx.training.run_folder import LOCK, running_alone
 
@@ -460,6 +461,18 @@ def test_the_plan_leaves_time_for_the_classifiers_of_all_folds(
         state.content |= {f"baseline:{name}": {"seconds": 10.0, "in_turn": in_turn} for name in ("a", "b")}
         left.append(search.Search(state, m2dx.PluginHost.discover(), console)._left())
     assert left[0] - left[1] == pytest.approx(search.IN_TURN * 30.0, abs=5.0)  # the clock goes on
+
+
+def test_only_what_was_trained_has_settings_by_the_validation_part(
+    notes: Path, start: Path, tmp_path: Path, console: Any
+) -> None:
+    state, chosen = State(tmp_path, Request(data=notes)), {"c": 0.1, "layers": [0], "whiten": 0.0}
+    state.save(**{f"{key}:{key}": {"settings": chosen} for key in ("baseline", "run")})
+    own = search.Search(state, m2dx.PluginHost.discover(), console)
+    assert own._settings("baseline") is None and own._settings("run") == chosen
+    with tone_task() as task:
+        score = judge.score(m2dx.load_encoder(start), task, "run", own._settings("run"))  # type: ignore[arg-type]
+    assert {"c": [0.1], "layer": [0], "whiten": [0.0]}.items() <= dict(score.details).items()
 
 
 def test_starts_of_one_name_are_told_apart(notes: Path, start: Path, tmp_path: Path) -> None:
