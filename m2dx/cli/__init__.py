@@ -24,6 +24,12 @@ _OF_THE_DISK = frozenset(
 )  # fmt: skip
 """Errors of the system that the user can mend."""
 
+SPINS = "20000"
+"""Threads of torch (Linux) that wait for another keep their core for a millisecond, not for ten.
+
+With all cores busy it is the core that the other needs; see benchmarks/waiting_threads.py.
+"""
+
 app = typer.Typer(
     name="m2dx",
     cls=CommandGroup,
@@ -65,6 +71,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if "OMP_WAIT_POLICY" not in os.environ:  # torch is not imported yet, which reads it
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     alone = os.environ.get("WORLD_SIZE", "1") == "1"
     try:
         app()

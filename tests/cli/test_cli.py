@@ -1,10 +1,12 @@
 """The command line: what it refuses before it costs time, and what it prints."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from rich.console import Console
@@ -42,6 +44,23 @@ for arguments, code in (
 
 def test_wrong_arguments_are_told_before_torch_is_imported(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_TORCH], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, cli.SPINS), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_wait_shortly_where_nobody_says_how(
+    given: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {
+        name: value for name, value in os.environ.items() if name not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
+    }
+    monkeypatch.setattr(sys, "argv", ["m2dx", "--version"])
+    with mock.patch.dict(os.environ, kept | given, clear=True):
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert os.environ.get("GOMP_SPINCOUNT") == spins
 
 
 def test_the_version_is_printed() -> None:
