@@ -1,7 +1,7 @@
 """Labels that can be told from how a clip was recorded: a confound, which makes every score meaningless.
 
 For each class and each nuisance (sampling rate, level, hum, the device in the file name, ...), the simplest classifier
-there is, a set of values or one threshold, tells the class from the others. It is fitted on some groups and tested on
+there is, a set of values or a range, tells the class from the others. It is fitted on some groups and tested on
 the others, so that a nuisance of single recordings is none of a class.
 """
 
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_curve
 
 from m2dx.contract.wording import counted
 from m2dx_specialise.findings import Finding
@@ -23,8 +22,9 @@ from m2dx_specialise.names import same
 
 FOLDS = 5
 LEAST_OF_CLASS = 8
-_ERRORS = 3.0  # standard errors above chance
+_ERRORS = 4.0  # standard errors above chance
 _MOST_VALUES = 30
+_ROUNDING = 1e-9  # of sums of shares
 _RATE, _SIGNAL, _LEVEL = 0.75, 0.85, 0.93
 """Balanced accuracies that are no accident. Level and noise differ between honest classes, too: they need most."""
 Bools = NDArray[np.bool_]
@@ -50,27 +50,31 @@ def confounds(clips: Sequence[Clip], found: Sequence[Measures | None], listing: 
         known = labelled & np.array([value is not None for value in nuisance.values])
         rows = np.flatnonzero(known).tolist()
         values = [nuisance.values[row] for row in rows]
+        if len(set(values)) < 2:
+            continue
         for name in classes:
             is_class = np.array([name in clip.labels for clip in clips])
             sides = (is_class, labelled & ~is_class)
             if not all(side.any() and known[side].mean() >= 0.6 for side in sides):
                 continue
-            accuracy, error = _accuracy(values, is_class[rows], groups[rows])
-            if accuracy >= nuisance.least and accuracy - _ERRORS * error > 0.5:
-                told.append((accuracy, name))
-        if told:
-            accuracy, name = max(told, key=lambda of: of[0])
-            positive = np.array([name in clips[row].labels for row in rows])
-            more = f" (and {counted(len(told) - 1, 'more label')})" if len(told) > 1 else ""
+            positive = is_class[rows]
             how, tell = _fitted(values, positive, nuisance.form)
             hit = np.array([tell(value) for value in values])
+            hits = hit[positive].mean(), hit[~positive].mean()
+            if 0.5 + (hits[0] - hits[1]) / 2 < nuisance.least:
+                continue
+            accuracy, error = _accuracy(values, positive, groups[rows])
+            if accuracy >= nuisance.least and accuracy - _ERRORS * error > 0.5:
+                told.append((accuracy, name, how, hits))
+        if told:
+            accuracy, name, how, hits = max(told, key=lambda of: of[0])
+            more = f" (and {counted(len(told) - 1, 'more label')})" if len(told) > 1 else ""
             yield Finding(
                 "confound",
                 "warning",
                 f"The label {name!r}{more} can be told from the {nuisance.name} alone: {how} in "
-                f"{100 * hit[positive].mean():.0f} % of its clips and {100 * hit[~positive].mean():.0f} % of the "
-                f"others; on groups that were not looked at, {100 * accuracy:.0f} % are right, and 50 % would be "
-                "chance.",
+                f"{100 * hits[0]:.0f} % of its clips and {100 * hits[1]:.0f} % of the others; on groups that were not "
+                f"looked at, {100 * accuracy:.0f} % are right, and 50 % would be chance.",
                 tuple(dict.fromkeys(clips[row].path for row in rows if name in clips[row].labels)),
                 "A classifier may learn this instead of the sound: bring all clips to the same, or record each label "
                 "in each way.",
@@ -84,7 +88,7 @@ def _nuisances(measures: Sequence[Measures | None], listing: Listing) -> Iterato
         ("file format", "format", _RATE, "{}"),
         ("upper end of the band", "edge_hz", _SIGNAL, "{:,.0f} Hz"),
         ("hum", "hum_db", _SIGNAL, "{:.0f} dB"),
-        ("DC offset", "offset", _SIGNAL, "{:.4f}"),
+        ("DC offset", "offset", _SIGNAL, "{:.2g}"),
         ("noise floor", "floor_db", _LEVEL, "{:.0f} dB"),
         ("level", "level_db", _LEVEL, "{:.0f} dB"),
     ):
@@ -112,24 +116,42 @@ def _accuracy(values: Sequence[object], positive: Bools, groups: NDArray[np.str_
         if positive[train].any() and not positive[train].all():
             _, tell = _fitted([values[row] for row in train], positive[train])
             right[test] = [tell(values[row]) == positive[row] for row in test]
-    sides = (positive, ~positive)
-    error = 0.5 * np.sqrt(sum(0.25 / max(len(set(group[side].tolist())), 1) for side in sides))
-    return float(np.mean([right[side].mean() if side.any() else 0.0 for side in sides])), float(error)
+    shares, variance = [], 0.0
+    for side in (positive, ~positive):
+        share, count = right[side].mean() if side.any() else 0.0, len(np.unique(group[side]))
+        shares.append(share)
+        # Agresti and Coull's interval: few groups that are all right prove little
+        likely = (share * count + 2) / (count + 4)
+        variance += likely * (1 - likely) / (count + 4)
+    return float(np.mean(shares)), float(0.5 * np.sqrt(variance))
 
 
 def _fitted(
     values: Sequence[object], positive: Bools, form: str = "{}"
 ) -> tuple[str, Callable[[object], bool]]:
-    """Tells the class from a value: by those that it has more often than others, or on one side of a threshold."""
+    """Tells the class from a value: by those that it has more often than others, or by a range of numbers."""
     if isinstance(values[0], float):
-        numbers = np.array(values, dtype=np.float64)
-        wrong, right, thresholds = roc_curve(positive, numbers)
-        at = int(np.abs(right - wrong).argmax())
-        above, first = bool(right[at] > wrong[at]), thresholds[at]  # the lowest value of the upper side
-        threshold = float((first + max(numbers[numbers < first], default=first)) / 2)
-        how = f"{'above' if above else 'below'} {form.format(threshold)}"
-        return how, lambda value: (value >= threshold) == above
+        low, high = _range_of(np.array(values, dtype=np.float64), positive)
+        above, below = (form.format(end) if np.isfinite(end) else "" for end in (low, high))
+        if above and below:
+            how = f"between {above} and {below}"
+        else:
+            how = f"above {above}" if above else f"below {below}"
+        return how, lambda value: low <= value < high
     more: dict[object, float] = defaultdict(float)  # share of the class above that of the others
     for value, is_class in zip(values, positive.tolist(), strict=True):
         more[value] += 1 / positive.sum() if is_class else -1 / (~positive).sum()
-    return form.format(max(more, key=more.__getitem__)), lambda value: more.get(value, 0.0) > 0
+    return form.format(max(more, key=more.__getitem__)), lambda value: more.get(value, 0.0) > _ROUNDING
+
+
+def _range_of(numbers: NDArray[np.float64], positive: Bools) -> tuple[float, float]:
+    """Where the class has most of its values beyond the share of the others; ends lie halfway to what is outside."""
+    order = np.argsort(numbers, kind="stable")
+    ordered, first = np.unique(numbers[order], return_index=True)
+    shares = np.where(positive[order], 1 / positive.sum(), -1 / (~positive).sum())
+    lead = np.concatenate([[0.0], np.cumsum(np.add.reduceat(shares, first))])  # of all below
+    least = np.minimum.accumulate(lead)
+    end = int((lead[1:] - least[:-1]).argmax()) + 1
+    start = int(lead[:end].argmin())
+    edges = np.concatenate([[-np.inf], (ordered[1:] + ordered[:-1]) / 2, [np.inf]])
+    return float(edges[start]), float(edges[end])

@@ -126,6 +126,33 @@ def test_an_honest_list_has_no_confound(notes: Path, tmp_path: Path) -> None:
     assert [finding.text for finding in found.findings if finding.kind == "confound"] == []
 
 
+@pytest.mark.parametrize(
+    ("own", "others", "told"),
+    [
+        # where the band of each group ends
+        ([5500.0] * 8, [3400.0, 8000.0] * 4, True),  # a range between those of others
+        ([3400.0] * 4, [8000.0] * 4, True),  # four groups that are all so
+        ([3400.0] * 2, [8000.0] * 2, False),  # two say little
+        ([8000.0] * 8, [8000.0] * 8, False),
+        ([3400.0] * 3 + [8000.0] * 5, [8000.0] * 8, False),
+    ],
+)
+def test_a_range_of_a_measure_tells_a_class(
+    own: list[float], others: list[float], told: bool, notes: Path
+) -> None:
+    found = listing.read(notes)
+    typical = measure(found.clips[0], 60.0)[0]
+    clips, measures = [], []
+    for label, edges in (("own", own), ("other", others)):
+        for group, edge in enumerate(edges):
+            for _ in range(4):
+                clips.append(replace(found.clips[0], labels=(label,), group=f"{label} {group}"))
+                measures.append(replace(typical, edge_hz=edge))
+    listed = replace(found, clips=tuple(clips), groups=())
+    texts = [finding.text for finding in confounds(clips, measures, listed)]
+    assert [("upper end of the band" in text) for text in texts] == [True] * told
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_label_of_all_clips_is_no_confound(notes: Path) -> None:
     found = listing.read(notes)
