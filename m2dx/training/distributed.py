@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -97,8 +98,12 @@ class Processes:
             ) from error
 
     def close(self) -> None:
-        """Leaves the process group."""
+        """Leaves the process group, of which cycles of objects that are out of use let go before.
+
+        A thread of gloo that outlives Python may ask for its lock, which aborts the process (pytorch issue 190489).
+        """
         if dist.is_initialized():
+            gc.collect()
             dist.destroy_process_group()
 
 
