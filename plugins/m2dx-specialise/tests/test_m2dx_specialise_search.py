@@ -456,11 +456,12 @@ def test_the_plan_leaves_time_for_the_classifiers_of_all_folds(
     notes: Path, start: Path, tmp_path: Path, console: Any
 ) -> None:
     left = []
-    for in_turn in (0.0, 30.0):
+    for in_turn in (0.0, 100.0):
         state = State(tmp_path, Request(data=notes, starts=(str(start),), minutes=60))
         state.content |= {f"baseline:{name}": {"seconds": 10.0, "in_turn": in_turn} for name in ("a", "b")}
+        state.content["baseline:statistics"] = {"seconds": 1.0, "in_turn": 0.1 * in_turn}
         left.append(search.Search(state, m2dx.PluginHost.discover(), console)._left())
-    assert left[0] - left[1] == pytest.approx(search.IN_TURN * 30.0, abs=5.0)  # the clock goes on
+    assert left[0] - left[1] == pytest.approx(3 * 100 + 2 * 10, abs=5.0)  # the clock goes on
 
 
 def test_only_what_was_trained_has_settings_by_the_validation_part(
