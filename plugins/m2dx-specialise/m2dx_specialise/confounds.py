@@ -7,6 +7,7 @@ the others, so that a nuisance of single recordings is none of a class.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from m2dx_specialise.names import same
 FOLDS = 5
 LEAST_OF_CLASS = 8
 _ERRORS = 4.0  # standard errors above chance
+_FEWEST_WAYS = 60
+"""In which groups could be dealt to a class and the others: of fewer, one parts them by chance too often."""
 _MOST_VALUES = 30
 _ROUNDING = 1e-9  # of sums of shares
 _RATE, _SIGNAL, _LEVEL = 0.75, 0.85, 0.93
@@ -58,6 +61,9 @@ def confounds(clips: Sequence[Clip], found: Sequence[Measures | None], listing: 
             if not all(side.any() and known[side].mean() >= 0.6 for side in sides):
                 continue
             positive = is_class[rows]
+            ours, theirs = (set(groups[rows][side].tolist()) for side in (positive, ~positive))
+            if not ours & theirs and math.comb(len(ours | theirs), len(ours)) < _FEWEST_WAYS:
+                continue
             how, tell = _fitted(values, positive, nuisance.form)
             hit = np.array([tell(value) for value in values])
             hits = hit[positive].mean(), hit[~positive].mean()
@@ -101,8 +107,7 @@ def _nuisances(measures: Sequence[Measures | None], listing: Listing) -> Iterato
     for choice in listing.groups:
         if choice.running or choice in (label, listing.group) or len(set(choice.values)) > _MOST_VALUES:
             continue
-        # of all clips, where no file was left out
-        if len(choice.values) == len(measures) and (label is None or not same(choice.values, label.values)):
+        if label is None or not same(choice.values, label.values):
             yield _Nuisance(choice.where.removeprefix("the "), choice.values, _SIGNAL)
 
 
@@ -141,7 +146,11 @@ def _fitted(
     more: dict[object, float] = defaultdict(float)  # share of the class above that of the others
     for value, is_class in zip(values, positive.tolist(), strict=True):
         more[value] += 1 / positive.sum() if is_class else -1 / (~positive).sum()
-    return form.format(max(more, key=more.__getitem__)), lambda value: more.get(value, 0.0) > _ROUNDING
+    named = sorted(
+        (value for value, lead in more.items() if lead > _ROUNDING), key=lambda value: -more[value]
+    )
+    how = " or ".join(form.format(value) for value in named[:3]) + (" or others" if len(named) > 3 else "")
+    return how, lambda value: value in named
 
 
 def _range_of(numbers: NDArray[np.float64], positive: Bools) -> tuple[float, float]:

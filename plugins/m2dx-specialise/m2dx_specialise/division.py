@@ -22,7 +22,7 @@ from m2dx.evaluation.splits import SPLITS
 from m2dx_specialise.audit import Audit
 from m2dx_specialise.listing import Clip, Listing
 
-SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}
+SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}
 FOLDS = 5
 SMALL_CLIPS, SMALL_CLASS = 200, 20  # fewer labelled clips, or clips in a class, are divided into folds
 _TRIES = 20
@@ -46,6 +46,9 @@ def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
     joined = _joined(listing, audit)
     grouped = (replace(clip, group=of) for clip, of in zip(listing.clips, joined, strict=True))
     usable = {row: clip for row, clip in enumerate(grouped) if row not in audit.unusable}
+    if not usable:
+        several = counted(len(listing.clips), "clip")
+        raise m2dx.RecipeError(f"{listing.data}: of {several} all are silent, or cannot be read to the end")
     groups: dict[str, set[str | None]] = defaultdict(set)
     for clip in usable.values():
         for label in clip.labels:

@@ -156,8 +156,14 @@ def unit_seconds(clips: Sequence[m2dx.Clip]) -> float:
 def score(
     encoder: ClipEncoder, task: m2dx.ClipTask, name: str, settings: Mapping[str, Any] | None = None
 ) -> m2dx.Score:
-    """By logistic regression, with the predictions; without settings, by those that its inner folds choose."""
-    return replace(Logistic(**settings or {}).evaluate(encoder, task, seeds=(0,))[0], encoder=name)
+    """By logistic regression, with the predictions; without settings, by those that its inner folds choose.
+
+    Each clip counts the same, in whichever fold it is tested: folds of whole groups may be of very different sizes.
+    """
+    found = Logistic(**settings or {}).evaluate(encoder, task, seeds=(0,))[0]
+    items = tuple(replace(item, clip=replace(item.clip, split="test")) for item in found.predictions)
+    share = float(np.mean([item.label in item.clip.labels for item in items]))
+    return replace(found, mean=share, values=(share,), ci95=None, predictions=items, encoder=name)
 
 
 def choose(encoder: ClipEncoder, choice: m2dx.ClipTask) -> dict[str, Any]:

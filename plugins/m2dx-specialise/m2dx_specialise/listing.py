@@ -99,11 +99,20 @@ def read(
     group = _chosen("group", group_from, found.group, found.groups)
     if group_from is None and (group is None or group.key != "column:group"):
         group = names.best_group(found.groups, label)
-    clips, bad = _probed(found.clips, label, group)
+    kept, clips, bad = _probed(found.clips, label, group)
     if not clips:
         first = f"{bad[0][0]}: {bad[0][1]}"
         raise m2dx.AudioError(f"{data}: none of {counted(len(bad), 'file')} can be read; the first: {first}")
-    return Listing(data, tuple(clips), label, group, found.labels, found.groups, tuple(bad), tuple(notes))
+
+    def of_kept(choice: Choice) -> Choice:
+        """The values of the clips; files beside the list have none."""
+        return replace(
+            choice, values=tuple([*choice.values, *[None] * len(found.clips)][row] for row in kept)
+        )
+
+    label, group = (choice and of_kept(choice) for choice in (label, group))
+    labels_found, groups_found = (tuple(map(of_kept, choices)) for choices in (found.labels, found.groups))
+    return Listing(data, tuple(clips), label, group, labels_found, groups_found, tuple(bad), tuple(notes))
 
 
 def _of_folder(data: Path, notes: list[str]) -> _Found:
@@ -195,13 +204,18 @@ def _chosen(what: str, key: str | None, proposed: Choice | None, choices: Sequen
 
 def _probed(
     clips: Sequence[m2dx.Clip], label: Choice | None, group: Choice | None
-) -> tuple[list[Clip], list[tuple[Path, str]]]:
-    """The clips with their durations, labels and groups, and the bad files."""
+) -> tuple[list[int], list[Clip], list[tuple[Path, str]]]:
+    """The rows of the clips that are kept, these with their durations, labels and groups, and the bad files."""
     files = list(dict.fromkeys(clip.path for clip in clips))
 
     def seconds(path: Path) -> float | str:
         try:
+            if {"\n", "\r"} & set(os.fspath(path)):
+                return "its name has a line break, which no list can hold; rename it"
+            os.fspath(path).encode()
             return probe(path).seconds
+        except UnicodeEncodeError:
+            return "its name is not in UTF-8, as those of other files are; rename it"
         except m2dx.AudioError as error:
             return str(error)
 
@@ -210,7 +224,7 @@ def _probed(
 
     with ThreadPoolExecutor(READING_THREADS) as pool:
         known = dict(zip(files, pool.map(seconds, files), strict=True))
-    good = []
+    kept, good = [], []
     bad = [(path, reason) for path, reason in known.items() if isinstance(reason, str)]
     for row, clip in enumerate(clips):
         length = known[clip.path]
@@ -221,5 +235,6 @@ def _probed(
             continue
         duration = min(clip.duration or length, length - clip.start)
         own = tuple(filter(None, (part.strip() for part in (value(label, row) or "").split(";"))))
+        kept.append(row)
         good.append(Clip(clip.path, clip.start, duration, own, clip.split, value(group, row), clip.weight))
-    return good, bad
+    return kept, good, bad

@@ -147,7 +147,7 @@ def _label_score(choice: Choice, choices: Sequence[Choice]) -> float:
     if classes < 2 or total < 0.5 * len(choice.values) or classes > min(MOST_CLASSES, total / 2):
         return 0.0
     kind, _, name = choice.key.partition(":")
-    words = sum(not value.isdigit() for value in counts) / classes
+    words = sum(not value.isdecimal() for value in counts) / classes
     ids = sum(bool(re.fullmatch(r"[A-Za-z]{1,3}\d+", value)) for value in counts) / classes
     codes = not words and {str(number) for number in range(classes)} == set(counts)
     score = 1.0 if codes else 0.4 + 0.5 * words - 0.5 * ids
@@ -187,9 +187,9 @@ def _is_running(
     values: tuple[str | None, ...], fields: Sequence[tuple[str | None, ...]], paths: Sequence[PurePath]
 ) -> bool:
     """Whether the values number the files that are alike in all other parts."""
-    if not all(value is None or value.isdigit() for value in values):
+    if not all(value is None or value.isdecimal() for value in values):
         return False
-    numbers = [other for other in fields if all(value is None or value.isdigit() for value in other)]
+    numbers = [other for other in fields if all(value is None or value.isdecimal() for value in other)]
     if values != numbers[-1]:  # of several numbers, the last runs fastest
         return False
     members: dict[tuple[str | None, ...], set[tuple[int, PurePath]]] = defaultdict(set)

@@ -23,21 +23,27 @@ Rows = tuple[int, ...]
 
 def cuts(clips: Sequence[Clip]) -> tuple[Rows, ...]:
     """Clips of one file, and files whose names say that they are cuts of one recording; each with two clips or more."""
+    sources = [_source(clip.path) for clip in clips]
+    no_times = {source for source, is_cut in sources if not is_cut}
     members: dict[Path, list[int]] = defaultdict(list)
-    for row, clip in enumerate(clips):
-        members[clip.path.parent / source_of(clip.path)].append(row)
+    for row, (source, _) in enumerate(sources):
+        members[clips[row].path if source in no_times else source].append(row)
     return tuple(tuple(rows) for rows in members.values() if len(rows) > 1)
 
 
-def source_of(path: Path) -> str:
-    """The name of the recording: the stem without what says which cut it is, where there is a start before an end."""
+def _source(path: Path) -> tuple[Path, bool]:
+    """The recording, without what says which cut of it a file is; and whether the name may be that of a cut.
+
+    Two numbers are times of a cut where the first is the smaller one, and so in all files of the name: those of
+    dog_2_1 and dog_1_2 are none.
+    """
     match = _CUT.search(path.stem)
     if match is None:
-        return path.name
+        return path, True
     numbers = re.findall(r"\d+(?:\.\d+)?", match[0])
-    if len(numbers) == 2 and float(numbers[0]) >= float(numbers[1]):
-        return path.name
-    return path.stem[: match.start()]
+    return path.parent / path.stem[: match.start()], len(numbers) != 2 or float(numbers[0]) < float(
+        numbers[1]
+    )
 
 
 def leaks(clips: Sequence[Clip], pairs: Sequence[Duplicate], origins: Sequence[Rows]) -> Iterator[Finding]:
@@ -70,7 +76,7 @@ def leaks(clips: Sequence[Clip], pairs: Sequence[Duplicate], origins: Sequence[R
         advice = "The division keeps them on one side" + ("; check the labels." if unlike else ".")
         yield Finding(kind, "warning" if across or unlike else "note", text, paths(found), advice)
     if split := apart(origins):
-        name = source_of(clips[split[0][0]].path)
+        name = _source(clips[split[0][0]].path)[0].name
         text = f"Clips of {counted(len(split), 'recording')} are on both sides of the split, e.g. of {name}."
         advice = "The division keeps the clips of a recording on one side."
         yield Finding("cuts", "warning", text, paths(split), advice)

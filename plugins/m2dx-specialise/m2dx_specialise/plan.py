@@ -63,7 +63,7 @@ def print_plan(request: Request, console: Console) -> None:
             console.print(f"no verdict: {parts.problem}")
             candidates = candidates[:1]
         encoding = {"seconds": _encoding_seconds(request.starts[0], listing.clips)}
-        untrained = (PLAIN, *networks, *request.starts)
+        untrained = (PLAIN, *(networks if parts.problem is None else ()), *request.starts)
         state.save(**{f"baseline:{name}": encoding for name in untrained})
         for candidate in candidates:
             state.once(f"trial:{candidate.name}", partial(search.tried, candidate, setting))

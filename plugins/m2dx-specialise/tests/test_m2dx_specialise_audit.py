@@ -133,6 +133,7 @@ def test_an_honest_list_has_no_confound(notes: Path, tmp_path: Path) -> None:
         ([5500.0] * 8, [3400.0, 8000.0] * 4, True),  # a range between those of others
         ([3400.0] * 4, [8000.0] * 4, True),  # four groups that are all so
         ([3400.0] * 2, [8000.0] * 2, False),  # two say little
+        ([3400.0] * 2, [8000.0] * 4, False),
         ([8000.0] * 8, [8000.0] * 8, False),
         ([3400.0] * 3 + [8000.0] * 5, [8000.0] * 8, False),
     ],
@@ -151,6 +152,19 @@ def test_a_range_of_a_measure_tells_a_class(
     listed = replace(found, clips=tuple(clips), groups=())
     texts = [finding.text for finding in confounds(clips, measures, listed)]
     assert [("upper end of the band" in text) for text in texts] == [True] * told
+
+
+def test_all_values_that_tell_a_class_are_named(notes: Path) -> None:
+    found = listing.read(notes)
+    typical = measure(found.clips[0], 60.0)[0]
+    rates = {"own": (8_000, 11_025, 22_050), "other": (16_000,)}
+    clips, measures = [], []
+    for label in rates:
+        for number in range(30):
+            clips.append(replace(found.clips[0], labels=(label,), group=f"{label} {number}"))
+            measures.append(replace(typical, sample_rate=rates[label][number % len(rates[label])]))
+    texts = [of.text for of in confounds(clips, measures, replace(found, clips=tuple(clips), groups=()))]
+    assert any("8,000 Hz or 11,025 Hz or 22,050 Hz in 100 % of its clips" in text for text in texts), texts
 
 
 @pytest.mark.filterwarnings("error")

@@ -7,10 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from m2dx_specialise.judge import PLAIN, RANDOM, Gain, Parts, choose, decide, easier, from_labels, loss_of
+from m2dx_specialise.judge import (
+    PLAIN,
+    RANDOM,
+    Comparison,
+    Gain,
+    Parts,
+    choose,
+    decide,
+    easier,
+    from_labels,
+    loss_of,
+    score,
+)
 
 import m2dx
-from m2dx.contract.components import Fold
+from m2dx.contract.components import Fold, Prediction
 from m2dx.evaluation.logistic import Logistic
 
 LEVEL, UP, DOWN = Gain(0.5, -1.9, 2.2), Gain(6.1, 3.0, 9.2), Gain(-4.0, -7.0, -1.0)
@@ -115,6 +127,20 @@ def test_a_network_that_nobody_trained_may_be_the_best(
 def test_a_start_that_is_level_with_training_is_of_use_beside_a_random_network() -> None:
     gains = {PLAIN: MORE, RANDOM: DOWN, START: LEVEL}
     assert decide(gains, START, {PLAIN: UP, RANDOM: TO_0}, MORE).kind == "use"
+
+
+def test_a_clip_counts_the_same_in_folds_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = [m2dx.Clip(Path(f"{i}"), labels=("a",), split="1" if i < 20 else "2") for i in range(25)]
+
+    def scored(right: range) -> m2dx.Score:
+        items = [Prediction(clip, "a" if i in right else "b", 0.9) for i, clip in enumerate(clips)]
+        given = m2dx.Score("", "accuracy", 0.0, 0.1, (0.0, 0.0), "logistic", predictions=tuple(items))
+        monkeypatch.setattr(Logistic, "evaluate", lambda *_, **__: [given])
+        return score(None, None, "")  # type: ignore[arg-type]
+
+    own, rival = scored(range(15, 25)), scored(range(15))  # all of the small fold, but less than half of all
+    assert (own.mean, rival.mean) == (10 / 25, 15 / 25)
+    assert Comparison.of(own, rival).gain.value == pytest.approx(-20.0)
 
 
 def test_without_a_number_of_labels_none_is_said() -> None:

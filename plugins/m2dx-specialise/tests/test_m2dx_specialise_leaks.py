@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from m2dx_probes.subsets import subset_fold
 from m2dx_specialise import judge, listing
 from m2dx_specialise.audit import Audit
@@ -15,12 +16,14 @@ from m2dx_specialise.division import divide, write_list
 from m2dx_specialise.duplicates import Duplicate
 from m2dx_specialise.judge import Parts
 from m2dx_specialise.listing import Clip
+from m2dx_specialise.origins import cuts
 from m2dx_specialise.search import DIVISION, POOL, Search
 from m2dx_specialise.state import Request, State
 from rich.console import Console
 
 import m2dx
 from m2dx.data.csv_list import CsvDataset
+from m2dx.testing.samples import write_csv
 
 SPLITS = ("train", "train", "train", "valid", "test")
 
@@ -107,3 +110,58 @@ def test_the_learning_curve_fits_to_no_test_clip(divided: tuple[Search, Parts, d
         part = subset_fold(fold, size, task.clips, task.targets(), 0)
         fitted = np.concatenate([part.train, part.valid])
         assert len(fitted) == size and not tested & {task.clips[row].path for row in fitted}
+
+
+@pytest.mark.parametrize(
+    ("names", "recordings"),
+    [
+        (("dog_1_2", "dog_2_1", "dog_2_3"), [1, 1, 1]),  # a class, a speaker and a take
+        (("dog_0_5", "dog_5_10", "cat_0_5"), [2, 1]),
+        (("03-01-01-01", "03-01-01-12", "03-01-02-01"), [1, 1, 1]),
+        (("a_part1", "a_part2", "b"), [2, 1]),
+    ],
+)
+def test_names_of_cuts_have_a_start_before_an_end_in_all_files(
+    names: tuple[str, ...], recordings: list[int]
+) -> None:
+    found = cuts([Clip(Path(f"{name}.wav"), 0.0, 1.0) for name in names])
+    alone = len(names) - sum(map(len, found))
+    assert [*map(len, found), *[1] * alone] == recordings
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (("good", "line\nbreak"), "its name has a line break"),
+        (("good", "latin\udce9"), "its name is not in UTF-8"),
+        (("good", "\u00b2_1", "\u00b2_2"), None),
+    ],
+)
+def test_files_with_odd_names_are_told_or_read(
+    names: tuple[str, ...], text: str | None, tmp_path: Path
+) -> None:
+    for name in names:
+        soundfile.write(tmp_path / "new.wav", np.ones(1600), 16_000)
+        (tmp_path / "new.wav").rename(tmp_path / f"{name}.wav")
+    found = listing.read(tmp_path)
+    assert len(found.clips) + len(found.bad) == len(names)
+    assert [text in reason for _, reason in found.bad] == [True] * (text is not None)
+
+
+def test_columns_keep_to_their_clips_where_files_are_bad(tmp_path: Path) -> None:
+    rows = [(f"{number}.wav", "ab"[number % 2], f"room {number // 3}") for number in range(12)]
+    for name, *_ in rows:
+        soundfile.write(tmp_path / name, np.ones(1600), 16_000)
+    soundfile.write(tmp_path / "beside.wav", np.ones(1600), 16_000)
+    (tmp_path / "1.wav").write_text("junk")
+    write_csv(tmp_path / "list.csv", "path,label,room", rows)
+    found = listing.read(tmp_path)
+    (room,) = (choice for choice in found.groups if choice.key == "column:room")
+    of = {clip.path.name: value for clip, value in zip(found.clips, room.values, strict=True)}
+    assert of == {name: room for name, _, room in rows if name != "1.wav"} | {"beside.wav": None}
+
+
+def test_recordings_that_are_all_silent_are_refused(notes: Path) -> None:
+    found = listing.read(notes)
+    with pytest.raises(m2dx.RecipeError, match="60 clips all are silent"):
+        divide(found, Audit((), (), (), frozenset(range(60))))
