@@ -173,7 +173,11 @@ class Search:
             | {"files": [path.name for path in of.paths[:MOST_FILES]]}
             for of in found.findings
         ]
-        self.state.save(findings=findings, division=division.sentence, listing=listing.sentence)
+        sentence, parts = division.sentence, Parts.of([*division.rows, *division.pool])
+        if parts.problem is None:
+            sizes = [f"{len(part):,}" for part in (parts.train, parts.valid, parts.test)]
+            sentence += " Candidates train on {} clips, are chosen by {} and tested on {}.".format(*sizes)
+        self.state.save(findings=findings, division=sentence, listing=listing.sentence)
 
     def setting(self, parts: Parts) -> Setting:
         """Writes the lists that are trained on: nothing in them is chosen by or tested."""
