@@ -137,11 +137,14 @@ def encode(
     from m2dx.encoder.files import check_output, encode_clips, write_features
 
     clips = clips_of_inputs(files)
-    check_output(output, clips)
+    check_output(output, clips, files)
     network = load_encoder(encoder, long_clips=long_clips)
     bad: UnreadableFiles = []
     with progress(len(clips), network, device) as line:
         encoded = encode_clips(network, clips, frames=frames, bad=bad, progress=line.update)
         write_features(encoded, output, frames=frames)
-    terminal().print(f"{counted(len(clips) - len(bad), 'clip')} encoded to {output}")
+    done = counted(len(clips) - len(bad), "clip")
+    terminal().print(
+        f"{done} encoded to {output}" if len(bad) < len(clips) else f"{done} encoded; nothing is written"
+    )
     report_unreadable(bad)

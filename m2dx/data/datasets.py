@@ -84,12 +84,12 @@ class FolderDataset(Dataset):
             if match is None:
                 return None
             named |= {name: text for name, text in match.groupdict().items() if text}
-        named = {name: _plain(text) for name, text in named.items()}
+        named = {name: plain_name(text) for name, text in named.items()}
         labels = (named["label"],) if "label" in named else ()
         return Clip(file, labels=labels, split=named.get("split"), group=named.get("group"))
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A part of a path as text: bytes that are not UTF-8 become their codes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
@@ -136,7 +136,7 @@ class ImageFolder(FolderDataset):
         if not files:
             wanted = ", ".join(self.extensions or ())
             raise ImageError(f"no images ({wanted}) in {self.path}; check `path` and `extensions`")
-        parts = [tuple(map(_plain, file.relative_to(self.path).parts[:-1])) for file in files]
+        parts = [tuple(map(plain_name, file.relative_to(self.path).parts[:-1])) for file in files]
         if not all(folders and folders[0] in SPLIT_FOLDERS for folders in parts):
             clips = [Clip(file, labels=folders[-1:]) for file, folders in zip(files, parts, strict=True)]
             return divided(clips, str(self.path), split=self.split, folds=self.folds)

@@ -14,8 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from m2dx.contract.errors import AudioError
+
 STEP = 2.0**-15
 """What one step of 16-bit PCM is in float32, whose full scale is 1; a power of two, so that the product is exact."""
+LOUDEST = 1000.0
+"""What no sample in [-1, 1] reaches, however it was resampled, and what those of 16 bits do that were not scaled."""
 StoredSamples = NDArray[np.float32 | np.int16]
 """Samples as a file has them: int16 stands for the float32 of `STEP` times as much."""
 
@@ -106,3 +110,14 @@ def stack(rows: Sequence[Tensor]) -> Tensor:
         return stacked
     except RuntimeError:  # /dev/shm is full
         return torch.stack(list(rows))
+
+
+def check_scale(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The samples (N,), for an encoder that is there; AudioError where they are above `LOUDEST`.
+
+    A training brings samples of any scale to mean 0 and variance 1; an encoder has learnt one scale.
+    """
+    peak = max(samples.max(), -samples.min(), key=float)
+    if peak > LOUDEST:
+        raise AudioError(f"samples up to {peak:g}, where full scale is 1; divide those of 16 bits by 32768")
+    return samples

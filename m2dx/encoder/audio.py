@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from m2dx.contract.components import Backbone, Pooling
 from m2dx.contract.errors import AudioError, CheckpointError
 from m2dx.data.logmel import LogMel
+from m2dx.data.pcm import LOUDEST, check_scale
 from m2dx.encoder.weights import Weights, read_weights
 from m2dx.model.patches import time_frames
 from m2dx.model.shapes import build_logmel, model_shapes
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 PIECE_SECONDS = 60  # audio whose log-mel is held at a time, or half of it
 
 HEAD_STD = 0.01  # of the initial weights of a classifier's linear layer, in the published code
-LOUDEST = 1000.0  # what no sample in [-1, 1] reaches, however it was resampled, and what unscaled 16 bits do
 MOST_INTERPOLATED = 16_384  # patches of an input whose positions are interpolated
 SomeEncoder = TypeVar("SomeEncoder", bound="AudioEncoder | ImageEncoder")
 LongClips = Literal["split", "interpolate"]
@@ -185,7 +185,9 @@ class AudioEncoder(nn.Module):
         try:
             with AudioFile(path) as file:
                 pieces = file.pieces(*file.extent(start, duration), sample_rate=self.sample_rate)
-                chunks = self.stream(torch.from_numpy(piece)[None].to(device) for piece in pieces)
+                chunks = self.stream(
+                    torch.from_numpy(check_scale(piece))[None].to(device) for piece in pieces
+                )
                 frames = (self._encode_chunk(chunk, (layer,))[0] for chunk in chunks)
                 found = torch.cat(list(frames), dim=1) if pooling is None else pooled(frames, pooling)
         except AudioError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,11 +26,14 @@ from m2dx.contract.atomic import replace_file
 from m2dx.contract.components import Clip
 from m2dx.contract.errors import AudioError, CheckpointError, M2dxError
 from m2dx.contract.progress import Progress
+from m2dx.data.pcm import check_scale
 from m2dx.data.reading import AudioFile
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.model.precision import autocast
 
 TABLES = (".csv", ".npy", ".npz", ".parquet")  # suffixes of files that hold the features of all clips
+MOST_BYTES_OF_NAME = 242
+"""Of an audio file whose features become a file of their own: `.NAME.npy.partial` has 255 at most."""
 _PATCHES = {"cuda": 16_384}
 """Patches that go through the network at a time, by device; more would take memory, and save no time."""
 _PATCHES_ELSEWHERE = 2048
@@ -94,15 +98,31 @@ def _mean(parts: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
     return (total[None] / count).astype(np.float32)
 
 
-def check_output(output: Path, clips: Sequence[Clip]) -> None:
-    """Raises M2dxError where `write_features` would not write features of these clips."""
+def check_table(output: Path, inputs: Sequence[Path]) -> None:
+    """Raises M2dxError where a table would take the place of what it is made from, or of no file."""
+    if output.exists() and not output.is_file():
+        raise M2dxError(
+            f"--output must be a file, but {output} is {'a folder' if output.is_dir() else 'none'}"
+        )
+    if os.path.realpath(output) in map(os.path.realpath, inputs):
+        raise M2dxError(f"--output must be another file than those that are read, but is {output}")
+
+
+def check_output(output: Path, clips: Sequence[Clip], inputs: Sequence[Path] = ()) -> None:
+    """Raises M2dxError where `write_features` would not write features of these clips; `inputs` are lists of them."""
     suffix = output.suffix.lower()
+    if suffix in TABLES and not output.is_dir():
+        check_table(output, [*inputs, *(clip.path for clip in clips)])
     if output.is_dir() if suffix in TABLES else (suffix or output.exists()) and not output.is_dir():
         raise M2dxError(f"--output must be a folder or a file ({', '.join(TABLES)}), but is {output}")
     if suffix == ".parquet" and find_spec("pyarrow") is None:
         raise M2dxError("Parquet needs pyarrow: pip install 'm2dx[parquet]'; or take .csv, .npy or .npz")
     if suffix not in TABLES:
         fold = str if sys.platform == "linux" else str.casefold  # others' disks take A.wav for a.wav
+        if long := [clip.path for clip in clips if len(os.fsencode(clip.path.name)) > MOST_BYTES_OF_NAME]:
+            raise M2dxError(
+                f"{long[0]}: the name is too long for a file beside it; write a table instead (-o features.csv)"
+            )
         name, count = Counter(fold(clip.path.name) for clip in clips).most_common(1)[0]
         if count > 1:
             raise M2dxError(
@@ -114,7 +134,7 @@ def check_output(output: Path, clips: Sequence[Clip]) -> None:
 def write_features(encoded: Iterator[Encoded], output: Path, *, frames: bool) -> None:
     """Writes a file of one of `TABLES`, or a folder of .npy files named as the audio files.
 
-    Each file appears when it is whole. Nothing is written without clips. Raises OSError.
+    Each file appears when it is whole. Nothing is written without clips, and what is there stays. Raises OSError.
     """
     suffix = output.suffix.lower()
     if suffix not in TABLES:
@@ -178,7 +198,7 @@ def read_parts(
     def samples(file: AudioFile, first: int, frames: int, number: int) -> Iterator[Tensor]:
         done = 0.0  # s
         for piece in file.pieces(first, frames, sample_rate=encoder.sample_rate):
-            yield torch.from_numpy(piece)[None].to(device)  # (1, N)
+            yield torch.from_numpy(check_scale(piece))[None].to(device)  # (1, N)
             done += len(piece) / encoder.sample_rate
             progress(number + done * file.info.sample_rate / frames, len(clips), "")
 

@@ -97,13 +97,18 @@ class AudioClassifier(nn.Module):
         TypeError or ValueError for what is not audio.
         """
         check_samples(wav, least=self.network.encoder.logmel.hop_length, finite=True)
-        rows, length = wav[None] if wav.ndim == 1 else wav, self.unit_samples
+        rows = self.filled(wav[None] if wav.ndim == 1 else wav)
+        logits: Tensor = self.network(self.network.encoder.standard_logmel(rows))
+        return logits
+
+    def filled(self, rows: Tensor) -> Tensor:
+        """Samples (B, N) cut to `unit_seconds`, or padded or repeated to that length."""
+        length = self.unit_samples
         if rows.shape[-1] < length and self.short_clips == "repeat":
             rows = rows.repeat(1, -(-length // rows.shape[-1]))
         elif rows.shape[-1] < length:
             rows = nn.functional.pad(rows, (0, length - rows.shape[-1]))
-        logits: Tensor = self.network(self.network.encoder.standard_logmel(rows[..., :length]))
-        return logits
+        return rows[..., :length]
 
     @torch.no_grad()
     def probabilities(self, wav: Tensor) -> Tensor:

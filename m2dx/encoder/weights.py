@@ -197,6 +197,8 @@ def export_encoder(
     weights = read_weights(checkpoint)
     if weights.source.startswith("published"):
         raise CheckpointError(f"{checkpoint}: only m2dx checkpoints and exports can be exported")
+    if weights.source == "export" and folder.resolve().is_relative_to(weights.path.resolve()):
+        raise CheckpointError(f"{folder} must be another folder than the one that is exported, and not in it")
     there = [name for name in (EXPORT_CONFIG, EXPORT_WEIGHTS) if (folder / name).exists()]
     if there and not overwrite:
         raise CheckpointError(

@@ -153,8 +153,8 @@ def inner_folds(clips: Sequence[Clip]) -> tuple[NDArray[np.int64], str]:
 def _whole_groups(rows: Iterable[int], clips: Sequence[Clip]) -> list[NDArray[np.int64]]:
     units: dict[object, list[int]] = defaultdict(list)
     for row in rows:
-        group = clips[row].group
-        units[("clip", row) if group is None else ("group", group)].append(row)
+        clip = clips[row]
+        units[("file", clip.path) if clip.group is None else ("group", clip.group)].append(row)
     return [np.array(unit, dtype=np.int64) for unit in units.values()]
 
 

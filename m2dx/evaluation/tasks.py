@@ -22,6 +22,7 @@ from m2dx.data.clips import call_dataset, list_clips
 from m2dx.data.containers import is_there
 from m2dx.data.crops import fit_length
 from m2dx.data.images import read_image
+from m2dx.data.pcm import check_scale
 from m2dx.data.reading import probe, read_wav
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.encoder.images import ImageEncoder
@@ -270,7 +271,7 @@ def _readable(clip: Clip, unit_seconds: float) -> Clip:
 
 def _wav(clip: Clip, unit_seconds: float, sample_rate: int) -> NDArray[np.float32]:
     duration = unit_seconds if clip.duration is None else min(clip.duration, unit_seconds)
-    return read_wav(clip.path, start=clip.start, duration=duration, sample_rate=sample_rate)
+    return check_scale(read_wav(clip.path, start=clip.start, duration=duration, sample_rate=sample_rate))
 
 
 def _image(clip: Clip) -> Clip:
@@ -339,10 +340,10 @@ def _untrained_classes(
 def _unlike_published(
     name: str, dataset: Dataset, clips: Sequence[Clip], label_names: Sequence[str]
 ) -> list[str]:
-    """What makes a published task another one on this machine; nothing is known of other tasks."""
-    info = dataset.task
+    """What the data set lacks on this machine, and what else makes a published task another one."""
+    info, missing = dataset.task, call_dataset(name, dataset, "missing")
     if info is None:
-        return []
+        return missing
     warnings = []
     if len(label_names) != info.num_classes:
         count = len(label_names)
@@ -350,4 +351,4 @@ def _unlike_published(
     metric = "mAP" if any(len(clip.labels) > 1 for clip in clips) else "accuracy"
     if metric != info.metric:
         warnings.append(f"{info.title} is scored by {info.metric} ({info.source}), here by {metric}")
-    return warnings + call_dataset(name, dataset, "missing")
+    return warnings + missing

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from m2dx.cli import app
 from m2dx.contract.components import Clip
-from m2dx.contract.errors import CheckpointError, M2dxError
+from m2dx.contract.errors import AudioError, CheckpointError, M2dxError
 from m2dx.data import reading
 from m2dx.data.reading import read_wav
 from m2dx.encoder import files
@@ -178,6 +178,8 @@ def test_a_folder_has_an_array_for_each_file(
         ("f.PARQUET", "Parquet needs pyarrow: pip install"),
         ("f.csv", None),
         ("f.npz", None),
+        ("x/a.csv", "must be another file than those that are read"),
+        ("long", "the name is too long for a file beside it"),
     ],
 )
 def test_outputs_that_cannot_be_are_told_before_the_work(
@@ -189,11 +191,14 @@ def test_outputs_that_cannot_be_are_told_before_the_work(
     Path("there.old").mkdir()
     Path("file").touch()
     clips = [Clip(Path("x/a.wav")), Clip(Path("x/b.wav")), Clip(Path("y/a.wav"))]
+    clips = [Clip(Path("n" * 250))] if output == "long" else clips
+    Path("x").mkdir()
+    Path("x/a.csv").touch()
     if text is None:
         check_output(Path(output), clips)
         return
     with pytest.raises(M2dxError, match=rf"\A[^\n]*{text}[^\n]*\Z"):
-        check_output(Path(output), clips)
+        check_output(Path(output), clips, [Path("x/a.csv")])
 
 
 @pytest.mark.parametrize(("system", "refused"), [("linux", False), ("darwin", True), ("win32", True)])
@@ -214,6 +219,18 @@ def exported(encoder: AudioEncoder, folder: Path, *, std: float = 4.0) -> Path:
     )  # fmt: skip
     write_export(folder, encoder.encoder, config)
     return folder
+
+
+def test_samples_that_were_not_scaled_are_a_bad_file(encoder: AudioEncoder, tmp_path: Path) -> None:
+    for name, scale in (("good", 0.1), ("loud", 3000.0)):
+        soundfile.write(tmp_path / f"{name}.wav", np.full(16_000, scale), 16_000, subtype="FLOAT")
+    clips = [Clip(tmp_path / "loud.wav"), Clip(tmp_path / "good.wav")]
+    bad: list[tuple[Path, str]] = []
+    found = list(encode_clips(encoder, clips, frames=False, bad=bad, progress=lambda *_: None))
+    assert [of.path.name for of in found] == ["good.wav"]
+    assert [(path.name, "divide those of 16 bits" in reason) for path, reason in bad] == [("loud.wav", True)]
+    with pytest.raises(AudioError, match=r"loud\.wav: samples up to 3000"):
+        encoder.encode_file(tmp_path / "loud.wav")
 
 
 @pytest.mark.parametrize("output", ["f.csv", "f.npz", "f.parquet", "f.npy", "folder"])

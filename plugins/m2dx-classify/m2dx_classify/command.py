@@ -61,12 +61,16 @@ def classify(
     from m2dx.contract.atomic import replace_file
     from m2dx.contract.wording import counted
     from m2dx.data.inputs import clips_of_inputs
-    from m2dx.encoder.files import UnreadableFiles, csv_table
+    from m2dx.encoder.files import UnreadableFiles, check_table, csv_table
     from m2dx_classify.fitting import check_request
     from m2dx_classify.rows import classify_clips
 
     fits = check_request(model, train=train, task=task, save=save, files=files)
     clips = clips_of_inputs(files) if files else []
+    if output is not None:
+        if output.suffix.lower() != ".csv":
+            raise m2dx.M2dxError(f"--output must be a .csv file, but is {output}")
+        check_table(output, [*files, *(clip.path for clip in clips), *([train] if train else [])])
     classifier = (
         _fitted(model, train=train, task=task, save=save, device=device)
         if fits

@@ -27,12 +27,14 @@ def classify_clips(
     read go to `bad` with the reason. Raises CheckpointError for probabilities that are not finite.
     """
     yield ["path", "start", "end", "label", *classifier.label_names]
-    encoder, unit, seconds = classifier.network.encoder, classifier.unit_samples, classifier.unit_seconds
+    encoder, unit = classifier.network.encoder, classifier.unit_samples
+    seconds, least = unit / encoder.sample_rate, encoder.logmel.hop_length
 
     def cut(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-        return islice(_in_lengths(pieces, unit), None if whole else 1)
+        parts = islice(_in_lengths(pieces, unit, least), None if whole else 1)
+        return (part if part.shape[-1] >= least else classifier.filled(part) for part in parts)
 
-    patches = encoder.encoder.grid.shape[0] * encoder.frame_rate * seconds / unit
+    patches = encoder.encoder.grid.shape[0] * encoder.frame_rate / encoder.sample_rate
     for clip, rows in by_clip(
         read_parts(clips, cut, encoder, bad, progress), classifier.probabilities, patches
     ):
@@ -44,11 +46,12 @@ def classify_clips(
             yield [clip.path, *times, label, *(f"{value:.4f}" for value in row)]
 
 
-def _in_lengths(pieces: Iterable[Tensor], length: int) -> Iterator[Tensor]:
-    """The samples (1, N) of pieces in parts of a length; the last one may be shorter."""
+def _in_lengths(pieces: Iterable[Tensor], length: int, least: int) -> Iterator[Tensor]:
+    """The samples (1, N) of pieces in parts of a length, the last one shorter; below `least` only where it is alone."""
     held: tuple[Tensor, ...] = ()
+    number = 0
     for piece in pieces:
         parts = torch.cat((*held, piece), dim=-1).split(length, dim=-1)
         yield from parts[:-1]
-        held = parts[-1:]
-    yield from held
+        held, number = parts[-1:], number + len(parts) - 1
+    yield from (part for part in held if part.shape[-1] >= least or not number)

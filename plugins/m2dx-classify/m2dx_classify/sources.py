@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import m2dx
+from m2dx.contract.wording import counted
 from m2dx.data.csv_list import CsvDataset
-from m2dx.data.datasets import FolderDataset
+from m2dx.data.datasets import SPLIT_FOLDERS, FolderDataset, plain_name
 from m2dx.data.division import divided
 from m2dx.evaluation.features import CACHE_FOLDER, FeatureCache
 from m2dx.recipe.schema import EvaluationTaskSection
 
 FOLDS = 5
 """Of cross validation, where the clips have no test part."""
+FEWEST_GROUPS = 3
+"""To fit to, to choose by, and to test on."""
 
 
 class LabelledClips(m2dx.Dataset):
@@ -22,19 +25,27 @@ class LabelledClips(m2dx.Dataset):
 
     name = "labelled"
 
-    def __init__(self, name: str, clips: list[m2dx.Clip]) -> None:
+    def __init__(self, name: str, clips: list[m2dx.Clip], missing: Sequence[str] = ()) -> None:
         labelled = [clip for clip in clips if clip.labels]
+        self._missing = missing
         if {clip.split for clip in labelled} <= {None, "train", "valid"}:
             groups = len({clip.group or str(clip.path) for clip in labelled})
+            if 0 < groups < FEWEST_GROUPS:
+                raise m2dx.RecipeError(
+                    f"{name}: all labelled clips are of {counted(groups, 'group')} (or files), so that nothing can be "
+                    f"tested; there must be {FEWEST_GROUPS} or more, or a column `split`"
+                )
             undivided = [replace(clip, split=None) for clip in labelled]
-            labelled = (
-                divided(undivided, name, split=None, folds=min(FOLDS, groups)) if groups > 1 else undivided
-            )
+            labelled = divided(undivided, name, split=None, folds=min(FOLDS, groups)) if labelled else []
         self._clips = labelled
 
     def clips(self, split: str | None = None) -> list[m2dx.Clip]:
         """Clips of one split or fold, or all of them."""
         return [clip for clip in self._clips if split is None or clip.split == split]
+
+    def missing(self) -> list[str]:
+        """What the data set that they are from lacks."""
+        return [*self._missing]
 
 
 def task_of_list(path: Path) -> m2dx.ClipTask:
@@ -42,8 +53,35 @@ def task_of_list(path: Path) -> m2dx.ClipTask:
 
     Raises AudioError or RecipeError where it cannot be used.
     """
-    dataset = FolderDataset(path=path, label_from_folder=True) if path.is_dir() else CsvDataset(path=path)
-    return m2dx.ClipTask.from_dataset(path.stem, LabelledClips(str(path), dataset.clips()))
+    dataset = FolderDataset(path=path) if path.is_dir() else CsvDataset(path=path)
+    clips = dataset.clips()
+    if path.is_dir():
+        clips = of_folders(path, clips)
+    return m2dx.ClipTask.from_dataset(path.stem, LabelledClips(str(path), clips, dataset.missing()))
+
+
+def of_folders(root: Path, clips: Sequence[m2dx.Clip]) -> list[m2dx.Clip]:
+    """The clips with their folder below the root as label, and the one below that as group.
+
+    Folders that are all named as parts (train, val, test) say the split, and the classes are those in them. Raises
+    AudioError for files that are in no folder of a class.
+    """
+    folders = [clip.path.relative_to(root).parts[:-1] for clip in clips]
+    tops = {parts[0].lower() for parts in folders if parts}
+    given = "test" in tops and tops <= set(SPLIT_FOLDERS)
+    found = []
+    for clip, parts in zip(clips, folders, strict=True):
+        below = parts[1:] if given else parts
+        if not below:
+            raise m2dx.AudioError(
+                f"{clip.path} must be in a folder of {root} that names its class, but is in none"
+            )
+        split = SPLIT_FOLDERS[parts[0].lower()] if given else None
+        group = "/".join(below[:2]) if len(below) > 1 else None
+        found.append(
+            replace(clip, labels=(plain_name(below[0]),), group=group and plain_name(group), split=split)
+        )
+    return found
 
 
 def task_of_run(model: Path, name: str | None, host: m2dx.PluginHost) -> m2dx.ClipTask:
@@ -72,7 +110,7 @@ def task_of_run(model: Path, name: str | None, host: m2dx.PluginHost) -> m2dx.Cl
     dataset = host.build("dataset", section.dataset)
     return m2dx.ClipTask.from_dataset(
         key,
-        LabelledClips(key, dataset.clips()),
+        LabelledClips(key, dataset.clips(), dataset.missing()),
         unit_seconds=section.unit_seconds or (dataset.task and dataset.task.unit_seconds),
         short_clips=section.short_clips,
         max_bad_fraction=recipe.data.max_bad_fraction,

@@ -3,6 +3,7 @@
 import csv
 import functools
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,8 @@ import torch
 from m2dx_classify import STATISTICS, fitting
 from m2dx_classify.command import commands
 from m2dx_classify.fitting import Fitted, _summary, check_request, fit_classifier
-from m2dx_classify.sources import LabelledClips, task_of_list, task_of_run
+from m2dx_classify.rows import classify_clips
+from m2dx_classify.sources import LabelledClips, of_folders, task_of_list, task_of_run
 from typer.testing import CliRunner
 
 import m2dx
@@ -197,6 +199,77 @@ def test_clips_without_labels_are_left_out(listed: Callable[..., Path]) -> None:
 def test_few_groups_make_fewer_folds() -> None:
     clips = [m2dx.Clip(Path(f"{n}.wav"), labels=("ab"[n % 2],), group=str(n // 4)) for n in range(12)]
     assert {clip.split for clip in LabelledClips("x", clips).clips()} == {"1", "2", "3"}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (("MR/p1/a.wav", "N/p3/b.wav"), [("MR", "MR/p1", None), ("N", "N/p3", None)]),
+        (
+            ("train/a/1.wav", "test/b/2.wav"),
+            [("b", None, "test"), ("a", None, "train")],
+        ),  # in order of the paths
+        (("a/1.wav", "b/2.wav"), [("a", None, None), ("b", None, None)]),
+        (("a/1.wav", "2.wav"), "2.wav must be in a folder"),
+    ],
+)
+def test_the_folder_below_the_root_is_the_class(
+    files: tuple[str, ...], expected: list[tuple[str, str | None, str | None]] | str, tmp_path: Path
+) -> None:
+    clips = [m2dx.Clip(path) for path in sorted(tmp_path / file for file in files)]
+    if isinstance(expected, str):
+        with pytest.raises(m2dx.AudioError, match=expected):
+            of_folders(tmp_path, clips)
+    else:
+        assert [(clip.labels[0], clip.group, clip.split) for clip in of_folders(tmp_path, clips)] == expected
+
+
+def test_one_recording_cannot_be_tested_and_files_that_nobody_reads_are_told(
+    tones: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clips = [m2dx.Clip(Path("long.wav"), float(n), 1.0, labels=("ab"[n % 2],)) for n in range(12)]
+    with pytest.raises(m2dx.RecipeError, match=r"all labelled clips are of 1 group \(or files\)"):
+        LabelledClips("x", clips)
+    shutil.copytree(tones, tmp_path / "tones")
+    (tmp_path / "tones" / "other").mkdir()
+    (tmp_path / "tones" / "other" / "1.m4a").touch()
+    task_of_list(tmp_path / "tones")
+    assert "1 .m4a files in" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "whole", "ends"),
+    [
+        (0.005, False, [0.005]),  # shorter than a frame
+        (0.2501, True, [0.25]),  # what is left after the first row is
+        (0.6, True, [0.25, 0.5, 0.6]),
+    ],
+)
+def test_short_files_and_short_rests_are_classified(
+    seconds: float, whole: bool, ends: list[float], encoder: Path, tones: Path, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(round(seconds * RATE), 0.1), RATE)
+    bad: list[tuple[Path, str]] = []
+    clips = [m2dx.Clip(tmp_path / "a.wav")]
+    classifier = fitted_once(encoder, tones).classifier
+    assert classifier.unit_seconds == 0.25
+    _, *rows = classify_clips(classifier, clips, whole=whole, bad=bad, progress=lambda *_: None)
+    assert not bad and [float(str(row[2])) for row in rows] == pytest.approx(ends, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [("a.wav", "must be a .csv file"), ("list.csv", "must be another file"), ("folder.csv", "is a folder")],
+)
+def test_an_output_takes_the_place_of_nothing_that_is_read(
+    output: str, text: str, tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder.csv").mkdir()
+    Path("list.csv").write_text(f"path\n{tones / 'mid' / '0.wav'}\n")
+    with pytest.raises(m2dx.M2dxError, match=text):
+        invoke("--train", tones, "log-mel", "list.csv", "-o", output)
+    assert Path("list.csv").read_text().startswith("path")
 
 
 @pytest.fixture
