@@ -151,10 +151,13 @@ def inner_folds(clips: Sequence[Clip]) -> tuple[NDArray[np.int64], str]:
 
 
 def _whole_groups(rows: Iterable[int], clips: Sequence[Clip]) -> list[NDArray[np.int64]]:
-    units: dict[object, list[int]] = defaultdict(list)
+    """What stays together: groups, and files where no group is known; the clips of a single file, each by itself."""
+    units: dict[tuple[str, object], list[int]] = defaultdict(list)
     for row in rows:
         clip = clips[row]
         units[("file", clip.path) if clip.group is None else ("group", clip.group)].append(row)
+    if len(units) == 1 and "file" in next(iter(units)):
+        return [np.array([row]) for row in next(iter(units.values()))]
     return [np.array(unit, dtype=np.int64) for unit in units.values()]
 
 

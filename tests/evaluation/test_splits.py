@@ -57,6 +57,15 @@ def test_held_out_groups_are_whole():
     assert not {groups[row] for row in train} & {groups[row] for row in valid}
 
 
+@pytest.mark.parametrize("files", [8, 1])
+def test_segments_of_a_file_stay_together_where_there_are_several_files(files: int) -> None:
+    clips = [Clip(Path(f"{n % files}.wav"), float(n), 1.0, split="train") for n in range(80)]
+    train, valid = hold_out(np.arange(80), clips, one_hot(*[0, 1] * 40))
+    of = [{clips[row].path for row in rows} for rows in (train, valid)]
+    assert len(valid) and len(train) + len(valid) == 80
+    assert bool(of[0] & of[1]) == (files == 1)
+
+
 def test_a_few_clips_still_give_both_parts():
     train, valid = hold_out(np.arange(4), listed(*["train"] * 4), one_hot(0, 0, 1, 1))
     assert len(train) == 3 and len(valid) == 1
