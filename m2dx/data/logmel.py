@@ -12,6 +12,9 @@ LINEAR_HZ, LINEAR_MELS = 200 / 3, 15.0
 """Slaney's mel scale: hertz per mel up to 15 mel (1 kHz), and from there on 27 mel for each factor of 6.4."""
 LOG_STEP = math.log(6.4) / 27
 
+LOUDEST = 1000.0
+"""What no sample in [-1, 1] reaches, however it was resampled, and what those of 16 bits do that were not scaled."""
+
 
 def mel_filters(frequencies: Tensor, *, n_mels: int, f_min: float, f_max: float) -> Tensor:
     """Triangles of area 1 (K, M) at the frequencies (K,) in Hz, evenly placed on Slaney's mel scale.

@@ -15,11 +15,10 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from m2dx.contract.errors import AudioError
+from m2dx.data.logmel import LOUDEST
 
 STEP = 2.0**-15
 """What one step of 16-bit PCM is in float32, whose full scale is 1; a power of two, so that the product is exact."""
-LOUDEST = 1000.0
-"""What no sample in [-1, 1] reaches, however it was resampled, and what those of 16 bits do that were not scaled."""
 StoredSamples = NDArray[np.float32 | np.int16]
 """Samples as a file has them: int16 stands for the float32 of `STEP` times as much."""
 

@@ -16,8 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from m2dx.contract.components import Backbone, Pooling
 from m2dx.contract.errors import AudioError, CheckpointError
-from m2dx.data.logmel import LogMel
-from m2dx.data.pcm import LOUDEST, check_scale
+from m2dx.data.logmel import LOUDEST, LogMel
 from m2dx.encoder.weights import Weights, read_weights
 from m2dx.model.patches import time_frames
 from m2dx.model.shapes import build_logmel, model_shapes
@@ -179,7 +178,8 @@ class AudioEncoder(nn.Module):
 
         `start` and `duration` in s. A minute or two of audio is held at a time. Raises AudioError.
         """
-        from m2dx.data.reading import AudioFile  # only files need its readers
+        from m2dx.data.pcm import check_scale  # only files need these
+        from m2dx.data.reading import AudioFile
 
         device = next(self.parameters()).device
         try:
