@@ -2,7 +2,8 @@
 
     python benchmarks/waiting_threads.py [--encoder starter] [--busy 0 1 2] [--rounds 5]
 
-Beside each number of other processes that keep a core busy. GOMP_SPINCOUNT and OMP_WAIT_POLICY must not be set.
+Beside each number of other processes of torch, with threads of their own. GOMP_SPINCOUNT, OMP_WAIT_POLICY and
+OMP_NUM_THREADS must not be set.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from timing import Quartiles, Tables, at_least, give, in_turns, options_of
 
 from m2dx import cli
 
+BUSY = """
+import torch
+x = torch.randn(32, 192, 192)
+while True:
+    torch.bmm(x, x).softmax(-1)
+"""
 TIMED = """
 import sys, time, torch, m2dx
 encoder, clips = m2dx.load_encoder(sys.argv[1]), torch.randn(32, 3 * 16000)
@@ -33,9 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Times each load; the exit status."""
     parser = options_of(__doc__, recipe_fields=False)
     parser.add_argument("--encoder", default="starter")
-    parser.add_argument(
-        "--busy", type=int, nargs="+", default=[0, 1, 2], help="processes that keep a core busy"
-    )
+    parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2], help="other processes of torch")
     parser.add_argument("--rounds", type=at_least(1), default=5)
     options = parser.parse_args(arguments)
 
@@ -49,14 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def measure() -> Tables:
         rows = []
         for busy in options.busy:
-            others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
+            others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(busy)]
             try:
                 found = in_turns(["libgomp", "m2dx"], options.rounds, clips_per_second)
             finally:
                 for other in others:
                     other.kill()
             rows.append(
-                {"busy processes": busy}
+                {"other processes": busy}
                 | {f"{case}, clips/s": str(Quartiles.of(speeds)) for case, speeds in found.items()}
                 | {"times as fast": str(Quartiles.ratio(found["m2dx"], found["libgomp"]))}
             )
