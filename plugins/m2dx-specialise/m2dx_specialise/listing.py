@@ -106,9 +106,8 @@ def read(
 
     def of_kept(choice: Choice) -> Choice:
         """The values of the clips; files beside the list have none."""
-        return replace(
-            choice, values=tuple([*choice.values, *[None] * len(found.clips)][row] for row in kept)
-        )
+        values = [*choice.values, *[None] * len(found.clips)]
+        return replace(choice, values=tuple(values[row] for row in kept))
 
     label, group = (choice and of_kept(choice) for choice in (label, group))
     labels_found, groups_found = (tuple(map(of_kept, choices)) for choices in (found.labels, found.groups))
