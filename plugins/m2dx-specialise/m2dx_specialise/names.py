@@ -148,7 +148,7 @@ def _label_score(choice: Choice, choices: Sequence[Choice]) -> float:
         return 0.0
     kind, _, name = choice.key.partition(":")
     words = sum(not value.isdecimal() for value in counts) / classes
-    ids = sum(bool(re.fullmatch(r"[A-Za-z]{1,3}\d+", value)) for value in counts) / classes
+    ids = sum(map(_is_id, counts)) / classes
     codes = not words and {str(number) for number in range(classes)} == set(counts)
     score = 1.0 if codes else 0.4 + 0.5 * words - 0.5 * ids
     score -= 0.3 * (classes > 20) + 0.3 * (total / classes < 5) + 0.2 * (min(counts.values()) == 1)
@@ -162,6 +162,13 @@ def _label_score(choice: Choice, choices: Sequence[Choice]) -> float:
     if name.endswith("letters"):
         score -= 0.1
     return score
+
+
+def _is_id(value: str) -> bool:
+    """Whether a value names one of many of a kind: p07, S12b, patient_3, speaker-a1."""
+    short = re.fullmatch(r"[A-Za-z]{1,3}[-_ ]?\d+[A-Za-z]?", value)
+    numbered = any(char.isdecimal() for char in value)
+    return bool(short) or (numbered and value.lower().startswith(_GROUP_WORDS))
 
 
 def _repeats(values: Sequence[str | None]) -> bool:

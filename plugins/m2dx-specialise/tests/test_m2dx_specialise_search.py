@@ -291,6 +291,9 @@ def test_what_cannot_be_has_an_answer_in_a_line(
         ("{a}/{g}_{n:03}.wav", "folder:1", "name:1"),
         ("{a}/{n}_{g}.wav", "folder:1", "name:2"),
         ("0{n}/{k}.wav", "name:1", "folder:1"),  # each of several people says the digits
+        ("{a}/{g}/{n:03}.wav", "folder:1", "folder:2"),
+        ("{a}/{g}{k}b/{n:03}.wav", "folder:1", "folder:2"),  # each of one class
+        ("{a}/patient_{g}/{n:03}.wav", "folder:1", "folder:2"),
     ],
 )
 @pytest.mark.parametrize("clips_of_a_file", [1, 2])
