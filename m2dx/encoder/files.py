@@ -98,8 +98,10 @@ def _mean(parts: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
     return (total[None] / count).astype(np.float32)
 
 
-def check_table(output: Path, inputs: Sequence[Path]) -> None:
+def check_table(output: Path, inputs: Sequence[Path], *, suffixes: Sequence[str] = TABLES) -> None:
     """Raises M2dxError where a table would take the place of what it is made from, or of no file."""
+    if output.suffix.lower() not in suffixes:
+        raise M2dxError(f"--output must be a file ({', '.join(suffixes)}), but is {output}")
     if output.exists() and not output.is_file():
         raise M2dxError(
             f"--output must be a file, but {output} is {'a folder' if output.is_dir() else 'none'}"

@@ -54,6 +54,7 @@ def classify(
     """Write the probability of each label in audio files as a CSV table. Fits a classifier unless MODEL is one."""
     import csv
     import sys
+    from functools import partial
 
     import m2dx
     from m2dx.cli.encoders import progress, report_unreadable
@@ -68,14 +69,10 @@ def classify(
     fits = check_request(model, train=train, task=task, save=save, files=files)
     clips = clips_of_inputs(files) if files else []
     if output is not None:
-        if output.suffix.lower() != ".csv":
-            raise m2dx.M2dxError(f"--output must be a .csv file, but is {output}")
-        check_table(output, [*files, *(clip.path for clip in clips), *([train] if train else [])])
-    classifier = (
-        _fitted(model, train=train, task=task, save=save, device=device)
-        if fits
-        else m2dx.load_classifier(model)
-    )
+        read = [*files, *([train] if train else []), *(clip.path for clip in clips)]
+        check_table(output, read, suffixes=(".csv",))
+    fit = partial(_fitted, model, train=train, task=task, save=save, device=device)
+    classifier = fit() if fits else m2dx.load_classifier(model)
     if not clips:
         return
     bad: UnreadableFiles = []
@@ -85,8 +82,7 @@ def classify(
             csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
         else:
             replace_file(output, lambda file: csv_table(file).writerows(rows))
-            count = counted(len(clips) - len(bad), "clip")
-            terminal().print(f"{count} classified in {output}")
+            terminal().print(f"{counted(len(clips) - len(bad), 'clip')} classified in {output}")
     report_unreadable(bad)
 
 

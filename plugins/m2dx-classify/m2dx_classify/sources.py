@@ -61,7 +61,7 @@ def task_of_list(path: Path) -> m2dx.ClipTask:
 
 
 def of_folders(root: Path, clips: Sequence[m2dx.Clip]) -> list[m2dx.Clip]:
-    """The clips with their folder below the root as label, and the one below that as group.
+    """The clips with their folder below the root as label, and the one below that as group, the same in all classes.
 
     Folders that are all named as parts (train, val, test) say the split, and the classes are those in them. Raises
     AudioError for files that are in no folder of a class.
@@ -77,10 +77,8 @@ def of_folders(root: Path, clips: Sequence[m2dx.Clip]) -> list[m2dx.Clip]:
                 f"{clip.path} must be in a folder of {root} that names its class, but is in none"
             )
         split = SPLIT_FOLDERS[parts[0].lower()] if given else None
-        group = "/".join(below[:2]) if len(below) > 1 else None
-        found.append(
-            replace(clip, labels=(plain_name(below[0]),), group=group and plain_name(group), split=split)
-        )
+        group = plain_name(below[1]) if len(below) > 1 else None
+        found.append(replace(clip, labels=(plain_name(below[0]),), group=group, split=split))
     return found
 
 

@@ -204,11 +204,12 @@ def test_few_groups_make_fewer_folds() -> None:
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        (("MR/p1/a.wav", "N/p3/b.wav"), [("MR", "MR/p1", None), ("N", "N/p3", None)]),
+        (("MR/p1/a.wav", "N/p3/b.wav"), [("MR", "p1", None), ("N", "p3", None)]),
         (
             ("train/a/1.wav", "test/b/2.wav"),
             [("b", None, "test"), ("a", None, "train")],
         ),  # in order of the paths
+        (("MR/p1/a.wav", "N/p1/b.wav"), [("MR", "p1", None), ("N", "p1", None)]),  # a patient of both classes
         (("a/1.wav", "b/2.wav"), [("a", None, None), ("b", None, None)]),
         (("a/1.wav", "2.wav"), "2.wav must be in a folder"),
     ],
@@ -259,7 +260,11 @@ def test_short_files_and_short_rests_are_classified(
 
 @pytest.mark.parametrize(
     ("output", "text"),
-    [("a.wav", "must be a .csv file"), ("list.csv", "must be another file"), ("folder.csv", "is a folder")],
+    [
+        ("a.wav", r"must be a file \(.csv\)"),
+        ("list.csv", "must be another file"),
+        ("folder.csv", "is a folder"),
+    ],
 )
 def test_an_output_takes_the_place_of_nothing_that_is_read(
     output: str, text: str, tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from m2dx_classify.sources import of_folders
 from m2dx_probes.subsets import subset_fold
 from m2dx_specialise import judge, listing
 from m2dx_specialise.audit import Audit
@@ -165,3 +166,27 @@ def test_recordings_that_are_all_silent_are_refused(notes: Path) -> None:
     found = listing.read(notes)
     with pytest.raises(m2dx.RecipeError, match="60 clips all are silent"):
         divide(found, Audit((), (), (), frozenset(range(60))))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{label}/{n}.wav",
+        "{label}/p{of}/{n}.wav",  # patients of both classes
+        "{label}/p{of}{label[0]}/{n}.wav",  # of one
+        "{label}/speaker_{of}/{n}.wav",
+        "{part}/{label}/{n}.wav",
+        "{part}/{label}/p{of}/{n}.wav",
+    ],
+)
+def test_a_folder_is_read_as_m2dx_classify_reads_it(form: str, tmp_path: Path) -> None:
+    for n in range(60):
+        part = "test" if n % 5 == 4 else "train"
+        path = tmp_path / form.format(label=("cat", "dog")[n % 2], of=n // 2 % 5, n=n, part=part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.ones(160), 16_000)
+    clips = listing.read(tmp_path).clips
+    classified = of_folders(tmp_path, [m2dx.Clip(clip.path) for clip in clips])
+    assert [(of.labels, of.group, of.split) for of in clips] == [
+        (of.labels, of.group, of.split) for of in classified
+    ]
