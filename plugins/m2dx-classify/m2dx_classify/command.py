@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m2dx.cli.shared import AudioInputs, DeviceOption
+from m2dx.cli.shared import AudioInputs, DeviceOption, terminal
 from m2dx.contract.package import find_encoder
 from m2dx_classify import STATISTICS
 
@@ -58,7 +58,6 @@ def classify(
 
     import m2dx
     from m2dx.cli.encoders import progress, report_unreadable
-    from m2dx.cli.shared import terminal
     from m2dx.contract.atomic import replace_file
     from m2dx.contract.wording import counted
     from m2dx.data.inputs import clips_of_inputs

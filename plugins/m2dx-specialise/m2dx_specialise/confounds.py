@@ -52,7 +52,7 @@ def confounds(clips: Sequence[Clip], found: Sequence[Measures | None], listing: 
         told = []
         known = labelled & np.array([value is not None for value in nuisance.values])
         rows = np.flatnonzero(known).tolist()
-        values = [nuisance.values[row] for row in rows]
+        values, group = [nuisance.values[row] for row in rows], groups[rows]
         if len(set(values)) < 2:
             continue
         for name in classes:
@@ -61,7 +61,7 @@ def confounds(clips: Sequence[Clip], found: Sequence[Measures | None], listing: 
             if not all(side.any() and known[side].mean() >= 0.6 for side in sides):
                 continue
             positive = is_class[rows]
-            ours, theirs = (set(groups[rows][side].tolist()) for side in (positive, ~positive))
+            ours, theirs = (set(group[side].tolist()) for side in (positive, ~positive))
             if not ours & theirs and math.comb(len(ours | theirs), len(ours)) < _FEWEST_WAYS:
                 continue
             how, tell = _fitted(values, positive, nuisance.form)
@@ -69,7 +69,7 @@ def confounds(clips: Sequence[Clip], found: Sequence[Measures | None], listing: 
             hits = hit[positive].mean(), hit[~positive].mean()
             if 0.5 + (hits[0] - hits[1]) / 2 < nuisance.least:
                 continue
-            accuracy, error = _accuracy(values, positive, groups[rows])
+            accuracy, error = _accuracy(values, positive, group)
             if accuracy >= nuisance.least and accuracy - _ERRORS * error > 0.5:
                 told.append((accuracy, name, how, hits))
         if told:

@@ -41,9 +41,8 @@ def _source(path: Path) -> tuple[Path, bool]:
     if match is None:
         return path, True
     numbers = re.findall(r"\d+(?:\.\d+)?", match[0])
-    return path.parent / path.stem[: match.start()], len(numbers) != 2 or float(numbers[0]) < float(
-        numbers[1]
-    )
+    is_cut = len(numbers) != 2 or float(numbers[0]) < float(numbers[1])
+    return path.parent / path.stem[: match.start()], is_cut
 
 
 def leaks(clips: Sequence[Clip], pairs: Sequence[Duplicate], origins: Sequence[Rows]) -> Iterator[Finding]:
