@@ -38,6 +38,11 @@ _CORRELATED = 0.5  # at least, of what is looked at closer
 _SIZE, _HOP, _BAND = 512, 128, 4
 _FEW_BANDS, _STRICTER = 20, 6.0
 _FLOOR_DB = 45.0  # below the loudest frequency, nothing is compared
+_OCTAVES = (60, 300, 600, 1200, 2400, 4800, 7700)  # Hz; what is in both must be alike in each
+_HEARD, _ALIKE_EACH = (
+    1e-3,
+    0.65,
+)  # share of both energies in an octave that counts; correlation there, at least
 
 
 Place = tuple[float, float]
@@ -216,16 +221,31 @@ def _coherence(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
     if correlation < _CORRELATED:
         return 0.0
     a, b = (np.concatenate([*spectra(np.pad(of, _SIZE // 2), _SIZE, _HOP)]) for of in (one, two))
-    power, other = _banded(np.abs(a) ** 2), _banded(np.abs(b) ** 2)
+    power, other, cross = ((np.abs(a) ** 2).sum(0), (np.abs(b) ** 2).sum(0), (a * np.conj(b)).sum(0))
+    if _least_alike_octave(power, other, cross) < _ALIKE_EACH:
+        return 0.0
+    power, other, cross = _banded(power), _banded(other), _banded(cross)
     heard = np.minimum(power / max(power.max(), 1e-20), other / max(other.max(), 1e-20))
     weight = np.clip(10 * np.log10(heard + 1e-20) + _FLOOR_DB, 0, None)
-    coherence = np.abs(_banded(a * np.conj(b))) / np.sqrt(power * other + 1e-30)
+    coherence = np.abs(cross) / np.sqrt(power * other + 1e-30)
     mean = float((coherence * weight).sum() / max(weight.sum(), 1e-9))
     bands = float(weight.sum() ** 2 / max(np.square(weight).sum(), 1e-9))
     similarity = correlation * math.sqrt(mean)
     return similarity if bands >= _FEW_BANDS else 1 - _STRICTER * (1 - similarity)
 
 
+def _least_alike_octave(power: NDArray[Any], other: NDArray[Any], cross: NDArray[Any]) -> float:
+    """The least correlation of two signals in an octave that both have, of their spectra and the cross spectrum.
+
+    Two strokes of one drum share a loud tone, and none of the noise above it.
+    """
+    edges = [round(hertz * _SIZE / RATE) for hertz in _OCTAVES]
+    octaves = [np.add.reduceat(values, edges)[:-1] for values in (power, other, cross)]
+    heard = np.minimum(octaves[0] / (power.sum() + 1e-20), octaves[1] / (other.sum() + 1e-20)) > _HEARD
+    alike = np.abs(octaves[2]) / np.sqrt(octaves[0] * octaves[1] + 1e-30)
+    return float(alike[heard].min(initial=1.0))
+
+
 def _banded(values: NDArray[Any]) -> NDArray[Any]:
-    """(T, K) -> (K / _BAND,), the sums over time and neighbouring frequencies."""
-    return values[:, : values.shape[1] // _BAND * _BAND].sum(0).reshape(-1, _BAND).sum(1)  # type: ignore[no-any-return]
+    """(K,) -> (K / _BAND,), the sums over neighbouring frequencies."""
+    return values[: len(values) // _BAND * _BAND].reshape(-1, _BAND).sum(1)  # type: ignore[no-any-return]

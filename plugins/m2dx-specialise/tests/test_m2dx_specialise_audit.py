@@ -86,6 +86,23 @@ def test_clips_with_a_part_in_common_are_alike(
     assert found > 0.9 if alike else found < SIMILAR
 
 
+def stroke(noise_seed: int) -> Wav:
+    """A kick's falling tone, and a noise of which two strokes share nothing."""
+    times = np.arange(RATE) / RATE
+    tone = np.sin(2 * np.pi * np.cumsum(60 + 1500 * np.exp(-25 * times)) / RATE)
+    noise = np.random.default_rng(noise_seed).standard_normal(RATE)
+    return ((0.3 * tone + 0.006 * noise) * np.exp(-8 * times)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("noise_seed", "alike"), [(0, True), (1, False)])
+def test_two_strokes_of_one_drum_are_no_copies(noise_seed: int, alike: bool, tmp_path: Path) -> None:
+    clips = [Clip(tmp_path / name, 0.0, 1.0) for name in ("one.wav", "other.wav")]
+    soundfile.write(clips[0].path, stroke(0), RATE)
+    soundfile.write(clips[1].path, 0.5 * stroke(noise_seed), RATE)
+    found = similarity(clips[0], clips[1], [(0.1, 0.1)])
+    assert found > 0.9 if alike else found < SIMILAR
+
+
 def hum(wav: Wav) -> Wav:
     times = np.arange(len(wav)) / RATE
     return wav + np.float32(0.05) * sum(np.sin(2 * np.pi * 50 * k * times) for k in (1, 2, 3)).astype(
