@@ -17,9 +17,10 @@ import math
 import os
 import tarfile
 import zlib
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -169,6 +170,32 @@ def _merged(path: str, extents: Sequence[Extent]) -> list[Segment]:
         else:
             found.append((second, end, [(start, duration)]))
     return [Segment(path, start, None if end == math.inf else end, tuple(of)) for start, end, of in found]
+
+
+def _with_recordings(sets: Mapping[str, ClipSet], segments: Sequence[Segment]) -> dict[str, ClipSet]:
+    """The lists, in which clips without a group that come from one file, but not from one member, are a group.
+
+    A file is what nobody divides where no groups are known. Where a list divides it itself, each part is a group.
+    """
+    members = Counter(segment.path for segment in segments)
+    several = [path for path, count in members.items() if count > 1]
+    folder = os.path.commonpath([os.path.dirname(path) for path in several]) if several else ""
+
+    def known(clip: Clip, splits: Mapping[str, set[str | None]]) -> Clip:
+        path = _key(clip)[0]
+        if clip.group is not None or members[path] < 2:
+            return clip
+        own = f", {clip.split}" if len(splits[path]) > 1 else ""
+        return replace(clip, group=f"file {os.path.relpath(path, folder)}{own}")
+
+    found = {}
+    for name, clip_set in sets.items():
+        splits: dict[str, set[str | None]] = defaultdict(set)
+        for clip in clip_set.clips:
+            splits[_key(clip)[0]].add(clip.split)
+        clips = tuple(known(clip, splits) for clip in clip_set.clips)
+        found[name] = ClipSet(clips, clip_set.label_names)
+    return found
 
 
 def _key(clip: Clip) -> Key:
@@ -366,8 +393,9 @@ class _Packing:
     """One packing into a folder."""
 
     def __init__(self, sets: Mapping[str, ClipSet], folder: Path, options: PackOptions) -> None:
-        self.sets, self.folder, self.options = sets, folder, options
+        self.folder, self.options = folder, options
         self.segments = make_segments(sets.values(), whole_files=options.form == "keep")
+        self.sets = _with_recordings(sets, self.segments)
         self.segment_of = {
             (part.path, *extent): number
             for number, part in enumerate(self.segments)
