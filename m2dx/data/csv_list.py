@@ -43,6 +43,7 @@ SPLITS = {
 """Names of splits in lower case -> the split. Where no name means train, dev and development do."""
 _INVISIBLE = re.compile("[\u200b\u200c\u200d\u2060\ufeff\u00ad]")
 LONGEST_SECONDS, HEAVIEST = 1e7, 1e12  # of a clip in a list: largest start and duration, and weight
+_ROUNDED_SECONDS = 0.02
 _MOST_EXAMPLES = 5
 
 
@@ -50,8 +51,8 @@ class CsvDataset(Dataset):
     """The clips of a list with a header: text separated by commas, semicolons, tabs or bars, in the list's order.
 
     Columns: `path`, and optionally `start` and `duration` or `end` (seconds), `label` (several separated by `;`),
-    `split`, `group`, `weight` (for weighted sampling; default 1), and `fold` (the split, where there is no `split`
-    column). Common other names of them are understood (`filename`, `onset`, `offset`, `end_time`, `class`, `subset`,
+    `split`, `group`, `weight` (for weighted sampling; default 1), and `fold` (the split, where `split` is not there or
+    empty). Common other names of them are understood (`filename`, `onset`, `offset`, `end_time`, `class`, `subset`,
     ...), and so are those of splits (`Train`, `training`, `val`, `dev`, `eval`, ...); a warning says so. Lines of one
     clip with several labels are joined. Other columns are ignored; `notes()` names them. Listed files that do not exist
     are counted by `missing()` and stay in the list, so that they count as bad files when they are read. Raises
@@ -116,9 +117,10 @@ class _List:
         table = Table.read(dataset.path, delimiter="\t" if extension_of(dataset.path) == "tsv" else None)
         self.columns = _columns_of(table.names, dataset.labels, place=table.place)
         self.changed: Counter[str] = Counter()
-        self.splits: dict[str, str] = {}
-        """Names of splits as they are written -> as they are taken."""
+        self._folds: list[str | None] = []  # of each row
         self.clips = table.rows(self._clip)
+        if not any(clip.split for clip in self.clips):  # no column of splits, or an empty one
+            self.clips = [replace(c, split=fold) for c, fold in zip(self.clips, self._folds, strict=True)]
         if not self.clips:
             raise AudioError(f"the list {dataset.path} has no clips; it must have a line for each")
         others = [(name, use) for use, name in self.columns.items() if name not in (use, dataset.labels)]
@@ -126,9 +128,13 @@ class _List:
         self.notes = [*table.notes, *([f"reads {', '.join(renamed)}"] if renamed else [])]
         self.notes += [f"{count} {what}" for what, count in self.changed.items()]
         self._join()
-        self._take_splits()
-        self._note_labels()
-        self.clips = divided(self.clips, str(dataset.path), split=dataset.split, folds=dataset.folds)
+        self.clips, self.splits = take_splits(self.clips)
+        if self.splits:
+            taken = [f"{name!r} as {split}" for name, split in sorted(self.splits.items())]
+            self.notes.append(f"takes the split {', '.join(taken)}")
+        self._note_names("labels", "classes", [label for clip in self.clips for label in clip.labels])
+        self._note_names("groups", "groups", [clip.group for clip in self.clips if clip.group])
+        self._divide("label" in _columns_of(table.names, True, place=table.place))
         ignored = ", ".join(f"`{name}`" for name in table.names if name not in self.columns.values())
         self.ignored = [f"ignores {ignored}; it reads: {', '.join(SYNONYMS)}"] if ignored else []
 
@@ -137,6 +143,8 @@ class _List:
         if not cells["path"]:
             raise ValueError("`path` must be given, but is empty")
         start, duration = _seconds(cells, "start") or 0.0, _seconds(cells, "duration")
+        if duration is not None:
+            self._check_end(cells, start + duration)
         end = _seconds(cells, "end") if duration is None else None
         duration = duration if end is None else end - start
         if duration is not None and duration <= 0.0:
@@ -147,15 +155,23 @@ class _List:
         if not 0 < weight <= HEAVIEST:
             given = cells["weight"]
             raise ValueError(f"`weight` must be a number above 0, and at most 1e12, but is {given!r}")
+        self._folds.append(self._plain(cells.get("fold", ""), "folds") or None)
         return Clip(
             path=self._path(cells["path"]),
             start=start,
             duration=None if duration is None else round(duration, 6),
             labels=self._labels(cells.get("label", "")) if self.dataset.labels else (),
-            split=cells.get("split", cells.get("fold", "")) or None,
-            group=cells.get("group") or None,
+            split=self._plain(cells.get("split", ""), "splits") or None,
+            group=self._plain(cells.get("group", ""), "groups") or None,
             weight=weight,
         )
+
+    def _check_end(self, cells: Mapping[str, str], end: float) -> None:
+        if abs(_number(cells.get("end", "")) - end) > _ROUNDED_SECONDS:
+            raise ValueError(
+                f"`end` must be `start` and `duration` together where all are given, but is {cells['end']}, not "
+                f"{end:g}; if `{self.columns['duration']}` is the length of the file, leave that column out"
+            )
 
     def _path(self, text: str) -> Path:
         if "\0" in text:
@@ -167,13 +183,14 @@ class _List:
         return path
 
     def _labels(self, text: str) -> tuple[str, ...]:
-        found = []
-        for label in text.split(LABEL_SEPARATOR):
-            plain = unicodedata.normalize("NFC", _INVISIBLE.sub("", label)).strip()
-            if plain != label.strip():
-                self.changed["labels have invisible or composed characters, which are made plain"] += 1
-            found.append(plain)
+        found = [self._plain(label, "labels") for label in text.split(LABEL_SEPARATOR)]
         return tuple(dict.fromkeys(filter(None, found)))
+
+    def _plain(self, text: str, what: str) -> str:
+        plain = plain_text(text)
+        if plain != text.strip():
+            self.changed[f"{what} have invisible or composed characters, which are made plain"] += 1
+        return plain
 
     def _join(self) -> None:
         """Lines of the same clip become one, with the labels of all."""
@@ -194,34 +211,48 @@ class _List:
         if repeated:
             self.notes.append(f"{counted(repeated, 'line')} repeat a clip; each counts once")
 
-    def _take_splits(self) -> None:
-        """Names of splits become train, valid and test, where all of them mean these."""
-        names = {clip.split for clip in self.clips if clip.split is not None}
-        meant = {name: SPLITS.get(name.lower()) for name in names}
-        if "train" not in meant.values():
-            meant |= {name: "train" for name in names if name.lower() in ("dev", "development")}
-        if None in meant.values():
-            return
-        self.splits = {name: split for name, split in meant.items() if split and name != split}
-        if self.splits:
-            self.clips = [replace(c, split=self.splits.get(c.split or "", c.split)) for c in self.clips]
-            taken = [f"{name!r} as {split}" for name, split in sorted(self.splits.items())]
-            self.notes.append(f"takes the split {', '.join(taken)}")
-
-    def _note_labels(self) -> None:
-        counts = Counter(label for clip in self.clips for label in clip.labels)
+    def _note_names(self, what: str, are: str, names: list[str]) -> None:
+        counts = Counter(names)
         by_case: dict[str, list[str]] = {}
-        for label in sorted(counts):
-            by_case.setdefault(label.casefold(), []).append(label)
-        alike = [" and ".join(map(repr, labels)) for labels in by_case.values() if len(labels) > 1]
+        for name in sorted(counts):
+            by_case.setdefault(name.casefold(), []).append(name)
+        alike = [" and ".join(map(repr, spelled)) for spelled in by_case.values() if len(spelled) > 1]
         if alike:
             more = f" and {len(alike) - _MOST_EXAMPLES} more" if len(alike) > _MOST_EXAMPLES else ""
             shown = ", ".join(alike[:_MOST_EXAMPLES])
-            self.notes.append(f"labels that differ in case only are classes of their own: {shown}{more}")
-        for label in sorted({"NA", "N/A", "nan", "NaN", "None", "null"} & set(counts)):
-            self.notes.append(
-                f"{counts[label]} clips have the label {label!r}, which is a class; leave the cell empty for none"
-            )
+            self.notes.append(f"{what} that differ in case only are {are} of their own: {shown}{more}")
+        for name in sorted({"NA", "N/A", "nan", "NaN", "None", "null"} & set(counts)):
+            have = f"{counts[name]} clips have the {what.removesuffix('s')} {name!r}"
+            self.notes.append(f"{have}, which is one of the {are}; leave the cell empty for none")
+
+    def _divide(self, has_labels: bool) -> None:
+        """Takes a test part or folds, by the list's own labels: other labels of the same list are divided alike."""
+        own = self.dataset
+        if own.labels is True or not has_labels or (own.split is None and own.folds is None):
+            self.clips = divided(self.clips, str(own.path), split=own.split, folds=own.folds)
+            return
+        other = _List(CsvDataset(path=own.path, root=own.root, split=own.split, folds=own.folds)).clips
+        self.clips = [
+            replace(clip, split=known.split, group=known.group)
+            for clip, known in zip(self.clips, other, strict=True)
+        ]
+
+
+def plain_text(text: str) -> str:
+    """A name without space around it, invisible characters, and the two ways to write an accent."""
+    return unicodedata.normalize("NFC", _INVISIBLE.sub("", text)).strip()
+
+
+def take_splits(clips: list[Clip]) -> tuple[list[Clip], dict[str, str]]:
+    """The clips with splits train, valid and test where all names mean these, and what each name is taken for."""
+    names = {clip.split for clip in clips if clip.split is not None}
+    meant = {name: SPLITS.get(name.lower()) for name in names}
+    if "train" not in meant.values():
+        meant |= {name: "train" for name in names if name.lower() in ("dev", "development")}
+    if None in meant.values():
+        return clips, {}
+    taken = {name: split for name, split in meant.items() if split and name != split}
+    return [replace(clip, split=taken.get(clip.split or "", clip.split)) for clip in clips], taken
 
 
 def _columns_of(names: Collection[str], labels: bool | str, *, place: str) -> dict[str, str]:
@@ -251,8 +282,6 @@ def _columns_of(names: Collection[str], labels: bool | str, *, place: str) -> di
         if labels not in names:
             raise AudioError(f"{place}: there must be a column `{labels}`, which `labels` names, {there}")
         found["label"] = labels
-    if "split" in found:
-        found.pop("fold", None)
     return found
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError, ImageError, RecipeError
-from m2dx.data.csv_list import SPLITS
+from m2dx.data.csv_list import SPLITS, plain_text, take_splits
 from m2dx.data.division import FoldCount, Holdout, divided
 from m2dx.data.files import IMAGE_EXTENSIONS, AudioFiles, list_audio
+
+logger = logging.getLogger(__name__)
 
 
 class FolderDataset(Dataset):
@@ -46,6 +50,7 @@ class FolderDataset(Dataset):
         self.path = path
         self.extensions, self.label_from_folder, self.pattern = extensions, label_from_folder, pattern
         self.split, self.folds = split, folds
+        self._splits: dict[str, str] = {}
         if pattern is not None and not {"label", "group", "split"} >= set(pattern.groupindex) > set():
             raise RecipeError(
                 "`pattern` must have named groups, (?P<label>...), (?P<group>...) or (?P<split>...), and no others, "
@@ -54,7 +59,8 @@ class FolderDataset(Dataset):
 
     def clips(self, split: str | None = None) -> list[Clip]:
         """Files of one split, or all of them; without `pattern`, `split` and `folds` there are no splits."""
-        return [clip for clip in self._clips if split is None or clip.split == split]
+        wanted = self._splits.get(split or "", split)
+        return [clip for clip in self._clips if split is None or clip.split == wanted]
 
     def missing(self) -> list[str]:
         """Audio files of formats that soundfile cannot read, counted by extension."""
@@ -74,7 +80,14 @@ class FolderDataset(Dataset):
         if unlike := [str(file) for file, clip in zip(files, clips, strict=True) if clip is None]:
             some = f"{len(unlike)} of {len(files)}, e.g. {', '.join(unlike[:3])}"
             raise AudioError(f"`pattern` must fit every file in {self.path}, but does not fit {some}")
-        return divided(list(filter(None, clips)), str(self.path), split=self.split, folds=self.folds)
+        found, self._splits = take_splits(list(filter(None, clips)))
+        if self._splits:
+            taken = [f"{name!r} as {split}" for name, split in sorted(self._splits.items())]
+            logger.warning("%s: takes the split %s", self.path, ", ".join(taken))
+        # By the folders, whether they are labels or not: a folder is always divided in the same way.
+        named = [clip if clip.labels else replace(clip, labels=(clip.path.parent.name,)) for clip in found]
+        parts = divided(named, str(self.path), split=self.split, folds=self.folds)
+        return [replace(part, labels=clip.labels) for part, clip in zip(parts, found, strict=True)]
 
     def _clip(self, file: Path) -> Clip | None:
         """None: the pattern does not fit."""
@@ -91,7 +104,7 @@ class FolderDataset(Dataset):
 
 def plain_name(name: str) -> str:
     """A part of a path as text: bytes that are not UTF-8 become their codes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return plain_text(os.fsencode(name).decode("utf-8", "backslashreplace"))
 
 
 SPLIT_FOLDERS = {name: SPLITS[name] for name in ("train", "val", "valid", "validation", "test")}

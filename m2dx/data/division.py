@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -46,18 +46,27 @@ def divided(clips: list[Clip], name: str, *, split: Holdout | None, folds: int |
             f"split {given.split!r}; leave the option out, or the column"
         )
     by: Literal["group", "file"] = "group" if split is None else split.by
-    if by == "group" and all(clip.group is None for clip in clips):
-        logger.warning(
-            "%s: no groups are known, so that each file is one; where several are of one person or device, name it "
-            "(`pattern` of folders, the column `group` of lists): else scores are too good",
-            name,
+    if by == "group" and (unknown := sum(clip.group is None for clip in clips)):
+        known = (
+            "no groups are known"
+            if unknown == len(clips)
+            else f"{unknown} of {len(clips)} clips have no group"
         )
+        logger.warning(
+            "%s: %s, so that each file is one; where several are of one person or device, name it (`pattern` of "
+            "folders, the column `group` of lists): else scores are too good", name, known
+        )  # fmt: skip
     names = ["train", "test"] if split is not None else [str(number + 1) for number in range(folds or 0)]
     shares = [1 - split.test, split.test] if split is not None else [1 / len(names)] * len(names)
     try:
         parts = deal(clips, shares, by=by)
     except ValueError as error:
         raise RecipeError(f"{name}: {error}") from error
+    if split is not None and abs((found := float(parts.mean())) - split.test) > split.test / 3:
+        logger.warning(
+            "%s: the test part has %.1f %% of the clips, where %.1f %% are asked for: groups are too large, or classes "
+            "too small, for less or more", name, 100 * found, 100 * split.test
+        )  # fmt: skip
     if by == "file":
         clips = [replace(clip, group=None) for clip in clips]
     return [replace(clip, split=names[part]) for clip, part in zip(clips, parts.tolist(), strict=True)]
@@ -68,7 +77,8 @@ def deal(
 ) -> NDArray[np.int64]:
     """The part (n,) of each clip, from 0, where the parts are to have these shares of every class.
 
-    Groups are never divided; clips without one stay with their file. Groups are dealt from the largest to the smallest,
+    Groups are never divided; clips without one stay with their file. Labels of which most are of one group each are no
+    classes. Groups are dealt from the largest to the smallest,
     equal ones in a fixed random order, each to the part that lacks its classes most. No part stays empty; ValueError
     where there are fewer groups than parts.
     """
@@ -79,8 +89,13 @@ def deal(
     units = list(members.values())
     if len(units) < len(shares):
         raise ValueError(f"{len(shares)} parts need as many groups (or files) or more, but have {len(units)}")
-    column = {label: number for number, label in enumerate(sorted({x for c in clips for x in c.labels}), 1)}
-    columns = [[0, *(column[label] for label in clip.labels)] for clip in clips]  # 0: of every clip
+    owners = Counter(label for unit in units for label in {x for row in unit for x in clips[row].labels})
+    single = sum(count == 1 for count in owners.values())
+    classes = (
+        () if 2 * single > len(units) else sorted(owners)
+    )  # values or names of recordings divide nothing
+    column = {label: number for number, label in enumerate(classes, 1)}
+    columns = [[0, *(column[label] for label in clip.labels if column)] for clip in clips]  # 0: of every clip
     totals = np.bincount([number for row in columns for number in row], minlength=len(column) + 1)
     lacking = np.outer(shares, totals)  # (parts, 1 + C)
     parts = np.full(len(clips), -1)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from m2dx.contract.components import Clip, Fold
 from m2dx.contract.errors import RecipeError
 from m2dx.contract.wording import counted
+from m2dx.data.csv_list import SPLITS as NAMES_OF_SPLITS
 from m2dx.data.division import deal
 
 SPLITS = ("train", "valid", "test")
@@ -43,6 +44,11 @@ def divide(clips: Sequence[Clip], targets: NDArray[np.float32]) -> tuple[Fold, .
     if {name.lower() for name in names} <= {"true", "false", "yes", "no"}:
         raise RecipeError(
             f"`split` must say which clips are train, valid and test, or name folds, but has {', '.join(names)}"
+        )
+    if any(name.lower() in NAMES_OF_SPLITS for name in names):
+        raise RecipeError(
+            f"`split` must be train, valid and test, or name folds, but has {', '.join(map(repr, names))}; which is "
+            "which? Rename what is none of the three, or leave those clips out"
         )
     if len(names) < 2:
         raise RecipeError(
@@ -74,6 +80,13 @@ def shared_groups(clips: Sequence[Clip]) -> dict[str, tuple[str, ...]]:
         for what, splits in _overlaps(sorted(members, key=lambda clip: clip.start)):
             found[what] |= splits
     return {what: tuple(sorted(splits, key=_fold_order)) for what, splits in found.items() if len(splits) > 1}
+
+
+def shared_clips(tested: Sequence[Clip], others: Iterable[Clip]) -> list[str]:
+    """The tested clips that are among others, whole or in part, whatever their paths are called."""
+    names = {clip.path.name for clip in tested}  # of millions of others, most are told apart by these
+    known = [replace(clip, group=None, split="others") for clip in others if clip.path.name in names]
+    return list(shared_groups([*(replace(clip, group=None, split="tested") for clip in tested), *known]))
 
 
 def _overlaps(clips: Sequence[Clip]) -> Iterator[tuple[str, set[str]]]:
@@ -109,23 +122,42 @@ def hold_out(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Training and validation rows, from training rows: whole groups, near a tenth of each class; always the same.
 
-    Groups are visited in a fixed random order and taken where that brings the class counts nearer to a tenth.
-    Raises RecipeError where all training clips are of one group.
+    Groups are visited in a fixed random order and taken where that brings the class counts nearer to a tenth, but not
+    the last one of a class. Where classes are too small for that, small groups fill up a tenth of all clips. A group
+    whose classes no other one has is divided into its files. Raises RecipeError where all training clips are of one
+    group.
     """
-    units = _whole_groups(train, clips)
-    if len(units) < 2:
+    if len(_whole_groups(train, clips)) < 2:
         raise RecipeError("without a valid split, a task needs training clips of two groups or more, not one")
-    wanted = targets[train].sum(0) * VALID_SHARE
-    have = np.zeros_like(wanted)
-    order = np.random.default_rng(0).permutation(len(units))
+    own, _ = _with_files([clips[row] for row in train])
+    units = [train[unit] for unit in _whole_groups(range(len(train)), own)]
+    counts = np.stack([targets[unit].sum(0) for unit in units])
+    wanted, have = targets[train].sum(0) * VALID_SHARE, np.zeros(targets.shape[1])
+    left = (counts > 0).sum(0)  # groups to train on, by class
     taken: list[int] = []
+
+    def is_last(unit: int) -> bool:
+        return bool(((counts[unit] > 0) & (left == 1)).any())
+
+    def take(unit: int) -> None:
+        nonlocal have, left
+        have, left = have + counts[unit], left - (counts[unit] > 0)
+        taken.append(unit)
+
+    order = np.random.default_rng(0).permutation(len(units)).tolist()
     for unit in order:
-        counts = targets[units[unit]].sum(0)
-        if np.square(have + counts - wanted).sum() < np.square(have - wanted).sum():
-            have += counts
-            taken.append(int(unit))
-    if not taken:  # few clips per class: any group is more than a tenth of its classes
-        taken = [int(min(order, key=lambda unit: len(units[unit])))]
+        nearer = np.square(have + counts[unit] - wanted).sum() < np.square(have - wanted).sum()
+        if nearer and not is_last(unit):
+            take(unit)
+    order.sort(key=lambda unit: len(units[unit]))
+    size, most = sum(len(units[unit]) for unit in taken), len(train) * VALID_SHARE
+    for unit in order if size < most / 2 else ():
+        fits = size + len(units[unit]) <= most and not (counts[unit] * have).any()
+        if fits and unit not in taken and not is_last(unit):
+            size += len(units[unit])
+            take(unit)
+    if not taken:
+        take(min(order, key=is_last))
     valid = np.sort(np.concatenate([units[unit] for unit in taken]))
     return np.setdiff1d(train, valid), valid
 
@@ -136,18 +168,23 @@ def inner_folds(clips: Sequence[Clip]) -> tuple[NDArray[np.int64], str]:
     Those are groups, or files where no group is known. A group whose classes no other one has is divided into its
     files: nothing could be learned of a class that is held out as a whole.
     """
+    dealt, divided = _with_files(clips)
+    count = min(INNER_FOLDS, len({(clip.group, clip.group or clip.path) for clip in dealt}))
+    held_out = "files" if all(clip.group is None for clip in dealt) else "groups"
+    if divided and held_out == "groups":
+        held_out += f", and the files of {counted(divided, 'group')} with classes of its own"
+    return deal(dealt, [1 / count] * count), held_out
+
+
+def _with_files(clips: Sequence[Clip]) -> tuple[list[Clip], int]:
+    """The clips, without the groups whose classes no other one has; and the number of these groups."""
     owners: dict[str | None, set[str | None]] = defaultdict(set)
     for clip in clips:
         for label in clip.labels or (None,):
             owners[label].add(clip.group)
     shared = {clip.group for clip in clips for label in clip.labels or (None,) if len(owners[label]) > 1}
     divided = {clip.group for clip in clips} - shared - {None}
-    dealt = [replace(clip, group=None) if clip.group in divided else clip for clip in clips]
-    count = min(INNER_FOLDS, len({(clip.group, clip.group or clip.path) for clip in dealt}))
-    held_out = "files" if all(clip.group is None for clip in dealt) else "groups"
-    if divided and held_out == "groups":
-        held_out += f", and the files of {counted(len(divided), 'group')} with classes of its own"
-    return deal(dealt, [1 / count] * count), held_out
+    return [replace(clip, group=None) if clip.group in divided else clip for clip in clips], len(divided)
 
 
 def _whole_groups(rows: Iterable[int], clips: Sequence[Clip]) -> list[NDArray[np.int64]]:

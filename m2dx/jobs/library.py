@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from m2dx.contract.components import Score
+from m2dx.contract.errors import M2dxError
 from m2dx.contract.host import PluginHost
 from m2dx.contract.package import find_encoder
 from m2dx.encoder.weights import export_encoder
@@ -58,7 +59,7 @@ def evaluate(encoder: str | Path, recipe: Recipe | str | Path, *, console: Conso
 
     (loaded, host), path = _loaded(recipe), find_encoder(encoder)
     network = load_any_encoder(path)
-    scoring = Scoring.of(loaded, host, network)
+    scoring = Scoring.of(loaded, host, network, training=_training_of(path, host))
     folder = folder_of_encoder(loaded.output / loaded.name / "evaluation", path)
     scores = scoring.run(network, console, folder)
     return Outcome(folder, path, tuple(scores), verdict(scores))
@@ -67,6 +68,16 @@ def evaluate(encoder: str | Path, recipe: Recipe | str | Path, *, console: Conso
 def export(checkpoint: str | Path, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Writes a checkpoint's encoder (or that of a run's newest one) to a folder, as `m2dx export` does; the folder."""
     return export_encoder(find_encoder(checkpoint), Path(folder), overwrite=overwrite)
+
+
+def _training_of(encoder: Path, host: PluginHost) -> Recipe | None:
+    """The recipe of the run that this is, or that it lies in; None where none is there, or can be read here."""
+    folder = encoder.resolve()
+    recipes = [place / "recipe.yaml" for place in (folder, folder.parent, folder.parent.parent)]
+    try:
+        return next((load_recipe(recipe, host=host) for recipe in recipes if recipe.is_file()), None)
+    except M2dxError:  # such as a variable that is not set here
+        return None
 
 
 def _loaded(recipe: Recipe | str | Path) -> tuple[Recipe, PluginHost]:

@@ -18,12 +18,15 @@ from m2dx.contract.components import ClipEncoder, Dataset, Evaluator, Score
 from m2dx.contract.errors import CheckpointError, M2dxError, RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.contract.progress import ProgressLine
+from m2dx.contract.wording import counted
+from m2dx.data.clips import list_clips
 from m2dx.encoder.audio import AudioEncoder, load_any_encoder, random_like
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.encoder.images import ImageEncoder
 from m2dx.encoder.initial_weights import weights_of_start
 from m2dx.evaluation.features import CACHE_FOLDER, FeatureCache, MeanLogMel
 from m2dx.evaluation.runner import check_request, evaluate
+from m2dx.evaluation.splits import shared_clips
 from m2dx.evaluation.tasks import ClipTask, listed_task
 from m2dx.model.shapes import build_logmel, model_shapes
 from m2dx.model.vit import Encoder
@@ -54,12 +57,21 @@ class Scoring:
     evaluators: Mapping[str, Evaluator]
     versions: Mapping[str, str]  # of m2dx, the libraries, Python, and the plugins' packages that take part
     host: PluginHost
+    taught: Mapping[str, str]  # by task, that labels of its test clips were learned
 
     @classmethod
-    def of(cls, recipe: Recipe, host: PluginHost, encoder: AnyEncoder | None = None) -> Scoring:
+    def of(
+        cls,
+        recipe: Recipe,
+        host: PluginHost,
+        encoder: AnyEncoder | None = None,
+        *,
+        training: Recipe | None = None,
+    ) -> Scoring:
         """Builds data sets and evaluators; RecipeError, with the problems of every task, where one cannot be scored.
 
-        `encoder`: the one to score; default one of the recipe's sizes, which is still to be trained.
+        `encoder`: the one to score; default one of the recipe's sizes, which is still to be trained. `training`: the
+        recipe that trains it, whose labels are looked at; default the same recipe where it is still to be trained.
         """
         section = recipe.evaluation
         if section.tasks and not section.evaluators:
@@ -108,7 +120,11 @@ class Scoring:
         if problems:
             raise RecipeError("\n".join(dict.fromkeys(problems)))
         versions = records.package_versions() | _plugin_versions(section, host)
-        return cls(recipe, datasets, evaluators, versions, host)
+        training = recipe if encoder is None else training
+        taught = {} if training is None else _taught(training, host, datasets)
+        for name, warning in taught.items():
+            logger.warning("evaluation task %r: %s", name, warning)
+        return cls(recipe, datasets, evaluators, versions, host, taught)
 
     def protocols(self) -> dict[str, tuple[str, ...]]:
         """By task, the names of the evaluators that score it."""
@@ -191,6 +207,12 @@ class Scoring:
                 protocols=self.protocols(),
                 progress=line.update,
             )
+        scores = [
+            replace(score, details={**score.details, "taught": self.taught[score.task]})
+            if score.encoder == PRETRAINED and score.task in self.taught
+            else score
+            for score in scores
+        ]
         scores = with_differences(scores) if step is None else scores
         own, shapes = _scored(name, encoder, path), records.fingerprint(encoder, values=False)
         audio = recipe.audio.model_dump(mode="json", exclude={"crop_seconds"})
@@ -245,11 +267,36 @@ class Scoring:
             classes=len(task.label_names) or None,
             unit_seconds=task.unit_seconds,
             short_clips=task.short_clips,
-            warnings=task.warnings,
+            warnings=(*task.warnings, *([self.taught[task.name]] if "taught" in score.details else [])),
             details=without_classes(score.details),
             device=f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type,
             versions=self.versions,
         )
+
+
+def _taught(recipe: Recipe, host: PluginHost, tasks: Mapping[str, Dataset]) -> dict[str, str]:
+    """A warning for each task of whose test clips the recipe learns labels, other than which recording they are."""
+    learned = {
+        getattr(task.offline_encoder, "dataset", None)
+        for task in recipe.tasks.values()
+        if task.offline_encoder is not None and task.offline_encoder.name == "labels"
+    }
+    found: dict[str, str] = {}
+    for name, section in recipe.data.sets.items() if tasks else ():
+        if not learned & {name, None}:
+            continue
+        dataset = host.build("dataset", section.dataset)
+        clips = list_clips(name, dataset, section.split)
+        if len({label for clip in clips for label in clip.labels}) >= len({clip.path for clip in clips}):
+            continue
+        for task, other in tasks.items():
+            tested = [clip for clip in list_clips(task, other) if clip.split not in ("train", "valid")]
+            if shared := shared_clips(tested, clips):
+                found[task] = (
+                    f"{len(shared)} of {counted(len(tested), 'test clip')} are trained on with labels (data.sets.{name}"
+                    "), so that these scores say nothing of new clips; the set's `split: train` leaves them out"
+                )
+    return found
 
 
 def _untrained(recipe: Recipe) -> AnyEncoder:

@@ -111,7 +111,8 @@ def verdict(scores: Sequence[Score]) -> str:
         text += f"; the best baselines: {_listed(ahead)}"
     if behind:
         text += f". Not ahead in {_listed(behind)}"
-    return f"{text}."
+    taught = {score.task: score.details["taught"] for score in scores if "taught" in score.details}
+    return ". ".join([text, *(f"But of {task}, {warning}" for task, warning in taught.items())]) + "."
 
 
 def _listed(found: Sequence[Comparison]) -> str:

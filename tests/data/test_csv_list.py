@@ -10,6 +10,7 @@ import pytest
 from m2dx.contract.components import Clip
 from m2dx.contract.errors import AudioError
 from m2dx.data.csv_list import CsvDataset
+from m2dx.data.division import Holdout
 
 
 def csv(tmp_path: Path, text: str, name: str = "list.csv") -> Path:
@@ -79,6 +80,37 @@ def test_fold_is_the_split_where_there_is_none(tmp_path: Path) -> None:
     assert [clip.path.name for clip in CsvDataset(path=path).clips("2")] == ["b.wav"]
 
 
+def test_fold_is_the_split_where_that_column_is_empty(tmp_path: Path) -> None:
+    path = csv(tmp_path, "path,split,fold\na.wav,,1\nb.wav,,2\n")
+    assert [clip.split for clip in CsvDataset(path=path).clips()] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "same", "told"),
+    [
+        (("Jos\u00e9", "Jose\u0301"), True, "1 groups have invisible or composed characters"),
+        (("p\u200b1", " p1"), True, "1 groups have invisible or composed characters"),
+        (("Ann", "ann"), False, "groups that differ in case only are groups of their own: 'Ann' and 'ann'"),
+        (("NA", "p1"), False, "1 clips have the group 'NA', which is one of the groups"),
+    ],
+)
+def test_groups_are_one_however_they_are_written(
+    groups: tuple[str, str], same: bool, told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = csv(tmp_path, "path,group\n" + "".join(f"{i}.wav,{group}\n" for i, group in enumerate(groups)))
+    with caplog.at_level(logging.WARNING):
+        one, other = CsvDataset(path=path).clips()
+    assert (one.group == other.group) == same and told in caplog.text
+
+
+@pytest.mark.parametrize("labels", [False, "path", "sex"])
+def test_a_list_is_divided_alike_whatever_is_its_label(labels: bool | str, tmp_path: Path) -> None:
+    rows = [f"{n}.wav,{'abc'[n % 3]},{'mf'[n % 7 == 0]}" for n in range(60)]
+    path = csv(tmp_path, "\n".join(["path,label,sex", *rows]))
+    own, other = (CsvDataset(path=path, labels=by, split=Holdout(test=0.2)) for by in (True, labels))
+    assert [clip.path for clip in other.clips("test")] == [clip.path for clip in own.clips("test")] != []
+
+
 def test_tsv(tmp_path: Path) -> None:
     path = csv(tmp_path, "path\tlabel\na,b.wav\tdog\n", "list.tsv")
     assert CsvDataset(path=path).clips() == [Clip(tmp_path / "a,b.wav", labels=("dog",))]
@@ -140,7 +172,7 @@ def test_files_that_do_not_exist_are_counted_and_stay_listed(tmp_path: Path) -> 
         ("filename,start_time,end_time", "a.wav,1,3", True),
         ("File,Begin Time,Stop", "a.wav,1,3", True),
         ("path,offset,duration", "a.wav,1,2", True),
-        ("path,start,duration,end", "a.wav,1,2,99", False),
+        ("path,start,duration,end", "a.wav,1,2,3.01", False),
         ("path,start,duration,end", "a.wav,1,2,n/a", False),
         ("path,start,duration,end", "a.wav,1,,3", False),
         ("path,onset,offset,length", "a.wav,1,3,", True),
@@ -172,6 +204,7 @@ def test_a_segment_is_understood_whatever_its_columns_are_called(
         ("path,start,end\na.wav,3,3\n", ":2: `end` must come after `start`, but is 3"),
         ("path,start,duration\na.wav,1e308,1\n", ":2: `start` must be at most 10,000,000 seconds"),
         ("path,weight\na.wav,1e308\n", ":2: `weight` must be a number above 0, and at most 1e12"),
+        ("path,start,end,length\na.wav,0,0.3,10\n", ":2: `end` must be `start` and `duration` together"),
         ("path\na\0b.wav\n", ":2: `path` must be a path, but has a NUL character"),
     ],
 )

@@ -140,6 +140,23 @@ def test_patterns_read_label_group_and_split_of_paths(classes: Path, pattern: st
     assert (*clip.labels, clip.group, clip.split) == first
 
 
+def test_splits_of_paths_are_taken_for_what_their_names_mean(tmp_path: Path) -> None:
+    for split in ("Training", "dev", "Test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "a.wav").touch()
+    dataset = FolderDataset(path=tmp_path, pattern=re.compile("^(?P<split>[^/]+)/"))
+    assert [clip.split for clip in dataset.clips()] == ["test", "train", "valid"]
+    assert dataset.clips("Training") == dataset.clips("train") != []
+
+
+def test_a_folder_is_divided_alike_with_labels_and_without(classes: Path) -> None:
+    own, other = (
+        FolderDataset(path=classes, label_from_folder=labelled, split=Holdout(test=0.3))
+        for labelled in (True, False)
+    )
+    assert [clip.split for clip in own.clips()] == [clip.split for clip in other.clips()]
+
+
 @pytest.mark.parametrize("pattern", ["p[0-9]", "(p[0-9])", "(?P<patient>p[0-9])", "(?P<group>p)(?P<x>[0-9])"])
 def test_patterns_without_the_three_names_are_refused(classes: Path, pattern: str) -> None:
     with pytest.raises(RecipeError, match="`pattern` must have named groups"):

@@ -54,6 +54,27 @@ def test_parts_have_their_share_of_each_class_and_never_part_of_a_group(clips, s
             assert abs(counts(clips, parts, label)[part] - share * total) <= max(largest, 2)
 
 
+@pytest.mark.parametrize("per_class", [1, 2, 3, 4, 8])
+def test_small_classes_do_not_empty_the_test_part(per_class):
+    """One clip a class are values or names."""
+    parts = deal(listed(classes=[str(row // per_class) for row in range(120)]), [0.8, 0.2])
+    assert parts.mean() == pytest.approx(0.2, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [
+        (["a"] * 60 + ["b"] * 60, "the test part has 50.0 % of the clips, where 20.0 % are asked for"),
+        ([None, *(str(row) for row in range(119))], "1 of 120 clips have no group"),
+        ([None] * 120, "no groups are known"),
+        ([str(row) for row in range(120)], None),
+    ],
+)
+def test_what_a_division_could_not_do_is_told(groups, told, caplog):
+    divided(listed(classes=list("ab") * 60, groups=groups), "x", split=Holdout(test=0.2), folds=None)
+    assert told in caplog.text if told else not caplog.text
+
+
 @pytest.mark.parametrize("sizes", [[60, 30, 10], [90, 9, 1], [40, 30, 30], [98, 1, 1]])
 @pytest.mark.parametrize("shares", [[0.8, 0.2], [0.95, 0.05], [1 / 3] * 3])
 def test_no_part_is_empty_however_groups_are(sizes, shares):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,26 @@ def test_a_few_clips_still_give_both_parts():
     assert len(train) == 3 and len(valid) == 1
 
 
+@pytest.mark.parametrize(
+    ("labels", "groups", "valid"),
+    [
+        ("aaaabbbbcc", "1122334455", 1),  # c has one group, which is divided into files
+        ("aaaabbbbc", "112233445", 2),  # and here one clip
+        ("aabb", "1122", 1),  # each class has one
+        ("abcdefghij" * 4, None, 4),  # classes too small for a tenth of each
+        ("abcdefghij", None, 1),
+    ],
+)
+def test_no_class_is_held_out_as_a_whole(labels, groups, valid):
+    classes = sorted(set(labels))
+    clips = listed(*["train"] * len(labels), groups=groups)
+    clips = [replace(clip, labels=(label,)) for clip, label in zip(clips, labels, strict=True)]
+    train, held = hold_out(np.arange(len(labels)), clips, one_hot(*map(classes.index, labels)))
+    assert len(held) == valid and len(train) + len(held) == len(labels)
+    if len(labels) > len(classes):
+        assert {labels[row] for row in train} == set(labels)
+
+
 def test_one_group_cannot_be_held_out():
     with pytest.raises(RecipeError, match="two groups or more"):
         hold_out(np.arange(3), listed(*["train"] * 3, groups=["a"] * 3), one_hot(0, 1, 0))
@@ -82,6 +103,7 @@ def test_one_group_cannot_be_held_out():
         (("train", "train"), "needs clips with `split` test"),
         (("test",), "needs clips with `split` train"),
         (("train", "test", "val"), "'val'"),
+        (("Train", "Test", "Test2"), "has .Test., .Test2., .Train.; which is which"),
         (("1", "1"), "two folds or more, but every clip has '1'"),
         (("True", "False"), "must say which clips are train, valid and test"),
     ],
