@@ -169,6 +169,10 @@ def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
             raise CheckpointError(f"{path}: weights must be finite, but {name} is not; take an earlier one")
 
 
+_MADE_OF_WEIGHTS = ("*.onnx", "onnx.json")
+"""Files of an export that are wrong beside other weights."""
+
+
 def encoder_writer(state: Mapping[str, Any], *, whole: bool = False) -> Writer:
     """Writes what `read_weights` reads of a checkpoint with this state, as safetensors: online encoder and mappers.
 
@@ -192,7 +196,7 @@ def export_encoder(
     model.safetensors has the published parameter names; config.json holds sizes, log-mel settings, mean and std, and
     what the encoder comes from; mappers.safetensors has the tasks' online mappers. `load_encoder(folder)` (or
     `load_image_encoder`) reads it back. An export, with its classifier if it has one, is copied. CheckpointError where
-    the folder has such files, unless `overwrite`. `host` as `Weights.encoder`.
+    the folder has such files, unless `overwrite`; ONNX files of other weights go. `host` as `Weights.encoder`.
     """
     weights = read_weights(checkpoint)
     if weights.source.startswith("published"):
@@ -204,10 +208,14 @@ def export_encoder(
         raise CheckpointError(
             f"{folder} must have no model, but has {there[0]}; take another folder, or write over it with --overwrite"
         )
+    made = {path: path.stat().st_mtime_ns for name in _MADE_OF_WEIGHTS for path in folder.glob(name)}
     if weights.source == "export":
         _copy_export(weights.path, folder)
     else:
         write_export(folder, weights.encoder(host), weights.config, mappers=weights.mappers)
+    for path, time in made.items():
+        if path.stat().st_mtime_ns == time:  # not copied along
+            path.unlink()
     return folder
 
 

@@ -69,7 +69,8 @@ def _run(
         run = trainer.run
         if not processes.is_main:
             return _fit(trainer)
-        run_folder.start_run_folder(run.recipe, resume=trainer.resumed)
+        finished = trainer.step >= trainer.total_steps
+        run_folder.start_run_folder(run.recipe, resume=trainer.resumed, finished=finished)
         describe_run(run, console)
         if not trainer.resumed:
             from m2dx.jobs.doubts import print_doubts

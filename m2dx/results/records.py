@@ -173,10 +173,11 @@ def newest_first(records: Sequence[ResultRecord]) -> list[ResultRecord]:
 
 
 def newest(records: Sequence[ResultRecord]) -> list[ResultRecord]:
-    """The newest record per encoder, task, protocol (by name) and metric, in the order of the records."""
+    """The newest record per encoder, task, protocol (by name), metric and data, in the order of the records."""
     kept: dict[tuple[object, ...], ResultRecord] = {}
     for record in newest_first(records):
-        kept.setdefault((encoder_key(record), *score_key(record)), record)
+        data = record.dataset, record.clips, record.classes, record.unit_seconds
+        kept.setdefault((encoder_key(record), *score_key(record), *data), record)
     chosen = {id(record) for record in kept.values()}
     return [record for record in records if id(record) in chosen]
 

@@ -18,6 +18,7 @@ from m2dx.contract.errors import CheckpointError, RecipeError
 from m2dx.data.clips import ClipList
 from m2dx.encoder.checkpoint import Checkpoint, CheckpointFolder
 from m2dx.encoder.weights import config_of_checkpoint
+from m2dx.recipe.document import plain_yaml
 from m2dx.recipe.loading import recipe_to_mapping, recipe_to_yaml
 from m2dx.recipe.schema import Recipe
 
@@ -37,6 +38,8 @@ _WRITTEN = (
 ).split()
 """What training, export and evaluation write into a run's folder."""
 
+
+_SCORES = ("scores.json", "predictions.jsonl")  # of the encoder that a run ends with
 
 _STATE = {
     "clips": ("count", "fingerprint"),
@@ -66,6 +69,8 @@ def open_run_folder(recipe: Recipe, *, resume: Resume, overwrite: bool) -> Check
     """
     folder = recipe.output / recipe.name
     checkpoints = CheckpointFolder(folder / "checkpoints")
+    for path in (item for item in recipe.evaluation.baselines if isinstance(item, Path)):
+        _check_elsewhere(path, "evaluation.baselines", folder)
     if resume:
         found = checkpoints.load_newest_whole(lambda checkpoint: _check_state(checkpoint, recipe))
         if found is None and resume != "or_start":
@@ -80,18 +85,37 @@ def open_run_folder(recipe: Recipe, *, resume: Resume, overwrite: bool) -> Check
             if changed:
                 logger.warning("the recipe has changed since this run started: %s", ", ".join(changed))
             return found
-    if recipe.init_from is not None and recipe.init_from.resolve().is_relative_to(folder.resolve()):
-        raise RecipeError(
-            f"init_from ({recipe.init_from}) is in the folder of this run, which would be overwritten; give this run "
-            "another name (name=...)"
-        )
+    if recipe.init_from is not None:
+        _check_elsewhere(recipe.init_from, "init_from", folder)
     steps = checkpoints.steps()
     if (steps or (folder / "encoder" / "config.json").exists()) and not overwrite:
         what = f"a checkpoint of step {steps[-1]}: go on with --resume," if steps else "an encoder:"
         raise RecipeError(
             f"{folder} holds a run with {what} start anew with --overwrite, or give this run another name (name=...)"
         )
+    there = [name for name in _WRITTEN if (folder / name).is_file()]
+    if there and not overwrite and not _is_whole_recipe(folder / "recipe.yaml", recipe):
+        raise RecipeError(
+            f"{folder} has files that are not of a run, such as {there[0]}, and a run would write over them; give this "
+            "run another name (name=...), or another `output`"
+        )
     return None
+
+
+def _check_elsewhere(encoder: Path, field: str, folder: Path) -> None:
+    if encoder.resolve().is_relative_to(folder.resolve()):
+        raise RecipeError(
+            f"{field} ({encoder}) is in the folder of this run, which would be overwritten; give this run another name "
+            "(name=...)"
+        )
+
+
+def _is_whole_recipe(path: Path, recipe: Recipe) -> bool:
+    """Whether a file has every field, as runs write their recipes, and people do not."""
+    try:
+        return recipe_to_mapping(recipe).keys() <= set(plain_yaml(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecipeError):
+        return False
 
 
 @contextlib.contextmanager
@@ -155,13 +179,17 @@ def check_same_data(lists: Mapping[str, ClipList], state: Mapping[str, Any], *, 
             )
 
 
-def start_run_folder(recipe: Recipe, *, resume: bool) -> Path:
+def start_run_folder(recipe: Recipe, *, resume: bool, finished: bool = False) -> Path:
     """Makes the folder of a run that is ready to train, and writes its resolved recipe (with the measured statistics).
 
-    Without `resume`, files of an earlier run are removed; files that m2dx does not know stay.
+    Without `resume`, files of an earlier run are removed; files that m2dx does not know stay. With it, only scores of
+    the earlier end, unless the run is `finished`.
     """
     folder = recipe.output / recipe.name
     folder.mkdir(parents=True, exist_ok=True)
+    if resume and not finished:
+        for name in _SCORES:
+            (folder / name).unlink(missing_ok=True)
     if not resume:
         for path in [path for pattern in _WRITTEN for path in folder.glob(pattern)]:
             path.unlink()

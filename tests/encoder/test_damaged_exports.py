@@ -268,6 +268,8 @@ def test_another_model_is_not_written_over(
         patched.setattr(atomic, "_write_synced", full)
         export_encoder(checkpoint, folder, overwrite=True)
     assert content() == before
+    for name in ("model.onnx", "model.int8.onnx", "onnx.json"):  # of the weights before
+        (folder / name).touch()
     done = CliRunner().invoke(app, ["export", str(checkpoint), str(folder), "--overwrite"])
     assert done.exit_code == 0 and content() != before
     assert content().keys() == before.keys() | {"mappers.safetensors"}  # of the checkpoint's task

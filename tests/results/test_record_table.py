@@ -19,6 +19,8 @@ def test_the_newest_record_of_a_score_is_shown_or_all() -> None:
     shown = [record_table(records, every=every) for every in (False, True)]
     assert [len(table.groups[0].rows) for table in shown] == [2, 3]
     assert [any("1 older record" in note for note in table.notes) for table in shown] == [True, False]
+    other_clips = replace(new, clips=1600)  # another list of that name
+    assert len(record_table([*records, other_clips]).groups[0].rows) == 3
     again = replace(ESC50, mean=0.5)  # with the same date, the later line is the newer one
     (row,) = record_table([ESC50, again]).groups[0].rows
     assert row.cells[0] is not None and row.cells[0].mean == 50.0

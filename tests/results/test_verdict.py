@@ -74,6 +74,12 @@ def test_the_verdict_says_what_the_baselines_allow(columns, told):
     assert verdict(scores_of(columns)) == told
 
 
+def test_the_verdict_tells_of_test_clips_that_were_learned():
+    scores = scores_of(one(0.8, 0.7))
+    warned = [replace(score, details={**score.details, "taught": "9 of 9 are known"}) for score in scores[:1]]
+    assert verdict([*warned, *scores[1:]]).endswith(". But of drums, 9 of 9 are known.")
+
+
 @pytest.mark.parametrize(
     ("rivals", "ci95", "apart"),
     [

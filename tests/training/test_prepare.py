@@ -13,6 +13,7 @@ from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import PluginError, RecipeError
 from m2dx.contract.hookspecs import hookimpl
 from m2dx.contract.host import PluginHost
+from m2dx.encoder.audio import load_encoder
 from m2dx.evaluation.knn import Knn
 from m2dx.recipe.loading import load_recipe
 from m2dx.results.scoring import Scoring
@@ -62,6 +63,37 @@ def test_a_group_on_both_sides_is_refused_unless_the_recipe_says_so(
     with pytest.raises(RecipeError, match="'g' \\(in test, train\\)"):
         task()
     assert task(", shared_groups: warn").recipe.evaluation.tasks["t"].shared_groups == "warn"
+
+
+@pytest.mark.parametrize(
+    ("split", "labels", "tested", "told"),
+    [
+        ("null", "true", "drums", "79 of 79 test clips are trained on with labels (data.sets.notes)"),
+        ("train", "true", "drums", None),
+        ("null", "path", "drums", None),  # which recording it is says nothing of its class
+        ("null", "true", "instrument", None),
+    ],
+)
+def test_labels_of_test_clips_that_are_learned_are_told(
+    split: str,
+    labels: str,
+    tested: str,
+    told: str | None,
+    tiny_recipe: Any,
+    host: Any,
+    sounds: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    notes = f"{{name: csv, path: {sounds / 'drums.csv'}, labels: {labels}}}"
+    recipe = tiny_recipe(
+        f"data.sets={{notes: {{dataset: {notes}, split: {split}}}}}",
+        f"evaluation={{tasks: {{t: {{dataset: {{name: csv, path: {sounds / f'{tested}.csv'}}}}}}}}}",
+        labels=True,
+    )
+    found = Scoring.of(recipe, host).taught
+    assert (told in found["t"] and told in caplog.text) if told else not found
+    untrained = Scoring.of(recipe, host, load_encoder("starter"))
+    assert not untrained.taught  # which this recipe has not trained
 
 
 def test_noise_of_images_is_refused_where_the_recipe_is_of_audio(

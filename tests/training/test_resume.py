@@ -21,6 +21,7 @@ from m2dx.encoder import checkpoint
 from m2dx.encoder.audio import load_encoder
 from m2dx.model.mappers import PoolLinearMapper
 from m2dx.model.views import DataStatistics
+from m2dx.recipe.loading import recipe_to_yaml
 from m2dx.training.distributed import Processes
 from m2dx.training.run_folder import open_run_folder, start_run_folder
 from m2dx.training.trainer import Trainer
@@ -321,6 +322,40 @@ def test_nothing_to_resume_and_nothing_to_overwrite(tiny_recipe: Any, make_train
         make_trainer(recipe)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "refused"),
+    [
+        ("recipe.yaml", "# my notes\ndata: {sets: {}}\n", True),
+        ("recipe.yaml", "no: [recipe", True),
+        ("summary.json", "{}", True),
+        ("recipe.yaml", None, False),  # as runs write it, of one that had no checkpoint yet
+        ("notes.txt", "mine", False),
+    ],
+)
+def test_files_of_others_are_not_written_over(
+    name: str, text: str | None, refused: bool, tiny_recipe: Any, make_trainer: Any
+) -> None:
+    recipe = tiny_recipe("train.epochs=0.6")
+    folder = recipe.output / recipe.name
+    folder.mkdir(parents=True)
+    (folder / name).write_text(recipe_to_yaml(recipe) if text is None else text)
+    if refused:
+        with pytest.raises(RecipeError, match=rf"has files that are not of a run, such as {name}"):
+            make_trainer(recipe)
+    else:
+        make_trainer(recipe)
+
+
+@pytest.mark.parametrize("field", ["init_from=", "evaluation.baselines=["])
+def test_an_encoder_of_this_run_s_folder_is_no_start_and_no_baseline(
+    field: str, tiny_recipe: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    own = tmp_path / "runs" / "tiny" / "encoder"
+    recipe = tiny_recipe("train.epochs=0.6", f"{field}{own}{']' if '[' in field else ''}")
+    with pytest.raises(RecipeError, match=r"is in the folder of this run, which would be overwritten"):
+        make_trainer(recipe)
+
+
 def test_resume_or_start_starts_and_goes_on(
     tiny_recipe: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,8 +398,10 @@ def test_a_fresh_start_removes_what_a_run_wrote_and_nothing_else(tiny_recipe: An
     for name in (*files, *own):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("old")
-    start_run_folder(recipe, resume=True)
+    start_run_folder(recipe, resume=True, finished=True)
     assert all((folder / name).exists() for name in (*files, *own))
+    start_run_folder(recipe, resume=True)  # what it scored is not what it will be
+    assert {name for name in (*files, *own) if not (folder / name).exists()} == {"scores.json"}
     start_run_folder(recipe, resume=False)
     left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert left == {*own, "recipe.yaml"} and not (folder / "tensorboard").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -46,12 +48,19 @@ def push(
             "export of a checkpoint"
         )
     load_any_encoder(export)  # what others could not load is not pushed
+    sha256 = json.loads((export / "config.json").read_text(encoding="utf-8")).get("sha256")
     repo, _ = parse(address)
     card = export / "README.md"
     if new_card or not card.exists():
         stated = Stated(licence, data_licence, start_licence, untested)
         replace_text(card, card_of(export, run or export.resolve().parent, repo, stated))
         typer.echo(f"card: {card}")
+    elif (
+        others := re.findall(r"\b[0-9a-f]{64}\b", card.read_text(encoding="utf-8"))
+    ) and sha256 not in others:
+        raise m2dx.CheckpointError(
+            f"{card} must be of this encoder, but has the SHA-256 of another one; --new-card writes it anew"
+        )
     else:
         typer.echo(f"card: {card}, as it is (--new-card writes it anew)")
     if not card_only:

@@ -108,6 +108,14 @@ def test_a_second_push_leaves_nothing_of_the_first(hub: Hub, export: Path) -> No
     assert "model.onnx" in old and "model.onnx" not in new and b"mine" in new["README.md"]
 
 
+def test_a_card_of_other_weights_is_not_pushed(hub: Hub, export: Path) -> None:
+    assert invoke(export, "hf://me/lungs").exit_code == 0
+    card, config = export / "README.md", json.loads((export / "config.json").read_text())
+    card.write_text(card.read_text().replace(config["sha256"], "0" * 64))
+    refused = invoke(export, "hf://me/lungs")
+    assert refused.exit_code != 0 and "has the SHA-256 of another one" in str(refused.exception)
+
+
 @pytest.mark.parametrize("where", ["init_from", "baselines", "command"])
 def test_it_stands_wherever_an_encoder_may(
     hub: Hub, export: Path, where: str, load: Callable[[str], Recipe], tmp_path: Path
