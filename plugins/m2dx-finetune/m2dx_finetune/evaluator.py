@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import math
 import re
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -176,7 +178,8 @@ class Finetune(Evaluator):
 
     def _outcome(self, run: Run, identity: str) -> Outcome:
         task, fold, seed = run.task, run.fold, run.seed
-        name = re.sub(r"[^\w.-]+", "_", f"{task.name}-{fold.name}-seed{seed}-{identity[:16]}")
+        digest = sha256(json.dumps([identity, task.name, fold.name, seed]).encode()).hexdigest()
+        name = re.sub(r"[^\w.-]+", "_", f"{task.name}-{fold.name}-seed{seed}-{digest[:16]}")
         checkpoint = None if self.checkpoint_dir is None else self.checkpoint_dir / f"{name}.pt"
         if self.save_dir is None or not isinstance(run.network, FinetunedNetwork):
             return run.finish(checkpoint)

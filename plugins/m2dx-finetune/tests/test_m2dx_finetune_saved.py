@@ -127,6 +127,20 @@ def test_a_run_that_ended_without_its_network_is_trained_once_more(
     assert third.values == first.values and third.details["saved"] == second.details["saved"]
 
 
+def test_folds_whose_names_differ_in_signs_keep_networks_of_their_own(
+    encoder: Any, tones: Any, tmp_path: Path
+) -> None:
+    (fold,) = tones.folds
+    names = ("<5", ">=5", "_5")
+    task = replace(tones, folds=tuple(replace(fold, name=name) for name in names))
+    finetune = Finetune(**SHORT, save_dir=tmp_path / "networks", checkpoint_dir=tmp_path / "states")
+    (score,) = finetune.evaluate(encoder, task, seeds=(0,))
+    saved: Any = score.details["saved"]
+    configs = [json.loads((Path(folder) / "config.json").read_text()) for (folder,) in saved]
+    assert tuple(config["classifier"]["fold"] for config in configs) == names
+    assert len(list((tmp_path / "states").iterdir())) == 3
+
+
 def test_what_is_no_fine_tuned_network_is_told(encoder: Any, tones: Any, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere must be a folder with a classifier"):
         m2dx.load_classifier(tmp_path / "nowhere")
