@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,14 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import m2dx
+from m2dx.data.containers import is_there
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.tables import Table
 from m2dx_captions.sentences import Sentences, Source
 
 logger = logging.getLogger(__name__)
 
-MANY = 1000
+MANY = 64
 """Crops without a caption, from the first on, after which a warning says so."""
+MOST_ALIKE = 0.1
+"""Share of the different captions that may have the vector of another one, without a warning."""
 Place = tuple[str, int, int | None]
 """Path, start and duration, ms, of a clip; None: to the end of the file."""
 Captioned = dict[Place, tuple[str, ...]]
@@ -34,7 +39,8 @@ class Captions(m2dx.OfflineEncoder):
         sentences: `words`; a .csv or .npz file of vectors by text, or by the path of a clip; or the folder of a model
         path: the list with the captions, such as that of the data set; not for vectors by the path of a clip
         column: of the list that has the captions; several of a clip in several lines, or separated by `;`
-        root: folder that the paths are relative to; default the folder of the list, or of the vectors by path
+        root: folder that the paths are relative to; default the folder of the list; of vectors by path their folder, or
+            for files that are not there the working folder
         cache: folder for the vectors that a model gives; default `sentence-vectors` beside the list
     """
 
@@ -58,18 +64,18 @@ class Captions(m2dx.OfflineEncoder):
             must = "be left out for vectors by path" if source.by_path else "name the list of captions"
             raise m2dx.RecipeError(f"`path` must {must}, but is {path or 'left out'}")
         if path is None:
-            folder = root or source.source.parent
-            captions: Captioned = {_place(folder / key): (key,) for key in source.known}
+            captions: Captioned = _by_path(source, root)
         else:
             captions = _captions(path, column, root)
-        source.vectors([text for texts in captions.values() for text in texts])  # all at once
+            _tell_alike(source, list({text: None for texts in captions.values() for text in texts}))
         means = {texts: number for number, texts in enumerate(dict.fromkeys(captions.values()))}
         self.rows = {place: means[texts] for place, texts in captions.items()}
         vectors = torch.stack([F.normalize(source.vectors(texts).mean(0), dim=0) for texts in means])
         self.embed_dim = vectors.shape[1]
         nothing = torch.full((1, self.embed_dim), torch.nan)  # the last row, -1
         self.register_buffer("vectors", torch.cat([vectors, nothing]), persistent=False)
-        self.asked, self.found = 0, 0
+        self.files = {place[0] for place in captions}
+        self.asked, self.found, self.told = 0, 0, False
 
     def forward(self, views: m2dx.Views) -> Tensor:
         if views.crops is None:  # a trial on noise
@@ -86,7 +92,52 @@ class Captions(m2dx.OfflineEncoder):
 
     def _row(self, clip: m2dx.Clip) -> int:
         place = _place(clip.path, clip.start, clip.duration)
-        return self.rows.get(place, self.rows.get((place[0], 0, None), -1))
+        row = self.rows.get(place, self.rows.get((place[0], 0, None), -1))
+        if row < 0 and place[1:] == (0, None) and place[0] in self.files and not self.told:
+            self.told = True
+            logger.warning(
+                "%s has captions of segments alone, but the training has the whole file, which gets none; leave out "
+                "start and duration in the list of captions, or give them in that of the training", clip.path
+            )  # fmt: skip
+        return row
+
+
+def _by_path(source: Sentences, root: Path | None) -> Captioned:
+    """The files of vectors by path. `m2dx encode` writes paths as it is given them, relative to the working folder."""
+    folders = (source.source.parent, Path()) if root is None else (root,)
+    files = {
+        key: next(filter(is_there, [folder / key for folder in folders]), folders[0] / key)
+        for key in source.known
+    }
+    _check_there(str(source.source), list(files.values()))
+    return {_place(file): (key,) for key, file in files.items()}
+
+
+def _check_there(what: str, files: Sequence[Path]) -> None:
+    """Warns of files that are not there; RecipeError where none is."""
+    absent = [file for file in files if not is_there(file)]
+    if len(absent) == len(files):
+        raise m2dx.RecipeError(
+            f"{what} must have paths of files that are there, but has none of {len(files)}, such as {absent[0]}; "
+            "`root` is the folder that its paths are relative to"
+        )
+    if absent:
+        logger.warning(
+            "%d of %d files of %s are not there, such as %s", len(absent), len(files), what, absent[0]
+        )
+
+
+def _tell_alike(source: Sentences, texts: Sequence[str]) -> None:
+    """Makes the vectors of all texts at once, and warns where many different ones have the same."""
+    alike: dict[bytes, list[str]] = defaultdict(list)
+    for text, vector in zip(texts, source.vectors(texts).numpy().round(4) + 0.0, strict=True):  # no -0.0
+        alike[vector.tobytes()].append(text)
+    shared = [of_one for of_one in alike.values() if len(of_one) > 1]
+    if (count := sum(map(len, shared))) > MOST_ALIKE * len(texts):
+        logger.warning(
+            "%d of %d different captions have the same vector as another one by %s, such as %r and %r: they are one "
+            "caption for the training", count, len(texts), source.source, *shared[0][:2]
+        )  # fmt: skip
 
 
 def _captions(path: Path, column: str, root: Path | None) -> Captioned:
@@ -96,12 +147,11 @@ def _captions(path: Path, column: str, root: Path | None) -> Captioned:
             f"{path}:1: there must be a column `{column}`, which `column` names, but there are: {', '.join(names)}"
         )
     dataset = CsvDataset(path=path, root=root, labels=column)
-    for line in dataset.missing():
-        logger.warning("%s", line)
-    captions = {_place(c.path, c.start, c.duration): c.labels for c in dataset.clips() if c.labels}
-    if not captions:
+    clips = [clip for clip in dataset.clips() if clip.labels]
+    if not clips:
         raise m2dx.RecipeError(f"{path}: the column `{column}` must have captions, but is empty in all lines")
-    return captions
+    _check_there(str(path), list(dict.fromkeys(clip.path for clip in clips)))
+    return {_place(clip.path, clip.start, clip.duration): clip.labels for clip in clips}
 
 
 def _place(path: Path, start: float = 0.0, duration: float | None = None) -> Place:

@@ -230,12 +230,20 @@ def test_a_clip_has_the_vector_of_its_captions(clips: Path, tmp_path: Path) -> N
     assert encoder.embed_dim == 4
 
 
-def test_vectors_by_the_path_of_a_clip(tmp_path: Path) -> None:
-    file = vector_file(tmp_path / "v.npz", key="path", keys=["a.wav", "sub/b.wav"])
-    encoder = Captions(sentences=file)
-    found = encoder(views(m2dx.Clip(tmp_path / "sub" / "b.wav"), m2dx.Clip(tmp_path / "c.wav")))
+@pytest.mark.parametrize("place", ["beside", "working folder", "root"])
+def test_vectors_by_the_path_of_a_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")  # `m2dx encode` writes paths relative to it
+    folder = tmp_path / {"beside": "vectors", "working folder": "work", "root": "x"}[place]
+    clip = SoundFiles(folder).add_tone("sub/b.wav", 300.0, seconds=0.1)
+    (tmp_path / "vectors").mkdir(exist_ok=True)
+    file = vector_file(tmp_path / "vectors" / "v.npz", key="path", keys=["a.wav", "sub/b.wav"])
+    encoder = Captions(sentences=file, root=folder if place == "root" else None)
+    found = encoder(views(m2dx.Clip(clip), m2dx.Clip(folder / "c.wav")))
     assert found[0].tolist() == [0, 1, 0, 0] and found[1].isnan().all()
-    assert Captions(sentences=file, root=tmp_path / "x")(views(m2dx.Clip(tmp_path / "x" / "a.wav")))[0, 0] > 0
+    assert "1 of 2 files of" in caplog.text and "not there, such as" in caplog.text
 
 
 def test_captions_that_lead_to_no_clip_are_told(
@@ -248,6 +256,25 @@ def test_captions_that_lead_to_no_clip_are_told(
     assert caplog.text.count("none of the first 4 crops has a caption, such as one of /other.wav") == 1
 
 
+def test_captions_of_segments_of_a_file_that_is_a_clip_are_told(
+    clips: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = Captions(sentences="words", path=clips)
+    asked = {"none.wav": False, "high.wav": False, "low.wav": True}
+    for name, is_told in asked.items():
+        encoder(views(*[m2dx.Clip(clips.parent / name)] * 2))
+        assert caplog.text.count("low.wav has captions of segments alone, but the training has") == is_told
+
+
+def test_captions_of_one_vector_are_told(
+    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Captions(sentences=vector_file(tmp_path / "v.csv"), path=clips)
+    assert "same vector" not in caplog.text
+    Captions(sentences=vector_file(tmp_path / "v.csv", vectors=VECTORS[[1, 1]] * [[1], [2]]), path=clips)
+    assert "2 of 2 different captions have the same vector as another one by" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -255,7 +282,15 @@ def test_captions_that_lead_to_no_clip_are_told(
             {"path": "captions.csv", "column": "text"},
             r"captions\.csv:1: .* column `text`, .* but there are: path, sta",
         ),
-        ({"path": "captions.csv", "column": "start"}, "vector of '0' by words must be finite, and not all 0"),
+        ({"path": "signs.csv"}, r"vector of '\?!' by words must be finite, and not all 0"),
+        (
+            {"path": "other.csv"},
+            r"other\.csv must have paths of files that are there, but has none of 1, such as .*x\.wav; `root` is",
+        ),
+        (
+            {"sentences": "by_path.npz"},
+            r"by_path\.npz must have paths of files .* none of 2, such as .*a low tone",
+        ),
         ({"path": "nowhere.csv"}, r"cannot read the list .*nowhere\.csv: No such file"),
         ({}, "`path` must name the list of captions, but is left out"),
         ({"path": "captions.csv", "sentences": "by_path.npz"}, "`path` must be left out for vectors by path"),
@@ -267,7 +302,8 @@ def test_lists_without_captions(clips: Path, options: dict[str, str], message: s
     folder = clips.parent
     vector_file(folder / "by_path.npz", key="path")
     vector_file(folder / "text.npz", keys=TEXTS[:1], vectors=VECTORS[:1])
-    (folder / "empty.csv").write_text("path,caption\nlow.wav,\n")
+    for name, line in (("empty", "low.wav,"), ("signs", "low.wav,?!"), ("other", "x.wav,a tone")):
+        (folder / f"{name}.csv").write_text(f"path,caption\n{line}\n")
     given: dict[str, Any] = {"sentences": "words"}
     for name, value in options.items():
         given[name] = value if name == "column" else folder / value
