@@ -137,10 +137,11 @@ class _Outcomes:
         assert self.probabilities is not None
         found: dict[str, list[Array]] = {"auroc": [], "mAP": []}
         for scores, hot in zip(self.probabilities.T, self.hot.T, strict=True):
-            if 0 < hot.sum() < len(hot):
-                area, precision = _ranked(weights, scores, hot > 0, with_precision=self.multi_label)
-                found["auroc"].append(area)
-                found["mAP"] += [precision] * self.multi_label
+            if not hot.any():
+                continue
+            area, precision = _ranked(weights, scores, hot > 0, with_precision=self.multi_label)
+            found["mAP"] += [precision] * self.multi_label  # 1 where all clips are positive, as in the score
+            found["auroc"] += [area] * (not hot.all())
         return {name: _mean(np.stack(values, axis=1)) for name, values in found.items() if values}
 
 

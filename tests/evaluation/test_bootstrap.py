@@ -17,6 +17,7 @@ from sklearn.metrics import (
 
 from m2dx.contract.components import Clip, Prediction, Score
 from m2dx.evaluation.bootstrap import Bootstrap, difference, with_metrics
+from m2dx.evaluation.metrics import mean_average_precision
 
 NAMES = tuple("abcdefghijkl")
 
@@ -96,6 +97,18 @@ def test_of_several_labels_they_are_as_well(digits):
     )
     entry = found.details["metrics"]["mAP"]
     assert found.ci95 == pytest.approx((entry["high"] - entry["low"]) / 2, abs=1e-5)
+
+
+def test_a_class_of_all_test_clips_counts_in_map_as_in_the_score():
+    rows = [(("a", "b"), 0.6, 0.2), (("a",), 0.3, 0.4), (("a", "b"), 0.8, 0.7)]
+    predictions = [
+        Prediction(Clip(Path(f"{row}.wav"), labels=labels), "a", p, (p, q, 0.1))
+        for row, (labels, p, q) in enumerate(rows)
+    ]
+    found = with_metrics(score(predictions, metric="mAP"), ("a", "b", "c")).details["metrics"]
+    hot, p = np.array([[1, 1], [1, 0], [1, 1]]), np.array([row[1:] for row in rows])
+    assert found["mAP"]["value"] == pytest.approx(mean_average_precision(p, hot), abs=1e-6)
+    assert found["auroc"]["value"] == pytest.approx(roc_auc_score(hot[:, 1], p[:, 1]), abs=1e-6)
 
 
 def test_the_metric_tells_that_clips_may_have_several_labels():
