@@ -65,7 +65,7 @@ def labelled_clips(
     `unit_seconds` defaults to that of a published task, else to `mean_seconds` of the clips. RecipeError where there
     are no clips, or fewer than 3 with a label that can be read; what is left out is said in a warning.
     """
-    listed = [clip for clip in list_clips(name, dataset) if split is None or clip.split == split]
+    listed = list_clips(name, dataset, split)
     if not listed:
         of_split = "" if split is None else f" in the split {split!r}"
         raise RecipeError(
