@@ -15,7 +15,7 @@ from m2dx.evaluation.features import device_of, targets_of
 from m2dx.evaluation.metrics import predictions_of, score_of, summarise
 from m2dx.model.precision import autocast
 from m2dx_captions.scorer import CaptionScorer, caption_tasks
-from m2dx_captions.sentences import Sentences, Source
+from m2dx_captions.sentences import SAME, Sentences, Source
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,15 @@ class ZeroShot(m2dx.Evaluator):
                     f"`texts` must be of classes of {task.name}, but has {label!r}; "
                     f"{suggestion(label, task.label_names)}"
                 )
-        self.sentences.vectors(self._texts(task.label_names))
+        texts = self._texts(task.label_names)
+        vectors = self.sentences.vectors(texts)
+        alike = (vectors @ vectors.mT > SAME).triu(1).nonzero().tolist()
+        if alike:
+            one, other = (f"{task.label_names[number]!r} ({texts[number]!r})" for number in alike[0])
+            raise m2dx.RecipeError(
+                f"the texts of classes of {task.name} must have different vectors, but those of {one} and {other} are "
+                f"the same by {self.sentences.source}; `texts` gives a class another text"
+            )
 
     def check_encoder(self, encoder: m2dx.ClipEncoder, task: m2dx.EvaluationTask) -> None:
         if not isinstance(encoder, m2dx.AudioEncoder):

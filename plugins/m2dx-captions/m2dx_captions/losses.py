@@ -11,11 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import m2dx
+from m2dx_captions.sentences import SAME
 
 LARGEST_SCALE = 100.0
 """Of the similarities: the least temperature that is learned is 0.01."""
-SAME = 1 - 1e-4
-"""Cosine from which on two captions say the same."""
 
 
 def _unit(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:

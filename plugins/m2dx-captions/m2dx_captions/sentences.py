@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
+from hashlib import shake_128
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 import m2dx
@@ -28,6 +31,10 @@ Source = Literal["words"] | Path
 """`words`, a .csv or .npz file of vectors, or the folder of a model."""
 WORDS = 512
 """Width of the vectors of `words`."""
+LEFT_OUT = {"a", "an", "and", "of", "the"}
+"""Words of `words` that say nothing of a sound."""
+SAME = 1 - 1e-4
+"""Cosine from which on two texts say the same."""
 TEXTS_AT_ONCE, MOST_SHOWN = 64, 3
 
 
@@ -144,10 +151,22 @@ def _digest(folder: Path) -> str:
 
 
 def _hashed(texts: list[str]) -> Tensor:
-    from sklearn.feature_extraction.text import HashingVectorizer  # slow to import
+    """(n, WORDS): each word is as many signs, +1 or -1, that follow from its SHAKE-128, and a text their sum.
 
-    hashed = HashingVectorizer(n_features=WORDS, stop_words="english").transform(texts)
-    return torch.from_numpy(hashed.toarray())
+    Words are all letters and digits that stand together, in any case. `LEFT_OUT` count where a text has nothing else.
+    """
+
+    @cache
+    def signs(word: str) -> NDArray[np.float32]:
+        bits = np.unpackbits(np.frombuffer(shake_128(word.encode()).digest(WORDS // 8), np.uint8))
+        return 2 * bits.astype(np.float32) - 1
+
+    vectors = np.zeros((len(texts), WORDS), np.float32)
+    for vector, text in zip(vectors, texts, strict=True):
+        words = re.findall(r"\w+", text.lower())
+        for word in [word for word in words if word not in LEFT_OUT] or words:
+            vector += signs(word)
+    return torch.from_numpy(vectors)
 
 
 def _encode(folder: Path, texts: list[str]) -> Tensor:

@@ -85,6 +85,17 @@ def test_texts_that_share_words_are_alike(
     assert sound @ flute > 0.5 > abs(float(sound @ other)) and len(sound) == 512
 
 
+@pytest.mark.parametrize(
+    "texts",
+    [("fire", "a cry", "the system"), ("up", "down", "off"), ("7", "8"), ("C", "D", "A"), ("frog", "rain")],
+)
+def test_other_words_have_other_vectors(texts: tuple[str, ...]) -> None:
+    for prompt in ("{}", "the sound of {}"):
+        vectors = Sentences("words").vectors([prompt.format(text) for text in texts])
+        assert (vectors @ vectors.mT - torch.eye(len(texts))).max() < 0.8
+    assert torch.equal(*Sentences("words").vectors(["the rain, and a frog", "Frog of rain"]))
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A folder with a small random BERT."""
@@ -458,6 +469,11 @@ def test_a_run_resumes_bit_for_bit_and_its_export_scores_texts(
         ({"prompt": "a sound"}, "`prompt` must have {label}, but is 'a sound'"),
         ({"texts": {"lowtone": "a"}}, "`texts` must be of classes of tones, but has 'lowtone'; .*low_tone"),
         ({"sentences": "v.npz"}, "lacks 2 of 2, such as 'the sound of high tone'"),
+        (
+            {"texts": {"high_tone": "a low tone's sound", "low_tone": "Tone's sound, low"}},
+            r"classes of tones must have different vectors, but those of 'high_tone' \(\"a low tone's sound\"\) and "
+            r"'low_tone' .* are the same by words; `texts` gives",
+        ),
     ],
 )
 def test_options_are_tried_before_the_training(
