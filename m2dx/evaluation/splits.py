@@ -127,10 +127,10 @@ def hold_out(
     whose classes no other one has is divided into its files. Raises RecipeError where all training clips are of one
     group.
     """
-    if len(_whole_groups(train, clips)) < 2:
+    if len(whole_groups(train, clips)) < 2:
         raise RecipeError("without a valid split, a task needs training clips of two groups or more, not one")
     own, _ = _with_files([clips[row] for row in train])
-    units = [train[unit] for unit in _whole_groups(range(len(train)), own)]
+    units = [train[unit] for unit in whole_groups(range(len(train)), own)]
     counts = np.stack([targets[unit].sum(0) for unit in units])
     wanted, have = targets[train].sum(0) * VALID_SHARE, np.zeros(targets.shape[1])
     left = (counts > 0).sum(0)  # groups to train on, by class
@@ -187,7 +187,7 @@ def _with_files(clips: Sequence[Clip]) -> tuple[list[Clip], int]:
     return [replace(clip, group=None) if clip.group in divided else clip for clip in clips], len(divided)
 
 
-def _whole_groups(rows: Iterable[int], clips: Sequence[Clip]) -> list[NDArray[np.int64]]:
+def whole_groups(rows: Iterable[int], clips: Sequence[Clip]) -> list[NDArray[np.int64]]:
     """What stays together: groups, and files where no group is known; the clips of a single file, each by itself."""
     units: dict[tuple[str, object], list[int]] = defaultdict(list)
     for row in rows:

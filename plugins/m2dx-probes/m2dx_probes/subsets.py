@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from m2dx.contract.components import Clip, Fold
 from m2dx.contract.errors import RecipeError
-from m2dx.evaluation.splits import hold_out
+from m2dx.evaluation.splits import hold_out, whole_groups
 
 OFFERED = 3
 """Of so many groups that are left, one is looked at, so that draws differ."""
@@ -23,14 +22,10 @@ def labelling_order(
 
     As someone labels who goes through recordings, patients or devices: of a random third of the groups that are left,
     the next one is that which brings the class counts nearest to the shares of the whole part (targets (n, C) are
-    multi-hot). Clips without a group are alone. All that is random follows the seed.
+    multi-hot). Where no group is known, that is a file. All that is random follows the seed.
     """
     random = np.random.default_rng(seed)
-    members: dict[tuple[bool, str], list[int]] = defaultdict(list)
-    for row in random.permutation(rows).tolist():
-        group = clips[row].group
-        members[group is None, str(row) if group is None else group].append(row)
-    units = list(members.values())
+    units = whole_groups(random.permutation(rows), clips)
     counts = np.stack([targets[unit].sum(0) for unit in units]).astype(np.float64)  # (groups, C)
     shares, have, left = counts.sum(0) / len(rows), np.zeros(targets.shape[1]), list(range(len(units)))
     sizes, order, taken = np.array([len(unit) for unit in units]), list[int](), 0
@@ -41,7 +36,7 @@ def labelling_order(
         nearest = int(np.square(have + counts[units_offered] - wanted).sum(1).argmin())
         chosen = left.pop(int(offered[nearest]))
         have, taken = have + counts[chosen], taken + int(sizes[chosen])
-        order += units[chosen]
+        order += units[chosen].tolist()
     return np.array(order, dtype=np.int64)
 
 

@@ -30,14 +30,18 @@ def one_hot(y: list[int]) -> Any:
     return np.eye(max(y) + 1, dtype=np.float32)[y]
 
 
+@pytest.mark.parametrize("known", ["groups", "files"])
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("size", [4, 5, 8])
-def test_labels_come_by_whole_groups(size: int, seed: int) -> None:
-    """Of groups with 5 clips each, all but one are there with all of their clips, or none."""
-    groups: list[str | None] = [str(row // 5) for row in range(100)]
-    order = labelling_order(np.arange(100), clips_of(groups), one_hot([row % 2 for row in range(100)]), seed)
+def test_labels_come_by_whole_groups(size: int, seed: int, known: str) -> None:
+    """Of groups, or files, with 5 clips each, all but one are there with all of their clips, or none."""
+    if known == "groups":
+        clips = clips_of([str(row // 5) for row in range(100)])
+    else:
+        clips = [Clip(Path(f"{row // 5}.wav"), row % 5, 1.0) for row in range(100)]
+    order = labelling_order(np.arange(100), clips, one_hot([row % 2 for row in range(100)]), seed)
     assert sorted(order.tolist()) == list(range(100))
-    counts = np.bincount([int(groups[row] or 0) for row in order[: size * 5 - 2]], minlength=20)
+    counts = np.bincount(order[: size * 5 - 2] // 5, minlength=20)
     assert sorted(counts.tolist()) == [0] * (20 - size) + [3] + [5] * (size - 1)
 
 
