@@ -211,7 +211,7 @@ class Score:
     """One number of an evaluation, with what is needed to compare it."""
 
     task: str
-    metric: str  # "accuracy" or "mAP", in [0, 1], or an evaluator's own
+    metric: str  # "accuracy" or "mAP", in [0, 1], or an evaluator's own; tables print all in percent
     mean: float
     ci95: float | None
     """Half width of the 95 % confidence interval: Student's t over the values, of a single one the bootstrap over its

@@ -39,6 +39,8 @@ from m2dx.results import (
 SCORES_FILE = "test.predicted-scores.json"
 METRICS = {"top1_acc": "accuracy", "pitch_acc": "accuracy", "mAP": "mAP", "aucroc": "aucroc"}
 """hear-eval-kit's name -> ours, of the metrics that are in [0, 1]; others keep their name."""
+NO_SHARES = ("d_prime",)
+"""Metrics that are left out: tables print all scores in percent, as error rates may be, and these are none."""
 OTHERS = ("test_score", "test_loss")
 """Entries of a test part that start as metrics do."""
 BATCH = "batch-statistics=true"
@@ -53,7 +55,7 @@ class TaskScores:
     task: str
     part: str | None  # of a task that HEAR has in parts, as a task of its own for each fold: "fold0"
     folds: Mapping[str, Mapping[str, float]]  # by test part and metric; finite
-    left_out: tuple[str, ...]  # metrics that are not finite
+    left_out: Mapping[str, str]  # metrics, and why
     about: Mapping[str, Any]
 
     @property
@@ -72,9 +74,9 @@ def import_scores(folder: Path, encoder: str, output: Path) -> list[str]:
     records = records_of(found, _scored_encoder(encoder))
     append_records(output / RESULTS_FILE, records)
     lines = [
-        f"{item.path}: {', '.join(item.left_out)} left out, since it must be finite, but is not"
+        f"{item.path}: {metric} is left out, since it must be {why}"
         for item in found
-        if item.left_out
+        for metric, why in item.left_out.items()
     ]
     for record in records:
         interval = "" if record.ci95 is None else f" ± {record.ci95:.4f}"
@@ -123,7 +125,7 @@ def _read(path: Path) -> TaskScores:
     names = list(dict.fromkeys(metric for part in scores.values() for metric in part))
     if not names:
         raise m2dx.M2dxError(f"{path} must have metrics (`test_<metric>`) beside `test_score`, but has none")
-    finite = []
+    left_out = {}
     for metric in names:
         for name, part in scores.items():
             value = part.get(metric)
@@ -132,12 +134,16 @@ def _read(path: Path) -> TaskScores:
                 raise m2dx.M2dxError(f"{where} must be a number, but is {json.dumps(value)}")
             if metric in METRICS and math.isfinite(value) and not 0 <= value <= 1:
                 raise m2dx.M2dxError(f"{where} must be in [0, 1], but is {value:g}")
-        if all(math.isfinite(part[metric]) for part in scores.values()):
-            finite.append(metric)
+        if metric in NO_SHARES:
+            left_out[metric] = "a share, which tables print in percent, but is not"
+        elif not all(math.isfinite(part[metric]) for part in scores.values()):
+            left_out[metric] = "finite, but is not"
     task, part_name = task_of(path.absolute().parent.name)
-    kept = {name: {metric: float(part[metric]) for metric in finite} for name, part in scores.items()}
+    kept = {
+        name: {metric: float(part[metric]) for metric in names if metric not in left_out}
+        for name, part in scores.items()
+    }
     about = {name: value for name, value in parts.items() if name not in folds}
-    left_out = tuple(metric for metric in names if metric not in finite)
     return TaskScores(path, task, part_name, kept, left_out, about)
 
 
