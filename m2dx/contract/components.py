@@ -259,7 +259,7 @@ class Features:
     """Features and targets of all clips of a task, in their order, on the CPU."""
 
     x: Tensor  # (n, D), float32
-    y: Tensor  # class numbers (n,), int64; multi-label: multi-hot (n, C), float32; of values (n,), float32
+    y: Tensor  # class numbers (n,), int64; multi-label: multi-hot (n, C), float32; of values (n,), float64
     layers: Mapping[int, OverTime] = field(default_factory=dict)
     """Of the outputs of blocks by number, the last one's, too; 0 is the patch embedding. Empty where the encoder gives
     no frames."""
@@ -308,8 +308,8 @@ class EvaluationTask(Protocol):
         """ "accuracy", or "mAP" for multi-label tasks, "r2" for values."""
         return "mAP" if self.multi_label else "accuracy" if self.label_names else "r2"
 
-    def targets(self) -> NDArray[np.float32]:
-        """Multi-hot targets (n, C), in the order of `clips` and `label_names`, or values (n, 1)."""
+    def targets(self) -> NDArray[np.floating]:
+        """Multi-hot targets (n, C) float32, in the order of `clips` and `label_names`, or values (n, 1) float64."""
         ...
 
     def features(self, encoder: ClipEncoder, *, batch_size: int = 32, layers: Sequence[int] = ()) -> Features:

@@ -91,16 +91,16 @@ class ClipTask(EvaluationTask):
             bad += unreadable
         _report_bad(name, bad, total=len(listed), max_bad_fraction=max_bad_fraction)
         folds, warnings = _divided(name, clips, label_names, strict=shared_groups == "error")
-        warnings += _untrained_classes(folds, _multi_hot(clips, label_names), label_names)
+        warnings += _untrained_classes(folds, _targets(clips, label_names), label_names)
         warnings += _unlike_published(name, dataset, clips, label_names)
         for warning in warnings:
             logger.warning("evaluation task %r: %s", name, warning)
         usable, warned = tuple(clips), tuple(warnings)
         return cls(name, usable, label_names, folds, seconds, short_clips, tuple(bad), warned, cache)
 
-    def targets(self) -> NDArray[np.float32]:
-        """Multi-hot targets (n, C), in the order of `clips` and `label_names`, or values (n, 1)."""
-        return _multi_hot(self.clips, self.label_names)
+    def targets(self) -> NDArray[np.floating]:
+        """Multi-hot targets (n, C) float32, in the order of `clips` and `label_names`, or values (n, 1) float64."""
+        return _targets(self.clips, self.label_names)
 
     def features(self, encoder: ClipEncoder, *, batch_size: int = 32, layers: Sequence[int] = ()) -> Features:
         """Frozen clip features of an encoder; computed once per encoder object, whose weights must not change.
@@ -166,9 +166,13 @@ def listed_task(name: str, dataset: Dataset, section: EvaluationTaskSection) -> 
     return ClipTask(name, tuple(clips), label_names, (), unit, section.short_clips)
 
 
+def _targets(clips: Sequence[Clip], label_names: Sequence[str]) -> NDArray[np.floating]:
+    if label_names:
+        return _multi_hot(clips, label_names)
+    return np.array([[float(clip.labels[0])] for clip in clips], dtype=np.float64)
+
+
 def _multi_hot(clips: Sequence[Clip], label_names: Sequence[str]) -> NDArray[np.float32]:
-    if not label_names:
-        return np.array([[float(clip.labels[0])] for clip in clips], dtype=np.float32)
     column = {label: number for number, label in enumerate(label_names)}
     targets = np.zeros((len(clips), len(label_names)), dtype=np.float32)
     for row, clip in enumerate(clips):
@@ -327,7 +331,7 @@ def _divided(
 
 
 def _untrained_classes(
-    folds: Sequence[Fold], targets: NDArray[np.float32], label_names: Sequence[str]
+    folds: Sequence[Fold], targets: NDArray[np.floating], label_names: Sequence[str]
 ) -> list[str]:
     lacking: dict[str, None] = {}
     for fold in folds if label_names else ():

@@ -31,6 +31,7 @@ from m2dx import Clip
 from m2dx.contract.components import Features, OverTime
 from m2dx.data.csv_list import CsvDataset
 from m2dx.encoder.audio import random_encoder
+from m2dx.evaluation.features import MeanLogMel
 from m2dx.evaluation.tasks import ClipTask
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import AudioSection, ModelSection
@@ -73,6 +74,18 @@ def test_a_task_of_values_has_them_as_targets(pitch: ClipTask) -> None:
     assert pitch.label_names == () and pitch.metric == "r2" and not pitch.multi_label
     values = [float(clip.labels[0]) for clip in pitch.clips]
     assert pitch.targets().shape == (len(values), 1) and pitch.targets()[:, 0].tolist() == values
+
+
+def test_values_keep_their_digits(pitch: ClipTask) -> None:
+    """Of Unix times, float32 keeps two minutes."""
+    later = [replace(clip, labels=(str(1_700_000_000 + float(clip.labels[0])),)) for clip in pitch.clips]
+    shifted = replace(pitch, clips=tuple(later))
+    assert (shifted.targets() - 1_700_000_000).tolist() == pitch.targets().tolist()
+    baseline = MeanLogMel(AudioSection())
+    (score, *_), (expected, *_) = (
+        Ridge(layers="last").evaluate(baseline, task, seeds=(0,)) for task in (shifted, pitch)
+    )
+    assert score.mean == pytest.approx(expected.mean, abs=1e-6) and score.mean > 0.1
 
 
 def test_the_evaluator_keeps_the_contract(pitch: ClipTask) -> None:
