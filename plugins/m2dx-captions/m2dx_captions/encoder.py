@@ -85,8 +85,8 @@ class Captions(m2dx.OfflineEncoder):
             self.asked, self.found = self.asked + len(rows), sum(row >= 0 for row in rows)
             if self.found == 0 and self.asked >= MANY:
                 logger.warning(
-                    "none of the first %d crops has a caption, such as one of %s; do the paths of the captions lead to "
-                    "the files of the training?", self.asked, views.crops[0].clip.path
+                    "none of the first %d crops has a caption, such as one of %s; do path, start and duration of the "
+                    "captions fit those of the training?", self.asked, views.crops[0].clip.path
                 )  # fmt: skip
         return self.vectors[torch.tensor(rows, device=self.vectors.device)]
 
