@@ -61,6 +61,8 @@ class Table:
         number = 1
         if header is None:
             number, line = next(self._lines, (1, ""))
+            if not line:
+                raise AudioError(f"the list {path} is empty; it must have a header and a line for each clip")
             if delimiter is None:
                 self.delimiter = max(",;\t|", key=line.count)
             try:
@@ -144,5 +146,8 @@ class Table:
         cells = self._cells(line)
         if len(cells) > len(self.names):
             counts = f"{len(cells)} for {len(self.names)}"
-            raise ValueError(f"more fields than columns ({counts}); a field with a comma needs quotes")
+            mark = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}.get(
+                self.delimiter, self.delimiter
+            )
+            raise ValueError(f"more fields than columns ({counts}); a field with a {mark} needs quotes")
         return dict(itertools.zip_longest(self.names, (cell.strip() for cell in cells), fillvalue=""))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import math
 import os
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, is_dataclass
@@ -185,9 +187,9 @@ def blocks_spread(encoder: AudioEncoder) -> tuple[int, ...]:
 class FeatureCache:
     """Features in a folder, one safetensors file per encoder and task; it may be deleted at any time.
 
-    A file belongs to what its features follow from: the encoder's class, weights, buffers and settings; each clip's
-    file (`audio_state`) and its place in the file; the length that clips are brought to, and how; and the version of
-    m2dx. A change of any makes another file; old ones stay. Files that cannot be written, or that are not what was
+    A file belongs to what its features follow from: the encoder's class, its code, weights, buffers and settings; each
+    clip's file (`audio_state`) and its place in the file; the length that clips are brought to, and how; and m2dx's
+    version. A change of any makes another file; old ones stay. Files that cannot be written, or that are not what was
     written for it, by their checksum, are warned of, and the features computed.
     """
 
@@ -231,7 +233,18 @@ def digest_of_features(encoder: ClipEncoder, task: EvaluationTask, *others: obje
         digest.update(json.dumps([name, type(module).__qualname__, settings], sort_keys=True).encode())
     for name, tensor in chain(encoder.named_parameters(), encoder.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + bytes_of(tensor))
+    for file in _files_of_code(encoder):
+        with contextlib.suppress(OSError):  # within an archive
+            digest.update(Path(file).read_bytes())
     return digest.hexdigest()
+
+
+def _files_of_code(encoder: nn.Module) -> list[str]:
+    """Where the classes of its modules are written, as a plugin's author changes them; not torch's own."""
+    classes = {kind for module in encoder.modules() for kind in type(module).__mro__}
+    names = {kind.__module__ for kind in classes if kind.__module__.partition(".")[0] != "torch"}
+    files = {getattr(sys.modules.get(name), "__file__", None) for name in names}
+    return sorted(filter(None, files))
 
 
 def _read(path: Path, key: str) -> Tensor | None:

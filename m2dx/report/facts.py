@@ -15,7 +15,7 @@ from m2dx.contract.errors import RecipeError
 from m2dx.contract.wording import counted, duration, hours_text, number
 from m2dx.recipe.document import plain_yaml
 from m2dx.report.curves import METHODS
-from m2dx.results.run_folder import DataFacts, SetFacts
+from m2dx.results.run_folder import DataFacts, SetFacts, noise_name
 
 Fact = tuple[str, str]
 """Title and value."""
@@ -71,7 +71,8 @@ def recipe_facts(recipe: Mapping[str, Any]) -> list[Fact]:
 def data_facts(recipe: Mapping[str, Any], listed: DataFacts) -> list[Fact]:
     """Each data set that the recipe names or that was listed, the noise last, and what is known of it."""
     noise = section(recipe, "noise")
-    named = {**section(recipe, "data.sets"), **({"noise": noise} if noise else {})}
+    sets = section(recipe, "data.sets")
+    named = {**sets, **({noise_name(sets): noise} if noise else {})}
     lines = []
     for name in map(str, dict.fromkeys([*named, *listed.by_name])):
         source = section(named, f"{name}.dataset") or section(named, f"{name}.source")

@@ -65,9 +65,15 @@ def draw_grid_image(
 ) -> AxesImage:
     """Values over (mels or patches, time), or their colours, on axes in seconds and Hz, low frequencies below."""
     image = axes.imshow(
-        values, origin="lower", aspect="auto", interpolation="none", extent=(0.0, span.seconds, 0.0, 1.0),
-        cmap=colours, vmin=limits[0], vmax=limits[1],
-    )  # fmt: skip
+        values if values.ndim == 2 else values.clip(0.0, 1.0),
+        origin="lower",
+        aspect="auto",
+        interpolation="none",
+        extent=(0.0, span.seconds, 0.0, 1.0),
+        cmap=colours,
+        vmin=limits[0],
+        vmax=limits[1],
+    )
     axes.spines[:].set_visible(False)
     axes.tick_params(labelsize=LABEL_SIZE, colors=INK)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=TICKS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +44,11 @@ class SetFacts:
     error: str | None = None
 
 
+def noise_name(sets: Collection[str]) -> str:
+    """What the noise is called beside data sets of these names."""
+    return "noise_" if "noise" in sets else "noise"
+
+
 @dataclass(frozen=True)
 class DataFacts:
     """The data sets of a recipe by name, and its noise."""
@@ -53,8 +58,8 @@ class DataFacts:
 
     @property
     def by_name(self) -> dict[str, SetFacts]:
-        """Each of them, the noise last."""
-        return {**self.sets, **({} if self.noise is None else {"noise": self.noise})}
+        """Each of them, the noise last: `noise`, or `noise_` where a data set is called that."""
+        return {**self.sets, **({} if self.noise is None else {noise_name(self.sets): self.noise})}
 
 
 @dataclass(frozen=True)

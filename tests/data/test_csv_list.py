@@ -123,14 +123,15 @@ def test_tsv(tmp_path: Path) -> None:
             "name,label\na.wav,x\n",
             r":1: there must be a column `path`, but there are: name, label; it may have: path",
         ),
-        ("", r":1: there must be a column `path`"),
+        ("", "list.csv is empty; it must have a header"),
         ("path\n", "has no clips"),
         ("path,start\na.wav,soon\n", r":2: `start` must be a number of seconds, 0 or more, but is 'soon'"),
         ("path,start\na.wav,0\nb.wav,-1\n", r":3: `start` .* but is '-1'"),
         ("path,duration\na.wav,nan\n", r":2: `duration` .* but is 'nan'"),
         ("path,duration\na.wav,0\n", r":2: `duration` must be more than 0"),
         ("path,label\n,x\n", r":2: `path` must be given"),
-        ("path,label\na,b.wav,x\n", r":2: more fields than columns"),
+        ("path,label\na,b.wav,x\n", r":2: more fields than columns .* with a comma needs quotes"),
+        ("path;label;fold\na.wav;x;y;1\n", r":2: more fields than columns .* with a semicolon needs quotes"),
     ],
 )
 def test_csv_errors_name_file_and_line(text: str, message: str, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
+import importlib
 import json
 import logging
 import os
+import sys
 from dataclasses import replace
 
 import pytest
@@ -45,6 +47,30 @@ def encoder(seed=0, **settings):
 
 def task_of(dataset, folder, **options):
     return ClipTask.from_dataset("tones", dataset, cache=FeatureCache(folder), **options)
+
+
+CODE = """
+import torch
+
+class Loudness(torch.nn.Module):
+    sample_rate, embed_dim = 8000, 1
+
+    def clip(self, wav):
+        return {scale} * wav.abs().mean(1, keepdim=True)
+"""
+
+
+def test_features_are_computed_again_by_code_that_was_changed(tmp_path, clips, list_dataset, monkeypatch):
+    """As a backbone's author changes it."""
+    found = []
+    monkeypatch.syspath_prepend(tmp_path)
+    for scale in (1.0, 100.0):
+        (tmp_path / "loudness_of_a_plugin.py").write_text(CODE.format(scale=scale))
+        monkeypatch.delitem(sys.modules, "loudness_of_a_plugin", raising=False)
+        importlib.invalidate_caches()
+        network = importlib.import_module("loudness_of_a_plugin").Loudness()
+        found.append(task_of(list_dataset(clips), tmp_path / "features").features(network).x)
+    torch.testing.assert_close(100 * found[0], found[1])
 
 
 def test_features_are_computed_once_for_equal_weights_clips_and_settings(

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,8 @@ def test_each_set_and_the_noise_are_counted(tiny_recipe, host, sounds):
     assert notes.classes == 11 and notes.split == "train" and notes.missing == ()
     assert data.sets["all"].split is None
     assert data.noise.dataset == "csv" and data.noise.hours_from is None
+    assert list(data.by_name) == ["notes", "all", "noise"]
+    assert list(replace(data, sets={"noise": notes}).by_name) == ["noise", "noise_"]
     assert json.loads(json.dumps(asdict(data)))["sets"]["notes"]["hours"] == pytest.approx(notes.hours)
 
 
