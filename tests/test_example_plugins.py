@@ -312,7 +312,8 @@ def test_watch_calls_a_package_as_that_wants(
     watch.metrics({"step": 10, "loss": 0.5})
     if package == "wandb":
         assert called.init.call_args.kwargs["project"] == "lungs"
-        called.init.return_value.log.assert_called_once_with({"loss": 0.5}, step=10)
+        called.init.return_value.define_metric.assert_called_once_with("*", step_metric="step")
+        called.init.return_value.log.assert_called_once_with({"loss": 0.5, "step": 10})
     else:
         called.set_experiment.assert_called_once_with("lungs")
         called.log_metrics.assert_called_once_with({"loss": 0.5}, step=10)

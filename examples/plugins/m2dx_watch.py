@@ -49,6 +49,7 @@ class Watch(m2dx.Callback):
             run = folder.resolve().as_posix().replace("/", "-").strip("-")
             options = {"project": self.project, "name": folder.name, "id": run, "resume": "allow"}
             self.run = self.package.init(**options, config=dict(recipe), dir=str(folder))
+            self.run.define_metric("*", step_metric="step")  # scores come when the training is steps ahead
         elif self.to == "mlflow":
             self.package.set_experiment(self.project)
             self.package.start_run(run_name=folder.name)
@@ -60,7 +61,7 @@ class Watch(m2dx.Callback):
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         if self.to == "wandb":
-            self.run.log(dict(values), step=step)
+            self.run.log({**values, "step": step})
         elif self.to == "mlflow":
             self.package.log_metrics(dict(values), step=step)
         else:
@@ -71,8 +72,7 @@ class Watch(m2dx.Callback):
         self.log(int(line["step"]), {name: value for name, value in line.items() if name != "step"})
 
     def scores(self, step: int, scores: Sequence[m2dx.Score]) -> None:
-        own = [score for score in scores if score.encoder in ("", "pretrained")]
-        self.log(step, {f"{score.task}/{score.protocol}": score.mean for score in own})
+        self.log(step, {f"{s.task}/{s.protocol}": s.mean for s in scores if s.encoder in ("", "pretrained")})
 
 
 @m2dx.hookimpl

@@ -13,7 +13,10 @@ from m2dx.data.batches import seeded_uniform
 
 
 class Mixup(Augmentation):
-    """The clip before in the micro-batch as a soft background, mixed in power (BYOL-A, arXiv:2103.06695, II-B).
+    """The clip before in the micro-batch as a soft background (BYOL-A, arXiv:2103.06695, II-B).
+
+    What is mixed are the exponentials of standardised log-mels: powers to one over the deviation, so that a loud
+    background covers less than it would in the air.
 
     Options:
         ratio: the background's largest share

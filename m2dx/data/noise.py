@@ -73,7 +73,8 @@ class ColouredNoise(NoiseSource):
 
     Options:
         exponent: 0 white, 1 pink, 2 brown; anything between or beyond too
-        level_dbfs: RMS level, dB; 0 is an RMS of 1
+        level_dbfs: RMS level, dB; 0 is an RMS of 1; it tells only where `noise.mean` is given, as a measured one takes
+            it away
     """
 
     name = "coloured"

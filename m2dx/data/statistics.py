@@ -46,9 +46,10 @@ def measure_audio(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Statistics:
-    """Log-mel statistics over one random crop each of at most `max_clips` random clips; the same under a seed.
+    """Log-mel statistics over one random crop each of at most `max_clips` random draws; the same under a seed.
 
-    Short clips count with their padding, since training standardises it too. The device is that of `logmel`.
+    Clips count as often as their data sets repeat them, whatever their weights in `sampling: weighted`. Short clips
+    count with their padding, since training standardises it too. The device is that of `logmel`.
     Raises `AudioError` when nothing can be read, or all of it is the same (such as silence).
     """
     found = _measure(_clip_crops(clips, reader, seed, max_clips), _logmel_values(logmel), workers, progress)
@@ -127,8 +128,9 @@ class _Draws(Dataset[_Item]):
 
 
 def _clip_crops(clips: ClipList, reader: CropReader, seed: int, most: int) -> _Draws:
-    """A crop each of some random clips."""
-    order = torch.randperm(len(clips), generator=seeded_generator(Stream.STATISTICS_ORDER, seed=seed))[:most]
+    """A crop each of some random draws of an epoch, in which a clip counts as often as its data set repeats it."""
+    draws, generator = clips.draws, seeded_generator(Stream.STATISTICS_ORDER, seed=seed)
+    order = draws[torch.randperm(len(draws), generator=generator)[:most]]
     return _Draws(partial(_crop, clips, reader, seed, order), len(order))
 
 

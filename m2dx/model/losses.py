@@ -21,6 +21,8 @@ def standardise(vectors: Tensor, dim: int | tuple[int, ...] = -1) -> Tensor:
 class NormMSE(Loss):
     """Mean squared error of l2-normalised vectors, 2 - 2 cos, averaged over them (M2D-X, eq. 2).
 
+    A clip's row of NaN (not labelled) adds zero, as in `CrossEntropy`.
+
     Options:
         standardise_target: standardise each target vector first, as the published code does for offline tasks too
     """
@@ -34,17 +36,26 @@ class NormMSE(Loss):
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         if self.standardise_target:
             target = standardise(target)
-        cosine = F.normalize(prediction.float(), dim=-1) * F.normalize(target.float(), dim=-1)
+        target = _as_predicted_where_unlabelled(target.float(), prediction.float())
+        cosine = F.normalize(prediction.float(), dim=-1) * F.normalize(target, dim=-1)
         return 2.0 - 2.0 * cosine.sum(dim=-1).mean()
 
 
 class MSE(Loss):
-    """Mean squared error over all values."""
+    """Mean squared error over all values. A clip's row of NaN (not labelled) adds zero, as in `CrossEntropy`."""
 
     name = "mse"
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return F.mse_loss(prediction.float(), target.float())
+        prediction = prediction.float()
+        return F.mse_loss(prediction, _as_predicted_where_unlabelled(target.float(), prediction))
+
+
+def _as_predicted_where_unlabelled(target: Tensor, prediction: Tensor) -> Tensor:
+    """Rows of NaN of a target of clips (B, C) become what was predicted. In a target of frames, NaN is a fault."""
+    if target.dim() != 2:
+        return target
+    return target.where(target.isfinite().all(dim=-1, keepdim=True), prediction.detach())
 
 
 class CrossEntropy(Loss):

@@ -21,6 +21,7 @@ from m2dx.contract.components import (
     Regulariser,
     Views,
 )
+from m2dx.contract.errors import RecipeError
 from m2dx.model.masking import MaskDraw
 from m2dx.model.views import ImageViews, ViewMaker, at_rate
 
@@ -44,7 +45,10 @@ class StepLosses:
     parts: dict[str, Tensor]  # the method's name, such as "m2d", and each task's name -> scalar, unweighted
     latent: Tensor  # (B, V, D), features of the visible patches, detached; n*B with n masks per clip
     measured: dict[str, Tensor] = field(default_factory=dict)
-    """Scalars that were asked for: `target_shares`, and the norm of each weighted part's gradient at `latent`."""
+    """Scalars that were asked for: weights that are auto, and `gradient_NAME`, the norm of each weighted part's
+    gradient at `latent`."""
+    target: tuple[Tensor, Tensor] | None = None
+    """What `target_shares` takes, if it was asked for and the method has a target network."""
 
 
 def target_shares(target: Tensor, masked: Tensor) -> dict[str, Tensor]:
@@ -68,8 +72,9 @@ def target_shares(target: Tensor, masked: Tensor) -> dict[str, Tensor]:
 def match_frames(target: Tensor, num_frames: int) -> Tensor:
     """The training signal at the patch grid's frames: (B, S, C) -> (B, T, C).
 
-    Where S is about a whole multiple of T (within one token's frames), the mean of each token's frames,
-    after the last frame is repeated or frames at the end are left out; otherwise linear interpolation.
+    Where S is about a whole multiple of T (within one token's frames), the mean of each token's frames, after the last
+    frame is repeated or frames at the end are left out. Otherwise means of what falls into each token's time, or linear
+    interpolation where S is smaller.
     """
     frames = target.shape[1]
     ratio = max(round(frames / num_frames), 1)
@@ -79,6 +84,8 @@ def match_frames(target: Tensor, num_frames: int) -> Tensor:
             target = torch.cat([target, target[:, -1:].expand(-1, -spare, -1)], dim=1)
         target = target[:, : ratio * num_frames].unflatten(1, (num_frames, ratio))
         return target.mean(dim=2)  # (B, T, ratio, C) -> (B, T, C)
+    if frames > num_frames:
+        return F.adaptive_avg_pool1d(target.mT, num_frames).mT
     return F.interpolate(target.mT, num_frames, mode="linear", align_corners=False).mT
 
 
@@ -205,15 +212,21 @@ class MultiTask(nn.Module):
                 weighted[name] = task.weight * parts[name]
                 total = total + weighted[name]
         measured: dict[str, Tensor] = {}
-        if measure != "nothing" and not self.masked_model.reconstructs:
-            measured |= target_shares(output.target.detach(), mask.masked)
+        looks = measure != "nothing" and not self.masked_model.reconstructs
+        target = (output.target.detach(), mask.masked) if looks else None
         if measure == "gradients" and self.tasks:
             measured |= {f"weight_{name}": task.weight.clone() for name, task in self.balanced.items()}
             for name, part in weighted.items():
                 (gradient,) = torch.autograd.grad(part, output.latent, retain_graph=True, allow_unused=True)
+                if gradient is None and (name in self.balanced or (self.balanced and name == self.method)):
+                    raise RecipeError(
+                        f"`weight: auto` compares gradients at the encoder's output, but {name} has none there; give "
+                        "weights as numbers"
+                    )
                 norm = total.new_zeros(()) if gradient is None else gradient.float().norm()
                 measured[f"gradient_{name}"] = norm
-        return StepLosses(total=total, parts=parts, latent=output.latent[:, 1:].detach(), measured=measured)
+        latent = output.latent[:, 1:].detach()
+        return StepLosses(total=total, parts=parts, latent=latent, measured=measured, target=target)
 
     def mask(self, batch: Batch, seen: Tensor) -> Mask:
         """The masks of a batch whose method sees (B, C, M, L)."""

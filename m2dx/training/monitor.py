@@ -15,12 +15,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from m2dx.contract.atomic import replace_text
 from m2dx.contract.errors import TrainingError
+from m2dx.model.multitask import StepLosses, target_shares
 from m2dx.recipe.schema import TrainSection
 from m2dx.training.distributed import Processes
 
 logger = logging.getLogger(__name__)
 
 RANKME_ROWS = 2048
+TARGET_VALUES = 2**25  # of the target, at most, that shares of its energy are measured on
 LEAST_RANKME = 3.0
 """Below this effective rank the features are taken to have collapsed to (almost) one direction."""
 MOST_CONSTANT = 0.9
@@ -64,7 +66,54 @@ class Measured:
     """What is looked at of some steps, of all processes."""
 
     features: Tensor  # (n, D), of visible patches
-    scalars: dict[str, Tensor]  # of `StepLosses.measured`
+    scalars: dict[str, Tensor]  # of `StepLosses.measured`, and `target_shares`
+
+
+class Look:
+    """Looks at a step whose batch is in several passes, of each process, as if it were one."""
+
+    def __init__(self, accumulate: int, processes: Processes) -> None:
+        self._processes, self._passes = processes, accumulate * processes.world_size
+        self._means: dict[str, Tensor] = {}  # of the scalars; of the squares of norms
+        self._rows: list[Tensor] = []
+        self._targets: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, losses: StepLosses, *, rows: bool) -> None:
+        """A pass; `rows`: its features and target, too, in part."""
+        for name, value in losses.measured.items():
+            value = value.square() if _is_norm(name) else value
+            sums = self._means.get(name, torch.zeros_like(value))
+            self._means[name] = sums + value * self._processes.world_size / self._passes
+        if rows:
+            features = losses.latent.flatten(0, 1)  # (B, V, D) -> (B*V, D)
+            self._rows.append(spaced_rows(features, RANKME_ROWS // self._passes))
+        if rows and losses.target is not None:
+            target, masked = losses.target
+            most = TARGET_VALUES // (self._passes * target[0].numel())
+            self._targets.append((spaced_rows(target, most), spaced_rows(masked, most)))
+
+    def scalars(self) -> dict[str, Tensor]:
+        """Of `StepLosses.measured`, the same in all processes; norms are those of the whole batch's gradient."""
+        if not self._means:
+            return {}
+        shared = self._processes.mean(torch.stack(list(self._means.values())))
+        return {
+            name: (value / self._passes).sqrt() if _is_norm(name) else value
+            for name, value in zip(self._means, shared.unbind(), strict=True)
+        }
+
+    def measured(self, scalars: dict[str, Tensor]) -> Measured:
+        """With the shares of the target's energy."""
+        shares: dict[str, Tensor] = {}
+        if self._targets:
+            parts = (torch.cat(of) for of in zip(*self._targets, strict=True))
+            target, masked = map(self._processes.concat, parts)
+            shares = target_shares(target, masked)
+        return Measured(self._processes.concat(torch.cat(self._rows)), {**shares, **scalars})
+
+
+def _is_norm(name: str) -> bool:
+    return name.startswith("gradient_")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,8 +29,8 @@ from m2dx.recipe.loading import recipe_to_mapping
 from m2dx.training.distributed import FullyShardedDataParallel, share_model
 from m2dx.training.memory import is_shortage
 from m2dx.training.monitor import (
-    RANKME_ROWS,
     CollapseAlarm,
+    Look,
     LossWatch,
     Measured,
     MetricsWriter,
@@ -40,7 +40,6 @@ from m2dx.training.monitor import (
     mean_losses,
     not_finite,
     rankme,
-    spaced_rows,
 )
 from m2dx.training.optim import Rates, build_optimizer, clip_gradients, load_moments
 from m2dx.training.prepare import PreparedRun
@@ -323,8 +322,7 @@ class Trainer:
         """One optimizer step over its accumulation steps: its losses, and what is measured where RankMe is due."""
         train, accumulate = self.recipe.train, self.recipe.train.backward_passes
         sums: dict[str, Tensor] = {}
-        scalars: dict[str, Tensor] = {}
-        clip_ids, features = [], []
+        clip_ids, look = [], Look(accumulate, self.processes)
         measures = self._is_time(train.rankme_every, done=1)
         balances = bool(self.model.balanced) and self.step % BALANCE_EVERY == 0
         # Nothing is kept for a second backward pass by these.
@@ -349,11 +347,7 @@ class Trainer:
             parts = {"loss": losses.total, **{f"loss_{name}": part for name, part in losses.parts.items()}}
             for name, value in parts.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / accumulate
-            if measures:
-                rows = losses.latent.flatten(0, 1)  # (B, V, D) -> (B*V, D)
-                features.append(spaced_rows(rows, RANKME_ROWS // (accumulate * self.processes.world_size)))
-            for name, value in losses.measured.items():
-                scalars[name] = scalars.get(name, torch.zeros_like(value)) + value / accumulate
+            look.add(losses, rows=measures)
         with record_function("m2dx::optimizer"):
             self.scaler.unscale_(self.optimizer)
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -368,11 +362,10 @@ class Trainer:
         self.clips += train.batch_size
         means, vote = mean_losses(sums, self.processes, stop=self.requests.received is not None)
         record = StepRecord(self.step, means, grad_norm, tuple(clip_ids), vote)
-        shared = self.processes.mean(torch.stack(list(scalars.values()))) if scalars else torch.empty(0)
-        measured = dict(zip(scalars, shared.unbind(), strict=True))
+        scalars = look.scalars()
         if balances:
-            self.model.balance(measured)
-        return record, Measured(self.processes.concat(torch.cat(features)), measured) if measures else None
+            self.model.balance(scalars)
+        return record, look.measured(scalars) if measures else None
 
     def save(self) -> None:
         """Writes a checkpoint of this step (main process only); every process has to call it."""

@@ -41,6 +41,22 @@ def test_statistics_of_whole_clips_are_those_of_the_data(notes: ClipList) -> Non
     assert (statistics.clips, statistics.bad) == (len(notes), ())
 
 
+def test_clips_count_as_often_as_their_set_is_repeated(notes: ClipList, tmp_path: Path) -> None:
+    for name, level in (("loud", 0.5), ("quiet", 0.001)):
+        noise = np.random.default_rng(0).standard_normal((3, 8000)) * level
+        for number, wav in enumerate(noise):
+            soundfile.write(tmp_path / f"{name}{number}.wav", wav.clip(-1, 1), RATE)
+        (tmp_path / f"{name}.csv").write_text(f"path\n{name}0.wav\n{name}1.wav\n{name}2.wav\n")
+    sets = {name: (CsvDataset(path=tmp_path / f"{name}.csv"), None) for name in ("loud", "quiet")}
+
+    def mean(**repeats: int) -> float:
+        clips = join_sets(sets, repeats=repeats)
+        return measure_audio(clips, AudioCrops(8000, RATE), LOGMEL, seed=0, workers=0).mean[0]
+
+    loud, even = mean(loud=9), mean()
+    assert mean(quiet=9) + loud == pytest.approx(2 * even, abs=0.05) and loud > even + 3
+
+
 def test_at_most_so_many_clips_the_same_for_any_workers(notes: ClipList) -> None:
     alone, together = (
         measure_audio(notes, AudioCrops(8000, RATE), LOGMEL, seed=1, max_clips=40, workers=workers)

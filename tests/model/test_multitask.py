@@ -155,6 +155,7 @@ def test_match_frames() -> None:
     assert match_frames(frames, 5).flatten().tolist() == [0, 1, 2, 3, 4]
     upsampled = match_frames(torch.tensor([[[0.0], [4.0]]]), 4).flatten().tolist()
     assert upsampled == [0.0, 1.0, 3.0, 4.0]  # linear, at the centres of the frames
+    assert match_frames(torch.arange(100.0).reshape(1, 100, 1), 40).flatten().tolist()[:2] == [1.0, 3.0]
     assert match_frames(torch.randn(2, 299, 5), 38).shape == (2, 38, 5)
     assert match_frames(torch.randn(2, 50, 5), 38).shape == (2, 38, 5)
 
@@ -271,6 +272,22 @@ def test_the_gradient_of_a_task_has_the_stated_ratio(ratio: float, weight: float
     assert float(measured["gradient_spy"] / measured["gradient_m2d"]) == pytest.approx(ratio, rel=1e-4)
     assert {"tasks.spy.weight", "tasks.spy.gradient_norms"} <= model.training_state().keys()
     assert float(measured["weight_spy"]) == float(model.training_state()["tasks.spy.weight"]) > 1e-3
+
+
+class Elsewhere(MSE):
+    """A loss of a layer before the output."""
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return self.early.square().mean()
+
+
+def test_an_automatic_weight_needs_a_gradient_to_compare() -> None:
+    model = make_model(weight=1.0)
+    loss = Elsewhere()
+    loss.early = next(model.masked_model.online.parameters())
+    model.tasks["spy"] = Task(Spy(), PoolLinearMapper(SHAPES), loss, gradient_ratio=0.5)
+    with pytest.raises(RecipeError, match="compares gradients at the encoder's output, but spy has none"):
+        model(make_batch(), "gradients")
 
 
 def test_a_task_s_loss_with_several_masks_is_the_mean_over_them_and_its_target_computed_once() -> None:

@@ -16,6 +16,7 @@ import m2dx
 from m2dx.contract.errors import RecipeError, TrainingError
 from m2dx.contract.host import PluginHost
 from m2dx.data.csv_list import CsvDataset
+from m2dx.data.loader import batch_loader
 from m2dx.encoder.weights import export_encoder
 from m2dx.model.m2d import M2D
 from m2dx.training import monitor
@@ -41,6 +42,27 @@ def test_losses_decrease(tiny_recipe: Any, make_trainer: Any, console: Console) 
     moved = trainer.model.masked_model.target.named_parameters()
     assert any(not torch.equal(p, target[name]) for name, p in moved)
     assert "step 60/60" in console.export_text()
+
+
+def test_what_is_looked_at_is_of_the_whole_batch(tiny_recipe: Any, make_trainer: Any) -> None:
+    """However many passes it takes: shares of the target, gradient norms and the weight that follows them."""
+
+    def look(passes: int) -> dict[str, float]:
+        recipe = tiny_recipe(
+            f"name=passes{passes}", f"train.accumulate={passes}", "train.rankme_every=1", labels=True
+        )
+        auto = recipe.tasks["labels"].model_copy(update={"weight": "auto"})
+        trainer = make_trainer(recipe.model_copy(update={"tasks": {"labels": auto}}))
+        batches = iter(batch_loader(trainer.run.crops, trainer.run.batches(), workers=0))
+        _, measured = trainer.train_step(batches)
+        assert measured is not None
+        weight = float(trainer.model.tasks["labels"].weight)
+        return {**{name: float(value) for name, value in measured.scalars.items()}, "weight": weight}
+
+    whole = look(1)
+    assert {"target_clip", "gradient_m2d", "gradient_labels", "weight_labels"} <= whole.keys()
+    for passes in (2, 4):
+        assert look(passes) == pytest.approx(whole, rel=1e-3)
 
 
 def test_a_line_of_metrics(tiny_recipe: Any, make_trainer: Any) -> None:

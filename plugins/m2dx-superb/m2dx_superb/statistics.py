@@ -37,7 +37,8 @@ def measured(
     """
     logmel = encoder.logmel
     settings = [logmel.sample_rate, logmel.n_fft, logmel.win_length, logmel.hop_length, logmel.n_mels]
-    key = hashlib.sha256(json.dumps([settings, clips, what]).encode()).hexdigest()[:16]
+    bands = [logmel.f_min, logmel.f_max]
+    key = hashlib.sha256(json.dumps([settings, bands, clips, what]).encode()).hexdigest()[:16]
     path = folder / f"statistics-{key}.json"
     if path.is_file():
         statistics = Statistics(**json.loads(path.read_text(encoding="utf-8")))

@@ -90,6 +90,9 @@ def test_statistics_are_measured_once_per_data_and_settings(sample: Path, tmp_pa
     assert measured([], encoder, tmp_path, clips=1, what="ks") == first
     with pytest.raises(m2dx.AudioError, match="the training list must have clips, but there are none"):
         measured([], encoder, tmp_path, clips=2, what="ks")
+    encoder.logmel.f_max = 4000.0
+    with pytest.raises(m2dx.AudioError, match="must have clips"):  # other filters
+        measured([], encoder, tmp_path, clips=1, what="ks")
     with pytest.raises(m2dx.AudioError, match="must have sound, but its 1 clips have variance"):
         measured([torch.zeros(3_200)], encoder, tmp_path, clips=1, what="sid")
 
