@@ -276,8 +276,10 @@ def _columns_of(names: Collection[str], labels: bool | str, *, place: str) -> di
                 "`start`, `end` or `duration`"
             )
     if "path" not in found:
-        known = ", ".join(SYNONYMS)
-        raise AudioError(f"{place}: there must be a column `path`, {there}; it may have: {known}")
+        known, files = ", ".join(SYNONYMS), SYNONYMS["path"].split()
+        raise AudioError(
+            f"{place}: there must be a column `path` (or {files[0]}, {files[1]}, ...), {there}; it may have: {known}"
+        )
     if isinstance(labels, str):
         if labels not in names:
             raise AudioError(f"{place}: there must be a column `{labels}`, which `labels` names, {there}")

@@ -117,6 +117,11 @@ def read_weights(
         tensors, head = published.rename(state, _NAMES), published.rename(state, {HEAD: ""})
         return Weights("export", folder, tensors, config, head, _read_mappers(folder, config))
     if path.is_dir():
+        if (
+            CheckpointFolder(path / "checkpoints").newest() is None
+            and (path / "encoder" / EXPORT_CONFIG).is_file()
+        ):
+            return read_weights(path / "encoder", whole=whole)  # of a run or a search
         path = newest_checkpoint(path)
     if not whole and encoder_file(path).is_file():
         path = encoder_file(path)

@@ -25,7 +25,7 @@ RANKME_ROWS = 2048
 TARGET_VALUES = 2**25  # of the target, at most, that shares of its energy are measured on
 LEAST_RANKME = 3.0
 """Below this effective rank the features are taken to have collapsed to (almost) one direction."""
-MOST_CONSTANT = 0.9
+MOST_CONSTANT = 0.8
 """Above this share of a vector that is the same for all patches and clips, a target is taken to have collapsed."""
 CONSTANT_ADVICE = "Try model.ema_decay closer to the length of the run, or fewer epochs"
 

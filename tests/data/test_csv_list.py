@@ -121,7 +121,7 @@ def test_tsv(tmp_path: Path) -> None:
     [
         (
             "name,label\na.wav,x\n",
-            r":1: there must be a column `path`, but there are: name, label; it may have: path",
+            r":1: there must be a column `path` .or file, .*, but there are: name, label; it may have: path",
         ),
         ("", "list.csv is empty; it must have a header"),
         ("path\n", "has no clips"),

@@ -88,6 +88,10 @@ def task_of_run(model: Path, name: str | None, host: m2dx.PluginHost) -> m2dx.Cl
     Raises RecipeError where there is no such task, or several and no name.
     """
     run = model.parent if model.name == "encoder" else model
+    if (model / "classifier" / "config.json").is_file():
+        raise m2dx.RecipeError(
+            f"{model} is the folder of a search, whose classifier is {model / 'classifier'}"
+        )
     if not (run / "recipe.yaml").is_file():
         raise m2dx.RecipeError(
             f"{model} must be a classifier's folder, or a run's with a recipe.yaml that names labelled clips, but is "

@@ -77,11 +77,16 @@ def specialise(
 def _ask(listing: Listing, *, console: Console, yes: bool) -> tuple[str | None, str | None] | None:
     """Shows what was found; asks on a terminal whether it is right. RecipeError where nobody can be asked."""
     import m2dx
+    from m2dx.contract.wording import counted
     from m2dx_specialise.names import NONE, same
 
     console.print(f"  {listing.sentence}")
     for note in listing.notes:
         console.print(f"  note: {note}")
+    if listing.bad:
+        console.print(
+            f"  note: {counted(len(listing.bad), 'file')} cannot be read, such as {listing.bad[0][0]}"
+        )
     if yes:
         return None
     now = {"label": listing.label, "group": listing.group}

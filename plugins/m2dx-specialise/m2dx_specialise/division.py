@@ -24,7 +24,8 @@ from m2dx_specialise.listing import Clip, Listing
 
 SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}
 FOLDS = 5
-SMALL_CLIPS, SMALL_CLASS = 200, 20  # fewer labelled clips, or clips in a class, are divided into folds
+SMALL_CLIPS, SMALL_CLASS, FEW_GROUPS = 200, 20, 15
+"""Fewer labelled clips, clips in a class, or groups, are divided into folds."""
 _TRIES = 20
 
 
@@ -62,7 +63,7 @@ def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
         raise m2dx.RecipeError(
             f"{listing.data}: two classes or more must come from two groups (or files) or more, so that training and "
             f"test can be kept apart, but all clips of {label!r} are of one ({group!r}); record more, or say by "
-            "--group-from what belongs together"
+            "--group-from what belongs together (none: each file for itself)"
         )
     kept = {row: tuple(label for label in clip.labels if label in names) for row, clip in usable.items()}
     clips = {row: replace(usable[row], labels=labels) for row, labels in kept.items() if labels}
@@ -82,9 +83,12 @@ def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
     elif len(splits) > 1:
         note += "The splits of the data are not complete and not used. "
     rows = _dealt(clips, min(len(groups[name]) for name in names), seed)
-    count = len({clip.group for clip in rows})
+    count, tested = (
+        len({clip.group for clip in of}) for of in (rows, [c for c in rows if c.split == "test"])
+    )
     what = "Parts" if rows[0].split in SPLITS else "Folds"
-    return Division(rows, pool, f"{note}{what} of whole groups ({count}), balanced by class: {_sizes(rows)}.")
+    of = f"{count}, of which {tested} are tested" if tested else f"{count}"
+    return Division(rows, pool, f"{note}{what} of whole groups ({of}), balanced by class: {_sizes(rows)}.")
 
 
 def _joined(listing: Listing, audit: Audit) -> list[str]:
@@ -134,7 +138,8 @@ def _unequal(rows: Sequence[Clip], names: Sequence[str]) -> str:
 def _dealt(clips: dict[int, Clip], fewest: int, seed: int) -> tuple[Clip, ...]:
     """The clips in parts of whole groups, or in folds where they, or the groups of a class (`fewest`), are few."""
     counts = Counter(label for clip in clips.values() for label in clip.labels)
-    if len(clips) >= SMALL_CLIPS and min(counts.values()) >= SMALL_CLASS and fewest >= len(SHARES):
+    many = len({clip.group for clip in clips.values()}) >= FEW_GROUPS and fewest >= len(SHARES)
+    if many and len(clips) >= SMALL_CLIPS and min(counts.values()) >= SMALL_CLASS:
         rows = _balanced(clips, SHARES, counts, seed)
         if not _unequal(rows, sorted(counts)):
             return rows

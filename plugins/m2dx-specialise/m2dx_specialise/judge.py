@@ -309,7 +309,7 @@ def decide(
     if kind == "plain":
         possible = max(possible, above[PLAIN].high, untrained.high)
     if possible > WIDE:
-        text += f" But the test is too small to rule out gains of up to {possible:.0f} points: label clips of more "
+        text += f" But the test is too small to rule out gains of up to {possible:.1f} points: label clips of more "
         text += "groups, and ask again."
     return Verdict(kind, text)
 
@@ -328,11 +328,14 @@ def easier(name: str, valid: float, test: float) -> str:
 def of_classifier(test: Mapping[str, Any]) -> str:
     """What the test says of the classifier that is given, in words."""
     found = test["classifier"]
-    spread = "" if found["ci95"] is None else f" ± {100 * found['ci95']:.1f}"
+    spread = " %" if found["ci95"] is None else f" ± {100 * found['ci95']:.1f} %"
+    if found["ci95"] == 0.0:  # all are right, or none: the bootstrap knows no other clips
+        bound = 100 * 0.025 ** (1 / found["clips"])
+        spread = f" % (95 %: {f'{bound:.0f} or more' if found['accuracy'] else f'{100 - bound:.0f} or less'})"
     ahead = test["verdict"]["kind"] == "plain" and found["encoder"] != PLAIN
     why = f", which is ahead of {PLAIN} on these clips" if ahead else ""
     return (
-        f"The classifier is on {found['encoder']}{why}: {100 * found['accuracy']:.1f}{spread} % of "
+        f"The classifier is on {found['encoder']}{why}: {100 * found['accuracy']:.1f}{spread} of "
         f"{found['clips']:,} clips are right, each told by a classifier that has not learnt it."
     )
 

@@ -71,7 +71,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class _Found:
-    clips: list[m2dx.Clip]
+    clips: list[Clip]  # whose files can be read
     labels: tuple[Choice, ...]
     groups: tuple[Choice, ...]
     label: Choice | None
@@ -89,42 +89,44 @@ def read(
     is none.
     """
     notes: list[str] = []
+    bad: list[tuple[Path, str]] = []
     if labels is None and data.is_dir() and dataset_of(data) is None:
         labels = _only_list(data, notes)
     if labels is not None or not data.is_dir():
-        found = _of_list(labels or data, data if data.is_dir() else None, notes)
+        found = _of_list(labels or data, data if data.is_dir() else None, notes, bad)
     else:
-        found = _of_folder(data, notes)
-    label = _chosen("label", label_from, found.label, found.labels)
-    group = _chosen("group", group_from, found.group, found.groups)
+        found = _of_folder(data, notes, bad)
+    label = _chosen("label", label_from, found.label, found)
+    group = _chosen("group", group_from, found.group, found)
     if group_from is None and (group is None or group.key != "column:group"):
         group = names.best_group(found.groups, label)
-    kept, clips, bad = _probed(found.clips, label, group)
-    if not clips:
-        first = f"{bad[0][0]}: {bad[0][1]}"
-        raise m2dx.AudioError(f"{data}: none of {counted(len(bad), 'file')} can be read; the first: {first}")
 
-    def of_kept(choice: Choice) -> Choice:
-        """The values of the clips; files beside the list have none."""
-        values = [*choice.values, *[None] * len(found.clips)]
-        return replace(choice, values=tuple(values[row] for row in kept))
+    def of_all(choice: Choice) -> Choice:
+        """Files beside the list have none."""
+        return replace(choice, values=(*choice.values, *[None] * (len(found.clips) - len(choice.values))))
 
-    label, group = (choice and of_kept(choice) for choice in (label, group))
-    labels_found, groups_found = (tuple(map(of_kept, choices)) for choices in (found.labels, found.groups))
+    label, group = (choice and of_all(choice) for choice in (label, group))
+    labels_found, groups_found = (tuple(map(of_all, choices)) for choices in (found.labels, found.groups))
+    clips = list(found.clips)
+    for row, clip in enumerate(clips):
+        value = "" if label is None else label.values[row] or ""
+        own = tuple(filter(None, (part.strip() for part in value.split(";"))))
+        clips[row] = replace(clip, labels=own, group=None if group is None else group.values[row])
     return Listing(data, tuple(clips), label, group, labels_found, groups_found, tuple(bad), tuple(notes))
 
 
-def _of_folder(data: Path, notes: list[str]) -> _Found:
+def _of_folder(data: Path, notes: list[str], bad: list[tuple[Path, str]]) -> _Found:
     packed = dataset_of(data)
     if packed is not None:
-        clips, missing = packed.clips(), packed.missing()
+        listed, missing = packed.clips(), packed.missing()
     else:
         files = m2dx.list_audio(data)
-        clips, missing = [m2dx.Clip(path) for path in files.readable], files.missing()
+        listed, missing = [m2dx.Clip(path) for path in files.readable], files.missing()
     notes += missing
-    if not clips:
+    if not listed:
         there = f" (only {notes[0]})" if notes else ""
         raise m2dx.AudioError(f"there must be audio files in {data}, but there are none{there}")
+    _, clips = _readable(data, listed, bad)
     if packed is not None:
         return _with_columns(clips, [])
     paths = [clip.path.relative_to(data) for clip in clips]
@@ -139,24 +141,30 @@ def _of_folder(data: Path, notes: list[str]) -> _Found:
     return _Found(clips, choices, choices, label, names.best_group(choices, label))
 
 
-def _of_list(path: Path, root: Path | None, notes: list[str]) -> _Found:
+def _of_list(path: Path, root: Path | None, notes: list[str], bad: list[tuple[Path, str]]) -> _Found:
     dataset = CsvDataset(path=path, root=root)
     if root is not None and dataset.missing() and not CsvDataset(path=path).missing():
         dataset = CsvDataset(path=path)
-    clips = dataset.clips()
-    notes += dataset.notes()
+    listed = dataset.clips()
+    notes += [
+        note for note in dataset.notes() if not note.startswith(f"{path}: ignores")
+    ]  # they may be groups
+    known = {os.path.realpath(clip.path) for clip in listed}
+    files = [] if root is None else m2dx.list_audio(root).readable
+    others = [file for file in files if os.path.realpath(file) not in known]
+    if files and len(others) == len(files):
+        raise m2dx.AudioError(f"{path} must name audio files in {root}, but names none of {len(files)}")
     cells = Table.read(path, delimiter="\t" if extension_of(path) == "tsv" else None).rows(dict)
-    found = _with_columns(clips, cells if len(cells) == len(clips) else [])  # else lines were joined
-    if root is None or found.label is None:
+    rows, clips = _readable(path, listed, bad)
+    alike = len(cells) == len(listed)  # else lines were joined
+    found = _with_columns(clips, [cells[row] for row in rows] if alike else [])
+    if root is None or not others or found.label is None:
         return found
-    known = {os.path.realpath(clip.path) for clip in clips}
-    others = [file for file in m2dx.list_audio(root).readable if os.path.realpath(file) not in known]
-    if others:
-        notes.append(f"{counted(len(others), 'file')} in {root} are not in {path.name}: without labels")
-    return replace(found, clips=[*clips, *map(m2dx.Clip, others)])
+    notes.append(f"{counted(len(others), 'file')} in {root} are not in {path.name}: without labels")
+    return replace(found, clips=[*clips, *_readable(root, [m2dx.Clip(file) for file in others], bad)[1]])
 
 
-def _with_columns(clips: list[m2dx.Clip], cells: Sequence[dict[str, str]]) -> _Found:
+def _with_columns(clips: list[Clip], cells: Sequence[dict[str, str]]) -> _Found:
     """The clips of a list: its own labels and groups, then what other columns and names say."""
     taken = {name for column in SYNONYMS for name in (column, *SYNONYMS[column].split())} | {"offset"}
     lowered = [name for row in cells[:1] for name in row if name.strip().lower() in taken]
@@ -191,20 +199,28 @@ def _only_list(data: Path, notes: list[str]) -> Path | None:
     return None
 
 
-def _chosen(what: str, key: str | None, proposed: Choice | None, choices: Sequence[Choice]) -> Choice | None:
+def _chosen(what: str, key: str | None, proposed: Choice | None, found: _Found) -> Choice | None:
+    """The choice of a key: of a column by the name that it has, too, and of any part of the file names."""
     if key is None or key == NONE:
         return proposed if key is None else None
-    by_key = {choice.key: choice for choice in choices}
-    if key not in by_key:
-        known = ", ".join([*by_key, NONE])
+    choices = {choice.key: choice for choice in (found.labels if what == "label" else found.groups)}
+    kind, _, name = key.partition(":")
+    if kind == "column" and name.strip().lower() in SYNONYMS[what].split():
+        key = key if key in choices else f"column:{what}"
+    chosen = choices.get(key) or names.part(key, [clip.path for clip in found.clips])
+    if chosen is None:
+        known = ", ".join([*choices, NONE])
         raise m2dx.RecipeError(f"where the {what} is from must be one of {known}, but is {key!r}")
-    return by_key[key]
+    return chosen
 
 
-def _probed(
-    clips: Sequence[m2dx.Clip], label: Choice | None, group: Choice | None
-) -> tuple[list[int], list[Clip], list[tuple[Path, str]]]:
-    """The rows of the clips that are kept, these with their durations, labels and groups, and the bad files."""
+def _readable(
+    data: Path, clips: Sequence[m2dx.Clip], bad: list[tuple[Path, str]]
+) -> tuple[list[int], list[Clip]]:
+    """The rows of clips whose files can be opened, and these with their durations; the others' files become `bad`.
+
+    AudioError where none can.
+    """
     files = list(dict.fromkeys(clip.path for clip in clips))
 
     def seconds(path: Path) -> float | str:
@@ -218,22 +234,24 @@ def _probed(
         except m2dx.AudioError as error:
             return str(error)
 
-    def value(choice: Choice | None, row: int) -> str | None:
-        return choice.values[row] if choice is not None and row < len(choice.values) else None
-
     with ThreadPoolExecutor(READING_THREADS) as pool:
         known = dict(zip(files, pool.map(seconds, files), strict=True))
     kept, good = [], []
-    bad = [(path, reason) for path, reason in known.items() if isinstance(reason, str)]
+    found = [(path, reason) for path, reason in known.items() if isinstance(reason, str)]
     for row, clip in enumerate(clips):
         length = known[clip.path]
         if isinstance(length, str):
             continue
         if clip.start >= length:
-            bad.append((clip.path, f"start ({clip.start:g} s) is past its end ({length:.3f} s)"))
+            found.append((clip.path, f"start ({clip.start:g} s) is past its end ({length:.3f} s)"))
             continue
         duration = min(clip.duration or length, length - clip.start)
-        own = tuple(filter(None, (part.strip() for part in (value(label, row) or "").split(";"))))
         kept.append(row)
-        good.append(Clip(clip.path, clip.start, duration, own, clip.split, value(group, row), clip.weight))
-    return kept, good, bad
+        good.append(Clip(clip.path, clip.start, duration, clip.labels, clip.split, clip.group, clip.weight))
+    if not good:
+        first = f"{found[0][0]}: {found[0][1]}"
+        raise m2dx.AudioError(
+            f"{data}: none of {counted(len(found), 'file')} can be read; the first: {first}"
+        )
+    bad += found
+    return kept, good

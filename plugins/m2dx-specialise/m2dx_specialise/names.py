@@ -19,6 +19,7 @@ _LABEL_WORDS = tuple(
     "label class category target species diagnosis condition emotion genre state event kind type sound".split()
 )
 _SHARE_NAMED = 0.98  # of the file names, those that must have a part at the same place
+_LOST = 0.1  # of the clips, at most, that are of a label whose clips are all of one proposed group
 _TOKEN = re.compile(r"[^\W\d_]+|\d+")
 _FIELD = re.compile(r"[\s_\-.+,@#=]+")
 
@@ -77,13 +78,7 @@ def parts(paths: Sequence[PurePath]) -> list[Choice]:
     Numbers that begin anew in each folder are among them, since they may be labels.
     """
     stems = [path.stem for path in paths]
-    table: dict[str, tuple[str | None, ...]] = {}
-    counts = Counter(len(_FIELD.split(stem)) for stem in stems)
-    number, share = counts.most_common(1)[0]
-    if share >= _SHARE_NAMED * len(stems):
-        rows = [_FIELD.split(stem) for stem in stems]
-        for index in range(number):
-            table[f"{index + 1}"] = tuple(row[index] if len(row) == number else None for row in rows)
+    table = _fields(stems)
     heads = tuple(re.split(r"[\s_\-.]*\d", stem, maxsplit=1)[0] or None for stem in stems)
     if _is_word(heads) and heads not in table.values():
         table["letters"] = heads  # dog_bark of dog_bark_12, dog of dog12
@@ -104,6 +99,25 @@ def parts(paths: Sequence[PurePath]) -> list[Choice]:
             anew = place.isdecimal() and _is_running(values, [folder, *fields], paths)
             found.append(Choice(f"name:{place}", where, values, anew))
     return found
+
+
+def _fields(stems: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
+    """The parts of file names by their place, from 1, where nearly all have as many."""
+    rows = [_FIELD.split(stem) for stem in stems]
+    number, share = Counter(map(len, rows)).most_common(1)[0]
+    if share < _SHARE_NAMED * len(stems):
+        return {}
+    return {
+        f"{index + 1}": tuple(row[index] if len(row) == number else None for row in rows)
+        for index in range(number)
+    }
+
+
+def part(key: str, paths: Sequence[PurePath]) -> Choice | None:
+    """The part of the file names that a key such as name:2 asks for, though nothing proposes it."""
+    place = key.removeprefix("name:")
+    values = _fields([path.stem for path in paths]).get(place)
+    return None if values is None or place == key else Choice(key, f"part {place} of the file names", values)
 
 
 def split_of(paths: Sequence[PurePath]) -> tuple[int, tuple[str, ...]] | None:
@@ -135,9 +149,25 @@ def best_group(choices: Sequence[Choice], label: Choice | None) -> Choice | None
         classes = 1 if label is None else len(set(label.values))
         named = any(word in choice.where.lower() for word in _GROUP_WORDS)
         column = choice.key.startswith("column:")
+        if choice.key.startswith("name:") and not named and not _divides(choice, label):
+            continue
         if named if column else len(values) >= max(classes, 3) or len(values) >= 5:
             scored.append((named, len(values), -place))
     return choices[-max(scored)[2]] if scored else None
+
+
+def _divides(choice: Choice, label: Choice | None) -> bool:
+    """Whether training and test could be kept apart by a choice: it has no value of half of all clips, and nearly all
+    are of labels with several values."""
+    counts = Counter(value for value in choice.values if value is not None)
+    if max(counts.values()) > len(choice.values) / 2:
+        return False
+    if label is None:
+        return True
+    groups: dict[str | None, set[str | None]] = defaultdict(set)
+    for of, value in zip(label.values, choice.values, strict=False):
+        groups[of].add(value)
+    return sum(len(groups[of]) < 2 for of in label.values) <= _LOST * len(label.values)
 
 
 def _label_score(choice: Choice, choices: Sequence[Choice]) -> float:

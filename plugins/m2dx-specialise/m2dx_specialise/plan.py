@@ -38,7 +38,8 @@ def published_for(clips: int) -> str:
     """The published setting for about as many clips, in a line."""
     near = min(PUBLISHED, key=lambda known: abs(math.log(max(clips, 1) / known)))
     text, recipe = PUBLISHED[near]
-    return f"published for about as many: {text} (recipes/{recipe}.yaml)"
+    many = "for about as many" if near < 4 * clips else f"for {near:,} clips, the fewest"
+    return f"published {many}: {text} (recipes/{recipe}.yaml)"
 
 
 def print_plan(request: Request, console: Console) -> None:
@@ -48,6 +49,8 @@ def print_plan(request: Request, console: Console) -> None:
         search = Search(state, m2dx.PluginHost.discover(), console)
         listing = recordings(state)
         console.print(f"  {listing.sentence}")
+        for note in (*listing.notes, *(f"{path} cannot be read: {reason}" for path, reason in listing.bad)):
+            console.print(f"  note: {note}")
         division = divide(listing, Audit((), (), (), frozenset()), request.seed)
         parts = Parts.of([*division.rows, *division.pool])
         setting = search.setting(parts)
@@ -79,6 +82,9 @@ def print_plan(request: Request, console: Console) -> None:
             console.print(f"  {titles[name]:<34} {steps:>7,} steps, {duration(steps * costs[name])}")
     for name in budget["dropped"]:
         console.print(f"no time for: {titles[name]} ({costs[name]:.2g} s a step)")
+    console.print(
+        "which come first, the validation part tells: after the baselines, the order may be another"
+    )
     for text in dict.fromkeys(candidate.network.text for candidate in candidates):
         console.print(f"network: {text}")
     console.print(published_for(len(listing.clips)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import math
+import shlex
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -105,6 +106,8 @@ def specialise(
         listing = None
         if state.get("findings") is None:
             listing = recordings(state, None if resume else ask)
+            if ask is None and console is not None:
+                console.print(f"  {listing.sentence}")
             state.save()  # what was agreed to, should the audit be stopped
         return Search(state, m2dx.PluginHost.discover(), console or Console(quiet=True)).run(listing)
 
@@ -544,7 +547,7 @@ class Search:
             self.console.print(f"{judge.of_classifier(test)}\n")
         self.console.print(f"after {duration(60 * minutes)}; page: {page}", soft_wrap=True)
         what = ("classify", "classifier", "labels") if labelled else ("encode", "encoder", "features")
-        text = f"next: m2dx {what[0]} {folder / what[1]} FILES  ({what[2]} of your audio)"
+        text = f"next: m2dx {what[0]} {shlex.quote(str(folder / what[1]))} FILES  ({what[2]} of your audio)"
         self.console.print(text, soft_wrap=True)
 
 

@@ -18,6 +18,7 @@ from m2dx_specialise.judge import (
     easier,
     from_labels,
     loss_of,
+    of_classifier,
     score,
 )
 
@@ -29,7 +30,7 @@ LEVEL, UP, DOWN = Gain(0.5, -1.9, 2.2), Gain(6.1, 3.0, 9.2), Gain(-4.0, -7.0, -1
 MORE, LESS = Gain(8.0, 5.0, 11.0), Gain(-5.0, -9.0, -1.0)
 FROM_0, TO_0 = Gain(3.0, 0.0, 6.0), Gain(-3.0, -6.0, 0.0)
 START = "starter"
-OPEN = " But the test is too small to rule out gains of up to {} points: label clips of more groups, and ask again."
+OPEN = " But the test is too small to rule out gains of up to {:.1f} points: label clips of more groups, and ask again."
 USE = "Use starter as it is: +6.1 points (95 %: 3.0 to 9.2) over log-mel statistics; "
 NOT, LEVEL_BESIDE = "Do not pre-train: ", "training is level (-1.9 to +2.2 points) beside "
 OF_PLAIN = "log-mel statistics with logistic regression are "
@@ -286,3 +287,17 @@ def test_encoders_at_hand_are_compared_on_all_folds(splits: tuple[str, ...], tes
     for fold in found.folds if tested == 400 else ():
         assert {found.clips[row].split for row in fold.test} == {fold.name}
         assert len(fold.train) == 320 and not set(fold.train) & set(fold.test)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "ci95", "told"),
+    [
+        (0.8, 0.12, "80.0 ± 12.0 % of 40 clips are right"),
+        (1.0, 0.0, "100.0 % (95 %: 91 or more) of 40"),
+        (0.0, 0.0, "0.0 % (95 %: 9 or less) of 40"),
+        (1.0, None, "100.0 % of 40"),
+    ],
+)
+def test_all_right_is_no_certainty(accuracy: float, ci95: float | None, told: str) -> None:
+    found = {"encoder": PLAIN, "accuracy": accuracy, "ci95": ci95, "clips": 40}
+    assert told in of_classifier({"classifier": found, "verdict": {"kind": "plain"}})

@@ -162,6 +162,59 @@ def test_columns_keep_to_their_clips_where_files_are_bad(tmp_path: Path) -> None
     assert of == {name: room for name, _, room in rows if name != "1.wav"} | {"beside.wav": None}
 
 
+@pytest.mark.parametrize(
+    ("form", "bad", "key", "proposed"),
+    [
+        ("{label}/{label}_{n}", (), None, None),
+        ("{label}/{label}_{n}", ("cat/note.wav", "dog/not_audio.wav"), None, None),  # which say nothing
+        ("{label}-{take}-{n}", (), None, None),  # the first takes are more than half of all
+        ("{label}-{take}-{n}", (), "name:2", "name:2"),  # which may be asked for
+        ("{label}-{n}-{own}", (), None, None),  # each class has one
+        ("{label}-{n}-{of}", (), None, "name:3"),
+    ],
+)
+def test_groups_are_proposed_of_files_that_can_be_read_and_where_they_divide(
+    form: str, bad: tuple[str, ...], key: str | None, proposed: str | None, tmp_path: Path
+) -> None:
+    for n in range(80):
+        label = ("cat", "dog")[n % 2]
+        take, own, of = "A" if n < 50 else "BCDEF"[n % 5], label[::-1], f"x{n % 7}"
+        path = tmp_path / f"{form.format(label=label, n=n // 2, take=take, own=own, of=of)}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.ones(160), 16_000)
+    for name in bad:
+        (tmp_path / name).write_text("junk")
+    found = listing.read(tmp_path, group_from=key)
+    assert (found.group and found.group.key, len(found.bad)) == (proposed, len(bad))
+
+
+def test_a_list_beside_a_folder_names_its_files_and_columns_have_their_own_names(tmp_path: Path) -> None:
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+        for n in range(6):
+            soundfile.write(tmp_path / folder / f"{n}.wav", np.ones(160), 16_000)
+    rows = [(f"{n}.wav", "ab"[n % 2]) for n in range(6)]
+    write_csv(tmp_path / "one" / "list.csv", "file,category", rows)
+    list_of_one = tmp_path / "one" / "list.csv"
+    assert len(listing.read(tmp_path / "one", list_of_one, label_from="column:category").classes) == 2
+    write_csv(tmp_path / "far.csv", "file,category", [(f"one/{name}", label) for name, label in rows])
+    with pytest.raises(m2dx.AudioError, match=r"must name audio files in .*other, but names none of 6"):
+        listing.read(tmp_path / "other", tmp_path / "far.csv")
+
+
+@pytest.mark.parametrize(("groups", "parts"), [(6, 5), (14, 5), (15, 3)])
+def test_few_groups_are_divided_into_folds(groups: int, parts: int, tmp_path: Path) -> None:
+    """A test part of one speaker says nothing of others."""
+    clips = tuple(
+        Clip(tmp_path / f"{n}.wav", 0.0, 1.0, (f"{n % 2}",), None, f"speaker {n // 2 % groups}", 1.0)
+        for n in range(420)
+    )
+    found = listing.Listing(tmp_path, clips, None, None, (), (), (), ())
+    division = divide(found, Audit((), (), (), frozenset()))
+    assert len({clip.split for clip in division.rows}) == parts
+    assert ("are tested" in division.sentence) == (parts == 3)
+
+
 def test_recordings_that_are_all_silent_are_refused(notes: Path) -> None:
     found = listing.read(notes)
     with pytest.raises(m2dx.RecipeError, match="60 clips all are silent"):
