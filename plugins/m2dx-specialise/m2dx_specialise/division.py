@@ -87,7 +87,8 @@ def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
         len({clip.group for clip in of}) for of in (rows, [c for c in rows if c.split == "test"])
     )
     what = "Parts" if rows[0].split in SPLITS else "Folds"
-    of = f"{count}, of which {tested} are tested" if tested else f"{count}"
+    of = f"{count}, clips that share sound in one" if audit.duplicates or audit.cuts else f"{count}"
+    of += f"; {tested} are tested" if tested else ""
     return Division(rows, pool, f"{note}{what} of whole groups ({of}), balanced by class: {_sizes(rows)}.")
 
 
