@@ -34,10 +34,9 @@ class NormMSE(Loss):
         self.standardise_target = standardise_target
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        if self.standardise_target:
-            target = standardise(target)
-        target = _as_predicted_where_unlabelled(target.float(), prediction.float())
-        cosine = F.normalize(prediction.float(), dim=-1) * F.normalize(target, dim=-1)
+        wanted = standardise(target) if self.standardise_target else target.float()
+        wanted = _as_predicted_where_unlabelled(target, wanted, prediction.float())
+        cosine = F.normalize(prediction.float(), dim=-1) * F.normalize(wanted, dim=-1)
         return 2.0 - 2.0 * cosine.sum(dim=-1).mean()
 
 
@@ -48,14 +47,14 @@ class MSE(Loss):
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         prediction = prediction.float()
-        return F.mse_loss(prediction, _as_predicted_where_unlabelled(target.float(), prediction))
+        return F.mse_loss(prediction, _as_predicted_where_unlabelled(target, target.float(), prediction))
 
 
-def _as_predicted_where_unlabelled(target: Tensor, prediction: Tensor) -> Tensor:
-    """Rows of NaN of a target of clips (B, C) become what was predicted. In a target of frames, NaN is a fault."""
+def _as_predicted_where_unlabelled(target: Tensor, wanted: Tensor, prediction: Tensor) -> Tensor:
+    """What is wanted, but what was predicted where a target of clips (B, C) is NaN; in one of frames NaN is a fault."""
     if target.dim() != 2:
-        return target
-    return target.where(target.isfinite().all(dim=-1, keepdim=True), prediction.detach())
+        return wanted
+    return wanted.where(target.isfinite().all(dim=-1, keepdim=True), prediction.detach())
 
 
 class CrossEntropy(Loss):

@@ -248,7 +248,7 @@ def test_rankme_looks_at_every_micro_batch(
         make_trainer(tiny_recipe(*options, f"train.accumulate={accumulate}", f"name=by{accumulate}")).fit()
     assert [tuple(rows.shape) for rows in seen] == [(16, 192)] * 4  # at step 2 and the last one, 3
     torch.testing.assert_close(seen[2], seen[0], rtol=0, atol=1e-5)
-    monkeypatch.setattr("m2dx.training.trainer.RANKME_ROWS", 8)
+    monkeypatch.setattr("m2dx.training.monitor.RANKME_ROWS", 8)
     make_trainer(tiny_recipe(*options, "train.accumulate=4", "name=few")).fit()
     assert seen[-1].shape == (8, 192)
 
