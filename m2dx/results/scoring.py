@@ -285,8 +285,10 @@ def _taught(recipe: Recipe, host: PluginHost, tasks: Mapping[str, Dataset]) -> d
     for name, section in recipe.data.sets.items() if tasks else ():
         if not learned & {name, None}:
             continue
-        dataset = host.build("dataset", section.dataset)
-        clips = list_clips(name, dataset, section.split)
+        try:
+            clips = list_clips(name, host.build("dataset", section.dataset), section.split)
+        except M2dxError:  # a list of another machine; a training tells of it
+            continue
         if len({label for clip in clips for label in clip.labels}) >= len({clip.path for clip in clips}):
             continue
         for task, other in tasks.items():

@@ -94,6 +94,9 @@ def test_labels_of_test_clips_that_are_learned_are_told(
     assert (told in found["t"] and told in caplog.text) if told else not found
     untrained = Scoring.of(recipe, host, load_encoder("starter"))
     assert not untrained.taught  # which this recipe has not trained
+    elsewhere = tiny_recipe("data.sets={notes: {dataset: {name: csv, path: gone.csv}}}", labels=True)
+    assert not Scoring.of(recipe, host, load_encoder("starter"), training=elsewhere).taught
+    assert Scoring.of(recipe, host, load_encoder("starter"), training=recipe).taught == found
 
 
 def test_noise_of_images_is_refused_where_the_recipe_is_of_audio(
