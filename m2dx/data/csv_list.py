@@ -130,8 +130,7 @@ class _List:
         self._join()
         self.clips, self.splits = take_splits(self.clips)
         if self.splits:
-            taken = [f"{name!r} as {split}" for name, split in sorted(self.splits.items())]
-            self.notes.append(f"takes the split {', '.join(taken)}")
+            self.notes.append(note_of_splits(self.splits))
         self._note_names("labels", "classes", [label for clip in self.clips for label in clip.labels])
         self._note_names("groups", "groups", [clip.group for clip in self.clips if clip.group])
         self._divide("label" in _columns_of(table.names, True, place=table.place))
@@ -253,6 +252,11 @@ def take_splits(clips: list[Clip]) -> tuple[list[Clip], dict[str, str]]:
         return clips, {}
     taken = {name: split for name, split in meant.items() if split and name != split}
     return [replace(clip, split=taken.get(clip.split or "", clip.split)) for clip in clips], taken
+
+
+def note_of_splits(taken: Mapping[str, str]) -> str:
+    """What `take_splits` has taken names for, in words."""
+    return f"takes the split {', '.join(f'{name!r} as {split}' for name, split in sorted(taken.items()))}"
 
 
 def _columns_of(names: Collection[str], labels: bool | str, *, place: str) -> dict[str, str]:

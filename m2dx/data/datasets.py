@@ -11,7 +11,7 @@ from pathlib import Path
 
 from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError, ImageError, RecipeError
-from m2dx.data.csv_list import SPLITS, plain_text, take_splits
+from m2dx.data.csv_list import SPLITS, note_of_splits, plain_text, take_splits
 from m2dx.data.division import FoldCount, Holdout, divided
 from m2dx.data.files import IMAGE_EXTENSIONS, AudioFiles, list_audio
 
@@ -59,8 +59,9 @@ class FolderDataset(Dataset):
 
     def clips(self, split: str | None = None) -> list[Clip]:
         """Files of one split, or all of them; without `pattern`, `split` and `folds` there are no splits."""
+        clips = self._clips
         wanted = self._splits.get(split or "", split)
-        return [clip for clip in self._clips if split is None or clip.split == wanted]
+        return [clip for clip in clips if split is None or clip.split == wanted]
 
     def missing(self) -> list[str]:
         """Audio files of formats that soundfile cannot read, counted by extension."""
@@ -82,8 +83,7 @@ class FolderDataset(Dataset):
             raise AudioError(f"`pattern` must fit every file in {self.path}, but does not fit {some}")
         found, self._splits = take_splits(list(filter(None, clips)))
         if self._splits:
-            taken = [f"{name!r} as {split}" for name, split in sorted(self._splits.items())]
-            logger.warning("%s: takes the split %s", self.path, ", ".join(taken))
+            logger.warning("%s: %s", self.path, note_of_splits(self._splits))
         # By the folders, whether they are labels or not: a folder is always divided in the same way.
         named = [clip if clip.labels else replace(clip, labels=(clip.path.parent.name,)) for clip in found]
         parts = divided(named, str(self.path), split=self.split, folds=self.folds)

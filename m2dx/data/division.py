@@ -47,11 +47,8 @@ def divided(clips: list[Clip], name: str, *, split: Holdout | None, folds: int |
         )
     by: Literal["group", "file"] = "group" if split is None else split.by
     if by == "group" and (unknown := sum(clip.group is None for clip in clips)):
-        known = (
-            "no groups are known"
-            if unknown == len(clips)
-            else f"{unknown} of {len(clips)} clips have no group"
-        )
+        some = f"{unknown} of {len(clips)} clips have no group"
+        known = "no groups are known" if unknown == len(clips) else some
         logger.warning(
             "%s: %s, so that each file is one; where several are of one person or device, name it (`pattern` of "
             "folders, the column `group` of lists): else scores are too good", name, known
@@ -91,9 +88,8 @@ def deal(
         raise ValueError(f"{len(shares)} parts need as many groups (or files) or more, but have {len(units)}")
     owners = Counter(label for unit in units for label in {x for row in unit for x in clips[row].labels})
     single = sum(count == 1 for count in owners.values())
-    classes = (
-        () if 2 * single > len(units) else sorted(owners)
-    )  # values or names of recordings divide nothing
+    # Values, and names of recordings, divide nothing.
+    classes = sorted(owners) if 2 * single <= len(units) else []
     column = {label: number for number, label in enumerate(classes, 1)}
     columns = [[0, *(column[label] for label in clip.labels if column)] for clip in clips]  # 0: of every clip
     totals = np.bincount([number for row in columns for number in row], minlength=len(column) + 1)

@@ -15,6 +15,7 @@ from m2dx.contract.paths import check_regular
 
 T = TypeVar("T")
 
+_MARKS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _MOST_PROBLEMS = 10  # of one file, in one error
 
 
@@ -146,8 +147,6 @@ class Table:
         cells = self._cells(line)
         if len(cells) > len(self.names):
             counts = f"{len(cells)} for {len(self.names)}"
-            mark = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}.get(
-                self.delimiter, self.delimiter
-            )
+            mark = _MARKS.get(self.delimiter, self.delimiter)
             raise ValueError(f"more fields than columns ({counts}); a field with a {mark} needs quotes")
         return dict(itertools.zip_longest(self.names, (cell.strip() for cell in cells), fillvalue=""))

@@ -4,15 +4,18 @@ import json
 import logging
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
+from m2dx.model.multitask import StepLosses
 from m2dx.recipe.schema import TrainSection
 from m2dx.training.distributed import Processes
 from m2dx.training.monitor import (
     CollapseAlarm,
+    Look,
     LossWatch,
     MetricsWriter,
     StepRecord,
@@ -209,3 +212,19 @@ def test_metrics_are_a_line_whose_speed_can_be_read(speed: float, told: str) -> 
     measured = {"target_constant": 0.126, "gradient_m2d": 0.0123, "gradient_labels": 0.5}
     more = describe(metrics | measured, batch_size=32)
     assert more == f"{text}  target 13% constant  gradients m2d 0.012, labels 0.5"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_look_at_passes_of_several_processes_is_one_at_their_batch(processes: int) -> None:
+    """Gradients of four passes at rows of their own: the norm of their mean is that of a batch of all."""
+    norms = [3.0, 0.0, 4.0, 12.0]
+    accumulate = len(norms) // processes
+    of_others = sum(norm**2 for norm in norms[accumulate:]) / accumulate
+    both = SimpleNamespace(
+        world_size=processes, mean=lambda own: (own + of_others) / 2 if processes > 1 else own
+    )
+    look = Look(accumulate, both)  # type: ignore[arg-type]
+    for norm in norms[:accumulate]:
+        measured = {"gradient_m2d": torch.tensor(norm)}
+        look.add(StepLosses(torch.zeros(()), {}, torch.zeros(1, 1, 1), measured), rows=False)
+    assert float(look.scalars()["gradient_m2d"]) == pytest.approx(13.0 / 4)

@@ -15,7 +15,8 @@ from m2dx.contract.hookspecs import hookimpl
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_encoder
 from m2dx.evaluation.knn import Knn
-from m2dx.recipe.loading import load_recipe
+from m2dx.jobs.library import _training_of
+from m2dx.recipe.loading import load_recipe, recipe_to_yaml
 from m2dx.results.scoring import Scoring
 from m2dx.training.distributed import Processes
 from m2dx.training.prepare import prepare
@@ -97,6 +98,21 @@ def test_labels_of_test_clips_that_are_learned_are_told(
     elsewhere = tiny_recipe("data.sets={notes: {dataset: {name: csv, path: gone.csv}}}", labels=True)
     assert not Scoring.of(recipe, host, load_encoder("starter"), training=elsewhere).taught
     assert Scoring.of(recipe, host, load_encoder("starter"), training=recipe).taught == found
+
+
+@pytest.mark.parametrize("place", ["", "encoder", "checkpoints/step-00000003.pt"])
+def test_the_recipe_that_trained_an_encoder_is_that_of_its_run(
+    place: str, tiny_recipe: Any, host: Any, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    (run / place).parent.mkdir(parents=True, exist_ok=True)
+    run.mkdir(exist_ok=True)
+    assert _training_of(run / place, host) is None
+    (run / "recipe.yaml").write_text(recipe_to_yaml(tiny_recipe("name=mine")))
+    found = _training_of(run / place, host)
+    assert found is not None and found.name == "mine"
+    (run / "recipe.yaml").write_text("data: {sets: ${NOT_SET}")  # which an evaluation does not need
+    assert _training_of(run / place, host) is None
 
 
 def test_noise_of_images_is_refused_where_the_recipe_is_of_audio(

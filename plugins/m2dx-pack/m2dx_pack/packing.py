@@ -17,7 +17,7 @@ import math
 import os
 import tarfile
 import zlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -173,28 +173,20 @@ def _merged(path: str, extents: Sequence[Extent]) -> list[Segment]:
 
 
 def _with_recordings(sets: Mapping[str, ClipSet], segments: Sequence[Segment]) -> dict[str, ClipSet]:
-    """The lists, in which clips without a group that come from one file, but not from one member, are a group.
-
-    A file is what nobody divides where no groups are known. Where a list divides it itself, each part is a group.
-    """
-    members = Counter(segment.path for segment in segments)
-    several = [path for path, count in members.items() if count > 1]
-    folder = os.path.commonpath([os.path.dirname(path) for path in several]) if several else ""
-
-    def known(clip: Clip, splits: Mapping[str, set[str | None]]) -> Clip:
-        path = _key(clip)[0]
-        if clip.group is not None or members[path] < 2:
-            return clip
-        own = f", {clip.split}" if len(splits[path]) > 1 else ""
-        return replace(clip, group=f"file {os.path.relpath(path, folder)}{own}")
-
+    """The lists; ungrouped clips of one file that several members hold become a group, one in each split."""
+    several = {path for path, count in Counter(part.path for part in segments).items() if count > 1}
+    folder = os.path.commonpath([*map(os.path.dirname, several)]) if several else ""
     found = {}
     for name, clip_set in sets.items():
-        splits: dict[str, set[str | None]] = defaultdict(set)
+        splits = Counter(path for path, _ in {(_key(clip)[0], clip.split) for clip in clip_set.clips})
+        clips = []
         for clip in clip_set.clips:
-            splits[_key(clip)[0]].add(clip.split)
-        clips = tuple(known(clip, splits) for clip in clip_set.clips)
-        found[name] = ClipSet(clips, clip_set.label_names)
+            path = _key(clip)[0]
+            if clip.group is None and path in several:
+                group = f"file {os.path.relpath(path, folder)}"
+                clip = replace(clip, group=f"{group}, {clip.split}" if splits[path] > 1 else group)
+            clips.append(clip)
+        found[name] = ClipSet(tuple(clips), clip_set.label_names)
     return found
 
 
