@@ -161,7 +161,7 @@ def _of_list(path: Path, root: Path | None, notes: list[str], bad: list[tuple[Pa
     if root is None or not others or found.label is None:
         return found
     notes.append(f"{counted(len(others), 'file')} in {root} are not in {path.name}: without labels")
-    return replace(found, clips=[*clips, *_readable(root, [m2dx.Clip(file) for file in others], bad)[1]])
+    return replace(found, clips=[*clips, *_opened([m2dx.Clip(file) for file in others], bad)[1]])
 
 
 def _with_columns(clips: list[Clip], cells: Sequence[dict[str, str]]) -> _Found:
@@ -217,10 +217,16 @@ def _chosen(what: str, key: str | None, proposed: Choice | None, found: _Found) 
 def _readable(
     data: Path, clips: Sequence[m2dx.Clip], bad: list[tuple[Path, str]]
 ) -> tuple[list[int], list[Clip]]:
-    """The rows of clips whose files can be opened, and these with their durations; the others' files become `bad`.
+    """As `_opened`; AudioError where no file can be."""
+    rows, good = _opened(clips, bad)
+    if not good:
+        first = f"{bad[0][0]}: {bad[0][1]}"
+        raise m2dx.AudioError(f"{data}: none of {counted(len(bad), 'file')} can be read; the first: {first}")
+    return rows, good
 
-    AudioError where none can.
-    """
+
+def _opened(clips: Sequence[m2dx.Clip], bad: list[tuple[Path, str]]) -> tuple[list[int], list[Clip]]:
+    """The rows of clips whose files can be opened, and these with their durations; the others' files become `bad`."""
     files = list(dict.fromkeys(clip.path for clip in clips))
 
     def seconds(path: Path) -> float | str:
@@ -248,10 +254,5 @@ def _readable(
         duration = min(clip.duration or length, length - clip.start)
         kept.append(row)
         good.append(Clip(clip.path, clip.start, duration, clip.labels, clip.split, clip.group, clip.weight))
-    if not good:
-        first = f"{found[0][0]}: {found[0][1]}"
-        raise m2dx.AudioError(
-            f"{data}: none of {counted(len(found), 'file')} can be read; the first: {first}"
-        )
     bad += found
     return kept, good

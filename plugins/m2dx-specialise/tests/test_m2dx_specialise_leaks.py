@@ -196,7 +196,9 @@ def test_a_list_beside_a_folder_names_its_files_and_columns_have_their_own_names
     rows = [(f"{n}.wav", "ab"[n % 2]) for n in range(6)]
     write_csv(tmp_path / "one" / "list.csv", "file,category", rows)
     list_of_one = tmp_path / "one" / "list.csv"
-    assert len(listing.read(tmp_path / "one", list_of_one, label_from="column:category").classes) == 2
+    (tmp_path / "one" / "stray.wav").write_text("junk")  # the only file that is not listed
+    found = listing.read(tmp_path / "one", list_of_one, label_from="column:category")
+    assert (len(found.classes), len(found.clips), len(found.bad)) == (2, 6, 1)
     write_csv(tmp_path / "far.csv", "file,category", [(f"one/{name}", label) for name, label in rows])
     with pytest.raises(m2dx.AudioError, match=r"must name audio files in .*other, but names none of 6"):
         listing.read(tmp_path / "other", tmp_path / "far.csv")
