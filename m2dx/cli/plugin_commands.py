@@ -83,6 +83,13 @@ class CommandGroup(TyperGroup):
                     return _broken(cmd_name, error)
         return None
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that was typed; for a name that is none, an error that suggests others."""
+        if self.get_command(ctx, args[0]) is None:
+            names: dict[str, Any] = dict.fromkeys(self.list_commands(ctx))
+            self.commands.update(names)  # what typer suggests from
+        return super().resolve_command(ctx, args)
+
 
 def _command(app: typer.Typer, name: str) -> Any:
     """The app as one command, without options of its own for shell completion; with several commands, as a group."""

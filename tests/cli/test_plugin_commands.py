@@ -76,7 +76,9 @@ def test_wrong_arguments_of_a_plugins_command_are_refused(install: Install) -> N
     install("whale", SONG)
     result = CliRunner().invoke(cli.app, ["song", "blue", "--verse", "2"])
     assert result.exit_code == 2
-    assert CliRunner().invoke(cli.app, ["sang"]).exit_code == 2
+    result = CliRunner().invoke(cli.app, ["sang"])
+    assert result.exit_code == 2
+    assert "Did you mean 'song'?" in result.output
 
 
 def test_only_the_command_that_is_typed_is_imported(install: Install) -> None:

@@ -61,9 +61,9 @@ def _rungs(state: State) -> list[list[dict[str, Any]]]:
     orders: list[list[str]] = [*state.under("order").values()]
     found = []
     for order, after in zip_longest(orders, orders[1:], fillvalue=list[str]()):
-        rows = []
-        for place, run in enumerate(order):
-            fate = "goes on" if place < len(after) else "stopped" if after else ""
+        rows, on = [], {name.rpartition("-")[0] for name in after}
+        for run in order:
+            fate = "goes on" if run.rpartition("-")[0] in on else "stopped" if after else ""
             fate = "tested" if run == state.get("winner") else fate
             rows.append({**state.get(f"run:{run}"), "fate": fate})
         found.append(rows)

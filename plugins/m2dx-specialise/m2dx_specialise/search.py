@@ -416,20 +416,22 @@ class Search:
             self.console.print(
                 f"to train one of them needs --minutes {budget['enough']} or more, on this machine"
             )
-        rungs, found = len(budget["rungs"]), dict[str, dict[str, Any]]()
+        rungs, first, found = len(budget["rungs"]), 0, dict[str, dict[str, Any]]()
         for number, rung in enumerate(budget["rungs"], 1):
             counts = rung["steps"]
             if number > 1:
-                counts = state.once(f"steps:{number}", partial(self._next_steps, found, rungs - number + 1))
+                left = sizes(first)[number - 1 : rungs]
+                counts = state.once(f"steps:{number}", partial(self._next_steps, found, left))
             if not counts:
                 self.console.print(f"no time for rung {number}")
-                break
+                continue
             self.console.print(f"rung {number} of {rungs}: {counted(len(counts), 'candidate')}")
             found = {name: self._run(by_name[name], count, setting, score) for name, count in counts.items()}
             for candidate in waiting if number == 1 else ():
                 join = partial(self._joins, candidate, setting, list(found.values()), rungs)
                 if count := state.once(f"joins:{candidate.name}", join):
                     found[candidate.name] = self._run(candidate, count, setting, score)
+            first = first or len(found)
             found = dict(sorted(found.items(), key=lambda of: rank(of[1]), reverse=True))
             state.save(**{f"order:{number}": [f"{name}-{of['steps']}" for name, of in found.items()]})
         return best_of(state.under("run")) if budget["rungs"] else None
@@ -495,14 +497,12 @@ class Search:
         count = steps(took / tried["seconds"])
         return count if count >= FEWEST_STEPS else 0
 
-    def _next_steps(self, found: Mapping[str, Mapping[str, Any]], rungs: int) -> dict[str, int]:
-        """Steps of the best in the next of so many rungs; none where they would have no more time than before."""
-        counts = sizes(len(found))[1 : rungs + 1]
-        best = dict(list(found.items())[: counts[0]])
+    def _next_steps(self, found: Mapping[str, Mapping[str, Any]], counts: Sequence[int]) -> dict[str, int]:
+        """Steps of the best in the next of rungs of so many; of those that have more than before, be it none."""
         share = share_of(self._left(), counts, overhead=self._overhead())
-        if share <= max(run["train_seconds"] for run in best.values()):
-            return {}
-        return {name: steps(share * run["steps"] / run["train_seconds"]) for name, run in best.items()}
+        best = list(found.items())[: counts[0]]
+        more = {name: steps(share * run["steps"] / run["train_seconds"]) for name, run in best}
+        return {name: count for name, count in more.items() if count > found[name]["steps"]}
 
     def tried(self, candidate: Candidate, setting: Setting) -> dict[str, Any]:
         """What a step of a candidate costs, and the statistics of its input."""

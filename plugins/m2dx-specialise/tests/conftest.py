@@ -68,7 +68,7 @@ def few_steps(heard_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
         return Budget(several, tuple(list(costs)[2:]))
 
     monkeypatch.setattr(search, "divide_time", budget)
-    monkeypatch.setattr(search.Search, "_next_steps", lambda self, found, rungs: {next(iter(found)): 4})
+    monkeypatch.setattr(search.Search, "_next_steps", lambda self, found, counts: {next(iter(found)): 4})
     monkeypatch.setattr(search.Search, "_joins", lambda *given: 0)
 
 

@@ -43,7 +43,7 @@ def give_steps(steps: int, count: int = 3) -> None:
         return Budget((Rung(count, first), Rung(1, last)), tuple(list(costs)[count:]))
 
     search.divide_time = divided  # type: ignore[assignment]
-    search.Search._next_steps = lambda self, found, rungs: {next(iter(found)): 3 * steps}  # type: ignore[method-assign]
+    search.Search._next_steps = lambda self, found, counts: {next(iter(found)): 3 * steps}  # type: ignore[method-assign]
     search.Search._joins = lambda *given: 0  # type: ignore[method-assign]
 
 

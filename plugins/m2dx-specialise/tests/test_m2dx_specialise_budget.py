@@ -54,23 +54,31 @@ def test_what_has_no_time_is_dropped(
 
 
 @pytest.mark.parametrize(
-    ("minutes", "trial_cost", "cost", "ran"),
+    ("names", "minutes", "trial_cost", "cost", "ran"),
     [
         # as it was measured: three have the same time, and then one of them what is left
-        (10, 0.4, 0.4, ["a-190", "b-190", "c-190", "c-640"]),
+        ("abc", 10, 0.4, 0.4, ["a-190", "b-190", "c-190", "c-640"]),
         # the machine becomes quiet: the last rung has more steps
-        (10, 0.4, 0.2, ["a-190", "b-190", "c-190", "c-1800"]),
+        ("abc", 10, 0.4, 0.2, ["a-190", "b-190", "c-190", "c-1800"]),
         # or those for which there was no time join, and have the same time
-        (10, 1.0, 0.25, ["a-490", "b-490", "c-490"]),
-        (2, 0.4, 0.1, ["a-160", "b-160", "c-160"]),
+        ("abc", 10, 1.0, 0.25, ["a-490", "b-490", "c-490"]),
+        ("abc", 2, 0.4, 0.1, ["a-160", "b-160", "c-160"]),
         # it becomes busy: there is no time for the second rung
-        (10, 0.4, 1.6, ["a-190", "b-190", "c-190"]),
-        (2, 0.4, 0.4, ["a-160"]),
-        (2, 2.0, 0.1, []),
+        ("abc", 10, 0.4, 1.6, ["a-190", "b-190", "c-190"]),
+        ("abc", 2, 0.4, 0.4, ["a-160"]),
+        ("abc", 2, 2.0, 0.1, []),
+        # or for the second of three: the last has what is left
+        ("abcd", 10, 0.2, 0.5, ["a-110", "b-110", "c-110", "d-110", "d-510"]),
     ],
 )
 def test_what_runs_cost_corrects_the_plan(
-    minutes: float, trial_cost: float, cost: float, ran: list[str], tmp_path: Path, monkeypatch: Any
+    names: str,
+    minutes: float,
+    trial_cost: float,
+    cost: float,
+    ran: list[str],
+    tmp_path: Path,
+    monkeypatch: Any,
 ) -> None:
     clock, trained = [0.0], list[str]()
     monkeypatch.setattr(State, "seconds", property(lambda self: clock[0]))
@@ -89,12 +97,12 @@ def test_what_runs_cost_corrects_the_plan(
 
     def scored(self: search.Search, name: str, _: Any) -> dict[str, float]:
         clock[0] += 1
-        return {"accuracy": "abc".index(name[0]) / 10, "loss": 0.0, "seconds": 1.0}
+        return {"accuracy": names.index(name[0]) / 10, "loss": 0.0, "seconds": 1.0}
 
     monkeypatch.setattr(search, "trial", trial)
     monkeypatch.setattr(search, "train", train)
     monkeypatch.setattr(search.Search, "_scored", scored)
-    candidates = [Candidate(name, name.upper(), SMALL) for name in "abc"]
+    candidates = [Candidate(name, name.upper(), SMALL) for name in names]
 
     def run(state: State) -> str | None:
         one = search.Search(state, m2dx.PluginHost(), Console(quiet=True))
