@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 MOST_LISTED = 30
 
@@ -16,8 +16,21 @@ def suggestion(word: str, known: Iterable[str]) -> str:
         return f"did you mean {near[0]!r}?"
     if not names:
         return "there are none"
-    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
-    return f"known: {', '.join(names[:MOST_LISTED])}{more}"
+    return f"known: {some_of(names, most=MOST_LISTED)}"
+
+
+def some_of(names: Iterable[str], *, most: int = 5) -> str:
+    """The first few, and how many more there are."""
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+
+
+def noise_name(sets: Collection[str]) -> str:
+    """What the noise is called beside data sets of these names."""
+    name = "noise"
+    while name in sets:
+        name += "_"
+    return name
 
 
 def problem_of(error: BaseException) -> str:

@@ -141,9 +141,7 @@ class AudioCrops:
         return start, fit_length(samples, self.crop_samples, short_clips=self.short_clips)
 
 
-def read_any_crop(
-    clips: Sequence[Clip] | ClipList, clip_id: int, reader: CropReader, generator: torch.Generator
-) -> FoundCrop:
+def read_any_crop(clips: ClipList, clip_id: int, reader: CropReader, generator: torch.Generator) -> FoundCrop:
     """A random crop of the clip, or of another, drawn at random, where it cannot be read.
 
     Raises what the reader does when 100 clips in a row cannot be read.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from m2dx.contract.components import LABEL_SEPARATOR, Clip, Dataset
 from m2dx.contract.errors import AudioError
-from m2dx.contract.wording import counted
+from m2dx.contract.wording import counted, some_of
 from m2dx.data.containers import is_there
 from m2dx.data.division import FoldCount, Holdout, divided
 from m2dx.data.files import extension_of
@@ -217,9 +217,7 @@ class _List:
             by_case.setdefault(name.casefold(), []).append(name)
         alike = [" and ".join(map(repr, spelled)) for spelled in by_case.values() if len(spelled) > 1]
         if alike:
-            more = f" and {len(alike) - _MOST_EXAMPLES} more" if len(alike) > _MOST_EXAMPLES else ""
-            shown = ", ".join(alike[:_MOST_EXAMPLES])
-            self.notes.append(f"{what} that differ in case only are {are} of their own: {shown}{more}")
+            self.notes.append(f"{what} that differ in case only are {are} of their own: {some_of(alike)}")
         for name in sorted({"NA", "N/A", "nan", "NaN", "None", "null"} & set(counts)):
             have = f"{counts[name]} clips have the {what.removesuffix('s')} {name!r}"
             self.notes.append(f"{have}, which is one of the {are}; leave the cell empty for none")

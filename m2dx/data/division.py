@@ -75,9 +75,8 @@ def deal(
     """The part (n,) of each clip, from 0, where the parts are to have these shares of every class.
 
     Groups are never divided; clips without one stay with their file. Labels of which most are of one group each are no
-    classes. Groups are dealt from the largest to the smallest,
-    equal ones in a fixed random order, each to the part that lacks its classes most. No part stays empty; ValueError
-    where there are fewer groups than parts.
+    classes. Groups are dealt from the largest to the smallest, equal ones in a fixed random order, each to the part
+    that lacks its classes most. No part stays empty; ValueError where there are fewer groups than parts.
     """
     members: dict[tuple[bool, str], list[int]] = defaultdict(list)
     for row, clip in enumerate(clips):

@@ -113,6 +113,14 @@ class EncoderConfig(BaseModel):
         return PatchGrid(self.input_size, self.patch_size, 1 if self.image is None else self.image.channels)
 
     @classmethod
+    def of(cls, network: Backbone, audio: AudioSection, **others: Any) -> EncoderConfig:
+        """Of a network of audio; `others` are further fields."""
+        grid = network.grid
+        return cls(
+            input_size=grid.input_size, patch_size=grid.patch_size, vit=network.size, audio=audio, **others
+        )
+
+    @classmethod
     def of_run(cls, state: Mapping[str, Any]) -> EncoderConfig:
         """From the state of a training, as a checkpoint has it."""
         recipe, image = state["recipe"], state["recipe"].get("image")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -18,6 +18,7 @@ from torch import Tensor
 from m2dx.contract.components import BadClip, Clip, ClipEncoder, Dataset, EvaluationTask, Features, Fold
 from m2dx.contract.errors import AudioError, ImageError, RecipeError, TrainingError
 from m2dx.contract.progress import Progress
+from m2dx.contract.wording import some_of
 from m2dx.data.clips import call_dataset, list_clips
 from m2dx.data.containers import is_there
 from m2dx.data.crops import fit_length
@@ -198,14 +199,14 @@ def _checked_lists(name: str, dataset: Dataset, target: str) -> tuple[list[Clip]
         what = "have a label that is not one number, as `target: value` says"
         wrong[what] = [clip for clip in clips if clip.labels and not _is_value(clip)]
     problems = [
-        f"{len(found)} clips {what}: {_examples(str(clip.path) for clip in found)}"
+        f"{len(found)} clips {what}: {some_of(str(clip.path) for clip in found)}"
         for what, found in wrong.items()
         if found
     ]
     if len(known) < 2:
         problems.append(f"there must be two classes or more, but there are {len(known)}")
     if not any(is_there(path) for path in dict.fromkeys(clip.path for clip in clips)):
-        problems.append(f"none of its files is there: {_examples(str(clip.path) for clip in clips)}")
+        problems.append(f"none of its files is there: {some_of(str(clip.path) for clip in clips)}")
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise RecipeError(f"evaluation task {name!r} cannot be used:\n{lines}")
@@ -217,12 +218,6 @@ def _is_value(clip: Clip) -> bool:
         return len(clip.labels) == 1 and math.isfinite(float(clip.labels[0]))
     except ValueError:
         return False
-
-
-def _examples(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - MOST_EXAMPLES} more" if len(listed) > MOST_EXAMPLES else ""
-    return ", ".join(listed[:MOST_EXAMPLES]) + more
 
 
 def partition(
@@ -307,13 +302,13 @@ def _leaks(name: str, clips: list[Clip], *, strict: bool) -> list[str]:
         is_wrong = not named or {"train", "test"} <= set(splits)
         (wrong if is_wrong else mild).append(f"{what} (in {', '.join(splits)})")
     if wrong:
-        are = f"{len(wrong)} are in both train and test parts: {_examples(wrong)}"
+        are = f"{len(wrong)} are in both train and test parts: {some_of(wrong)}"
         text = f"a group or clip must be in one split only, but {are}"
         if strict:
             raise RecipeError(f"evaluation task {name!r}: {text}. Move each to one side")
         warnings.append(text)
     if mild:
-        shared = _examples(mild)
+        shared = some_of(mild)
         warnings.append(f"{len(mild)} groups or clips are shared with the validation split: {shared}")
     return warnings
 
@@ -337,7 +332,7 @@ def _untrained_classes(
     for fold in folds if label_names else ():
         absent = (targets[fold.train].sum(0) == 0) & (targets[fold.test].sum(0) > 0)
         lacking |= {label_names[number]: None for number in np.flatnonzero(absent).tolist()}
-    text = f"{len(lacking)} classes occur in a test part but not in its training part: {_examples(lacking)}"
+    text = f"{len(lacking)} classes occur in a test part but not in its training part: {some_of(lacking)}"
     return [text] if lacking else []
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import shlex
 from dataclasses import asdict, replace
 from functools import partial
@@ -174,14 +173,11 @@ def record_run(trainer: Trainer, summary: TrainingSummary, console: Console) -> 
     from m2dx.results.provenance import describe_data, describe_launch, describe_software
 
     run, scoring = trainer.run, trainer.scoring
-    hours = float(run.clips.durations.sum()) / 3600
     record = RunSummary(
         **asdict(summary),
         failed_evaluations=None if scoring is None else scoring.failed,
         device=str(run.processes.device),
         processes=run.processes.world_size,
-        data_clips=len(run.clips),
-        hours_of_data=round(hours, 3) if math.isfinite(hours) else None,
         missing=run.missing,
         data=describe_data(run.recipe, run.host),
         software=describe_software(run.host),

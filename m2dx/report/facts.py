@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from m2dx.contract.errors import RecipeError
-from m2dx.contract.wording import counted, duration, hours_text, number
+from m2dx.contract.wording import counted, duration, hours_text, noise_name, number
 from m2dx.recipe.document import plain_yaml
 from m2dx.report.curves import METHODS
-from m2dx.results.run_folder import DataFacts, SetFacts, noise_name
+from m2dx.results.run_folder import DataFacts, SetFacts
 
 Fact = tuple[str, str]
 """Title and value."""

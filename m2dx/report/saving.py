@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import re
 from html import escape
+from pathlib import Path
+from typing import BinaryIO
 
 import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from m2dx.contract.atomic import replace_file
+from m2dx.contract.errors import M2dxError
 from m2dx.report.style import INK, Picture
 
 SHAPES: dict[str, tuple[tuple[float, float], tuple[float, float, float, float] | None]] = {
@@ -49,6 +53,27 @@ def svg(picture: Picture, shape: str) -> Markup:
     text = re.sub(r' (width|height)="[^"]*pt"', "", text, count=2)
     label = f'<svg role="img" aria-label="{escape(picture.label)}"'
     return Markup(text.replace("<svg", label, 1).replace(INK, "currentColor"))
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Writes a figure as PNG or SVG, by the suffix of `path`, whose folder is made where it is missing.
+
+    The same figure gives the same bytes. M2dxError where the disk refuses it, ValueError for a suffix that matplotlib
+    does not know.
+    """
+    kind = path.suffix[1:]
+    metadata = {"svg": {"Date": None}, "png": {"Software": None}}.get(kind)
+
+    def write(file: BinaryIO) -> None:
+        # Ids in an SVG depend on its content alone, and text stays text.
+        with matplotlib.rc_context({"svg.hashsalt": "m2dx", "svg.fonttype": "none"}):
+            figure.savefig(file, format=kind, dpi=150, metadata=metadata)
+
+    try:
+        replace_file(path, write)
+    except OSError as error:
+        raise M2dxError(f"{path} could not be written: {error.strerror or error}") from error
+    return path
 
 
 def _thin_images(figure: Figure) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from m2dx.contract.components import Score
 from m2dx.contract.errors import CheckpointError
+from m2dx.contract.wording import noise_name
 from m2dx.results.scores import STEP_SCORES_FILE, StepScore, parse_lines, read_scores, read_step_scores
 from m2dx.training.monitor import TrainingSummary
 
@@ -42,11 +43,6 @@ class SetFacts:
     missing: tuple[str, ...] = ()  # what it lacks on this machine
     fingerprint: str | None = None
     error: str | None = None
-
-
-def noise_name(sets: Collection[str]) -> str:
-    """What the noise is called beside data sets of these names."""
-    return "noise_" if "noise" in sets else "noise"
 
 
 @dataclass(frozen=True)
@@ -87,8 +83,6 @@ class RunSummary(TrainingSummary):
     failed_evaluations: int | None  # None: the recipe asks for none during training
     device: str  # of one process, such as "cuda:0"
     processes: int
-    data_clips: int
-    hours_of_data: float | None  # None: the clips' lengths are not all known
     missing: tuple[str, ...]  # what the data sets lack on this machine
     data: DataFacts
     software: Software

@@ -214,7 +214,7 @@ class Scoring:
             for score in scores
         ]
         scores = with_differences(scores) if step is None else scores
-        own, shapes = _scored(name, encoder, path), records.fingerprint(encoder, values=False)
+        own, shapes = scored_encoder(name, encoder, path), records.fingerprint(encoder, values=False)
         audio = recipe.audio.model_dump(mode="json", exclude={"crop_seconds"})
         encoders = {
             PRETRAINED: own,
@@ -225,7 +225,7 @@ class Scoring:
         for name, place in others.items():
             if name in makers:
                 other: Any = makers[name](0)
-                encoders[name] = _scored(name, other, place)
+                encoders[name] = scored_encoder(name, other, place)
         now, device = datetime.now(UTC).replace(microsecond=0), next(encoder.parameters()).device
         lines = (
             self._record(item, tasks[item.task], encoders[item.encoder], step=step, date=now, device=device)
@@ -311,7 +311,7 @@ def _untrained(recipe: Recipe) -> AnyEncoder:
     return AudioEncoder(network, build_logmel(recipe.audio), mean=0.0, std=1.0)
 
 
-def _scored(name: str, encoder: AnyEncoder, path: Path | None) -> ScoredEncoder:
+def scored_encoder(name: str, encoder: AnyEncoder, path: Path | None) -> ScoredEncoder:
     parameters = sum(parameter.numel() for parameter in encoder.encoder.parameters())
     return ScoredEncoder(name, records.fingerprint(encoder), None if path is None else str(path), parameters)
 
@@ -328,7 +328,7 @@ def _plugin_versions(section: EvaluationSection, host: PluginHost) -> dict[str, 
 
 
 def encoders_to_compare(
-    recipe: Recipe, encoder: AnyEncoder, host: PluginHost | None = None
+    recipe: Recipe, encoder: AnyEncoder, host: PluginHost
 ) -> dict[str, Callable[[int], ClipEncoder]]:
     """The encoder and the recipe's baselines, each as a function of the seed, on the recipe's device.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, product
 from string import ascii_lowercase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from m2dx.contract.wording import counted
 from m2dx.results.records import ResultRecord, encoder_key, encoder_labels, left_out, newest, score_key
@@ -43,6 +43,15 @@ class Cell:
         """As it is printed, without the marks."""
         interval = "" if self.ci95 is None else f" ± {self.ci95:.{self.decimals}f}"
         return f"{self.mean:.{self.decimals}f}{interval}"
+
+
+class Measured(Protocol):
+    """What a cell is made of, such as a score."""
+
+    @property
+    def mean(self) -> float: ...
+    @property
+    def ci95(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,7 @@ def score_table(scores: Sequence[Score]) -> ResultTable:
     return ResultTable("", "task", ("protocol",), encoders, (Group("", tuple(rows)),))
 
 
-def cells_of(scores: Sequence[Score | None]) -> tuple[Cell | None, ...]:
+def cells_of(scores: Sequence[Measured | None]) -> tuple[Cell | None, ...]:
     """Cells of scores that are compared with each other; of those with the best mean `is_best` is set."""
     best = max((score.mean for score in scores if score is not None), default=None)
     return tuple(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from m2dx.contract.components import Score
-from m2dx.contract.wording import counted
+from m2dx.contract.wording import counted, some_of
 from m2dx.evaluation.bootstrap import difference
 from m2dx.results.scores import PRETRAINED, START, Column
 
@@ -116,8 +116,7 @@ def verdict(scores: Sequence[Score]) -> str:
 
 
 def _listed(found: Sequence[Comparison]) -> str:
-    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-    return ", ".join(comparison.text for comparison in found[:MOST_NAMED]) + more
+    return some_of((comparison.text for comparison in found), most=MOST_NAMED)
 
 
 def advice(scores: Sequence[Score]) -> str:

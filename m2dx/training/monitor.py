@@ -73,7 +73,8 @@ class Look:
     """Looks at a step whose batch is in several passes, of each process, as if it were one."""
 
     def __init__(self, accumulate: int, processes: Processes) -> None:
-        self._processes, self._passes = processes, accumulate * processes.world_size
+        self._processes, self._accumulate = processes, accumulate
+        self._passes = accumulate * processes.world_size  # of all processes
         self._means: dict[str, Tensor] = {}  # of the scalars; of the squares of norms
         self._rows: list[Tensor] = []
         self._targets: list[tuple[Tensor, Tensor]] = []
@@ -83,7 +84,7 @@ class Look:
         for name, value in losses.measured.items():
             value = value.square() if _is_norm(name) else value
             sums = self._means.get(name, torch.zeros_like(value))
-            self._means[name] = sums + value * self._processes.world_size / self._passes
+            self._means[name] = sums + value / self._accumulate
         if rows:
             features = losses.latent.flatten(0, 1)  # (B, V, D) -> (B*V, D)
             self._rows.append(spaced_rows(features, RANKME_ROWS // self._passes))

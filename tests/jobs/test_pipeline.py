@@ -54,7 +54,7 @@ def test_the_whole_job(tiny_recipe: Any, host: Any, console: Console, few_notes:
         assert part in text, part
     report_of_run(folder, host, console)
     with torch.no_grad():
-        makers = encoders_to_compare(resolved, encoder)
+        makers = encoders_to_compare(resolved, encoder, host)
         assert list(makers) == ["pretrained", "random_weights", "mean_logmel"]
         wav = torch.randn(1, 8000)
         assert makers["pretrained"](1) is encoder
@@ -135,12 +135,12 @@ def test_a_new_run_takes_the_place_of_the_old_one_when_it_is_ready(
     assert names == ["step-00000004.encoder.safetensors", "step-00000004.pt"]
 
 
-def test_the_baseline_has_the_encoder_s_architecture(tiny_recipe: Any) -> None:
+def test_the_baseline_has_the_encoder_s_architecture(tiny_recipe: Any, host: Any) -> None:
     """Also where the recipe that evaluates it has another model."""
     recipe = tiny_recipe("train.epochs=0.6")
     other = recipe.model.model_copy(update={"depth": 3, "patch_size": (80, 4)})
     encoder = random_encoder(recipe.audio, other, mean=-7.0, std=4.0, seed=5)
-    baseline: Any = encoders_to_compare(recipe, encoder)["random_weights"](0)
+    baseline: Any = encoders_to_compare(recipe, encoder, host)["random_weights"](0)
     assert baseline.encoder.size == encoder.encoder.size and baseline.encoder.grid == encoder.encoder.grid
 
 

@@ -144,8 +144,6 @@ SUMMARY = {
     "seconds": 75.0,
     "clips": 3840,
     "bad_files": 1,
-    "data_clips": 500,
-    "hours_of_data": 1.25,
     "collapse_warnings": 2,
     "last_metrics": {"step": 60, "loss": 0.05},
     "stopped_by": "SIGTERM",

@@ -86,9 +86,7 @@ def statistics_encoder() -> tuple[m2dx.AudioEncoder, EncoderConfig]:
     state["patch_embed.proj.weight"] = torch.eye(audio.n_mels)[:, None, :, None]
     state["trunk.norm.weight"] += 1
     network.load_state_dict(state)
-    config = EncoderConfig(
-        input_size=grid.input_size, patch_size=grid.patch_size, vit=network.size, audio=audio
-    )
+    config = EncoderConfig.of(network, audio)
     return m2dx.AudioEncoder(network, build_logmel(audio), mean=config.mean, std=config.std), config
 
 

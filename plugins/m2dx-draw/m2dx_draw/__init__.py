@@ -8,7 +8,7 @@
     encoder = m2dx.load_encoder("runs/sounds")
     figure = attention_figure(encoder, [read_sound("bird.wav", encoder.sample_rate)], points=[(2, 7)])
 
-They are in `m2dx_draw.reconstruction`, `attention`, `masks`, `sounds` and `panels`.
+They are in `m2dx_draw.reconstruction`, `attention`, `masks` and `sounds`, `save_figure` in `m2dx.report.saving`.
 `Reconstructor.reconstruct(sound, mask)` gives a `Reconstruction` (arrays and errors) without drawing it, and
 `draw_reconstructions(rows)` draws any number of them, one row of reconstructions for each sound: the same sound at
 several checkpoints, for instance. `Reconstructor(model, logmel, mean, std)` takes an `MSMMAE` that is in training.

@@ -74,8 +74,8 @@ def reconstruction(
 ) -> None:
     """Draw sounds, their reconstruction from the visible patches, and its error."""
     ratios, patterns = None if ratio is None else _ratios(ratio), _names(pattern)
+    from m2dx.report.saving import save_figure
     from m2dx_draw.drawing import masks_of, write_sounds
-    from m2dx_draw.panels import save_figure
     from m2dx_draw.reconstruction import draw_reconstructions, load_reconstructor, reconstructions
     from m2dx_draw.sounds import read_sound
 
@@ -106,8 +106,8 @@ def attention(
     """Draw what single patches attend to in the encoder's last layer."""
     points = None if point is None else [_point(text) for text in point]
     from m2dx.encoder.audio import load_encoder
+    from m2dx.report.saving import save_figure
     from m2dx_draw.attention import attention_figure
-    from m2dx_draw.panels import save_figure
     from m2dx_draw.sounds import read_sound
 
     model = load_encoder(encoder)
@@ -133,8 +133,8 @@ def embedding(
 ) -> None:
     """Draw labelled clips as points, placed by their features and coloured by class."""
     recipe = load_with_plugins(labelled, None) if labelled.suffix in (".yaml", ".yml") else None
+    from m2dx.report.saving import save_figure
     from m2dx_draw.drawing import draw_embedding, labelled_set
-    from m2dx_draw.panels import save_figure
 
     clips = labelled_set(labelled, recipe, task=task, split=split, most=most, seed=seed)
     figure = draw_embedding(encoder, clips, method=method, random_weights=random_weights, seed=seed)
@@ -150,7 +150,7 @@ def curves(
     ] = None,
 ) -> None:
     """Draw losses, learning rate, EMA decay, RankMe and scores of one or several runs over time."""
+    from m2dx.report.saving import save_figure
     from m2dx_draw.curves import read_curves, runs_figure
-    from m2dx_draw.panels import save_figure
 
     _tell(save_figure(runs_figure([read_curves(run) for run in runs], _names(metric)), output))

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import BinaryIO
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from m2dx.contract.atomic import replace_file
-from m2dx.contract.errors import M2dxError
 from m2dx.report.style import INK, LABEL_SIZE, Picture, Span, draw_logmel
 
 TITLE_SIZE = 9
 LONGEST_TITLE = 43  # characters
-DOTS_PER_INCH = 150
 
 
 def logmel_picture(title: str, logmel: NDArray[np.floating], span: Span) -> Picture:
@@ -66,24 +60,3 @@ def numbered(names: Sequence[str], form: str) -> list[str]:
         name + form.format(names[: i + 1].count(name)) if names.count(name) > 1 else name
         for i, name in enumerate(names)
     ]
-
-
-def save_figure(figure: Figure, path: Path, *, dots_per_inch: int = DOTS_PER_INCH) -> Path:
-    """Writes a figure as PNG or SVG, by the suffix of `path`, whose folder is made where it is missing.
-
-    The same figure gives the same bytes. M2dxError where the disk refuses it, ValueError for a suffix that matplotlib
-    does not know.
-    """
-    kind = path.suffix[1:]
-    metadata = {"svg": {"Date": None}, "png": {"Software": None}}.get(kind)
-
-    def write(file: BinaryIO) -> None:
-        # Ids in an SVG depend on its content alone, and text stays text.
-        with matplotlib.rc_context({"svg.hashsalt": "m2dx", "svg.fonttype": "none"}):
-            figure.savefig(file, format=kind, dpi=dots_per_inch, metadata=metadata)
-
-    try:
-        replace_file(path, write)
-    except OSError as error:
-        raise M2dxError(f"{path} could not be written: {error.strerror or error}") from error
-    return path

@@ -147,7 +147,7 @@ class Reconstructor:
         )
 
 
-def load_reconstructor(path: str | Path, host: PluginHost | None = None) -> Reconstructor:
+def load_reconstructor(path: str | Path) -> Reconstructor:
     """The MSM-MAE of a run's folder (its newest checkpoint) or of a checkpoint, in eval mode, on the CPU.
 
     CheckpointError where the path is missing, damaged, an export (which has no decoder), or of another method.
@@ -165,7 +165,7 @@ def load_reconstructor(path: str | Path, host: PluginHost | None = None) -> Reco
         raise CheckpointError(
             f"{path}: it must be a model of sounds to draw their spectrograms, but is of images"
         )
-    host = PluginHost.discover() if host is None else host
+    host = PluginHost.discover()
     # A masking may be of a plugin that is not there, and is not needed.
     settings = {key: value for key, value in recipe["model"].items() if key != "masking"}
     method = settings["method"]["name"]
@@ -186,17 +186,13 @@ def load_reconstructor(path: str | Path, host: PluginHost | None = None) -> Reco
 
 
 def reconstruction_figure(
-    model: Reconstructor,
-    sounds: Sequence[Sound],
-    masks: Sequence[PatchMask],
-    *,
-    outline: bool = True,
+    model: Reconstructor, sounds: Sequence[Sound], masks: Sequence[PatchMask]
 ) -> Figure:
     """Input, reconstruction and error of each sound under each mask; titles say mask and MSE.
 
-    Masks of the same pattern and ratio are numbered as attempts. `outline`: visible patches are outlined in white.
+    Masks of the same pattern and ratio are numbered as attempts. Visible patches are outlined in white.
     """
-    return draw_reconstructions(reconstructions(model, sounds, masks), outline=outline)
+    return draw_reconstructions(reconstructions(model, sounds, masks))
 
 
 def reconstructions(

@@ -41,13 +41,13 @@ def read_sound(path: Path | str, sample_rate: int, *, start: float = 0.0) -> Sou
         raise AudioError(f"{path}: {error}") from error
 
 
-def griffin_lim(logmel: LogMel, mel_power: Tensor, *, seed: int = 0) -> Tensor:
-    """Samples (L x hop_length,) whose mel power spectrogram is about `mel_power` (M, L); first phases by seed."""
+def griffin_lim(logmel: LogMel, mel_power: Tensor) -> Tensor:
+    """Samples (L x hop_length,) whose mel power spectrogram is about `mel_power` (M, L); the same at each call."""
     mel_power = torch.cat([mel_power, mel_power[:, -1:]], dim=1)  # centred frames: one more than hops
     magnitude = mel_to_linear(mel_power, logmel.filters.cpu()).sqrt()
     samples, window = (mel_power.shape[1] - 1) * logmel.hop_length, logmel.window.cpu()
     sizes = logmel.n_fft, logmel.hop_length, logmel.win_length
-    turns = torch.rand(magnitude.shape, generator=torch.Generator().manual_seed(seed))
+    turns = torch.rand(magnitude.shape, generator=torch.Generator().manual_seed(0))
     phase, before = torch.polar(torch.ones_like(turns), 2 * torch.pi * turns), torch.zeros(())
     for _ in range(PHASE_STEPS):
         wav = torch.istft(magnitude * phase, *sizes, window, length=samples)

@@ -44,14 +44,9 @@ class NetworkFolder:
         logmel, grid = encoder.logmel, encoder.encoder.grid
         names = AudioSection.model_fields.keys() - {"crop_seconds"}
         seconds = grid.input_size[1] * logmel.hop_length / logmel.sample_rate
-        config = EncoderConfig(
-            input_size=grid.input_size,
-            patch_size=grid.patch_size,
-            vit=encoder.encoder.size,
-            audio=AudioSection(crop_seconds=seconds, **{name: getattr(logmel, name) for name in names}),
-            mean=encoder.mean,
-            std=encoder.std,
-            classifier=classifier,
+        audio = AudioSection(crop_seconds=seconds, **{name: getattr(logmel, name) for name in names})
+        config = EncoderConfig.of(
+            encoder.encoder, audio, mean=encoder.mean, std=encoder.std, classifier=classifier
         )
         try:
             write_export(self.path, encoder.encoder, config, network.head.state_dict())

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from m2dx.testing.samples import SoundFiles, sample_parser, write_lines
-from m2dx_hubert.architectures import MODELS, ModelName, build_network
+from m2dx_hubert.architectures import MODELS, build_network
 from m2dx_hubert.librispeech import NUM_UTTERANCES
 
 RECORDINGS = 4  # of each speaker; further clips are links to them
@@ -60,11 +60,11 @@ def write_sample(
     return files.folder
 
 
-def write_weights(file: Path, *, model: ModelName = "hubert_base", layer: int = 9, seed: int = 0) -> Path:
-    """Random weights of a model's first blocks, float16, to try recipes without the real ones."""
+def write_weights(file: Path, *, layer: int = 9) -> Path:
+    """Random weights of HuBERT Base's first blocks, float16, to try recipes without the real ones."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = build_network(MODELS[model], layer, conv_bias=MODELS[model].conv_bias)
+        torch.manual_seed(0)
+        network = build_network(MODELS["hubert_base"], layer, conv_bias=MODELS["hubert_base"].conv_bias)
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save({name: tensor.half() for name, tensor in network.state_dict().items()}, file)
     return file

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 commands = typer.Typer(add_completion=False)
-
-
-class StoredFormat(StrEnum):
-    """How `m2dx pack` stores audio."""
-
-    FLAC = "flac"
-    WAV = "wav"
-    KEEP = "keep"
 
 
 @commands.command()
@@ -37,12 +28,12 @@ def pack(
         ),
     ] = None,
     form: Annotated[
-        StoredFormat,
+        Literal["flac", "wav", "keep"],
         typer.Option(
             "--format",
             help="flac: half the size; wav: 10 times as fast to read; keep: the files as they are.",
         ),
-    ] = StoredFormat.FLAC,
+    ] = "flac",
     sample_rate: Annotated[
         int | None,
         typer.Option(
@@ -63,7 +54,7 @@ def pack(
 
     Example: m2dx pack recordings/ packed/ --format wav
     """
-    if form is StoredFormat.KEEP and sample_rate is not None:
+    if form == "keep" and sample_rate is not None:
         raise typer.BadParameter("--sample-rate is for --format flac and wav; keep stores files as they are")
     is_recipe = dataset.suffix.lower() in (".yaml", ".yml")
     if overrides and not is_recipe:
@@ -82,5 +73,5 @@ def pack(
         source = source_of_recipe(m2dx.load_recipe(dataset, overrides or [], host=host), host)
     else:
         source = source_of_path(dataset)
-    options = PackOptions(form.value, sample_rate, shard_size * 10**6, workers, max_bad_fraction)
+    options = PackOptions(form, sample_rate, shard_size * 10**6, workers, max_bad_fraction)
     run_pack(source, folder, options, console=terminal())

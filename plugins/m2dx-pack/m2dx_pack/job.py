@@ -12,7 +12,7 @@ from m2dx.contract.components import Dataset
 from m2dx.contract.errors import AudioError, RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.contract.progress import ProgressLine
-from m2dx.contract.wording import counted
+from m2dx.contract.wording import counted, noise_name
 from m2dx.data.clips import call_dataset, list_clips
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.datasets import FolderDataset
@@ -96,7 +96,7 @@ def source_of_recipe(recipe: Recipe, host: PluginHost) -> Source:
     for name, section in recipe.data.sets.items():
         sets[name] = _clip_set(name, host.build("dataset", section.dataset), section.split)
         fields[f"data.sets.{name}.dataset"] = name
-    noise = _noise_name(sets)
+    noise = noise_name(sets)
     if recipe.noise is not None and recipe.noise.dataset is not None:
         sets[noise] = _clip_set(noise, host.build("dataset", recipe.noise.dataset), recipe.noise.split)
         fields["noise.dataset"] = noise
@@ -112,10 +112,3 @@ def _clip_set(name: str, dataset: Dataset, split: str | None) -> ClipSet:
     if split is not None:  # so that a recipe with this split finds all of them
         clips = [replace(clip, split=split) for clip in clips]
     return ClipSet(tuple(clips), tuple(call_dataset(name, dataset, "label_names")))
-
-
-def _noise_name(sets: Mapping[str, ClipSet]) -> str:
-    name = "noise"
-    while name in sets:
-        name += "_"
-    return name

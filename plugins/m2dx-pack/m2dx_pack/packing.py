@@ -39,7 +39,7 @@ from m2dx.data.decoding import Decoder, reason_of
 from m2dx.data.loader import batch_loader
 from m2dx.data.pcm import STEP, AudioInfo, StoredSamples
 from m2dx.data.reading import AudioFile
-from m2dx_pack.reading import BLOCK_BYTES, MANIFEST, MEMBERS, VERSION, find_member
+from m2dx_pack.reading import BLOCK_BYTES, MANIFEST, MEMBERS, VERSION, find_member, sha256_of
 
 BAD_FILES = "bad_files.tsv"
 _STARTED = ".started.json"  # fingerprint of the packing that a folder is for
@@ -292,11 +292,6 @@ def _encoded(samples: NDArray[np.int16], rate: int, form: str) -> bytes:
     except soundfile.SoundFileError as error:  # such as a rate that FLAC lacks
         raise AudioError(reason_of(error, f"cannot be stored as {form} at {rate} Hz")) from error
     return buffer.getvalue()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass
@@ -566,7 +561,7 @@ class _Packing:
             "wids_version": 1,
             "m2dx_pack": VERSION,
             "lists": counts,
-            "sha256": {name: _sha256(folder / name) for name in index},
+            "sha256": {name: sha256_of(folder / name) for name in index},
             "stored_as": self.stored_as,
             "fingerprint": fingerprint,
             "shardlist": shards,

@@ -185,8 +185,7 @@ class Pack:
         path = Path(self.folder, name)
         with AudioError.blaming(f"the pack {self.folder} cannot be read: {name}"):
             check_regular(path)
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = sha256_of(path)
         if self._sha256.get(name, sha256) != sha256:
             raise AudioError(
                 f"the pack {self.folder} is damaged: {name} has another SHA-256 than {MANIFEST} says; copy it again, "
@@ -225,6 +224,12 @@ class Pack:
         if len(self._open) > _MOST_OPEN:
             self._open.popitem(last=False)
         return opened
+
+
+def sha256_of(path: Path) -> str:
+    """That of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_member(path: str) -> Member | None:

@@ -41,6 +41,7 @@ def learning_curve(
     if picture is not None and picture.suffix not in (".png", ".svg"):
         raise typer.BadParameter(f"--picture must end in .png or .svg, but is {picture.name!r}")
     host, loaded = load_with_plugins(recipe, overrides)
+    from m2dx.report.saving import save_figure
     from m2dx_probes import curve
 
     points = curve.learning_curve(
@@ -53,5 +54,5 @@ def learning_curve(
     )
     print_table(curve.curve_table(points), form, output)
     if picture is not None:
-        curve.save_picture(curve.curve_figure(points), picture)
+        save_figure(curve.curve_figure(points), picture)
         terminal().print(f"picture: {picture}")

@@ -8,15 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
 import m2dx
-from m2dx.contract.atomic import replace_file
 from m2dx.contract.components import ClipEncoder
 from m2dx.contract.progress import ProgressLine
 from m2dx.encoder.audio import load_any_encoder
@@ -25,8 +22,9 @@ from m2dx.evaluation.runner import evaluate
 from m2dx.evaluation.tasks import ClipTask
 from m2dx.recipe.schema import Recipe
 from m2dx.report.style import INK, LABEL_SIZE
-from m2dx.results import Cell, Group, ResultTable, Row
+from m2dx.results import Group, ResultTable, Row
 from m2dx.results.scoring import Scoring, encoders_to_compare
+from m2dx.results.table import cells_of
 from m2dx_probes.subsets import subset_fold
 
 SIZES = tuple(25 * 2**step for step in range(10))
@@ -82,7 +80,7 @@ def learning_curve(
     network = load_any_encoder(encoder)
     scoring = Scoring.of(recipe, host, network)
     tasks = scoring.tasks(console)
-    makers = {name: cache(make) for name, make in encoders_to_compare(recipe, network).items()}
+    makers = {name: cache(make) for name, make in encoders_to_compare(recipe, network, host).items()}
     steps = [
         (task, size, draw)
         for task in tasks
@@ -130,20 +128,8 @@ def curve_table(points: Sequence[Point]) -> ResultTable:
         found = {(point.labels, point.encoder): point for point in points if point.panel == panel}
         rows = []
         for labels in sorted({labels for labels, _ in found}):
-            cells = [found.get((labels, encoder)) for encoder in encoders]
-            best = max(cell.mean for cell in cells if cell is not None)
-            rows.append(
-                Row(
-                    f"{labels:,}",
-                    (),
-                    tuple(
-                        None
-                        if at is None
-                        else replace(Cell.percent(at.mean, at.ci95), is_best=at.mean == best)
-                        for at in cells
-                    ),
-                )
-            )
+            cells = cells_of([found.get((labels, encoder)) for encoder in encoders])
+            rows.append(Row(f"{labels:,}", (), cells))
         groups.append(Group("{}, {} ({})".format(*panel), tuple(rows)))
     return ResultTable("", "labels", (), encoders, tuple(groups), notes=(NOTE,))
 
@@ -181,19 +167,6 @@ def curve_figure(points: Sequence[Point]) -> Figure:
         axes.grid(axis="y", color=INK, alpha=0.13, linewidth=0.6)
     grid.flat[0].legend(frameon=False, fontsize=LABEL_SIZE)
     return figure
-
-
-def save_picture(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG or SVG, by the suffix. M2dxError where the disk refuses it."""
-
-    def write(file: BinaryIO) -> None:
-        with matplotlib.rc_context({"svg.hashsalt": "m2dx", "svg.fonttype": "none"}):
-            figure.savefig(file, format=path.suffix[1:], dpi=150)
-
-    try:
-        replace_file(path, write)
-    except OSError as error:
-        raise m2dx.M2dxError(f"{path} could not be written: {error.strerror or error}") from error
 
 
 def parse_sizes(text: str) -> list[int]:

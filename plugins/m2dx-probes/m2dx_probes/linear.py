@@ -162,7 +162,6 @@ class LinearRun:
     weight: Tensor = field(default=torch.empty(0))  # (D, C), on standardised features, of the best epoch
     bias: Tensor = field(default=torch.empty(0))  # (C,)
     epoch: int = 0  # the best one, from 1
-    valid_score: float = float("nan")
     merit: float = float("-inf")
 
     @classmethod
@@ -184,10 +183,10 @@ class LinearRun:
         shuffled = torch.randperm(len(self.part.train), generator=self.generator)
         return self.part.train[shuffled.to(self.part.train.device)]
 
-    def observe(self, epoch: int, merit: float, score: float) -> None:
+    def observe(self, epoch: int, merit: float) -> None:
         """Keeps the weights of an epoch that is as good as the best before, or better (the published rule)."""
         if merit >= self.merit:
-            self.merit, self.epoch, self.valid_score = merit, epoch, score
+            self.merit, self.epoch = merit, epoch
             weight, bias = (parameter.detach().clone() for parameter in self.layer)
             self.weight, self.bias = weight.mT, bias
 
@@ -255,7 +254,7 @@ class _Stack:
                     raise TrainingError(
                         f"linear: the loss must be finite, but is {loss} (epoch {epoch}); lower `lr`"
                     )
-                run.observe(epoch, score if early_stopping == "score" else -loss, score)
+                run.observe(epoch, score if early_stopping == "score" else -loss)
 
 
 def batched_score(logits: Tensor, y: Tensor) -> Tensor:

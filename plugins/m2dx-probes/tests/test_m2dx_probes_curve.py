@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from m2dx_probes.curve import Point, curve_figure, curve_table, parse_sizes, save_picture
+from m2dx_probes.curve import Point, curve_figure, curve_table, parse_sizes
 from m2dx_probes.subsets import labelling_order, subset_fold
 from rich.console import Console
 from typer.testing import CliRunner
@@ -18,6 +18,7 @@ from m2dx import Clip
 from m2dx.contract.components import Fold
 from m2dx.jobs.train import run_recipe
 from m2dx.recipe.loading import load_recipe
+from m2dx.report.saving import save_figure
 
 SOUNDS = Path(__file__).parents[3] / "examples" / "sounds"
 
@@ -109,10 +110,10 @@ def test_the_picture_has_a_line_for_each_encoder(tmp_path: Path) -> None:
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["pretrained", "random_weights"]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["25", "50", "60"]
     for name in ("curve.svg", "curve.png"):
-        save_picture(figure, tmp_path / name)
+        save_figure(figure, tmp_path / name)
         assert (tmp_path / name).stat().st_size > 5_000
     with pytest.raises(m2dx.M2dxError, match="could not be written"):
-        save_picture(figure, tmp_path / "curve.svg" / "curve.svg")
+        save_figure(figure, tmp_path / "curve.svg" / "curve.svg")
 
 
 @pytest.mark.parametrize("text", ["", "a", "25,", "1", "25,-5", "2.5"])

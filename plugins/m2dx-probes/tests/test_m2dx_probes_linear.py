@@ -89,7 +89,7 @@ def test_early_stopping_keeps_the_best_epoch():
     torch.testing.assert_close(stopped.weight, free.weight)
     valid = Standardiser.fit(x[fold.train])(x[fold.valid])
     correct = ((valid @ free.weight + free.bias).argmax(1) == y[fold.valid]).float().mean()
-    assert correct.item() == pytest.approx(free.valid_score)
+    assert correct.item() == pytest.approx(free.merit)
     last = Linear(lr=0.1, epochs=free.epoch, patience=60, batch_size=4)
     torch.testing.assert_close(
         fit(x, y, (fold,), (0,), num_classes=3, options=last)[0][0].weight, free.weight
@@ -109,7 +109,7 @@ def test_a_later_epoch_that_is_as_good_is_kept_and_resets_the_patience():
     x, y, (fold, *_) = blobs(spread=0.1)
     settings = Linear(lr=0.1, epochs=20, patience=3, batch_size=8)
     ((run,),) = fit(x, y, (fold,), (0,), num_classes=3, options=settings)
-    assert run.valid_score == 1.0 and run.epoch == 20
+    assert run.merit == 1.0 and run.epoch == 20
 
 
 def test_the_loss_may_choose_the_epoch():

@@ -13,6 +13,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor, nn
 
 import m2dx
+from m2dx.evaluation.features import device_of
 from m2dx_respiratory.finetuning import (
     EpochResult,
     FinetunedClassifier,
@@ -24,7 +25,7 @@ from m2dx_respiratory.finetuning import (
     best_epoch,
     fit,
 )
-from m2dx_respiratory.units import device_of, feature_units, logmel_units
+from m2dx_respiratory.units import feature_units, logmel_units
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 import math
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import m2dx
+from m2dx.model.precision import autocast
 from m2dx_respiratory.confusion import RespiratoryScores, confusion_matrix
 
 logger = logging.getLogger(__name__)
@@ -72,9 +72,7 @@ class FinetunedClassifier(nn.Module):
     def __init__(self, encoder: m2dx.AudioEncoder, num_classes: int, *, freeze_patch_embed: bool) -> None:
         super().__init__()
         self.encoder = copy.deepcopy(encoder).requires_grad_(True)
-        for name, parameter in self.encoder.named_parameters():
-            if freeze_patch_embed and "patch_embed" in name.split("."):
-                parameter.requires_grad_(False)
+        self.encoder.encoder.patch_embed.requires_grad_(not freeze_patch_embed)
         self.linear = nn.Linear(encoder.embed_dim, num_classes)
 
     def forward(self, logmel: Tensor) -> Tensor:
@@ -203,7 +201,7 @@ class _Run:
         self.optimizer.zero_grad()
         loss = torch.zeros((), device=self.device)
         for some, labels in zip(inputs.split(piece), y.split(piece), strict=True):
-            with self._autocast():
+            with autocast(settings.precision, self.device):
                 logits = self.model(some)
             share = F.cross_entropy(logits.float(), labels, weight=self.weights, reduction="sum") / total
             share.backward()
@@ -217,7 +215,7 @@ class _Run:
         self.model.eval()
         predicted = []
         for rows in self.data.test.split(max(1, self.settings.batch_size // self.settings.accumulate)):
-            with self._autocast():
+            with autocast(self.settings.precision, self.device):
                 predicted.append(self.model(self._inputs(rows)).argmax(1).cpu())
         data = self.data
         confusion = confusion_matrix(data.y[data.test], torch.cat(predicted), data.num_classes)
@@ -231,8 +229,3 @@ class _Run:
         if settings.schedule == "constant":
             return settings.learning_rate
         return settings.learning_rate * (1 + math.cos(math.pi * epoch / settings.epochs)) / 2
-
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        return torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"
-        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -11,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import m2dx
+from m2dx.evaluation.features import device_of, read_ahead
 
-READING_THREADS = 4
 BATCH_SIZE = 32
 
 
@@ -50,17 +49,16 @@ def unit_batches(task: m2dx.EvaluationTask, *, sample_rate: int, fade_seconds: f
     num_samples = max(1, round(seconds * sample_rate))
     fade_samples = round(fade_seconds * sample_rate)
 
-    def read(clip: m2dx.Clip) -> NDArray[np.float32]:
+    def read(clip: m2dx.Clip) -> Tensor:
         duration = min(clip.duration or seconds, seconds)
         try:
             wav = m2dx.read_wav(clip.path, start=clip.start, duration=duration, sample_rate=sample_rate)
         except m2dx.AudioError as error:
             raise m2dx.AudioError(f"{clip.path}: {error}") from error
-        return circular(wav, num_samples, fade_samples=fade_samples)
+        return torch.from_numpy(circular(wav, num_samples, fade_samples=fade_samples))
 
-    with ThreadPoolExecutor(READING_THREADS) as pool:
-        for first in range(0, len(task.clips), BATCH_SIZE):
-            yield torch.from_numpy(np.stack(list(pool.map(read, task.clips[first : first + BATCH_SIZE]))))
+    starts = range(0, len(task.clips), BATCH_SIZE)
+    return read_ahead((task.clips[first : first + BATCH_SIZE] for first in starts), read)
 
 
 @torch.no_grad()
@@ -92,11 +90,3 @@ def _joined(batches: Iterator[Tensor], number: int) -> Tensor:
         joined[filled : filled + len(batch)] = batch
         filled += len(batch)
     return joined
-
-
-def device_of(encoder: object) -> torch.device:
-    """The device of an encoder's tensors; the CPU if it has none."""
-    if isinstance(encoder, torch.nn.Module):
-        for tensor in (*encoder.parameters(), *encoder.buffers()):
-            return tensor.device
-    return torch.device("cpu")

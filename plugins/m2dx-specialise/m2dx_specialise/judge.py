@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from m2dx_classify.sources import LabelledClips
 from m2dx_probes.subsets import subset_fold
 from scipy.stats import binomtest
 
@@ -31,18 +32,6 @@ WIDE = 10.0
 FEWEST_CLIPS = 40  # labelled clips that a verdict needs
 CURVE, DRAWS = (25, 50, 100, 200, 400, 800, 1600), 3
 """Numbers of labels that the gain is measured with, and draws of each."""
-
-
-class Listed(m2dx.Dataset):
-    """Clips of one part of the division, or of two."""
-
-    name = "specialise"
-
-    def __init__(self, clips: Sequence[m2dx.Clip]) -> None:
-        self._clips = list(clips)
-
-    def clips(self, split: str | None = None) -> list[m2dx.Clip]:
-        return [clip for clip in self._clips if split in (None, clip.split)]
 
 
 @dataclass(frozen=True)
@@ -119,7 +108,7 @@ class Parts:
         clips += [replace(clip, split="test") for clip in _some(scored, seed)]
         return m2dx.ClipTask.from_dataset(
             name,
-            Listed(clips),
+            LabelledClips(name, clips),
             unit_seconds=unit_seconds(self.train + self.valid),
             short_clips="pad",
             shared_groups="warn",

@@ -256,7 +256,7 @@ class Search:
         run = self.state.under("run").get(name)
         return None if run is None else run["settings"]
 
-    def _classify(self, fitted: str, task: m2dx.ClipTask, settings: Mapping[str, Any] | None = None) -> None:
+    def _classify(self, fitted: str, task: m2dx.ClipTask, settings: Mapping[str, Any] | None) -> None:
         folder = self.state.folder
         model = STATISTICS if fitted == PLAIN else folder / "encoder"
         with self.console.status("fitting the classifier"):
@@ -390,15 +390,7 @@ class Search:
         model = ModelSection.model_validate({"size": of.size, "depth": of.depth, "patch_size": of.patch_size})
         seed = self.request.seed
         network = random_encoder(audio, model, mean=start.mean, std=start.std, seed=seed).encoder
-        grid = network.grid
-        config = EncoderConfig(
-            input_size=grid.input_size,
-            patch_size=grid.patch_size,
-            vit=network.size,
-            audio=audio,
-            mean=start.mean,
-            std=start.std,
-        )
+        config = EncoderConfig.of(network, audio, mean=start.mean, std=start.std)
         write_export(path_of(name, self.state.folder), network, config)
 
     def _rungs(self, candidates: Sequence[Candidate], setting: Setting, score: Scorer) -> str | None:

@@ -22,9 +22,9 @@ from m2dx.results import (
     ResultRecord,
     ScoredEncoder,
     append_records,
-    fingerprint,
     package_versions,
 )
+from m2dx.results.scoring import name_of_encoder, scored_encoder
 from m2dx_superb.jobs import JOB, OUTCOME, Job, Outcome, read_job, read_outcome, write_job
 from m2dx_superb.tasks import FOLDS, TASKS
 from m2dx_superb.upstream import SAMPLE_RATE, ZEROS
@@ -98,10 +98,7 @@ def _scored_encoder(path: str) -> ScoredEncoder:
             f"{encoder.sample_rate} Hz"
         )
     place = find_encoder(path).resolve()
-    named = place.parent if place.name == "encoder" else place
-    parameters = sum(parameter.numel() for parameter in encoder.encoder.parameters())
-    name = named.stem if named.is_file() else named.name
-    return ScoredEncoder(name, fingerprint(encoder), str(place), parameters)
+    return scored_encoder(name_of_encoder(place), encoder, place)
 
 
 def _device(name: str) -> str:

@@ -16,7 +16,7 @@ from m2dx.contract.errors import M2dxError, RecipeError
 from m2dx.contract.wording import suggestion
 from m2dx.evaluation.metrics import half_width_95
 from m2dx.recipe.document import plain_yaml
-from m2dx.results.scores import PRETRAINED, read_scores
+from m2dx.results.scores import PRETRAINED, parse_lines, read_scores
 from m2dx.results.table import Cell, Group, Marks, ResultTable, Row
 from m2dx_sweep.grid import SEED, short_keys
 
@@ -138,16 +138,12 @@ def _scores(folder: Path, points: Sequence[str], encoder: str) -> dict[str, Numb
 
 def _last_metrics(path: Path) -> Numbers:
     """The last value of each metric of a run; incomplete lines are left out."""
-    last: Numbers = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            values = json.loads(line)
-        except ValueError:
-            continue
-        for name, value in values.items():
-            if isinstance(value, int | float) and name not in ("step", "epoch", "time"):
-                last[name] = (float(value), None)
-    return last
+    return {
+        name: (float(value), None)
+        for line in parse_lines(path, json.loads)[0]
+        for name, value in line.items()
+        if isinstance(value, int | float) and name not in ("step", "epoch", "time")
+    }
 
 
 def _select(

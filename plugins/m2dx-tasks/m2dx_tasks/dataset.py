@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import m2dx
+from m2dx.contract.wording import some_of
 
 TABLE = "M2D-X, table I"
 MOST_EXAMPLES = 5
@@ -69,9 +70,7 @@ class TaskDataset(m2dx.Dataset):
     def _absent(self) -> list[str]:
         clips = self._found.clips
         absent = [str(clip.path) for clip in clips if not os.path.exists(clip.path)]
-        return (
-            [f"{len(absent)} of {len(clips)} files do not exist, e.g. {examples(absent)}"] if absent else []
-        )
+        return [f"{len(absent)} of {len(clips)} files do not exist, e.g. {some_of(absent)}"] if absent else []
 
     def _other_counts(self) -> list[str]:
         if not self.counts:
@@ -84,13 +83,7 @@ class TaskDataset(m2dx.Dataset):
             if here[split] != count
         ]
         source = self.task.source
-        return [f"the numbers of clips are not those of {source}: {examples(other)}"] if other else []
-
-
-def examples(names: Sequence[str]) -> str:
-    """The first few, and how many more there are."""
-    more = len(names) - MOST_EXAMPLES
-    return ", ".join(names[:MOST_EXAMPLES]) + (f" and {more} more" if more > 0 else "")
+        return [f"the numbers of clips are not those of {source}: {some_of(other)}"] if other else []
 
 
 def require(path: Path, names: Iterable[str]) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path, PurePath
 import numpy as np
 
 import m2dx
-from m2dx_tasks.dataset import Found, TaskDataset, examples, require
+from m2dx.contract.wording import some_of
+from m2dx_tasks.dataset import Found, TaskDataset, require
 
 SPLITS = ("train", "valid", "test")
 
@@ -52,7 +53,7 @@ class GroupedFiles:
         named = [(file, self.name(file.relative_to(files.folder))) for file in files.readable]
         notes = files.missing()
         if others := [str(file) for file, what in named if what is None]:
-            notes.append(f"{len(others)} files are not {self.naming} and left out, e.g. {examples(others)}")
+            notes.append(f"{len(others)} files are not {self.naming} and left out, e.g. {some_of(others)}")
         whole = [(file, what) for file, what in named if what is not None]
         if not whole:
             raise m2dx.AudioError(f"there must be files {self.naming} in {files.folder}, but there are none")

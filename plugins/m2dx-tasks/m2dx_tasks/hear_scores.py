@@ -32,7 +32,6 @@ from m2dx.results import (
     ResultRecord,
     ScoredEncoder,
     append_records,
-    fingerprint,
     package_versions,
 )
 
@@ -210,8 +209,7 @@ def records_of(found: Sequence[TaskScores], encoder: ScoredEncoder) -> list[Resu
 
 
 def _scored_encoder(path: str) -> ScoredEncoder:
+    from m2dx.results.scoring import name_of_encoder, scored_encoder  # which is slow to import
+
     encoder, place = m2dx.load_encoder(path), find_encoder(path).resolve()
-    named = place.parent if place.name == "encoder" else place
-    parameters = sum(parameter.numel() for parameter in encoder.encoder.parameters())
-    name = named.stem if named.is_file() else named.name
-    return ScoredEncoder(name, fingerprint(encoder), str(place), parameters)
+    return scored_encoder(name_of_encoder(place), encoder, place)
