@@ -44,6 +44,7 @@ SPLITS = {
 _INVISIBLE = re.compile("[\u200b\u200c\u200d\u2060\ufeff\u00ad]")
 LONGEST_SECONDS, HEAVIEST = 1e7, 1e12  # of a clip in a list: largest start and duration, and weight
 _ROUNDED_SECONDS = 0.02
+_NUMBERS = ("start", "duration", "end", "weight")
 _MOST_EXAMPLES = 5
 
 
@@ -117,6 +118,7 @@ class _List:
         table = Table.read(dataset.path, delimiter="\t" if extension_of(dataset.path) == "tsv" else None)
         self.columns = _columns_of(table.names, dataset.labels, place=table.place)
         self.changed: Counter[str] = Counter()
+        self._commas = table.delimiter != ","  # which numbers may have then
         self._folds: list[str | None] = []  # of each row
         self.clips = table.rows(self._clip)
         if not any(clip.split for clip in self.clips):  # no column of splits, or an empty one
@@ -139,6 +141,10 @@ class _List:
 
     def _clip(self, row: Mapping[str, str]) -> Clip:
         cells = {column: row.get(name, "") for column, name in self.columns.items()}
+        for column in _NUMBERS if self._commas else ():
+            if cells.get(column, "").count(",") == 1:
+                cells[column] = cells[column].replace(",", ".")
+                self.changed["numbers have a decimal comma"] += 1
         if not cells["path"]:
             raise ValueError("`path` must be given, but is empty")
         start, duration = _seconds(cells, "start") or 0.0, _seconds(cells, "duration")

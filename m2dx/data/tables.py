@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,7 @@ from m2dx.contract.paths import check_regular
 T = TypeVar("T")
 
 _MARKS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_EMPTY = "".join(_MARKS) + " \r\n"  # of a line that has no cell, as spreadsheets end with
 _MOST_PROBLEMS = 10  # of one file, in one error
 
 
@@ -32,8 +34,8 @@ def read_table(
 
     `parse` gets a row's cells by column, without the space around them, "" for those that the line lacks; it gives
     None for a row to leave out, and raises ValueError for one that is wrong. `columns` must be in the header line;
-    `header` names the columns of a file without one; blank lines and those that start with `comment` are left out. A
-    field is on one line: quotes are for delimiters in it.
+    `header` names the columns of a file without one; empty lines, also of delimiters alone, and those that start with
+    `comment` are left out. A field is on one line: quotes are for delimiters in it.
     Raises `AudioError` for a file that cannot be read, or with `file:line: problem` for each wrong row (at most 10).
     """
     table = Table.read(path, header=header, delimiter=delimiter, comment=comment, encodings=("utf-8-sig",))
@@ -57,15 +59,18 @@ class Table:
         self._lines: Iterator[tuple[int, str]] = (
             (number, line)
             for number, line in enumerate(io.StringIO(text, newline=""), start=1)
-            if line.strip() and (comment is None or not line.lstrip().startswith(comment))
+            if line.strip(_EMPTY) and (comment is None or not line.lstrip().startswith(comment))
         )
         number = 1
         if header is None:
             number, line = next(self._lines, (1, ""))
             if not line:
                 raise AudioError(f"the list {path} is empty; it must have a header and a line for each clip")
+            if delimiter is None and (told := re.fullmatch(r"sep=([,;\t|])\s*", line.lower())):
+                self.delimiter = delimiter = told[1]  # as spreadsheets write it
+                number, line = next(self._lines, (1, ""))
             if delimiter is None:
-                self.delimiter = max(",;\t|", key=line.count)
+                self.delimiter = max(_MARKS, key=line.count)
             try:
                 header = self._cells(line)
             except ValueError as error:

@@ -98,11 +98,11 @@ def _labels(listing: Listing) -> Iterator[Finding]:
     if not classes:
         text = f"None of {counted(len(clips), 'clip')} has a label."
         advice = "An encoder can be trained, but nothing can say whether it helps; give a list with --labels."
-        yield finding("stop", text, advice)
+        yield finding("no verdict", text, advice)
         return
     if len(classes) == 1:
         text = f"All labelled clips have the label {next(iter(classes))!r}, but a classifier needs two."
-        yield finding("stop", text, "Give labels that differ, by another column or by --labels.")
+        yield finding("no verdict", text, "Give labels that differ, by another column or by --labels.")
     if total < FEW_CLIPS:
         text = f"There are only {counted(total, 'labelled clip')}, so that no score can be trusted."
         yield finding("warning", text, f"Label {FEW_CLIPS} clips or more, of several groups in each class.")

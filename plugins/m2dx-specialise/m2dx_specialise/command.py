@@ -118,7 +118,5 @@ def _ask(listing: Listing, *, console: Console, yes: bool) -> tuple[str | None, 
             raise typer.Exit(1)
         if answer.isdecimal() and 0 < int(answer) <= len(others):
             what, key = others[int(answer) - 1]
-            chosen[what] = key
-            # what the labels are from now is no group; without one, all else stays
-            return chosen["label"], None if chosen["label"] == chosen["group"] != NONE else chosen["group"]
+            return (key, None) if what == "label" else (None, key)
         console.print(f"  {answer!r} is none of the numbers")

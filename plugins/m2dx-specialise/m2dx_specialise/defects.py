@@ -8,7 +8,8 @@ from statistics import median_low
 import numpy as np
 
 from m2dx.contract.wording import counted
-from m2dx_specialise.findings import Finding
+from m2dx_specialise.findings import Finding, named
+from m2dx_specialise.judge import unit_seconds
 from m2dx_specialise.listing import Clip
 from m2dx_specialise.measures import SILENT_DB, Measures
 
@@ -19,42 +20,42 @@ GRAVE = 0.2
 """Share of the clips from which on a fault is a warning; of silence, any share above a hundredth is."""
 
 _FAULTS: dict[str, tuple[Callable[[Clip, Measures, float], bool], str, str]] = {
-    "silence": (lambda clip, of, typical: of.silent, f"silent (below {SILENT_DB:.0f} dB of full scale)",
+    "silence": (lambda clip, of, unit: of.silent, f"silent (below {SILENT_DB:.0f} dB of full scale)",
                 "They are left out of training and test."),
-    "clipping": (lambda clip, of, typical: of.clipped > CLIPPED_SHARE, "clipped", "Record at a lower level."),
-    "hum": (lambda clip, of, typical: of.hum_db > HUM_DB, "humming at {hum:.0f} Hz and its harmonics",
+    "clipping": (lambda clip, of, unit: of.clipped > CLIPPED_SHARE, "clipped", "Record at a lower level."),
+    "hum": (lambda clip, of, unit: of.hum_db > HUM_DB, "humming at {hum:.0f} Hz and its harmonics",
             "A high-pass filter, or f_min of the recipe, removes it."),
-    "offset": (lambda clip, of, typical: abs(of.offset) > OFFSET, "not centred on zero (DC offset)",
+    "offset": (lambda clip, of, unit: abs(of.offset) > OFFSET, "not centred on zero (DC offset)",
                "A high-pass filter removes it."),
-    "band limit": (lambda clip, of, typical: of.edge_hz < 0.45 * of.sample_rate,
+    "band limit": (lambda clip, of, unit: of.edge_hz < 0.45 * of.sample_rate,
                    "empty above some {khz:.1f} kHz, below half their sampling rate",
                    "They are upsampled, coded at a low rate, or have nothing there by nature. This search "
                    "needs nothing of you; in a recipe for such recordings alone, f_max may be {edge:.0f} Hz."),
-    "short": (lambda clip, of, typical: clip.seconds < SHORT_SECONDS, f"shorter than {SHORT_SECONDS:g} s",
+    "short": (lambda clip, of, unit: clip.seconds < SHORT_SECONDS, f"shorter than {SHORT_SECONDS:g} s",
               "Check how they were cut."),
-    "long": (lambda clip, of, typical: clip.seconds > max(20 * typical, 30.0),
-             "more than 20 times as long as the others ({typical:.1f} s)",
-             "Cut them, or say by `start` and `end` which part has the label."),
+    "long": (lambda clip, of, unit: clip.seconds > 1.5 * unit,
+             "longer than the {unit:.1f} s, from the start of each, that encoders and classifiers are judged by",
+             "Cut them, or say by `start` and `end` in a list which part has the label."),
 }  # fmt: skip
-"""Fault -> whether a clip has it (`typical`: seconds of the median clip), what it is, and what to do."""
+"""Fault -> whether a clip has it (`unit`: seconds that clips are compared on), what it is, and what to do."""
 
 
 def defects(clips: Sequence[Clip], measures: Sequence[Measures | None]) -> Iterator[Finding]:
     """One finding a fault, with all the clips that have it."""
     known = [(clip, found) for clip, found in zip(clips, measures, strict=True) if found is not None]
-    typical = float(np.median([clip.seconds for clip, _ in known])) if known else 0.0
+    unit = unit_seconds([clip for clip, _ in known]) if known else 0.0
     for kind, (has, what, advice) in _FAULTS.items():
-        found = [one for one in known if has(*one, typical) and one[1].silent is (kind == "silence")]
+        found = [one for one in known if has(*one, unit) and one[1].silent is (kind == "silence")]
         if not found:
             continue
         hum = median_low(of.hum_hz for _, of in found)  # one of the mains' frequencies, not between them
         edge = float(np.median([of.edge_hz for _, of in found]))
-        values = {"hum": hum, "edge": edge, "khz": edge / 1000, "typical": typical}
+        values = {"hum": hum, "edge": edge, "khz": edge / 1000, "unit": unit}
         count = f"{counted(len(found), 'clip')} of {len(known)} {'is' if len(found) == 1 else 'are'}"
         yield Finding(
             kind,
             "warning" if len(found) >= (0.01 if kind == "silence" else GRAVE) * len(known) else "note",
-            f"{count} {what.format(**values)}, e.g. {found[0][0].path.name}.",
+            f"{count} {what.format(**values)}, e.g. {named(found[0][0].path)}.",
             tuple(dict.fromkeys(clip.path for clip, _ in found)),
             advice.format(**values),
         )

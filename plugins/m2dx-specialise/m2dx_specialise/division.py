@@ -20,12 +20,15 @@ from m2dx.contract.wording import counted
 from m2dx.data.division import deal
 from m2dx.evaluation.splits import SPLITS
 from m2dx_specialise.audit import Audit
+from m2dx_specialise.findings import named
 from m2dx_specialise.listing import Clip, Listing
 
 SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}
 FOLDS = 5
 SMALL_CLIPS, SMALL_CLASS, FEW_GROUPS = 200, 20, 15
 """Fewer labelled clips, clips in a class, or groups, are divided into folds."""
+MOST_SEVERAL = 0.1
+"""Of the labelled clips, those with several labels that are left out; of more, there is no verdict."""
 _TRIES = 20
 
 
@@ -48,8 +51,14 @@ def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
     grouped = (replace(clip, group=of) for clip, of in zip(listing.clips, joined, strict=True))
     usable = {row: clip for row, clip in enumerate(grouped) if row not in audit.unusable}
     if not usable:
-        several = counted(len(listing.clips), "clip")
-        raise m2dx.RecipeError(f"{listing.data}: of {several} all are silent, or cannot be read to the end")
+        total = counted(len(listing.clips), "clip")
+        raise m2dx.RecipeError(f"{listing.data}: of {total} all are silent, or cannot be read to the end")
+    several = [row for row, clip in usable.items() if len(clip.labels) > 1]
+    note = ""
+    if 0 < len(several) <= MOST_SEVERAL * sum(bool(clip.labels) for clip in usable.values()):
+        first = named(usable[several[0]].path)
+        note = f"Left out, for several labels: {counted(len(several), 'clip')}, e.g. {first}. "
+        usable |= {row: replace(usable[row], labels=()) for row in several}
     groups: dict[str, set[str | None]] = defaultdict(set)
     for clip in usable.values():
         for label in clip.labels:
@@ -69,7 +78,7 @@ def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
     clips = {row: replace(usable[row], labels=labels) for row, labels in kept.items() if labels}
     pool = tuple(replace(clip, labels=()) for row, clip in usable.items() if row not in clips)
     left_out = ", ".join(map(repr, sorted(set(groups) - set(names))))
-    note = f"Left out, as all clips are of one group: {left_out}. " if left_out else ""
+    note += f"Left out, as all clips are of one group: {left_out}. " if left_out else ""
     splits = {clip.split for clip in clips.values()}
     if None not in splits and len(splits) > 1 and (splits <= set(SPLITS) or not splits & set(SPLITS)):
         rows = _without_leaks(clips)
@@ -78,7 +87,7 @@ def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
         else:
             left = counted(len(clips) - len(rows), "clip")
             how = f" without {left} that share a group or sound with the test or validation part"
-            how = how if len(rows) < len(clips) else ", in which nothing leaks"
+            how = how if len(rows) < len(clips) else ", in which no known group or sound is on two sides"
             return Division(rows, pool, f"{note}The division of the data is kept{how}: {_sizes(rows)}.")
     elif len(splits) > 1:
         note += "The splits of the data are not complete and not used. "

@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-Severity = Literal["stop", "warning", "note"]
+Severity = Literal["no verdict", "warning", "note"]
 """Without mending it there is no verdict; scores would be wrong, or are; good to know."""
 SEVERITIES = get_args(Severity)
+
+
+def named(path: Path) -> str:
+    """A file with its folder, as names may come twice."""
+    return "/".join(path.parts[-2:])
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from scipy.stats import binomtest
 
 import m2dx
 from m2dx.contract.components import ClipEncoder, Fold
+from m2dx.contract.wording import counted
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.division import deal
 from m2dx.evaluation.bootstrap import difference
@@ -94,7 +97,9 @@ class Parts:
         parts = {"train": self.train, "valid": self.valid, "test": self.test}
         lacking = [name for name, part in parts.items() if len({clip.labels for clip in part}) < 2]
         if lacking:
-            return f"the {' and '.join(lacking)} part has fewer than two classes, as groups must stay whole"
+            name, few = min(Counter(clip.labels[0] for clip in self.labelled).items(), key=lambda of: of[1])
+            few_clips = f"{name!r} has {counted(few, 'clip')}, and groups must stay whole"
+            return f"the {' and '.join(lacking)} part has fewer than two classes: {few_clips}"
         if len({clip.group or clip.path for clip in self.train}) < 2:
             return "the training part is of one group, and two are the least"
         return None
@@ -303,14 +308,31 @@ def decide(
     return Verdict(kind, text)
 
 
-def easier(name: str, valid: float, test: float) -> str:
-    """A warning where the validation part says little of the test, from the accuracies of one encoder; or ""."""
-    if valid - test <= EASIER:
+def easier(name: str, valid: float, test: float, clips: tuple[int, int]) -> str:
+    """A warning where the validation part says little of the test, from accuracies of one encoder on so many clips.
+
+    "" where it may be chance (5 %).
+    """
+    shares = [(part * count + 1) / (count + 2) for part, count in zip((valid, test), clips, strict=True)]
+    spread = 1.96 * math.sqrt(sum(of * (1 - of) / count for of, count in zip(shares, clips, strict=True)))
+    if valid - test <= max(EASIER, spread):
         return ""
     return (
         f"The validation part is easier than the test ({name}: {100 * valid:.0f} against {100 * test:.0f} % right): "
         "what it shares with the training part, such as patients or devices, is not known. Say it by groups "
         "(--group-from); the choice of the candidates says little."
+    )
+
+
+def guessed(score: m2dx.Score) -> str:
+    """A warning where a classifier tells no more than one that always says the commonest label; or ""."""
+    ((label, count),) = Counter(item.clip.labels[0] for item in score.predictions).most_common(1)
+    share = count / len(score.predictions)
+    if score.mean - (score.ci95 or 0.0) > share:
+        return ""
+    return (
+        f"A classifier that says {label!r} of every clip has {100 * share:.0f} % right, and no more is shown here: "
+        "these recordings do not tell these labels. Are they the right ones (--label-from)?"
     )
 
 
@@ -322,7 +344,7 @@ def of_classifier(test: Mapping[str, Any]) -> str:
         bound = 100 * 0.025 ** (1 / found["clips"])
         spread = f" % (95 %: {f'{bound:.0f} or more' if found['accuracy'] else f'{100 - bound:.0f} or less'})"
     ahead = test["verdict"]["kind"] == "plain" and found["encoder"] != PLAIN
-    why = f", which is ahead of {PLAIN} on these clips" if ahead else ""
+    why = f" (level with {PLAIN}, and right more often on these clips)" if ahead else ""
     return (
         f"The classifier is on {found['encoder']}{why}: {100 * found['accuracy']:.1f}{spread} of "
         f"{found['clips']:,} clips are right, each told by a classifier that has not learnt it."

@@ -7,19 +7,19 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import m2dx
-from m2dx.contract.wording import counted
-from m2dx.data.containers import dataset_of
-from m2dx.data.csv_list import SYNONYMS, CsvDataset
+from m2dx.contract.wording import counted, some_of
+from m2dx.data.containers import dataset_of, is_there
+from m2dx.data.csv_list import SPLITS, SYNONYMS, CsvDataset
 from m2dx.data.files import extension_of
 from m2dx.data.reading import probe
 from m2dx.data.tables import Table
 from m2dx_specialise import names
 from m2dx_specialise.names import NONE, Choice
 
-READING_THREADS = 4
+READING_THREADS, MOST_NAMED = 4, 3
 
 
 class Clip(m2dx.Clip):
@@ -61,12 +61,16 @@ class Listing:
         else:
             counts = self.classes.values()
             rare, most = min(counts, default=0), max(counts, default=0)
-            each = f"{rare} to {most} clips each" if rare != most else f"{most} clips each"
-            text += f"from {self.label.where}, {counted(len(counts), 'class')}, {each}"
+            each = (
+                f"{rare} to {counted(most, 'clip')} each" if rare != most else f"{counted(most, 'clip')} each"
+            )
+            text += f"from {self.label.where}, {counted(len(counts), 'class')} ({self.label.few}), {each}"
+            without = sum(not clip.labels for clip in self.clips)
+            text += f", {without:,} without" if without else ""
         if self.group is None:
             return f"{text}; groups: none are known, so that each file counts as one"
         count = len({clip.group for clip in self.clips if clip.group is not None})
-        return f"{text}; groups: from {self.group.where}, {count:,} of them"
+        return f"{text}; groups: from {self.group.where}, {count:,} of them ({self.group.few})"
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,11 @@ def read(
         """Files beside the list have none."""
         return replace(choice, values=(*choice.values, *[None] * (len(found.clips) - len(choice.values))))
 
+    if label is not None and label_from is None and label.key != "column:label":
+        others = [of for of in names.as_likely(found.labels, label) if of is not group]
+        for other in others[:MOST_NAMED]:
+            text = f"{label.where} are taken as labels, but {other.where} may be, too ({other.few})"
+            notes.append(f"{text}: --label-from {other.key}")
     label, group = (choice and of_all(choice) for choice in (label, group))
     labels_found, groups_found = (tuple(map(of_all, choices)) for choices in (found.labels, found.groups))
     clips = list(found.clips)
@@ -136,6 +145,12 @@ def _of_folder(data: Path, notes: list[str], bad: list[tuple[Path, str]]) -> _Fo
         notes.append(f"the folders of level {level} are taken as splits")
         clips = [replace(clip, split=one) for clip, one in zip(clips, splits, strict=True)]
         by_folder = [choice for choice in by_folder if choice.key != f"folder:{level}"]
+    tops = {path.parts[0] for path in paths if len(path.parts) > 1}
+    unknown = sorted(top for top in tops if top.lower() not in SPLITS)
+    if unknown and {"train", "test"} <= {SPLITS.get(top.lower()) for top in tops}:
+        notes.append(
+            f"beside train and test there are {some_of(map(repr, unknown))}: no folders are taken as splits"
+        )
     choices = (*by_folder, *names.parts(paths))
     label = names.best_label(choices)
     return _Found(clips, choices, choices, label, names.best_group(choices, label))
@@ -145,30 +160,44 @@ def _of_list(path: Path, root: Path | None, notes: list[str], bad: list[tuple[Pa
     dataset = CsvDataset(path=path, root=root)
     if root is not None and dataset.missing() and not CsvDataset(path=path).missing():
         dataset = CsvDataset(path=path)
-    listed = dataset.clips()
-    notes += [
-        note for note in dataset.notes() if not note.startswith(f"{path}: ignores")
-    ]  # they may be groups
-    known = {os.path.realpath(clip.path) for clip in listed}
     files = [] if root is None else m2dx.list_audio(root).readable
+    counts = Counter(file.name for file in files)
+    once = {file.name: file for file in files if counts[file.name] == 1}  # a list may lack the folders
+    listed = [
+        clip if is_there(clip.path) else replace(clip, path=once.get(clip.path.name, clip.path))
+        for clip in dataset.clips()
+    ]
+    known = {os.path.realpath(clip.path) for clip in listed}
     others = [file for file in files if os.path.realpath(file) not in known]
     if files and len(others) == len(files):
         raise m2dx.AudioError(f"{path} must name audio files in {root}, but names none of {len(files)}")
-    cells = Table.read(path, delimiter="\t" if extension_of(path) == "tsv" else None).rows(dict)
+    cells = _cells(path, len(listed))
     rows, clips = _readable(path, listed, bad)
-    alike = len(cells) == len(listed)  # else lines were joined
-    found = _with_columns(clips, [cells[row] for row in rows] if alike else [])
+    found = _with_columns(clips, [cells[row] for row in rows] if cells else [])
     if root is None or not others or found.label is None:
         return found
     notes.append(f"{counted(len(others), 'file')} in {root} are not in {path.name}: without labels")
     return replace(found, clips=[*clips, *_opened([m2dx.Clip(file) for file in others], bad)[1]])
 
 
+def _cells(path: Path, clips: int) -> list[dict[str, str]]:
+    """The rows of a list of so many clips; none where lines were joined to one clip."""
+    cells = Table.read(path, delimiter="\t" if extension_of(path) == "tsv" else None).rows(dict)
+    return cells if len(cells) == clips else []
+
+
+def _columns(cells: Sequence[dict[str, str]]) -> list[Choice]:
+    """The columns that mean nothing else."""
+    taken = {name for column in SYNONYMS for name in (column, *SYNONYMS[column].split())} | {"offset"}
+    return names.columns(cells, [name for row in cells[:1] for name in row if name.strip().lower() in taken])
+
+
 def _with_columns(clips: list[Clip], cells: Sequence[dict[str, str]]) -> _Found:
     """The clips of a list: its own labels and groups, then what other columns and names say."""
-    taken = {name for column in SYNONYMS for name in (column, *SYNONYMS[column].split())} | {"offset"}
-    lowered = [name for row in cells[:1] for name in row if name.strip().lower() in taken]
-    others = (*names.columns(cells, lowered), *names.parts([clip.path for clip in clips]))
+    paths = [PurePath(os.path.abspath(clip.path)) for clip in clips]
+    top = os.path.commonpath([path.parent for path in paths])
+    levels = names.folders([path.relative_to(top) for path in paths])
+    others = (*_columns(cells), *levels, *names.parts(paths))
     own_label = own_group = None
     if any(clip.labels for clip in clips):
         values = tuple(";".join(clip.labels) or None for clip in clips)
@@ -186,10 +215,18 @@ def _only_list(data: Path, notes: list[str]) -> Path | None:
     for path in sorted((*data.glob("*.csv"), *data.glob("*.tsv"))):
         try:
             dataset = CsvDataset(path=path)
-            if not dataset.missing() and any(clip.labels for clip in dataset.clips()):
-                labelled.append(path)
+            if dataset.missing():
+                continue
+            clips = dataset.clips()
+            known = any(clip.labels for clip in clips) or names.best_label(_columns(_cells(path, len(clips))))
         except m2dx.M2dxError:
             continue
+        if known:
+            labelled.append(path)
+        else:
+            notes.append(
+                f"{path} is not used, as it has no labels that were found: --labels {path} --label-from KEY"
+            )
     if len(labelled) == 1:
         notes.append(f"labels are read from {labelled[0]}")
         return labelled[0]
@@ -207,7 +244,9 @@ def _chosen(what: str, key: str | None, proposed: Choice | None, found: _Found) 
     kind, _, name = key.partition(":")
     if kind == "column" and name.strip().lower() in SYNONYMS[what].split():
         key = key if key in choices else f"column:{what}"
-    chosen = choices.get(key) or names.part(key, [clip.path for clip in found.clips])
+    spelled = {of.casefold(): choice for of, choice in choices.items()}
+    chosen = choices.get(key) or spelled.get(key.casefold())
+    chosen = chosen or names.part(key, [clip.path for clip in found.clips])
     if chosen is None:
         known = ", ".join([*choices, NONE])
         raise m2dx.RecipeError(f"where the {what} is from must be one of {known}, but is {key!r}")

@@ -10,15 +10,30 @@ from pathlib import PurePath
 
 from m2dx.contract.wording import counted
 from m2dx.data.csv_list import SPLITS
+from m2dx.data.datasets import plain_name
 
 MOST_CLASSES = 200
+LEAST, NEAR = 0.5, 0.1
+"""Score of what looks like labels at all, and how far apart two are of which either may be meant."""
 _GROUP_WORDS = tuple(
-    "group speaker patient subject person session recording device source site mic animal machine id".split()
+    set(words.split())
+    for words in (
+        "patient subject speaker person animal individual participant proband",
+        "group",
+        "source site station device mic machine",
+        "session visit",
+        "recording id",
+    )
 )
-_LABEL_WORDS = tuple(
+"""Of what may have several clips, those first that a clip is least like the others by."""
+_ALL_GROUP_WORDS = set[str]().union(*_GROUP_WORDS)
+_LABEL_WORDS = set(
     "label class category target species diagnosis condition emotion genre state event kind type sound".split()
 )
-_SHARE_NAMED = 0.98  # of the file names, those that must have a part at the same place
+_FILE_WORDS = set("file path url mime codec format date time".split())  # "file type" is no label
+_MOST = (
+    0.95  # of the files, those that must be alike: in a folder of a level, with a part at a place, numbers
+)
 _LOST = 0.1  # of the clips, at most, that are of a label whose clips are all of one proposed group
 _TOKEN = re.compile(r"[^\W\d_]+|\d+")
 _FIELD = re.compile(r"[\s_\-.+,@#=]+")
@@ -34,39 +49,52 @@ class Choice:
     running: bool = False  # whether they may number the files of each folder, and are no groups then
 
     @property
+    def few(self) -> str:
+        """The first of its values."""
+        names = sorted({value for value in self.values if value is not None})
+        return ", ".join([*names[:4], *(["..."] if len(names) > 4 else [])])
+
+    @property
     def sentence(self) -> str:
         """How many values there are and which come first."""
-        counts = Counter(value for value in self.values if value is not None)
-        first = ", ".join(value for value, _ in sorted(counts.items())[:4])
-        more = ", ..." if len(counts) > 4 else ""
-        missing = sum(value is None for value in self.values)
+        known = [value for value in self.values if value is not None]
+        missing = len(self.values) - len(known)
         without = f"; {counted(missing, 'clip')} without" if missing else ""
-        return (
-            f"{self.where}: {counted(len(counts), 'value')} ({first}{more}), {counted(sum(counts.values()), 'clip')}"
-            f"{without}"
-        )
+        return f"{self.where}: {counted(len(set(known)), 'value')} ({self.few}), {counted(len(known), 'clip')}{without}"
 
 
-NONE = "none"
+NONE, MARKS = "none", "columns of 0 and 1"
 
 
 def columns(cells: Sequence[dict[str, str]], taken: Sequence[str]) -> list[Choice]:
-    """The columns of a list that repeat few values; `taken` are those that mean something else."""
+    """The columns of a list that repeat few values; `taken` are those that mean something else.
+
+    Columns of 0 and 1 of which at most one is 1 in each row are labels together.
+    """
     found = []
-    for name in cells[0] if cells else ():
+    names = [name for name in (cells[0] if cells else ()) if name and name not in taken]
+    marked = [name for name in names if {row[name] for row in cells} == {"0", "1"}]
+    ones = [[name for name in marked if row[name] == "1"] for row in cells]
+    if len(marked) > 1 and max(map(len, ones)) == 1:
+        found.append(Choice(MARKS, "the columns of 0 and 1", tuple(one[0] if one else None for one in ones)))
+        names = [name for name in names if name not in marked]
+    for name in names:
         values = tuple(row[name] or None for row in cells)
-        if name and name not in taken and _repeats(values):
+        if _repeats(values):
             found.append(Choice(f"column:{name}", f"the column `{name}`", values))
     return found
 
 
 def folders(paths: Sequence[PurePath]) -> list[Choice]:
-    """The levels of folders below the data's, the innermost first."""
-    depth = min(len(path.parts) for path in paths) - 1
+    """The levels of folders below the data's, the innermost first; a few files may lie above, and have none."""
+    depths = sorted(len(path.parts) - 1 for path in paths)
+    depth = depths[int((1 - _MOST) * len(depths))]
     found = []
     for level in range(depth, 0, -1):
-        values = tuple(path.parts[level - 1] for path in paths)
-        if len(set(values)) > 1:
+        values = tuple(
+            plain_name(path.parts[level - 1]) if len(path.parts) > level else None for path in paths
+        )
+        if len({value for value in values if value is not None}) > 1:
             where = "the folders" if depth == 1 else f"the folders of level {level}"
             found.append(Choice(f"folder:{level}", where, values))
     return found
@@ -77,7 +105,7 @@ def parts(paths: Sequence[PurePath]) -> list[Choice]:
 
     Numbers that begin anew in each folder are among them, since they may be labels.
     """
-    stems = [path.stem for path in paths]
+    stems = [plain_name(path.stem) for path in paths]
     table = _fields(stems)
     heads = tuple(re.split(r"[\s_\-.]*\d", stem, maxsplit=1)[0] or None for stem in stems)
     if _is_word(heads) and heads not in table.values():
@@ -105,7 +133,7 @@ def _fields(stems: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
     """The parts of file names by their place, from 1, where nearly all have as many."""
     rows = [_FIELD.split(stem) for stem in stems]
     number, share = Counter(map(len, rows)).most_common(1)[0]
-    if share < _SHARE_NAMED * len(stems):
+    if share < _MOST * len(stems):
         return {}
     return {
         f"{index + 1}": tuple(row[index] if len(row) == number else None for row in rows)
@@ -116,7 +144,7 @@ def _fields(stems: Sequence[str]) -> dict[str, tuple[str | None, ...]]:
 def part(key: str, paths: Sequence[PurePath]) -> Choice | None:
     """The part of the file names that a key such as name:2 asks for, though nothing proposes it."""
     place = key.removeprefix("name:")
-    values = _fields([path.stem for path in paths]).get(place)
+    values = _fields([plain_name(path.stem) for path in paths]).get(place)
     return None if values is None or place == key else Choice(key, f"part {place} of the file names", values)
 
 
@@ -131,29 +159,58 @@ def split_of(paths: Sequence[PurePath]) -> tuple[int, tuple[str, ...]] | None:
 
 
 def best_label(choices: Sequence[Choice]) -> Choice | None:
-    """The choice that looks most like labels; None where none does."""
-    scored = [(_label_score(choice, choices), -place) for place, choice in enumerate(choices)]
-    best = max(scored, default=(0.0, 0))
-    return choices[-best[1]] if best[0] >= 0.5 else None
+    """The choice that looks most like labels; None where none does. What may number files is none beside words."""
+    fixed = [choice for choice in choices if not choice.running]
+    said = any(_in_words(choice.values) > 0.5 and _label_score(choice) >= LEAST for choice in fixed)
+    best = max(fixed if said else choices, key=_label_score, default=None)  # of equal ones, the first
+    return best if best is not None and _label_score(best) >= LEAST else None
+
+
+def as_likely(choices: Sequence[Choice], label: Choice) -> list[Choice]:
+    """Other choices that look about as much like labels, and divide the clips in another way."""
+    least = max(_label_score(label) - NEAR, LEAST)
+    others = [of for of in choices if not of.running and not same(of.values, label.values)]
+    return [of for of in others if of is not label and _label_score(of) >= least]
 
 
 def best_group(choices: Sequence[Choice], label: Choice | None) -> Choice | None:
-    """The choice that looks most like what recordings have in common beside the label; None where none does."""
+    """The choice that looks most like what recordings have in common beside the label; None where none does.
+
+    What is named as a person goes before devices and places, and these before sessions; of the same kind, the one with
+    the fewest values keeps the most together.
+    """
     scored = []
+    classes = 1 if label is None else len(set(label.values))
     for place, choice in enumerate(choices):
-        values = {value for value in choice.values if value is not None}
-        if label is not None and (choice is label or not values or same(choice.values, label.values)):
+        count = len({value for value in choice.values if value is not None})
+        if label is not None and (choice is label or same(choice.values, label.values)):
             continue
-        if choice.running or (choice.key.startswith("name:") and choice.key.endswith("letters")):
+        kind, rank = choice.key.partition(":")[0], _group_rank(choice)
+        if (
+            count < 2
+            or choice.running
+            or kind == MARKS
+            or (kind == "name" and choice.key.endswith("letters"))
+        ):
             continue
-        classes = 1 if label is None else len(set(label.values))
-        named = any(word in choice.where.lower() for word in _GROUP_WORDS)
-        column = choice.key.startswith("column:")
-        if choice.key.startswith("name:") and not named and not _divides(choice, label):
-            continue
-        if named if column else len(values) >= max(classes, 3) or len(values) >= 5:
-            scored.append((named, len(values), -place))
-    return choices[-max(scored)[2]] if scored else None
+        if rank or (kind != "column" and count >= min(max(classes, 3), 5) and _divides(choice, label)):
+            coarse = rank > 0 or kind == "folder"
+            scored.append((rank, coarse, -count if coarse else count, -place))
+    return choices[-max(scored)[3]] if scored else None
+
+
+def _group_rank(choice: Choice) -> int:
+    """The higher, the more its name, or those of its values, are of what has several clips; 0: they are not."""
+    kind, _, name = choice.key.partition(":")
+    values = {value for value in choice.values if value is not None}
+
+    def is_of(words: set[str]) -> bool:
+        if kind == "column":
+            return bool(words & _words(name))
+        return bool(values) and all(_is_numbered(value, words) for value in values)
+
+    ranks = (len(_GROUP_WORDS) - place for place, words in enumerate(_GROUP_WORDS) if is_of(words))
+    return max(ranks, default=0)
 
 
 def _divides(choice: Choice, label: Choice | None) -> bool:
@@ -170,35 +227,55 @@ def _divides(choice: Choice, label: Choice | None) -> bool:
     return sum(len(groups[of]) < 2 for of in label.values) <= _LOST * len(label.values)
 
 
-def _label_score(choice: Choice, choices: Sequence[Choice]) -> float:
+def _label_score(choice: Choice) -> float:
     counts = Counter(value for value in choice.values if value is not None)
     total = sum(counts.values())
     classes = len(counts)
     if classes < 2 or total < 0.5 * len(choice.values) or classes > min(MOST_CLASSES, total / 2):
         return 0.0
     kind, _, name = choice.key.partition(":")
-    words = sum(not value.isdecimal() for value in counts) / classes
+    words = _in_words(choice.values)
     ids = sum(map(_is_id, counts)) / classes
     codes = not words and {str(number) for number in range(classes)} == set(counts)
-    score = 1.0 if codes else 0.4 + 0.5 * words - 0.5 * ids
+    score = (0.8 if kind == "column" else 1.0) if codes else 0.4 + 0.5 * words - 0.5 * ids
     score -= 0.3 * (classes > 20) + 0.3 * (total / classes < 5) + 0.2 * (min(counts.values()) == 1)
     score -= 0.4 * (max(counts.values()) > 0.6 * total and classes > 2)  # takes and versions
     if kind == "column":
-        named = name.lower()
-        score += 0.8 * any(word in named for word in _LABEL_WORDS)
-        score -= 0.8 * any(word in re.split(r"\W|_", named) for word in _GROUP_WORDS)
+        named = _words(name)
+        score += 0.8 * (bool(named & _LABEL_WORDS) and not named & _FILE_WORDS)
+        score -= 0.8 * bool(named & _ALL_GROUP_WORDS)
     if kind == "folder":
-        score += 0.5
+        score += 0.5 * (1 - ids)
     if name.endswith("letters"):
         score -= 0.1
     return score
 
 
+def _in_words(values: Sequence[str | None]) -> float:
+    """The share of the values that have letters, as no number or date has."""
+    names = {value for value in values if value is not None}
+    return sum(any(map(str.isalpha, name)) for name in names) / max(len(names), 1)
+
+
 def _is_id(value: str) -> bool:
-    """Whether a value names one of many of a kind: p07, S12b, patient_3, speaker-a1."""
-    short = re.fullmatch(r"[A-Za-z]{1,3}[-_ ]?\d+[A-Za-z]?", value)
-    numbered = any(char.isdecimal() for char in value)
-    return bool(short) or (numbered and value.lower().startswith(_GROUP_WORDS))
+    """Whether a value names one of many of a kind: p07, S12b, patient_3, siteA."""
+    return bool(re.fullmatch(r"[A-Za-z]{1,3}[-_ ]?\d+[A-Za-z]?", value)) or _is_numbered(
+        value, _ALL_GROUP_WORDS
+    )
+
+
+def _is_numbered(value: str, words: set[str]) -> bool:
+    """Whether a value is one of the words with a number or a letter: patient12, siteA, speaker-b."""
+    found = re.fullmatch(r"([^\W\d_]+?)s?(?:\d+\w*|[-_ ]\w*\d\w*|[-_ ]?[A-Z]{1,2}|[-_ ][a-z])", value)
+    return found is not None and found[1].lower() in words
+
+
+def _words(name: str) -> set[str]:
+    """The words of a column's name in lower case, also of PatientID and speakerid, and without the s of several."""
+    split = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
+    found = {word.lower() for word in split}
+    found |= {word.removesuffix("id") for word in found if word.removesuffix("id") in _ALL_GROUP_WORDS}
+    return found | {word.removesuffix("s") for word in found}
 
 
 def _repeats(values: Sequence[str | None]) -> bool:
@@ -220,18 +297,22 @@ def same(values: Sequence[str | None], others: Sequence[str | None]) -> bool:
     return len(pairs) == len(set(values)) == len(set(others))
 
 
+def _numbers(values: Sequence[str | None]) -> bool:
+    """Whether nearly all that there are are numbers."""
+    known = [value for value in values if value is not None]
+    return sum(value.isdecimal() for value in known) >= _MOST * len(known)
+
+
 def _is_running(
     values: tuple[str | None, ...], fields: Sequence[tuple[str | None, ...]], paths: Sequence[PurePath]
 ) -> bool:
     """Whether the values number the files that are alike in all other parts."""
-    if not all(value is None or value.isdecimal() for value in values):
-        return False
-    numbers = [other for other in fields if all(value is None or value.isdecimal() for value in other)]
-    if values != numbers[-1]:  # of several numbers, the last runs fastest
+    numbers = [other for other in fields if _numbers(other)]
+    if not numbers or values != numbers[-1]:  # of several numbers, the last runs fastest
         return False
     members: dict[tuple[str | None, ...], set[tuple[int, PurePath]]] = defaultdict(set)
     for row, value in enumerate(values):
-        if value is not None:
+        if value is not None and value.isdecimal():
             alike = tuple(field[row] for field in fields if field is not values)
             members[alike].add((int(value), paths[row]))
     several = [found for found in members.values() if len(found) > 1]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from m2dx.contract.wording import counted
 from m2dx_specialise.duplicates import Duplicate
-from m2dx_specialise.findings import Finding
+from m2dx_specialise.findings import Finding, named
 from m2dx_specialise.listing import Clip
 
 _CUT = re.compile(
@@ -60,11 +60,11 @@ def leaks(clips: Sequence[Clip], pairs: Sequence[Duplicate], origins: Sequence[R
             continue
         across = apart(found)
         unlike = [
-            (clips[one].path.name, clips[other].path.name)
+            (named(clips[one].path), named(clips[other].path))
             for one, other in found
             if set(clips[one].labels) != set(clips[other].labels)
         ]
-        one, other = (clips[row].path.name for row in (across or found)[0])
+        one, other = (named(clips[row].path) for row in (across or found)[0])
         text = f"{counted(len(found), 'pair')} of clips {'has' if len(found) == 1 else 'have'} "
         text += (
             "the same samples" if exact else "sound in common, re-encoded, shifted, cut or at another level"
@@ -75,7 +75,7 @@ def leaks(clips: Sequence[Clip], pairs: Sequence[Duplicate], origins: Sequence[R
         advice = "The division keeps them on one side" + ("; check the labels." if unlike else ".")
         yield Finding(kind, "warning" if across or unlike else "note", text, paths(found), advice)
     if split := apart(origins):
-        name = _source(clips[split[0][0]].path)[0].name
+        name = named(_source(clips[split[0][0]].path)[0])
         text = f"Clips of {counted(len(split), 'recording')} are on both sides of the split, e.g. of {name}."
         advice = "The division keeps the clips of a recording on one side."
         yield Finding("cuts", "warning", text, paths(split), advice)

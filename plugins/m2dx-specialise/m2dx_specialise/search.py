@@ -40,8 +40,10 @@ from m2dx_specialise.audit import audit
 from m2dx_specialise.budget import FEWEST_STEPS, SHARE, divide_time, share_of, sizes, steps
 from m2dx_specialise.candidates import Candidate, Network, Setting, network_of, propose, random_networks
 from m2dx_specialise.division import divide, write_list
+from m2dx_specialise.findings import named
 from m2dx_specialise.judge import FEWEST_CLIPS, PLAIN, RANDOM, Comparison, Parts, Verdict
 from m2dx_specialise.listing import Listing, read
+from m2dx_specialise.names import NONE
 from m2dx_specialise.page import write_page
 from m2dx_specialise.state import STARTER, Request, State
 from m2dx_specialise.training import train, trial
@@ -59,7 +61,7 @@ WORKERS: int | None = None
 """Loading processes of a training; None: as many as usual."""
 
 Ask = Callable[[Listing], tuple[str | None, str | None] | None]
-"""Shows what was found; gives other keys of labels and groups to read by, or None where all is as it should be."""
+"""Shows what was found; gives another key of labels or groups to read by, or None where all is as it should be."""
 Scorer = Callable[[ClipEncoder], dict[str, Any]]
 """Accuracy of an encoder, in [0, 1]; where there are labels the loss, the settings of its regression, and seconds for
 classifiers of all folds."""
@@ -79,7 +81,7 @@ class Specialised:
 def specialise(
     data: str | Path | Request,
     *,
-    starts: Sequence[str | Path] = (STARTER,),
+    starts: str | Path | Sequence[str | Path] = (STARTER,),
     minutes: float = 60.0,
     output: str | Path | None = None,
     resume: bool = False,
@@ -94,13 +96,14 @@ def specialise(
     """
     request = data
     if not isinstance(request, Request):
-        request = Request(data=Path(request), starts=tuple(map(str, starts)), minutes=minutes)
+        given = [starts] if isinstance(starts, str | Path) else starts
+        request = Request(data=Path(request), starts=tuple(map(str, given)), minutes=minutes)
     request.check()
     for start in request.starts:
         network_of(start)
-    for given in (request.general, request.noise):
-        if given is not None:
-            clips_of_inputs([given])  # where it cannot be read, this is told before the audit
+    for extra in (request.general, request.noise):
+        if extra is not None:
+            clips_of_inputs([extra])  # where it cannot be read, this is told before the audit
     state = State.open(Path(output or request.folder), request, resume=resume)
     with running_alone(state.folder, other="give another folder (-o)"):
         listing = None
@@ -119,14 +122,27 @@ def recordings(state: State, ask: Ask | None = None) -> Listing:
         keys = {"label_from": request.label_from, "group_from": request.group_from}
         listing = read(request.data, request.labels, **keys)
         if len(listing.clips) < FEWEST_CLIPS:
-            raise m2dx.RecipeError(
-                f"{request.data} has {counted(len(listing.clips), 'clip')}, too few to train on or to judge by (at "
-                f"least {FEWEST_CLIPS}); use {STARTER} as it is: m2dx classify --train {request.data} {STARTER} FILES"
-            )
+            text = f"{request.data} has {counted(len(listing.clips), 'clip')}, too few to train on or to judge by (at "
+            text += f"least {FEWEST_CLIPS})"
+            if listing.bad:
+                path, reason = listing.bad[0]
+                text += f"; {len(listing.bad)} more cannot be used, e.g. {named(path)}: {reason}"
+            if len(listing.classes) > 1 and not listing.bad:
+                command = ["m2dx", "classify", "--train", str(request.labels or request.data), STARTER]
+                text += f"; use {STARTER} as it is: {shlex.join(command)} FILES"
+            raise m2dx.RecipeError(" ".join([text, *(f"({note})" for note in listing.notes)]))
         other = None if ask is None else ask(listing)
+        if other is None and max(listing.classes.values(), default=2) < 2:
+            assert listing.label is not None
+            raise m2dx.RecipeError(
+                f"{request.data}: labels are from {listing.label.where}, and none is there twice "
+                f"({listing.label.few}), but a class needs several clips; take others by --label-from or --labels"
+            )
         if other is None:
             return listing
-        state.request = replace(request, label_from=other[0], group_from=other[1])
+        label_from = other[0] or request.label_from
+        group_from = other[1] or (None if label_from == request.group_from != NONE else request.group_from)
+        state.request = replace(request, label_from=label_from, group_from=group_from)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +189,7 @@ class Search:
                 write_list(folder / name, clips)
         findings = [
             {"severity": of.severity, "text": of.text, "advice": of.advice, "count": len(of.paths)}
-            | {"files": [path.name for path in of.paths[:MOST_FILES]]}
+            | {"files": [*map(named, of.paths[:MOST_FILES])]}
             for of in found.findings
         ]
         sentence, parts = division.sentence, Parts.of([*division.rows, *division.pool])
@@ -243,7 +259,7 @@ class Search:
             state.save(winner=self._rungs(candidates, setting, score), best=best_of(state.under("baseline")))
         task = parts.task("test", folder / "features", seed=seed)
         in_turn = parts.in_turn(task)
-        found = state.once("test", partial(self._tested, task, in_turn))
+        found = state.once("test", partial(self._tested, task, in_turn, len(parts.valid)))
         chosen = found["chosen"]
         self._keep(chosen)
         fitted = found["classifier"]["encoder"]
@@ -263,11 +279,11 @@ class Search:
             task = replace(task, name=self.request.folder.name)  # by which its card calls it
             fit_classifier(model, task, settings=settings).save(folder / "classifier")
 
-    def _tested(self, task: m2dx.ClipTask, in_turn: m2dx.ClipTask) -> dict[str, Any]:
+    def _tested(self, task: m2dx.ClipTask, in_turn: m2dx.ClipTask, valid: int) -> dict[str, Any]:
         """The one test: of the winner and of all that needs no training, and of the best of that on all folds.
 
         The winner's regression has the settings that the validation part has chosen; those of what has learnt nothing
-        choose by inner folds of both parts, which say more.
+        choose by inner folds of both parts, which say more. `valid`: clips of the validation part.
         """
         state, start, random = self.state, self._best_start(), best_random(self.state)
         winner, best, baselines = state.get("winner"), state.get("best"), list(state.under("baseline"))
@@ -277,7 +293,8 @@ class Search:
             scores = {name: judge.score(encoders[name], in_turn, name) for name in (start, random, PLAIN)}
             above = {name: Comparison.of(scores[start], scores[name]) for name in (PLAIN, random)}
             untrained = [Comparison.of(scores[random], scores[PLAIN])]
-            easier = judge.easier(best, state.get(f"baseline:{best}")["accuracy"], scores[best].mean)
+            counts = valid, len(scores[best].predictions)
+            easier = judge.easier(best, state.get(f"baseline:{best}")["accuracy"], scores[best].mean, counts)
             if winner is not None:
                 known = scores if in_turn is task else {}
                 trained = {
@@ -317,7 +334,7 @@ class Search:
             "at_hand": [asdict(of) for of in (*above.values(), *untrained)],
             "rival": rival,
             "curve": curve,
-            "warning": easier,
+            "warning": " ".join(filter(None, (easier, judge.guessed(own)))),
             "classifier": {
                 "encoder": fitted,
                 "accuracy": own.mean,

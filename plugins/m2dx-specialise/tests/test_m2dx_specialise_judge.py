@@ -17,6 +17,7 @@ from m2dx_specialise.judge import (
     decide,
     easier,
     from_labels,
+    guessed,
     loss_of,
     of_classifier,
     score,
@@ -176,10 +177,31 @@ def test_few_clips_are_no_gain(won: int, lost: int, same: int, apart: bool) -> N
     assert (gain.low > 0 or gain.high < 0) is apart and gain.low <= gain.value <= gain.high
 
 
-@pytest.mark.parametrize(("valid", "test", "told"), [(1.0, 0.66, True), (0.8, 0.7, False), (0.5, 0.9, False)])
-def test_a_validation_part_that_is_easier_is_told(valid: float, test: float, told: bool) -> None:
-    text = easier("starter", valid, test)
+@pytest.mark.parametrize(
+    ("valid", "test", "clips", "told"),
+    [
+        (1.0, 0.66, 80, True),
+        (0.8, 0.7, 80, False),
+        (0.5, 0.9, 80, False),
+        (1.0, 0.66, 5, False),  # which may be chance
+        (0.78, 0.4, 9, False),
+    ],
+)
+def test_a_validation_part_that_is_easier_is_told(valid: float, test: float, clips: int, told: bool) -> None:
+    text = easier("starter", valid, test, (clips, clips))
     assert bool(text) == told and (not told or "(starter: 100 against 66 % right)" in text)
+
+
+@pytest.mark.parametrize(("right", "told"), [(40, False), (33, True), (5, True)])
+def test_a_classifier_that_guesses_is_told(right: int, told: bool) -> None:
+    """30 clips of 60 have the label "a"; the interval is of 5 clips."""
+    said = []
+    for n in range(60):
+        label = "abc"[0 if n < 30 else 1 + n % 2]
+        clip = m2dx.Clip(Path(f"{n}.wav"), labels=(label,), split="test")
+        said.append(m2dx.Prediction(clip, label if n < right else "x", 0.9, None))
+    found = m2dx.Score("t", "accuracy", right / 60, 5 / 60, (), "logistic", predictions=tuple(said))
+    assert guessed(found).startswith("A classifier that says 'a' of every clip has 50 % right") == told
 
 
 @pytest.mark.parametrize(
@@ -223,7 +245,7 @@ def clips(*given: tuple[str, str | None, int]) -> list[m2dx.Clip]:
         ([("a", "train", 9), ("b", "train", 9), ("a", "test", 5), ("b", "test", 5)],
          "28 labelled clips are too few to tell encoders apart; 40 is the least"),
         ([("a", "train", 40), ("b", "train", 40), ("a", "test", 9)],
-         "the test part has fewer than two classes, as groups must stay whole"),
+         "the test part has fewer than two classes: 'b' has 40 clips, and groups must stay whole"),
         ([("a;b", "train", 40), ("b", "train", 40), ("a", "test", 9), ("b", "test", 9)],
          "some clips have several labels, and a verdict is for one label a clip"),
         ([("a", "train", 40), ("b", "train", 40), ("a", "test", 9), ("b", "test", 9)], None),

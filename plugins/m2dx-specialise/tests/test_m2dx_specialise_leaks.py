@@ -204,6 +204,53 @@ def test_a_list_beside_a_folder_names_its_files_and_columns_have_their_own_names
         listing.read(tmp_path / "other", tmp_path / "far.csv")
 
 
+@pytest.mark.parametrize(
+    ("name", "header", "label", "note"),
+    [
+        ("{n}.wav", "file,species", "column:species", "labels are read from"),
+        ("{n}.wav", "file,label", "column:label", "labels are read from"),
+        ("{n}.wav", "file,number", None, "is not used, as it has no labels that were found"),
+        ("deep/{n}.wav", "file,species", None, None),  # which names no file beside it
+    ],
+)
+def test_the_only_list_in_a_folder_is_read_or_told(
+    name: str, header: str, label: str | None, note: str | None, tmp_path: Path
+) -> None:
+    for n in range(12):
+        (tmp_path / "deep").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name.format(n=n), np.ones(160), 16_000)
+    rows = [(f"{n}.wav", n if "number" in header else "ab"[n % 2]) for n in range(12)]
+    write_csv(tmp_path / "list.csv", header, rows)
+    found = listing.read(tmp_path)
+    assert (found.label and found.label.key) == label and len(found.clips) == 12
+    assert [note in line for line in found.notes] == ([True] if note else [])
+    told = listing.read(tmp_path, tmp_path / "list.csv")  # files are found in the folders, too
+    assert len(told.clips) == 12 and (label is None or told.sentence.count("2 classes (a, b), 6 clips each"))
+
+
+@pytest.mark.parametrize(
+    ("several", "left", "problem"),
+    [
+        (0, 60, None),
+        (5, 55, None),
+        (12, 60, "some clips have several labels, and a verdict is for one label a clip"),
+    ],
+)
+def test_few_clips_with_several_labels_are_left_out(
+    several: int, left: int, problem: str | None, tmp_path: Path
+) -> None:
+    clips = tuple(
+        Clip(tmp_path / f"{n}.wav", 0.0, 1.0, ("a", "b") if n < several else ("ab"[n % 2],))
+        for n in range(60)
+    )
+    division = divide(
+        listing.Listing(tmp_path, clips, None, None, (), (), (), ()), Audit((), (), (), frozenset())
+    )
+    parts = Parts.of([*division.rows, *division.pool])
+    assert (len(parts.labelled), parts.problem) == (left, problem)
+    assert ("for several labels: 5 clips, e.g. " in division.sentence) == (several == 5)
+
+
 @pytest.mark.parametrize(("groups", "parts"), [(6, 5), (14, 5), (15, 3)])
 def test_few_groups_are_divided_into_folds(groups: int, parts: int, tmp_path: Path) -> None:
     """A test part of one speaker says nothing of others."""

@@ -294,22 +294,64 @@ def test_what_cannot_be_has_an_answer_in_a_line(
         ("{a}/{g}/{n:03}.wav", "folder:1", "folder:2"),
         ("{a}/{g}{k}b/{n:03}.wav", "folder:1", "folder:2"),  # each of one class
         ("{a}/patient_{g}/{n:03}.wav", "folder:1", "folder:2"),
+        ("2024-05-01_site{s}_{a}_{n:02}.wav", "name:5", "name:4"),
+        ("patient{p}_{a}_x.wav", "name:2", "name:1"),
+        ("speaker{p}/word_{a}_{k}{p}{s}.wav", "name:2", "folder:1"),
+        ("one/speaker{s}/{a}_{n}.wav", "name:1", "folder:2"),  # fewer speakers than classes
+        ("speaker{p}/{a}_{n}.wav", "name:1", "folder:1"),
+        ("speaker{p}/word_{a}_{n}.wav", "name:2", "folder:1"),  # takes are no labels beside words
+        ("patient{p}/2024-01-{n:02}/{a}/{n}.wav", "folder:3", "folder:1"),
+        ("w{p}/2024-01-{n:02}/{a}/{n}.wav", "folder:3", "folder:1"),  # the upper folder keeps more together
     ],
 )
 @pytest.mark.parametrize("clips_of_a_file", [1, 2])
+@pytest.mark.parametrize("stray", [False, True])
 def test_running_numbers_are_no_groups(
-    name: str, label: str, group: str | None, clips_of_a_file: int
+    name: str, label: str, group: str | None, clips_of_a_file: int, stray: bool
 ) -> None:
     paths = [
-        PurePath(name.format(a=animal, k=kind, n=number, g=f"p{number % 5}"))
+        PurePath(
+            name.format(a=animal, k=kind, n=number, g=f"p{number % 5}", p=number % 5, s="AB"[number % 2])
+        )
         for kind, animal in enumerate(("cat", "cow", "dog"))
         for number in range(10)
         for _ in range(clips_of_a_file)
     ]
+    paths += [PurePath(paths[0].name if len(paths[0].parts) > 1 else "stray.wav")] if stray else []
     choices = [*names.folders(paths), *names.parts(paths)]
     found = names.best_label(choices)
     grouped = names.best_group(choices, found)
     assert found is not None and (found.key, grouped and grouped.key) == (label, group)
+
+
+COLUMNS = {
+    "patient": lambda n: f"{n // 8}", "PatientID": lambda n: f"{n // 8}", "recording_id": lambda n: f"r{n // 2}",
+    "visit": lambda n: f"{n // 4}", "confidence": lambda n: f"{n % 24 / 24:.2f}", "humidity": lambda n: f"{n % 7}",
+    "side": lambda n: "LR"[n // 3 % 2], "bird": lambda n: ("robin", "wren")[n % 2], "Bird": lambda n: "rw"[n % 2],
+    "file_type": lambda n: ("mp3", "wav")[n // 5 % 2], "robin": lambda n: f"{n % 2}", "wren": lambda n: f"{1 - n % 2}",
+    "night": lambda n: f"{n // 3 % 2}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("columns", "label", "group"),
+    [
+        ("bird recording_id patient", "column:bird", "column:patient"),
+        ("bird visit PatientID", "column:bird", "column:PatientID"),
+        ("bird patient confidence", "column:bird", "column:patient"),
+        ("bird humidity", "column:bird", None),
+        ("bird side file_type", "column:bird", None),
+        ("robin wren", names.MARKS, None),
+        ("robin wren patient", names.MARKS, "column:patient"),
+        ("robin night", "column:robin", None),  # each of its own
+    ],
+)
+def test_columns_are_told_by_their_words(columns: str, label: str, group: str | None) -> None:
+    cells = [{name: COLUMNS[name](n) for name in columns.split()} for n in range(96)]
+    choices = names.columns(cells, ())
+    found = names.best_label(choices)
+    grouped = names.best_group(choices, found)
+    assert (found and found.key, grouped and grouped.key) == (label, group)
 
 
 SPEAKERS = ("ann", "bob", "cyd", "dee", "eve")
@@ -322,10 +364,10 @@ SPEAKERS = ("ann", "bob", "cyd", "dee", "eve")
         (["y"], None),
         (["7", "x", " "], None),
         (["1"], ("name:1", None)),  # the groups are found anew
-        (["2"], ("name:2", "name:1")),
-        (["0", "3"], ("none", "name:1")),
-        (["4"], ("folder:1", "name:2")),
-        (["5"], ("folder:1", "none")),
+        (["2"], ("name:2", None)),
+        (["0", "3"], ("none", None)),
+        (["4"], (None, "name:2")),  # the labels stay
+        (["5"], (None, "none")),
         (["q"], "quit"),
     ],
 )
