@@ -52,6 +52,8 @@ def audit(listing: Listing, progress: Progress | None = None) -> Audit:
         done += clip.seconds
         if progress is not None:
             progress(done / 60, max(round(total / 60), 1), f"reads {clip.path.name}")
+    if progress is not None:
+        progress(done / 60, max(round(total / 60), 1), "compares the clips")
     duplicates = find_duplicates(clips, measures, moments)
     origins = cuts(clips)
     findings = [*_bad_files(bad, len(clips) + len(listing.bad)), *_labels(listing)]
