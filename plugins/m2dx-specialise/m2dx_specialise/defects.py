@@ -29,7 +29,7 @@ _FAULTS: dict[str, tuple[Callable[[Clip, Measures, float], bool], str, str]] = {
                "A high-pass filter removes it."),
     "band limit": (lambda clip, of, unit: of.edge_hz < 0.45 * of.sample_rate,
                    "empty above some {khz:.1f} kHz, below half their sampling rate",
-                   "They are upsampled, coded at a low rate, or have nothing there by nature. This search "
+                   "Such sound is upsampled, coded at a low rate, or has nothing there by nature. This search "
                    "needs nothing of you; in a recipe for such recordings alone, f_max may be {edge:.0f} Hz."),
     "short": (lambda clip, of, unit: clip.seconds < SHORT_SECONDS, f"shorter than {SHORT_SECONDS:g} s",
               "Check how they were cut."),
