@@ -38,7 +38,7 @@ while [ "$interrupted" = yes ]; do  # a signal ends `wait` early
   wait "$training"
   code=$?
 done
-if [ "$requeue" = yes ] && [ "$code" -eq 143 ]; then
+if [ "$requeue" = yes ] && [ "$code" -ne 0 ]; then  # torchrun ends with 1
   scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 fi
 exit "$code"

@@ -28,11 +28,11 @@ def executable(path: Path, text: str) -> Path:
 
 @pytest.fixture
 def script(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A script whose Python writes down its arguments, waits for SIGTERM if told so, and ends with 143 then."""
+    """A script whose Python writes down its arguments, and waits for SIGTERM if told so, to end with the code told."""
     python = executable(
         tmp_path / "python",
         f'printf "%s\\n" "$@" > {tmp_path}/arguments; [ -e {tmp_path}/wait ] || exit 7\n'
-        f'trap "exit 143" TERM; touch {tmp_path}/waits; for i in $(seq 600); do sleep 0.1; done',
+        f'trap "exit $(cat {tmp_path}/wait)" TERM; touch {tmp_path}/waits; for i in $(seq 600); do sleep 0.1; done',
     )
     executable(tmp_path / "scontrol", f'echo "$@" > {tmp_path}/requeued')
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -79,18 +79,19 @@ def test_a_task_runs_its_point_and_ends_with_its_exit_code(
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize("code", [143, 1, 0])
 def test_before_the_time_limit_it_saves_and_goes_back_into_the_queue(
-    script: Path, tmp_path: Path, number: signal.Signals
+    script: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    """SIGTERM alone, as from scancel, ends it; Slurm itself requeues what it preempts."""
-    (tmp_path / "wait").touch()
+    """torchrun ends with 1, and a run that was done by then with 0. Slurm itself requeues what it preempts."""
+    (tmp_path / "wait").write_text(str(code))
     task = start(script, "0")
     wait_for(tmp_path / "waits")
     task.send_signal(number)
-    assert task.wait() == 143
+    assert task.wait() == code
     requeued = tmp_path / "requeued"
     assert (requeued.read_text() if requeued.exists() else None) == (
-        "requeue 12_0\n" if number == signal.SIGUSR1 else None
+        "requeue 12_0\n" if number == signal.SIGUSR1 and code != 0 else None
     )
 
 
