@@ -212,9 +212,9 @@ def test_the_error_report_is_what_m2dx_says(
     )
     monkeypatch.chdir(tmp_path)
     Path("lungs.yaml").write_text(
-        "data:\n  sets:\n    lungs: {dataset: {name: csv, path: lungs.csv}}\naudio: {crop_second: 4.0}\n"
-        "model: {size: smal, mask_ratio: 1.5}\ntasks:\n  diagnosis:\n    offline_encoder: {name: labels}\n"
-        "    online_mapper: {name: pool_liner}\n    loss: {name: bce}\n",
+        "data:\n  sets:\n    lungs: {dataset: {name: csv, path: lungs.csv}}\n  short_clips: repeat\n"
+        "audio: {crop_second: 4.0}\nmodel: {size: smal, mask_ratio: 1.5}\ntasks:\n  diagnosis:\n"
+        "    offline_encoder: {name: labels}\n    online_mapper: {name: pool_liner}\n    loss: {name: bce}\n",
         encoding="utf-8",
     )
     with pytest.raises(m2dx.RecipeError) as error:

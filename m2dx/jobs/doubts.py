@@ -130,11 +130,17 @@ def _large_model(run: CheckedRun) -> Iterator[str]:
     if run.recipe.image is None and len(run.seconds):
         crops *= max(float(run.seconds.mean()) / run.recipe.audio.crop_seconds, 1)
     if run.recipe.init_from is None and weights > MOST_WEIGHTS_A_CROP * crops:
+        model, predictor = run.recipe.model, run.recipe.model.predictor
+        is_small = model.size == "tiny" and model.depth is not None and model.depth <= 4
+        do = "or a start (init_from)"
+        if not is_small or predictor.embed_dim > 192 or predictor.depth > 1:
+            do = (
+                "a start (init_from), or model.size=tiny model.depth=4 "
+                "model.predictor={embed_dim: 192, depth: 1, num_heads: 3} (2.3 M)"
+            )
         yield (
             f"model.size: {weights / 1e6:.3g} M weights are trained from random ones on {counted(clips, 'clip')}; "
-            f"{weights / MOST_WEIGHTS_A_CROP:,.0f} or more would do, a start "
-            "(init_from), or model.size=tiny model.depth=4 model.predictor={embed_dim: 192, depth: 1, num_heads: 3} "
-            "(2.3 M)"
+            f"{weights / MOST_WEIGHTS_A_CROP:,.0f} or more would do, {do}"
         )
 
 

@@ -17,6 +17,7 @@ from m2dx.recipe.loading import load_recipe
 from m2dx.training.distributed import Processes
 from m2dx.training.prepare import prepare
 
+ROOT = Path(__file__).parents[2]
 SOUND = "model.ema_decay={start: 0.5, end: 0.9}"
 """Of a target that follows within the ten steps of the tiny recipe."""
 TONES = "data.sets.notes={{split: null, dataset: {{name: folder, path: {}}}}}"
@@ -108,9 +109,15 @@ def test_what_cannot_learn_is_told_with_what_would_do(overrides: str, told: str 
         (
             0.32,
             1.0,
-            ["model.depth=2"],
-            "M weights are trained from random ones on 12 clips; 19 or more would do, a start (init_from), or "
+            ["model.depth=5"],
+            "M weights are trained from random ones on 12 clips; 46 or more would do, a start (init_from), or "
             "model.size=tiny model.depth=4",
+        ),
+        (
+            0.32,
+            1.0,
+            ["model.depth=2", "model.predictor={embed_dim: 192, depth: 1, num_heads: 3}"],
+            "M weights are trained from random ones on 12 clips; 29 or more would do, or a start (init_from)",
         ),
         (0.64, 1.0, ["model.depth=2"], None),  # twice as many crops
         (
@@ -149,12 +156,32 @@ def test_check_and_train_tell_each_once_with_a_count(tiny_recipe: Any, host: Any
         ]
 
 
-def test_what_the_project_trains_is_not_warned_of(host: Any, console: Console) -> None:
-    quickstart = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
-    few = ["data.mean=-7", "data.std=4", "noise.mean=-7", "data.workers=0", "train.device=cpu"]
-    run = prepare(
-        load_recipe(quickstart, few, host=host), host, Processes(0, 1, torch.device("cpu")), console
+SMALL = ["model.size=tiny", "model.depth=4", "model.predictor={embed_dim: 192, depth: 1, num_heads: 3}"]
+"""Enough for the 388 clips that stand for the reader's."""
+
+
+@pytest.mark.parametrize(
+    ("page", "recipe", "overrides"),
+    [
+        ("recipes/quickstart.yaml", r"(.*)", ["noise.mean=-7"]),
+        ("README.md", r"```yaml\n(.*?)```", [*SMALL, "noise.mean=-7"]),
+        ("docs/start.md", r"<!-- recipe: birds.yaml -->\n```yaml\n(.*?)```", SMALL),
+        ("docs/recipes.md", r"<!-- recipe: lungs.yaml -->\n```yaml\n(.*?)```", SMALL),
+    ],
+)
+def test_what_the_project_trains_and_shows_first_is_not_warned_of(
+    page: str, recipe: str, overrides: list[str], host: Any, console: Console, tmp_path: Path
+) -> None:
+    sounds = ROOT / "examples" / "sounds"
+    found = re.search(recipe, (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert found is not None
+    file = tmp_path / "recipe.yaml"
+    text = (
+        found[1].replace("../examples/sounds", str(sounds)).replace("lungs.csv", f"{sounds}/instrument.csv")
     )
+    file.write_text(text.replace("path: recordings", f"path: {sounds}/sounds"), encoding="utf-8")
+    few = [*overrides, "data.mean=-7", "data.std=4", "data.workers=0", "train.device=cpu"]
+    run = prepare(load_recipe(file, few, host=host), host, Processes(0, 1, torch.device("cpu")), console)
     print_doubts(run, console)
     assert "warning" not in console.export_text()
 
