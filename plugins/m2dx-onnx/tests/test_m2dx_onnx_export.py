@@ -58,9 +58,12 @@ def clips() -> list[np.ndarray[Any, Any]]:
 
 
 @pytest.mark.parametrize("patch", [(16, 16), (80, 4), (20, 16)])
-def test_features_are_those_of_torch(tmp_path: Path, patch: tuple[int, int]) -> None:
+def test_features_are_those_of_torch(
+    tmp_path: Path, patch: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
     folder = write_encoder(tmp_path / "encoder", patch=patch, width=64, heads=2)
     assert "largest difference" in write_onnx(folder)
+    assert "pre-processing" not in caplog.text
     report = json.loads((folder / "onnx.json").read_text())
     assert report["sounds"] == 28 and report["largest_relative"] < 1e-4 and report["int8_cosine"] > 0.8
     torchs, light = m2dx.load_encoder(folder), m2dx_encoder.Encoder(folder)
