@@ -99,7 +99,9 @@ def results(
 def export(
     checkpoint: Annotated[
         Path,
-        typer.Argument(metavar="CKPT", parser=find_encoder, help="Checkpoint, a run's folder, or an export."),
+        typer.Argument(
+            metavar="CKPT", parser=find_encoder, help="Checkpoint, a run's folder, an export, or starter."
+        ),
     ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a model that is there.")] = False,

@@ -36,7 +36,8 @@ EncoderPath = Annotated[
     typer.Argument(
         metavar="ENCODER",
         parser=find_encoder,
-        help="starter (which comes with m2dx), a run's folder, export, checkpoint or published checkpoint.",
+        help="starter (comes with m2dx), a run's folder, export, checkpoint, published checkpoint, or hf://USER/NAME "
+        "(m2dx-hub).",
     ),
 ]
 

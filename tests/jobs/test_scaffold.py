@@ -153,6 +153,10 @@ def test_every_kind_has_a_template() -> None:
         m2dx.RecipeError, match=r"--kind must be one of .*, but is 'los'; did you mean 'loss'\?"
     ):
         PluginNames("whale", "los")
+    with pytest.raises(
+        m2dx.RecipeError, match=r"--kind must be one of .*, but is 'xyz'$"
+    ):  # the list is there once
+        PluginNames("whale", "xyz")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -165,7 +165,7 @@ def _summary(task: m2dx.ClipTask, own: m2dx.Score, plain: m2dx.Score | None, tes
     verdict = f"so the encoder {'loses' if gain < 0 else 'gains'} {100 * abs(gain):.1f} points"
     if gap is not None:
         verdict += f" (95 %: {100 * gap['low']:.1f} to {100 * gap['high']:.1f})"
-    verdict += "; log-mel in its place has a classifier, too" if gain < 0 else ""
+    verdict += "; `m2dx classify --train ... log-mel` classifies without it" if gain < 0 else ""
     if gap["low"] <= 0 <= gap["high"] if gap is not None else half is not None and abs(gain) <= half:
         verdict = "and so few clips cannot tell the two apart"
     return f"{found}; without the encoder, log-mel statistics alone reach {100 * plain.mean:.1f} %, {verdict}"

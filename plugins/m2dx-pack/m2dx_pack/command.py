@@ -31,7 +31,7 @@ def pack(
         Literal["flac", "wav", "keep"],
         typer.Option(
             "--format",
-            help="flac: half the size; wav: 10 times as fast to read; keep: the files as they are.",
+            help="flac: half the size; wav: several times as fast to read; keep: the files as they are.",
         ),
     ] = "flac",
     sample_rate: Annotated[

@@ -53,9 +53,9 @@ class PluginNames:
 
     def __post_init__(self) -> None:
         if self.kind not in kinds():
-            raise RecipeError(
-                f"--kind must be one of {', '.join(kinds())}, but is {self.kind!r}; {suggestion(self.kind, kinds())}"
-            )
+            hint = suggestion(self.kind, kinds())
+            hint = f"; {hint}" if hint.startswith("did you mean") else ""
+            raise RecipeError(f"--kind must be one of {', '.join(kinds())}, but is {self.kind!r}{hint}")
         must = "the name of a plugin must"
         if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name, re.ASCII):
             likely = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).removeprefix("m2dx-")
