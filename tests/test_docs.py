@@ -164,6 +164,17 @@ def test_files_and_rooms_of_the_architecture_are_there() -> None:
     ]
 
 
+def test_plugins_that_import_rooms_say_so() -> None:
+    text = text_of("architecture.md")
+    for plugin in sorted((ROOT / "plugins").glob("m2dx-*")):
+        code = "".join(file.read_text(encoding="utf-8") for file in sorted(plugin.glob("m2dx_*/**/*.py")))
+        if re.search(r"^\s*from m2dx\.(?!testing\b|results import)", code, re.MULTILINE):
+            readme = (plugin / "README.md").read_text(encoding="utf-8")
+            assert plugin.name in text and re.search(r"install both\s+from the same version", readme), (
+                plugin.name
+            )
+
+
 def anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
