@@ -128,7 +128,7 @@ def test_a_search_without_time_to_train_has_a_verdict_and_a_page(
     # where log-mel statistics are as good, the classifier is on them
     given = search.Search(State.open(found.folder, request, resume=True), m2dx.PluginHost.discover(), console)
     parts = Parts.read(found.folder / "division.csv", tmp_path / "none")
-    given._classify(judge.PLAIN, parts.task("test", tmp_path / "features", seed=0))
+    given._classify(judge.PLAIN, parts.task("test", tmp_path / "features", seed=0), None)
     plain = m2dx.load_classifier(found.classifier)
     assert plain.network.layer == 0 and plain.network.encoder.embed_dim == 80
 
