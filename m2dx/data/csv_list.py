@@ -142,8 +142,9 @@ class _List:
     def _clip(self, row: Mapping[str, str]) -> Clip:
         cells = {column: row.get(name, "") for column, name in self.columns.items()}
         for column in _NUMBERS if self._commas else ():
-            if cells.get(column, "").count(",") == 1:
-                cells[column] = cells[column].replace(",", ".")
+            plain = cells.get(column, "").replace(",", ".", 1)
+            if plain != cells.get(column, "") and not math.isnan(_number(plain)):
+                cells[column] = plain
                 self.changed["numbers have a decimal comma"] += 1
         if not cells["path"]:
             raise ValueError("`path` must be given, but is empty")

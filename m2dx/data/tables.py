@@ -17,7 +17,7 @@ from m2dx.contract.paths import check_regular
 T = TypeVar("T")
 
 _MARKS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-_EMPTY = "".join(_MARKS) + " \r\n"  # of a line that has no cell, as spreadsheets end with
+_EMPTY = re.compile(r'(?:[\s,;|]|"")*')  # a line that has no cell, as spreadsheets end with
 _MOST_PROBLEMS = 10  # of one file, in one error
 
 
@@ -59,7 +59,7 @@ class Table:
         self._lines: Iterator[tuple[int, str]] = (
             (number, line)
             for number, line in enumerate(io.StringIO(text, newline=""), start=1)
-            if line.strip(_EMPTY) and (comment is None or not line.lstrip().startswith(comment))
+            if not _EMPTY.fullmatch(line) and (comment is None or not line.lstrip().startswith(comment))
         )
         number = 1
         if header is None:

@@ -182,6 +182,7 @@ def test_files_that_do_not_exist_are_counted_and_stay_listed(tmp_path: Path) -> 
         ("path;start;end", "a.wav;1;3", False),
         ("path;start;end", "a.wav;1,0;3,0\n;;", False),  # a spreadsheet's decimal commas and empty rows
         ("sep=;\npath;start;end", "a.wav;1;3", False),
+        ("path,start,end", 'a.wav,1,3\n"","",""\n\u00a0\n\f', False),  # other rows without a cell
         ("path,start,end,note", 'a.wav,1,3,"1,0"', False),
         ("path\tstart\tend", "a.wav\t1\t3", False),
     ],

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 import m2dx
 from m2dx.contract.atomic import replace_text
-from m2dx.contract.wording import counted
+from m2dx.contract.wording import counted, some_of
 from m2dx.data.division import deal
 from m2dx.evaluation.splits import SPLITS
 from m2dx_specialise.audit import Audit
@@ -57,15 +57,18 @@ def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
     note = ""
     if 0 < len(several) <= MOST_SEVERAL * sum(bool(clip.labels) for clip in usable.values()):
         first = named(usable[several[0]].path)
-        note = f"Left out, for several labels: {counted(len(several), 'clip')}, e.g. {first}. "
+        gone = {label for row in several for label in usable[row].labels}
         usable |= {row: replace(usable[row], labels=()) for row in several}
+        gone -= {label for clip in usable.values() for label in clip.labels}
+        with_them = f", and with them all of {some_of(map(repr, sorted(gone)))}" if gone else ""
+        note = f"Left out, for several labels: {counted(len(several), 'clip')}, e.g. {first}{with_them}. "
     groups: dict[str, set[str | None]] = defaultdict(set)
     for clip in usable.values():
         for label in clip.labels:
             groups[label].add(clip.group)
     names = sorted(label for label, found in groups.items() if len(found) > 1)
     if len(groups) < 2:
-        text = f"{counted(len(usable), 'clip')} to train on, and none to test."
+        text = f"{note}{counted(len(usable), 'clip')} to train on, and none to test."
         return Division((), tuple(usable.values()), text)
     if len(names) < 2:
         label, group = next((name, min(map(str, of))) for name, of in groups.items() if name not in names)

@@ -23,6 +23,7 @@ from m2dx.evaluation.bootstrap import difference
 from m2dx.evaluation.features import FeatureCache
 from m2dx.evaluation.logistic import Logistic
 from m2dx.evaluation.splits import SPLITS
+from m2dx_specialise.names import FEWEST_GROUPS
 
 VALID_SHARE, FEWEST_VALID = 0.25, 0.2
 """Of training and validation part together: the validation part that is dealt, and the smallest one that is kept."""
@@ -57,7 +58,7 @@ class Parts:
         """The same, of clips. A small validation part is dealt anew; of folds, the last two of five are the test."""
         labelled = [clip for clip in clips if clip.labels]
         folds = sorted({str(clip.split) for clip in labelled} - set(SPLITS))
-        tested = {"test", *folds[len(folds) - round(TEST_FOLDS * len(folds)) :]}
+        tested = {"test", *folds[len(folds) - max(int(TEST_FOLDS * len(folds)), 1) :]}
         test = tuple(clip for clip in labelled if clip.split in tested)
         rest = [clip for clip in labelled if clip.split not in tested]
         is_valid = [clip.split == "valid" for clip in rest]
@@ -101,7 +102,9 @@ class Parts:
             few_clips = f"{name!r} has {counted(few, 'clip')}, and groups must stay whole"
             return f"the {' and '.join(lacking)} part has fewer than two classes: {few_clips}"
         if len({clip.group or clip.path for clip in self.train}) < 2:
-            return "the training part is of one group, and two are the least"
+            return (
+                f"the training part is of one group, and two are the least; {FEWEST_GROUPS} in all would do"
+            )
         return None
 
     def task(self, name: Literal["choice", "test"], folder: Path, *, seed: int = 0) -> m2dx.ClipTask:
@@ -178,6 +181,13 @@ def loss_of(score: m2dx.Score, label_names: Sequence[str]) -> float:
     return round(float(-np.log(np.maximum(said, 1e-6)).mean()), 6)
 
 
+def _alone(own: m2dx.Score, rival: m2dx.Score) -> tuple[int, int]:
+    """How many clips only the first has right, and only the second."""
+    one, other = ([item.label in item.clip.labels for item in of.predictions] for of in (own, rival))
+    pairs = list(zip(one, other, strict=True))
+    return sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+
+
 @dataclass(frozen=True)
 class Gain:
     """A difference of two accuracies on the same clips in points, with its 95 % interval."""
@@ -196,8 +206,7 @@ class Gain:
         found = difference(own, rival)
         assert found is not None  # both are of one classifier, on the same clips
         value, low, high = (100 * found[name] for name in ("value", "low", "high"))
-        right = [[item.label in item.clip.labels for item in of.predictions] for of in (own, rival)]
-        only = [sum(a > b for a, b in zip(*pair, strict=True)) for pair in (right, right[::-1])]
+        only = _alone(own, rival)
         if sum(only) and binomtest(only[0], sum(only)).pvalue >= 0.05:
             low, high = min(low, 0.0), max(high, 0.0)
         return cls(value, low, high)
@@ -328,7 +337,9 @@ def guessed(score: m2dx.Score) -> str:
     """A warning where a classifier tells no more than one that always says the commonest label; or ""."""
     ((label, count),) = Counter(item.clip.labels[0] for item in score.predictions).most_common(1)
     share = count / len(score.predictions)
-    if score.mean - (score.ci95 or 0.0) > share:
+    common = replace(score, predictions=tuple(replace(item, label=label) for item in score.predictions))
+    own, other = _alone(score, common)
+    if own and binomtest(own, own + other, alternative="greater").pvalue < 0.025:
         return ""
     return (
         f"A classifier that says {label!r} of every clip has {100 * share:.0f} % right, and no more is shown here: "

@@ -64,7 +64,8 @@ class Listing:
             each = (
                 f"{rare} to {counted(most, 'clip')} each" if rare != most else f"{counted(most, 'clip')} each"
             )
-            text += f"from {self.label.where}, {counted(len(counts), 'class')} ({self.label.few}), {each}"
+            few = replace(self.label, values=tuple(self.classes)).few
+            text += f"from {self.label.where}, {counted(len(counts), 'class')} ({few}), {each}"
             without = sum(not clip.labels for clip in self.clips)
             text += f", {without:,} without" if without else ""
         if self.group is None:
@@ -110,10 +111,12 @@ def read(
         return replace(choice, values=(*choice.values, *[None] * (len(found.clips) - len(choice.values))))
 
     if label is not None and label_from is None and label.key != "column:label":
-        others = [of for of in names.as_likely(found.labels, label) if of is not group]
-        for other in others[:MOST_NAMED]:
-            text = f"{label.where} are taken as labels, but {other.where} may be, too ({other.few})"
+        for other in names.as_likely(found.labels, label)[:MOST_NAMED]:
+            text = f"labels are from {label.where}, but may be from {other.where} ({other.few})"
             notes.append(f"{text}: --label-from {other.key}")
+    for few in names.too_few(found.groups, label) if group_from is None else ():
+        text = f"{few.where} ({few.few}) may be groups, but so few that training and test cannot be kept apart by them"
+        notes.append(f"{text}: {names.FEWEST_GROUPS} are the least")
     label, group = (choice and of_all(choice) for choice in (label, group))
     labels_found, groups_found = (tuple(map(of_all, choices)) for choices in (found.labels, found.groups))
     clips = list(found.clips)
@@ -137,7 +140,7 @@ def _of_folder(data: Path, notes: list[str], bad: list[tuple[Path, str]]) -> _Fo
         raise m2dx.AudioError(f"there must be audio files in {data}, but there are none{there}")
     _, clips = _readable(data, listed, bad)
     if packed is not None:
-        return _with_columns(clips, [])
+        return _with_columns(clips, [], named=False)  # names of shards and members
     paths = [clip.path.relative_to(data) for clip in clips]
     by_folder = names.folders(paths)
     if split := names.split_of(paths):
@@ -192,21 +195,39 @@ def _columns(cells: Sequence[dict[str, str]]) -> list[Choice]:
     return names.columns(cells, [name for row in cells[:1] for name in row if name.strip().lower() in taken])
 
 
-def _with_columns(clips: list[Clip], cells: Sequence[dict[str, str]]) -> _Found:
-    """The clips of a list: its own labels and groups, then what other columns and names say."""
+def _by_names(clips: Sequence[m2dx.Clip]) -> tuple[Choice, ...]:
+    """What the folders and file names of a list say, without folders that are splits."""
     paths = [PurePath(os.path.abspath(clip.path)) for clip in clips]
     top = os.path.commonpath([path.parent for path in paths])
-    levels = names.folders([path.relative_to(top) for path in paths])
-    others = (*_columns(cells), *levels, *names.parts(paths))
+    below = [path.relative_to(top) for path in paths]
+    split, _ = names.split_of(below) or (0, ())
+    levels = [choice for choice in names.folders(below) if choice.key != f"folder:{split}"]
+    return (*levels, *names.parts(paths))
+
+
+def _with_columns(clips: list[Clip], cells: Sequence[dict[str, str]], *, named: bool = True) -> _Found:
+    """The clips of a list: its own labels and groups, then what other columns say, and names where they are
+    the recordings' own (`named`)."""
+    columns = _columns(cells)
+    by_names = _by_names(clips) if named else ()
+    others = (*columns, *by_names)
     own_label = own_group = None
     if any(clip.labels for clip in clips):
         values = tuple(";".join(clip.labels) or None for clip in clips)
         own_label = Choice("column:label", "the column of labels", values)
     if any(clip.group is not None for clip in clips):
         own_group = Choice("column:group", "the column of groups", tuple(clip.group for clip in clips))
-    label = own_label or names.best_label(others)
+    label = own_label or names.best_label(columns) or names.best_label(by_names)
     labels, groups = ((*((own,) if own else ()), *others) for own in (own_label, own_group))
     return _Found(clips, labels, groups, label, own_group or names.best_group(others, label))
+
+
+def _is_labelled(data: Path, path: Path, clips: Sequence[m2dx.Clip]) -> bool:
+    """Whether another column of a list looks more like labels than the files' names do, and is of most files."""
+    columns = _columns(_cells(path, len(clips)))
+    best = names.best_label((*columns, *_by_names(clips)))
+    is_most = 2 * len({clip.path for clip in clips}) > len(m2dx.list_audio(data).readable)
+    return best in columns and is_most
 
 
 def _only_list(data: Path, notes: list[str]) -> Path | None:
@@ -218,7 +239,7 @@ def _only_list(data: Path, notes: list[str]) -> Path | None:
             if dataset.missing():
                 continue
             clips = dataset.clips()
-            known = any(clip.labels for clip in clips) or names.best_label(_columns(_cells(path, len(clips))))
+            known = any(clip.labels for clip in clips) or _is_labelled(data, path, clips)
         except m2dx.M2dxError:
             continue
         if known:

@@ -12,24 +12,24 @@ from m2dx.contract.wording import counted
 from m2dx.data.csv_list import SPLITS
 from m2dx.data.datasets import plain_name
 
-MOST_CLASSES = 200
+MOST_CLASSES, FEWEST_GROUPS = 200, 4
 LEAST, NEAR = 0.5, 0.1
 """Score of what looks like labels at all, and how far apart two are of which either may be meant."""
 _GROUP_WORDS = tuple(
     set(words.split())
     for words in (
-        "patient subject speaker person animal individual participant proband",
+        "patient subject speaker person individual participant proband actor talker singer user client",
         "group",
-        "source site station device mic machine",
+        "source site station device mic",
         "session visit",
         "recording id",
     )
 )
 """Of what may have several clips, those first that a clip is least like the others by."""
 _ALL_GROUP_WORDS = set[str]().union(*_GROUP_WORDS)
-_LABEL_WORDS = set(
-    "label class category target species diagnosis condition emotion genre state event kind type sound".split()
-)
+_SURE_WORDS = set("label class category target species diagnosis".split())  # also of ids, and of many classes
+_LABEL_WORDS = _SURE_WORDS | set("condition emotion genre state event kind type sound".split())
+_SET_WORDS = set("fold set part batch disc training test animal machine".split())  # with a number, no classes
 _FILE_WORDS = set("file path url mime codec format date time".split())  # "file type" is no label
 _MOST = (
     0.95  # of the files, those that must be alike: in a folder of a level, with a part at a place, numbers
@@ -73,8 +73,8 @@ def columns(cells: Sequence[dict[str, str]], taken: Sequence[str]) -> list[Choic
     """
     found = []
     names = [name for name in (cells[0] if cells else ()) if name and name not in taken]
-    marked = [name for name in names if {row[name] for row in cells} == {"0", "1"}]
-    ones = [[name for name in marked if row[name] == "1"] for row in cells]
+    marked = [name for name in names if {_plain_number(row[name]) for row in cells} == {"0", "1"}]
+    ones = [[name for name in marked if _plain_number(row[name]) == "1"] for row in cells]
     if len(marked) > 1 and max(map(len, ones)) == 1:
         found.append(Choice(MARKS, "the columns of 0 and 1", tuple(one[0] if one else None for one in ones)))
         names = [name for name in names if name not in marked]
@@ -163,7 +163,11 @@ def best_label(choices: Sequence[Choice]) -> Choice | None:
     fixed = [choice for choice in choices if not choice.running]
     said = any(_in_words(choice.values) > 0.5 and _label_score(choice) >= LEAST for choice in fixed)
     best = max(fixed if said else choices, key=_label_score, default=None)  # of equal ones, the first
-    return best if best is not None and _label_score(best) >= LEAST else None
+    if best is None or _label_score(best) < LEAST:  # folders such as F1 to F4, where nothing else is
+        others = [of for of in choices if of.key.startswith("folder") and not _group_rank(of)]
+        best = max(others, key=_label_score, default=None)
+        return best if best is not None and _label_score(best, ids=0.0) >= LEAST else None
+    return best
 
 
 def as_likely(choices: Sequence[Choice], label: Choice) -> list[Choice]:
@@ -171,6 +175,12 @@ def as_likely(choices: Sequence[Choice], label: Choice) -> list[Choice]:
     least = max(_label_score(label) - NEAR, LEAST)
     others = [of for of in choices if not of.running and not same(of.values, label.values)]
     return [of for of in others if of is not label and _label_score(of) >= least]
+
+
+def too_few(choices: Sequence[Choice], label: Choice | None) -> list[Choice]:
+    """Choices that are named as groups, and are fewer than training, validation and test need."""
+    found = [of for of in choices if of is not label and _group_rank(of)]
+    return [of for of in found if 1 < len(set(of.values) - {None}) < FEWEST_GROUPS]
 
 
 def best_group(choices: Sequence[Choice], label: Choice | None) -> Choice | None:
@@ -186,14 +196,10 @@ def best_group(choices: Sequence[Choice], label: Choice | None) -> Choice | None
         if label is not None and (choice is label or same(choice.values, label.values)):
             continue
         kind, rank = choice.key.partition(":")[0], _group_rank(choice)
-        if (
-            count < 2
-            or choice.running
-            or kind == MARKS
-            or (kind == "name" and choice.key.endswith("letters"))
-        ):
+        letters = kind == "name" and choice.key.endswith("letters")
+        if count < FEWEST_GROUPS or choice.running or kind == MARKS or letters:
             continue
-        if rank or (kind != "column" and count >= min(max(classes, 3), 5) and _divides(choice, label)):
+        if rank or (kind != "column" and count >= min(classes, 5) and _divides(choice, label)):
             coarse = rank > 0 or kind == "folder"
             scored.append((rank, coarse, -count if coarse else count, -place))
     return choices[-max(scored)[3]] if scored else None
@@ -227,7 +233,8 @@ def _divides(choice: Choice, label: Choice | None) -> bool:
     return sum(len(groups[of]) < 2 for of in label.values) <= _LOST * len(label.values)
 
 
-def _label_score(choice: Choice) -> float:
+def _label_score(choice: Choice, *, ids: float | None = None) -> float:
+    """`ids`: share of the values that name one of many of a kind, where it is not to be counted."""
     counts = Counter(value for value in choice.values if value is not None)
     total = sum(counts.values())
     classes = len(counts)
@@ -235,13 +242,19 @@ def _label_score(choice: Choice) -> float:
         return 0.0
     kind, _, name = choice.key.partition(":")
     words = _in_words(choice.values)
-    ids = sum(map(_is_id, counts)) / classes
-    codes = not words and {str(number) for number in range(classes)} == set(counts)
-    score = (0.8 if kind == "column" else 1.0) if codes else 0.4 + 0.5 * words - 0.5 * ids
-    score -= 0.3 * (classes > 20) + 0.3 * (total / classes < 5) + 0.2 * (min(counts.values()) == 1)
+    ids = sum(map(_is_id, counts)) / classes if ids is None else ids
+    plain = set(map(_plain_number, counts))
+    score = 0.4 + 0.5 * words - 0.5 * ids
+    if not words and plain in ({str(number) for number in range(classes)}, {"-1", "1"}):
+        score = 0.8 if kind == "column" else 1.0
+    elif not words and plain == {str(number + 1) for number in range(classes)}:
+        score = 0.8  # or takes
+    named = _words(name) if kind == "column" else set[str]()
+    score -= 0.3 * (classes > 20 and not named & _SURE_WORDS) + 0.3 * (total / classes < 5)
+    score -= 0.2 * (min(counts.values()) == 1)
     score -= 0.4 * (max(counts.values()) > 0.6 * total and classes > 2)  # takes and versions
     if kind == "column":
-        named = _words(name)
+        score += 0.2 * bool(named & _SURE_WORDS)
         score += 0.8 * (bool(named & _LABEL_WORDS) and not named & _FILE_WORDS)
         score -= 0.8 * bool(named & _ALL_GROUP_WORDS)
     if kind == "folder":
@@ -260,8 +273,13 @@ def _in_words(values: Sequence[str | None]) -> float:
 def _is_id(value: str) -> bool:
     """Whether a value names one of many of a kind: p07, S12b, patient_3, siteA."""
     return bool(re.fullmatch(r"[A-Za-z]{1,3}[-_ ]?\d+[A-Za-z]?", value)) or _is_numbered(
-        value, _ALL_GROUP_WORDS
+        value, _ALL_GROUP_WORDS | _SET_WORDS
     )
+
+
+def _plain_number(value: str) -> str:
+    """0 and 1 of 0.0, 1.0, False and True."""
+    return {"false": "0", "true": "1"}.get(value.lower(), value.removesuffix(".0"))
 
 
 def _is_numbered(value: str, words: set[str]) -> bool:
@@ -275,7 +293,8 @@ def _words(name: str) -> set[str]:
     split = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
     found = {word.lower() for word in split}
     found |= {word.removesuffix("id") for word in found if word.removesuffix("id") in _ALL_GROUP_WORDS}
-    return found | {word.removesuffix("s") for word in found}
+    found |= {word.removesuffix("s") for word in found}
+    return found - {"id"} if found & _SURE_WORDS else found  # class_id is no recording's
 
 
 def _repeats(values: Sequence[str | None]) -> bool:
@@ -309,6 +328,9 @@ def _is_running(
     """Whether the values number the files that are alike in all other parts."""
     numbers = [other for other in fields if _numbers(other)]
     if not numbers or values != numbers[-1]:  # of several numbers, the last runs fastest
+        return False
+    known = [int(value) for value in values if value is not None and value.isdecimal()]
+    if values != fields[-1] and min(known) > 1:  # 1001_DFA_ANG_XX: of a person
         return False
     members: dict[tuple[str | None, ...], set[tuple[int, PurePath]]] = defaultdict(set)
     for row, value in enumerate(values):

@@ -211,15 +211,24 @@ def test_a_list_beside_a_folder_names_its_files_and_columns_have_their_own_names
         ("{n}.wav", "file,label", "column:label", "labels are read from"),
         ("{n}.wav", "file,number", None, "is not used, as it has no labels that were found"),
         ("deep/{n}.wav", "file,species", None, None),  # which names no file beside it
+        ("{a}/{n}.wav", "file,bird", "folder:1", "is not used, as it has no labels that were found"),
+        (
+            "{s}/{n}.wav",
+            "file,bird",
+            "column:bird",
+            "labels are read from",
+        ),  # folders of splits are no labels
     ],
 )
 def test_the_only_list_in_a_folder_is_read_or_told(
     name: str, header: str, label: str | None, note: str | None, tmp_path: Path
 ) -> None:
-    for n in range(12):
-        (tmp_path / "deep").mkdir(exist_ok=True)
-        soundfile.write(tmp_path / name.format(n=n), np.ones(160), 16_000)
-    rows = [(f"{n}.wav", n if "number" in header else "ab"[n % 2]) for n in range(12)]
+    files = [name.format(n=n, a="xy"[n // 6], s=("train", "test")[n // 6]) for n in range(12)]
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / file, np.ones(160), 16_000)
+    listed = [file.removeprefix("deep/") for file in files]
+    rows = [(file, n if "number" in header else "ab"[n % 2]) for n, file in enumerate(listed)]
     write_csv(tmp_path / "list.csv", header, rows)
     found = listing.read(tmp_path)
     assert (found.label and found.label.key) == label and len(found.clips) == 12
@@ -251,7 +260,7 @@ def test_few_clips_with_several_labels_are_left_out(
     assert ("for several labels: 5 clips, e.g. " in division.sentence) == (several == 5)
 
 
-@pytest.mark.parametrize(("groups", "parts"), [(6, 5), (14, 5), (15, 3)])
+@pytest.mark.parametrize(("groups", "parts"), [(4, 4), (6, 5), (14, 5), (15, 3)])
 def test_few_groups_are_divided_into_folds(groups: int, parts: int, tmp_path: Path) -> None:
     """A test part of one speaker says nothing of others."""
     clips = tuple(
@@ -262,6 +271,7 @@ def test_few_groups_are_divided_into_folds(groups: int, parts: int, tmp_path: Pa
     division = divide(found, Audit((), (), (), frozenset()))
     assert len({clip.split for clip in division.rows}) == parts
     assert ("are tested" in division.sentence) == (parts == 3)
+    assert Parts.of([*division.rows, *division.pool]).problem is None  # four are enough
 
 
 def test_recordings_that_are_all_silent_are_refused(notes: Path) -> None:

@@ -299,9 +299,14 @@ def test_what_cannot_be_has_an_answer_in_a_line(
         ("speaker{p}/word_{a}_{k}{p}{s}.wav", "name:2", "folder:1"),
         ("one/speaker{s}/{a}_{n}.wav", "name:1", "folder:2"),  # fewer speakers than classes
         ("speaker{p}/{a}_{n}.wav", "name:1", "folder:1"),
+        ("F{k}/{n:03}.wav", "folder:1", None),  # where nothing else may be the label
+        ("100{n}_{a}_XX.wav", "name:2", "name:1"),  # numbers of people begin above 1
+        ("actor_{p}/03-{a}-0{k}.wav", "name:2", "folder:1"),
         ("speaker{p}/word_{a}_{n}.wav", "name:2", "folder:1"),  # takes are no labels beside words
         ("patient{p}/2024-01-{n:02}/{a}/{n}.wav", "folder:3", "folder:1"),
         ("w{p}/2024-01-{n:02}/{a}/{n}.wav", "folder:3", "folder:1"),  # the upper folder keeps more together
+        ("fold{p}/{a}_{n}.wav", "name:1", "folder:1"),  # parts of a collection are no labels
+        ("set_{s}/{a}_{n}.wav", "name:1", "folder:1"),
     ],
 )
 @pytest.mark.parametrize("clips_of_a_file", [1, 2])
@@ -311,7 +316,15 @@ def test_running_numbers_are_no_groups(
 ) -> None:
     paths = [
         PurePath(
-            name.format(a=animal, k=kind, n=number, g=f"p{number % 5}", p=number % 5, s="AB"[number % 2])
+            name.format(
+                a=animal,
+                k=kind,
+                n=number,
+                g=f"p{number % 5}",
+                p=number % 5,
+                m=number % 6 + 1,
+                s="ABCD"[number % 4],
+            )
         )
         for kind, animal in enumerate(("cat", "cow", "dog"))
         for number in range(10)
@@ -329,7 +342,9 @@ COLUMNS = {
     "visit": lambda n: f"{n // 4}", "confidence": lambda n: f"{n % 24 / 24:.2f}", "humidity": lambda n: f"{n % 7}",
     "side": lambda n: "LR"[n // 3 % 2], "bird": lambda n: ("robin", "wren")[n % 2], "Bird": lambda n: "rw"[n % 2],
     "file_type": lambda n: ("mp3", "wav")[n // 5 % 2], "robin": lambda n: f"{n % 2}", "wren": lambda n: f"{1 - n % 2}",
-    "night": lambda n: f"{n // 3 % 2}",
+    "night": lambda n: f"{n // 3 % 2}", "classID": lambda n: f"{n % 4}", "result": lambda n: f"{n % 2 * 2 - 1}",
+    "type": lambda n: "ab"[n // 4 % 2], "primary_label": lambda n: f"bird{'abcdefghijklmnop'[n % 16]}",
+    "dry": lambda n: f"{n % 2:.1f}", "wet": lambda n: str(not n % 2),
 }  # fmt: skip
 
 
@@ -344,6 +359,10 @@ COLUMNS = {
         ("robin wren", names.MARKS, None),
         ("robin wren patient", names.MARKS, "column:patient"),
         ("robin night", "column:robin", None),  # each of its own
+        ("dry wet", names.MARKS, None),
+        ("classID patient", "column:classID", "column:patient"),
+        ("result humidity", "column:result", None),
+        ("type primary_label", "column:primary_label", None),
     ],
 )
 def test_columns_are_told_by_their_words(columns: str, label: str, group: str | None) -> None:
