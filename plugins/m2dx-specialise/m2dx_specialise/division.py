@@ -53,15 +53,7 @@ def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
     if not usable:
         total = counted(len(listing.clips), "clip")
         raise m2dx.RecipeError(f"{listing.data}: of {total} all are silent, or cannot be read to the end")
-    several = [row for row, clip in usable.items() if len(clip.labels) > 1]
-    note = ""
-    if 0 < len(several) <= MOST_SEVERAL * sum(bool(clip.labels) for clip in usable.values()):
-        first = named(usable[several[0]].path)
-        gone = {label for row in several for label in usable[row].labels}
-        usable |= {row: replace(usable[row], labels=()) for row in several}
-        gone -= {label for clip in usable.values() for label in clip.labels}
-        with_them = f", and with them all of {some_of(map(repr, sorted(gone)))}" if gone else ""
-        note = f"Left out, for several labels: {counted(len(several), 'clip')}, e.g. {first}{with_them}. "
+    usable, note = _with_one_label(usable)
     groups: dict[str, set[str | None]] = defaultdict(set)
     for clip in usable.values():
         for label in clip.labels:
@@ -102,6 +94,19 @@ def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
     of = f"{count}, clips that share sound in one" if audit.duplicates or audit.cuts else f"{count}"
     of += f"; {tested} are tested" if tested else ""
     return Division(rows, pool, f"{note}{what} of whole groups ({of}), balanced by class: {_sizes(rows)}.")
+
+
+def _with_one_label(clips: dict[int, Clip]) -> tuple[dict[int, Clip], str]:
+    """Clips with several labels lose them where they are few; and a note of it."""
+    several = [row for row, clip in clips.items() if len(clip.labels) > 1]
+    if not 0 < len(several) <= MOST_SEVERAL * sum(bool(clip.labels) for clip in clips.values()):
+        return clips, ""
+    found = clips | {row: replace(clips[row], labels=()) for row in several}
+    gone = {label for row in several for label in clips[row].labels}
+    gone -= {label for clip in found.values() for label in clip.labels}
+    with_them = f", and with them all of {some_of(map(repr, sorted(gone)))}" if gone else ""
+    first = named(clips[several[0]].path)
+    return found, f"Left out, for several labels: {counted(len(several), 'clip')}, e.g. {first}{with_them}. "
 
 
 def _joined(listing: Listing, audit: Audit) -> list[str]:
