@@ -56,8 +56,8 @@ def write_page(state: State) -> Path:
     return path
 
 
-def _rungs(state: State) -> list[list[dict[str, Any]]]:
-    """What each rung trained, the best first, and what became of it."""
+def _rungs(state: State) -> dict[str, list[dict[str, Any]]]:
+    """What each rung trained, by its number, the best first, and what became of it."""
     orders: list[list[str]] = [*state.under("order").values()]
     found = []
     for order, after in zip_longest(orders, orders[1:], fillvalue=list[str]()):
@@ -67,7 +67,7 @@ def _rungs(state: State) -> list[list[dict[str, Any]]]:
             fate = "tested" if run == state.get("winner") else fate
             rows.append({**state.get(f"run:{run}"), "fate": fate})
         found.append(rows)
-    return found
+    return dict(zip(state.under("order"), found, strict=True))
 
 
 def _curves(state: State) -> list[Picture]:
