@@ -185,13 +185,23 @@ def unpack(deb: Path, package: str, members: set[str], folder: Path) -> dict[str
                 file.name = file.name.removeprefix("./")
                 path = Path(file.name)
                 is_archive = path.suffix in ARCHIVES and path.stem in archives
-                if file.isreg() and (is_archive or file.name in wanted):
-                    files.extract(file, folder, filter="data")
+                within = not path.is_absolute() and ".." not in path.parts
+                if file.isreg() and within and (is_archive or file.name in wanted):
+                    write_member(files, file, folder / path)
                     if is_archive:
                         damaged |= unpack_archive(folder / path, members, folder)
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError) as error:
         raise CollectError(f"{deb} cannot be read: {error}; delete it, to download it again") from error
     return damaged
+
+
+def write_member(files: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    """A regular file of an archive. (`TarFile.extract` has `filter` from Python 3.11.4 on, Debian 12 has 3.11.2.)"""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = files.extractfile(member)
+    assert source is not None
+    with source, path.open("wb") as file:
+        shutil.copyfileobj(source, file)
 
 
 def licence_of(package: str) -> str:

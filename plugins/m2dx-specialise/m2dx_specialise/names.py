@@ -119,12 +119,14 @@ def parts(paths: Sequence[PurePath]) -> list[Choice]:
     fields = [values for place, values in table.items() if place.isdecimal()]
     folder = tuple(str(path.parent) for path in paths)
     for place, values in table.items():
-        if _repeats(values) and not (place.isdecimal() and _is_running(values, fields, paths)):
+        of_a_person = place == "1" and len(fields) > 1 and _least(values) > 1  # 1001_DFA_ANG_XX
+        may_run = place.isdecimal() and not of_a_person
+        if _repeats(values) and not (may_run and _is_running(values, fields, paths)):
             what, _, inside = place.partition(":")
             where = "the letters that the file names begin with"
             if what != "letters":
                 where = f"{'the letters of ' if inside else ''}part {what} of the file names"
-            anew = place.isdecimal() and _is_running(values, [folder, *fields], paths)
+            anew = may_run and _is_running(values, [folder, *fields], paths)
             found.append(Choice(f"name:{place}", where, values, anew))
     return found
 
@@ -316,6 +318,11 @@ def same(values: Sequence[str | None], others: Sequence[str | None]) -> bool:
     return len(pairs) == len(set(values)) == len(set(others))
 
 
+def _least(values: Sequence[str | None]) -> int:
+    """The least number, or 0."""
+    return min((int(value) for value in values if value is not None and value.isdecimal()), default=0)
+
+
 def _numbers(values: Sequence[str | None]) -> bool:
     """Whether nearly all that there are are numbers."""
     known = [value for value in values if value is not None]
@@ -328,9 +335,6 @@ def _is_running(
     """Whether the values number the files that are alike in all other parts."""
     numbers = [other for other in fields if _numbers(other)]
     if not numbers or values != numbers[-1]:  # of several numbers, the last runs fastest
-        return False
-    known = [int(value) for value in values if value is not None and value.isdecimal()]
-    if values != fields[-1] and min(known) > 1:  # 1001_DFA_ANG_XX: of a person
         return False
     members: dict[tuple[str | None, ...], set[tuple[int, PurePath]]] = defaultdict(set)
     for row, value in enumerate(values):
