@@ -1,6 +1,7 @@
 """The package as others get it: declared dependencies, pins, and what the wheel and the sdist hold."""
 
 import ast
+import contextlib
 import importlib.metadata
 import os
 import re
@@ -23,6 +24,7 @@ import torch
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import m2dx
@@ -112,6 +114,19 @@ def test_the_pins_satisfy_the_declared_ranges() -> None:
         name = canonicalize_name(requirement.name)
         if name != PROJECT["name"]:
             assert requirement.specifier.contains(versions[name]), requirement
+
+
+def test_the_pins_install_on_the_first_python_that_is_promised() -> None:
+    """Debian 12 has 3.11.2; pip refuses all where one package asks for more."""
+    first = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    asked = {}
+    for line in pins():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # of another platform
+            name, version = line.split("==")
+            found = importlib.metadata.distribution(name)
+            asked[name] = found.metadata["Requires-Python"] if found.version == version else None
+    assert len(asked) > 50
+    assert {name: of for name, of in asked.items() if of and first not in SpecifierSet(of)} == {}
 
 
 def test_what_ci_and_hooks_run_is_what_pyproject_says() -> None:

@@ -31,9 +31,8 @@ _SURE_WORDS = set("label class category target species diagnosis".split())  # al
 _LABEL_WORDS = _SURE_WORDS | set("condition emotion genre state event kind type sound".split())
 _SET_WORDS = set("fold set part batch disc training test animal machine".split())  # with a number, no classes
 _FILE_WORDS = set("file path url mime codec format date time".split())  # "file type" is no label
-_MOST = (
-    0.95  # of the files, those that must be alike: in a folder of a level, with a part at a place, numbers
-)
+_MOST = 0.95
+"""Of the files, those that must be alike: in a folder of a level, with a part at a place, numbers."""
 _LOST = 0.1  # of the clips, at most, that are of a label whose clips are all of one proposed group
 _TOKEN = re.compile(r"[^\W\d_]+|\d+")
 _FIELD = re.compile(r"[\s_\-.+,@#=]+")
