@@ -80,7 +80,7 @@ class _Found:
     labels: tuple[Choice, ...]
     groups: tuple[Choice, ...]
     label: Choice | None
-    group: Choice | None
+    group: Choice | None  # that of a column of groups; else the best one beside the label is taken
 
 
 def read(
@@ -103,7 +103,7 @@ def read(
         found = _of_folder(data, notes, bad)
     label = _chosen("label", label_from, found.label, found)
     group = _chosen("group", group_from, found.group, found)
-    if group_from is None and (group is None or group.key != "column:group"):
+    if group_from is None and group is None:
         group = names.best_group(found.groups, label)
 
     def of_all(choice: Choice) -> Choice:
@@ -156,7 +156,7 @@ def _of_folder(data: Path, notes: list[str], bad: list[tuple[Path, str]]) -> _Fo
         )
     choices = (*by_folder, *names.parts(paths))
     label = names.best_label(choices)
-    return _Found(clips, choices, choices, label, names.best_group(choices, label))
+    return _Found(clips, choices, choices, label, None)
 
 
 def _of_list(path: Path, root: Path | None, notes: list[str], bad: list[tuple[Path, str]]) -> _Found:
@@ -219,7 +219,7 @@ def _with_columns(clips: list[Clip], cells: Sequence[dict[str, str]], *, named: 
         own_group = Choice("column:group", "the column of groups", tuple(clip.group for clip in clips))
     label = own_label or names.best_label(columns) or names.best_label(by_names)
     labels, groups = ((*((own,) if own else ()), *others) for own in (own_label, own_group))
-    return _Found(clips, labels, groups, label, own_group or names.best_group(others, label))
+    return _Found(clips, labels, groups, label, own_group)
 
 
 def _is_labelled(data: Path, path: Path, clips: Sequence[m2dx.Clip]) -> bool:
