@@ -28,8 +28,8 @@ from m2dx_specialise.names import FEWEST_GROUPS
 VALID_SHARE, FEWEST_VALID = 0.25, 0.2
 """Of training and validation part together: the validation part that is dealt, and the smallest one that is kept."""
 TEST_FOLDS = 0.4
-LONGEST_SECONDS = 10.0  # of a clip that is encoded
-MOST_CLIPS = 6_000  # clips of a part that are scored
+LONGEST_SECONDS = 10.0, 60.0  # of a clip that is encoded: where most are shorter than the first, and of all
+MOST_CLIPS, MOST_SECONDS = 6_000, 60_000.0  # of a part that is scored
 EASIER = 0.15  # how far a validation part may be above the test part, before it is told
 WIDE = 10.0
 """Points that may be gained, for all that the test tells, before the verdict says that it does not tell much."""
@@ -112,12 +112,13 @@ class Parts:
         test (fitted to both). Features are kept in a folder."""
         fitted = self.train if name == "choice" else self.train + self.valid
         scored = self.valid if name == "choice" else self.test
-        clips = [replace(clip, split="train") for clip in _some(fitted, seed)]
-        clips += [replace(clip, split="test") for clip in _some(scored, seed)]
+        unit = unit_seconds(self.train + self.valid)
+        clips = [replace(clip, split="train") for clip in _some(fitted, unit, seed)]
+        clips += [replace(clip, split="test") for clip in _some(scored, unit, seed)]
         return m2dx.ClipTask.from_dataset(
             name,
             LabelledClips(name, clips),
-            unit_seconds=unit_seconds(self.train + self.valid),
+            unit_seconds=unit,
             short_clips="pad",
             shared_groups="warn",
             cache=FeatureCache(folder),
@@ -138,16 +139,18 @@ class Parts:
         return replace(task, clips=clips, folds=in_turn)
 
 
-def _some(clips: Sequence[m2dx.Clip], seed: int) -> list[m2dx.Clip]:
-    """All of them, or `MOST_CLIPS` at random."""
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(clips))[:MOST_CLIPS])
+def _some(clips: Sequence[m2dx.Clip], unit: float, seed: int) -> list[m2dx.Clip]:
+    """All of them, or as many at random as `MOST_CLIPS` and, at so many seconds each, `MOST_SECONDS` allow."""
+    most = min(MOST_CLIPS, int(MOST_SECONDS / unit))
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(clips))[:most])
     return [clips[row] for row in chosen.tolist()]
 
 
 def unit_seconds(clips: Sequence[m2dx.Clip]) -> float:
-    """The length that clips are brought to: their mean one, where a long one counts as `LONGEST_SECONDS`."""
-    seconds = [min(clip.duration or 0.0, LONGEST_SECONDS) for clip in clips]
-    return max(round(float(np.mean(seconds)), 3), 0.1)
+    """The length that clips are brought to: their mean, where a few long ones count as 10 s, and all as a minute."""
+    seconds = np.array([clip.duration or 0.0 for clip in clips])
+    longest = float(np.clip(np.median(seconds), *LONGEST_SECONDS))
+    return max(round(float(np.minimum(seconds, longest).mean()), 3), 0.1)
 
 
 def score(

@@ -13,6 +13,7 @@ from m2dx_specialise.judge import (
     Comparison,
     Gain,
     Parts,
+    _some,
     choose,
     decide,
     easier,
@@ -21,6 +22,7 @@ from m2dx_specialise.judge import (
     loss_of,
     of_classifier,
     score,
+    unit_seconds,
 )
 
 import m2dx
@@ -323,3 +325,29 @@ def test_encoders_at_hand_are_compared_on_all_folds(splits: tuple[str, ...], tes
 def test_all_right_is_no_certainty(accuracy: float, ci95: float | None, told: str) -> None:
     found = {"encoder": PLAIN, "accuracy": accuracy, "ci95": ci95, "clips": 40}
     assert told in of_classifier({"classifier": found, "verdict": {"kind": "plain"}})
+
+
+@pytest.mark.parametrize(
+    ("durations", "unit"),
+    [
+        ((1.0, 2.0, 3.0), 2.0),
+        ((0.01,) * 3, 0.1),
+        ((2.0, 2.0, 62.0), 4.667),  # a few long ones count as 10 s
+        ((20.0, 40.0, 300.0), 33.333),  # where most are long, as much as the middle one has
+        ((300.0, 400.0), 60.0),
+    ],
+)
+def test_clips_are_brought_to_a_length_that_most_of_them_have(
+    durations: tuple[float, ...], unit: float
+) -> None:
+    assert unit_seconds([m2dx.Clip(Path("a.wav"), duration=seconds) for seconds in durations]) == unit
+
+
+def test_of_long_clips_fewer_are_scored() -> None:
+    def scored(seconds: float) -> int:
+        clips = (
+            m2dx.Clip(Path(f"{row}.wav"), duration=seconds, labels=("ab"[row % 2],)) for row in range(7_000)
+        )
+        return len(_some(tuple(clips), unit_seconds([m2dx.Clip(Path("a"), duration=seconds)]), 0))
+
+    assert [scored(seconds) for seconds in (1.0, 10.0, 40.0)] == [6_000, 6_000, 1_500]
