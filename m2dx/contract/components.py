@@ -240,6 +240,13 @@ class Fold:
     train: NDArray[np.int64]
     valid: NDArray[np.int64]
     test: NDArray[np.int64]
+    only_chooses: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Those of `valid` that share a group or sound with the test part: nothing may be fitted to them."""
+
+    @property
+    def fitted(self) -> NDArray[np.int64]:
+        """Clips for a classifier that needs no validation part: those of both, but not those that only choose."""
+        return np.setdiff1d(np.concatenate([self.train, self.valid]), self.only_chooses)
 
 
 Pooling = Literal["mean", "mean_deviation", "max"]

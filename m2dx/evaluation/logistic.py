@@ -83,7 +83,7 @@ class Logistic(Evaluator):
             chosen, held_out = self, None
             if self.chosen_by == "valid" and len(fold.valid):
                 chosen, held_out = self.chosen(task, found, fold.train, fold.valid), "the validation part"
-            layer = chosen.fit(task, found, np.sort(np.concatenate([fold.train, fold.valid])))
+            layer = chosen.fit(task, found, fold.fitted)
             layer = replace(layer, held_out=held_out or layer.held_out)
             logits = layer(found.pooled(layer.layer, self.pooling)[fold.test])
             by_fold.append([score_of(logits, found.y[fold.test])])

@@ -97,9 +97,13 @@ def _overlaps(clips: Sequence[Clip]) -> Iterator[tuple[str, set[str]]]:
         for other, (end, first) in earlier.items():
             if other != split and clip.start < end - OVERLAP_SECONDS:
                 yield f"the clip {first.path} at {first.start:g} s", {other, split}
-        end = math.inf if clip.duration is None else clip.start + clip.duration
+        end = _end(clip)
         if split not in earlier or earlier[split][0] < end:
             earlier[split] = (end, clip)
+
+
+def _end(clip: Clip) -> float:
+    return math.inf if clip.duration is None else clip.start + clip.duration
 
 
 def _given_split(
@@ -112,9 +116,25 @@ def _given_split(
         )
     if absent := [split for split in ("train", "test") if split not in rows]:
         raise RecipeError(f"a task needs clips with `split` {' and '.join(absent)}, not {', '.join(rows)}")
-    train = rows["train"]
-    parts = (train, rows["valid"]) if "valid" in rows else hold_out(train, clips, targets)
-    return Fold("test", *parts, rows["test"])
+    train, test = rows["train"], rows["test"]
+    if "valid" not in rows:
+        return Fold("test", *hold_out(train, clips, targets), test)
+    return Fold("test", train, rows["valid"], test, _sharing(rows["valid"], test, clips))
+
+
+def _sharing(rows: NDArray[np.int64], test: NDArray[np.int64], clips: Sequence[Clip]) -> NDArray[np.int64]:
+    """Those of the rows whose clip has its group, or some of its sound, in the test part, too."""
+    groups, tested = {clips[row].group for row in test} - {None}, defaultdict[str, list[Clip]](list)
+    for row in test:
+        tested[os.path.realpath(clips[row].path)].append(clips[row])
+
+    def shares(clip: Clip) -> bool:
+        others = tested.get(os.path.realpath(clip.path), ())
+        return clip.group in groups or any(
+            max(clip.start, other.start) < min(_end(clip), _end(other)) - OVERLAP_SECONDS for other in others
+        )
+
+    return rows[[shares(clips[row]) for row in rows]]
 
 
 def hold_out(

@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 BATCH_SECONDS = 600.0  # audio that is encoded at a time, at most, unless one clip has more
 MOST_BYTES = 2**30  # features of an encoder whose layers are all kept
+FEW_SEVERAL = 0.1  # share of clips with several labels, up to which a warning names them
 MOST_WARNINGS = 20  # unusable clips that a line is written for, at most
 MOST_EXAMPLES = 5  # examples that an error or a warning lists, at most
 
@@ -93,6 +94,7 @@ class ClipTask(EvaluationTask):
         _report_bad(name, bad, total=len(listed), max_bad_fraction=max_bad_fraction)
         folds, warnings = _divided(name, clips, label_names, strict=shared_groups == "error")
         warnings += _untrained_classes(folds, _targets(clips, label_names), label_names)
+        warnings += _few_several(clips)
         warnings += _unlike_published(name, dataset, clips, label_names)
         for warning in warnings:
             logger.warning("evaluation task %r: %s", name, warning)
@@ -107,9 +109,9 @@ class ClipTask(EvaluationTask):
         """Frozen clip features of an encoder; computed once per encoder object, whose weights must not change.
 
         With a cache, they are kept on disk too. `layers` asks for blocks beside the usual ones, which are the last
-        block alone where the features of all would be over 1 GiB.
+        block alone where the features of all would be over 1 GiB. What others have asked for is not among them.
         """
-        wanted = self._layers(encoder, layers) if isinstance(encoder, AudioEncoder) else ()
+        wanted = self._layers(encoder, layers) if isinstance(encoder, AudioEncoder) else set[int]()
         found = self._features.get(encoder)
         if found is None or not found.layers.keys() >= set(wanted):
             if self.unit_seconds:
@@ -121,7 +123,9 @@ class ClipTask(EvaluationTask):
             else:
                 found = compute(encoder, self, batch_size=batch_size)
             self._features[encoder] = found
-        return found
+        if found.layers.keys() == wanted:
+            return found
+        return replace(found, layers={number: found.layers[number] for number in sorted(wanted)})
 
     def _layers(self, encoder: AudioEncoder, named: Sequence[int]) -> set[int]:
         spread = blocks_spread(encoder)
@@ -294,7 +298,8 @@ def _report_bad(name: str, bad: list[BadClip], *, total: int, max_bad_fraction: 
 def _leaks(name: str, clips: list[Clip], *, strict: bool) -> list[str]:
     """Warnings about groups on two sides; RecipeError where a test part is one of the sides.
 
-    Validation clips only choose the epoch, so what they share with another split of the three is a warning.
+    What the validation part shares with another split of the three is a warning: nothing is fitted to what it shares
+    with the test (`Fold.only_chooses`).
     """
     named = {clip.split for clip in clips} <= set(SPLITS)
     wrong, mild, warnings = list[str](), list[str](), list[str]()
@@ -309,7 +314,10 @@ def _leaks(name: str, clips: list[Clip], *, strict: bool) -> list[str]:
         warnings.append(text)
     if mild:
         shared = some_of(mild)
-        warnings.append(f"{len(mild)} groups or clips are shared with the validation split: {shared}")
+        warnings.append(
+            f"{len(mild)} groups or clips are shared with the validation split, whose clips only choose where the test "
+            f"part has theirs: {shared}"
+        )
     return warnings
 
 
@@ -334,6 +342,16 @@ def _untrained_classes(
         lacking |= {label_names[number]: None for number in np.flatnonzero(absent).tolist()}
     text = f"{len(lacking)} classes occur in a test part but not in its training part: {some_of(lacking)}"
     return [text] if lacking else []
+
+
+def _few_several(clips: Sequence[Clip]) -> list[str]:
+    """A warning where a few clips turn accuracy into mAP: a stray line may have done it."""
+    several = [str(clip.path) for clip in clips if len(clip.labels) > 1]
+    if not 0 < len(several) <= FEW_SEVERAL * len(clips):
+        return []
+    return [
+        f"{len(several)} of {len(clips)} clips have several labels, so that the score is mAP: {some_of(several)}"
+    ]
 
 
 def _unlike_published(

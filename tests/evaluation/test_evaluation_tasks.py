@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from m2dx.contract.components import Clip, TaskInfo
+from m2dx.contract.components import Clip, Features, TaskInfo
 from m2dx.contract.errors import PluginError, RecipeError, TrainingError
 from m2dx.evaluation import tasks
 from m2dx.evaluation.tasks import ClipTask, mean_seconds
@@ -59,10 +60,11 @@ def test_a_few_long_clips_do_not_set_the_length_of_all(
 def test_long_clips_are_encoded_a_few_at_a_time(clips, list_dataset, monkeypatch):
     task = ClipTask.from_dataset("tones", list_dataset(clips), unit_seconds=0.2)
     sizes: list[int] = []
-    encoder = type("Encoder", (), {})()
-    monkeypatch.setattr(tasks, "extract", lambda encoder, task, batch_size: sizes.append(batch_size))
+    encoder = type("Encoder", (), {})
+    found = Features(torch.zeros(8, 1), torch.zeros(8))
+    monkeypatch.setattr(tasks, "extract", lambda encoder, task, batch_size: sizes.append(batch_size) or found)
     for seconds in (None, 0.2, 18.75, 20.0, 600.0, 3600.0):
-        replace(task, unit_seconds=seconds).features(encoder)
+        replace(task, unit_seconds=seconds).features(encoder())
     assert sizes == [32, 32, 32, 30, 1, 1]
 
 
@@ -70,6 +72,16 @@ def test_two_labels_on_a_clip_make_it_multi_label(clips, tone, list_dataset):
     task = ClipTask.from_dataset("tones", list_dataset([*clips, tone("low", "high", split="test")]))
     assert task.metric == "mAP"
     assert task.targets()[-1].tolist() == [1, 1]
+    assert task.warnings == ()  # one of nine
+
+
+def test_a_stray_second_label_that_makes_the_score_map_is_told(clips, tone, list_dataset):
+    stray = tone("low", "high", split="train")
+    task = ClipTask.from_dataset("tones", list_dataset([*(clips * 3), stray]))
+    assert any(
+        f"1 of 25 clips have several labels, so that the score is mAP: {stray.path}" in w
+        for w in task.warnings
+    )
 
 
 def test_all_problems_of_the_list_are_in_one_error(clips, list_dataset):
@@ -122,7 +134,7 @@ def test_a_group_shared_with_validation_is_a_warning(clips, list_dataset, caplog
     clips[0], clips[4] = replace(clips[0], group="ann"), replace(clips[4], group="ann")
     with caplog.at_level(logging.WARNING):
         task = ClipTask.from_dataset("tones", list_dataset(clips))
-    assert "1 groups or clips are shared with the validation split: group 'ann'" in task.warnings[0]
+    assert "1 groups or clips are shared with the validation split, whose clips only choose" in task.warnings[0]
     assert task.warnings[0] in caplog.text
 
 

@@ -30,6 +30,26 @@ def test_given_splits_are_one_division():
     )
 
 
+@pytest.mark.parametrize(
+    ("valid", "fitted"),
+    [
+        (Clip(Path("v.wav"), split="valid"), [0, 2]),
+        (Clip(Path("v.wav"), split="valid", group="ann"), [0]),  # of a group that is tested
+        (Clip(Path("v.wav"), split="valid", group="bob"), [0, 2]),  # of one that is trained on
+        (Clip(Path("x/../1.wav"), 0.5, 1.0, split="valid"), [0]),  # a part of a test clip
+        (Clip(Path("1.wav"), 2.0, 1.0, split="valid"), [0, 2]),  # another part of its file
+    ],
+)
+def test_nothing_is_fitted_to_what_the_validation_part_shares_with_the_test(valid, fitted):
+    clips = [
+        Clip(Path("0.wav"), split="train", group="bob"),
+        Clip(Path("1.wav"), 0.0, 2.0, split="test", group="ann"),
+        valid,
+    ]
+    (fold,) = divide(clips, one_hot(0, 0, 1))
+    assert (fold.valid.tolist(), fold.fitted.tolist()) == ([2], fitted)
+
+
 def test_each_fold_is_tested_once_and_a_tenth_of_all_others_validates():
     names = ["10"] * 20 + ["2"] * 20 + ["9"] * 20
     folds = divide(listed(*names), one_hot(*[0, 1] * 30))

@@ -1,6 +1,7 @@
 """What evaluations record."""
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from m2dx.encoder.config import EncoderConfig
 from m2dx.encoder.weights import write_export
 from m2dx.jobs import core
 from m2dx.recipe.loading import recipe_to_mapping
+from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.results import scoring
 from m2dx.results.records import Division, Protocol, fingerprint, read_records
 from m2dx.results.scores import read_scores
@@ -188,3 +190,15 @@ def test_scores_of_an_encoder_whose_name_is_no_text_go_to_its_folder_again(tmp_p
     encoder = tmp_path / os.fsdecode(b"caf\xe9.pt")
     folders = {folder_of_encoder(tmp_path / "evaluation", encoder) for _ in range(2)}
     assert len(folders) == 1 and encoder_path(folders.pop()) == encoder.resolve()
+
+
+@pytest.mark.parametrize("other", [{}, {"f_min": 20.0}, {"f_max": 4000.0}, {"num_heads": 4}])
+def test_a_fingerprint_tells_encoders_apart_whose_weights_are_alike(other: dict[str, Any]) -> None:
+    def of(*, num_heads: int = 3, **audio: Any) -> str:
+        section = AudioSection(crop_seconds=0.32, **audio)
+        model = ModelSection(size="tiny", depth=1)
+        encoder = random_encoder(section, model, mean=-7.0, std=4.0, seed=0)
+        encoder.encoder.size = replace(encoder.encoder.size, num_heads=num_heads)
+        return fingerprint(encoder)
+
+    assert (of(**other) == of()) == (not other)

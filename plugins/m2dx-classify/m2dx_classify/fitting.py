@@ -105,17 +105,18 @@ def fit_classifier(
     else:
         encoder, config = m2dx.load_encoder(model), read_weights(model).config
     encoder = encoder.requires_grad_(False).eval().to(pick_device(device, field="--device"))
-    found = task.features(encoder)
+    found = task.features(encoder, layers=logistic.named_layers)
     own = with_metrics(logistic.evaluate(encoder, task, seeds=(0,))[0], task.label_names)
     plain = None
     if model != STATISTICS:
         (plain,) = Logistic().evaluate(MeanLogMel(config.audio).eval(), task, seeds=(0,))
         plain = with_metrics(plain, task.label_names)
     several, fold = len(task.folds) > 1, task.folds[0]
-    rows = np.arange(len(task.clips)) if several else np.sort(np.concatenate([fold.train, fold.valid]))
+    rows = np.arange(len(task.clips)) if several else fold.fitted
     if not several:  # what suits these very clips has been found
         chosen: Any = own.details
-        logistic = Logistic(c=chosen["c"][0], layers=tuple(chosen["layer"]), whiten=chosen["whiten"][0])
+        layers = tuple(chosen["layer"])
+        logistic = replace(logistic, c=chosen["c"][0], layers=layers, whiten=chosen["whiten"][0])
     layer = logistic.fit(task, found, rows)
     network = FinetunedNetwork(encoder, len(task.label_names), deviation=True, layer=layer.layer)
     norm = network.head.norm

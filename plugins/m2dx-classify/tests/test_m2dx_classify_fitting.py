@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from m2dx_classify import STATISTICS, fitting
+from m2dx_classify import STATISTICS
 from m2dx_classify.command import commands
 from m2dx_classify.fitting import Fitted, _summary, check_request, fit_classifier
 from m2dx_classify.rows import classify_clips
@@ -145,17 +146,18 @@ def test_the_summary_says_what_the_encoder_is_worth(
     assert re.search(f"{told}$", _summary(task_of_list(tones), *scores, tested=24))
 
 
+@pytest.mark.parametrize("settings", [{}, {"class_weights": "balanced"}])
 def test_the_last_fit_has_all_that_the_test_has_chosen(
-    encoder: Path, listed: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any], encoder: Path, listed: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = task_of_list(listed(split=lambda take: "test" if take > 5 else "train"))
-    (score,) = Logistic().evaluate(m2dx.load_encoder(encoder), task, seeds=(0,))
-    made = list[dict[str, object]]()
-    monkeypatch.setattr(fitting, "Logistic", lambda **given: made.append(given) or Logistic(**given))
-    fit_classifier(encoder, task)
-    names = {"c": "c", "layers": "layer", "whiten": "whiten"}
-    chosen = {name: score.details[of][0] for name, of in names.items()}  # type: ignore[index]
-    assert made[-1] == {**chosen, "layers": (chosen["layers"],)} and None not in chosen.values()
+    (score,) = Logistic(**settings).evaluate(m2dx.load_encoder(encoder), task, seeds=(0,))
+    fitted, fit = list[Logistic](), Logistic.fit
+    monkeypatch.setattr(Logistic, "fit", lambda own, *given: fitted.append(own) or fit(own, *given))
+    fit_classifier(encoder, task, settings=settings)
+    c, layer, whiten = (score.details[of][0] for of in ("c", "layer", "whiten"))  # type: ignore[index]
+    assert None not in (c, layer, whiten)
+    assert fitted[-1] == Logistic(c=c, layers=(layer,), whiten=whiten, **settings)
 
 
 def test_nothing_is_random(encoder: Path, tones: Path, tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def _parts(task: EvaluationTask, fold: Fold) -> tuple[NDArray[np.int64], ...]:
     """Rows for training, validation (none if the task has no such split) and test."""
     if _has_valid(task):
         return fold.train, fold.valid, fold.test
-    return np.sort(np.concatenate([fold.train, fold.valid])), np.empty(0, dtype=np.int64), fold.test
+    return fold.fitted, np.empty(0, dtype=np.int64), fold.test
 
 
 class FeatureExamples:

@@ -113,7 +113,7 @@ def _scores(
 
 def _labels(task: ClipTask) -> int:
     """Labels of the smallest training and validation part of its folds."""
-    return min(len(fold.train) + len(fold.valid) for fold in task.folds)
+    return min(len(fold.fitted) for fold in task.folds)
 
 
 def _sizes_of(task: ClipTask, sizes: Sequence[int]) -> list[int]:

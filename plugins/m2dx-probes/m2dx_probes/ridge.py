@@ -52,7 +52,7 @@ class Ridge(Evaluator):
         """Three scores; the seeds are not used."""
         found, fits, folds = task.features(encoder), [], []
         for fold in task.folds:
-            rows = np.sort(np.concatenate([fold.train, fold.valid]))
+            rows = fold.fitted
             fit = self.fit(found, rows, [task.clips[row] for row in rows])
             fits.append(fit)
             predicted = fit(found.pooled(fit.layer)[torch.from_numpy(fold.test)]).numpy()

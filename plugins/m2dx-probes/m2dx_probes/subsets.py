@@ -47,8 +47,7 @@ def subset_fold(
 
     Whole groups are held out for validation; single clips, where the labels are all of one group.
     """
-    rows = np.concatenate([fold.train, fold.valid])
-    labelled = np.sort(labelling_order(rows, clips, targets, seed)[:size])
+    labelled = np.sort(labelling_order(fold.fitted, clips, targets, seed)[:size])
     try:
         train, valid = hold_out(labelled, clips, targets)
     except RecipeError:

@@ -139,7 +139,7 @@ class IcbhiEvaluator(m2dx.Evaluator):
             trained, inputs = "linear layer", feature_units(encoder, task, fade_seconds=self.fade_seconds)
         runs: list[list[list[EpochResult]]] = []  # by fold, seed, epoch
         for fold in task.folds:
-            train = torch.from_numpy(np.concatenate([fold.train, fold.valid]))
+            train = torch.from_numpy(fold.fitted)
             data = FitData(inputs, y, train, torch.from_numpy(fold.test), len(task.label_names), normal)
             runs.append([self._run(encoder, data, f"{task.name}, {fold.name}", seed) for seed in seeds])
         details = {"trained": trained, **self._details(task), "warnings": [*task.warnings, *warnings]}

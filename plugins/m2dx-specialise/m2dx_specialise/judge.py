@@ -173,8 +173,7 @@ def choose(encoder: ClipEncoder, choice: m2dx.ClipTask) -> dict[str, Any]:
     their last layer and a weak penalty would seem best.
     """
     fold = choice.folds[0]
-    rows = np.sort(np.concatenate([fold.train, fold.valid]))
-    found = Logistic().chosen(choice, choice.features(encoder), rows, fold.test)
+    found = Logistic().chosen(choice, choice.features(encoder), fold.fitted, fold.test)
     return {name: getattr(found, name) for name in ("c", "layers", "whiten")}
 
 
@@ -373,7 +372,7 @@ def gain_by_labels(
     `settings` are of the regression on the first.
     """
     fold, targets = task.folds[0], task.targets()
-    total = len(fold.train) + len(fold.valid)
+    total = len(fold.fitted)
     found = []
     for size in [*(size for size in CURVE if size < total), total]:
         gains = []
