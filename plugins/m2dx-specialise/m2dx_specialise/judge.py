@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
+from itertools import combinations
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any, Literal
 
 import numpy as np
 from m2dx_classify.sources import LabelledClips
 from m2dx_probes.subsets import subset_fold
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 import m2dx
 from m2dx.contract.components import ClipEncoder, Fold
@@ -25,12 +27,14 @@ from m2dx.evaluation.logistic import Logistic
 from m2dx.evaluation.splits import SPLITS
 from m2dx_specialise.names import FEWEST_GROUPS
 
-VALID_SHARE, FEWEST_VALID = 0.25, 0.2
-"""Of training and validation part together: the validation part that is dealt, and the smallest one that is kept."""
+VALID_SHARES, FEWEST_VALID = (0.25, 0.33, 0.4, 0.5), 0.2
+"""Of training and validation part together: the validation part that is dealt (the first with which both have two
+classes), and the smallest one that is kept."""
 TEST_FOLDS = 0.4
 LONGEST_SECONDS = 10.0, 60.0  # of a clip that is encoded: where most are shorter than the first, and of all
 MOST_CLIPS, MOST_SECONDS = 6_000, 60_000.0  # of a part that is scored
 EASIER = 0.15  # how far a validation part may be above the test part, before it is told
+FEWEST_TESTED = 6  # groups of a test, from which on the bootstrap over them is believed
 WIDE = 10.0
 """Points that may be gained, for all that the test tells, before the verdict says that it does not tell much."""
 FEWEST_CLIPS = 40  # labelled clips that a verdict needs
@@ -57,16 +61,13 @@ class Parts:
     def of(cls, clips: Sequence[m2dx.Clip]) -> Parts:
         """The same, of clips. A small validation part is dealt anew; of folds, the last two of five are the test."""
         labelled = [clip for clip in clips if clip.labels]
-        folds = sorted({str(clip.split) for clip in labelled} - set(SPLITS))
-        tested = {"test", *folds[len(folds) - max(int(TEST_FOLDS * len(folds)), 1) :]}
+        tested = {"test", *_tested_folds(labelled)}
         test = tuple(clip for clip in labelled if clip.split in tested)
         rest = [clip for clip in labelled if clip.split not in tested]
         is_valid = [clip.split == "valid" for clip in rest]
         if sum(is_valid) < FEWEST_VALID * len(rest) and len({clip.group or clip.path for clip in rest}) > 1:
-            is_valid = deal(rest, [1 - VALID_SHARE, VALID_SHARE]).tolist()
-        train, valid = (
-            tuple(clip for clip, of in zip(rest, is_valid, strict=True) if of == which) for which in (0, 1)
-        )
+            is_valid = _dealt_valid(rest)
+        train, valid = _parted(rest, is_valid)
         held = {clip.group for clip in (*valid, *test)} - {None}
         others = (clip for clip in clips if not clip.labels and clip.group not in held)
         return cls(train, valid, test, tuple(others))
@@ -139,6 +140,34 @@ class Parts:
         return replace(task, clips=clips, folds=in_turn)
 
 
+def _tested_folds(clips: Sequence[m2dx.Clip]) -> Sequence[str]:
+    """The last two of five folds; or those before them that leave fewer classes without training or test clips."""
+    of: dict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        of[str(clip.split)].update(clip.labels)
+    folds, classes = sorted(of.keys() - set(SPLITS)), set[str]().union(*of.values())
+    size = min(max(int(TEST_FOLDS * len(folds)), 1), len(folds))
+
+    def lacking(tested: Sequence[str]) -> int:
+        sides = tested, [fold for fold in folds if fold not in tested]
+        return sum(len(classes.difference(*(of[fold] for fold in side))) for side in sides)
+
+    return min(reversed(list(combinations(folds, size))), key=lacking)
+
+
+def _dealt_valid(clips: Sequence[m2dx.Clip]) -> list[int]:
+    """1 for the clips that are dealt to the validation part, 0 for the others."""
+    for share in VALID_SHARES:
+        is_valid: list[int] = deal(clips, [1 - share, share]).tolist()
+        if all(len({clip.labels for clip in part}) > 1 for part in _parted(clips, is_valid)):
+            break
+    return is_valid
+
+
+def _parted(clips: Sequence[m2dx.Clip], is_valid: Sequence[int]) -> list[tuple[m2dx.Clip, ...]]:
+    return [tuple(clip for clip, of in zip(clips, is_valid, strict=True) if of == which) for which in (0, 1)]
+
+
 def _some(clips: Sequence[m2dx.Clip], unit: float, seed: int) -> list[m2dx.Clip]:
     """All of them, or as many at random as `MOST_CLIPS` and, at so many seconds each, `MOST_SECONDS` allow."""
     most = min(MOST_CLIPS, int(MOST_SECONDS / unit))
@@ -183,11 +212,10 @@ def loss_of(score: m2dx.Score, label_names: Sequence[str]) -> float:
     return round(float(-np.log(np.maximum(said, 1e-6)).mean()), 6)
 
 
-def _alone(own: m2dx.Score, rival: m2dx.Score) -> tuple[int, int]:
-    """How many clips only the first has right, and only the second."""
+def _ahead(own: m2dx.Score, rival: m2dx.Score) -> list[int]:
+    """1 for each clip that only the first has right, -1 for each that only the second has, 0 for the others."""
     one, other = ([item.label in item.clip.labels for item in of.predictions] for of in (own, rival))
-    pairs = list(zip(one, other, strict=True))
-    return sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+    return [a - b for a, b in zip(one, other, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -199,19 +227,27 @@ class Gain:
     high: float
 
     @classmethod
-    def of(cls, own: m2dx.Score, rival: m2dx.Score) -> Gain:
+    def of(cls, own: m2dx.Score, rival: m2dx.Score, *, for_others: bool = False) -> Gain:
         """How far the first is above the second.
 
         The interval is the bootstrap's, but it reaches 0 where the clips that only one of the two has right are so few
-        that the exact sign test leaves chance (5 %), as the bootstrap is too sure of few clips.
+        that the exact sign test leaves chance (5 %), as the bootstrap is too sure of few clips; and so of few groups:
+        `for_others`, which are not tested, it is as wide as Student's t over fewer than `FEWEST_TESTED` groups.
         """
         found = difference(own, rival)
         assert found is not None  # both are of one classifier, on the same clips
         value, low, high = (100 * found[name] for name in ("value", "low", "high"))
-        only = _alone(own, rival)
-        if sum(only) and binomtest(only[0], sum(only)).pvalue >= 0.05:
-            low, high = min(low, 0.0), max(high, 0.0)
-        return cls(value, low, high)
+        ahead = _ahead(own, rival)
+        only = [ahead.count(1), ahead.count(-1)]
+        ends = [low, high]
+        if not sum(only):  # the bootstrap knows no other clips
+            bound = 100 * (1 - 0.025 ** (1 / len(ahead)))
+            ends += [-bound, bound]
+        elif binomtest(only[0], sum(only)).pvalue >= 0.05:
+            ends.append(0.0)
+        if for_others:
+            ends += _of_groups([item.clip for item in own.predictions], ahead)
+        return cls(value, min(ends), max(ends))
 
     @property
     def text(self) -> str:
@@ -220,6 +256,18 @@ class Gain:
     @property
     def interval(self) -> str:
         return f"{self.low:+.1f} to {self.high:+.1f}"
+
+
+def _of_groups(clips: Sequence[m2dx.Clip], ahead: Sequence[int]) -> list[float]:
+    """Ends of the t interval of the groups' own gains in points, where they are few; of one or two, 0."""
+    by_group: dict[str, list[int]] = defaultdict(list)
+    for clip, gain in zip(clips, ahead, strict=True):
+        by_group[clip.group or str(clip.path)].append(gain)
+    gains = [100 * fmean(of) for of in by_group.values()]
+    if not 2 < len(gains) < FEWEST_TESTED:
+        return [0.0] if len(gains) <= 2 else []
+    half = float(t.ppf(0.975, len(gains) - 1)) * stdev(gains) / math.sqrt(len(gains))
+    return [fmean(gains) - half, fmean(gains) + half]
 
 
 @dataclass(frozen=True)
@@ -234,9 +282,9 @@ class Comparison:
     gain: Gain
 
     @classmethod
-    def of(cls, own: m2dx.Score, rival: m2dx.Score) -> Comparison:
-        names = own.encoder, rival.encoder
-        return cls(*names, own.mean, rival.mean, len(own.predictions), Gain.of(own, rival))
+    def of(cls, own: m2dx.Score, rival: m2dx.Score, *, for_others: bool = False) -> Comparison:
+        gain = Gain.of(own, rival, for_others=for_others)
+        return cls(own.encoder, rival.encoder, own.mean, rival.mean, len(own.predictions), gain)
 
 
 Kind = Literal["specialise", "use", "random", "plain", "none"]
@@ -272,8 +320,8 @@ def decide(
     from how many on the gain is beyond chance.
 
     Training is worth it where it is beyond all the others, whichever of them is the best on these clips. A start is of
-    use where it is beyond log-mel statistics, and behind neither the random network nor, where that network is beyond
-    them, training; else that network is of use where it is beyond them. What the test leaves open is said.
+    use where it is beyond log-mel statistics, and where the random network is, too, behind neither that one nor
+    training; else that network is of use where it is beyond them. What the test leaves open is said.
     """
     trained = "nothing could be trained in the time"
     rival = strongest(gains) if gains else None
@@ -291,13 +339,13 @@ def decide(
     between = above[other]
     kind: Kind = "plain"
     how = f"{'behind' if between.high < 0 else 'level with'} {other} ({between.interval} points)"
-    is_of_use = other == random and between.high >= 0
+    is_of_use = above[PLAIN].low > 0 and (above[random].high >= 0 or untrained.low <= 0)
     if is_of_use and untrained.low > 0 and start in gains and gains[start].low > 0:
         is_of_use = False  # the random network is level with what it is behind
         how = f"behind training ({-gains[start].high:+.1f} to {-gains[start].low:+.1f} points)"
     if is_of_use:
         kind, text = "use", f"Use {start} as it is: {above[PLAIN].text} over {PLAIN}; {trained}."
-    elif other == random and untrained.low > 0:
+    elif untrained.low > 0:
         kind, text = (
             "random",
             f"Use {random} as it is: {untrained.text} over {PLAIN}; {trained}, and {start} is {how}.",
@@ -340,7 +388,8 @@ def guessed(score: m2dx.Score) -> str:
     ((label, count),) = Counter(item.clip.labels[0] for item in score.predictions).most_common(1)
     share = count / len(score.predictions)
     common = replace(score, predictions=tuple(replace(item, label=label) for item in score.predictions))
-    own, other = _alone(score, common)
+    ahead = _ahead(score, common)
+    own, other = ahead.count(1), ahead.count(-1)
     if own and binomtest(own, own + other, alternative="greater").pvalue < 0.025:
         return ""
     return (
@@ -380,7 +429,10 @@ def gain_by_labels(
             part = fold if size == total else subset_fold(fold, size, task.clips, targets, draw)
             smaller = replace(task, folds=(part,))
             gains.append(
-                Gain.of(*(score(of, smaller, "", its) for of, its in ((own, settings), (rival, None))))
+                Gain.of(
+                    *(score(of, smaller, "", its) for of, its in ((own, settings), (rival, None))),
+                    for_others=True,
+                )
             )
         mean = Gain(*np.mean([astuple(gain) for gain in gains], axis=0).tolist())
         found.append({"labels": size, **asdict(mean)})

@@ -301,11 +301,12 @@ class Search:
                     name: known.get(name) or judge.score(of, task, name, self._settings(name))
                     for name, of in encoders.items()
                 }
-                gains = {name: Comparison.of(trained[winner], trained[name]) for name in baselines}
+                own = trained[winner]
+                gains = {name: Comparison.of(own, trained[name], for_others=True) for name in baselines}
                 rival = judge.strongest({name: of.gain for name, of in gains.items()})
                 if gains[rival].gain.low > 0:
-                    own, other = encoders[winner], encoders[rival]
-                    curve = judge.gain_by_labels(own, other, task, self._settings(winner))
+                    pair = encoders[winner], encoders[rival]
+                    curve = judge.gain_by_labels(*pair, task, self._settings(winner))
         training, at_hand = ({name: of.gain for name, of in found.items()} for found in (gains, above))
         labels = judge.from_labels(curve)
         decided = partial(judge.decide, training, start, at_hand, labels=labels)
