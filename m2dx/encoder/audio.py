@@ -21,7 +21,7 @@ from m2dx.encoder.weights import Weights, read_weights
 from m2dx.model.patches import time_frames
 from m2dx.model.shapes import build_logmel, model_shapes
 from m2dx.model.vit import Encoder
-from m2dx.recipe.schema import AudioSection, ModelSection
+from m2dx.recipe.schema import AudioSection, ModelSection, ShortClips
 
 if TYPE_CHECKING:
     from m2dx.contract.host import PluginHost
@@ -373,6 +373,15 @@ def _in_order(groups: Iterable[Sequence[int]], found: Sequence[Tensor]) -> Tenso
         return found[0]
     order = torch.tensor([place for places in groups for place in places]).argsort()
     return pad_sequence([row for group in found for row in group], batch_first=True)[order]
+
+
+def filled(rows: Tensor, samples: int, *, short_clips: ShortClips) -> Tensor:
+    """Samples (B, N) of at least `samples`: fewer are padded with zeros at the end, or repeated, as crops are."""
+    if (lacking := samples - rows.shape[-1]) <= 0:
+        return rows
+    if short_clips == "repeat":
+        return rows.repeat(1, -(-samples // rows.shape[-1]))[:, :samples]
+    return F.pad(rows, (0, lacking))
 
 
 def check_samples(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from m2dx.contract.errors import CheckpointError
 from m2dx.contract.package import find_encoder
-from m2dx.encoder.audio import AudioEncoder, Head, audio_encoder_of, check_samples
+from m2dx.encoder.audio import AudioEncoder, Head, audio_encoder_of, check_samples, filled
 from m2dx.encoder.config import EXPORT_CONFIG, ClassifierConfig
 from m2dx.encoder.weights import read_weights
 
@@ -103,12 +103,7 @@ class AudioClassifier(nn.Module):
 
     def filled(self, rows: Tensor) -> Tensor:
         """Samples (B, N) cut to `unit_seconds`, or padded or repeated to that length."""
-        length = self.unit_samples
-        if rows.shape[-1] < length and self.short_clips == "repeat":
-            rows = rows.repeat(1, -(-length // rows.shape[-1]))
-        elif rows.shape[-1] < length:
-            rows = nn.functional.pad(rows, (0, length - rows.shape[-1]))
-        return rows[..., :length]
+        return filled(rows, self.unit_samples, short_clips=self.short_clips)[..., : self.unit_samples]
 
     @torch.no_grad()
     def probabilities(self, wav: Tensor) -> Tensor:

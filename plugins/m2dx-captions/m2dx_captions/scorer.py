@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import m2dx
+from m2dx.encoder.audio import check_samples, filled
 from m2dx_captions.sentences import Sentences, Source
 
 
@@ -58,10 +59,13 @@ class CaptionScorer:
     def audio(self, wav: Tensor) -> Tensor:
         """(B, C) of norm 1, from samples (B, N) or (N,): the mean over windows as long as the crops of the training.
 
-        The last window ends with the audio; audio shorter than a window is filled with the mean.
+        The last window ends with the audio; audio shorter than a window is filled as the crops of the training were.
         """
-        logmel, length = self.encoder.standard_logmel(wav), self.encoder.encoder.grid.input_size[1]
-        logmel = F.pad(logmel, (0, max(length - logmel.shape[-1], 0)))
+        check_samples(wav)
+        length = self.encoder.encoder.grid.input_size[1]
+        short_clips = (self.encoder.trained_as or {}).get("short_clips", "pad")
+        wav = filled(torch.atleast_2d(wav), length * self.encoder.logmel.hop_length, short_clips=short_clips)
+        logmel = self.encoder.standard_logmel(wav)
         last, found = logmel.shape[-1] - length, []
         for start in sorted({*range(0, last, length), last}):
             tokens = self.encoder.encoder(logmel[..., start : start + length])[

@@ -18,10 +18,12 @@ from m2dx_captions import sentences as module
 from m2dx_captions.encoder import Captions
 from m2dx_captions.evaluator import ZeroShot
 from m2dx_captions.losses import Contrastive, Cosine
+from m2dx_captions.scorer import CaptionScorer
 from m2dx_captions.sentences import Sentences
 
 import m2dx
 from m2dx.contract.components import Crop
+from m2dx.data.crops import fit_length
 from m2dx.encoder.audio import random_like
 from m2dx.encoder.weights import export_encoder, read_weights
 from m2dx.evaluation.tasks import ClipTask
@@ -496,13 +498,10 @@ def test_encoders_without_captions_get_no_score(
         ZeroShot(sentences="words").check_encoder(clips_only, tones)
 
 
-def test_the_components_keep_the_contract(
-    clips: Path, monkeypatch: pytest.MonkeyPatch, host: m2dx.PluginHost
-) -> None:
-    check_component(Captions, sentences="words", path=clips)
-    for loss, options in ((Contrastive, {"learned": False}), (Contrastive, {}), (Cosine, {})):
-        check_component(loss, **options)
-    encoder = m2dx.load_encoder(write_encoder(clips.parent / "encoder"))
+@pytest.fixture
+def captioned(tmp_path: Path, host: m2dx.PluginHost) -> m2dx.AudioEncoder:
+    """An encoder with random weights and a mapper to the vectors of words."""
+    encoder = m2dx.load_encoder(write_encoder(tmp_path / "captioned"))
     mapper = {"name": "pool_linear"}
     shapes = m2dx.TaskShapes(encoder.encoder.grid.shape, encoder.encoder.size.embed_dim, None, module.WORDS)
     state = host.build(
@@ -511,7 +510,31 @@ def test_the_components_keep_the_contract(
     encoder.mappers = {f"words.{name}": of for name, of in state.state_dict().items()}
     captions = {"offline_encoder": {"name": "captions"}, "online_mapper": mapper}
     encoder.trained_as = {"tasks": {"spread": {"offline_encoder": None}, "words": captions}}
-    monkeypatch.setattr(evaluators, "random_encoder", lambda *arguments, **options: encoder)
+    return encoder
+
+
+@pytest.mark.parametrize("short_clips", [None, "pad", "repeat"])
+@pytest.mark.parametrize("seconds", [0.005, 0.3, 0.639])
+def test_short_audio_is_filled_as_a_crop_of_the_training(
+    captioned: m2dx.AudioEncoder, short_clips: Any, seconds: float
+) -> None:
+    if short_clips is not None:
+        captioned.trained_as = {**(captioned.trained_as or {}), "short_clips": short_clips}
+    scorer, samples = CaptionScorer.of(captioned, Sentences("words")), round(seconds * 16_000)
+    wav = torch.randn(2, samples, generator=torch.Generator().manual_seed(0)) * 0.1
+    crops = [fit_length(row.numpy(), 10_240, short_clips=short_clips or "pad") for row in wav]
+    whole = scorer.audio(torch.from_numpy(np.stack(crops)))
+    torch.testing.assert_close(scorer.audio(wav), whole)
+    torch.testing.assert_close(scorer.audio(wav[0]), whole[:1])
+
+
+def test_the_components_keep_the_contract(
+    clips: Path, monkeypatch: pytest.MonkeyPatch, captioned: m2dx.AudioEncoder
+) -> None:
+    check_component(Captions, sentences="words", path=clips)
+    for loss, options in ((Contrastive, {"learned": False}), (Contrastive, {}), (Cosine, {})):
+        check_component(loss, **options)
+    monkeypatch.setattr(evaluators, "random_encoder", lambda *arguments, **options: captioned)
     check_component(ZeroShot, sentences="words")
 
 
