@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import PositiveFloat
 
 import m2dx
 from m2dx.contract.wording import suggestion
+from m2dx.evaluation.bootstrap import with_metrics
 from m2dx.evaluation.features import device_of, targets_of
 from m2dx.evaluation.metrics import predictions_of, score_of, summarise
 from m2dx.model.precision import autocast
@@ -99,7 +102,8 @@ class ZeroShot(m2dx.Evaluator):
             by_fold.append([score_of(cosines[fold.test], y[fold.test])])
             predictions += predictions_of(task, fold, spread[fold.test])
         details = {"texts": texts, "prompt": self.prompt}
-        return [summarise(task, by_fold, protocol=self.name, details=details, predictions=predictions)]
+        score = summarise(task, by_fold, protocol=self.name, details=details, predictions=predictions)
+        return [_of_order(with_metrics(score, task.label_names)) if task.multi_label else score]
 
     def _texts(self, label_names: tuple[str, ...]) -> list[str]:
         """Of the classes, in their order."""
@@ -107,3 +111,11 @@ class ZeroShot(m2dx.Evaluator):
             self.texts.get(label, self.prompt.replace("{label}", label.replace("_", " ")))
             for label in label_names
         ]
+
+
+def _of_order(score: m2dx.Score) -> m2dx.Score:
+    """The score with the metrics that follow from the order of the clips alone: no cosine says that a label holds."""
+    metrics: Any = score.details["metrics"]
+    kept = {name: entry for name, entry in metrics.items() if name in ("mAP", "auroc")}
+    others = {name: of for name, of in score.details.items() if name != "per_class"}
+    return replace(score, details={**others, "metrics": kept})

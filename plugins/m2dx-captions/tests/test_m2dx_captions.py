@@ -24,8 +24,10 @@ from m2dx_captions.sentences import Sentences
 import m2dx
 from m2dx.contract.components import Crop
 from m2dx.data.crops import fit_length
+from m2dx.data.csv_list import CsvDataset
 from m2dx.encoder.audio import random_like
 from m2dx.encoder.weights import export_encoder, read_weights
+from m2dx.evaluation.runner import evaluate
 from m2dx.evaluation.tasks import ClipTask
 from m2dx.testing import check_component, evaluators
 from m2dx.testing.samples import SoundFiles, write_csv, write_encoder
@@ -526,6 +528,24 @@ def test_short_audio_is_filled_as_a_crop_of_the_training(
     whole = scorer.audio(torch.from_numpy(np.stack(crops)))
     torch.testing.assert_close(scorer.audio(wav), whole)
     torch.testing.assert_close(scorer.audio(wav[0]), whole[:1])
+
+
+def test_clips_of_several_labels_have_metrics_of_their_order_alone(
+    captioned: m2dx.AudioEncoder, tmp_path: Path
+) -> None:
+    files, rows = SoundFiles(tmp_path), []
+    for take, split in enumerate(("train", "test")):
+        for hertz, labels in ((300.0, "low"), (2700.0, "high"), (900.0, "low;high"), (500.0, "mid")):
+            path = files.add_tone(f"{hertz}-{split}.wav", hertz, seconds=0.5, seed=take)
+            rows.append((path, labels, split))
+    write_csv(tmp_path / "chords.csv", "path,label,split", rows)
+    task = ClipTask.from_dataset("chords", CsvDataset(path=tmp_path / "chords.csv"), unit_seconds=0.5)
+    zero_shot = {"zero_shot": ZeroShot(sentences="words")}
+    (score,) = evaluate({"pretrained": lambda seed: captioned}, [task], zero_shot, seeds=(0,))
+    metrics: Any = score.details["metrics"]
+    assert score.metric == "mAP" and score.ci95 is not None and len(score.predictions) == 4
+    assert metrics.keys() == {"mAP", "auroc"} and "per_class" not in score.details
+    assert metrics["mAP"]["value"] == pytest.approx(score.mean, abs=1e-6)
 
 
 def test_the_components_keep_the_contract(
