@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -9,10 +10,13 @@ from pathlib import Path
 from jinja2 import Environment
 
 from m2dx.contract.components import Score
+from m2dx.contract.errors import CheckpointError, RecipeError
 from m2dx.encoder.config import read_config
+from m2dx.encoder.weights import digest_of_tensors, read_weights
 from m2dx.recipe.document import write_yaml
 from m2dx.results.run_folder import read_summary
 from m2dx.results.scores import PRETRAINED, read_scores
+from m2dx.results.scoring import encoder_path
 from m2dx.results.verdict import encoder_title, scores_by_encoder, verdict
 
 
@@ -26,13 +30,36 @@ class Stated:
     untested: str | None = None
 
 
-def card_of(export: Path, run: Path, repo: str, stated: Stated) -> str:
+def run_of(export: Path, run: Path | None) -> Path | None:
+    """The folder with scores of an export's encoder: `run`, or the one that it lies in; None: that is of other weights.
+
+    Of a classifier it is that of the encoder that it was made from. RecipeError where `run` is of other weights.
+    """
+    folder = run or export.resolve().parent
+    scored = encoder_path(folder)
+    with suppress(CheckpointError):  # the scored encoder has gone, or is none of m2dx's
+        if scored is not None and _digest(scored) == _digest(export):
+            return folder
+    if run is not None:
+        raise RecipeError(
+            f"--run must be the folder of a run with the weights of {export}, but {run} has those of "
+            f"{scored or 'no encoder'}; leave it out for a card without its scores"
+        )
+    return None
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of an encoder's tensors, without a classifier, wherever they are."""
+    return digest_of_tensors(read_weights(path).part("online"), {})
+
+
+def card_of(export: Path, run: Path | None, repo: str, stated: Stated) -> str:
     """The card of an export for the repository `user/name`, with the scores and data of `run`, where it has them.
 
     Raises CheckpointError where a file of either cannot be read.
     """
-    config, summary = read_config(export), read_summary(run)
-    scores = read_scores(run / "scores.json") if (run / "scores.json").is_file() else []
+    config, summary = read_config(export), None if run is None else read_summary(run)
+    scores = read_scores(run / "scores.json") if run and (run / "scores.json").is_file() else []
     by_encoder, columns = scores_by_encoder(scores)
     recipe, audio = config.recipe or {}, config.audio
     classifier, kind = config.classifier, "image" if config.image else "audio"

@@ -38,7 +38,7 @@ def push(
     import m2dx
     from m2dx.contract.atomic import replace_text
     from m2dx.encoder.audio import load_any_encoder
-    from m2dx_hub.card import Stated, card_of
+    from m2dx_hub.card import Stated, card_of, run_of
     from m2dx_hub.repository import parse, push
 
     export = folder if (folder / "config.json").is_file() else folder / "encoder"
@@ -53,7 +53,7 @@ def push(
     card = export / "README.md"
     if new_card or not card.exists():
         stated = Stated(licence, data_licence, start_licence, untested)
-        replace_text(card, card_of(export, run or export.resolve().parent, repo, stated))
+        replace_text(card, card_of(export, run_of(export, run), repo, stated))
         typer.echo(f"card: {card}")
     elif (
         others := re.findall(r"\b[0-9a-f]{64}\b", card.read_text(encoding="utf-8"))

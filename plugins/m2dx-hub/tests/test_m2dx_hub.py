@@ -13,7 +13,7 @@ import torch
 from hub_server import Hub, serving
 from huggingface_hub import ModelCard, constants, get_session
 from m2dx_hub import repository
-from m2dx_hub.card import Stated, card_of
+from m2dx_hub.card import Stated, card_of, run_of
 from typer.testing import CliRunner
 
 import m2dx
@@ -159,6 +159,43 @@ def test_what_cannot_be_fetched(hub: Hub, export: Path, address: str, load: Call
     with pytest.raises(m2dx.RecipeError, match=rf"init_from.*{ADDRESSES[address]}"):
         load(f"init_from={address}")
     assert not list(Path(constants.HF_ASSETS_CACHE).glob("m2dx/*@*/"))
+
+
+def test_scores_are_of_the_same_weights(export: Path, tmp_path: Path) -> None:
+    """Of an export, of a copy, and of a classifier on it, but not of another encoder in the run's folder."""
+    run, weights = export.parent, read_weights(export)
+    score = Score("drums", "accuracy", 0.62, None, (0.62,), "knn", encoder="pretrained")
+    write_scores([score], run / "scores.json")
+    (run / "summary.json").write_text("{}")  # which other weights don't need
+    other = write_encoder(run / "other", width=64, heads=1, seed=1)
+    copy = shutil.copytree(export, tmp_path / "copies" / "lungs")
+    write_export(run / "fitted", weights.encoder(), weights.config, {"linear.weight": torch.ones(2, 320)})
+    (tmp_path / "scored").mkdir()
+    (tmp_path / "scored" / "encoder.txt").write_text(f"{copy}\n")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    (gone / "encoder.txt").write_text(f"{tmp_path / 'nowhere'}\n")
+    for place, given, expected in (
+        (export, None, run),
+        (run / "fitted", None, run),
+        (run / "fitted", run, run),
+        (copy, run, run),
+        (export, tmp_path / "scored", tmp_path / "scored"),
+        (other, None, None),
+        (copy, None, None),
+    ):
+        assert run_of(place, given) == expected
+    for place, given, what in (
+        (other, run, "encoder"),
+        (export, gone, "nowhere"),
+        (export, other, "no encoder"),
+    ):
+        with pytest.raises(
+            m2dx.RecipeError, match=rf"--run must be .*, but {given} has those of .*{what}; leave"
+        ):
+            run_of(place, given)
+    done = invoke(other, "hf://me/lungs", "--card-only")
+    assert done.exit_code == 0 and "None were measured" in (other / "README.md").read_text(), done.exception
 
 
 @pytest.mark.parametrize(("folder", "name"), [("run", "."), ("run/encoder", "."), ("run/encoder", "..")])
