@@ -85,7 +85,7 @@ def of_folders(root: Path, clips: Sequence[m2dx.Clip]) -> list[m2dx.Clip]:
 def task_of_run(model: Path, name: str | None, host: m2dx.PluginHost) -> m2dx.ClipTask:
     """The evaluation task of that name of a run, or its only one; without any, its data set with labels.
 
-    Raises RecipeError where there is no such task, or several and no name.
+    Raises RecipeError where there is no such task, or several and no name, and where its labels are values.
     """
     run = model.parent if model.name == "encoder" else model
     if (model / "classifier" / "config.json").is_file():
@@ -109,6 +109,11 @@ def task_of_run(model: Path, name: str | None, host: m2dx.PluginHost) -> m2dx.Cl
         raise m2dx.RecipeError(f"{run}: there must be {what}, but there are: {there}")
     key = next(iter(sections)) if name is None else name
     section = sections[key]
+    if section.target != "class":
+        raise m2dx.RecipeError(
+            f"{run}: the labels of {key!r} must be classes, but its `target` is {section.target}; name another task "
+            "(--task), or give labelled clips: --train LABELS.csv"
+        )
     dataset = host.build("dataset", section.dataset)
     return m2dx.ClipTask.from_dataset(
         key,

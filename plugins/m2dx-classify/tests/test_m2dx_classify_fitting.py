@@ -323,6 +323,11 @@ def test_a_run_knows_its_labelled_clips(
             None,
             "must be one set of labelled clips, .*: a, b$",
         ),
+        (
+            f"evaluation: {{tasks: {{pitch: {TASK[:-1]}, target: value}}}}}}",
+            None,
+            r"the labels of 'pitch' must be classes, but its `target` is value; .* --train LABELS\.csv$",
+        ),
     ],
 )
 def test_a_set_that_is_not_clear_is_asked_for(
