@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from m2dx.contract.components import ClipEncoder, EvaluationTask, Evaluator, Fold, Score
 from m2dx.contract.errors import AudioError, CheckpointError, RecipeError, TrainingError
+from m2dx.contract.package import package_version
 from m2dx.data.batches import epoch_order
 from m2dx.data.crops import AudioCrops
 from m2dx.data.pcm import float_samples
@@ -192,10 +193,11 @@ class Finetune(Evaluator):
         return {name: value for name, value in vars(self).items() if name not in others}
 
     def _identity(self, encoder: ClipEncoder, task: EvaluationTask) -> str:
-        """A digest of everything that decides a run's result, except the fold and the seed."""
+        """A digest of everything that decides a run's result, except the fold and the seed; of the versions, too."""
+        versions = package_version(), package_version("m2dx-finetune")
         clips = [[clip.labels, clip.split, clip.weight] for clip in task.clips]
         folds = [[part.tolist() for part in _parts(task, fold)] for fold in task.folds]
-        return digest_of_features(encoder, task, self._settings(), clips, task.label_names, folds)
+        return digest_of_features(encoder, task, versions, self._settings(), clips, task.label_names, folds)
 
 
 def _has_valid(task: EvaluationTask) -> bool:

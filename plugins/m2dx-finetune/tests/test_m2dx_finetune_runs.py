@@ -13,6 +13,7 @@ from m2dx_finetune.evaluator import AudioExamples, Finetune, Run
 
 from m2dx.contract.errors import AudioError, CheckpointError, RecipeError, TrainingError
 from m2dx.contract.host import PluginHost
+from m2dx.contract.package import package_version
 from m2dx.encoder.audio import random_encoder
 from m2dx.evaluation.features import MeanLogMel
 from m2dx.evaluation.tasks import ClipTask
@@ -314,6 +315,20 @@ def test_checkpoints_belong_to_weights_settings_task_and_seed(encoder, tones, tm
         with pytest.raises(Stop):
             Finetune(**{**SHORT, **options}, checkpoint_dir=tmp_path).evaluate(what, task, seeds=(seed,))
     Finetune(**SHORT, checkpoint_dir=tmp_path, cache_gb=0).evaluate(encoder, tones, seeds=(0,))
+
+
+@pytest.mark.parametrize("upgraded", ["m2dx", "m2dx-finetune"])
+def test_what_another_version_has_done_is_done_again(
+    encoder, tones, tmp_path, stop_after, monkeypatch, upgraded
+):
+    evaluator = Finetune(**SHORT, checkpoint_dir=tmp_path)
+    evaluator.evaluate(encoder, tones, seeds=(0,))
+    stop_after(0)
+    evaluator.evaluate(encoder, tones, seeds=(0,))
+    newer = lambda package="m2dx": "99.0" if package == upgraded else package_version(package)  # noqa: E731
+    monkeypatch.setattr("m2dx_finetune.evaluator.package_version", newer)
+    with pytest.raises(Stop):
+        evaluator.evaluate(encoder, tones, seeds=(0,))
 
 
 def test_a_damaged_checkpoint_is_named_with_what_to_do(encoder, tones, tmp_path):
