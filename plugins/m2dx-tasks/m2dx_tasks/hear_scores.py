@@ -169,10 +169,12 @@ def records_of(found: Sequence[TaskScores], encoder: ScoredEncoder) -> list[Resu
         by_task[item.task].append(item)
     records = []
     for task, items in by_task.items():
-        if len(items) > 1 and None in {item.part for item in items}:
+        parts = [item.part for item in items]
+        double = [item for item in items if None in parts or parts.count(item.part) > 1]
+        if len(double) > 1:
             raise m2dx.M2dxError(
-                f"a task must be there once, but {task} is in {', '.join(str(item.path) for item in items)}; "
-                "give the folder of one"
+                f"a task must be there once, and each of its folds, but {task} is in "
+                f"{', '.join(str(item.path) for item in double)}; give the folder of one"
             )
         folds = {
             " ".join(filter(None, (item.part, name))): scores

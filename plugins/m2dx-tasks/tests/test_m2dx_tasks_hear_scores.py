@@ -169,13 +169,30 @@ def test_other_files_are_refused_by_their_names(value: Any, message: str, tmp_pa
     assert len(str(error.value).splitlines()) == 1 and not (tmp_path / "runs").exists()
 
 
-def test_folders_without_scores_and_tasks_in_two_versions_are_refused(tmp_path: Path) -> None:
+def test_folders_without_scores_are_refused(tmp_path: Path) -> None:
     with pytest.raises(m2dx.M2dxError, match=r"must be a folder of embeddings that hear-eval-kit has scored"):
         read_scores(tmp_path)
-    for task in ("a-v1-full", "a-v2-full"):
+
+
+@pytest.mark.parametrize(
+    ("folders", "double"),
+    [
+        (["a-v1-full", "a-v2-full"], "a-v1-full.*a-v2-full"),
+        (["a-v1-full", "a_fold0-v1-full"], "a-v1-full.*a_fold0-v1-full"),
+        (["a_fold0-v1-full", "a_fold0-v2-full", "a_fold1-v2-full"], "/a_fold0-v1-full.*a_fold0-v2-full"),
+        (["a_fold0-v1-full", "a_fold1-v2-full"], None),
+    ],
+)
+def test_tasks_and_folds_in_two_versions_are_refused(
+    folders: list[str], double: str | None, tmp_path: Path
+) -> None:
+    for task in folders:
         write(tmp_path / task, content(task, GOOD))
+    if double is None:
+        assert len(records_of(read_scores(tmp_path), LUNGS)) == 1
+        return
     with pytest.raises(
-        m2dx.M2dxError, match=r"a task must be there once, but a is in .*a-v1-full.*a-v2-full"
+        m2dx.M2dxError, match=rf"a task must be there once, .* but a is in .*{double}[^,]*; give"
     ):
         records_of(read_scores(tmp_path), LUNGS)
 
