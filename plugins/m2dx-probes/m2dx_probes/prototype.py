@@ -17,7 +17,7 @@ OWN = 5.0
 CANDIDATES = 20
 """Tokens that each first prototype is chosen from."""
 MOST_COMPARED = 512
-"""Training clips that they are compared with, at most."""
+"""Training clips of the class, and of the others, that they are compared with, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,19 +75,23 @@ def _starts(run: Run, mix: Mix, number: int, count: int) -> Tensor:
     vectors for a class that has no training clip, or all of them.
     """
     (_, _, tokens, width), random = run.maps.shape, run.generator
-    rows = run.train[torch.randperm(len(run.train), generator=random)[:MOST_COMPARED]]
+    rows = run.train[torch.randperm(len(run.train), generator=random)]
     of_class = run.y[rows] == number if run.y.ndim == 1 else run.y[rows, number] > 0
-    own = rows[of_class]
-    if not len(own) or len(own) == len(rows):
+    own, others = rows[of_class], rows[~of_class]
+    if not len(own) or not len(others):
         return torch.randn(count, width, generator=random)
     chosen = own[torch.randint(len(own), (CANDIDATES * count,), generator=random)]
     places = torch.randint(tokens, (len(chosen),), generator=random)
     found = torch.stack(
         [mix(run.tokens(row[None]))[0, place] for row, place in zip(chosen, places, strict=True)]
     )
-    similar = torch.cat([_most_similar(mix(run.tokens(part)), found) for part in rows.split(CLIPS_AT_ONCE)])
-    ahead = similar[of_class].mean(0) - similar[~of_class].mean(0)
-    return found[ahead.topk(count).indices]
+    similar = [
+        torch.cat([_most_similar(mix(run.tokens(part)), found) for part in clips.split(CLIPS_AT_ONCE)]).mean(
+            0
+        )
+        for clips in (own[:MOST_COMPARED], others[:MOST_COMPARED])
+    ]
+    return found[(similar[0] - similar[1]).topk(count).indices]
 
 
 def _most_similar(tokens: Tensor, prototypes: Tensor) -> Tensor:

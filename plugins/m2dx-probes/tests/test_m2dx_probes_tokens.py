@@ -186,6 +186,18 @@ def test_the_attentive_head_is_the_softmax_of_products_with_its_queries() -> Non
     torch.testing.assert_close(head(tokens), head.linear(torch.cat(found, dim=1)))
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_class_of_few_among_many_clips_starts_at_its_tokens(several: bool) -> None:
+    """Two of 1,502 clips, of which more than half are not compared."""
+    y = torch.cat([torch.zeros(1500), torch.ones(2)]).long()
+    maps = torch.randn(len(y), 1, 3, 8, generator=torch.Generator().manual_seed(0))
+    run = run_of(maps, torch.nn.functional.one_hot(y).float() if several else y, 2)
+    head, tokens = PrototypeHead(run, 2), run.tokens(torch.arange(len(y)))[:, 0]
+    for number, start in enumerate(head.prototypes):
+        owners = (tokens == start).all(-1).any(1).nonzero().flatten()
+        assert len(owners) and (y[owners] == number // 2).all()
+
+
 def test_prototypes_start_at_tokens_of_their_class_and_give_the_most_similar_token() -> None:
     y = torch.arange(12) % 3
     maps = torch.randn(12, 1, 5, 8, generator=torch.Generator().manual_seed(0))
