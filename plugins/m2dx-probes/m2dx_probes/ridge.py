@@ -31,10 +31,11 @@ class Ridge(Evaluator):
 
     Features are the mean and standard deviation over time of a layer, or clip features of encoders without frames.
     Training and validation part are one here: both are fitted, with the penalty and the layer whose squared error is
-    lowest in three inner folds of them, in which groups (and files) stay together. Scores are 1 where every value is
-    right, 0 for a constant: `r2`, of squared errors, `d2_absolute_error`, of absolute ones against the median, and
-    `pearson`, the correlation. Details have `mae`, the mean absolute error in the label's unit. Values are per fold.
-    Intervals are from the bootstrap: clips, or whole groups, of the test part drawn again and again, the wider one.
+    lowest in three inner folds of them, in which groups (and files) stay together; of one group alone these are the
+    last layer and the penalty of the middle. Scores are 1 where every value is right, 0 for a constant: `r2`, of
+    squared errors, `d2_absolute_error`, of absolute ones against the median, and `pearson`, the correlation. Details
+    have `mae`, the mean absolute error in the label's unit. Values are per fold. Intervals are from the bootstrap:
+    clips, or whole groups, of the test part drawn again and again, the wider one.
 
     Options:
         alpha: strength of the penalty, as in scikit-learn; default the best of 0.1 to 1e6.
@@ -97,7 +98,8 @@ class Ridge(Evaluator):
         parts = torch.from_numpy(_inner_parts(clips))
         layers: list[int | None] = sorted(found.layers)  # type: ignore[assignment]
         best: tuple[float, float, int | None] | None = None
-        for layer in (layers if self.layers == "best" else layers[-1:]) or [None]:
+        only_last = self.layers == "last" or len(parts.unique()) == 1  # nothing is held out to choose by
+        for layer in (layers[-1:] if only_last else layers) or [None]:
             x = found.pooled(layer)[chosen].double()
             for alpha, error in self._errors(x, y, parts).items():
                 if best is None or error < best[0]:

@@ -164,10 +164,13 @@ def test_inner_folds_do_not_divide_groups() -> None:
 
 
 @pytest.mark.parametrize("alpha", [None, 3.0])
-def test_a_single_group_has_a_penalty_of_the_middle(alpha: float | None) -> None:
+def test_a_single_group_has_a_penalty_of_the_middle_and_the_last_layer(alpha: float | None) -> None:
     found, clips = made_up(20, 4)
-    fit = Ridge(alpha=alpha).fit(found, np.arange(20), [replace(clip, group="one") for clip in clips])
-    assert fit.alpha == (alpha or ALPHAS[len(ALPHAS) // 2])
+    one = [replace(clip, group="one") for clip in clips]
+    layers = {number: OverTime(found.x, found.x, found.x) for number in (0, 2, 5)}
+    for last, of_layers in ((None, found), (5, replace(found, layers=layers))):
+        fit = Ridge(alpha=alpha).fit(of_layers, np.arange(20), one)
+        assert fit.alpha == (alpha or ALPHAS[len(ALPHAS) // 2]) and fit.layer == last
 
 
 def test_the_layer_with_the_lowest_error_is_chosen() -> None:
