@@ -21,7 +21,7 @@ import numpy as np
 import timing
 import yaml
 from m2dx_specialise.judge import PLAIN, RANDOM, Gain, Parts, decide, score
-from m2dx_specialise.search import DIVISION, POOL, RANDOM_SEEDS, best_of, path_of
+from m2dx_specialise.search import DIVISION, POOL, RANDOM_SEEDS, best_of, encoder_of
 from m2dx_specialise.state import STATE_FILE
 from m2dx_specialise.training import train
 from numpy.typing import NDArray
@@ -33,20 +33,11 @@ from m2dx.contract.components import Clip, ClipEncoder, Fold
 from m2dx.data.division import deal
 from m2dx.encoder.audio import random_like
 from m2dx.evaluation.bootstrap import Bootstrap
-from m2dx.evaluation.features import MeanLogMel
-from m2dx.recipe.schema import AudioSection
 
 TEST = 0.4
 """Share of a division that is tested."""
 Right = NDArray[np.float64]
 """Of each clip, the mean over scores of whether it is right; NaN: none has tested it."""
-
-
-def encoder_of(name: str, folder: Path, starts: list[str]) -> ClipEncoder:
-    """A baseline, or the encoder of a run of the search in the folder."""
-    if name == PLAIN:
-        return MeanLogMel(AudioSection()).eval()
-    return m2dx.load_encoder(path_of(name, folder, starts))
 
 
 def divisions(task: m2dx.ClipTask, count: int) -> m2dx.ClipTask:

@@ -134,7 +134,9 @@ def test_a_group_shared_with_validation_is_a_warning(clips, list_dataset, caplog
     clips[0], clips[4] = replace(clips[0], group="ann"), replace(clips[4], group="ann")
     with caplog.at_level(logging.WARNING):
         task = ClipTask.from_dataset("tones", list_dataset(clips))
-    assert "1 groups or clips are shared with the validation split, whose clips only choose" in task.warnings[0]
+    assert (
+        "1 groups or clips are shared with the validation split, whose clips only choose" in task.warnings[0]
+    )
     assert task.warnings[0] in caplog.text
 
 

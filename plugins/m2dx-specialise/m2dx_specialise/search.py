@@ -30,6 +30,7 @@ from m2dx.encoder.config import EncoderConfig
 from m2dx.encoder.weights import read_weights, write_export
 from m2dx.evaluation.bootstrap import with_metrics
 from m2dx.evaluation.features import MeanLogMel
+from m2dx.evaluation.knn import Knn
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.results.predictions import write_predictions
 from m2dx.results.scores import write_scores
@@ -112,7 +113,11 @@ def specialise(
             if ask is None and console is not None:
                 console.print(f"  {listing.sentence}")
             state.save()  # what was agreed to, should the audit be stopped
-        return Search(state, m2dx.PluginHost.discover(), console or Console(quiet=True)).run(listing)
+        search = Search(state, m2dx.PluginHost.discover(), console or Console(quiet=True))
+        try:
+            return search.run(listing)
+        finally:
+            state.save()  # the time that it has taken, however it ends
 
 
 def recordings(state: State, ask: Ask | None = None) -> Listing:
@@ -359,7 +364,8 @@ class Search:
         task = selfcheck.segments((*parts.labelled, *parts.others), seed=self.request.seed)
 
         def score(encoder: ClipEncoder) -> dict[str, Any]:
-            return {"accuracy": 0.0 if task is None else selfcheck.retrieval(encoder, task)}
+            found = [] if task is None else Knn(k=1).evaluate(encoder, task, seeds=(0,))
+            return {"accuracy": sum(score.mean for score in found)}
 
         self.console.print("segments of a recording that find the other one (a check, no verdict):")
         self._baselines((PLAIN, *self.request.starts), score)
@@ -394,12 +400,7 @@ class Search:
         return best_of({name: scores[name] for name in self.request.starts})
 
     def _encoder(self, name: str) -> Any:
-        """A baseline, or the encoder of a run."""
-        if name == PLAIN:
-            encoder: Any = MeanLogMel(AudioSection()).eval()
-        else:
-            encoder = m2dx.load_encoder(path_of(name, self.state.folder, self.request.starts))
-        return encoder.to(pick_device("auto"))
+        return encoder_of(name, self.state.folder, self.request.starts).to(pick_device("auto"))
 
     def _write_random(self, name: str, of: Network) -> None:
         """Writes a random network as if a run had trained it; its log-mel has the starter's mean and deviation."""
@@ -565,6 +566,13 @@ def path_of(name: str, folder: Path, starts: Sequence[str] = ()) -> Path:
     """The encoder of a run or a random network of a search, or one of the starts."""
     path = folder / "runs" / name.replace(" ", "-") / "encoder"
     return find_encoder(name) if name in starts else path
+
+
+def encoder_of(name: str, folder: Path, starts: Sequence[str] = ()) -> Any:
+    """A baseline, or the encoder of a run of a search."""
+    if name == PLAIN:
+        return MeanLogMel(AudioSection()).eval()
+    return m2dx.load_encoder(path_of(name, folder, starts))
 
 
 def best_random(state: State) -> str:

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 import m2dx
-from m2dx.contract.components import ClipEncoder, Fold
-from m2dx.evaluation.features import Standardiser
+from m2dx.contract.components import Fold
 
 SEGMENT_SECONDS = 2.0  # longest segment
 MOST_RECORDINGS = 500
@@ -20,7 +18,8 @@ FEWEST_RECORDINGS = 10
 def segments(clips: Sequence[m2dx.Clip], *, seed: int = 0) -> m2dx.ClipTask | None:
     """The first and the last segment of recordings that are long enough; None: there are too few of them.
 
-    The recordings are the classes; the first segments are the training part, the last ones the test part.
+    The recordings are the classes; the first segments are the training part, the last ones the test part. What is
+    checked is whether the nearest first segment of a last one is of the same recording.
     """
     length = min(float(np.median([clip.duration or 0.0 for clip in clips])) / 2, SEGMENT_SECONDS)
     chosen = [clip for clip in clips if (clip.duration or 0.0) >= 2 * length]
@@ -37,12 +36,3 @@ def segments(clips: Sequence[m2dx.Clip], *, seed: int = 0) -> m2dx.ClipTask | No
     rows = np.arange(len(chosen))
     fold = Fold("test", rows, rows[:0], rows + len(chosen))
     return m2dx.ClipTask("segments", (*first, *last), names, (fold,), length, "pad")
-
-
-def retrieval(encoder: ClipEncoder, task: m2dx.ClipTask) -> float:
-    """Share of the last segments whose nearest first segment (cosine) is of the same recording."""
-    found, fold = task.features(encoder), task.folds[0]
-    x = found.pooled()
-    x = torch.nn.functional.normalize(Standardiser.fit(x[fold.train])(x), dim=1)
-    nearest = (x[fold.test] @ x[fold.train].mT).argmax(1)
-    return float((nearest == torch.arange(len(nearest))).float().mean())

@@ -338,8 +338,7 @@ def test_groups_of_one_class_each_are_in_all_parts(groups: int) -> None:
         order = np.random.default_rng(seed).permutation(len(own)).tolist()
         fold_of = {f"{own[row][0]}{own[row][1]}": str(at % 5 + 1) for at, row in enumerate(order)}
         parts = Parts.of([replace(clip, split=fold_of[str(clip.group)]) for clip in listed])
-        classes = [{clip.labels for clip in part} for part in (parts.train, parts.valid, parts.test)]
-        assert parts.problem is None or groups == 3, (seed, classes)
+        assert parts.problem is None
 
 
 def test_the_loss_is_of_the_probability_of_the_truth() -> None:

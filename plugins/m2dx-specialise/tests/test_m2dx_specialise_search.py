@@ -1,6 +1,7 @@
 """Whole searches of seconds: what they leave, that a stop changes nothing, and an answer for every input."""
 
 import io
+import json
 import re
 import runpy
 import shutil
@@ -112,6 +113,22 @@ def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
         break
     assert stop > 1 and decisions(again.folder) == told
     assert specialise(request, output=tmp_path / "again", resume=True).verdict == whole.verdict  # once more
+
+
+def test_the_time_before_a_stop_counts(
+    notes: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any) -> None:
+        time.sleep(0.5)
+        raise training.Stopped("SIGTERM")
+
+    monkeypatch.setattr(search.Search, "run", stopped)
+    taken = []
+    for resume in (False, True):
+        with pytest.raises(training.Stopped):
+            specialise(Request(data=notes, starts=(str(start),)), output=tmp_path / "new", resume=resume)
+        taken.append(json.loads((tmp_path / "new" / "state.json").read_text(encoding="utf-8"))["seconds"])
+    assert taken[0] >= 0.5 and taken[1] >= taken[0] + 0.5
 
 
 @pytest.mark.usefixtures("two_candidates")
