@@ -205,8 +205,8 @@ def fingerprint(encoder: AudioEncoder | ImageEncoder, *, values: bool = True) ->
     else:
         logmel = encoder.logmel
         settings = [logmel.sample_rate, logmel.n_fft, logmel.win_length, logmel.hop_length, logmel.n_mels]
-        settings += [logmel.f_min, logmel.f_max, encoder.encoder.size.num_heads]
-        digest = digest_of_settings([*settings, encoder.mean, encoder.std, encoder.long_clips])
+        others = [logmel.f_min, logmel.f_max, encoder.encoder.size.num_heads]
+        digest = digest_of_settings([*settings, *others, encoder.mean, encoder.std, encoder.long_clips])
     if (other := BackboneConfig.of(encoder.encoder)) is not None:
         digest.update(other.model_dump_json().encode())
     for name, tensor in sorted(encoder.state_dict().items()):

@@ -64,7 +64,7 @@ class Parts:
         tested = {"test", *_tested_folds(labelled)}
         test = tuple(clip for clip in labelled if clip.split in tested)
         rest = [clip for clip in labelled if clip.split not in tested]
-        is_valid = [clip.split == "valid" for clip in rest]
+        is_valid = [int(clip.split == "valid") for clip in rest]
         if sum(is_valid) < FEWEST_VALID * len(rest) and len({clip.group or clip.path for clip in rest}) > 1:
             is_valid = _dealt_valid(rest)
         train, valid = _parted(rest, is_valid)
