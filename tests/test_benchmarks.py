@@ -30,6 +30,7 @@ NAMES = (
     "baseline_step",
     "development",
     "feed",
+    "few_groups",
     "kills",
     "runs",
     "scaling",
@@ -393,6 +394,11 @@ def test_a_comparison_goes_on_after_a_stop(
         benchmarks.seeds.main([*given, "data.mean=null", "data.std=null", "--seeds", "0", "--untrained"]) == 1
     )
     assert "needs data.mean and data.std" in capsys.readouterr().err
+
+
+def test_few_groups_are_simulated_without_a_gain(benchmarks: Any) -> None:
+    found = benchmarks.few_groups.share_above(1, 100, 0.5, 20)  # all clips of the one group are alike
+    assert found["bootstrap"] > 20 and found["for others"] == 0
 
 
 def test_divisions_keep_groups_whole_and_a_gain_is_that_of_the_clips_that_are_tested(benchmarks: Any) -> None:

@@ -34,7 +34,7 @@ TEST_FOLDS = 0.4
 LONGEST_SECONDS = 10.0, 60.0  # of a clip that is encoded: where most are shorter than the first, and of all
 MOST_CLIPS, MOST_SECONDS = 6_000, 60_000.0  # of a part that is scored
 EASIER = 0.15  # how far a validation part may be above the test part, before it is told
-FEWEST_TESTED = 6  # groups of a test, from which on the bootstrap over them is believed
+FEWEST_TESTED = 15  # groups of a test, from which on the bootstrap over them is believed
 WIDE = 10.0
 """Points that may be gained, for all that the test tells, before the verdict says that it does not tell much."""
 FEWEST_CLIPS = 40  # labelled clips that a verdict needs
