@@ -17,7 +17,7 @@ from m2dx_specialise.duplicates import Duplicate, find_duplicates
 from m2dx_specialise.findings import SEVERITIES, Finding, Severity
 from m2dx_specialise.listing import Clip, Listing
 from m2dx_specialise.measures import Measures, measure
-from m2dx_specialise.origins import Rows, cuts, leaks
+from m2dx_specialise.origins import Rows, cuts, leaks, numbers
 from m2dx_specialise.sketches import Moments
 
 THREADS = 2
@@ -55,9 +55,10 @@ def audit(listing: Listing, progress: Progress | None = None) -> Audit:
     if progress is not None:
         progress(done / 60, max(round(total / 60), 1), "compares the clips")
     duplicates = find_duplicates(clips, measures, moments)
-    origins = cuts(clips)
+    by_names = not listing.groups_given
+    origins = cuts(clips, by_names=by_names)
     findings = [*_bad_files(bad, len(clips) + len(listing.bad)), *_labels(listing)]
-    findings += leaks(clips, duplicates, origins)
+    findings += [*leaks(clips, duplicates, origins), *(numbers(clips) if by_names else ())]
     findings += [*confounds(clips, measures, listing), *defects(clips, measures)]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     unusable = frozenset(row for row, of in enumerate(measures) if of is None or of.silent)

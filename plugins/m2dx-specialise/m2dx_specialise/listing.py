@@ -46,6 +46,7 @@ class Listing:
     groups: tuple[Choice, ...]
     bad: tuple[tuple[Path, str], ...]  # files that cannot be opened, with the reason; not among the clips
     notes: tuple[str, ...]  # what was taken for something else, or left out, a line each
+    groups_given: bool = False  # in a column of groups, or by a key
 
     @property
     def classes(self) -> Counter[str]:
@@ -103,7 +104,8 @@ def read(
         found = _of_folder(data, notes, bad)
     label = _chosen("label", label_from, found.label, found)
     group = _chosen("group", group_from, found.group, found)
-    if group_from is None and group is None:
+    is_given = group_from is not None or group is not None
+    if not is_given:
         group = names.best_group(found.groups, label)
 
     def of_all(choice: Choice) -> Choice:
@@ -124,7 +126,9 @@ def read(
         value = "" if label is None else label.values[row] or ""
         own = tuple(filter(None, (part.strip() for part in value.split(";"))))
         clips[row] = replace(clip, labels=own, group=None if group is None else group.values[row])
-    return Listing(data, tuple(clips), label, group, labels_found, groups_found, tuple(bad), tuple(notes))
+    return Listing(
+        data, tuple(clips), label, group, labels_found, groups_found, tuple(bad), tuple(notes), is_given
+    )
 
 
 def _of_folder(data: Path, notes: list[str], bad: list[tuple[Path, str]]) -> _Found:

@@ -21,14 +21,47 @@ _CUT = re.compile(
 Rows = tuple[int, ...]
 
 
-def cuts(clips: Sequence[Clip]) -> tuple[Rows, ...]:
-    """Clips of one file, and files whose names say that they are cuts of one recording; each with two clips or more."""
+def cuts(clips: Sequence[Clip], *, by_names: bool = True) -> tuple[Rows, ...]:
+    """Clips of one file; with `by_names` also files whose names say that they are cuts of one recording, but not where
+    `whole_classes` has them. Each has two clips or more."""
+    numbered = {row for rows in whole_classes(clips) for row in rows}
+    members: dict[Path, list[int]] = defaultdict(list)
+    for row, source in enumerate(_sources(clips)):
+        members[source if by_names and row not in numbered else clips[row].path].append(row)
+    return tuple(tuple(rows) for rows in members.values() if len(rows) > 1)
+
+
+def whole_classes(clips: Sequence[Clip]) -> tuple[Rows, ...]:
+    """Files named like cuts of one recording that are all of their classes, which could not be divided then."""
+    members: dict[Path, list[int]] = defaultdict(list)
+    homes: dict[str | None, set[Path]] = defaultdict(set)
+    for row, source in enumerate(_sources(clips)):
+        members[source].append(row)
+        for label in clips[row].labels or (None,):
+            homes[label].add(source)
+    shared = {source for label, found in homes.items() if label is None or len(found) > 1 for source in found}
+    return tuple(
+        tuple(rows)
+        for source, rows in members.items()
+        if source not in shared and len({clips[row].path for row in rows}) > 1
+    )
+
+
+def numbers(clips: Sequence[Clip]) -> Iterator[Finding]:
+    """Names like those of cuts that are taken for numbers, as else their classes could not be divided."""
+    if found := whole_classes(clips):
+        paths = tuple(dict.fromkeys(clips[row].path for rows in found for row in rows))
+        text = f"Files such as {named(paths[0])} and {named(paths[1])} are named like cuts of one recording, which "
+        text += f"would be all of {clips[found[0][0]].labels[0]!r}."
+        advice = "Each file counts as one; if they are cuts, scores are too good: say by --group-from what is together."
+        yield Finding("cuts", "note", text, paths, advice)
+
+
+def _sources(clips: Sequence[Clip]) -> list[Path]:
+    """The recording of each clip by its name; the file itself, where names of its kind are not those of cuts."""
     sources = [_source(clip.path) for clip in clips]
     no_times = {source for source, is_cut in sources if not is_cut}
-    members: dict[Path, list[int]] = defaultdict(list)
-    for row, (source, _) in enumerate(sources):
-        members[clips[row].path if source in no_times else source].append(row)
-    return tuple(tuple(rows) for rows in members.values() if len(rows) > 1)
+    return [clips[row].path if source in no_times else source for row, (source, _) in enumerate(sources)]
 
 
 def _source(path: Path) -> tuple[Path, bool]:

@@ -11,7 +11,7 @@ import soundfile
 from m2dx_classify.sources import of_folders
 from m2dx_probes.subsets import subset_fold
 from m2dx_specialise import judge, listing
-from m2dx_specialise.audit import Audit
+from m2dx_specialise.audit import Audit, audit
 from m2dx_specialise.candidates import SMALL, propose
 from m2dx_specialise.division import divide, write_list
 from m2dx_specialise.duplicates import Duplicate
@@ -128,6 +128,42 @@ def test_names_of_cuts_have_a_start_before_an_end_in_all_files(
     found = cuts([Clip(Path(f"{name}.wav"), 0.0, 1.0) for name in names])
     alone = len(names) - sum(map(len, found))
     assert [*map(len, found), *[1] * alone] == recordings
+
+
+@pytest.mark.parametrize(
+    ("form", "group_from", "units", "told"),
+    [
+        ("{label}/{label} clip {n}.wav", None, 40, True),
+        ("{label}/{label}_1_{later:02}.wav", None, 40, True),
+        ("{label}/sample.clip{n}.wav", None, 20, True),  # the numbers may be groups, too
+        ("{label}/{label}_{n:02}_{later:02}.wav", None, 20, True),
+        ("{label}/{label} clip {n}.wav", "none", 40, False),
+        ("{label}/{take}_part{all}.wav", None, 8, False),  # four recordings of each class
+        ("{label}/{take}_part{all}.wav", "none", 40, False),
+        ("{label}/{take}_part{all}.wav", "name:2", 40, False),
+    ],
+)
+def test_names_tell_recordings_where_no_groups_are_given_and_classes_can_be_divided(
+    form: str, group_from: str | None, units: int, told: bool, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0)
+    for n in range(40):
+        label, take = ("cat", "dog")[n % 2], "stuvwxyz"[n % 8]
+        path = tmp_path / form.format(label=label, all=n, n=n // 2, later=n // 2 + 2, take=take)
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, 0.1 * noise.standard_normal(1600), 16_000)
+    found = listing.read(tmp_path, group_from=group_from)
+    audited = audit(found)
+    texts = [finding.text for finding in audited.findings if finding.kind == "cuts"]
+    assert ["would be all of 'cat'" in text for text in texts] == [True] * told
+    assert len({clip.group for clip in divide(found, audited).rows}) == units
+
+
+def test_a_class_that_one_of_many_recordings_has_does_not_part_its_cuts() -> None:
+    labels = {"a_part1": "owl", "a_part2": "owl", "a_part3": "robin", "b_part1": "robin", "b_part2": "robin"}
+    clips = [Clip(Path(f"{name}.wav"), 0.0, 1.0, (label,)) for name, label in labels.items()]
+    assert [*map(len, cuts(clips))] == [3, 2]
+    assert cuts([*clips[:2], *clips[3:]]) == ()  # one has all owls, the other all robins
 
 
 @pytest.mark.parametrize(
