@@ -44,8 +44,8 @@ class Division:
 def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
     """Training, validation and test part, or folds of small data; always the same for a seed.
 
-    A division that the data have is kept, without the training clips that leak. Classes of a single clip or group are
-    left out. Raises RecipeError where no two classes are left, though there are several.
+    A division that the data have is kept, without the training clips that leak. Classes of a single clip or group, or
+    without training clips, are left out. Raises RecipeError where no two classes are left, though there are several.
     """
     joined = _joined(listing, audit)
     grouped = (replace(clip, group=of) for clip, of in zip(listing.clips, joined, strict=True))
@@ -76,14 +76,10 @@ def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
     note += f"Left out, as all clips are of one group: {left_out}. " if left_out else ""
     splits = {clip.split for clip in clips.values()}
     if None not in splits and len(splits) > 1 and (splits <= set(SPLITS) or not splits & set(SPLITS)):
-        rows = _without_leaks(clips)
-        if problem := _unequal(rows, names):
-            note += f"The division of the data cannot be kept ({problem}). "
-        else:
-            left = counted(len(clips) - len(rows), "clip")
-            how = f" without {left} that share a group or sound with the test or validation part"
-            how = how if len(rows) < len(clips) else ", in which no known group or sound is on two sides"
-            return Division(rows, pool, f"{note}The division of the data is kept{how}: {_sizes(rows)}.")
+        rows, text = _kept(clips)
+        note += text
+        if rows:
+            return Division(rows, pool, note)
     elif len(splits) > 1:
         note += "The splits of the data are not complete and not used. "
     rows = _dealt(clips, min(len(groups[name]) for name in names), seed)
@@ -142,15 +138,35 @@ def _without_leaks(clips: dict[int, Clip]) -> tuple[Clip, ...]:
     return tuple(clip for clip in clips.values() if clip.split == home(clip.group))
 
 
-def _unequal(rows: Sequence[Clip], names: Sequence[str]) -> str:
-    """Why a division cannot be used; empty where it can."""
-    of: dict[str, set[str]] = defaultdict(set)
-    for clip in rows:
-        of[str(clip.split)].update(clip.labels)
-    for split in ("train", "test") if set(of) & set(SPLITS) else ():
-        if lacking := [name for name in names if name not in of[split]]:
-            return f"without leaking clips, {split} has none of {lacking[0]!r}"
-    return "" if len(of) > 1 else "without leaking clips, one part is left"
+def _kept(clips: dict[int, Clip]) -> tuple[tuple[Clip, ...], str]:
+    """The clips of a division that the data have, and how it is kept; none where it cannot be, and why."""
+    rows = _without_leaks(clips)
+    left, note, problem = len(clips) - len(rows), "", ""
+    if {clip.split for clip in rows} <= set(SPLITS):
+        rows, note = _with_training(rows)
+        counts = {split: len(_classes(rows, split)) for split in ("train", "test")}
+        few = [f"{split} has {counted(count, 'class')}" for split, count in counts.items() if count < 2]
+        problem = f"{few[0]}, and two are the least" if few else ""
+    elif len({clip.split for clip in rows}) < 2:
+        problem = "one part is left"
+    if problem:
+        leaking = "without leaking clips, " if left else ""
+        return (), f"The division of the data cannot be kept ({leaking}{problem}). "
+    how = f" without {counted(left, 'clip')} that share a group or sound with the test or validation part"
+    how = how if left else ", in which no known group or sound is on two sides"
+    return rows, f"{note}The division of the data is kept{how}: {_sizes(rows)}."
+
+
+def _classes(rows: Sequence[Clip], split: str) -> set[str]:
+    return {label for clip in rows if clip.split == split for label in clip.labels}
+
+
+def _with_training(rows: tuple[Clip, ...]) -> tuple[tuple[Clip, ...], str]:
+    """The clips of parts without classes that the training part lacks, as none could be right; and a note of it."""
+    trained = _classes(rows, "train")
+    gone = sorted({label for clip in rows for label in clip.labels} - trained)
+    note = f"Left out, as no training clip has them: {', '.join(map(repr, gone))}. " if gone else ""
+    return tuple(clip for clip in rows if trained.issuperset(clip.labels)), note
 
 
 def _dealt(clips: dict[int, Clip], fewest: int, seed: int) -> tuple[Clip, ...]:
@@ -159,7 +175,7 @@ def _dealt(clips: dict[int, Clip], fewest: int, seed: int) -> tuple[Clip, ...]:
     many = len({clip.group for clip in clips.values()}) >= FEW_GROUPS and fewest >= len(SHARES)
     if many and len(clips) >= SMALL_CLIPS and min(counts.values()) >= SMALL_CLASS:
         rows = _balanced(clips, SHARES, counts, seed)
-        if not _unequal(rows, sorted(counts)):
+        if all(_classes(rows, split) == set(counts) for split in ("train", "test")):
             return rows
     folds = min(FOLDS, len({clip.group for clip in clips.values()}))
     return _balanced(clips, {str(number + 1): 1 / folds for number in range(folds)}, counts, seed)

@@ -296,6 +296,65 @@ def test_few_clips_with_several_labels_are_left_out(
     assert ("for several labels: 5 clips, e.g. " in division.sentence) == (several == 5)
 
 
+@pytest.mark.parametrize(
+    ("given", "shared", "test", "text"),
+    [
+        ({}, False, "abc", "is kept, in which no known group or sound is on two sides: train 120, test 30."),
+        (
+            {"c": "train"},
+            False,
+            "ab",
+            "is kept, in which no known group or sound is on two sides: train 130, test 20.",
+        ),
+        ({"c": "train"}, True, "ab", "is kept without 1 clip that share"),
+        (
+            {"c": "test"},
+            False,
+            "ab",
+            "Left out, as no training clip has them: 'c'. The division of the data is kept",
+        ),
+        (
+            {"c": "train", "b": "train"},
+            False,
+            None,
+            "cannot be kept (test has 1 class, and two are the least). Folds",
+        ),
+        ({"c": "train", "b": "train"}, True, None, "cannot be kept (without leaking clips, test has 1 class"),
+    ],
+)
+def test_a_division_is_kept_where_two_classes_can_be_tested(
+    given: dict[str, str], shared: bool, test: str | None, text: str
+) -> None:
+    """What only one part has does no harm to the others; `shared`: a clip of the training part leaks."""
+    clips = [
+        Clip(
+            Path(f"{label}{n}.wav"),
+            0.0,
+            1.0,
+            (label,),
+            given.get(label, SPLITS[n % 5].replace("valid", "train")),
+        )
+        for label in "abc"
+        for n in range(50)
+    ]
+    pairs = (Duplicate(3, 4, False),) if shared else ()
+    division = divide(
+        listing.Listing(Path("x"), tuple(clips), None, None, (), (), (), ()),
+        Audit((), pairs, (), frozenset()),
+    )
+    assert text in division.sentence
+    if test is None:
+        assert {clip.split for clip in division.rows} == set("12345")
+        return
+    of = {clip.path: clip.split for clip in clips}
+    assert all(clip.split == of[clip.path] for clip in division.rows)
+    assert {*test} == {label for clip in division.rows if clip.split == "test" for label in clip.labels}
+    parts = Parts.of([*division.rows, *division.pool])
+    assert parts.problem is None and {clip.labels for clip in parts.test} <= {
+        clip.labels for clip in parts.train
+    }
+
+
 @pytest.mark.parametrize(("groups", "parts"), [(4, 4), (6, 5), (14, 5), (15, 3)])
 def test_few_groups_are_divided_into_folds(groups: int, parts: int, tmp_path: Path) -> None:
     """A test part of one speaker says nothing of others."""
