@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,9 @@ from m2dx_specialise.listing import Clip, Listing
 SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}
 FOLDS = 5
 SMALL_CLIPS, SMALL_CLASS, FEW_GROUPS = 200, 20, 15
-"""Fewer labelled clips, clips in a class, or groups, are divided into folds."""
+"""Fewer labelled clips, or groups, are divided into folds; a class of fewer clips is rare."""
+MANY_RARE = 0.2
+"""Of the labelled clips, those of rare classes for whose sake all are divided into folds."""
 MOST_SEVERAL = 0.1
 """Of the labelled clips, those with several labels that are left out; of more, there is no verdict."""
 _TRIES = 20
@@ -82,7 +84,8 @@ def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
             return Division(rows, pool, note)
     elif len(splits) > 1:
         note += "The splits of the data are not complete and not used. "
-    rows = _dealt(clips, min(len(groups[name]) for name in names), seed)
+    rows, text = _dealt(clips, groups, seed)
+    note += text
     count, tested = (
         len({clip.group for clip in of}) for of in (rows, [c for c in rows if c.split == "test"])
     )
@@ -169,16 +172,22 @@ def _with_training(rows: tuple[Clip, ...]) -> tuple[tuple[Clip, ...], str]:
     return tuple(clip for clip in rows if trained.issuperset(clip.labels)), note
 
 
-def _dealt(clips: dict[int, Clip], fewest: int, seed: int) -> tuple[Clip, ...]:
-    """The clips in parts of whole groups, or in folds where they, or the groups of a class (`fewest`), are few."""
+def _dealt(
+    clips: dict[int, Clip], groups: Mapping[str, set[str | None]], seed: int
+) -> tuple[tuple[Clip, ...], str]:
+    """The clips in parts of whole groups, or in folds where they, or their groups, are few; and what is left out.
+
+    `groups`: those of each class.
+    """
     counts = Counter(label for clip in clips.values() for label in clip.labels)
-    many = len({clip.group for clip in clips.values()}) >= FEW_GROUPS and fewest >= len(SHARES)
-    if many and len(clips) >= SMALL_CLIPS and min(counts.values()) >= SMALL_CLASS:
-        rows = _balanced(clips, SHARES, counts, seed)
-        if all(_classes(rows, split) == set(counts) for split in ("train", "test")):
-            return rows
+    rare = {name for name in counts if counts[name] < SMALL_CLASS or len(groups[name]) < len(SHARES)}
+    many = len({clip.group for clip in clips.values()}) >= FEW_GROUPS and len(clips) >= SMALL_CLIPS
+    if many and sum(counts[name] for name in rare) < MANY_RARE * counts.total():
+        rows, note = _with_training(_balanced(clips, SHARES, counts, seed))
+        if all(set(counts) - rare <= _classes(rows, split) for split in ("train", "test")):
+            return rows, note
     folds = min(FOLDS, len({clip.group for clip in clips.values()}))
-    return _balanced(clips, {str(number + 1): 1 / folds for number in range(folds)}, counts, seed)
+    return _balanced(clips, {str(number + 1): 1 / folds for number in range(folds)}, counts, seed), ""
 
 
 def _balanced(

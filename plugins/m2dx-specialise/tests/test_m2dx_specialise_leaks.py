@@ -369,6 +369,33 @@ def test_few_groups_are_divided_into_folds(groups: int, parts: int, tmp_path: Pa
     assert Parts.of([*division.rows, *division.pool]).problem is None  # four are enough
 
 
+@pytest.mark.parametrize(
+    ("rare", "of_group", "parts"),
+    [
+        ((19,), 1, 3),
+        ((2, 2, 2), 1, 3),
+        ((40,), 20, 3),  # two groups
+        ((19,) * 5, 1, 3),
+        ((19,) * 6, 1, 5),  # a fifth of all
+        ((120,), 60, 5),
+    ],
+)
+def test_rare_classes_decide_for_folds_where_they_have_many_of_the_clips(
+    rare: tuple[int, ...], of_group: int, parts: int
+) -> None:
+    common = [(label, n) for label in "abcd" for n in range(100)]
+    of_rare = [(f"rare {i}", n // of_group) for i, count in enumerate(rare) for n in range(count)]
+    clips = tuple(
+        Clip(Path(f"{row}.wav"), 0.0, 1.0, (label,), None, f"{label} {n}")
+        for row, (label, n) in enumerate([*common, *of_rare])
+    )
+    found = listing.Listing(Path("x"), clips, None, None, (), (), (), ())
+    division = divide(found, Audit((), (), (), frozenset()))
+    assert len({clip.split for clip in division.rows}) == parts
+    of = Parts.of([*division.rows, *division.pool])
+    assert of.problem is None and len({clip.labels for clip in of.train}) == 4 + len(rare)
+
+
 def test_recordings_that_are_all_silent_are_refused(notes: Path) -> None:
     found = listing.read(notes)
     with pytest.raises(m2dx.RecipeError, match="60 clips all are silent"):
