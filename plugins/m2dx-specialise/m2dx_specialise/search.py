@@ -204,15 +204,15 @@ class Search:
         self.state.save(findings=findings, division=sentence, listing=listing.sentence)
 
     def setting(self, parts: Parts) -> Setting:
-        """Writes the lists that are trained on: nothing in them is chosen by or tested."""
+        """Writes the lists that are trained on: nothing in them is chosen by, tested or left out."""
         request, folder = self.request, self.state.folder.resolve()
-        lists, held = {"pretraining": [*parts.train, *parts.others]}, [*parts.valid, *parts.test]
+        lists = {"pretraining": [*parts.train, *parts.others]}
         if parts.problem is not None:  # nothing is chosen
             clips = (*parts.train, *parts.valid, *parts.others)
-            lists["pretraining"], held = [replace(clip, labels=()) for clip in clips], list(parts.test)
+            lists["pretraining"] = [replace(clip, labels=()) for clip in clips]
         for name, given in (("general", request.general), ("noise", request.noise)):
             if given is not None:
-                others = without_copies(clips_of_inputs([given]), held)
+                others = without_copies(clips_of_inputs([given]), self._held(parts, lists["pretraining"]))
                 lists[name] = [replace(clip, labels=()) for clip in others]
                 if not others:
                     raise m2dx.RecipeError(f"--{name} must have recordings that DATA lacks; {given} has none")
@@ -233,6 +233,12 @@ class Search:
             workers=WORKERS,
             seed=request.seed,
         )
+
+    def _held(self, parts: Parts, trained: Sequence[m2dx.Clip]) -> list[m2dx.Clip]:
+        """The clips of DATA whose files are not trained on."""
+        known = {clip.path.resolve() for clip in trained}
+        clips = (*parts.labelled, *clips_of_inputs([self.request.data]))
+        return [clip for clip in clips if clip.path.resolve() not in known]
 
     def _with_labels(self, parts: Parts, setting: Setting) -> None:
         folder, state, seed = self.state.folder, self.state, self.request.seed
@@ -592,12 +598,13 @@ def best_of(results: Mapping[str, Any]) -> str:
 
 def without_copies(clips: Sequence[m2dx.Clip], held: Sequence[m2dx.Clip]) -> list[m2dx.Clip]:
     """The clips without those whose file is one of others, or has the same bytes."""
+    paths = {clip.path.resolve() for clip in held}
     by_size: dict[int, list[Path]] = defaultdict(list)
-    for path in {clip.path for clip in held if clip.path.is_file()}:
+    for path in filter(Path.is_file, paths):
         by_size[path.stat().st_size].append(path)
 
     def is_copy(path: Path) -> bool:
         same = by_size.get(path.stat().st_size, ()) if path.is_file() else ()
         return any(filecmp.cmp(path, other, shallow=False) for other in same)
 
-    return [clip for clip in clips if not is_copy(clip.path)]
+    return [clip for clip in clips if clip.path.resolve() not in paths and not is_copy(clip.path)]

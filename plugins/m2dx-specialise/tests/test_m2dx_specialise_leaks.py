@@ -18,7 +18,7 @@ from m2dx_specialise.duplicates import Duplicate
 from m2dx_specialise.judge import Parts
 from m2dx_specialise.listing import Clip
 from m2dx_specialise.origins import cuts
-from m2dx_specialise.search import DIVISION, POOL, Search
+from m2dx_specialise.search import DIVISION, POOL, Search, without_copies
 from m2dx_specialise.state import Request, State
 from rich.console import Console
 
@@ -77,11 +77,37 @@ def test_nothing_that_is_tested_or_chosen_by_is_trained_on(
         assert {one["dataset"]["path"] for one in sets} <= lists
 
 
+@pytest.mark.parametrize("general", [".", "list.csv"])
+def test_what_data_hold_back_does_not_return_among_general_recordings(general: str, tmp_path: Path) -> None:
+    """Clips without labels of speakers that are tested, what leaks, and what is silent."""
+    noise, rows = np.random.default_rng(0), []
+    for n in range(80):
+        soundfile.write(tmp_path / f"{n:02}.wav", 0.1 * noise.standard_normal(800), 16_000)
+        speaker = 4 if n == 21 else n % 20  # who is in the test part
+        rows.append(
+            (f"{n:02}.wav", "ab"[n // 20 % 2] if n >= 20 else "", SPLITS[n % 5], f"speaker {speaker}")
+        )
+    write_csv(tmp_path / "list.csv", "path,label,split,group", rows)
+    division = divide(listing.read(tmp_path / "list.csv"), Audit((), (), (), frozenset({20})))
+    parts = Parts.of([*division.rows, *division.pool])
+    asked = Request(data=tmp_path / "list.csv", general=tmp_path / general)
+    Search(State(tmp_path, asked), m2dx.PluginHost({}), Console(quiet=True)).setting(parts)
+    lists = [CsvDataset(path=tmp_path / f"{name}.csv").clips() for name in ("pretraining", "general")]
+    assert parts.problem is None and len(lists[0]) == 46
+    assert {clip.path for clip in lists[0]} == {clip.path for clip in lists[1]}
+
+
+def test_what_is_held_in_a_pack_is_no_general_recording() -> None:
+    own, other = (m2dx.Clip(Path(f"pack/shard-00000.tar/{number}.flac")) for number in range(2))
+    assert without_copies([own, other], [replace(own, path=own.path.absolute())]) == [other]
+
+
 def test_recordings_whose_paths_a_list_would_read_as_two_labels_are_not_told_apart(
     divided: tuple[Search, Parts, dict[Path, Path]],
 ) -> None:
     search, parts, _ = divided
     odd = replace(parts, train=tuple(replace(c, path=c.path.with_name("a;b.wav")) for c in parts.train))
+    search.state.request = replace(search.request, general=None, noise=None)
     assert search.setting(parts).num_recordings > 1
     assert search.setting(odd).num_recordings == 0
 
