@@ -121,10 +121,13 @@ def read(
         notes.append(f"{text}: {names.FEWEST_GROUPS} are the least")
     label, group = (choice and of_all(choice) for choice in (label, group))
     labels_found, groups_found = (tuple(map(of_all, choices)) for choices in (found.labels, found.groups))
+    values = [value or "" for value in label.values] if label else [""] * len(found.clips)
+    if label is not None and not label.key.startswith("column:") and any(";" in value for value in values):
+        notes.append("names of labels have `,` for each `;`, which parts several labels of a clip in lists")
+        values = [value.replace(";", ",") for value in values]
     clips = list(found.clips)
     for row, clip in enumerate(clips):
-        value = "" if label is None else label.values[row] or ""
-        own = tuple(filter(None, (part.strip() for part in value.split(";"))))
+        own = tuple(filter(None, (part.strip() for part in values[row].split(";"))))
         clips[row] = replace(clip, labels=own, group=None if group is None else group.values[row])
     return Listing(
         data, tuple(clips), label, group, labels_found, groups_found, tuple(bad), tuple(notes), is_given

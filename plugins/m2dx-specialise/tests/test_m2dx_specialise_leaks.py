@@ -211,6 +211,31 @@ def test_files_with_odd_names_are_told_or_read(
     assert [text in reason for _, reason in found.bad] == [True] * (text is not None)
 
 
+@pytest.mark.parametrize(
+    ("form", "listed", "classes"),
+    [
+        ("{label}/{n}.wav", False, {"rain,wind": 20, "sun": 20}),
+        ("{label}_{n}.wav", False, {"rain,wind": 20, "sun": 20}),
+        ("{n}.wav", True, {"rain": 20, "wind": 20, "sun": 20}),
+    ],
+)
+def test_only_lists_have_several_labels_a_clip(
+    form: str, listed: bool, classes: dict[str, int], tmp_path: Path
+) -> None:
+    data = [(form.format(label=label, n=n), label) for n, label in enumerate(("rain;wind", "sun") * 20)]
+    for name, _ in data:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, np.ones(160), 16_000)
+    if listed:
+        write_csv(tmp_path / "list.csv", "path,label", data)
+    found = listing.read(tmp_path)
+    assert (found.classes, "`,` for each `;`" in "".join(found.notes)) == (classes, not listed)
+    division = divide(found, Audit((), (), (), frozenset()))
+    write_list(tmp_path / DIVISION, division.rows)  # which the search reads
+    read = CsvDataset(path=tmp_path / DIVISION).clips()
+    assert sorted(clip.labels for clip in read) == sorted(clip.labels for clip in found.clips)
+
+
 def test_columns_keep_to_their_clips_where_files_are_bad(tmp_path: Path) -> None:
     rows = [(f"{number}.wav", "ab"[number % 2], f"room {number // 3}") for number in range(12)]
     for name, *_ in rows:
