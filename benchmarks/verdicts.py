@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import timing
 import yaml
-from m2dx_specialise.judge import PLAIN, RANDOM, Gain, Parts, decide, score
+from m2dx_specialise.judge import PLAIN, RANDOM, Gain, decide, score
+from m2dx_specialise.parts import Parts
 from m2dx_specialise.search import DIVISION, POOL, RANDOM_SEEDS, best_of, encoder_of
 from m2dx_specialise.state import STATE_FILE
 from m2dx_specialise.training import train

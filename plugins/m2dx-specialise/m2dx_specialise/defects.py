@@ -9,9 +9,9 @@ import numpy as np
 
 from m2dx.contract.wording import counted
 from m2dx_specialise.findings import Finding, named
-from m2dx_specialise.judge import unit_seconds
 from m2dx_specialise.listing import Clip
 from m2dx_specialise.measures import SILENT_DB, Measures
+from m2dx_specialise.parts import unit_seconds
 
 CLIPPED_SHARE, OFFSET = 1e-3, 0.02  # of the samples, in flat peaks; of full scale
 HUM_DB, LEVEL_SPREAD_DB = 12.0, 30.0

@@ -6,180 +6,24 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
-from itertools import combinations
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
 
 import numpy as np
-from m2dx_classify.sources import LabelledClips
 from m2dx_probes.subsets import subset_fold
 from scipy.stats import binomtest, t
 
 import m2dx
-from m2dx.contract.components import ClipEncoder, Fold
-from m2dx.contract.wording import counted
-from m2dx.data.csv_list import CsvDataset
-from m2dx.data.division import deal
+from m2dx.contract.components import ClipEncoder
 from m2dx.evaluation.bootstrap import difference
-from m2dx.evaluation.features import FeatureCache
 from m2dx.evaluation.logistic import Logistic
-from m2dx.evaluation.splits import SPLITS
-from m2dx_specialise.names import FEWEST_GROUPS
 
-VALID_SHARES, FEWEST_VALID = (0.25, 0.33, 0.4, 0.5), 0.2
-"""Of training and validation part together: the validation part that is dealt (the first with which both have two
-classes), and the smallest one that is kept."""
-TEST_FOLDS = 0.4
-LONGEST_SECONDS = 10.0, 60.0  # of a clip that is encoded: where most are shorter than the first, and of all
-MOST_CLIPS, MOST_SECONDS = 6_000, 60_000.0  # of a part that is scored
 EASIER = 0.15  # how far a validation part may be above the test part, before it is told
 FEWEST_TESTED = 15  # groups of a test, from which on the bootstrap over them is believed
 WIDE = 10.0
 """Points that may be gained, for all that the test tells, before the verdict says that it does not tell much."""
-FEWEST_CLIPS = 40  # labelled clips that a verdict needs
 CURVE, DRAWS = (25, 50, 100, 200, 400, 800, 1600), 3
 """Numbers of labels that the gain is measured with, and draws of each."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The clips of a division."""
-
-    train: tuple[m2dx.Clip, ...]  # labelled
-    valid: tuple[m2dx.Clip, ...]  # labelled; candidates are chosen on it, and never learn its labels
-    test: tuple[m2dx.Clip, ...]  # labelled; seen once
-    others: tuple[m2dx.Clip, ...] = ()  # without labels, and of no group that is chosen by or tested
-
-    @classmethod
-    def read(cls, division: Path, pool: Path) -> Parts:
-        """From the list of a division, and that of what may be trained on."""
-        lists = (CsvDataset(path=path).clips() for path in (division, pool) if path.exists())
-        return cls.of([clip for clips in lists for clip in clips])
-
-    @classmethod
-    def of(cls, clips: Sequence[m2dx.Clip]) -> Parts:
-        """The same, of clips. A small validation part is dealt anew; of folds, the last two of five are the test."""
-        labelled = [clip for clip in clips if clip.labels]
-        tested = {"test", *_tested_folds(labelled)}
-        test = tuple(clip for clip in labelled if clip.split in tested)
-        rest = [clip for clip in labelled if clip.split not in tested]
-        is_valid = [int(clip.split == "valid") for clip in rest]
-        if sum(is_valid) < FEWEST_VALID * len(rest) and len({clip.group or clip.path for clip in rest}) > 1:
-            is_valid = _dealt_valid(rest)
-        train, valid = _parted(rest, is_valid)
-        held = {clip.group for clip in (*valid, *test)} - {None}
-        others = (clip for clip in clips if not clip.labels and clip.group not in held)
-        return cls(train, valid, test, tuple(others))
-
-    @property
-    def labelled(self) -> tuple[m2dx.Clip, ...]:
-        """Of all parts."""
-        return self.train + self.valid + self.test
-
-    @property
-    def folds(self) -> tuple[str, ...]:
-        """Their names; none where the division is one into training and test part."""
-        names = {str(clip.split) for clip in self.labelled}
-        return () if names & set(SPLITS) else tuple(sorted(names))
-
-    @property
-    def problem(self) -> str | None:
-        """Why there can be no verdict, in words; None: there can be one."""
-        count = len(self.labelled)
-        if not count:
-            return "there are no labels"
-        classes = {name for clip in self.labelled for name in clip.labels}
-        if len(classes) < 2:
-            return f"all labels are {min(classes)!r}, and one class is nothing to tell apart"
-        if any(len(clip.labels) > 1 for clip in self.labelled):
-            return "some clips have several labels, and a verdict is for one label a clip"
-        if count < FEWEST_CLIPS:
-            return f"{count} labelled clips are too few to tell encoders apart; {FEWEST_CLIPS} is the least"
-        parts = {"train": self.train, "valid": self.valid, "test": self.test}
-        lacking = [name for name, part in parts.items() if len({clip.labels for clip in part}) < 2]
-        if lacking:
-            name, few = min(Counter(clip.labels[0] for clip in self.labelled).items(), key=lambda of: of[1])
-            few_clips = f"{name!r} has {counted(few, 'clip')}, and groups must stay whole"
-            return f"the {' and '.join(lacking)} part has fewer than two classes: {few_clips}"
-        if len({clip.group or clip.path for clip in self.train}) < 2:
-            return (
-                f"the training part is of one group, and two are the least; {FEWEST_GROUPS} in all would do"
-            )
-        return None
-
-    def task(self, name: Literal["choice", "test"], folder: Path, *, seed: int = 0) -> m2dx.ClipTask:
-        """The task that candidates are chosen by (fitted to the training part, scored on the validation part), or the
-        test (fitted to both). Features are kept in a folder."""
-        fitted = self.train if name == "choice" else self.train + self.valid
-        scored = self.valid if name == "choice" else self.test
-        unit = unit_seconds(self.train + self.valid)
-        clips = [replace(clip, split="train") for clip in _some(fitted, unit, seed)]
-        clips += [replace(clip, split="test") for clip in _some(scored, unit, seed)]
-        return m2dx.ClipTask.from_dataset(
-            name,
-            LabelledClips(name, clips),
-            unit_seconds=unit,
-            short_clips="pad",
-            shared_groups="warn",
-            cache=FeatureCache(folder),
-        )
-
-    def in_turn(self, task: m2dx.ClipTask) -> m2dx.ClipTask:
-        """The test with each fold as the test part in turn, for encoders that have learnt nothing of the clips.
-
-        It has more clips than the test; where the division has no folds, it is the test.
-        """
-        if not self.folds:
-            return task
-        folds = {(clip.path, clip.start): str(clip.split) for clip in self.labelled}
-        clips = tuple(replace(clip, split=folds[clip.path, clip.start]) for clip in task.clips)
-        of = np.array([clip.split for clip in clips])
-        parts = {name: (np.flatnonzero(of != name), np.flatnonzero(of == name)) for name in self.folds}
-        in_turn = tuple(Fold(name, rest, rest[:0], test) for name, (rest, test) in parts.items())
-        return replace(task, clips=clips, folds=in_turn)
-
-
-def _tested_folds(clips: Sequence[m2dx.Clip]) -> Sequence[str]:
-    """The last two of five folds; or those before them that leave fewer classes without training or test clips."""
-    of: dict[str, set[str]] = defaultdict(set)
-    for clip in clips:
-        of[str(clip.split)].update(clip.labels)
-    folds, classes = sorted(of.keys() - set(SPLITS)), set[str]().union(*of.values())
-    size = min(max(int(TEST_FOLDS * len(folds)), 1), len(folds))
-
-    def lacking(tested: Sequence[str]) -> int:
-        sides = tested, [fold for fold in folds if fold not in tested]
-        return sum(len(classes.difference(*(of[fold] for fold in side))) for side in sides)
-
-    return min(reversed(list(combinations(folds, size))), key=lacking)
-
-
-def _dealt_valid(clips: Sequence[m2dx.Clip]) -> list[int]:
-    """1 for the clips that are dealt to the validation part, 0 for the others."""
-    for share in VALID_SHARES:
-        is_valid: list[int] = deal(clips, [1 - share, share]).tolist()
-        if all(len({clip.labels for clip in part}) > 1 for part in _parted(clips, is_valid)):
-            break
-    return is_valid
-
-
-def _parted(clips: Sequence[m2dx.Clip], is_valid: Sequence[int]) -> list[tuple[m2dx.Clip, ...]]:
-    return [tuple(clip for clip, of in zip(clips, is_valid, strict=True) if of == which) for which in (0, 1)]
-
-
-def _some(clips: Sequence[m2dx.Clip], unit: float, seed: int) -> list[m2dx.Clip]:
-    """All of them, or as many at random as `MOST_CLIPS` and, at so many seconds each, `MOST_SECONDS` allow."""
-    most = min(MOST_CLIPS, int(MOST_SECONDS / unit))
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(clips))[:most])
-    return [clips[row] for row in chosen.tolist()]
-
-
-def unit_seconds(clips: Sequence[m2dx.Clip]) -> float:
-    """The length that clips are brought to: their mean, where a few long ones count as 10 s, and all as a minute."""
-    seconds = np.array([clip.duration or 0.0 for clip in clips])
-    longest = float(np.clip(np.median(seconds), *LONGEST_SECONDS))
-    return max(round(float(np.minimum(seconds, longest).mean()), 3), 0.1)
 
 
 def score(

@@ -21,7 +21,8 @@ from m2dx.training.distributed import pick_device
 from m2dx_specialise.audit import Audit
 from m2dx_specialise.candidates import propose, random_networks
 from m2dx_specialise.division import divide
-from m2dx_specialise.judge import PLAIN, Parts, unit_seconds
+from m2dx_specialise.judge import PLAIN
+from m2dx_specialise.parts import Parts, unit_seconds
 from m2dx_specialise.search import Search, recordings
 from m2dx_specialise.state import Request, State
 

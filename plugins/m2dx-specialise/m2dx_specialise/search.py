@@ -42,10 +42,11 @@ from m2dx_specialise.budget import FEWEST_STEPS, SHARE, divide_time, share_of, s
 from m2dx_specialise.candidates import Candidate, Network, Setting, network_of, propose, random_networks
 from m2dx_specialise.division import divide, write_list
 from m2dx_specialise.findings import named
-from m2dx_specialise.judge import FEWEST_CLIPS, PLAIN, RANDOM, Comparison, Parts, Verdict
+from m2dx_specialise.judge import PLAIN, RANDOM, Comparison, Verdict
 from m2dx_specialise.listing import Listing, read
 from m2dx_specialise.names import NONE
 from m2dx_specialise.page import write_page
+from m2dx_specialise.parts import FEWEST_CLIPS, Parts
 from m2dx_specialise.state import STARTER, Request, State
 from m2dx_specialise.training import train, trial
 

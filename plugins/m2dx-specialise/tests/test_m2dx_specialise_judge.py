@@ -12,8 +12,6 @@ from m2dx_specialise.judge import (
     RANDOM,
     Comparison,
     Gain,
-    Parts,
-    _some,
     choose,
     decide,
     easier,
@@ -22,8 +20,8 @@ from m2dx_specialise.judge import (
     loss_of,
     of_classifier,
     score,
-    unit_seconds,
 )
+from m2dx_specialise.parts import Parts, _some, unit_seconds
 
 import m2dx
 from m2dx.contract.components import Fold, Prediction

@@ -10,14 +10,14 @@ import pytest
 import soundfile
 from m2dx_classify.sources import of_folders
 from m2dx_probes.subsets import subset_fold
-from m2dx_specialise import judge, listing
+from m2dx_specialise import listing
 from m2dx_specialise.audit import Audit, audit
 from m2dx_specialise.candidates import SMALL, propose
 from m2dx_specialise.division import divide, write_list
 from m2dx_specialise.duplicates import Duplicate
-from m2dx_specialise.judge import Parts
 from m2dx_specialise.listing import Clip
 from m2dx_specialise.origins import cuts
+from m2dx_specialise.parts import Parts, unit_seconds
 from m2dx_specialise.search import DIVISION, POOL, Search, without_copies
 from m2dx_specialise.state import Request, State
 from rich.console import Console
@@ -120,7 +120,7 @@ def test_no_setting_follows_from_the_test_part(divided: tuple[Search, Parts, dic
         test=tuple(replace(c, duration=9.0, labels=(names[i % 2],)) for i, c in enumerate(parts.test)),
     )
     assert search.setting(parts) == search.setting(longer)
-    of = [judge.unit_seconds(part.train + part.valid) for part in (parts, longer)]
+    of = [unit_seconds(part.train + part.valid) for part in (parts, longer)]
     tasks = [part.task("choice", search.state.folder / "features") for part in (parts, longer)]
     assert of[0] == of[1] == tasks[0].unit_seconds == tasks[1].unit_seconds
     assert [task.clips for task in tasks] == [tasks[0].clips] * 2

@@ -20,7 +20,7 @@ from m2dx_specialise.audit import Audit
 from m2dx_specialise.budget import Budget
 from m2dx_specialise.command import commands
 from m2dx_specialise.division import divide
-from m2dx_specialise.judge import Parts
+from m2dx_specialise.parts import Parts
 from m2dx_specialise.search import specialise
 from m2dx_specialise.state import Request, State
 from searches_killed import decisions, kill_and_resume, run
