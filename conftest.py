@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from rich.cells import cell_len
 from rich.console import Console
+from rich.table import Table
 
 import m2dx
 from m2dx.cli.terminal import Terminal
 from m2dx.results import ResultTable
-from m2dx.results.formats import comma_separated, latex, markdown
+from m2dx.results.formats import comma_separated, latex, markdown, terminal
 
 RATE = 8000  # Hz, of tones
 
@@ -77,7 +80,7 @@ def tone(tmp_path: Path) -> Callable[..., m2dx.Clip]:
 
 @pytest.fixture
 def check_written() -> Callable[[ResultTable], None]:
-    """Checks that a table comes back from CSV as it was, and that no line of Markdown and LaTeX lacks a column."""
+    """Checks that a table comes back from CSV, that no line of Markdown and LaTeX lacks a column, and 80 columns."""
 
     def check(table: ResultTable) -> None:
         head, *lines = csv.reader(io.StringIO(comma_separated(table)))
@@ -97,8 +100,31 @@ def check_written() -> Callable[[ResultTable], None]:
         bare = re.sub(r"\\[\\{}]", "", text)
         assert bare.count("{") == bare.count("}") and re.search(r"(?<!\\)[#~]|[±×→†‡ηλ∪↓↑]", text) is None
         assert len(re.findall(r"(?<!\\)\$", text)) % 2 == 0
+        _check_terminal(table)
 
     return check
+
+
+def _check_terminal(table: ResultTable) -> None:
+    """Nothing of the table is lost on 80 columns, and no score is broken."""
+    console = Console(width=80, markup=False, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(*(part for part in terminal(table, console.width) if isinstance(part, Table)))
+    lines = capture.get().splitlines()
+    assert max(map(cell_len, lines)) <= console.width
+    cells = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in lines]
+    rows = [row for group in table.groups for row in group.rows]
+    scores = Counter(
+        f"{cell.text} [{','.join(cell.marks)}]" if cell.marks else cell.text
+        for row in rows
+        for cell in row.cells
+        if cell
+    )
+    assert scores <= Counter(cell for line in cells for cell in line)
+    words = {word for line in cells for cell in line for word in cell.split()}
+    assert {
+        word for text in (*table.headings, *(row.label for row in rows)) for word in text.split()
+    } <= words
 
 
 def _cells_of(table: ResultTable) -> list[tuple[Any, ...]]:

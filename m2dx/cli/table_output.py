@@ -40,7 +40,7 @@ def print_table(shown: ResultTable, form: TableFormat | None, output: Path | Non
     if form is None and output is None and terminal().is_terminal:
         form = "rich"
     if form == "rich":
-        for part in terminal_parts(shown):
+        for part in terminal_parts(shown, terminal().width):
             terminal().print(part)
         return
     suffix = "" if output is None else output.suffix.lower()

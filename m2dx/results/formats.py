@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from rich.cells import cell_len
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -76,26 +78,67 @@ def comma_separated(table: ResultTable) -> str:
     return out.getvalue()
 
 
-def terminal(table: ResultTable) -> Iterator[Table | Text]:
-    """The table and its notes, for a rich console."""
-    shown = Table(title=Text(table.title) if table.title else None)
-    shown.add_column(Text(table.heading), overflow="fold", max_width=WIDEST_LABEL)
-    for text in table.info:
-        shown.add_column(Text(text), overflow="fold")
-    for text in table.column_titles:
-        shown.add_column(Text(text), justify="right")
+def terminal(table: ResultTable, width: int) -> Iterator[Table | Text]:
+    """The table and its notes, for a rich console of `width` characters.
+
+    Where it is wider than that, blocks of its columns come one below the other, each after the first column.
+    """
+    title: str | None = table.title or None
+    for widths in _blocks(_widths(table), width):
+        yield _block(table, widths, title)
+        title = None
+    for mark, meaning in table.marks.items():
+        yield Text(f"{mark}: {meaning}")
+    for note in table.notes:
+        yield Text(note, style="dim")
+
+
+def _widths(table: ResultTable) -> list[tuple[int, int]]:
+    """Of each column, the least width, which breaks no score and no word but long names, and the one without breaks."""
+    rows = [(*row.texts, *map(_marked, row.cells)) for group in table.groups for row in group.rows]
+    found = []
+    for number, (heading, *texts) in enumerate(zip(table.headings, *rows, strict=True)):
+        is_score = number > len(table.info)
+        words = [*heading.split(), *(texts if is_score else " ".join(texts).split())]
+        least, whole = (max(map(cell_len, some), default=0) for some in (words, (heading, *texts)))
+        found.append((least, whole) if is_score else (min(least, WIDEST_LABEL), min(whole, WIDEST_LABEL)))
+    return found
+
+
+def _blocks(widths: Sequence[tuple[int, int]], room: int) -> list[dict[int, int]]:
+    """Columns that fit beside each other, the first one always among them, each with its width."""
+    blocks: list[dict[int, int]] = [{}]
+    for number, (least, _) in enumerate(widths):
+        if len(blocks[-1]) > 1 and _spare({**blocks[-1], number: least}, room) < 0:
+            blocks.append({0: widths[0][0]})
+        blocks[-1][number] = least
+    for block in blocks:
+        for number in block:
+            block[number] += max(0, min(widths[number][1] - block[number], _spare(block, room)))
+    return blocks
+
+
+def _spare(block: Mapping[int, int], room: int) -> int:
+    return room - 1 - sum(width + 3 for width in block.values())  # with lines and blanks between the columns
+
+
+def _block(table: ResultTable, widths: Mapping[int, int], title: str | None) -> Table:
+    """The columns that have a width."""
+    shown = Table(title=Text(title) if title else None)
+    for number, width in widths.items():
+        justify: JustifyMethod = "right" if number > len(table.info) else "left"
+        shown.add_column(Text(table.headings[number]), overflow="fold", width=width, justify=justify)
     for group in table.groups:
         shown.add_section()
         if group.name:
             shown.add_row(Text(group.name, style="italic"))
         for row in group.rows:
-            cells = (Text(_marked(cell), style="bold" if cell and cell.is_best else "") for cell in row.cells)
-            shown.add_row(*map(Text, row.texts), *cells)
-    yield shown
-    for mark, meaning in table.marks.items():
-        yield Text(f"{mark}: {meaning}")
-    for note in table.notes:
-        yield Text(note, style="dim")
+            scores = (
+                Text(_marked(cell), style="bold" if cell and cell.is_best else "") for cell in row.cells
+            )
+            cells = (*map(Text, row.texts), *scores)
+            shown.add_row(*(cells[number] for number in widths))
+    return shown
 
 
 WRITERS = {"markdown": markdown, "latex": latex, "csv": comma_separated}

@@ -166,7 +166,7 @@ class Scoring:
         if step is not None and self.recipe.evaluation.every is not None:
             own = [score for score in scores if score.encoder == PRETRAINED]
             write_step_scores(folder, step, own)
-        console.print(*terminal(score_table(scores)))
+        console.print(*terminal(score_table(scores), console.width))
         for line in filter(None, (verdict(scores), advice(scores))):
             console.print(line)
         return scores

@@ -18,7 +18,7 @@ SCORES = [
 def shown(scores: list[Score], *, width: int, **style: object) -> str:
     out = io.StringIO()
     Console(file=out, width=width, markup=False, **style).print(
-        *terminal(replace(score_table(scores), title="Run"))
+        *terminal(replace(score_table(scores), title="Run"), width)
     )
     return out.getvalue()
 

@@ -119,7 +119,7 @@ def run_sweep(path: Path, grid: Grid, options: Options, *, host: PluginHost, con
         gpus = gpu_groups(visible_gpus(), jobs=options.jobs or 1, processes=options.processes)
         code = run_points(left, gpus, processes=options.processes, console=console)
         if any(is_finished(point.folder) for point in points):
-            console.print(*terminal_parts(sweep_table(folder)), sep="\n")
+            console.print(*terminal_parts(sweep_table(folder), console.width), sep="\n")
         if code:
             console.print("The same command continues with the unfinished points.")
         return code
