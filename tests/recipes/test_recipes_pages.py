@@ -124,6 +124,16 @@ def test_the_scores_of_msm_mae_are_those_of_the_tables_of_m2dx(name: str) -> Non
     assert cells == hear_scores(name)
 
 
+def test_audioset_alone_trains_as_long_as_librispeech(load: Callable[..., Recipe]) -> None:
+    text = (RECIPES.parent / "docs" / "sweeps.md").read_text(encoding="utf-8").replace("\\\n", "")
+    (command,) = re.findall(r"^m2dx train recipes/m2d_s_80x4\.yaml (.*)$", text, re.MULTILINE)
+    base, recipe = load("m2d_s_80x4"), load("m2d_s_80x4", *shlex.split(command))
+    assert list(recipe.data.sets) == ["audioset"] and recipe.noise is None
+    assert recipe.data.sets["audioset"].dataset == base.noise.dataset
+    assert (recipe.data.epoch_size, recipe.data.mean, recipe.data.std) == (281241, -7.1, 4.2)
+    assert recipe.train == base.train and recipe.model == base.model
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_overrides_that_comments_name_are_valid(command: str, load: Callable[..., Recipe]) -> None:
     _, _, path, name, *overrides = shlex.split(command)
