@@ -55,6 +55,11 @@ def test_processes_that_are_started_again_get_a_store_of_their_own() -> None:
     assert environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
 
 
+def test_srun_gets_the_cores_of_the_job() -> None:
+    before = SLURM.read_text().partition("\nsrun ")[0]
+    assert "\nexport SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK " in before  # for Slurm 22.05 and later
+
+
 def test_the_slurm_script_is_one_that_bash_takes() -> None:
     subprocess.run(["bash", "-n", str(SLURM)], check=True)
     options = re.findall(r"^#SBATCH (--[\w-]+)", SLURM.read_text(), re.MULTILINE)
