@@ -5,7 +5,7 @@ import inspect
 import re
 import tomllib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import m2dx_finetune
@@ -132,6 +132,24 @@ def test_the_tables_of_recipe_fields_are_up_to_date() -> None:
 def test_each_recipe_field_is_in_one_table() -> None:
     rows = re.findall(r"^\| `([^`]+)` \| .* \| .* \| \S.* \|$", text_of("recipes.md"), re.MULTILINE)
     assert sorted(rows) == sorted(line.path for line in field_lines(PluginHost({"m2dx": core})))
+
+
+@pytest.mark.parametrize(
+    ("source", "text", "shown"),
+    [
+        (
+            "a.md",
+            r"| `x` | `Path \| <b>` | a \| b |",
+            r"| `x` | <code>Path &#124; &lt;b&gt;</code> | a \| b |",
+        ),
+        ("b/a.md", r"| `a` \| `b` | [c](../c.md) |", r"| `a` \| `b` | [c](../c.md) |"),
+        ("a.md", r"[c](../c.md) `a \| b`", r"[c](U/blob/main/c.md) `a \| b`"),
+    ],
+)
+def test_the_site_shows_pipes_and_links_as_github_does(source: str, text: str, shown: str) -> None:
+    page = SimpleNamespace(file=SimpleNamespace(src_uri=source))
+    hook = module_at(DOCS / "site.py").on_page_markdown
+    assert hook(text, page=page, config=SimpleNamespace(repo_url="U"), files=None) == shown
 
 
 def test_links_lead_somewhere() -> None:
