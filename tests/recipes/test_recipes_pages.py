@@ -124,6 +124,18 @@ def test_the_scores_of_msm_mae_are_those_of_the_tables_of_m2dx(name: str) -> Non
     assert cells == hear_scores(name)
 
 
+@pytest.mark.parametrize("page", ["icbhi_m2d.yaml", "README.md"])
+def test_a_checkpoint_is_scored_on_icbhi_with_nothing_else(
+    page: str, load: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FSD50K", "M2D_16X4"):
+        monkeypatch.delenv(name)
+    text = (RECIPES / page).read_text(encoding="utf-8")
+    (overrides,) = re.findall(r"m2dx evaluate [A-Z]+ recipes/icbhi_m2d\.yaml([^`\n]*)", text)
+    recipe = load("icbhi_m2d", *shlex.split(overrides))
+    assert list(recipe.evaluation.tasks) == ["icbhi"] and recipe.evaluation.baselines == ()
+
+
 def test_audioset_alone_trains_as_long_as_librispeech(load: Callable[..., Recipe]) -> None:
     text = (RECIPES.parent / "docs" / "sweeps.md").read_text(encoding="utf-8").replace("\\\n", "")
     (command,) = re.findall(r"^m2dx train recipes/m2d_s_80x4\.yaml (.*)$", text, re.MULTILINE)
