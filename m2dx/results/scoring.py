@@ -333,7 +333,8 @@ def encoders_to_compare(
     """The encoder and the recipe's baselines, each as a function of the seed, on the recipe's device.
 
     The random weights are those of the encoder's own architecture, whatever the recipe's model is; the start is the
-    encoder of `init_from` as it was. Images have no mean log-mel, and a start that cannot be read is warned of.
+    encoder of `init_from` as it was, unless that is the encoder itself. Images have no mean log-mel, and a start that
+    cannot be read is warned of.
     Raises CheckpointError for another encoder that cannot be read.
     """
     device = scoring_device(recipe)
@@ -357,7 +358,8 @@ def encoders_to_compare(
         except M2dxError as error:
             logger.warning("the start (init_from) is not among the baselines: %s", error)
         else:
-            makers[START] = _always(start)
+            if records.fingerprint(start) != records.fingerprint(encoder):
+                makers[START] = _always(start)
     for name, other in other_encoders(recipe).items():
         makers[name] = _always(other.to(device))
     names = {path: name for name, path in baseline_paths(recipe).items()}

@@ -21,6 +21,7 @@ _TITLES = {
     "random_weights": "Random weights",
     "mean_logmel": "Mean log-mel",
 }
+_IN_TEXT = {name: title.lower() for name, title in _TITLES.items()} | {START: "the start"}
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Comparison:
 
     @property
     def text(self) -> str:
-        """Such as "drums knn accuracy: -2.1 points (95 %: -4.0 to -0.2) on Mean log-mel"."""
-        own, rival = self.own, encoder_title(self.rival.encoder)
+        """Such as "drums knn accuracy: -2.1 points (95 %: -4.0 to -0.2) on mean log-mel"."""
+        own, rival = self.own, _IN_TEXT.get(self.rival.encoder, self.rival.encoder)
         ends = "" if self.interval is None else " (95 %: {:.1f} to {:.1f})".format(*self.interval)
         return f"{own.task} {own.protocol} {own.metric}: {self.gain:+.1f} points{ends} on {rival}"
 
@@ -98,8 +99,12 @@ def verdict(scores: Sequence[Score]) -> str:
     Empty without scores.
     """
     compared = compare(scores)
+    if not compared and scores:
+        is_alone = all(score.encoder == PRETRAINED for score in scores)
+        what = "was measured beside it" if is_alone else "has the same score"
+        return f"No baseline {what}, so these scores cannot be judged."
     if not compared:
-        return "No baseline was measured beside it, so these scores cannot be judged." if scores else ""
+        return ""
     ordered = sorted(compared, key=lambda comparison: comparison.gain)
     behind = [comparison for comparison in ordered if comparison.gain <= 0]
     ahead = ordered[len(behind) :][::-1]

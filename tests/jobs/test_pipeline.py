@@ -144,6 +144,12 @@ def test_the_baseline_has_the_encoder_s_architecture(tiny_recipe: Any, host: Any
     assert baseline.encoder.size == encoder.encoder.size and baseline.encoder.grid == encoder.encoder.grid
 
 
+def test_an_encoder_is_no_baseline_of_itself(tiny_recipe: Any, host: Any) -> None:
+    recipe = tiny_recipe("init_from=starter", "model.depth=4")
+    encoders = load_encoder("starter"), random_encoder(recipe.audio, recipe.model, mean=-7.0, std=4.0, seed=5)
+    assert ["start" in encoders_to_compare(recipe, encoder, host) for encoder in encoders] == [False, True]
+
+
 def test_each_encoder_s_scores_have_a_folder(tmp_path: Path) -> None:
     for name in ("a/lungs/encoder", "b/lungs"):
         (tmp_path / name).mkdir(parents=True)
