@@ -28,7 +28,7 @@ MOST_HEARD = 16  # clips whose samples are looked at
 MOST_WEIGHTS_A_CROP = 50_000
 """Trained weights by crops of distinct sound: the quickstart has 2,100, M2D on AudioSet 60."""
 MOST_RANDOM = 0.4
-"""Share of its random start in the target at the end: the quickstart has 0.35, M2D on AudioSet 0.0002."""
+"""Share of its random start in the target at the end; M2D on AudioSet has 0.0002."""
 MOST_LOUD = 16.0  # peak of samples that are taken to be meant so; those of int16 go up to 32768
 
 

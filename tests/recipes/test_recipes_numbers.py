@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from m2dx_respiratory.evaluator import BEST
@@ -136,3 +137,15 @@ def test_a_small_version_differs_in_scale_only(name: str, load: Callable[..., Re
     changed = [key for key in small | parent if small.get(key, missing) != parent.get(key, missing)]
     assert "train.epochs" in changed
     assert [key for key in changed if not SCALE.fullmatch(key)] == []
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_rates_of_a_small_version_fit_its_steps_and_batch(name: str, load: Callable[..., Recipe]) -> None:
+    recipe = load(name)
+    train, decay = recipe.train, recipe.model.ema_decay
+    steps = round(train.epochs * (recipe.data.epoch_size or 0) / train.batch_size)
+    if recipe.init_from is None:  # else the target is not random at the start
+        assert 0.008 < np.prod(np.linspace(decay.start, decay.end, steps)) < 0.012
+    assert train.checkpoint_every < steps
+    if "/cpu/" in name:
+        assert train.base_lr * train.batch_size / 256 == pytest.approx(1e-3)
