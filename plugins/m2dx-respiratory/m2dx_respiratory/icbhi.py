@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -18,7 +17,13 @@ from m2dx_respiratory.icbhi_files import (
     read_annotation,
     read_split,
 )
-from m2dx_respiratory.listing import Recording, RespiratoryDataset, refuse_nothing, stretch_clips
+from m2dx_respiratory.listing import (
+    Recording,
+    RespiratoryDataset,
+    compare_with_official,
+    refuse_nothing,
+    stretch_clips,
+)
 
 FOLDER = "ICBHI_final_database"
 OFFICIAL_COUNTS = {
@@ -73,7 +78,7 @@ class IcbhiDataset(RespiratoryDataset):
         else:
             clips = [recording.whole() for recording in recordings]
         refuse_nothing(clips, f"{self.unit} of ICBHI 2017", folder, findings)
-        _compare_with_official(clips, self.unit, findings)
+        compare_with_official(clips, OFFICIAL_COUNTS[self.unit], self.unit, findings)
         return clips
 
     def _recording_files(self) -> tuple[Path, tuple[Path, ...]]:
@@ -144,13 +149,3 @@ def _report_stray_annotations(
     stems = {normal_form(file.stem) for file in files}
     for stem in sorted(annotations.keys() - stems):
         findings.add("annotations without a recording (.wav beside the .txt)", annotations[stem])
-
-
-def _compare_with_official(clips: list[m2dx.Clip], unit: str, findings: Findings) -> None:
-    counts: Mapping[str | None, int] = Counter(clip.split for clip in clips)
-    official = OFFICIAL_COUNTS[unit]
-    if any(counts[split] != number for split, number in official.items()):
-        findings.remark(
-            f"the official split has {official['train']} {unit} for training and {official['test']} for testing, but "
-            f"{counts['train']} and {counts['test']} were found: scores are not comparable with published ones"
-        )

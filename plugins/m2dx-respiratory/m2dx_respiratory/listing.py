@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,3 +110,15 @@ def refuse_nothing(clips: Sequence[m2dx.Clip], what: str, folder: Path, findings
     if not clips:
         problems = "\n".join(f"  {line}" for line in findings.lines())
         raise m2dx.AudioError(f"no {what} can be used in {folder}:\n{problems}")
+
+
+def compare_with_official(
+    found: Sequence[m2dx.Clip | Recording], official: Mapping[str, int], unit: str, findings: Findings
+) -> None:
+    """Remarks on other numbers than the official ones of the splits."""
+    counts: Mapping[str | None, int] = Counter(item.split for item in found)
+    if any(counts[split] != number for split, number in official.items()):
+        findings.remark(
+            f"the official split has {official['train']} {unit} for training and {official['test']} for testing, but "
+            f"{counts['train']} and {counts['test']} were found: scores are not comparable with published ones"
+        )

@@ -10,7 +10,13 @@ from typing import Literal
 import m2dx
 from m2dx_respiratory.annotations import Annotation
 from m2dx_respiratory.findings import Findings
-from m2dx_respiratory.listing import Recording, RespiratoryDataset, refuse_nothing, stretch_clips
+from m2dx_respiratory.listing import (
+    Recording,
+    RespiratoryDataset,
+    compare_with_official,
+    refuse_nothing,
+    stretch_clips,
+)
 from m2dx_respiratory.sprsound_files import (
     BINARY,
     FOLDER,
@@ -22,6 +28,9 @@ from m2dx_respiratory.sprsound_files import (
     read_annotation,
 )
 
+OFFICIAL_COUNTS = {"train": 1949, "inter": 355, "intra": 379, "both": 734}
+"""Recordings of the training part and of the halves of the test part."""
+
 
 class SprSoundDataset(RespiratoryDataset):
     """SPRSound, BioCAS 2022 part: respiratory sounds of 292 children, whole recordings or the annotated events.
@@ -32,7 +41,8 @@ class SprSoundDataset(RespiratoryDataset):
 
     Files that do not fit are counted, with their names (and places in the JSON), by `missing()` and in warnings:
     recordings without annotation, annotations without recording, files with wrong entries, events past the end of
-    their recording. Raises `AudioError` where the training part is missing or nothing can be used.
+    their recording, and other numbers of recordings than the official 1949 + 355 (inter) + 379 (intra). Raises
+    `AudioError` where the training part is missing or nothing can be used.
 
     Options:
         path: the folder with train2022_wav, train2022_json, test2022_wav, test2022_json (first release: train_wav, ...)
@@ -70,6 +80,8 @@ class SprSoundDataset(RespiratoryDataset):
         else:
             clips = [recording.whole() for recording in recordings]
         refuse_nothing(clips, f"{self.unit} of SPRSound", self.path, findings)
+        official = {"train": OFFICIAL_COUNTS["train"], "test": OFFICIAL_COUNTS[self.test]}
+        compare_with_official(recordings, official, "recordings", findings)
         return clips
 
     def _training_part(self, findings: Findings) -> Iterator[Recording]:

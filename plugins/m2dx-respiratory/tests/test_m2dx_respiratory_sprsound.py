@@ -5,11 +5,12 @@ import re
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
 from findings_lines import line_with
-from m2dx_respiratory import SprSoundDataset
+from m2dx_respiratory import SprSoundDataset, sprsound
 from m2dx_respiratory.sample import write_sprsound
 
 import m2dx
@@ -54,7 +55,7 @@ def test_it_keeps_the_contract(written: Path) -> None:
 
 def test_events_are_those_of_the_annotation(written: Path) -> None:
     dataset = events(written)
-    assert not dataset.missing()
+    assert all("official split" in line for line in dataset.missing())
     assert dataset.label_names() == (
         *("Normal", "Rhonchi", "Wheeze", "Stridor", "Coarse Crackle", "Fine Crackle", "Wheeze+Crackle"),
     )
@@ -201,7 +202,19 @@ def test_hidden_files_are_left_alone(folder: Path) -> None:
     for path in [*folder.rglob("*.json"), *folder.rglob("*.wav")]:
         path.with_name(f"._{path.name}").write_bytes(b"\0")
     dataset = events(folder, test="both")
-    assert dataset.clips() == before and not dataset.missing()
+    assert dataset.clips() == before and all("official split" in line for line in dataset.missing())
+
+
+@pytest.mark.parametrize(
+    ("test", "official", "found"), [("inter", 355, 4), ("intra", 379, 4), ("both", 734, 8)]
+)
+def test_other_counts_than_the_official_ones_are_told_with_both(
+    test: Any, official: int, found: int, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = line_with("official split", SprSoundDataset(path=written, test=test))
+    assert f"1949 recordings for training and {official} for testing, but 8 and {found} were found" in told
+    monkeypatch.setattr(sprsound, "OFFICIAL_COUNTS", {"train": 8, test: found})
+    assert not events(written, test=test).missing()
 
 
 def test_a_missing_training_part_is_refused(folder: Path) -> None:
