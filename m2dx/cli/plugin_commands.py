@@ -90,6 +90,14 @@ class CommandGroup(TyperGroup):
             self.commands.update(names)  # what typer suggests from
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command that was typed; of a wrong value, the error is without pydantic's first words."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
 
 def _command(app: typer.Typer, name: str) -> Any:
     """The app as one command, without options of its own for shell completion; with several commands, as a group."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import textwrap
 from collections.abc import Iterable
 from functools import partial
@@ -18,6 +19,7 @@ from rich.text import Text
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"} | {
     code: f"\\u{code:04x}" for code in range(0xDC80, 0xDD00)
 }  # bytes of names that are no UTF-8
+_FIRST_COLUMN = re.compile(r" +\S+ {2,}")
 _WRAPPER = partial(
     textwrap.wrap, break_long_words=False, break_on_hyphens=False, replace_whitespace=False, expand_tabs=False
 )
@@ -42,8 +44,15 @@ class Terminal(Console):
         super().print(*objects, **options)
 
     def _broken(self, text: str) -> str:
-        lines = (_WRAPPER(line, width=self.width) or [""] for line in text.split("\n"))
-        return "\n".join(chain.from_iterable(lines))
+        return "\n".join(chain.from_iterable(map(self._lines, text.split("\n"))))
+
+    def _lines(self, line: str) -> list[str]:
+        """An indented line goes on below its text, or below the second column, such as what a file of a tree is."""
+        column = _FIRST_COLUMN.match(line)
+        indent = len(line) - len(line.lstrip(" "))
+        if column is not None and column.end() <= self.width // 2:
+            indent = column.end()
+        return _WRAPPER(line, width=self.width, subsequent_indent=" " * indent) or [""]
 
     def _check_buffer(self) -> None:
         try:

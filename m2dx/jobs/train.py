@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from m2dx.contract.atomic import replace_json
-from m2dx.contract.errors import M2dxError
+from m2dx.contract.errors import CheckpointError, M2dxError
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_any_encoder
 from m2dx.encoder.checkpoint import Checkpoint, read_checked
@@ -199,11 +199,16 @@ def write_page(run: PreparedRun, *, data: DataFacts | None = None) -> Path:
 
 
 def report_of_run(folder: Path, host: PluginHost, console: Console) -> Path:
-    """Writes a run's page again, without pictures of clips if its data can no longer be read."""
+    """Writes a run's page again, without pictures of clips if its data can no longer be read.
+
+    Raises CheckpointError where the folder is none of a run.
+    """
     from m2dx.report.page import write_report
     from m2dx.report.pictures import RunPictures
     from m2dx.results.provenance import describe_data
 
+    if not (folder / "recipe.yaml").is_file():
+        raise CheckpointError(f"{folder} must be the folder of a run, with its recipe.yaml, but has none")
     try:
         recipe = load_recipe(folder / "recipe.yaml", host=host)
         run = prepare(recipe, host, Processes(0, 1, pick_device("cpu")), console, initialise=False)

@@ -46,6 +46,11 @@ def test_wrong_arguments_are_told_before_torch_is_imported(tmp_path: Path) -> No
     subprocess.run([sys.executable, "-c", WITHOUT_TORCH], cwd=tmp_path, check=True)
 
 
+def test_a_wrong_choice_is_told_in_plain_words() -> None:
+    told = CliRunner().invoke(cli.app, ["results", "--format", "bogus"]).output
+    assert "Invalid value for '--format': 'bogus' is not one of" in " ".join(told.split())
+
+
 @pytest.mark.parametrize(
     ("given", "spins"),
     [({}, cli.SPINS), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, None)],

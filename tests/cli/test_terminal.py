@@ -55,6 +55,21 @@ def test_lines_break_between_words_of_a_terminal_alone(
     assert [line.rstrip() for line in out.getvalue().splitlines()] == lines
 
 
+@pytest.mark.parametrize(
+    ("line", "lines"),
+    [
+        ("  a folder of many files", ["  a folder of many", "  files"]),
+        ("  a.csv  label and fold of it", ["  a.csv  label and", "         fold of it"]),
+        ("  a/long/name.csv  of it", ["  a/long/name.csv", "  of it"]),
+        ("a.csv  label and fold of it", ["a.csv  label and", "fold of it"]),
+    ],
+)
+def test_indented_lines_go_on_below_their_text(line: str, lines: list[str]) -> None:
+    out = io.StringIO()
+    Terminal(file=out, width=20, force_terminal=True).print(line)
+    assert out.getvalue().splitlines() == lines
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_terminal_or_a_reader_that_is_gone_ends_no_work(
     terminal: bool, capfd: pytest.CaptureFixture[str]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from m2dx.contract.errors import RecipeError, TrainingError
+from m2dx.contract.errors import CheckpointError, RecipeError, TrainingError
 from m2dx.encoder.audio import load_encoder, random_encoder
 from m2dx.evaluation.knn import Knn
 from m2dx.jobs.check import check_recipe
@@ -180,6 +180,14 @@ def test_a_run_s_folder_may_have_moved(
     moved = (recipe.output / recipe.name).rename(tmp_path / name)
     assert report_of_run(moved, host, console) == moved / "report.html"
     assert "without pictures" not in caplog.text
+
+
+def test_the_report_of_no_run_is_one_error(
+    host: Any, console: Console, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(CheckpointError, match=r"none must be the folder of a run, with its recipe\.yaml"):
+        report_of_run(tmp_path / "none", host, console)
+    assert caplog.text == ""
 
 
 def test_a_check_is_as_strict_as_training(
