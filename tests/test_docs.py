@@ -148,7 +148,7 @@ def test_each_recipe_field_is_in_one_table() -> None:
 )
 def test_the_site_shows_pipes_and_links_as_github_does(source: str, text: str, shown: str) -> None:
     page = SimpleNamespace(file=SimpleNamespace(src_uri=source))
-    hook = module_at(DOCS / "site.py").on_page_markdown
+    hook = module_at(DOCS / "hooks.py").on_page_markdown
     assert hook(text, page=page, config=SimpleNamespace(repo_url="U"), files=None) == shown
 
 
