@@ -33,6 +33,11 @@ class Clip:
     group: str | None = None  # what must not be on two sides of a split: a speaker, a patient, a device
     weight: float = 1.0  # chance, relative to the other clips, that weighted sampling takes it
 
+    @property
+    def unit(self) -> tuple[str, str]:
+        """What it stays with in every division: its group, or where none is known its file."""
+        return ("file", str(self.path)) if self.group is None else ("group", self.group)
+
 
 @dataclass(frozen=True)
 class Crop:

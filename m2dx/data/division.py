@@ -78,10 +78,9 @@ def deal(
     classes. Groups are dealt from the largest to the smallest, equal ones in a fixed random order, each to the part
     that lacks its classes most. No part stays empty; ValueError where there are fewer groups than parts.
     """
-    members: dict[tuple[bool, str], list[int]] = defaultdict(list)
+    members: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row, clip in enumerate(clips):
-        alone = clip.group is None or by == "file"
-        members[alone, str(clip.path) if alone else str(clip.group)].append(row)
+        members[clip.unit if by == "group" else ("file", str(clip.path))].append(row)
     units = list(members.values())
     if len(units) < len(shares):
         raise ValueError(f"{len(shares)} parts need as many groups (or files) or more, but have {len(units)}")

@@ -34,11 +34,8 @@ class Bootstrap:
 
     @classmethod
     def of(cls, clips: Sequence[Clip]) -> Bootstrap:
-        numbers: dict[object, int] = {}
-        groups = [
-            numbers.setdefault((clip.group, clip.path if clip.group is None else None), len(numbers))
-            for clip in clips
-        ]
+        numbers: dict[tuple[str, str], int] = {}
+        groups = [numbers.setdefault(clip.unit, len(numbers)) for clip in clips]
         weights = [_drawn(len(clips))]
         if len(numbers) < len(clips):
             weights.append(_drawn(len(numbers))[:, groups])

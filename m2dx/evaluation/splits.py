@@ -189,7 +189,7 @@ def inner_folds(clips: Sequence[Clip]) -> tuple[NDArray[np.int64], str]:
     files: nothing could be learned of a class that is held out as a whole.
     """
     dealt, divided = _with_files(clips)
-    count = min(INNER_FOLDS, len({(clip.group, clip.group or clip.path) for clip in dealt}))
+    count = min(INNER_FOLDS, len({clip.unit for clip in dealt}))
     held_out = "files" if all(clip.group is None for clip in dealt) else "groups"
     if divided and held_out == "groups":
         held_out += f", and the files of {counted(divided, 'group')} with classes of its own"
@@ -209,10 +209,9 @@ def _with_files(clips: Sequence[Clip]) -> tuple[list[Clip], int]:
 
 def whole_groups(rows: Iterable[int], clips: Sequence[Clip]) -> list[NDArray[np.int64]]:
     """What stays together: groups, and files where no group is known; the clips of a single file, each by itself."""
-    units: dict[tuple[str, object], list[int]] = defaultdict(list)
+    units: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row in rows:
-        clip = clips[row]
-        units[("file", clip.path) if clip.group is None else ("group", clip.group)].append(row)
+        units[clips[row].unit].append(row)
     if len(units) == 1 and "file" in next(iter(units)):
         return [np.array([row]) for row in next(iter(units.values()))]
     return [np.array(unit, dtype=np.int64) for unit in units.values()]

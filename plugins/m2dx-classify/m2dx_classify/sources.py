@@ -29,7 +29,7 @@ class LabelledClips(m2dx.Dataset):
         labelled = [clip for clip in clips if clip.labels]
         self._missing = missing
         if {clip.split for clip in labelled} <= {None, "train", "valid"}:
-            groups = len({clip.group or str(clip.path) for clip in labelled})
+            groups = len({clip.unit for clip in labelled})
             if 0 < groups < FEWEST_GROUPS:
                 raise m2dx.RecipeError(
                     f"{name}: all labelled clips are of {counted(groups, 'group')} (or files), so that nothing can be "

@@ -156,8 +156,7 @@ class _Solver:
 
 def _inner_parts(clips: Sequence[Clip]) -> NDArray[np.int64]:
     """The inner fold of each clip: whole groups (or files), whatever their values."""
-    units = {clip.path if clip.group is None else clip.group for clip in clips}
-    count = min(INNER_FOLDS, len(units))
+    count = min(INNER_FOLDS, len({clip.unit for clip in clips}))
     return deal([replace(clip, labels=()) for clip in clips], [1 / count] * count)
 
 
@@ -227,7 +226,7 @@ def _drawn(
 
 
 def _units(clips: Sequence[Clip]) -> list[NDArray[np.int64]]:
-    rows: dict[object, list[int]] = defaultdict(list)
+    rows: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row, clip in enumerate(clips):
-        rows[clip.path if clip.group is None else clip.group].append(row)
+        rows[clip.unit].append(row)
     return [np.array(of, dtype=np.int64) for of in rows.values()]

@@ -39,10 +39,7 @@ _SIZE, _HOP, _BAND = 512, 128, 4
 _FEW_BANDS, _STRICTER = 20, 6.0
 _FLOOR_DB = 45.0  # below the loudest frequency, nothing is compared
 _OCTAVES = (60, 300, 600, 1200, 2400, 4800, 7700)  # Hz; what is in both must be alike in each
-_HEARD, _ALIKE_EACH = (
-    1e-3,
-    0.65,
-)  # share of both energies in an octave that counts; correlation there, at least
+_HEARD, _ALIKE_EACH = 1e-3, 0.65  # share of both energies in an octave that counts; least correlation there
 
 
 Place = tuple[float, float]

@@ -104,9 +104,9 @@ class Gain:
 
 def _of_groups(clips: Sequence[m2dx.Clip], ahead: Sequence[int]) -> list[float]:
     """Ends of the t interval of the groups' own gains in points, where they are few; of one or two, 0."""
-    by_group: dict[str, list[int]] = defaultdict(list)
+    by_group: dict[tuple[str, str], list[int]] = defaultdict(list)
     for clip, gain in zip(clips, ahead, strict=True):
-        by_group[clip.group or str(clip.path)].append(gain)
+        by_group[clip.unit].append(gain)
     gains = [100 * fmean(of) for of in by_group.values()]
     if not 2 < len(gains) < FEWEST_TESTED:
         return [0.0] if len(gains) <= 2 else []

@@ -53,7 +53,7 @@ class Parts:
         test = tuple(clip for clip in labelled if clip.split in tested)
         rest = [clip for clip in labelled if clip.split not in tested]
         is_valid = [int(clip.split == "valid") for clip in rest]
-        if sum(is_valid) < FEWEST_VALID * len(rest) and len({clip.group or clip.path for clip in rest}) > 1:
+        if sum(is_valid) < FEWEST_VALID * len(rest) and len({clip.unit for clip in rest}) > 1:
             is_valid = _dealt_valid(rest)
         train, valid = _parted(rest, is_valid)
         held = {clip.group for clip in (*valid, *test)} - {None}
@@ -90,7 +90,7 @@ class Parts:
             name, few = min(Counter(clip.labels[0] for clip in self.labelled).items(), key=lambda of: of[1])
             few_clips = f"{name!r} has {counted(few, 'clip')}, and groups must stay whole"
             return f"the {' and '.join(lacking)} part has fewer than two classes: {few_clips}"
-        if len({clip.group or clip.path for clip in self.train}) < 2:
+        if len({clip.unit for clip in self.train}) < 2:
             return (
                 f"the training part is of one group, and two are the least; {FEWEST_GROUPS} in all would do"
             )

@@ -54,7 +54,7 @@ DIVISION, POOL = "division.csv", "pool.csv"
 RUN_SECONDS, END_SECONDS = 6.0, 20.0
 """Beside steps and scoring: of a run, for lists, workers and export; of the end, for classifier and page."""
 SAFETY = 0.9  # share of the time that is planned with
-EVIDENCE = "chosen winner best test division findings budget"
+EVIDENCE = ("chosen", "winner", "best", "test", "division", "findings", "budget")
 """What verdict.json has of the state, beside baselines and runs."""
 MOST_FILES = 50  # names of files that a finding keeps
 RANDOM_SEEDS = 3
@@ -553,7 +553,7 @@ class Search:
     def _finish(self, verdict: Verdict, *, labelled: bool) -> None:
         state, folder, test = self.state, self.state.folder, self.state.get("test") or {}
         minutes = state.once("minutes", lambda: round(state.seconds / 60, 1))
-        evidence = {key: state.get(key) for key in EVIDENCE.split()}
+        evidence = {key: state.get(key) for key in EVIDENCE}
         evidence |= {f"{key}s": dict(state.under(key)) for key in ("baseline", "run")}
         replace_json(folder / "verdict.json", {**asdict(verdict), "minutes": minutes, **evidence})
         page = write_page(state)
