@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import m2dx
+from m2dx.contract.package import STARTER
 from m2dx.contract.wording import counted
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.datasets import SPLIT_FOLDERS, FolderDataset, plain_name
@@ -94,7 +95,7 @@ def task_of_run(model: Path, name: str | None, host: m2dx.PluginHost) -> m2dx.Cl
         )
     if not (run / "recipe.yaml").is_file():
         raise m2dx.RecipeError(
-            f"{model} must be a classifier's folder, or a run's with a recipe.yaml that names labelled clips, but is "
+            f"{STARTER.name if model == STARTER else model} must be a classifier's folder, or a run's with a recipe.yaml that names labelled clips, but is "
             "neither; give labelled clips: --train LABELS.csv"
         )
     recipe = m2dx.load_recipe(run / "recipe.yaml", host=host)

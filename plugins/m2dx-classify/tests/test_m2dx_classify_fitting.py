@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import m2dx
 from m2dx.contract.components import Features
+from m2dx.contract.package import find_encoder
 from m2dx.encoder.audio import random_encoder
 from m2dx.encoder.config import EncoderConfig
 from m2dx.encoder.weights import write_export
@@ -340,6 +341,8 @@ def test_a_set_that_is_not_clear_is_asked_for(
 def test_an_encoder_without_a_recipe_needs_labels(tmp_path: Path) -> None:
     with pytest.raises(m2dx.RecipeError, match=r"is neither; give labelled clips: --train LABELS\.csv$"):
         task_of_run(tmp_path, None, m2dx.PluginHost.discover())
+    with pytest.raises(m2dx.RecipeError, match="^starter must be a classifier's folder"):
+        task_of_run(find_encoder("starter"), None, m2dx.PluginHost.discover())
 
 
 @pytest.mark.parametrize(
