@@ -95,8 +95,8 @@ def task_of_run(model: Path, name: str | None, host: m2dx.PluginHost) -> m2dx.Cl
         )
     if not (run / "recipe.yaml").is_file():
         raise m2dx.RecipeError(
-            f"{STARTER.name if model == STARTER else model} must be a classifier's folder, or a run's with a recipe.yaml that names labelled clips, but is "
-            "neither; give labelled clips: --train LABELS.csv"
+            f"{STARTER.name if model == STARTER else model} must be a classifier's folder, or a run's with a "
+            "recipe.yaml that names labelled clips, but is neither; give labelled clips: --train LABELS.csv"
         )
     recipe = m2dx.load_recipe(run / "recipe.yaml", host=host)
     sections: Mapping[str, EvaluationTaskSection] = recipe.evaluation.tasks or {

@@ -341,7 +341,7 @@ def test_a_set_that_is_not_clear_is_asked_for(
 def test_an_encoder_without_a_recipe_needs_labels(tmp_path: Path) -> None:
     with pytest.raises(m2dx.RecipeError, match=r"is neither; give labelled clips: --train LABELS\.csv$"):
         task_of_run(tmp_path, None, m2dx.PluginHost.discover())
-    with pytest.raises(m2dx.RecipeError, match="^starter must be a classifier's folder"):
+    with pytest.raises(m2dx.RecipeError, match=r"^starter must be a classifier's folder"):
         task_of_run(find_encoder("starter"), None, m2dx.PluginHost.discover())
 
 
