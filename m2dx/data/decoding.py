@@ -26,6 +26,8 @@ _UNKNOWN_FRAMES = 2**62  # libsndfile says "unknown" with the largest integer
 _STREAMED_BYTES = 0x7FF00000  # writers that cannot seek back leave such a placeholder as the size of the data
 _MOST_BYTES = 4 << 30  # decoded samples that are held at a time, at most
 _OGG_PAGE_BYTES = 65_307  # the largest page of the format
+_EARLIER = {"MP3": 9_216}
+"""By format, samples before a place that are decoded with it: frames of MP3 need bits that those before them left."""
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
@@ -92,13 +94,15 @@ class Decoder:
         if needed > _MOST_BYTES:
             raise AudioError(f"{needed / 2**30:.0f} GB of samples at once; cut the file into shorter ones")
         with _failing_as_audio():
-            self._seek(first)
+            early = min(_EARLIER.get(self._file.format, 0), first)
+            self._seek(first - early)
             if self.pcm16:
                 samples: NDArray[np.int16] = self._file.read(frames, dtype="int16")
                 self._at += len(samples)
                 return samples
-            decoded = self._file.read(frames, dtype="float32", always_2d=True)
+            decoded = self._file.read(early + frames, dtype="float32", always_2d=True)
         self._at += len(decoded)
+        decoded = decoded[early:]
         if not len(decoded):
             return np.empty(0, dtype=np.float32)
         peak = max(decoded.max(), -decoded.min())  # NaN if any sample is

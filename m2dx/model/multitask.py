@@ -72,14 +72,14 @@ def target_shares(target: Tensor, masked: Tensor) -> dict[str, Tensor]:
 def match_frames(target: Tensor, num_frames: int) -> Tensor:
     """The training signal at the patch grid's frames: (B, S, C) -> (B, T, C).
 
-    Where S is about a whole multiple of T (within one token's frames), the mean of each token's frames, after the last
-    frame is repeated or frames at the end are left out. Otherwise means of what falls into each token's time, or linear
-    interpolation where S is smaller.
+    Where S is a whole multiple of T but for what a receptive field costs (two frames, or one token's if that is less),
+    the mean of each token's frames, after the last frame is repeated or frames at the end are left out. Otherwise means
+    of what falls into each token's time, or linear interpolation where S is smaller.
     """
     frames = target.shape[1]
     ratio = max(round(frames / num_frames), 1)
     spare = frames - ratio * num_frames
-    if abs(spare) <= ratio:
+    if abs(spare) <= min(ratio, 2):
         if spare < 0:
             target = torch.cat([target, target[:, -1:].expand(-1, -spare, -1)], dim=1)
         target = target[:, : ratio * num_frames].unflatten(1, (num_frames, ratio))

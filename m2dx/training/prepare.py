@@ -124,6 +124,11 @@ def prepare(
             {name: (datasets[name], section.split) for name, section in sections.items()},
             repeats={name: section.repeat for name, section in sections.items()},
         )
+    if processes.world_size > 1 and len(set(processes.gather(clips.fingerprint))) > 1:
+        raise RecipeError(
+            "data.sets: all processes must read the same clips and labels, but their lists differ; is a folder still "
+            "being copied, or another one mounted?"
+        )
     _check_sampling(recipe, clips)
     # The model first, its statistics later: what cannot fit should not cost a pass over the data.
     model = build_model(recipe, data_info(recipe, clips), host)

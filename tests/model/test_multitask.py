@@ -157,6 +157,15 @@ def test_match_frames() -> None:
     assert upsampled == [0.0, 1.0, 3.0, 4.0]  # linear, at the centres of the frames
     assert match_frames(torch.arange(100.0).reshape(1, 100, 1), 40).flatten().tolist()[:2] == [1.0, 3.0]
     assert match_frames(torch.randn(2, 299, 5), 38).shape == (2, 38, 5)
+    for frames_there, tokens in (
+        (299, 24),
+        (157, 9),
+        (296, 32),
+        (706, 38),
+    ):  # no whole multiple: frames stay in time
+        means = match_frames(torch.arange(float(frames_there)).reshape(1, -1, 1), tokens).flatten()
+        centres = (torch.arange(tokens) + 0.5) * frames_there / tokens - 0.5
+        assert (means - centres).abs().max() <= 1.0
     assert match_frames(torch.randn(2, 50, 5), 38).shape == (2, 38, 5)
 
 

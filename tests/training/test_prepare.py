@@ -198,3 +198,14 @@ def test_a_data_set_that_fails_is_named_whatever_it_is_asked(
     expected = rf"data set '{name}' \(component 'failing'\): {method}\(\) failed: KeyError: 'no column'"
     with pytest.raises(PluginError, match=expected):
         prepare(tiny_recipe(override, with_host=host), host, Processes(0, 1, torch.device("cpu")), console)
+
+
+def test_processes_that_read_other_lists_end_with_a_reason(
+    tiny_recipe: Any, host: Any, console: Console
+) -> None:
+    class Two(Processes):
+        def gather(self, value: Any) -> list[Any]:
+            return [value, "another"]
+
+    with pytest.raises(RecipeError, match=r"all processes must read the same clips and labels"):
+        prepare(tiny_recipe(), host, Two(0, 2, torch.device("cpu")), console)
