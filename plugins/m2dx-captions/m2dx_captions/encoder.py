@@ -151,7 +151,10 @@ def _captions(path: Path, column: str, root: Path | None) -> Captioned:
     if not clips:
         raise m2dx.RecipeError(f"{path}: the column `{column}` must have captions, but is empty in all lines")
     _check_there(str(path), list(dict.fromkeys(clip.path for clip in clips)))
-    return {_place(clip.path, clip.start, clip.duration): clip.labels for clip in clips}
+    texts: defaultdict[Place, dict[str, None]] = defaultdict(dict)
+    for clip in clips:  # one for each of its groups and splits
+        texts[_place(clip.path, clip.start, clip.duration)].update(dict.fromkeys(clip.labels))
+    return {place: tuple(of) for place, of in texts.items()}
 
 
 def _place(path: Path, start: float = 0.0, duration: float | None = None) -> Place:

@@ -245,6 +245,16 @@ def test_a_clip_has_the_vector_of_its_captions(clips: Path, tmp_path: Path) -> N
     assert encoder.embed_dim == 4
 
 
+@pytest.mark.parametrize("column", ["annotator", "group", "fold", "split"])
+def test_a_clip_has_the_captions_of_all_its_lines(clips: Path, tmp_path: Path, column: str) -> None:
+    rows = [("low.wav", text, number) for number, text in enumerate((*TEXTS, TEXTS[0]))]
+    write_csv(clips, f"path,caption,{column}", rows)
+    encoder = Captions(sentences=vector_file(tmp_path / "v.csv"), path=clips)
+    low, high = F.normalize(torch.from_numpy(VECTORS), dim=1)
+    (found,) = encoder(views(m2dx.Clip(tmp_path / "low.wav")))
+    torch.testing.assert_close(found, F.normalize(low + high, dim=0))
+
+
 @pytest.mark.parametrize("place", ["beside", "working folder", "root"])
 def test_vectors_by_the_path_of_a_clip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
