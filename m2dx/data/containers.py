@@ -7,12 +7,13 @@ package names in the entry points `m2dx.containers`; m2dx-pack is such a package
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from m2dx.contract.components import Dataset
+from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError
 from m2dx.data.pcm import AudioInfo
 
@@ -53,6 +54,9 @@ class Containers(Protocol):
 
     def state(self, path: str) -> list[object] | None:
         """What changes when the content of a member does."""
+
+    def origin(self, path: str) -> tuple[str, float] | None:
+        """The file that a member was made of, and where in it the member begins, s; else as `find_member`."""
 
     def dataset_of(self, folder: Path) -> Dataset | None:
         """The clips of a folder of containers."""
@@ -97,6 +101,13 @@ def dataset_of(folder: Path) -> Dataset | None:
     """The clips of a folder of containers; None for any other folder."""
     reader = _containers()
     return None if reader is None else reader.dataset_of(folder)
+
+
+def origin_of(clip: Clip) -> Clip | None:
+    """The clip of another file that one in a container was made of; None: it is in none. Else as `find_member`."""
+    reader = _inside(os.fspath(clip.path))
+    found = None if reader is None else reader.origin(os.fspath(clip.path))
+    return None if found is None else replace(clip, path=Path(found[0]), start=found[1] + clip.start)
 
 
 def is_there(path: Path) -> bool:

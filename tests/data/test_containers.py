@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from m2dx.contract.components import Clip
 from m2dx.contract.errors import AudioError
 from m2dx.data import containers
-from m2dx.data.containers import audio_state, dataset_of, is_container, is_there
+from m2dx.data.containers import audio_state, dataset_of, is_container, is_there, origin_of
 from m2dx.data.reading import probe, read_wav
 
 
@@ -31,5 +32,5 @@ def test_a_folder_that_is_named_like_a_tar_is_a_folder(tmp_path: Path) -> None:
     path = tmp_path / "old.tar" / "a.wav"
     path.parent.mkdir()
     soundfile.write(path, np.zeros(1600, dtype=np.float32), 16_000)
-    assert is_there(path) and len(audio_state(path)) == 3
+    assert is_there(path) and len(audio_state(path)) == 3 and origin_of(Clip(path)) is None
     assert probe(path).frames == len(read_wav(path)) == 1600

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import m2dx
-from m2dx.data.containers import is_there
+from m2dx.data.containers import is_there, origin_of
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.tables import Table
 from m2dx_captions.sentences import Sentences, Source
@@ -33,7 +33,7 @@ class Captions(m2dx.OfflineEncoder):
     """A sentence vector for each clip, (B, C), of norm 1: the mean of its captions' ones; NaN rows without a caption.
 
     A caption belongs to the clip with its path, start and duration, or to all clips of its file where the list gives
-    neither. All vectors are made before the training starts.
+    neither; a clip in a pack has those of what was packed. All vectors are made before the training starts.
 
     Options:
         sentences: `words`; a .csv or .npz file of vectors by text, or by the path of a clip; or the folder of a model
@@ -75,6 +75,7 @@ class Captions(m2dx.OfflineEncoder):
         nothing = torch.full((1, self.embed_dim), torch.nan)  # the last row, -1
         self.register_buffer("vectors", torch.cat([vectors, nothing]), persistent=False)
         self.files = {place[0] for place in captions}
+        self.packed: dict[Place, int] = {}  # rows of clips in packs, by what these were made of
         self.asked, self.found, self.told = 0, 0, False
 
     def forward(self, views: m2dx.Views) -> Tensor:
@@ -92,7 +93,9 @@ class Captions(m2dx.OfflineEncoder):
 
     def _row(self, clip: m2dx.Clip) -> int:
         place = _place(clip.path, clip.start, clip.duration)
-        row = self.rows.get(place, self.rows.get((place[0], 0, None), -1))
+        row = self.rows.get(place, self.rows.get((place[0], 0, None), self.packed.get(place, -1)))
+        if row < 0 and place not in self.packed and (origin := origin_of(clip)) is not None:
+            row = self.packed[place] = self._row(origin)
         if row < 0 and place[1:] == (0, None) and place[0] in self.files and not self.told:
             self.told = True
             logger.warning(

@@ -20,6 +20,8 @@ from m2dx_captions.evaluator import ZeroShot
 from m2dx_captions.losses import Contrastive, Cosine
 from m2dx_captions.scorer import CaptionScorer
 from m2dx_captions.sentences import Sentences
+from m2dx_pack.packing import ClipSet, PackOptions, pack
+from m2dx_pack.reading import PackedDataset
 
 import m2dx
 from m2dx.contract.components import Crop
@@ -243,6 +245,22 @@ def test_a_clip_has_the_vector_of_its_captions(clips: Path, tmp_path: Path) -> N
     }
     torch.testing.assert_close(encoder(views(*asked)), torch.stack(list(asked.values())), equal_nan=True)
     assert encoder.embed_dim == 4
+
+
+@pytest.mark.parametrize("form", ["flac", "keep"])
+def test_clips_of_a_pack_have_the_captions_of_what_was_packed(clips: Path, tmp_path: Path, form: Any) -> None:
+    long = SoundFiles(tmp_path).add_tone("long.wav", 300.0, seconds=6.0)
+    rows = [(long, "2.2", "0.5", TEXTS[0]), (long, "2", "", TEXTS[1]), (long, "0.2", "0.5", TEXTS[1])]
+    write_csv(tmp_path / "segments.csv", "path,start,duration,caption", rows)
+    for name in ("captions", "segments"):
+        dataset = CsvDataset(path=tmp_path / f"{name}.csv", labels=False)
+        pack({"clips": ClipSet(tuple(dataset.clips()), ())}, tmp_path / name, PackOptions(form, workers=0))
+        packed = PackedDataset(path=tmp_path / name).clips()
+        encoder = Captions(sentences=vector_file(tmp_path / "v.csv"), path=dataset.path)
+        expected = encoder(views(*dataset.clips()))
+        assert expected.isfinite().any()
+        for _ in range(2):  # the second time they are known
+            torch.testing.assert_close(encoder(views(*packed)), expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("column", ["annotator", "group", "fold", "split"])

@@ -39,7 +39,7 @@ from m2dx.data.decoding import Decoder, reason_of
 from m2dx.data.loader import batch_loader
 from m2dx.data.pcm import STEP, AudioInfo, StoredSamples
 from m2dx.data.reading import AudioFile
-from m2dx_pack.reading import BLOCK_BYTES, MANIFEST, MEMBERS, VERSION, find_member, sha256_of
+from m2dx_pack.reading import BLOCK_BYTES, MANIFEST, MEMBERS, TAR_BLOCK, VERSION, find_member, sha256_of
 
 BAD_FILES = "bad_files.tsv"
 _STARTED = ".started.json"  # fingerprint of the packing that a folder is for
@@ -48,7 +48,6 @@ _MOST_SHOWN = 5  # unusable files in an error
 _BATCH = 8  # segments that a loading process encodes at a time
 _MARGIN = 2  # frames, since lists round ends differently
 _LONGEST_SUFFIX = 8  # characters; longer suffixes are no formats, and names in tar files are limited
-_TAR_BLOCK = 512  # bytes
 
 Format = Literal["flac", "wav", "keep"]
 Extent = tuple[float, float | None]
@@ -339,7 +338,7 @@ class _ShardWriter:
             return
         key = f"{self.number:05}-{len(record.rows):06}"
         name = f"{key}.{encoded.suffix}" if encoded.suffix else key
-        place = (self._tar.offset + _TAR_BLOCK, len(encoded.content))
+        place = (self._tar.offset + TAR_BLOCK, len(encoded.content))
         record.rows.append((*place, info.sample_rate, info.frames, info.channels))
         record.names[str(number)] = f"{record.name}/{name}"
         record.rounded += encoded.rounded

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import tarfile
 import time
 import zlib
 from collections import OrderedDict
@@ -39,6 +40,8 @@ MANIFEST = "pack.json"
 MEMBERS = "members.npy"
 BLOCK_BYTES = 2**18
 """Of a shard, whose checksums are those of such blocks: what is read is checked, and not more than that."""
+TAR_BLOCK = 512
+"""Bytes: what is in a tar file has a head of one block, and begins with a block."""
 SOURCE = "source.json"
 """In the folder of a copy: where the pack is from, and how much of it is kept."""
 VERSION = 1
@@ -138,6 +141,13 @@ class Member:
             return io.BytesIO(self.read(self.first, self.size))
         parts = ((self.first, self.first + self.size),)
         return io.BufferedReader(Spliced(self.read, parts), buffer_size=65_536)
+
+    def about(self) -> dict[str, Any]:
+        """What the JSON beside it says."""
+        place = self.first + -(-self.size // TAR_BLOCK) * TAR_BLOCK
+        head = tarfile.TarInfo.frombuf(self.read(place, TAR_BLOCK), "utf-8", "strict")
+        about: dict[str, Any] = json.loads(self.read(place + TAR_BLOCK, head.size))
+        return about
 
     def read(self, first: int, count: int) -> bytes:
         """Bytes of the shard; none from a damaged block on, as libsndfile, which may ask for them, takes no error."""
@@ -263,6 +273,16 @@ def state(path: str) -> list[object] | None:
     """The checksum of the member's shard; None for a path that is not into a shard."""
     found = _find(path)
     return None if found is None else [found[0].shards[found[1]].sha256]
+
+
+def origin(path: str) -> tuple[str, float] | None:
+    """The file that a member was made of, and where in it the member begins, s; else as `find_member`."""
+    member = find_member(path)
+    if member is None:
+        return None
+    with AudioError.blaming(f"damaged: the JSON beside {os.path.basename(path)} cannot be read"):
+        about = member.about()
+        return about["source"], about["begin"]
 
 
 def dataset_of(folder: Path) -> Dataset | None:

@@ -20,7 +20,7 @@ from m2dx_pack.reading import PackedDataset
 from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError
 from m2dx.data.clips import join_sets
-from m2dx.data.containers import audio_state, find_member, is_there
+from m2dx.data.containers import audio_state, find_member, is_there, origin_of
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.pcm import PlainWav
 from m2dx.data.reading import AudioFile, probe, read_wav
@@ -174,6 +174,18 @@ def test_what_is_there_and_has_changed(recordings: Path, tmp_path: Path) -> None
     assert audio_state(tmp_path / "none.wav") == audio_state(tmp_path / "out" / "x.tar" / "1.wav") == []
     (tmp_path / "out" / "shard-00000.tar").unlink()
     assert not is_there(path)
+
+
+def test_a_clip_of_a_pack_says_what_it_was_made_of(recordings: Path, tmp_path: Path) -> None:
+    packed = pack_csv(recordings, tmp_path / "out").clips()
+    for old, new in zip(CsvDataset(path=recordings / "list.csv").clips(), packed, strict=True):
+        found = origin_of(new)
+        assert found is not None and origin_of(old) is None
+        assert (found.path, found.start, found.duration) == (old.path, pytest.approx(old.start), old.duration)
+    shard = tmp_path / "out" / "shard-00000.tar"
+    shard.write_bytes(shard.read_bytes().replace(b'{"source"', b'["source"'))
+    with pytest.raises(AudioError, match=r"the JSON beside 00000-000000\.flac cannot be read"):
+        origin_of(packed[0])
 
 
 def test_a_list_may_name_what_is_in_a_pack(recordings: Path, tmp_path: Path) -> None:
