@@ -1,8 +1,8 @@
 """Writes packs: chooses what to store of each file, encodes it, and writes shards that survive a kill.
 
 A pack stores the listed segments of each file once, in the order in which their clips are first listed. Only a complete
-shard has its name and a record beside it. An interrupted packing resumes after the last complete shard. The manifest
-comes last and makes the folder a pack, which `m2dx_pack.reading` reads.
+shard has its name and a record beside it. An interrupted packing resumes after the last of these whose sources are as
+they were. The manifest comes last and makes the folder a pack, which `m2dx_pack.reading` reads.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import gc
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 import tarfile
@@ -35,11 +36,14 @@ from m2dx.contract.errors import AudioError
 from m2dx.contract.progress import Progress
 from m2dx.contract.wording import counted
 from m2dx.data.bad_files import BadFiles
+from m2dx.data.containers import audio_state
 from m2dx.data.decoding import Decoder, reason_of
 from m2dx.data.loader import batch_loader
 from m2dx.data.pcm import STEP, AudioInfo, StoredSamples
 from m2dx.data.reading import AudioFile
 from m2dx_pack.reading import BLOCK_BYTES, MANIFEST, MEMBERS, TAR_BLOCK, VERSION, find_member, sha256_of
+
+logger = logging.getLogger(__name__)
 
 BAD_FILES = "bad_files.tsv"
 _STARTED = ".started.json"  # fingerprint of the packing that a folder is for
@@ -205,6 +209,7 @@ class Encoded:
     bad: tuple[tuple[Extent, str], ...] = ()  # unusable clips and the reasons
     rounded: bool = False  # samples were rounded to 16-bit PCM
     clipped: bool = False  # samples were beyond full scale, and were clipped
+    state: list[object] = field(default_factory=list)  # of the file, before it was read
 
 
 class Members(Dataset[Encoded]):
@@ -214,7 +219,9 @@ class Members(Dataset[Encoded]):
         self.segments, self.options = segments, options
 
     def __getitem__(self, number: int) -> Encoded:
-        return encode(self.segments[number], form=self.options.form, sample_rate=self.options.sample_rate)
+        segment, options = self.segments[number], self.options
+        state = audio_state(Path(segment.path))
+        return replace(encode(segment, form=options.form, sample_rate=options.sample_rate), state=state)
 
 
 def encode(segment: Segment, *, form: Format, sample_rate: int | None) -> Encoded:
@@ -307,11 +314,12 @@ class ShardRecord:
     bad: list[tuple[str, float, float | None, str]] = field(default_factory=list)  # key and reason
     rounded: int = 0  # members whose samples were not 16-bit PCM
     clipped: int = 0  # members with samples beyond full scale
+    sources: dict[str, list[object]] = field(default_factory=dict)  # state of each file, by path
 
-    def remove(self, folder: Path) -> None:
-        """Removes the shard and its record."""
-        for name in (f"{self.name}.json", self.name):
-            (folder / name).unlink(missing_ok=True)
+    def changed(self) -> str | None:
+        """A file that is not what was packed; one that is gone counts as unchanged."""
+        states = ((path, state, audio_state(Path(path))) for path, state in self.sources.items())
+        return next((path for path, state, now in states if now and now != state), None)
 
 
 class _ShardWriter:
@@ -333,6 +341,7 @@ class _ShardWriter:
     ) -> None:
         """Adds a segment: a member with JSON beside it (a sample of WebDataset), or only the reasons why it is bad."""
         record, info = self.record, encoded.info
+        record.sources.setdefault(segment.path, encoded.state)
         record.bad += [(segment.path, *extent, reason) for extent, reason in encoded.bad]
         if info is None:
             return
@@ -396,6 +405,7 @@ class _Packing:
         if (summary := self._claim(fingerprint)) is not None:
             return self._tidy(summary)
         done = list(self._done())
+        self._remove_shards(but=done)
         records = [*done, *self._write_shards(done, progress)]
         self._refuse_too_many_bad(records)
         return self._finish(records, fingerprint, kept=len(done))
@@ -459,7 +469,20 @@ class _Packing:
                 return
             if shard.stat().st_size != found.bytes:
                 return
+            if (path := found.changed()) is not None:
+                logger.warning(
+                    "%s has changed since it was packed into %s: this shard and those after it are packed again",
+                    path, shard.name,
+                )  # fmt: skip
+                return
             yield found
+
+    def _remove_shards(self, *, but: Sequence[ShardRecord]) -> None:
+        """Removes the other shards and records, the last one first, so that a kill leaves no gap."""
+        kept = {record.name for record in but}
+        for path in sorted(self.folder.glob("shard-*.tar*"), reverse=True):
+            if path.name.removesuffix(".json") not in kept:
+                path.unlink()
 
     def _write_shards(self, done: Sequence[ShardRecord], progress: Progress | None) -> Iterator[ShardRecord]:
         first, total = done[-1].end if done else 0, len(self.segments)
@@ -518,8 +541,7 @@ class _Packing:
         if len(reasons) <= most * files and any(record.rows for record in records):
             return
         first = next((number for number, record in enumerate(records) if record.bad), 0)
-        for record in records[first:]:
-            record.remove(self.folder)
+        self._remove_shards(but=records[:first])
         shown = "".join(f"\n  {path}: {why}" for path, why in list(reasons.items())[:_MOST_SHOWN])
         allowed = (
             f"at most {most:.1%} of the {counted(files, 'file')} may be unusable, but {len(reasons)} are"

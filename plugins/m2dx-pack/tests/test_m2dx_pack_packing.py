@@ -288,6 +288,39 @@ def test_an_interrupted_packing_goes_on(
     assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")
 
 
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [({}, 3), ({"0": 0.1}, 0), ({"3": 3.0}, 1), ({"5": 0.1}, 2), ({"6": 3.0}, 3), ({"0": None}, 3)],
+)
+def test_shards_whose_files_changed_are_packed_again(
+    change: dict[str, float | None], kept: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two files a shard, until the files have other lengths; one that is gone is still that which was packed."""
+    folder, out = tmp_path / "sounds", tmp_path / "out"
+    folder.mkdir()
+    for name in "01234567":
+        soundfile.write(folder / f"{name}.wav", hiss(1.0, seed=int(name)), RATE)
+    source = {"clips": ClipSet(tuple(Clip(folder / f"{name}.wav") for name in "01234567"), ())}
+    options = PackOptions("wav", shard_bytes=60_000, workers=0)
+
+    def stop(done: int, total: int, text: str) -> None:
+        if done == 7:
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        pack(source, out, options, progress=stop)
+    for name, seconds in change.items():
+        if seconds is None:
+            (folder / f"{name}.wav").unlink()
+        else:
+            soundfile.write(folder / f"{name}.wav", hiss(seconds, seed=99), RATE)
+    assert pack(source, out, options).kept_shards == kept
+    assert ("has changed since it was packed into shard-0000" in caplog.text) == (kept < 3)
+    if None not in change.values():
+        pack(source, tmp_path / "whole", options)
+        assert content_of(out) == content_of(tmp_path / "whole")
+
+
 def killed_at(operation: int, work: Callable[[], object]) -> bool:
     """Does the work in a fork that ends before one of its operations on files; whether it came so far."""
     process = os.fork()
