@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError, PluginError
-from m2dx.data.containers import is_container
+from m2dx.data.containers import audio_state, is_container
 
 
 class PackedStrings(Sequence[str]):
@@ -93,15 +95,18 @@ class ClipList:
         """Names of the classes by set; a set none of whose clips has a label has no entry."""
         return {name: labels.names for name, labels in self.sets.items()}
 
-    @property
+    @cached_property  # seconds for a million clips
     def fingerprint(self) -> str:
-        """Changes with the files (names, and sizes of up to 2,000), their segments, labels or weights."""
+        """Changes with the files (names, sizes of up to 2,000, shards of packs), their segments, labels or weights."""
         digest = hashlib.sha256()
         for path in self.paths:
             digest.update(os.fsencode(path) + b"\0")
         for path in itertools.islice(self.paths, 0, None, max(len(self) // 2000, 1)):
             with contextlib.suppress(OSError):
                 digest.update(b"%d," % os.stat(path).st_size)
+        for folder, path in {os.path.dirname(path): path for path in self.paths}.items():
+            if is_container(folder):
+                digest.update(json.dumps(audio_state(Path(path))).encode())
         for values in (self.starts, self.durations, self.weights[self.weights != 1.0]):
             digest.update(values.tobytes())
         for name, labels in sorted(self.sets.items()):

@@ -197,11 +197,17 @@ def test_a_list_may_name_what_is_in_a_pack(recordings: Path, tmp_path: Path) -> 
 
 
 def test_a_folder_that_is_packed_anew_is_read_anew(recordings: Path, tmp_path: Path) -> None:
-    path = pack_csv(recordings, tmp_path / "out", form="wav").clips()[0].path
-    old = read_wav(path)
+    def fingerprint(packed: PackedDataset) -> str:
+        return join_sets({"clips": (packed, None)}).fingerprint
+
+    packed = pack_csv(recordings, tmp_path / "out", form="wav")
+    path = packed.clips()[0].path
+    old, before = read_wav(path), fingerprint(packed)
+    shutil.rmtree(tmp_path / "out")
+    assert fingerprint(pack_csv(recordings, tmp_path / "out", form="wav")) == before
     shutil.rmtree(tmp_path / "out")
     soundfile.write(recordings / "a.wav", hiss(3.0, seed=77), RATE)
-    pack_csv(recordings, tmp_path / "out", form="wav")
+    assert fingerprint(pack_csv(recordings, tmp_path / "out", form="wav")) != before
     assert not np.array_equal(read_wav(path), old)
     np.testing.assert_array_equal(read_wav(path), read_wav(recordings / "a.wav"))
 
