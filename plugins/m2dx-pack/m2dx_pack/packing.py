@@ -39,7 +39,7 @@ from m2dx.data.bad_files import BadFiles
 from m2dx.data.containers import audio_state
 from m2dx.data.decoding import Decoder, reason_of
 from m2dx.data.loader import batch_loader
-from m2dx.data.pcm import STEP, AudioInfo, StoredSamples
+from m2dx.data.pcm import STEP, AudioInfo, StoredSamples, check_scale, float_samples
 from m2dx.data.reading import AudioFile
 from m2dx_pack.reading import BLOCK_BYTES, MANIFEST, MEMBERS, TAR_BLOCK, VERSION, find_member, sha256_of
 
@@ -282,9 +282,13 @@ def _content(path: str) -> bytes:
 
 
 def _to_16_bit(samples: StoredSamples) -> tuple[NDArray[np.int16], bool]:
-    """The nearest 16-bit samples, and whether any sample was beyond full scale."""
+    """The nearest 16-bit samples, and whether any sample was beyond full scale; AudioError of another scale."""
     if samples.dtype == np.int16:
         return samples, False  # type: ignore[return-value]
+    try:
+        check_scale(float_samples(samples))
+    except AudioError as error:
+        raise AudioError(f"{error}, or store the files as they are by --format keep") from error
     steps = np.rint(samples * np.float32(1 / STEP))
     lowest, highest = -(2**15), 2**15 - 1
     clipped = bool(((steps < lowest) | (steps > highest + 1)).any())  # a full scale of 1 is 32768

@@ -27,16 +27,22 @@ def recordings(tmp_path: Path) -> Path:
 def test_audio_that_a_format_cannot_hold_is_left_out(recordings: Path, tmp_path: Path) -> None:
     soundfile.write(recordings / "bats.wav", np.zeros(70_000, np.int16), 700_000)
     soundfile.write(recordings / "b.mp3", np.zeros(RATE), RATE)
+    soundfile.write(recordings / "loud.wav", np.float32([0, 20_000]).repeat(RATE), RATE, subtype="FLOAT")
     padded = bytes(100) + (recordings / "b.mp3").read_bytes()  # then only the name says that it is MP3
     (recordings / "b.mp3").write_bytes(padded)
-    source = ClipSet(tuple(Clip(recordings / name) for name in ("a.wav", "bats.wav", "b.mp3")), ())
-    for form, reason in (
-        ("flac", "bats.wav\tcannot be stored as flac at 700000 Hz"),
+    source = ClipSet(
+        tuple(Clip(recordings / name) for name in ("a.wav", "bats.wav", "b.mp3", "loud.wav")), ()
+    )
+    scale = "loud.wav\tsamples up to 20000, where full scale is 1; divide those of 16 bits by 32768, or store the files"
+    for form, *reasons in (
+        ("flac", "bats.wav\tcannot be stored as flac at 700000 Hz", scale),
+        ("wav", scale),
         ("keep", "b.mp3\tcannot be kept"),
     ):
         summary = pack({"clips": source}, tmp_path / form, PackOptions(form, workers=0, max_bad_fraction=0.5))
-        assert (summary.bad, summary.members) == (1, 2)
-        assert reason in (tmp_path / form / "bad_files.tsv").read_text()
+        assert (summary.bad, summary.members) == (len(reasons), 4 - len(reasons))
+        table = (tmp_path / form / "bad_files.tsv").read_text()
+        assert [reason for reason in reasons if reason not in table] == []
         for clip in PackedDataset(path=tmp_path / form).clips():
             assert len(read_wav(clip.path))
 
