@@ -122,9 +122,8 @@ def _check_terminal(table: ResultTable) -> None:
     )
     assert scores <= Counter(cell for line in cells for cell in line)
     words = {word for line in cells for cell in line for word in cell.split()}
-    assert {
-        word for text in (*table.headings, *(row.label for row in rows)) for word in text.split()
-    } <= words
+    texts = (*table.headings, *(row.label for row in rows), *(group.name for group in table.groups))
+    assert {word for text in texts for word in text.split()} <= words
 
 
 def _cells_of(table: ResultTable) -> list[tuple[Any, ...]]:

@@ -26,7 +26,7 @@ _UNKNOWN_FRAMES = 2**62  # libsndfile says "unknown" with the largest integer
 _STREAMED_BYTES = 0x7FF00000  # writers that cannot seek back leave such a placeholder as the size of the data
 _MOST_BYTES = 4 << 30  # decoded samples that are held at a time, at most
 _OGG_PAGE_BYTES = 65_307  # the largest page of the format
-_EARLIER = {"MP3": 9_216}
+_EARLIER = {"MP3": 18_432}
 """By format, samples before a place that are decoded with it: frames of MP3 need bits that those before them left."""
 
 

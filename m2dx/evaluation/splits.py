@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -124,15 +127,20 @@ def _given_split(
 
 def _sharing(rows: NDArray[np.int64], test: NDArray[np.int64], clips: Sequence[Clip]) -> NDArray[np.int64]:
     """Those of the rows whose clip has its group, or some of its sound, in the test part, too."""
+    real = lru_cache(maxsize=None)(os.path.realpath)
     groups, tested = {clips[row].group for row in test} - {None}, defaultdict[str, list[Clip]](list)
     for row in test:
-        tested[os.path.realpath(clips[row].path)].append(clips[row])
+        tested[real(clips[row].path)].append(clips[row])
+    starts, ends = dict[str, list[float]](), dict[str, list[float]]()
+    for path, found in tested.items():
+        found.sort(key=lambda clip: clip.start)
+        starts[path] = [clip.start for clip in found]
+        ends[path] = list(accumulate(map(_end, found), max))  # the latest end of those that start so early
 
     def shares(clip: Clip) -> bool:
-        others = tested.get(os.path.realpath(clip.path), ())
-        return clip.group in groups or any(
-            max(clip.start, other.start) < min(_end(clip), _end(other)) - OVERLAP_SECONDS for other in others
-        )
+        path = real(clip.path)
+        before = bisect_left(starts.get(path, []), _end(clip) - OVERLAP_SECONDS)
+        return clip.group in groups or (before > 0 and ends[path][before - 1] - OVERLAP_SECONDS > clip.start)
 
     return rows[[shares(clips[row]) for row in rows]]
 

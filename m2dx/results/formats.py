@@ -96,6 +96,7 @@ def terminal(table: ResultTable, width: int) -> Iterator[Table | Text]:
 def _widths(table: ResultTable) -> list[tuple[int, int]]:
     """Of each column, the least width, which breaks no score and no word but long names, and the one without breaks."""
     rows = [(*row.texts, *map(_marked, row.cells)) for group in table.groups for row in group.rows]
+    rows += [(group.name, *[""] * (len(table.headings) - 1)) for group in table.groups]
     found = []
     for number, (heading, *texts) in enumerate(zip(table.headings, *rows, strict=True)):
         is_score = number > len(table.info)

@@ -200,13 +200,14 @@ def fingerprint(encoder: AudioEncoder | ImageEncoder, *, values: bool = True) ->
     from m2dx.encoder.images import ImageEncoder
     from m2dx.evaluation.features import bytes_of
 
+    heads = encoder.encoder.size.num_heads
     if isinstance(encoder, ImageEncoder):
-        digest = digest_of_settings(encoder.section.model_dump(mode="json"))
+        digest = digest_of_settings([encoder.section.model_dump(mode="json"), heads])
     else:
         logmel = encoder.logmel
         settings = [logmel.sample_rate, logmel.n_fft, logmel.win_length, logmel.hop_length, logmel.n_mels]
-        others = [logmel.f_min, logmel.f_max, encoder.encoder.size.num_heads]
-        digest = digest_of_settings([*settings, *others, encoder.mean, encoder.std, encoder.long_clips])
+        others = [logmel.f_min, logmel.f_max, encoder.mean, encoder.std, encoder.long_clips]
+        digest = digest_of_settings([*settings, *others, heads])
     if (other := BackboneConfig.of(encoder.encoder)) is not None:
         digest.update(other.model_dump_json().encode())
     for name, tensor in sorted(encoder.state_dict().items()):

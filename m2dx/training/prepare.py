@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -124,11 +125,7 @@ def prepare(
             {name: (datasets[name], section.split) for name, section in sections.items()},
             repeats={name: section.repeat for name, section in sections.items()},
         )
-    if processes.world_size > 1 and len(set(processes.gather(clips.fingerprint))) > 1:
-        raise RecipeError(
-            "data.sets: all processes must read the same clips and labels, but their lists differ; is a folder still "
-            "being copied, or another one mounted?"
-        )
+    _check_agreement(clips, processes)
     _check_sampling(recipe, clips)
     # The model first, its statistics later: what cannot fit should not cost a pass over the data.
     model = build_model(recipe, data_info(recipe, clips), host)
@@ -186,6 +183,19 @@ def _noise(recipe: Recipe, host: PluginHost) -> tuple[NoiseSource | None, list[t
     if not clips:
         raise RecipeError(f"noise.dataset must have clips, but has none (split: {section.split})")
     return ClipNoise(rate, clips), [("noise", dataset)]
+
+
+def _check_agreement(clips: ClipList, processes: Processes) -> None:
+    """RecipeError where processes read other lists: a number would be another clip. Folders may be others."""
+    digest = hashlib.sha256(repr(clips.label_names).encode("utf-8", "surrogateescape"))
+    for path in clips.paths if processes.world_size > 1 else ():
+        digest.update(os.fsencode(os.path.basename(path)) + b"\0")
+    digest.update(clips.starts.tobytes() + clips.durations.tobytes())
+    if len(set(processes.gather(digest.hexdigest()))) > 1:
+        raise RecipeError(
+            "data.sets: all processes must read the same clips and labels, but their lists differ; is a folder still "
+            "being copied, or another one mounted?"
+        )
 
 
 def _check_sampling(recipe: Recipe, clips: ClipList) -> None:

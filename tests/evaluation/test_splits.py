@@ -50,6 +50,16 @@ def test_nothing_is_fitted_to_what_the_validation_part_shares_with_the_test(vali
     assert (fold.valid.tolist(), fold.fitted.tolist()) == ([2], fitted)
 
 
+def test_segments_of_one_long_file_are_compared_at_once():
+    """A minute's segments that overlap by half, every tenth of another part."""
+    times = np.arange(30_000)
+    parts = ["test" if n % 10 == 0 else "valid" for n in times]
+    clips = [Clip(Path("a.wav"), n / 2, 0.9, split=part) for n, part in zip(times, parts, strict=True)]
+    (fold,) = divide([*clips, Clip(Path("b.wav"), split="train")], one_hot(*[0, 1] * 15_000, 0))
+    assert {n % 10 for n in fold.only_chooses.tolist()} == {1, 9}
+    assert len(fold.fitted) == 21_002
+
+
 def test_each_fold_is_tested_once_and_a_tenth_of_all_others_validates():
     names = ["10"] * 20 + ["2"] * 20 + ["9"] * 20
     folds = divide(listed(*names), one_hot(*[0, 1] * 30))

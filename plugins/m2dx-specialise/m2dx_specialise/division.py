@@ -184,7 +184,8 @@ def _dealt(
     many = len({clip.group for clip in clips.values()}) >= FEW_GROUPS and len(clips) >= SMALL_CLIPS
     if many and sum(counts[name] for name in rare) < MANY_RARE * counts.total():
         rows, note = _with_training(_balanced(clips, SHARES, counts, seed))
-        if all(set(counts) - rare <= _classes(rows, split) for split in ("train", "test")):
+        found = [_classes(rows, split) for split in SHARES]
+        if all(set(counts) - rare <= found[at] for at in (0, 2)) and min(map(len, found)) > 1:
             return rows, note
     folds = min(FOLDS, len({clip.group for clip in clips.values()}))
     return _balanced(clips, {str(number + 1): 1 / folds for number in range(folds)}, counts, seed), ""

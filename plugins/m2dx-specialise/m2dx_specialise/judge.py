@@ -184,11 +184,15 @@ def decide(
     kind: Kind = "plain"
     how = f"{'behind' if between.high < 0 else 'level with'} {other} ({between.interval} points)"
     is_of_use = above[PLAIN].low > 0 and (above[random].high >= 0 or untrained.low <= 0)
-    if is_of_use and untrained.low > 0 and start in gains and gains[start].low > 0:
+    is_behind = start in gains and gains[start].low > 0 and gains[PLAIN].high >= 0
+    if is_of_use and untrained.low > 0 and is_behind:
         is_of_use = False  # the random network is level with what it is behind
         how = f"behind training ({-gains[start].high:+.1f} to {-gains[start].low:+.1f} points)"
     if is_of_use:
-        kind, text = "use", f"Use {start} as it is: {above[PLAIN].text} over {PLAIN}; {trained}."
+        kind, text = "use", f"Use {start} as it is: {above[PLAIN].text} over {PLAIN}; {trained}"
+        if between.high < 0:
+            text += f", and {start} is {how}, which is not beyond {PLAIN}"
+        text += "."
     elif untrained.low > 0:
         kind, text = (
             "random",

@@ -32,18 +32,21 @@ def cuts(clips: Sequence[Clip], *, by_names: bool = True) -> tuple[Rows, ...]:
 
 
 def whole_classes(clips: Sequence[Clip]) -> tuple[Rows, ...]:
-    """Files named like cuts of one recording that are all of their classes, which could not be divided then."""
+    """Files named like cuts of one recording that are all of their classes, where no two others can be divided."""
     members: dict[Path, list[int]] = defaultdict(list)
-    homes: dict[str | None, set[Path]] = defaultdict(set)
+    homes: dict[str, set[Path]] = defaultdict(set)
     for row, source in enumerate(_sources(clips)):
         members[source].append(row)
-        for label in clips[row].labels or (None,):
+        for label in clips[row].labels:
             homes[label].add(source)
-    shared = {source for label, found in homes.items() if label is None or len(found) > 1 for source in found}
+    divided = [found for found in homes.values() if len(found) > 1]
+    if len(divided) > 1:
+        return ()
+    whole = set[Path]().union(*homes.values()).difference(*divided)
     return tuple(
         tuple(rows)
         for source, rows in members.items()
-        if source not in shared and len({clips[row].path for row in rows}) > 1
+        if source in whole and len({clips[row].path for row in rows}) > 1
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
@@ -129,7 +128,7 @@ class Parts:
 
 
 def _tested_folds(clips: Sequence[m2dx.Clip]) -> Sequence[str]:
-    """The last two of five folds; or those before them that leave fewer classes without training or test clips."""
+    """The last two of five folds; or two before them that leave fewer classes without training or test clips."""
     of: dict[str, set[str]] = defaultdict(set)
     for clip in clips:
         of[str(clip.split)].update(clip.labels)
@@ -140,7 +139,7 @@ def _tested_folds(clips: Sequence[m2dx.Clip]) -> Sequence[str]:
         sides = tested, [fold for fold in folds if fold not in tested]
         return sum(len(classes.difference(*(of[fold] for fold in side))) for side in sides)
 
-    return min(reversed(list(combinations(folds, size))), key=lacking)
+    return min((folds[end - size : end] for end in range(len(folds), size - 1, -1)), key=lacking)
 
 
 def _dealt_valid(clips: Sequence[m2dx.Clip]) -> list[int]:

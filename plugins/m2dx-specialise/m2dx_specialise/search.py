@@ -211,12 +211,14 @@ class Search:
         if parts.problem is not None:  # nothing is chosen
             clips = (*parts.train, *parts.valid, *parts.others)
             lists["pretraining"] = [replace(clip, labels=()) for clip in clips]
-        for name, given in (("general", request.general), ("noise", request.noise)):
-            if given is not None:
-                others = without_copies(clips_of_inputs([given]), self._held(parts, lists["pretraining"]))
+        given = {"general": request.general, "noise": request.noise}
+        held = self._held(parts, lists["pretraining"]) if any(given.values()) else []
+        for name, path in given.items():
+            if path is not None:
+                others = without_copies(clips_of_inputs([path]), held)
                 lists[name] = [replace(clip, labels=()) for clip in others]
                 if not others:
-                    raise m2dx.RecipeError(f"--{name} must have recordings that DATA lacks; {given} has none")
+                    raise m2dx.RecipeError(f"--{name} must have recordings that DATA lacks; {path} has none")
         paths = {name: folder / f"{name}.csv" for name in lists}
         for name, path in paths.items():
             write_list(path, (replace(clip, split=None, group=None) for clip in lists[name]))

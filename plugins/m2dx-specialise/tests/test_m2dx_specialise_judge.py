@@ -53,7 +53,8 @@ OF_PLAIN = "log-mel statistics with logistic regression are "
         (UP, LEVEL, UP, LEVEL, LEVEL, "plain", NOT + LEVEL_BESIDE + "random network, and starter is level with log-mel "
          "statistics (-1.9 to +2.2 points)."),
         # the random network is ahead of the start, but not beyond log-mel statistics as the start is
-        (UP, LEVEL, UP, UP, DOWN, "use", USE + LEVEL_BESIDE + "random network."),
+        (UP, LEVEL, UP, UP, DOWN, "use", USE + LEVEL_BESIDE + "random network, and starter is behind random network "
+         "(-7.0 to -1.0 points), which is not beyond log-mel statistics."),
         (UP, LEVEL, UP, UP, LEVEL, "use", USE + LEVEL_BESIDE + "random network."),
         # the most accurate is beaten, but another one, with a wider interval, is not
         (UP, MORE, Gain(7.0, -0.1, 14.0), LEVEL, LEVEL, "plain", NOT + "training is level (-0.1 to +14.0 points) "
@@ -129,9 +130,23 @@ def test_a_network_that_nobody_trained_may_be_the_best(
     assert (verdict.kind, verdict.sentence) == (kind, sentence)
 
 
-def test_a_start_that_is_level_with_training_is_of_use_beside_a_random_network() -> None:
-    gains = {PLAIN: MORE, RANDOM: DOWN, START: LEVEL}
-    assert decide(gains, START, {PLAIN: UP, RANDOM: TO_0}, MORE).kind == "use"
+@pytest.mark.parametrize(
+    "gains", [(MORE, DOWN, LEVEL), (DOWN, DOWN, MORE)]
+)  # behind what log-mel statistics beat
+def test_a_start_that_training_is_not_to_be_preferred_to_is_of_use_beside_a_random_network(
+    gains: tuple[Gain, Gain, Gain],
+) -> None:
+    found = dict(zip((PLAIN, RANDOM, START), gains, strict=True))
+    assert decide(found, START, {PLAIN: UP, RANDOM: TO_0}, MORE).kind == "use"
+
+
+def test_many_folds_take_no_time() -> None:
+    listed = [
+        m2dx.Clip(Path(f"{n}.wav"), 0.0, 1.0, ("ab"[n % 2],), f"subject {n % 40}", f"{n % 40}")
+        for n in range(400)
+    ]
+    parts = Parts.of(listed)
+    assert len({clip.split for clip in parts.test}) == 16 and parts.problem is None
 
 
 def test_a_clip_counts_the_same_in_folds_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:

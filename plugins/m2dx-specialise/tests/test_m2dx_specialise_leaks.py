@@ -189,7 +189,16 @@ def test_a_class_that_one_of_many_recordings_has_does_not_part_its_cuts() -> Non
     labels = {"a_part1": "owl", "a_part2": "owl", "a_part3": "robin", "b_part1": "robin", "b_part2": "robin"}
     clips = [Clip(Path(f"{name}.wav"), 0.0, 1.0, (label,)) for name, label in labels.items()]
     assert [*map(len, cuts(clips))] == [3, 2]
-    assert cuts([*clips[:2], *clips[3:]]) == ()  # one has all owls, the other all robins
+    apart = [*clips[:2], *clips[3:]]
+    assert cuts(apart) == ()  # one has all owls, the other all robins
+    assert cuts([*apart, Clip(Path("a_part4.wav"), 0.0, 1.0)]) == ()  # one file without a label
+    others = [
+        Clip(Path(f"{label}{take}_part{n}.wav"), 0.0, 1.0, (label,))
+        for label in ("crow", "jay")
+        for take in "xy"
+        for n in range(2)
+    ]
+    assert [*map(len, cuts([*apart, *others]))] == [2, 2, 2, 2, 2, 2]  # two classes can be divided as it is
 
 
 @pytest.mark.parametrize(
@@ -421,30 +430,31 @@ def test_few_groups_are_divided_into_folds(groups: int, parts: int, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("rare", "of_group", "parts"),
+    ("common", "rare", "of_group", "parts"),
     [
-        ((19,), 1, 3),
-        ((2, 2, 2), 1, 3),
-        ((40,), 20, 3),  # two groups
-        ((19,) * 5, 1, 3),
-        ((19,) * 6, 1, 5),  # a fifth of all
-        ((120,), 60, 5),
+        ("abcd", (19,), 1, 3),
+        ("abcd", (2, 2, 2), 1, 3),
+        ("abcd", (40,), 20, 3),  # two groups
+        ("abcd", (19,) * 5, 1, 3),
+        ("abcd", (19,) * 6, 1, 5),  # a fifth of all
+        ("abcd", (120,), 60, 5),
+        ("a", (15,), 6, 5),  # a part without it would have one class
     ],
 )
 def test_rare_classes_decide_for_folds_where_they_have_many_of_the_clips(
-    rare: tuple[int, ...], of_group: int, parts: int
+    common: str, rare: tuple[int, ...], of_group: int, parts: int
 ) -> None:
-    common = [(label, n) for label in "abcd" for n in range(100)]
+    of_common = [(label, n) for label in common for n in range(400 // len(common))]
     of_rare = [(f"rare {i}", n // of_group) for i, count in enumerate(rare) for n in range(count)]
     clips = tuple(
         Clip(Path(f"{row}.wav"), 0.0, 1.0, (label,), None, f"{label} {n}")
-        for row, (label, n) in enumerate([*common, *of_rare])
+        for row, (label, n) in enumerate([*of_common, *of_rare])
     )
     found = listing.Listing(Path("x"), clips, None, None, (), (), (), ())
     division = divide(found, Audit((), (), (), frozenset()))
     assert len({clip.split for clip in division.rows}) == parts
     of = Parts.of([*division.rows, *division.pool])
-    assert of.problem is None and len({clip.labels for clip in of.train}) == 4 + len(rare)
+    assert of.problem is None and len({clip.labels for clip in of.train}) == len(common) + len(rare)
 
 
 def test_recordings_that_are_all_silent_are_refused(notes: Path) -> None:
