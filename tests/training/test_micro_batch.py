@@ -152,9 +152,9 @@ def test_losses_are_those_of_the_whole_batch(
 def test_processes_take_the_smallest_of_them(
     tiny_recipe: Any, host: Any, console: Any, two_fit: Any, monkeypatch: Any, other: Any
 ) -> None:
-    monkeypatch.setattr(Processes, "gather", lambda self, value: [value, other])
-    monkeypatch.setattr(Processes, "from_main", lambda self, value: value)
+    monkeypatch.setattr(Processes, "gather", lambda self, value: [value, value])
     run = prepare(tiny_recipe("train.accumulate=auto"), host, Processes(0, 2, CPU), console)
+    monkeypatch.setattr(Processes, "gather", lambda self, value: [value, other])
     if isinstance(other, str):
         with pytest.raises(MemoryShortageError, match="GPU 1 is full"):
             choose_accumulation(run, console)
