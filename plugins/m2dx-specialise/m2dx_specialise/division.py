@@ -146,10 +146,15 @@ def _kept(clips: dict[int, Clip]) -> tuple[tuple[Clip, ...], str]:
     rows = _without_leaks(clips)
     left, note, problem = len(clips) - len(rows), "", ""
     if {clip.split for clip in rows} <= set(SPLITS):
+        lost = [
+            f"{split} has none of {name!r}"
+            for split in ("train", "test")
+            for name in sorted(_classes(clips.values(), split) - _classes(rows, split))
+        ]
         rows, note = _with_training(rows)
         counts = {split: len(_classes(rows, split)) for split in ("train", "test")}
         few = [f"{split} has {counted(count, 'class')}" for split, count in counts.items() if count < 2]
-        problem = f"{few[0]}, and two are the least" if few else ""
+        problem = f"{few[0]}, and two are the least" if few else lost[0] if lost else ""
     elif len({clip.split for clip in rows}) < 2:
         problem = "one part is left"
     if problem:
@@ -160,7 +165,7 @@ def _kept(clips: dict[int, Clip]) -> tuple[tuple[Clip, ...], str]:
     return rows, f"{note}The division of the data is kept{how}: {_sizes(rows)}."
 
 
-def _classes(rows: Sequence[Clip], split: str) -> set[str]:
+def _classes(rows: Iterable[Clip], split: str) -> set[str]:
     return {label for clip in rows if clip.split == split for label in clip.labels}
 
 

@@ -359,6 +359,7 @@ def test_few_clips_with_several_labels_are_left_out(
 @pytest.mark.parametrize(
     ("given", "shared", "test", "text"),
     [
+        ({}, "c", None, "cannot be kept (without leaking clips, train has none of 'c'). Folds"),
         ({}, False, "abc", "is kept, in which no known group or sound is on two sides: train 120, test 30."),
         (
             {"c": "train"},
@@ -383,9 +384,9 @@ def test_few_clips_with_several_labels_are_left_out(
     ],
 )
 def test_a_division_is_kept_where_two_classes_can_be_tested(
-    given: dict[str, str], shared: bool, test: str | None, text: str
+    given: dict[str, str], shared: bool | str, test: str | None, text: str
 ) -> None:
-    """What only one part has does no harm to the others; `shared`: a clip of the training part leaks."""
+    """What only one part has does no harm to the others; `shared`: a training clip leaks, or all of a class."""
     clips = [
         Clip(
             Path(f"{label}{n}.wav"),
@@ -397,7 +398,9 @@ def test_a_division_is_kept_where_two_classes_can_be_tested(
         for label in "abc"
         for n in range(50)
     ]
-    pairs = (Duplicate(3, 4, False),) if shared else ()
+    pairs: tuple[Duplicate, ...] = (Duplicate(3, 4, False),) if shared else ()
+    if shared == "c":
+        pairs = tuple(Duplicate(100 + n, 104 + n // 5 * 5, False) for n in range(50) if n % 5 < 4)
     division = divide(
         listing.Listing(Path("x"), tuple(clips), None, None, (), (), (), ()),
         Audit((), pairs, (), frozenset()),
