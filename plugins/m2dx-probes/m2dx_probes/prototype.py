@@ -85,13 +85,12 @@ def _starts(run: Run, mix: Mix, number: int, count: int) -> Tensor:
     found = torch.stack(
         [mix(run.tokens(row[None]))[0, place] for row, place in zip(chosen, places, strict=True)]
     )
-    similar = [
-        torch.cat([_most_similar(mix(run.tokens(part)), found) for part in clips.split(CLIPS_AT_ONCE)]).mean(
-            0
-        )
-        for clips in (own[:MOST_COMPARED], others[:MOST_COMPARED])
-    ]
-    return found[(similar[0] - similar[1]).topk(count).indices]
+
+    def similar(clips: Tensor) -> Tensor:
+        parts = clips[:MOST_COMPARED].split(CLIPS_AT_ONCE)
+        return torch.cat([_most_similar(mix(run.tokens(part)), found) for part in parts]).mean(0)
+
+    return found[(similar(own) - similar(others)).topk(count).indices]
 
 
 def _most_similar(tokens: Tensor, prototypes: Tensor) -> Tensor:
