@@ -56,6 +56,16 @@ def loss_of(score: m2dx.Score, label_names: Sequence[str]) -> float:
     return round(float(-np.log(np.maximum(said, 1e-6)).mean()), 6)
 
 
+def rank(result: Mapping[str, Any]) -> tuple[float, float]:
+    """Orders results: the more accurate is better, of equal ones the one with the lower loss."""
+    return float(result["accuracy"]), -float(result.get("loss", 0.0))
+
+
+def best_of(results: Mapping[str, Any]) -> str:
+    """The name of the best result; of equal ones, the first."""
+    return max(results, key=lambda name: rank(results[name]))
+
+
 def _ahead(own: m2dx.Score, rival: m2dx.Score) -> list[int]:
     """1 for each clip that only the first has right, -1 for each that only the second has, 0 for the others."""
     one, other = ([item.label in item.clip.labels for item in of.predictions] for of in (own, rival))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import filecmp
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import m2dx
 from m2dx.contract.wording import counted
 from m2dx_specialise.duplicates import Duplicate
 from m2dx_specialise.findings import Finding, named
@@ -125,3 +127,17 @@ def leaks(clips: Sequence[Clip], pairs: Sequence[Duplicate], origins: Sequence[R
             f"the split, e.g. {clips[split[0][0]].group!r}."
         )
         yield Finding("groups", "warning", text, paths(split), "The division keeps each group on one side.")
+
+
+def without_copies(clips: Sequence[m2dx.Clip], held: Sequence[m2dx.Clip]) -> list[m2dx.Clip]:
+    """The clips without those whose file is one of others, or has the same bytes."""
+    paths = {clip.path.resolve() for clip in held}
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in filter(Path.is_file, paths):
+        by_size[path.stat().st_size].append(path)
+
+    def is_copy(path: Path) -> bool:
+        same = by_size.get(path.stat().st_size, ()) if path.is_file() else ()
+        return any(filecmp.cmp(path, other, shallow=False) for other in same)
+
+    return [clip for clip in clips if clip.path.resolve() not in paths and not is_copy(clip.path)]

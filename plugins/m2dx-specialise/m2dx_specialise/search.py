@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import filecmp
 import math
 import shlex
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -42,9 +40,10 @@ from m2dx_specialise.budget import FEWEST_STEPS, SHARE, divide_time, share_of, s
 from m2dx_specialise.candidates import Candidate, Network, Setting, network_of, propose, random_networks
 from m2dx_specialise.division import divide, write_list
 from m2dx_specialise.findings import named
-from m2dx_specialise.judge import PLAIN, RANDOM, Comparison, Verdict
+from m2dx_specialise.judge import PLAIN, RANDOM, Comparison, Verdict, best_of, rank
 from m2dx_specialise.listing import Listing, read
 from m2dx_specialise.names import NONE
+from m2dx_specialise.origins import without_copies
 from m2dx_specialise.page import write_page
 from m2dx_specialise.parts import FEWEST_CLIPS, Parts
 from m2dx_specialise.state import STARTER, Request, State
@@ -587,27 +586,3 @@ def encoder_of(name: str, folder: Path, starts: Sequence[str] = ()) -> Any:
 def best_random(state: State) -> str:
     """The random network that the validation part has taken for the best."""
     return best_of({name: of for name, of in state.under("baseline").items() if name.startswith(RANDOM)})
-
-
-def rank(result: Mapping[str, Any]) -> tuple[float, float]:
-    """Orders results: the more accurate is better, of equal ones the one with the lower loss."""
-    return float(result["accuracy"]), -float(result.get("loss", 0.0))
-
-
-def best_of(results: Mapping[str, Any]) -> str:
-    """The name of the best result; of equal ones, the first."""
-    return max(results, key=lambda name: rank(results[name]))
-
-
-def without_copies(clips: Sequence[m2dx.Clip], held: Sequence[m2dx.Clip]) -> list[m2dx.Clip]:
-    """The clips without those whose file is one of others, or has the same bytes."""
-    paths = {clip.path.resolve() for clip in held}
-    by_size: dict[int, list[Path]] = defaultdict(list)
-    for path in filter(Path.is_file, paths):
-        by_size[path.stat().st_size].append(path)
-
-    def is_copy(path: Path) -> bool:
-        same = by_size.get(path.stat().st_size, ()) if path.is_file() else ()
-        return any(filecmp.cmp(path, other, shallow=False) for other in same)
-
-    return [clip for clip in clips if clip.path.resolve() not in paths and not is_copy(clip.path)]

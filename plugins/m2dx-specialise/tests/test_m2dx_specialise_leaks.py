@@ -16,9 +16,9 @@ from m2dx_specialise.candidates import SMALL, propose
 from m2dx_specialise.division import divide, write_list
 from m2dx_specialise.duplicates import Duplicate
 from m2dx_specialise.listing import Clip
-from m2dx_specialise.origins import cuts
+from m2dx_specialise.origins import cuts, without_copies
 from m2dx_specialise.parts import Parts, unit_seconds
-from m2dx_specialise.search import DIVISION, POOL, Search, without_copies
+from m2dx_specialise.search import DIVISION, POOL, Search
 from m2dx_specialise.state import Request, State
 from rich.console import Console
 
@@ -458,6 +458,18 @@ def test_rare_classes_decide_for_folds_where_they_have_many_of_the_clips(
     assert len({clip.split for clip in division.rows}) == parts
     of = Parts.of([*division.rows, *division.pool])
     assert of.problem is None and len({clip.labels for clip in of.train}) == len(common) + len(rare)
+
+
+def test_a_division_of_real_drums_leaves_out_no_more_than_a_class_of_one_group() -> None:
+    """Of their splits, clips of ten kits that share sound would take a third of the clips, and a class."""
+    found = listing.read(Path(__file__).parents[3] / "examples" / "sounds" / "drums.csv")
+    division = divide(found, audit(found))
+    parts = Parts.of([*division.rows, *division.pool])
+    assert parts.problem is None and len(found.clips) - len(parts.labelled) == 3
+    units = [{clip.group for clip in part} for part in (parts.train, parts.valid, parts.test)]
+    assert not units[0] & units[1] and not (units[0] | units[1]) & units[2]
+    classes = [{clip.labels for clip in part} for part in (parts.train + parts.valid, parts.labelled)]
+    assert classes[0] == classes[1] and len(classes[1]) == 10
 
 
 def test_recordings_that_are_all_silent_are_refused(notes: Path) -> None:

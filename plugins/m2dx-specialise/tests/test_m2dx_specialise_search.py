@@ -21,7 +21,7 @@ from m2dx_specialise.budget import Budget
 from m2dx_specialise.command import commands
 from m2dx_specialise.division import divide
 from m2dx_specialise.parts import Parts
-from m2dx_specialise.search import specialise
+from m2dx_specialise.search import Specialised, specialise
 from m2dx_specialise.state import Request, State
 from searches_killed import decisions, kill_and_resume, run
 from typer.testing import CliRunner
@@ -36,6 +36,31 @@ from m2dx.testing.samples import SoundFiles, write_csv
 from m2dx.training.run_folder import LOCK, running_alone
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+def stopped_ever_later(
+    request: Request, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Specialised, int]:
+    """What a search gives that is stopped after each trial and training, one later each time; and how often."""
+    calls = {"left": 0}
+    for name, module in (("train", search), ("trial", search)):
+        wrapped = getattr(module, name)
+
+        def stops(*given: Any, wrapped: Callable[..., Any] = wrapped) -> Any:
+            found = wrapped(*given)
+            calls["left"] -= 1
+            if calls["left"] < 0:
+                raise training.Stopped("SIGTERM")
+            return found
+
+        monkeypatch.setattr(module, name, stops)
+    for stop in range(20):
+        calls["left"] = 1 + stop
+        try:
+            return specialise(request, output=output, resume=stop > 0), stop
+        except training.Stopped:
+            continue
+    raise AssertionError("it never ends")
 
 
 @pytest.mark.usefixtures("two_candidates")
@@ -74,7 +99,7 @@ def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
         for name, of in State.open(whole.folder, request, resume=True).under("baseline").items()
         if name.startswith(judge.RANDOM)
     }
-    best = search.best_of(random)
+    best = judge.best_of(random)
     assert (of_random["own"], of_random["rival"], len(random)) == (best, judge.PLAIN, 3)
     # the classifier, its classes on the page and the verdict tell the same test
     rows = [row for row in (*test["trained"], *test["at_hand"]) if row["own"] == told["chosen"]]
@@ -92,26 +117,8 @@ def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
     assert read_weights(tmp_path / "kept" / "encoder").config.classifier is None
     assert m2dx.load_encoder(tmp_path / "kept" / "encoder").embed_dim > 0
 
-    calls = {"left": 0}
-    for name, module in (("train", search), ("trial", search)):
-        wrapped = getattr(module, name)
-
-        def stops(*given: Any, wrapped: Callable[..., Any] = wrapped) -> Any:
-            found = wrapped(*given)
-            calls["left"] -= 1
-            if calls["left"] < 0:
-                raise training.Stopped("SIGTERM")
-            return found
-
-        monkeypatch.setattr(module, name, stops)
-    for stop in range(20):
-        calls["left"] = 1 + stop
-        try:
-            again = specialise(request, output=tmp_path / "again", resume=stop > 0)
-        except training.Stopped:
-            continue
-        break
-    assert stop > 1 and decisions(again.folder) == told
+    again, stops = stopped_ever_later(request, tmp_path / "again", monkeypatch)
+    assert stops > 1 and decisions(again.folder) == told
     assert specialise(request, output=tmp_path / "again", resume=True).verdict == whole.verdict  # once more
 
 
