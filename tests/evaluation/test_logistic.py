@@ -215,6 +215,23 @@ def test_a_layer_that_has_learnt_the_labels_of_a_part_is_not_chosen_by_another_o
     assert own.fit(task, found, np.arange(rows)).layer == layer
 
 
+@pytest.mark.parametrize("chosen_by", ["folds", "valid"])
+def test_clips_that_only_choose_are_not_fitted(chosen_by, spectrum_encoder, monkeypatch):
+    fitted, fit = [], Logistic.fit
+    monkeypatch.setattr(
+        Logistic, "fit", lambda own, task, found, rows: fitted.append(rows) or fit(own, task, found, rows)
+    )
+    with tone_task() as task:
+        (fold,) = task.folds
+        for only in (fold.valid[:0], fold.valid[:1], fold.valid):
+            Logistic(chosen_by=chosen_by).evaluate(
+                spectrum_encoder, replace(task, folds=(replace(fold, only_chooses=only),)), seeds=(0,)
+            )
+    assert len(fold.valid) > 1
+    assert [len(rows) for rows in fitted] == [len(fold.fitted) - n for n in (0, 1, len(fold.valid))]
+    assert fitted[2].tolist() == sorted(fold.train.tolist())
+
+
 @pytest.mark.parametrize(
     ("chosen_by", "has_valid", "held_out"),
     [("folds", True, "files"), ("valid", True, "the validation part"), ("valid", False, "files")],
