@@ -20,8 +20,11 @@ from m2dx.contract.wording import counted, some_of
 from m2dx.data.division import deal
 from m2dx.evaluation.splits import SPLITS
 from m2dx_specialise.audit import Audit
+from m2dx_specialise.duplicates import Duplicate
 from m2dx_specialise.findings import named
 from m2dx_specialise.listing import Clip, Listing
+from m2dx_specialise.names import FEWEST_GROUPS
+from m2dx_specialise.parts import Parts
 
 SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}
 FOLDS = 5
@@ -31,6 +34,8 @@ MANY_RARE = 0.2
 """Of the labelled clips, those of rare classes for whose sake all are divided into folds."""
 MOST_SEVERAL = 0.1
 """Of the labelled clips, those with several labels that are left out; of more, there is no verdict."""
+MOST_LOST = 0.2
+"""Of the labelled clips, those that may leak in a division of the data that is kept."""
 _TRIES = 20
 
 
@@ -46,20 +51,18 @@ class Division:
 def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
     """Training, validation and test part, or folds of small data; always the same for a seed.
 
-    A division that the data have is kept, without the training clips that leak. Classes of a single clip or group, or
-    without training clips, are left out. Raises RecipeError where no two classes are left, though there are several.
+    A division that the data have is kept where it costs few clips, without the training clips that leak. Classes of a
+    single clip or group, or without training clips, are left out; so are copies that would unite too many groups.
+    Raises RecipeError where no two classes are left, though there are several.
     """
-    joined = _joined(listing, audit)
-    grouped = (replace(clip, group=of) for clip, of in zip(listing.clips, joined, strict=True))
-    usable = {row: clip for row, clip in enumerate(grouped) if row not in audit.unusable}
+    usable = {row: clip for row, clip in enumerate(listing.clips) if row not in audit.unusable}
     if not usable:
         total = counted(len(listing.clips), "clip")
         raise m2dx.RecipeError(f"{listing.data}: of {total} all are silent, or cannot be read to the end")
     usable, note = _with_one_label(usable)
-    groups: dict[str, set[str | None]] = defaultdict(set)
-    for clip in usable.values():
-        for label in clip.labels:
-            groups[label].add(clip.group)
+    usable, copies = _grouped(listing, usable, audit)
+    note += copies
+    groups = _groups(usable)
     names = sorted(label for label, found in groups.items() if len(found) > 1)
     if len(groups) < 2:
         text = f"{note}{counted(len(usable), 'clip')} to train on, and none to test."
@@ -90,7 +93,8 @@ def divide(listing: Listing, audit: Audit, seed: int = 0) -> Division:
         len({clip.group for clip in of}) for of in (rows, [c for c in rows if c.split == "test"])
     )
     what = "Parts" if rows[0].split in SPLITS else "Folds"
-    of = f"{count}, clips that share sound in one" if audit.duplicates or audit.cuts else f"{count}"
+    shared = (audit.duplicates and not copies) or audit.cuts
+    of = f"{count}, clips that share sound in one" if shared else f"{count}"
     of += f"; {tested} are tested" if tested else ""
     return Division(rows, pool, f"{note}{what} of whole groups ({of}), balanced by class: {_sizes(rows)}.")
 
@@ -108,16 +112,54 @@ def _with_one_label(clips: dict[int, Clip]) -> tuple[dict[int, Clip], str]:
     return found, f"Left out, for several labels: {counted(len(several), 'clip')}, e.g. {first}{with_them}. "
 
 
-def _joined(listing: Listing, audit: Audit) -> list[str]:
+def _grouped(listing: Listing, clips: dict[int, Clip], audit: Audit) -> tuple[dict[int, Clip], str]:
+    """The clips, each with what it must stay with as its group; and a note of copies that are left out.
+
+    Clips that share sound unite their groups; but where this leaves too few, and leaving out the later ones does not,
+    they are left out.
+    """
+
+    def united(duplicates: Sequence[Duplicate]) -> dict[int, Clip]:
+        of = _joined(listing, audit.cuts, duplicates)
+        return {row: replace(clip, group=of[row]) for row, clip in clips.items()}
+
+    found, apart = united(audit.duplicates), united(())
+    shared = [pair for pair in audit.duplicates if {pair.first, pair.second} <= set(clips)]
+    copies = {pair.second for pair in shared if apart[pair.first].group != apart[pair.second].group}
+    left = {row: clip for row, clip in apart.items() if row not in copies}
+    if _divides(found) or not _divides(left):
+        return found, ""
+    first = named(clips[min(copies)].path)
+    text = f"Left out, as other groups have their sound, too: {counted(len(copies), 'clip')}, e.g. {first}. "
+    return left, text
+
+
+def _divides(clips: Mapping[int, Clip]) -> bool:
+    """Whether three parts can have two classes each, and the training part two groups."""
+    groups = _groups(clips).values()
+    several = sum(len(of) >= len(SHARES) for of in groups) > 1
+    return several and len(set[str | None]().union(*groups)) >= FEWEST_GROUPS
+
+
+def _groups(clips: Mapping[int, Clip]) -> dict[str, set[str | None]]:
+    """Those of each class."""
+    found: dict[str, set[str | None]] = defaultdict(set)
+    for clip in clips.values():
+        for label in clip.labels:
+            found[label].add(clip.group)
+    return found
+
+
+def _joined(listing: Listing, cuts: Iterable[Sequence[int]], duplicates: Sequence[Duplicate]) -> list[str]:
     """The name of what each clip must stay with: united by groups, files, recordings and duplicates."""
     together: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row, clip in enumerate(listing.clips):
         together["file", os.path.realpath(clip.path)].append(row)
         if clip.group is not None:
             together["group", clip.group].append(row)
-    unions = [*together.values(), *audit.cuts]
+    unions = [*together.values(), *cuts]
     pairs = [(rows[0], row) for rows in unions for row in rows[1:]]
-    pairs += [(pair.first, pair.second) for pair in audit.duplicates]
+    pairs += [(pair.first, pair.second) for pair in duplicates]
     size, (one, other) = len(listing.clips), np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     graph = coo_array((np.ones(len(one)), (one, other)), shape=(size, size))
     first: dict[int, str] = {}
@@ -144,7 +186,7 @@ def _without_leaks(clips: dict[int, Clip]) -> tuple[Clip, ...]:
 def _kept(clips: dict[int, Clip]) -> tuple[tuple[Clip, ...], str]:
     """The clips of a division that the data have, and how it is kept; none where it cannot be, and why."""
     rows = _without_leaks(clips)
-    left, note, problem = len(clips) - len(rows), "", ""
+    left, note, lost = len(clips) - len(rows), "", list[str]()
     if {clip.split for clip in rows} <= set(SPLITS):
         lost = [
             f"{split} has none of {name!r}"
@@ -154,10 +196,10 @@ def _kept(clips: dict[int, Clip]) -> tuple[tuple[Clip, ...], str]:
         rows, note = _with_training(rows)
         counts = {split: len(_classes(rows, split)) for split in ("train", "test")}
         few = [f"{split} has {counted(count, 'class')}" for split, count in counts.items() if count < 2]
-        problem = f"{few[0]}, and two are the least" if few else lost[0] if lost else ""
-    elif len({clip.split for clip in rows}) < 2:
-        problem = "one part is left"
-    if problem:
+        lost = [f"{few[0]}, and two are the least"] if few else lost
+    if left > MOST_LOST * len(clips):
+        lost.append(f"{len(clips) - left:,} of {counted(len(clips), 'clip')} are left")
+    if problem := lost[0] if lost else Parts.of(rows).problem:
         leaking = "without leaking clips, " if left else ""
         return (), f"The division of the data cannot be kept ({leaking}{problem}). "
     how = f" without {counted(left, 'clip')} that share a group or sound with the test or validation part"
@@ -186,14 +228,20 @@ def _dealt(
     """
     counts = Counter(label for clip in clips.values() for label in clip.labels)
     rare = {name for name in counts if counts[name] < SMALL_CLASS or len(groups[name]) < len(SHARES)}
-    many = len({clip.group for clip in clips.values()}) >= FEW_GROUPS and len(clips) >= SMALL_CLIPS
+    number = len({clip.group for clip in clips.values()})
+    many = number >= FEW_GROUPS and len(clips) >= SMALL_CLIPS
     if many and sum(counts[name] for name in rare) < MANY_RARE * counts.total():
         rows, note = _with_training(_balanced(clips, SHARES, counts, seed))
-        found = [_classes(rows, split) for split in SHARES]
-        if all(set(counts) - rare <= found[at] for at in (0, 2)) and min(map(len, found)) > 1:
+        common = set(counts) - rare
+        if all(common <= _classes(rows, of) for of in ("train", "test")) and not Parts.of(rows).problem:
             return rows, note
-    folds = min(FOLDS, len({clip.group for clip in clips.values()}))
-    return _balanced(clips, {str(number + 1): 1 / folds for number in range(folds)}, counts, seed), ""
+    dealt = []
+    for folds in range(min(FOLDS, number), 1, -1):
+        shares = {str(fold + 1): 1 / folds for fold in range(folds)}
+        dealt.append(_balanced(clips, shares, counts, seed))
+        if not Parts.of(dealt[-1]).problem:
+            return dealt[-1], ""
+    return dealt[0], ""
 
 
 def _balanced(

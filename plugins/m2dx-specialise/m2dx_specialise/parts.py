@@ -22,7 +22,8 @@ from m2dx_specialise.names import FEWEST_GROUPS
 
 VALID_SHARES, FEWEST_VALID = (0.25, 0.33, 0.4, 0.5), 0.2
 """Of training and validation part together: the validation part that is dealt (the first with which both have two
-classes), and the smallest one that is kept."""
+classes, and the training part two groups; the last is half of all but the largest group), and the smallest one that is
+kept."""
 TEST_FOLDS = 0.4
 LONGEST_SECONDS = 10.0, 60.0  # of a clip that is encoded: where most are shorter than the first, and of all
 MOST_CLIPS, MOST_SECONDS = 6_000, 60_000.0  # of a part that is scored
@@ -86,9 +87,12 @@ class Parts:
         parts = {"train": self.train, "valid": self.valid, "test": self.test}
         lacking = [name for name, part in parts.items() if len({clip.labels for clip in part}) < 2]
         if lacking:
-            name, few = min(Counter(clip.labels[0] for clip in self.labelled).items(), key=lambda of: of[1])
-            few_clips = f"{name!r} has {counted(few, 'clip')}, and groups must stay whole"
-            return f"the {' and '.join(lacking)} part has fewer than two classes: {few_clips}"
+            units = defaultdict[str, set[tuple[str, str]]](set)
+            for clip in self.labelled:
+                units[clip.labels[0]].add(clip.unit)
+            name, few = min(units.items(), key=lambda of: len(of[1]))
+            few_groups = f"{name!r} is of {counted(len(few), 'group')}, and groups must stay whole"
+            return f"the {' and '.join(lacking)} part has fewer than two classes: {few_groups}"
         if len({clip.unit for clip in self.train}) < 2:
             return (
                 f"the training part is of one group, and two are the least; {FEWEST_GROUPS} in all would do"
@@ -144,9 +148,14 @@ def _tested_folds(clips: Sequence[m2dx.Clip]) -> Sequence[str]:
 
 def _dealt_valid(clips: Sequence[m2dx.Clip]) -> list[int]:
     """1 for the clips that are dealt to the validation part, 0 for the others."""
-    for share in VALID_SHARES:
+    largest = max(Counter(clip.unit for clip in clips).values()) / len(clips)
+    for share in (*VALID_SHARES, (1 - largest) / 2):
         is_valid: list[int] = deal(clips, [1 - share, share]).tolist()
-        if all(len({clip.labels for clip in part}) > 1 for part in _parted(clips, is_valid)):
+        parts = train, _ = _parted(clips, is_valid)
+        if (
+            all(len({clip.labels for clip in part}) > 1 for part in parts)
+            and len({c.unit for c in train}) > 1
+        ):
             break
     return is_valid
 

@@ -303,7 +303,7 @@ def clips(*given: tuple[str, str | None, int]) -> list[m2dx.Clip]:
         ([("a", "train", 9), ("b", "train", 9), ("a", "test", 5), ("b", "test", 5)],
          "28 labelled clips are too few to tell encoders apart; 40 is the least"),
         ([("a", "train", 40), ("b", "train", 40), ("a", "test", 9)],
-         "the test part has fewer than two classes: 'b' has 40 clips, and groups must stay whole"),
+         "the test part has fewer than two classes: 'b' is of 10 groups, and groups must stay whole"),
         ([("a;b", "train", 40), ("b", "train", 40), ("a", "test", 9), ("b", "test", 9)],
          "some clips have several labels, and a verdict is for one label a clip"),
         ([("a", "train", 40), ("b", "train", 40), ("a", "test", 9), ("b", "test", 9)], None),

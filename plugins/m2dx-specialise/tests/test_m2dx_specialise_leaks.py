@@ -460,6 +460,45 @@ def test_rare_classes_decide_for_folds_where_they_have_many_of_the_clips(
     assert of.problem is None and len({clip.labels for clip in of.train}) == len(common) + len(rare)
 
 
+@pytest.mark.parametrize(
+    ("group", "crossed", "jingles", "lost", "text"),
+    [
+        ("{label}{three}", False, 0, 0, "Folds of whole groups (6)"),  # three of each class
+        ("{large}", False, 0, 0, "Folds of whole groups (7)"),  # one has more than half of all
+        ("{label}{six}", False, 11, 11, "as other groups have their sound, too: 11 clips, e.g. "),
+        ("{label}{six}", False, 2, 0, "Folds of whole groups (10, clips that share sound in one)"),
+        ("{label}{six}", True, 0, 0, "kept (without leaking clips, 48 of 240 clips are left)"),
+    ],
+)
+def test_two_classes_of_three_groups_each_have_a_verdict(
+    group: str, crossed: bool, jingles: int, lost: int, text: str
+) -> None:
+    """`crossed`: folds do not know of the groups; `jingles`: clips of so many groups share sound with the first."""
+    rows = [
+        {"label": "ab"[n % 2], "three": n // 2 % 3, "six": n // 2 % 6, "large": max(0, n % 20 - 13)}
+        for n in range(240)
+    ]
+    clips = tuple(
+        Clip(
+            Path(f"{n}.wav"),
+            0.0,
+            1.0,
+            (row["label"],),
+            "12345"[n % 5] if crossed else None,
+            group.format(**row),
+        )
+        for n, row in enumerate(rows)
+    )
+    pairs = tuple(Duplicate(0, n, False) for n in range(1, jingles + 1))
+    found = listing.Listing(Path("x"), clips, None, None, (), (), (), ())
+    division = divide(found, Audit((), pairs, (), frozenset()))
+    parts = Parts.of([*division.rows, *division.pool])
+    assert text in division.sentence and parts.problem is None
+    assert len(clips) - len(parts.labelled) == lost
+    units = [{clip.group for clip in part} for part in (parts.train, parts.valid, parts.test)]
+    assert sum(map(len, units)) == len(set[str | None]().union(*units))
+
+
 def test_a_division_of_real_drums_leaves_out_no_more_than_a_class_of_one_group() -> None:
     """Of their splits, clips of ten kits that share sound would take a third of the clips, and a class."""
     found = listing.read(Path(__file__).parents[3] / "examples" / "sounds" / "drums.csv")
