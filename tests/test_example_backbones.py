@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from m2dx_onnx.graph import encoder_graph
+from m2dx_specialise.candidates import network_of
 from test_example_plugins import EXAMPLES, Example, fields_of, module_of, same
 
 import m2dx
@@ -83,6 +84,8 @@ def test_a_backbone_is_exported_and_found_again(
         expected = time_frames(trained(encoder.standard_logmel(short))[:, 1:], trained.grid.shape)
         torch.testing.assert_close(encoder(short), expected)
         assert encoder(wav).shape == (2, 4, encoder.embed_dim)
+    network = network_of(str(export))  # as a start of a search
+    assert network.backbone is not None and dict(network.backbone) == recipe.model.backbone.model_dump()
     again = tiny_recipe("name=again", f"init_from={export}", *fields_of(example.fields), with_host=host)
     started = prepare(again, host, one, console).model.masked_model.online
     assert same(dict(started.state_dict()), dict(trained.state_dict()))

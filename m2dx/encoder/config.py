@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from m2dx.contract.components import Backbone, PatchGrid, ViTSize
 from m2dx.contract.errors import CheckpointError, M2dxError
@@ -65,7 +74,7 @@ class BackboneConfig(BaseModel):
             host = PluginHost.discover() if host is None else host
             spec = host.option_model("backbone", self.name)(name=self.name, **self.options)
             made: Backbone = host.build("backbone", spec, grid=grid, size=size)
-        except M2dxError as error:
+        except (M2dxError, ValidationError) as error:
             origin = "" if self.package is None else f" of the package {self.package}"
             raise CheckpointError(
                 f"the backbone {self.name!r}{origin} must be installed as a plugin, but cannot be used: {error}"
@@ -141,7 +150,8 @@ class EncoderConfig(BaseModel):
             image=section,
             **({key: recipe["data"][key] for key in ("mean", "std")} if section is None else {}),
             recipe=_of_recipe(recipe, state.get("clips")),
-            **{key: state[key] for key in ("step", "label_names") if key in state},
+            step=state.get("step"),
+            label_names=_without_recordings(recipe, state.get("label_names")),
         )
 
     @classmethod
@@ -162,6 +172,16 @@ class EncoderConfig(BaseModel):
             content["sample_rate"] = self.audio.sample_rate
             content["frame_rate"] = self.audio.sample_rate / self.audio.hop_length / self.patch_size[1]
         return {key: value for key, value in content.items() if value is not None}
+
+
+def _without_recordings(
+    recipe: Mapping[str, Any], label_names: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """The label names, but of sets whose labels are the files of clips, as an export is given to others."""
+    if label_names is None:
+        return None
+    options = {name: section["dataset"] for name, section in recipe["data"]["sets"].items()}
+    return {name: of for name, of in label_names.items() if options.get(name, {}).get("labels") != "path"}
 
 
 def _of_recipe(recipe: Mapping[str, Any], clips: object) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def check_golden(network: AudioEncoder, folder: Path) -> None:
 
 def _given(network: AudioEncoder, wav: Tensor) -> dict[str, Tensor]:
     """The standardised log-mel (1, 1, M, L) of samples (N,), and features (1, T, F*D) of as much as one input has."""
-    logmel = network.standard_logmel(wav)
-    (frames,) = network.encode_logmel(logmel[..., : network.encoder.grid.input_size[1]])
+    with torch.autocast(wav.device.type, enabled=False):
+        logmel = network.standard_logmel(wav)
+        (frames,) = network.encode_logmel(logmel[..., : network.encoder.grid.input_size[1]])
     return {"logmel": logmel, "frames": frames}

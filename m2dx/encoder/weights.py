@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from m2dx.model.vit import Encoder
 
 if TYPE_CHECKING:
     from m2dx.contract.host import PluginHost
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_FORMAT = "m2dx-checkpoint"
 EXPORT_WEIGHTS = "model.safetensors"
@@ -134,7 +137,8 @@ def read_weights(
         config = config_of_checkpoint(state, path)
         tensors = published.rename(state["model"], {"masked_model.": ""})
         unused = {key.rpartition(".")[0] for key in state["model"] if key.startswith("tasks.")}
-        return Weights("checkpoint", path, tensors, config, unused=tuple(sorted(unused)))
+        own = published.rename(state["model"], _mapper_names(state, ""))
+        return Weights("checkpoint", path, tensors, config, unused=tuple(sorted(unused)), mappers=own)
     tensors = state.get("model", state.get("state_dict", state))
     if not isinstance(tensors, Mapping) or not all(isinstance(v, Tensor) for v in tensors.values()):
         held = list(state)[:5]
@@ -188,9 +192,14 @@ def encoder_writer(state: Mapping[str, Any], *, whole: bool = False) -> Writer:
     if not whole:
         names = {own: name for own, name in names.items() if own.startswith("masked_model.online.")}
         names["masked_model.online."] = f"{_OTHERS}online."
-    names |= {f"tasks.{task}.online_mapper.": f"{_MAPPERS}{task}." for task in state["recipe"]["tasks"]}
+    names |= _mapper_names(state, _MAPPERS)
     tensors = published.rename(state["model"], names)
     return tensors_writer(tensors, {_CONFIG: json.dumps(EncoderConfig.of_run(state).to_json())})
+
+
+def _mapper_names(state: Mapping[str, Any], prefix: str) -> dict[str, str]:
+    """What names of a checkpoint's online mappers begin with, and what with in the place of that."""
+    return {f"tasks.{task}.online_mapper.": f"{prefix}{task}." for task in state["recipe"]["tasks"]}
 
 
 def export_encoder(
@@ -208,6 +217,10 @@ def export_encoder(
         raise CheckpointError(f"{checkpoint}: only m2dx checkpoints and exports can be exported")
     if weights.source == "export" and folder.resolve().is_relative_to(weights.path.resolve()):
         raise CheckpointError(f"{folder} must be another folder than the one that is exported, and not in it")
+    if (folder / "recipe.yaml").exists() or (folder / "checkpoints").exists():
+        raise CheckpointError(
+            f"{folder} must be a folder for an encoder alone, but is that of a run or a search"
+        )
     there = [name for name in (EXPORT_CONFIG, EXPORT_WEIGHTS) if (folder / name).exists()]
     if there and not overwrite:
         raise CheckpointError(
@@ -217,11 +230,30 @@ def export_encoder(
     if weights.source == "export":
         _copy_export(weights.path, folder)
     else:
+        if said := _card_and_licences(folder):
+            logger.warning(
+                "%s: %s said what the weights before were; write or remove them before you give it away",
+                folder, ", ".join(path.name for path in said),
+            )  # fmt: skip
         write_export(folder, weights.encoder(host), weights.config, mappers=weights.mappers)
     for path, time in made.items():
         if path.stat().st_mtime_ns == time:  # not copied along
             path.unlink()
     return folder
+
+
+def _card_and_licences(folder: Path) -> list[Path]:
+    """What an export has for people, of its origin and terms."""
+    return sorted(path for name in ("README.md", "LICENSE*", "licences") for path in folder.glob(name))
+
+
+def copy_licences(source: Path, folder: Path) -> None:
+    """Of an export, beside weights that were made of its weights."""
+    for path in _card_and_licences(source):
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name, dirs_exist_ok=True)
+        elif path.name != "README.md":
+            shutil.copy(path, folder / path.name)
 
 
 def _copy_export(source: Path, folder: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from m2dx.contract.components import Score
-from m2dx.contract.errors import M2dxError
 from m2dx.contract.host import PluginHost
-from m2dx.contract.package import find_encoder
+from m2dx.contract.package import STARTER, find_encoder
 from m2dx.encoder.weights import export_encoder
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
@@ -19,6 +19,9 @@ from m2dx.results.scores import read_scores
 from m2dx.results.verdict import verdict
 from m2dx.training.monitor import TrainingSummary
 from m2dx.training.run_folder import Resume
+
+if TYPE_CHECKING:
+    from m2dx.results.scoring import AnyEncoder
 
 _QUIET = Console(quiet=True)
 
@@ -55,11 +58,17 @@ def train(
 def evaluate(encoder: str | Path, recipe: Recipe | str | Path, *, console: Console = _QUIET) -> Outcome:
     """Scores an encoder and its baselines as the recipe's evaluation section says, as `m2dx evaluate` does."""
     from m2dx.encoder.audio import load_any_encoder
-    from m2dx.results.scoring import Scoring, folder_of_encoder
+    from m2dx.results.scoring import Scoring, folder_of_encoder, training_of
 
     (loaded, host), path = _loaded(recipe), find_encoder(encoder)
     network = load_any_encoder(path)
-    scoring = Scoring.of(loaded, host, network, training=_training_of(path, host))
+    training = training_of(path, host)
+    if training is None and path != STARTER and (learnt := _learnt_labels(network)):
+        console.print(
+            f"note: {path} has learnt labels ({', '.join(learnt)}); whether of these test clips is not known without "
+            "its run's recipe.yaml beside it", style="yellow",
+        )  # fmt: skip
+    scoring = Scoring.of(loaded, host, network, training=training)
     folder = folder_of_encoder(loaded.output / loaded.name / "evaluation", path)
     scores = scoring.run(network, console, folder)
     return Outcome(folder, path, tuple(scores), verdict(scores))
@@ -70,14 +79,10 @@ def export(checkpoint: str | Path, folder: str | Path, *, overwrite: bool = Fals
     return export_encoder(find_encoder(checkpoint), Path(folder), overwrite=overwrite)
 
 
-def _training_of(encoder: Path, host: PluginHost) -> Recipe | None:
-    """The recipe of the run that this is, or that it lies in; None where none is there, or can be read here."""
-    folder = encoder.resolve()
-    recipes = [place / "recipe.yaml" for place in (folder, folder.parent, folder.parent.parent)]
-    try:
-        return next((load_recipe(recipe, host=host) for recipe in recipes if recipe.is_file()), None)
-    except M2dxError:  # such as a variable that is not set here
-        return None
+def _learnt_labels(network: AnyEncoder) -> list[str]:
+    """Tasks of its training that learnt labels."""
+    tasks = (getattr(network, "trained_as", None) or {}).get("tasks", {})
+    return [name for name, task in tasks.items() if (task["offline_encoder"] or {}).get("name") == "labels"]
 
 
 def _loaded(recipe: Recipe | str | Path) -> tuple[Recipe, PluginHost]:

@@ -20,6 +20,7 @@ from m2dx.encoder.checkpoint import Checkpoint, read_checked
 from m2dx.jobs.background_scoring import BackgroundScoring
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
+from m2dx.results.provenance import describe_data, describe_launch, describe_software
 from m2dx.results.run_folder import SUMMARY_FILE, DataFacts, RunSummary
 from m2dx.training import run_folder
 from m2dx.training.distributed import Processes, join_processes, pick_device
@@ -71,6 +72,7 @@ def _run(
         finished = trainer.step >= trainer.total_steps
         run_folder.start_run_folder(run.recipe, resume=trainer.resumed, finished=finished)
         describe_run(run, console)
+        data = describe_data(run.recipe, host)  # before the lists may change
         if not trainer.resumed:
             from m2dx.jobs.doubts import print_doubts
 
@@ -91,14 +93,16 @@ def _run(
                 summary = replace(summary, stopped_by=None if stopped is None else stopped.name)
     finally:
         processes.close()
-    _finish(trainer, summary, scoring, console)
+    _finish(trainer, summary, data, scoring, console)
     return summary
 
 
-def _finish(trainer: Trainer, summary: TrainingSummary, scoring: Scoring | None, console: Console) -> None:
+def _finish(
+    trainer: Trainer, summary: TrainingSummary, data: DataFacts, scoring: Scoring | None, console: Console
+) -> None:
     """Exports and scores the encoder of a run that was not stopped; records the run and writes its page in any case."""
     run, host = trainer.run, trainer.run.host
-    record_run(trainer, summary, console)
+    record_run(trainer, summary, data, console)
     folder = run.folder / "encoder"
     try:
         if summary.stopped_by is None:
@@ -168,10 +172,8 @@ def describe_run(run: PreparedRun, console: Console) -> None:
         console.print(f"missing: {line}", style="yellow")
 
 
-def record_run(trainer: Trainer, summary: TrainingSummary, console: Console) -> None:
+def record_run(trainer: Trainer, summary: TrainingSummary, data: DataFacts, console: Console) -> None:
     """Writes summary.json, and prints in a line what the run did."""
-    from m2dx.results.provenance import describe_data, describe_launch, describe_software
-
     run, scoring = trainer.run, trainer.scoring
     record = RunSummary(
         **asdict(summary),
@@ -179,7 +181,7 @@ def record_run(trainer: Trainer, summary: TrainingSummary, console: Console) -> 
         device=str(run.processes.device),
         processes=run.processes.world_size,
         missing=run.missing,
-        data=describe_data(run.recipe, run.host),
+        data=data,
         software=describe_software(run.host),
         launch=describe_launch(),
     )
@@ -205,7 +207,6 @@ def report_of_run(folder: Path, host: PluginHost, console: Console) -> Path:
     """
     from m2dx.report.page import write_report
     from m2dx.report.pictures import RunPictures
-    from m2dx.results.provenance import describe_data
 
     if not (folder / "recipe.yaml").is_file():
         raise CheckpointError(f"{folder} must be the folder of a run, with its recipe.yaml, but has none")

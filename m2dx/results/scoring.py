@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count, product
@@ -24,12 +26,14 @@ from m2dx.encoder.audio import AudioEncoder, load_any_encoder, random_like
 from m2dx.encoder.checkpoint import CheckpointFolder
 from m2dx.encoder.images import ImageEncoder
 from m2dx.encoder.initial_weights import weights_of_start
+from m2dx.encoder.weights import read_weights
 from m2dx.evaluation.features import CACHE_FOLDER, FeatureCache, MeanLogMel
 from m2dx.evaluation.runner import check_request, evaluate
 from m2dx.evaluation.splits import shared_clips
 from m2dx.evaluation.tasks import ClipTask, listed_task
 from m2dx.model.shapes import build_logmel, model_shapes
 from m2dx.model.vit import Encoder
+from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import EvaluationSection, Recipe
 from m2dx.results import records
 from m2dx.results.formats import terminal
@@ -121,7 +125,7 @@ class Scoring:
             raise RecipeError("\n".join(dict.fromkeys(problems)))
         versions = records.package_versions() | _plugin_versions(section, host)
         training = recipe if encoder is None else training
-        taught = {} if training is None else _taught(training, host, datasets)
+        taught = {} if training is None else taught_tasks(training, host, datasets)
         for name, warning in taught.items():
             logger.warning("evaluation task %r: %s", name, warning)
         return cls(recipe, datasets, evaluators, versions, host, taught)
@@ -274,7 +278,18 @@ class Scoring:
         )
 
 
-def _taught(recipe: Recipe, host: PluginHost, tasks: Mapping[str, Dataset]) -> dict[str, str]:
+def training_of(encoder: Path, host: PluginHost) -> Recipe | None:
+    """The recipe of the run whose encoder this is; None where it is not there, or cannot be read here."""
+    folder = encoder.resolve()
+    with suppress(M2dxError):  # such as a variable that is not set here
+        made = (read_weights(encoder).config.recipe or {}).get("sha256")
+        for path in (place / "recipe.yaml" for place in (folder, folder.parent, folder.parent.parent)):
+            if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == made:
+                return load_recipe(path, host=host)
+    return None
+
+
+def taught_tasks(recipe: Recipe, host: PluginHost, tasks: Mapping[str, Dataset]) -> dict[str, str]:
     """A warning for each task of whose test clips the recipe learns labels, other than which recording they are."""
     learned = {
         getattr(task.offline_encoder, "dataset", None)

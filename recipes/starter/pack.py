@@ -23,7 +23,7 @@ from m2dx.contract.package import STARTER
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.reading import audio_seconds, read_wav
 from m2dx.encoder.audio import AudioEncoder, load_encoder
-from m2dx.encoder.config import EncoderConfig
+from m2dx.encoder.config import EncoderConfig, read_config
 from m2dx.encoder.weights import read_weights, write_export
 from m2dx.model.vit import VIT_SIZES
 from m2dx.results import RESULTS_FILE, ResultRecord, fingerprint
@@ -172,6 +172,7 @@ def pack(run: Path, *, sounds: Path, scores: Sequence[Path], compared: Sequence[
         recordings=sources.recordings,
         hours=sources.hours,
         packages=len(sources.packages),
+        sha256=read_config(made).sha256,
         sources=sources.table,
         scores=score_table(scores, (original, packed)),
     )

@@ -11,6 +11,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from m2dx.contract.errors import CheckpointError
+from m2dx.contract.package import STARTER
 from m2dx.encoder.audio import load_encoder
 from m2dx.encoder.checkpoint import read_checked
 from m2dx.encoder.weights import encoder_writer, export_encoder, read_weights
@@ -22,7 +23,9 @@ from m2dx.training.trainer import Trainer
 @pytest.fixture
 def run_folder(tiny_recipe: Any, host: Any, console: Console) -> Path:
     """A run of three steps with checkpoints of steps 2 and 3."""
-    recipe = tiny_recipe("train.epochs=0.6", "train.checkpoint_every=2", labels=True)
+    files = "data.sets.files={dataset: {name: csv, path: examples/sounds/drums.csv, labels: path}}"
+    options = [files, "tasks.labels.offline_encoder.dataset=notes"]
+    recipe = tiny_recipe("train.epochs=0.6", "train.checkpoint_every=2", *options, labels=True)
     run = prepare(recipe, host, Processes(0, 1, torch.device("cpu")), console)
     run.folder.mkdir(parents=True)
     Trainer(run, console=console).fit()
@@ -73,7 +76,7 @@ def test_it_describes_itself(run_folder: Path, tmp_path: Path) -> None:
     assert recipe["init_from"] is None and "data" not in recipe and "output" not in recipe
     assert str(tmp_path.parent) not in (folder / "config.json").read_text()
     assert "examples/sounds" not in (folder / "config.json").read_text()
-    assert len(config["label_names"]["notes"]) == 11
+    assert len(config["label_names"]["notes"]) == 11 and "files" not in config["label_names"]
     names = set(load_file(folder / "model.safetensors"))
     assert {
         "cls_token",
@@ -92,6 +95,35 @@ def test_it_is_the_online_network(run_folder: Path) -> None:
     encoder = load_encoder(checkpoint).encoder
     name = "trunk.blocks.0.mlp.fc1.weight"
     assert torch.equal(encoder.get_parameter(name), state[f"masked_model.online.{name}"])
+
+
+def test_mappers_come_from_a_lone_checkpoint_too(run_folder: Path, tmp_path: Path) -> None:
+    newest = run_folder / "checkpoints" / "step-00000003.pt"
+    beside = export_encoder(newest, tmp_path / "beside")
+    lone = export_encoder(Path(shutil.copy(newest, tmp_path / "lone.pt")), tmp_path / "lone")
+    found = [load_file(export / "mappers.safetensors") for export in (beside, lone)]
+    assert found[0] and found[0].keys() == found[1].keys()
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_an_export_is_the_same_within_autocast(run_folder: Path, tmp_path: Path, *, within: bool) -> None:
+    with torch.autocast("cpu", torch.bfloat16, enabled=within):
+        folder = export_encoder(run_folder, tmp_path / "encoder")
+    with torch.autocast("cpu", torch.bfloat16, enabled=not within):
+        load_encoder(folder)
+
+
+def test_what_lies_beside_the_weights_of_before_is_told_or_kept(
+    run_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = export_encoder(Path(STARTER), tmp_path / "encoder")
+    assert not caplog.text
+    export_encoder(run_folder, folder, overwrite=True)
+    assert "README.md, licences said what the weights before were" in caplog.text
+    for other in (run_folder, run_folder / "checkpoints" / ".."):
+        with pytest.raises(CheckpointError, match="but is that of a run"):
+            export_encoder(folder, other, overwrite=True)
 
 
 def test_errors(run_folder: Path, tmp_path: Path) -> None:

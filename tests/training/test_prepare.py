@@ -14,10 +14,11 @@ from m2dx.contract.errors import PluginError, RecipeError
 from m2dx.contract.hookspecs import hookimpl
 from m2dx.contract.host import PluginHost
 from m2dx.encoder.audio import load_encoder
+from m2dx.encoder.weights import export_encoder
 from m2dx.evaluation.knn import Knn
-from m2dx.jobs.library import _training_of
-from m2dx.recipe.loading import load_recipe, recipe_to_yaml
-from m2dx.results.scoring import Scoring
+from m2dx.jobs.train import run_recipe
+from m2dx.recipe.loading import load_recipe
+from m2dx.results.scoring import Scoring, training_of
 from m2dx.training.distributed import Processes
 from m2dx.training.prepare import prepare
 
@@ -100,19 +101,21 @@ def test_labels_of_test_clips_that_are_learned_are_told(
     assert Scoring.of(recipe, host, load_encoder("starter"), training=recipe).taught == found
 
 
-@pytest.mark.parametrize("place", ["", "encoder", "checkpoints/step-00000003.pt"])
+@pytest.mark.parametrize("place", ["", "encoder", "checkpoints/step-00000003.pt", "../elsewhere"])
 def test_the_recipe_that_trained_an_encoder_is_that_of_its_run(
-    place: str, tiny_recipe: Any, host: Any, tmp_path: Path
+    place: str, tiny_recipe: Any, host: Any, console: Console, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    (run / place).parent.mkdir(parents=True, exist_ok=True)
-    run.mkdir(exist_ok=True)
-    assert _training_of(run / place, host) is None
-    (run / "recipe.yaml").write_text(recipe_to_yaml(tiny_recipe("name=mine")))
-    found = _training_of(run / place, host)
-    assert found is not None and found.name == "mine"
-    (run / "recipe.yaml").write_text("data: {sets: ${NOT_SET}")  # which an evaluation does not need
-    assert _training_of(run / place, host) is None
+    recipe = tiny_recipe("name=mine", "train.epochs=0.6")
+    run_recipe(recipe, host, console)
+    run = recipe.output / "mine"
+    found = training_of(
+        export_encoder(run, tmp_path / "runs" / "elsewhere") if ".." in place else run / place, host
+    )
+    assert (found and found.name) == (None if ".." in place else "mine")
+    text = (run / "recipe.yaml").read_text()
+    for other in (text.replace("seed: 0", "seed: 1"), "data: {sets: ${NOT_SET}"):  # not what trained it
+        (run / "recipe.yaml").write_text(other)
+        assert training_of(run / place, host) is None
 
 
 def test_noise_of_images_is_refused_where_the_recipe_is_of_audio(

@@ -14,15 +14,17 @@ import m2dx
 from m2dx.contract.components import ViTSize
 from m2dx.encoder.config import EXPORT_CONFIG, ClassifierConfig, EncoderConfig, read_config
 from m2dx.encoder.finetuned import FinetunedNetwork
-from m2dx.encoder.weights import EXPORT_WEIGHTS, read_weights, write_export
+from m2dx.encoder.weights import EXPORT_WEIGHTS, copy_licences, read_weights, write_export
 from m2dx.evaluation.bootstrap import difference, with_metrics
 from m2dx.evaluation.features import MeanLogMel
 from m2dx.evaluation.logistic import Logistic
 from m2dx.model.shapes import build_logmel, model_shapes
 from m2dx.model.vit import Encoder
 from m2dx.recipe.schema import AudioSection, ModelSection
+from m2dx.results.scoring import taught_tasks, training_of
 from m2dx.training.distributed import pick_device
 from m2dx_classify import STATISTICS
+from m2dx_classify.sources import LabelledClips
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +34,14 @@ class Fitted:
     classifier: m2dx.AudioClassifier
     config: EncoderConfig
     summary: str
+    source: Path  # the encoder; `STATISTICS`: none
 
     def save(self, folder: Path) -> None:
         """Writes what `m2dx.load_classifier` and `m2dx.load_encoder` read; CheckpointError where that fails."""
         network = self.classifier.network.cpu()
         try:
             write_export(folder, network.encoder.encoder, self.config, network.head.state_dict())
+            copy_licences(self.source, folder)
         except OSError as error:
             raise m2dx.CheckpointError(
                 f"{folder}: the classifier cannot be written: {error.strerror or error}"
@@ -68,9 +72,20 @@ def check_request(
         there = [name for name in (EXPORT_CONFIG, EXPORT_WEIGHTS, "recipe.yaml") if (save / name).exists()]
         if there or save.is_file():
             problem = f"--save must be a new folder, but {save} {f'has {there[0]}' if there else 'is a file'}"
+        else:
+            problem = _refused(save)
     if problem is not None:
         raise m2dx.RecipeError(problem)
     return fits
+
+
+def _refused(folder: Path) -> str | None:
+    """Why a folder cannot be made; else it is."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"--save must be a folder that can be written, but {folder} cannot be: {error.strerror}"
+    return None
 
 
 def statistics_encoder() -> tuple[m2dx.AudioEncoder, EncoderConfig]:
@@ -149,13 +164,22 @@ def fit_classifier(
     )
     classifier = m2dx.AudioClassifier(network, about).requires_grad_(False).eval()
     tested = len(task.clips) if several else len(fold.test)
-    return Fitted(
-        classifier, config.model_copy(update={"classifier": about}), _summary(task, own, plain, tested)
-    )
+    said = _summary(task, own, plain, tested)
+    if model != STATISTICS and (warning := _learnt(model, task)):
+        said = f"{said}. But {warning}"
+    return Fitted(classifier, config.model_copy(update={"classifier": about}), said, model)
+
+
+def _learnt(model: Path, task: m2dx.ClipTask) -> str:
+    """A warning where the encoder's own training learnt labels of the test clips; or ""."""
+    host = m2dx.PluginHost.discover()
+    training = training_of(model, host)
+    tasks = {task.name: LabelledClips(task.name, list(task.clips))}
+    return "" if training is None else taught_tasks(training, host, tasks).get(task.name, "")
 
 
 def _summary(task: m2dx.ClipTask, own: m2dx.Score, plain: m2dx.Score | None, tested: int) -> str:
-    where = f"on {tested} test clips, which it has not seen"
+    where = f"on {tested} test clips, which it is not fitted to"
     if len(task.folds) > 1:
         where = f"on {tested} clips in {len(task.folds)} folds, each by a classifier of the others"
     half = own.ci95

@@ -2,6 +2,8 @@
 
 import csv
 import functools
+import hashlib
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -171,7 +173,7 @@ def test_nothing_is_random(encoder: Path, tones: Path, tmp_path: Path) -> None:
 def test_test_clips_do_not_change_the_classifier(encoder: Path, listed: Callable[..., Path]) -> None:
     split = lambda take: "train" if take < 5 else "valid" if take < 6 else "test"  # noqa: E731
     honest = fit_classifier(encoder, task_of_list(listed(split)))
-    assert "accuracy 100.0 ± 0.0 % on 6 test clips, which it has not seen" in honest.summary
+    assert "accuracy 100.0 ± 0.0 % on 6 test clips, which it is not fitted to" in honest.summary
     wrong = lambda label, take: "low" if take >= 6 else label  # noqa: E731
     other = fit_classifier(encoder, task_of_list(listed(split, wrong)))
     assert "accuracy 33.3 ± 33.3 % on 6 test clips" in other.summary
@@ -426,6 +428,32 @@ def test_the_command_takes_the_labels_of_a_run(run: Callable[[str], Path], tones
         run(f"evaluation: {{tasks: {{pitch: {TASK}}}}}"), tones / "mid" / "0.wav", "--device", "cpu"
     )
     assert told.startswith("pitch: accuracy 100.0 ± 0.0 % on 6 test clips") and ",mid," in out
+
+
+def test_an_encoder_that_has_learnt_the_test_clips_is_told_and_its_licences_go_along(
+    run: Callable[[str], Path], tones: Path, tmp_path: Path
+) -> None:
+    labels = (
+        "tasks: {known: {offline_encoder: {name: labels, dataset: tones}, online_mapper: linear, loss: mse}}"
+    )
+    export = run(f"{labels}\nevaluation: {{tasks: {{pitch: {TASK}}}}}")
+    (export / "licences").mkdir()
+    (export / "licences" / "tones.txt").write_text("free")
+    config, kept = json.loads((export / "config.json").read_text()), tmp_path / "kept"
+    assert "are trained on" not in invoke(export, tones / "mid" / "0.wav")[1]  # another recipe's weights
+    digest = hashlib.sha256((export.parent / "recipe.yaml").read_bytes()).hexdigest()
+    (export / "config.json").write_text(json.dumps(config | {"recipe": {"sha256": digest}}))
+    _, told = invoke(export, "--save", kept)
+    assert ". But 6 of 6 test clips are trained on with labels" in told
+    assert (kept / "licences" / "tones.txt").read_text() == "free"
+
+
+def test_a_folder_that_cannot_be_written_is_told_first(encoder: Path, tones: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        m2dx.RecipeError, match=r"--save must be a folder that can be written, but .*/kept cannot"
+    ):
+        invoke("--train", tones, encoder, "--save", tmp_path / "file" / "kept")
 
 
 def test_files_are_looked_at_before_anything_is_fitted(encoder: Path, tones: Path, tmp_path: Path) -> None:

@@ -169,7 +169,8 @@ def load_reconstructor(path: str | Path) -> Reconstructor:
     # A masking may be of a plugin that is not there, and is not needed.
     settings = {key: value for key, value in recipe["model"].items() if key != "masking"}
     method = settings["method"]["name"]
-    settings["method"] = host.option_model("method", method).model_validate(settings["method"])
+    for kind in {"method", "backbone"} & set(settings):  # of which a plugin may have options
+        settings[kind] = host.option_model(kind, settings[kind]["name"]).model_validate(settings[kind])
     section = ModelSection(**settings)
     if not host.component("method", method).reconstructs:
         raise CheckpointError(

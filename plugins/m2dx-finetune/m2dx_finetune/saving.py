@@ -45,9 +45,8 @@ class NetworkFolder:
         names = AudioSection.model_fields.keys() - {"crop_seconds"}
         seconds = grid.input_size[1] * logmel.hop_length / logmel.sample_rate
         audio = AudioSection(crop_seconds=seconds, **{name: getattr(logmel, name) for name in names})
-        config = EncoderConfig.of(
-            encoder.encoder, audio, mean=encoder.mean, std=encoder.std, classifier=classifier
-        )
+        known = {"mean": encoder.mean, "std": encoder.std, "recipe": encoder.trained_as}
+        config = EncoderConfig.of(encoder.encoder, audio, **known, classifier=classifier)
         try:
             write_export(self.path, encoder.encoder, config, network.head.state_dict())
         except OSError as error:

@@ -82,7 +82,11 @@ def card_of(export: Path, run: Path | None, repo: str, stated: Stated) -> str:
         labels=labels,
         name=repo.partition("/")[2],
         NOT_STATED="not stated by who pushed it",
-        own=[score for score in scores if score.encoder == PRETRAINED and classifier is None],
+        own=[
+            score
+            for score in scores
+            if score.encoder == PRETRAINED and classifier is None and "taught" not in score.details
+        ],
         recipe=recipe,
         repo=repo,
         rows=[[*column, *(_cell(row.get(column)) for row in by_encoder.values())] for column in columns],
@@ -106,4 +110,5 @@ def _known(value: float | None) -> str:
 def _cell(score: Score | None) -> str:
     if score is None:
         return "-"
-    return f"{100 * score.mean:.1f}" + ("" if score.ci95 is None else f" ± {100 * score.ci95:.1f}")
+    told = f"{100 * score.mean:.1f}" + ("" if score.ci95 is None else f" ± {100 * score.ci95:.1f}")
+    return f"{told} (learnt)" if "taught" in score.details else told

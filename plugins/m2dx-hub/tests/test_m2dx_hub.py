@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,9 @@ def test_the_card_says_what_the_run_was(export: Path, monkeypatch: pytest.Monkey
     assert data["license"] == "cc-by-4.0" and data["pipeline_tag"] == "feature-extraction"
     (result,) = data["model-index"][0]["results"]
     assert result["metrics"][0]["value"] == 0.62
+    write_scores([replace(score, details={"taught": True}) for score in scores], run / "scores.json")
+    learnt = card_of(export, run, "me/lungs", Stated())
+    assert "model-index" not in learnt and "| 62.0 ± 5.0 (learnt) |" in learnt
     assert "None were measured" in card_of(export, export, "me/lungs", Stated())
 
 

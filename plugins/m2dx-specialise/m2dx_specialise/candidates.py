@@ -43,6 +43,7 @@ class Network:
     size: str
     depth: int  # blocks
     audio: Mapping[str, Any] = field(default_factory=dict)  # settings of the log-mel beside the defaults
+    backbone: Mapping[str, Any] | None = None  # of a plugin, with its options; None: a ViT
 
     def cropped(self, seconds: float) -> Network:
         """With crops no longer than clips of so many seconds, but of two patches or more."""
@@ -79,7 +80,10 @@ def network_of(start: str) -> Network:
     changed = {key: value for key, value in audio.model_dump().items() if value != defaults[key]}
     changed.pop("crop_seconds", None)
     crop = round(config.input_size[1] * audio.hop_length / audio.sample_rate, 6)
-    return Network(crop, config.patch_size, name, vit.depth, {"sample_rate": audio.sample_rate, **changed})
+    own = config.backbone
+    backbone = None if own is None else {"name": own.name, **own.options}
+    settings = {"sample_rate": audio.sample_rate, **changed}
+    return Network(crop, config.patch_size, name, vit.depth, settings, backbone)
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,7 @@ class Candidate:
             "audio": {**net.audio, "crop_seconds": net.crop_seconds},
             "model": {
                 "method": METHODS[self.method],
+                **({} if net.backbone is None else {"backbone": dict(net.backbone)}),
                 "size": net.size,
                 "depth": net.depth,
                 "patch_size": list(net.patch_size),

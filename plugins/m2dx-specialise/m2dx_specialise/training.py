@@ -14,6 +14,7 @@ import m2dx
 from m2dx.encoder.weights import export_encoder
 from m2dx.jobs.train import make_trainer, record_run
 from m2dx.recipe.loading import recipe_from_mapping
+from m2dx.results.provenance import describe_data
 from m2dx.training.distributed import Processes, pick_device
 from m2dx.training.monitor import TrainingSummary
 from m2dx.training.run_folder import running_alone, start_run_folder
@@ -40,8 +41,9 @@ def _fit(
         trainer = make_trainer(loaded, host, processes, QUIET, resume="or_start")
         start_run_folder(trainer.run.recipe, resume=trainer.resumed)
         trainer.console, trainer.total_steps = console, steps or trainer.total_steps
+        data = describe_data(trainer.run.recipe, host)
         summary = trainer.fit()
-        record_run(trainer, summary, QUIET)
+        record_run(trainer, summary, data, QUIET)
     if summary.stopped_by is not None:
         raise Stopped(summary.stopped_by)
     return summary, trainer
