@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
-from typing import cast
 
-from m2dx.contract.errors import CheckpointError
+from m2dx.contract.errors import CheckpointError, PluginError
 
 STARTER = Path(__file__).parents[1] / "encoder" / "starter"
 """The export in the package; the folder's name stands for it where an encoder is wanted."""
@@ -21,10 +20,15 @@ def find_encoder(text: str | Path) -> Path:
     scheme, is_address, _ = text.partition("://") if isinstance(text, str) else ("", "", "")
     if not is_address:
         return STARTER if text == STARTER.name else Path(text)
-    for point in entry_points(group="m2dx.encoders", name=scheme):
-        return cast(Path, point.load()(text))
-    needed = "needs a package that finds encoders there; m2dx-hub does for hf://"
-    raise CheckpointError(f"{text}: {scheme}:// {needed}")
+    points = tuple(entry_points(group="m2dx.encoders", name=scheme))
+    if not points:
+        needed = "needs a package that finds encoders there; m2dx-hub does for hf://"
+        raise CheckpointError(f"{text}: {scheme}:// {needed}")
+    packages = [point.dist.name if point.dist else point.value for point in points]
+    if len(points) > 1:
+        raise PluginError(f"{text}: {scheme}:// is found by {' and '.join(packages)}; uninstall all but one")
+    with PluginError.blaming(f"{text}: the package {packages[0]} cannot find it"):
+        return Path(points[0].load()(text))
 
 
 def package_version(package: str = "m2dx") -> str:

@@ -39,15 +39,21 @@ class Outcome:
 
 
 def train(
-    recipe: Recipe | str | Path, *, resume: Resume = False, overwrite: bool = False, console: Console = _QUIET
+    recipe: Recipe | str | Path,
+    *,
+    resume: Resume = False,
+    overwrite: bool = False,
+    console: Console = _QUIET,
+    host: PluginHost | None = None,
 ) -> Outcome:
     """Trains, exports, evaluates and writes the page as `m2dx train` does, from a recipe's file or a loaded one.
 
-    `console` shows the progress; by default nothing is printed. Raises the errors of the command, such as RecipeError.
+    `console` shows the progress; by default nothing is printed. `host` None: the installed plugins. Raises
+    the errors of the command, such as RecipeError.
     """
     from m2dx.jobs.train import run_recipe
 
-    loaded, host = _loaded(recipe)
+    loaded, host = _loaded(recipe, host)
     summary = run_recipe(loaded, host, console, resume=resume, overwrite=overwrite)
     folder, done = loaded.output / loaded.name, summary.stopped_by is None
     scored = done and loaded.evaluation.tasks and os.environ.get("RANK", "0") == "0"  # the others do not wait
@@ -55,13 +61,22 @@ def train(
     return Outcome(folder, folder / "encoder" if done else None, tuple(scores), verdict(scores), summary)
 
 
-def evaluate(encoder: str | Path, recipe: Recipe | str | Path, *, console: Console = _QUIET) -> Outcome:
-    """Scores an encoder and its baselines as the recipe's evaluation section says, as `m2dx evaluate` does."""
+def evaluate(
+    encoder: str | Path,
+    recipe: Recipe | str | Path,
+    *,
+    console: Console = _QUIET,
+    host: PluginHost | None = None,
+) -> Outcome:
+    """Scores an encoder and its baselines as the recipe's evaluation section says, as `m2dx evaluate` does.
+
+    `host` None: the installed plugins.
+    """
     from m2dx.encoder.audio import load_any_encoder
     from m2dx.results.scoring import Scoring, folder_of_encoder, training_of
 
-    (loaded, host), path = _loaded(recipe), find_encoder(encoder)
-    network = load_any_encoder(path)
+    (loaded, host), path = _loaded(recipe, host), find_encoder(encoder)
+    network = load_any_encoder(path, host)
     training = training_of(path, host)
     if training is None and path != STARTER and (learnt := _learnt_labels(network)):
         console.print(
@@ -85,6 +100,6 @@ def _learnt_labels(network: AnyEncoder) -> list[str]:
     return [name for name, task in tasks.items() if (task["offline_encoder"] or {}).get("name") == "labels"]
 
 
-def _loaded(recipe: Recipe | str | Path) -> tuple[Recipe, PluginHost]:
-    host = PluginHost.discover()
+def _loaded(recipe: Recipe | str | Path, host: PluginHost | None) -> tuple[Recipe, PluginHost]:
+    host = PluginHost.discover() if host is None else host
     return recipe if isinstance(recipe, Recipe) else load_recipe(recipe, host=host), host

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from m2dx.contract.errors import PluginError
+from m2dx.contract.wording import problem_of
 from m2dx.results.records import ResultRecord
 from m2dx.results.table import ResultTable
+
+logger = logging.getLogger(__name__)
 
 TABLE_GROUP = "m2dx.tables"
 """Entry points of this group point to a mapping from a table's key (such as "m2d-x-iii") to a `PublishedTable`."""
@@ -29,13 +33,16 @@ class PublishedTable(Protocol):
 def published_tables() -> dict[str, PublishedTable]:
     """The tables of all installed packages, by key.
 
-    Raises PluginError where a package's tables cannot be imported, or two packages have one key.
+    Tables of a package that cannot be imported are warned of. Raises PluginError where two packages have one key.
     """
     tables: dict[str, PublishedTable] = {}
     for point in importlib.metadata.entry_points(group=TABLE_GROUP):
         where = f"the published tables {point.value} of {point.dist.name if point.dist else 'a package'}"
-        with PluginError.blaming(f"importing {where} failed"):
+        try:
             found: Mapping[str, PublishedTable] = dict(point.load())
+        except Exception as error:
+            logger.warning("importing %s failed: %s", where, problem_of(error))
+            continue
         if clash := sorted(tables.keys() & found.keys()):
             raise PluginError(
                 f"{where} must have keys of their own, but another package has {', '.join(clash)}, too; "

@@ -115,7 +115,9 @@ class Trainer:
         except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
             if is_shortage(error):
                 raise
-            raise CheckpointError(f"{checkpoint.path}: does not fit the recipe: {error}") from error
+            raise CheckpointError(
+                f"{checkpoint.path}: does not fit the recipe: {error}; set back what has changed in it, or start anew"
+            ) from error
         if self.processes.is_main:
             self.console.print(f"resuming from step {self.step} ({checkpoint.path})")
 

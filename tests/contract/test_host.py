@@ -196,6 +196,12 @@ def test_the_environment_restricts_what_is_loaded(value, loaded, install, monkey
     assert value is None or len(names) == 1 + len(loaded)
 
 
+def test_what_a_plugin_prints_while_it_is_imported_is_not_in_the_output(install, capsys):
+    install("acme", "\n    print('hello')" + LOSS.format(name="acme_l1"))
+    assert "acme_l1" in PluginHost.discover().names("loss")
+    assert capsys.readouterr() == ("", "hello\n")
+
+
 def test_a_plugin_that_is_left_out_is_not_imported_but_mentioned(install, monkeypatch):
     install("acme", "raise SystemExit")
     monkeypatch.setenv("M2DX_PLUGINS", "")

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 import m2dx
 from m2dx import cli
-from m2dx.contract.errors import CheckpointError
+from m2dx.contract.errors import CheckpointError, M2dxError
 from m2dx.contract.package import STARTER, find_encoder
 from m2dx.encoder.audio import load_encoder
 from m2dx.encoder.initial_weights import load_initial_weights
@@ -52,6 +53,28 @@ def test_it_is_an_export_of_16_bits_with_a_card_and_licences() -> None:
 )
 def test_only_the_bare_text_is_the_name(given: str | Path, expected: Path) -> None:
     assert find_encoder(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("points", "problem"),
+    [
+        ([], "x:// needs a package"),
+        (["pathlib:Path"], None),
+        (["pathlib:Path", "os:fspath"], "x:// is found by pathlib:Path and os:fspath; uninstall all but one"),
+        (["gone:find"], "the package gone:find cannot find it: ModuleNotFoundError"),
+        (["builtins:print"], "the package builtins:print cannot find it: TypeError"),
+    ],
+)
+def test_addresses_are_found_by_one_package(
+    points: list[str], problem: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [EntryPoint("x", value, "m2dx.encoders") for value in points]
+    monkeypatch.setattr("m2dx.contract.package.entry_points", lambda group, name: found)
+    if problem is None:
+        assert find_encoder("x://a") == Path("x://a")
+        return
+    with pytest.raises(M2dxError, match=problem):
+        find_encoder("x://a")
 
 
 @torch.inference_mode()

@@ -25,6 +25,9 @@ def test_train_evaluate_and_export(tiny_recipe: Any, few_notes: Path, tmp_path: 
     own, before = ([of.mean for of in found.scores] for found in (scored, run))
     assert own == before and (scored.folder / "scores.json").is_file()
 
+    with pytest.raises(m2dx.PluginError, match="there is no dataset"):  # in an empty host
+        m2dx.train(recipe, overwrite=True, host=m2dx.PluginHost({}))
+
     folder = m2dx.export(run.folder, tmp_path / "exported")
     assert m2dx.load_encoder(folder).embed_dim == m2dx.load_encoder(run.encoder).embed_dim
 
