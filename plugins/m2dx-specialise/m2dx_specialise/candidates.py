@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import m2dx
 from m2dx.contract.package import find_encoder
+from m2dx.data.loader import default_workers
 from m2dx.encoder.weights import read_weights
 from m2dx.model.vit import VIT_SIZES
 from m2dx.recipe.schema import AudioSection
@@ -172,7 +173,7 @@ class Candidate:
                 "batch_size": batch,
                 "base_lr": (SCRATCH_LR if start is None else FURTHER_LR) * 256 / batch,
                 "precision": "auto",
-                "threads": None if setting.on_gpu else 1,
+                "threads": None if setting.on_gpu else max(default_workers() // 2, 1),  # the others load
                 "log_every": max(steps // 50, 1),
                 "rankme_every": max(steps // 10, 1),
                 "checkpoint_every": max(min(steps // 5, int(SAVED_SECONDS / seconds)), 1),
