@@ -25,7 +25,7 @@ from m2dx.contract.wording import counted, duration
 from m2dx.data.inputs import clips_of_inputs
 from m2dx.encoder.audio import random_encoder, random_like
 from m2dx.encoder.config import EncoderConfig
-from m2dx.encoder.weights import read_weights, write_export
+from m2dx.encoder.weights import copy_licences, read_weights, write_export
 from m2dx.evaluation.bootstrap import with_metrics
 from m2dx.evaluation.features import MeanLogMel
 from m2dx.evaluation.knn import Knn
@@ -545,9 +545,11 @@ class Search:
     def _keep(self, name: str) -> None:
         """Writes the encoder that is given, and where it was trained its recipe."""
         folder = self.state.folder
-        weights = read_weights(path_of(name, folder, self.request.starts))
+        path = path_of(name, folder, self.request.starts)
+        weights = read_weights(path)
         config = weights.config.model_copy(update={"classifier": None})  # of a start, which has its own
         write_export(folder / "encoder", weights.encoder(), config)
+        copy_licences(path, folder / "encoder")
         if name in self.state.under("run"):
             shutil.copyfile(folder / "runs" / name / "recipe.yaml", folder / "recipe.yaml")
 

@@ -22,7 +22,7 @@ from m2dx_specialise.command import commands
 from m2dx_specialise.division import divide
 from m2dx_specialise.parts import Parts
 from m2dx_specialise.search import Specialised, specialise
-from m2dx_specialise.state import Request, State
+from m2dx_specialise.state import STARTER, Request, State
 from searches_killed import decisions, kill_and_resume, run
 from typer.testing import CliRunner
 
@@ -193,6 +193,14 @@ def test_a_random_network_is_given_as_it_was_scored(
         assert given.encoder.grid.patch_size == network.patch_size
         assert torch.equal(given.clip(wav), own._encoder(name).clip(wav)), name
     assert len({network.patch_size for network in networks.values()}) == len(networks) == 3
+    assert not (tmp_path / "encoder" / "licences").exists()
+
+
+def test_the_licences_of_a_start_go_along(notes: Path, tmp_path: Path, console: Any) -> None:
+    state = State(tmp_path, Request(data=notes, starts=(STARTER,)))
+    search.Search(state, m2dx.PluginHost.discover(), console)._keep(STARTER)
+    assert any((tmp_path / "encoder" / "licences").iterdir())
+    assert m2dx.load_encoder(tmp_path / "encoder").embed_dim == m2dx.load_encoder(STARTER).embed_dim
 
 
 @pytest.mark.slow
