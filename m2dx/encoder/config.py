@@ -16,12 +16,14 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from m2dx.contract.components import Backbone, PatchGrid, ViTSize
 from m2dx.contract.errors import CheckpointError, M2dxError
 from m2dx.contract.package import package_version
+from m2dx.data.files import AUDIO_EXTENSIONS, extension_of
 from m2dx.model.shapes import model_shapes
 from m2dx.model.vit import Encoder
 from m2dx.recipe.document import write_yaml
@@ -104,6 +106,18 @@ class EncoderConfig(BaseModel):
     recipe: dict[str, Any] | None = None  # what it takes to use the encoder and to cite it, of the run's
     classifier: ClassifierConfig | None = None  # of a fine-tuned network
 
+    @field_validator("label_names")
+    @classmethod
+    def _without_files(
+        cls, label_names: dict[str, tuple[str, ...]] | None
+    ) -> dict[str, tuple[str, ...]] | None:
+        """Without sets whose labels are the files of clips, as an export is given to others."""
+        if label_names is None:
+            return None
+        extensions = {name: {*map(extension_of, map(Path, of))} for name, of in label_names.items()}
+        files = {name for name, of in extensions.items() if of and of <= AUDIO_EXTENSIONS}
+        return {name: of for name, of in label_names.items() if name not in files}
+
     @model_validator(mode="after")
     def _sizes_fit(self) -> EncoderConfig:
         rows = self.audio.n_mels if self.image is None else self.image.size[0]
@@ -150,8 +164,7 @@ class EncoderConfig(BaseModel):
             image=section,
             **({key: recipe["data"][key] for key in ("mean", "std")} if section is None else {}),
             recipe=_of_recipe(recipe, state.get("clips")),
-            step=state.get("step"),
-            label_names=_without_recordings(recipe, state.get("label_names")),
+            **{key: state[key] for key in ("step", "label_names") if key in state},
         )
 
     @classmethod
@@ -172,16 +185,6 @@ class EncoderConfig(BaseModel):
             content["sample_rate"] = self.audio.sample_rate
             content["frame_rate"] = self.audio.sample_rate / self.audio.hop_length / self.patch_size[1]
         return {key: value for key, value in content.items() if value is not None}
-
-
-def _without_recordings(
-    recipe: Mapping[str, Any], label_names: Mapping[str, Any] | None
-) -> dict[str, Any] | None:
-    """The label names, but of sets whose labels are the files of clips, as an export is given to others."""
-    if label_names is None:
-        return None
-    options = {name: section["dataset"] for name, section in recipe["data"]["sets"].items()}
-    return {name: of for name, of in label_names.items() if options.get(name, {}).get("labels") != "path"}
 
 
 def _of_recipe(recipe: Mapping[str, Any], clips: object) -> dict[str, Any]:

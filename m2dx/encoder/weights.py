@@ -256,6 +256,10 @@ def copy_licences(source: Path, folder: Path) -> None:
             shutil.copy(path, folder / path.name)
 
 
+def _text_of(config: EncoderConfig) -> bytes:
+    return f"{json.dumps(config.to_json(), indent=1)}\n".encode()
+
+
 def _copy_export(source: Path, folder: Path) -> None:
     """With its card and licences; a folder with a config.json is whole."""
     paths = sorted(source.iterdir(), key=lambda path: path.name == EXPORT_CONFIG)  # which comes last
@@ -263,6 +267,7 @@ def _copy_export(source: Path, folder: Path) -> None:
         if path.is_dir():
             shutil.copytree(path, folder / path.name, dirs_exist_ok=True)
     contents = {path.name: path.read_bytes() for path in paths if path.is_file()}
+    contents[EXPORT_CONFIG] = _text_of(read_config(source))
     replace_files(folder, {name: methodcaller("write", content) for name, content in contents.items()})
 
 
@@ -303,11 +308,10 @@ def write_export(
         own = published.rename(tensors, _NAMES)
         weights = Weights("given", folder, own, config, head or {}, like=encoder)
         others[GOLDEN] = golden_writer(audio_encoder_of(weights))
-    text = json.dumps(config.to_json(), indent=1) + "\n"
     files = {
         **others,
         EXPORT_WEIGHTS: tensors_writer(tensors, {}),
-        EXPORT_CONFIG: lambda file: file.write(text.encode()),
+        EXPORT_CONFIG: lambda file: file.write(_text_of(config)),
     }
     replace_files(folder, files)
 

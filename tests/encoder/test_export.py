@@ -77,6 +77,10 @@ def test_it_describes_itself(run_folder: Path, tmp_path: Path) -> None:
     assert str(tmp_path.parent) not in (folder / "config.json").read_text()
     assert "examples/sounds" not in (folder / "config.json").read_text()
     assert len(config["label_names"]["notes"]) == 11 and "files" not in config["label_names"]
+    config["label_names"]["files"] = ["/home/me/patient 7.wav"]  # of an older m2dx
+    (folder / "config.json").write_text(json.dumps(config))
+    copied = json.loads((export_encoder(folder, tmp_path / "copy") / "config.json").read_text())
+    assert list(copied["label_names"]) == ["notes"]
     names = set(load_file(folder / "model.safetensors"))
     assert {
         "cls_token",
