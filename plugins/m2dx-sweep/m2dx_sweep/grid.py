@@ -151,7 +151,7 @@ def run_name(values: Mapping[str, str]) -> str:
     The name is readable and stable, and a valid `name` of a recipe: letters, digits, _ and -.
     """
     short = short_keys(list(values))
-    return _shortened("-".join(f"{_letters(short[key])}-{_value(text)}" for key, text in values.items()))
+    return _shortened("-".join(f"{_letters(short[key])}-{value_name(text)}" for key, text in values.items()))
 
 
 def sweep_name(recipe: str, keys: Sequence[str]) -> str:
@@ -164,7 +164,8 @@ def _shortened(name: str) -> str:
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{_digest(name)}"
 
 
-def _value(text: str) -> str:
+def value_name(text: str) -> str:
+    """A value's part of a run's name, whichever way it is typed: `0p7` of 0.7 and of 0.70."""
     value = plain_yaml(text)
     items = value if isinstance(value, list) and value else [value]
     numbers = [_number(item) for item in items]

@@ -30,7 +30,7 @@ from rich.console import Console
 from m2dx.contract.atomic import replace_json, replace_text
 from m2dx.contract.errors import RecipeError
 from m2dx.recipe.document import plain_yaml
-from m2dx.recipe.loading import load_recipe, recipe_to_mapping
+from m2dx.recipe.loading import load_recipe, recipe_to_mapping, recipe_to_yaml
 from m2dx.recipe.schema import Recipe
 from m2dx.results.formats import terminal as terminal_parts
 from m2dx.training.child import kill_child, module_command, start_child
@@ -139,7 +139,7 @@ def run_sweep(path: Path, grid: Grid, options: Options, *, host: PluginHost, con
 def points_of(path: Path, grid: Grid, *, host: PluginHost) -> list[Point]:
     """The recipe at every point of the grid, in `<output>/<sweep>/<point>`.
 
-    Raises RecipeError with all problems of all points: invalid recipes, and names that several points share.
+    Raises RecipeError with all problems of all points: invalid recipes, and names or recipes that several points share.
     """
     keys = [key for keys in grid.swept for key in keys]
     found: list[tuple[str, dict[str, str], list[str], Recipe]] = []
@@ -162,6 +162,14 @@ def points_of(path: Path, grid: Grid, *, host: PluginHost) -> list[Point]:
         if count > 1:
             text = f"values must give names that differ, but {count} points are called {name}"
             problems.setdefault(text, []).append(name)
+    alike: dict[str, list[str]] = {}  # recipe -> its points
+    for name, recipe in {name: recipe for name, *_, recipe in found}.items():
+        same = recipe.model_copy(update={"name": "", "output": Path()})
+        alike.setdefault(recipe_to_yaml(same), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            text = f"points must train different recipes, but {' and '.join(names)} are the same training"
+            problems[text] = names
     if problems:
         lines = ["some points cannot be run, so nothing was started"]
         for text, names in problems.items():

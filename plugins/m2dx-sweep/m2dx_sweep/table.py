@@ -18,7 +18,7 @@ from m2dx.evaluation.metrics import half_width_95
 from m2dx.recipe.document import plain_yaml
 from m2dx.results.scores import PRETRAINED, parse_lines, read_scores
 from m2dx.results.table import Cell, Group, Marks, ResultTable, Row
-from m2dx_sweep.grid import SEED, short_keys
+from m2dx_sweep.grid import SEED, short_keys, value_name
 
 GRID_FILE = "grid.json"
 AVERAGE = "average"
@@ -79,7 +79,7 @@ def sweep_table(folder: Path, *, columns: Sequence[str] = (), encoder: str = PRE
     axes = [keys for keys in grid.keys if keys != (SEED,)]
     rows = defaultdict[tuple[str, ...], list[str]](list)
     for point, values in grid.points.items():
-        rows[tuple(", ".join(values[key] for key in keys) for keys in axes)].append(point)
+        rows[tuple(value_name(values[key]) for keys in axes for key in keys)].append(point)
     over_seeds, marks = (SEED,) in grid.keys, Marks()
 
     def cell(name: str, points: Sequence[str]) -> Cell | None:
@@ -95,8 +95,9 @@ def sweep_table(folder: Path, *, columns: Sequence[str] = (), encoder: str = PRE
         return Cell(mean, ci95, 1 if "/" in name or name == "rankme" else 4, marks.of(*partly))
 
     lines = []
-    for choice, points in rows.items():
-        label, *rest = choice or (grid.recipe,)
+    for points in rows.values():
+        values = grid.points[points[0]]
+        label, *rest = [", ".join(values[key] for key in keys) for keys in axes] or [grid.recipe]
         runs = f"{sum(point in metrics for point in points)} of {len(points)}"
         lines.append(Row(label, (*rest, runs), tuple(cell(name, points) for name in names)))
     short = short_keys([key for keys in axes for key in keys])

@@ -101,6 +101,11 @@ def test_points_of_one_name_are_refused(plan: Planner) -> None:
         plan("model.mask_ratio=0.8,0.80")
 
 
+def test_points_that_are_the_same_training_are_refused(plan: Planner) -> None:
+    with pytest.raises(RecipeError, match=r"but mask_ratio-keep and mask_ratio-0p6 are the same training"):
+        plan("model.mask_ratio=keep,0.6,0.8")
+
+
 def test_what_trains_a_point_is_its_recipe(plan: Planner, host: PluginHost) -> None:
     for point in plan("model.mask_ratio=0.6,0.8", "model.predictor=keep,null", "train.epochs=1"):
         file, *overrides = point.arguments

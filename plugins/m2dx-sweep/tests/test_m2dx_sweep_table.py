@@ -100,6 +100,19 @@ def test_what_is_missing_is_told(seeded: Path) -> None:
     assert "- a: 1 of 3 seeds" in text
 
 
+def test_a_value_that_is_typed_in_two_ways_is_one_row(tmp_path: Path) -> None:
+    typed = {"s0": "0.7", "s1": "0.70", "s2": "7e-1"}
+    points = {name: {"model.mask_ratio": ratio, "seed": name[1]} for name, ratio in typed.items()}
+    folder = tmp_path / "typed"
+    start(folder, (("model.mask_ratio",), ("seed",)), points)
+    for name in points:
+        finish(folder, name, scores_of(0.5 + int(name[1]) / 10, None))
+    (row,) = sweep_table(folder).groups[0].rows
+    assert (
+        row.texts == ("0.7", "3 of 3") and row.cells[0] is not None and row.cells[0].mean == pytest.approx(60)
+    )
+
+
 def test_columns_are_chosen(seeded: Path) -> None:
     table = sweep_table(seeded, columns=["loss", "average", "*/linear", "rankme"])
     scores = tuple(f"{task}, linear, accuracy" for task in ("average", "esc", "drums"))
