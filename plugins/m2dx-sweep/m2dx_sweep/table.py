@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,18 @@ GRID_FILE = "grid.json"
 AVERAGE = "average"
 """In place of a task: the mean over all tasks of a protocol and metric."""
 
-Numbers = dict[str, tuple[float, float | None]]
-"""Scores in percent by task/protocol/metric, and metrics by name; each with half of its 95 % interval, if any."""
+
+@dataclass(frozen=True)
+class Number:
+    """A score in percent, or a metric of the training."""
+
+    mean: float
+    ci95: float | None = None  # half of its 95 % interval
+    clips: int | None = None  # of its task; None: not known
+
+
+Numbers = dict[str, Number]
+"""Scores by task/protocol/metric, and metrics by name."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +92,24 @@ def sweep_table(folder: Path, *, columns: Sequence[str] = (), encoder: str = PRE
     for point, values in grid.points.items():
         rows[tuple(value_name(values[key]) for keys in axes for key in keys)].append(point)
     over_seeds, marks = (SEED,) in grid.keys, Marks()
+    numbers = {point: {**metrics[point], **scores[point]} for point in finished}
+    lists = _other_lists(
+        folder, grid, [[point for point in points if point in metrics] for points in rows.values()]
+    )
 
     def cell(name: str, points: Sequence[str]) -> Cell | None:
-        found = [{**metrics[point], **scores[point]}.get(name) for point in points if point in metrics]
-        numbers = [number for number in found if number is not None]
-        if not numbers:
+        found = [numbers[point][name] for point in points if name in numbers.get(point, ())]
+        if not found:
             return None
-        mean, ci95 = numbers[0]
+        mean, ci95 = found[0].mean, found[0].ci95
         if over_seeds:
-            means = [mean for mean, _ in numbers]
+            means = [number.mean for number in found]
             mean, ci95 = float(np.mean(means)), half_width_95(means)
-        partly = [f"{len(numbers)} of {len(points)} seeds"] if len(numbers) < len(points) else []
-        return Cell(mean, ci95, 1 if "/" in name or name == "rankme" else 4, marks.of(*partly))
+        said = [f"{len(found)} of {len(points)} seeds"] if len(found) < len(points) else []
+        if len(_clips(run[name] for run in numbers.values() if name in run)) > 1:
+            said.append(f"scored on {' and '.join(f'{count:,}' for count in _clips(found))} clips")
+        said += sorted({f"trained on {lists[point]}" for point in points if point in lists})
+        return Cell(mean, ci95, 1 if "/" in name or name == "rankme" else 4, marks.of(*said))
 
     lines = []
     for points in rows.values():
@@ -115,6 +132,30 @@ def sweep_table(folder: Path, *, columns: Sequence[str] = (), encoder: str = PRE
     return ResultTable(grid.recipe, heading, (*info, "runs"), titles, groups, marks.meanings(), tuple(notes))
 
 
+def _clips(numbers: Iterable[Number]) -> list[int]:
+    return sorted({number.clips for number in numbers if number.clips is not None})
+
+
+def _other_lists(folder: Path, grid: SweptGrid, rows: Sequence[Sequence[str]]) -> dict[str, str]:
+    """The training lists, by name and fingerprint, of runs that are compared but were not trained on the same ones.
+
+    Where the sweep is over data sets, rows may differ, but not the runs of a row.
+    """
+    over_sets = any(key.startswith("data.sets") for keys in grid.keys for key in keys)
+    found: dict[str, str] = {}
+    for points in rows if over_sets else [list(chain(*rows))]:
+        lists = {}
+        for point in points:
+            summary = json.loads((folder / point / "summary.json").read_text(encoding="utf-8"))
+            sets = summary.get("data", {}).get("sets", {})
+            lists[point] = ", ".join(
+                f"{name} (list {facts.get('fingerprint')})" for name, facts in sets.items()
+            )
+        if len(set(lists.values())) > 1:
+            found |= lists
+    return found
+
+
 def _scores(folder: Path, points: Sequence[str], encoder: str) -> dict[str, Numbers]:
     """Scores of an encoder by point, with means over tasks for points that have all tasks of a protocol and metric."""
     scores: dict[str, Numbers] = {}
@@ -126,21 +167,30 @@ def _scores(folder: Path, points: Sequence[str], encoder: str) -> dict[str, Numb
             if score.encoder == encoder:
                 protocol = f"{score.protocol}/{score.metric}"
                 tasks[protocol].add(name := f"{score.task}/{protocol}")
-                scores[point][name] = (100 * score.mean, None if score.ci95 is None else 100 * score.ci95)
+                ci95, clips = score.ci95, score.details.get("clips")
+                scores[point][name] = Number(
+                    100 * score.mean,
+                    None if ci95 is None else 100 * ci95,
+                    clips if isinstance(clips, int) else None,
+                )
     if encoders and encoder not in encoders:
         hint = suggestion(encoder, encoders)
         raise M2dxError(f"--encoder must be one of those that were scored, but is {encoder!r}; {hint}")
     for protocol, names in tasks.items():
         for found in scores.values():
             if len(names) > 1 and names <= found.keys():
-                found[f"{AVERAGE}/{protocol}"] = (float(np.mean([found[name][0] for name in names])), None)
+                parts = [found[name] for name in names]
+                clips = sum(part.clips or 0 for part in parts) or None
+                found[f"{AVERAGE}/{protocol}"] = Number(
+                    float(np.mean([part.mean for part in parts])), clips=clips
+                )
     return scores
 
 
 def _last_metrics(path: Path) -> Numbers:
     """The last value of each metric of a run; incomplete lines are left out."""
     return {
-        name: (float(value), None)
+        name: Number(float(value))
         for line in parse_lines(path, json.loads)[0]
         for name, value in line.items()
         if isinstance(value, int | float) and name not in ("step", "epoch", "time")

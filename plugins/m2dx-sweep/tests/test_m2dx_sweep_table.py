@@ -23,22 +23,29 @@ RATIOS, SEEDS = ("0.6", "0.8"), ("0", "1", "2")
 
 
 def scores_of(
-    esc: float, drums: float | None, *, knn: float | None = None, encoder: str = "pretrained"
+    esc: float,
+    drums: float | None,
+    *,
+    knn: float | None = None,
+    encoder: str = "pretrained",
+    clips: int = 197,
 ) -> list[Score]:
     values = {("esc", "linear"): esc, ("drums", "linear"): drums, ("esc", "knn"): knn}
     return [
-        Score(task, "accuracy", value, 0.01, (value,), protocol, encoder=encoder)
+        Score(task, "accuracy", value, 0.01, (value,), protocol, {"clips": clips}, encoder=encoder)
         for (task, protocol), value in values.items()
         if value is not None
     ]
 
 
-def finish(folder: Path, name: str, scores: list[Score], *, loss: float = 0.5) -> None:
+def finish(folder: Path, name: str, scores: list[Score], *, loss: float = 0.5, pool: str = "f0") -> None:
     run = folder / name
     (run / "encoder").mkdir(parents=True)
     (run / "encoder" / "config.json").touch()
     (run / "recipe.yaml").write_text("evaluation: {tasks: {}}")
-    (run / "summary.json").write_text('{"stopped_by": null}')
+    (run / "summary.json").write_text(
+        json.dumps({"stopped_by": None, "data": {"sets": {"pool": {"fingerprint": pool}}}})
+    )
     if scores:
         write_scores(scores, run / "scores.json")
     lines = [{"step": 1, "loss": 9.0, "rankme": 7.0, "time": 1.0}, {"step": 2, "loss": loss, "time": 2.0}]
@@ -111,6 +118,28 @@ def test_a_value_that_is_typed_in_two_ways_is_one_row(tmp_path: Path) -> None:
     assert (
         row.texts == ("0.7", "3 of 3") and row.cells[0] is not None and row.cells[0].mean == pytest.approx(60)
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "second_row"),
+    [
+        ("model.mask_ratio", {"scored on 197 clips", "trained on pool (list f0)"}),
+        ("data.sets.pool.repeat", {"scored on 197 clips"}),  # rows of other sets are meant
+    ],
+)
+def test_runs_of_other_data_are_marked(tmp_path: Path, key: str, second_row: set[str]) -> None:
+    folder = tmp_path / "other"
+    points = {f"{value}-{seed}": {key: value, "seed": seed} for value in "ab" for seed in "01"}
+    start(folder, ((key,), ("seed",)), points)
+    for name in points:
+        clips, pool = (157, "f1") if name == "a-1" else (197, "f0")
+        finish(folder, name, scores_of(0.5, None, clips=clips), pool=pool)
+    table = sweep_table(folder)
+    found = [
+        {table.marks[mark] for mark in row.cells[0].marks} for row in table.groups[0].rows if row.cells[0]
+    ]
+    pools = {"trained on pool (list f0)", "trained on pool (list f1)"}
+    assert found == [{"scored on 157 and 197 clips"} | pools, second_row]
 
 
 def test_columns_are_chosen(seeded: Path) -> None:
