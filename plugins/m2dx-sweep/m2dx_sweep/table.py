@@ -85,17 +85,17 @@ def sweep_table(folder: Path, *, columns: Sequence[str] = (), encoder: str = PRE
             f"a table needs a finished run, but of {folder} 0 of {len(grid.points)} points are finished"
         )
     scores = _scores(folder, finished, encoder)
-    metrics = {point: _last_metrics(folder / point / "metrics.jsonl") for point in finished}
-    names = _select(columns, scores, metrics)
+    numbers = {
+        point: {**scores[point], **_last_metrics(folder / point / "metrics.jsonl")} for point in finished
+    }
+    names = _select(columns, numbers)
     axes = [keys for keys in grid.keys if keys != (SEED,)]
     rows = defaultdict[tuple[str, ...], list[str]](list)
     for point, values in grid.points.items():
         rows[tuple(value_name(values[key]) for keys in axes for key in keys)].append(point)
     over_seeds, marks = (SEED,) in grid.keys, Marks()
-    numbers = {point: {**metrics[point], **scores[point]} for point in finished}
-    lists = _other_lists(
-        folder, grid, [[point for point in points if point in metrics] for points in rows.values()]
-    )
+    compared = [[point for point in points if point in numbers] for points in rows.values()]
+    lists = _other_lists(folder, grid, compared)
 
     def cell(name: str, points: Sequence[str]) -> Cell | None:
         found = [numbers[point][name] for point in points if name in numbers.get(point, ())]
@@ -115,21 +115,25 @@ def sweep_table(folder: Path, *, columns: Sequence[str] = (), encoder: str = PRE
     for points in rows.values():
         values = grid.points[points[0]]
         label, *rest = [", ".join(values[key] for key in keys) for keys in axes] or [grid.recipe]
-        runs = f"{sum(point in metrics for point in points)} of {len(points)}"
+        runs = f"{sum(point in numbers for point in points)} of {len(points)}"
         lines.append(Row(label, (*rest, runs), tuple(cell(name, points) for name in names)))
     short = short_keys([key for keys in axes for key in keys])
     heading, *info = [", ".join(short[key] for key in keys) for keys in axes] or ["recipe"]
     titles = tuple(name.replace("/", "\n") for name in names)
     groups = (Group("", tuple(lines)),)
-    notes = [
-        "Scores in percent; metrics of the training: their last values.",
-        "± of one run is the evaluation's own.",
-    ]
-    if over_seeds:
-        notes[1] = "Means over the seeds; ± is half of the 95 % confidence interval (Student's t)."
-    if unfinished := [point for point in grid.points if point not in metrics]:
+    notes = _notes(over_seeds, several=sum(map(bool, compared)) > 1 and any("/" in name for name in names))
+    if unfinished := [point for point in grid.points if point not in numbers]:
         notes.append(f"Not finished: {', '.join(unfinished)}.")
     return ResultTable(grid.recipe, heading, (*info, "runs"), titles, groups, marks.meanings(), tuple(notes))
+
+
+def _notes(over_seeds: bool, *, several: bool) -> list[str]:
+    interval = "± of one run is the evaluation's own."
+    if over_seeds:
+        interval = "Means over the seeds; ± is half of the 95 % confidence interval (Student's t)."
+    notes = ["Scores in percent; metrics of the training: their last values.", interval]
+    chosen = "Scores are of test clips: of a row that is chosen by them, they are too good."
+    return [*notes, chosen] if several else notes
 
 
 def _clips(numbers: Iterable[Number]) -> list[int]:
@@ -197,11 +201,9 @@ def _last_metrics(path: Path) -> Numbers:
     }
 
 
-def _select(
-    patterns: Sequence[str], scores: Mapping[str, Numbers], metrics: Mapping[str, Numbers]
-) -> list[str]:
+def _select(patterns: Sequence[str], numbers: Mapping[str, Numbers]) -> list[str]:
     """The names that match the patterns, in the order of the patterns."""
-    every = list(dict.fromkeys(name for run in (*scores.values(), *metrics.values()) for name in run))
+    every = list(dict.fromkeys(chain(*numbers.values())))
     every.sort(key=lambda name: not name.startswith(f"{AVERAGE}/"))
     if not patterns:
         losses = [name for name in every if name.startswith("loss") or name == "rankme"]

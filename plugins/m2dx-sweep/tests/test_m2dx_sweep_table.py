@@ -142,6 +142,18 @@ def test_runs_of_other_data_are_marked(tmp_path: Path, key: str, second_row: set
     assert found == [{"scored on 157 and 197 clips"} | pools, second_row]
 
 
+def test_who_compares_points_is_told_that_choosing_is_choosing_on_test_clips(
+    seeded: Path, tmp_path: Path
+) -> None:
+    def told(folder: Path, *columns: str) -> bool:
+        return any("test clips" in note for note in sweep_table(folder, columns=columns).notes)
+
+    alone = tmp_path / "alone"
+    start(alone, (("seed",),), {"s0": {"seed": "0"}, "s1": {"seed": "1"}})
+    finish(alone, "s0", scores_of(0.5, None))
+    assert (told(seeded), told(seeded, "loss"), told(alone)) == (True, False, False)
+
+
 def test_columns_are_chosen(seeded: Path) -> None:
     table = sweep_table(seeded, columns=["loss", "average", "*/linear", "rankme"])
     scores = tuple(f"{task}, linear, accuracy" for task in ("average", "esc", "drums"))
