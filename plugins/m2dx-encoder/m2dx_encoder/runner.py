@@ -14,6 +14,8 @@ import numpy as np
 import onnxruntime
 import soundfile
 
+LOUDEST = 1000.0  # of samples whose full scale is 1; those of 16 bits are above it
+
 
 class Runner:
     """An exported encoder or classifier; `file` is model.onnx or model.int8.onnx, `threads` 0 takes all cores."""
@@ -38,7 +40,18 @@ class Runner:
         return wav
 
     def run(self, wavs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name for clips (N,) of any lengths: frames and clip, or logits and probabilities."""
+        """Outputs by name for clips (N,) of any lengths: frames and clip, or logits and probabilities.
+
+        Raises ValueError for clips that are empty, NaN, infinite, or not at full scale 1.
+        """
+        for wav in wavs:
+            if not len(wav):
+                raise ValueError("each clip must be samples, but one is empty")
+            if not (peak := np.abs(wav).max()) <= LOUDEST:
+                raise ValueError(
+                    f"each clip must be finite samples in [-1, 1], but one reaches {peak:g}; divide those of 16 bits by "
+                    "32768"
+                )
         wavs = wavs if self.classifier is None else [self._unit(wav) for wav in wavs]
         lengths = np.array([len(wav) for wav in wavs], np.int64)
         batch = np.zeros((len(wavs), lengths.max()), np.float32)

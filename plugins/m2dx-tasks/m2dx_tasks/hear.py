@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from m2dx.contract.errors import CheckpointError
-from m2dx.encoder.audio import AudioEncoder, load_encoder
+from m2dx.encoder.audio import AudioEncoder, check_samples, load_encoder
 
 _BATCH_SECONDS = 120.0  # audio encoded at once; HEAR gives batches of whole recordings, some minutes long
 
@@ -33,9 +33,13 @@ class HearModel(nn.Module):
         self.scene_embedding_size = self.timestamp_embedding_size = encoder.embed_dim
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Frame features (n_sounds, T, F*D), float32, of sounds (n_sounds, n_samples) in [-1, 1]."""
+        """Frame features (n_sounds, T, F*D), float32, of sounds (n_sounds, n_samples) in [-1, 1].
+
+        ValueError for samples that are no such audio: NaN, infinite, or those of 16 bits.
+        """
         if audio.ndim != 2:
             raise ValueError(f"audio must be (n_sounds, n_samples), but is {tuple(audio.shape)}")
+        check_samples(audio, finite=True)
         sounds = max(
             int(_BATCH_SECONDS * self.sample_rate / max(audio.shape[1], 1)), 1
         )  # so that long ones fit

@@ -112,6 +112,15 @@ def test_statistics_of_the_batch_are_those_of_the_published_code(export: Path) -
     torch.testing.assert_close(louder, expected, atol=1e-3, rtol=1e-3)  # a level is a shift of the log-mel
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -20_000.0])
+def test_samples_that_m2dx_refuses_are_refused(value: float) -> None:
+    model = model_of()
+    audio = noise(2, 0.5, model)
+    audio[1, 7] = value
+    with pytest.raises(ValueError, match="must be finite samples"):
+        hear.get_timestamp_embeddings(audio, model)
+
+
 def test_one_sound_without_a_batch_is_refused() -> None:
     model = model_of()
     with pytest.raises(ValueError, match=r"must be \(n_sounds, n_samples\), but is \(16000,\)"):
