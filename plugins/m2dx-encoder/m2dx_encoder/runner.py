@@ -1,11 +1,13 @@
 """Runs what `m2dx export --onnx` wrote: `python runner.py FOLDER FILES...` prints features or labels of each file.
 
+What cannot be read is told on stderr, and makes the exit code 1.
 It needs numpy, soundfile and onnxruntime, and soxr for files whose sampling rate is not the encoder's.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +33,7 @@ class Runner:
 
     def read(self, path: str | Path) -> np.ndarray:
         """(N,) samples of a file at `sample_rate`, channels averaged."""
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
         wav: np.ndarray = samples.mean(axis=1, dtype=np.float32)
         if rate != self.sample_rate:
             import soxr
@@ -49,8 +51,8 @@ class Runner:
                 raise ValueError("each clip must be samples, but one is empty")
             if not (peak := np.abs(wav).max()) <= LOUDEST:
                 raise ValueError(
-                    f"each clip must be finite samples in [-1, 1], but one reaches {peak:g}; divide those of 16 bits by "
-                    "32768"
+                    f"each clip must be finite samples in [-1, 1], but one reaches {peak:g}; divide those of "
+                    "16 bits by 32768"
                 )
         wavs = wavs if self.classifier is None else [self._unit(wav) for wav in wavs]
         lengths = np.array([len(wav) for wav in wavs], np.int64)
@@ -66,8 +68,20 @@ class Runner:
         return np.resize(wav, length) if repeat else np.pad(wav[:length], (0, max(length - len(wav), 0)))
 
 
+def main(folder: str, *paths: str) -> int:
+    """Prints what each file gives; stderr says of which there is nothing, and the exit code is then 1."""
+    runner, failed = Runner(folder), 0
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # of names that are not text
+    for path in paths:
+        try:
+            outputs = runner.run([runner.read(path)])
+        except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+            failed += 1
+            print(f"{path}: {error}", file=sys.stderr)
+        else:
+            print(path, *outputs["probabilities" if "probabilities" in outputs else "clip"][0])
+    return int(failed > 0)
+
+
 if __name__ == "__main__":
-    runner = Runner(sys.argv[1])
-    for path in sys.argv[2:]:
-        outputs = runner.run([runner.read(path)])
-        print(path, *outputs["probabilities" if "probabilities" in outputs else "clip"][0])
+    sys.exit(main(*sys.argv[1:]))

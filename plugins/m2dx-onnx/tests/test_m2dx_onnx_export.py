@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -189,6 +190,21 @@ def test_the_runner_needs_no_m2dx(folder: Path, sounds: list[Path]) -> None:
         expected = network.encode_file(path, pooling="mean").numpy()
         assert name == str(path)
         np.testing.assert_allclose(np.array(values, np.float32), expected, atol=1e-4)
+
+
+def test_the_runner_goes_on_after_what_cannot_be_read(folder: Path, sounds: list[Path]) -> None:
+    odd = sounds[0].with_name("\udcff.wav")  # a name that is not UTF-8
+    odd.write_bytes(sounds[0].read_bytes())
+    bad = [odd.with_name(name) for name in ("none.wav", "empty.wav", "text.wav", "no samples.wav")]
+    bad[1].touch()
+    bad[2].write_text("text")
+    soundfile.write(bad[3], np.zeros(0), 16_000)
+    command = [sys.executable, str(folder / "runner.py"), str(folder), *map(str, [*bad, odd, sounds[1]])]
+    done = subprocess.run(command, capture_output=True, check=False)
+    told, printed = done.stderr.decode().splitlines(), done.stdout.splitlines()
+    assert done.returncode == 1
+    assert all(line.startswith(f"{path}: ") for line, path in zip(told, bad, strict=True))
+    assert [line.split()[0] for line in printed] == list(map(os.fsencode, [odd, sounds[1]]))
 
 
 def test_the_light_package_imports_nothing_of_torch() -> None:
