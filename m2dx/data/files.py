@@ -11,13 +11,13 @@ from pathlib import Path
 from m2dx.contract.errors import AudioError
 
 AUDIO_EXTENSIONS = frozenset(
-    "wav flac ogg oga opus mp3 aif aiff aifc au snd caf w64 rf64 sph nist "
+    "wav wave bwf flac ogg oga opus mp3 mp2 mp1 mpga aif aiff aifc au snd caf w64 rf64 sph nist "
     "paf voc wve avr sds svx iff ircam sf".split()
 )
 """Extensions of the files that soundfile reads without being told the sampling rate."""
 IMAGE_EXTENSIONS = frozenset("jpg jpeg jpe png bmp gif tif tiff webp ppm pgm".split())
 """Extensions of the files that an image folder takes."""
-_UNREADABLE = frozenset("m4a aac mp4 wma webm mka amr ape wv dsf ac3".split())
+_UNREADABLE = frozenset("m4a m4b 3gp 3gpp 3g2 aac mp4 wma webm mka amr ape wv dsf ac3".split())
 
 
 @dataclass(frozen=True)

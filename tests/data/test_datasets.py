@@ -14,6 +14,7 @@ from m2dx.contract.errors import AudioError, RecipeError
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.datasets import FolderDataset, ImageFolder
 from m2dx.data.division import Holdout
+from m2dx.data.reading import read_wav
 
 SOUNDS = Path(__file__).parents[2] / "examples" / "sounds"
 
@@ -65,6 +66,24 @@ def test_labels_and_groups_are_text_whatever_the_names_of_folders(tmp_path: Path
 def test_folder_names_what_soundfile_cannot_read(folder: Path) -> None:
     (line,) = FolderDataset(path=folder).missing()
     assert line.startswith("2 .m4a files")
+
+
+@pytest.mark.parametrize("extension", ["wave", "bwf", "mp2", "mpga"])
+def test_audio_of_less_usual_extensions_is_read(tmp_path: Path, extension: str) -> None:
+    layer_2 = bytes([0xFF, 0xFD, 0x44, 0xC0]) + bytes(188)  # 1152 samples of silence at 48 kHz
+    path = tmp_path / f"a.{extension}"
+    if extension in ("wave", "bwf"):
+        soundfile.write(path, np.zeros(11_520), 48_000, format="WAV")
+    else:
+        path.write_bytes(10 * layer_2)
+    (clip,) = FolderDataset(path=tmp_path).clips()
+    assert len(read_wav(clip.path)) == 11_520
+
+
+@pytest.mark.parametrize("extension", ["m4b", "3gp", "3gpp", "3g2"])
+def test_audio_that_cannot_be_read_is_told(tmp_path: Path, extension: str) -> None:
+    (tmp_path / f"a.{extension}").touch()
+    assert f"1 .{extension} files" in " ".join(FolderDataset(path=tmp_path).missing())
 
 
 def test_folder_follows_links_but_not_in_circles(folder: Path, tmp_path: Path) -> None:
