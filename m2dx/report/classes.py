@@ -53,20 +53,25 @@ def tasks_by_class(scores: Sequence[Score], predictions: Predictions) -> list[Ta
     """Each task that the run's encoder has scores with classes of."""
     best: dict[str, Score] = {}
     for score in scores:
-        if score.encoder == PRETRAINED and "per_class" in score.details:
+        if score.encoder == PRETRAINED and _tells_classes(score):
             best[score.task] = max(best.get(score.task, score), score, key=lambda score: score.mean)
     rivals = {(pair.own.task, pair.own.protocol): pair.rival for pair in compare(scores)}
     most = min(CLIPS_OF_TASK, CLIPS_OF_PAGE // max(len(best), 1))
     found = []
     for task, own in best.items():
         rival = rivals.get((task, own.protocol))
-        rival = rival if rival is not None and "per_class" in rival.details else None
+        rival = rival if rival is not None and _tells_classes(rival) else None
         said = predictions.get((PRETRAINED, task, own.protocol), ())
         single = said if all(len(item.clip.labels) == 1 for item in said) else []
         clips = most_certain([item for item in said if item.label not in item.clip.labels], most)
         rows, confusion = class_rows(own, rival), confusion_picture(task, single)
         found.append(TaskByClass(own, rival, _metrics(own), rows, confusion, clips))
     return found
+
+
+def _tells_classes(score: Score) -> bool:
+    """Whether a score has what `with_metrics` adds; an evaluator's own `per_class` may be of any form."""
+    return {"metrics_of", "metrics", "per_class"} <= score.details.keys()
 
 
 def _metrics(score: Score) -> list[tuple[str, str]]:

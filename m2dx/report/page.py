@@ -115,9 +115,10 @@ def arrange_scores(scores: Sequence[Score]) -> ResultTable:
 def _date(metrics: Metrics) -> str:
     """When the last line of metrics was written."""
     times = [line["time"] for line in metrics if "time" in line]
-    if not times:
+    try:
+        return f"{datetime.fromtimestamp(times[-1], tz=UTC):%d %B %Y, %H:%M} UTC".lstrip("0")
+    except (IndexError, OSError, OverflowError, ValueError):  # there is none, or no such time
         return "date not known"
-    return f"{datetime.fromtimestamp(times[-1], tz=UTC):%d %B %Y, %H:%M} UTC".lstrip("0")
 
 
 def _plots(metrics: Metrics, names: Sequence[str]) -> list[Picture]:

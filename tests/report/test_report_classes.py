@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +81,22 @@ def test_each_task_is_told_by_the_protocol_that_does_best_and_clips_are_few(task
     ]
     assert dict(shown[0].metrics)["accuracy"][:5] == "50.0%" and len(shown[0].rows) == 2
     assert sum(len(of.clips) for of in shown) == min(tasks * CLIPS_OF_TASK, CLIPS_OF_PAGE // tasks * tasks)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"per_class": {"a": 0.5}},
+        {"per_class": {"a": {"clips": 1}}, "metrics": {"accuracy": 0.5}},
+        {"per_class": None},
+    ],
+)
+def test_classes_in_another_evaluator_s_form_are_left_out(details):
+    theirs = [replace(entry("pretrained", 0.9, protocol="theirs"), details=details)]
+    assert tasks_by_class(theirs, {}) == []
+    ours = entry("pretrained", 0.5, predictions=[said("a", "a"), said("b", "a")])
+    (shown,) = tasks_by_class([*theirs, ours], {})
+    assert shown.own is ours
 
 
 def test_a_clip_is_heard_as_short_mp3_of_its_own_place(make_wav):

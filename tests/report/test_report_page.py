@@ -203,6 +203,12 @@ def test_a_broken_file_is_named_and_the_rest_shown(run, name, content, told):
     assert "sounds/<b>.wav" in page.text
 
 
+@pytest.mark.parametrize("time", ["1e30", "NaN", "-1e15"])
+def test_a_time_that_is_none_is_not_known(run, time):
+    (run / "metrics.jsonl").write_text(f'{{"step": 1, "loss": 2.0, "time": {time}}}\n')
+    assert "date not known" in page_of(run).text
+
+
 def test_bad_files_are_listed_up_to_fifty(run):
     rows = "".join(f"clip{number:03}.wav\tNaN\n" for number in range(60))
     (run / "bad_files.tsv").write_text(f"path\treason\n{rows}sounds/<b>.wav\tempty & short\n")
