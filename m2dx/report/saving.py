@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
+import warnings
 from html import escape
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +17,10 @@ from matplotlib.figure import Figure
 
 from m2dx.contract.atomic import replace_file
 from m2dx.contract.errors import M2dxError
+from m2dx.contract.wording import some_of
 from m2dx.report.style import INK, Picture
+
+logger = logging.getLogger(__name__)
 
 SHAPES: dict[str, tuple[tuple[float, float], tuple[float, float, float, float] | None]] = {
     "panel": ((2.5, 1.5), (0.15, 0.25, 0.84, 0.7)),
@@ -26,6 +31,7 @@ SHAPES: dict[str, tuple[tuple[float, float], tuple[float, float, float, float] |
 width and height in shares; None: everywhere, without frame and numbers. A panel fills a phone's screen, where its
 text is as large as the page's.
 """
+GLYPH = r"Glyph (\d+) .*missing from"  # how matplotlib warns of a character that its fonts lack
 MOST_COLUMNS = 320  # frames of a spectrogram on the page, at most; of longer ones neighbours are averaged
 
 
@@ -44,9 +50,7 @@ def svg(picture: Picture, shape: str) -> Markup:
     figure.patch.set_alpha(0.0)
     axes.patch.set_alpha(0.0)
     file = io.BytesIO()
-    # Ids depend on the content alone, and text stays text.
-    with matplotlib.rc_context({"svg.hashsalt": "m2dx", "svg.fonttype": "none"}):
-        figure.savefig(file, format="svg", dpi=150, metadata={"Date": None})
+    _write(figure, file, "svg")
     text = file.getvalue().decode()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
@@ -62,18 +66,38 @@ def save_figure(figure: Figure, path: Path) -> Path:
     does not know.
     """
     kind = path.suffix[1:]
-    metadata = {"svg": {"Date": None}, "png": {"Software": None}}.get(kind)
+    lacking = ""
 
     def write(file: BinaryIO) -> None:
-        # Ids in an SVG depend on its content alone, and text stays text.
-        with matplotlib.rc_context({"svg.hashsalt": "m2dx", "svg.fonttype": "none"}):
-            figure.savefig(file, format=kind, dpi=150, metadata=metadata)
+        nonlocal lacking
+        lacking = _write(figure, file, kind)
 
     try:
         replace_file(path, write)
     except OSError as error:
         raise M2dxError(f"{path} could not be written: {error.strerror or error}") from error
+    if lacking and kind != "svg":
+        logger.warning(
+            "%s: boxes stand for characters that no font of matplotlib has (%s); write .svg, whose text the browser "
+            "draws, or set `font.family` in a matplotlibrc", path, some_of(lacking)
+        )  # fmt: skip
     return path
+
+
+def _write(figure: Figure, file: BinaryIO, kind: str) -> str:
+    """Gives the characters that the fonts lack, which are of no account in an SVG: there, text stays text."""
+    metadata = {"svg": {"Date": None}, "png": {"Software": None}}.get(kind)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.filterwarnings("always", GLYPH, UserWarning)
+        with matplotlib.rc_context({"svg.hashsalt": "m2dx", "svg.fonttype": "none"}):  # ids: by content alone
+            figure.savefig(file, format=kind, dpi=150, metadata=metadata)
+    lacking: dict[str, None] = {}
+    for warning in found:
+        if glyph := re.match(GLYPH, str(warning.message)):
+            lacking[chr(int(glyph[1]))] = None
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return "".join(lacking)
 
 
 def _thin_images(figure: Figure) -> None:

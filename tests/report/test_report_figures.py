@@ -16,7 +16,7 @@ from report_pages import CLEAN, HERTZ, IS_MASKED, NOISE, masked_example
 
 from m2dx.data.logmel import LogMel
 from m2dx.report.curves import curve, draw_metric, smooth
-from m2dx.report.saving import MOST_COLUMNS, svg
+from m2dx.report.saving import MOST_COLUMNS, save_figure, svg
 from m2dx.report.style import (
     ACCENT,
     INK,
@@ -55,6 +55,17 @@ def test_smooth_is_a_running_mean_without_bias_at_the_ends():
     np.testing.assert_allclose(smoothed[1:-1], values[1:-1])
     noise = np.random.default_rng(0).normal(size=2000)
     assert smooth(noise).std() < 0.2 * noise.std()
+
+
+@pytest.mark.parametrize(("suffix", "warned"), [("svg", 0), ("png", 1)])
+@pytest.mark.filterwarnings("error")
+def test_names_that_the_fonts_lack_are_one_warning_where_they_are_boxes(tmp_path, caplog, suffix, warned):
+    figure = Figure()
+    figure.add_subplot().set(title="猫と犬", xlabel="猫")
+    path = save_figure(figure, tmp_path / f"a.{suffix}")
+    assert len(caplog.records) == warned and all("猫, と, 犬" in text for text in caplog.messages)
+    assert suffix == "png" or "猫と犬" in path.read_text(encoding="utf-8")
+    svg(Picture("猫", lambda axes: axes.set_title("猫"), "猫"), "panel")
 
 
 def test_a_figure_has_a_panel_per_loss_the_total_first():
