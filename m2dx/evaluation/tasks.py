@@ -67,6 +67,7 @@ class ClipTask(EvaluationTask):
         target: Literal["class", "value"] = "class",
         cache: FeatureCache | None = None,
         images: bool | None = None,
+        title: str | None = None,
         progress: Progress | None = None,
     ) -> ClipTask:
         """The task of a data set, after reading each clip once to find unusable files.
@@ -74,14 +75,16 @@ class ClipTask(EvaluationTask):
         `unit_seconds` defaults to that of a published task (`dataset.task`), else to `mean_seconds` of the clips
         (M2D-X, IV-B). `shared_groups` says what follows from a group in both train and test, or in two folds; "warn"
         is for official splits that have such groups. `target`: labels are names of classes, or numbers, one a clip.
-        `images` defaults to what the data set says that it has. Where a published task is not as published, the
+        `images` defaults to what the data set says that it has. Messages call the task `title`, by default "evaluation
+        task 'NAME'", whose number of bad clips a recipe can set. Where a published task is not as published, the
         warnings say it.
 
         Raises RecipeError, with every problem found, where clips lack a label or a split, splits are unusable, or
         groups leak; TrainingError where more than `max_bad_fraction` of the clips cannot be read; PluginError where the
         data set fails.
         """
-        listed, label_names = _checked_lists(name, dataset, target)
+        can_allow, title = title is None, title or _title(name)
+        listed, label_names = _checked_lists(name, title, dataset, target)
         images = dataset.media == "image" if images is None else images
         if images:
             (clips, bad), seconds = partition(listed, _image, progress), None
@@ -91,13 +94,13 @@ class ClipTask(EvaluationTask):
             seconds = unit = unit_seconds or published or mean_seconds(name, clips)
             clips, unreadable = partition(clips, lambda clip: _readable(clip, unit), progress)
             bad += unreadable
-        _report_bad(name, bad, total=len(listed), max_bad_fraction=max_bad_fraction)
-        folds, warnings = _divided(name, clips, label_names, strict=shared_groups == "error")
+        _report_bad(title, bad, total=len(listed), most=max_bad_fraction, can_allow=can_allow)
+        folds, warnings = _divided(title, clips, label_names, strict=shared_groups == "error")
         warnings += _untrained_classes(folds, _targets(clips, label_names), label_names)
         warnings += _few_several(clips)
         warnings += _unlike_published(name, dataset, clips, label_names)
         for warning in warnings:
-            logger.warning("evaluation task %r: %s", name, warning)
+            logger.warning("%s: %s", title, warning)
         usable, warned = tuple(clips), tuple(warnings)
         return cls(name, usable, label_names, folds, seconds, short_clips, tuple(bad), warned, cache)
 
@@ -163,12 +166,16 @@ def listed_task(name: str, dataset: Dataset, section: EvaluationTaskSection) -> 
 
     Reads no audio file, so that `unit_seconds` is there only where a setting, a published task or all clips say it.
     """
-    clips, label_names = _checked_lists(name, dataset, section.target)
-    _divided(name, clips, label_names, strict=section.shared_groups == "error")
+    clips, label_names = _checked_lists(name, _title(name), dataset, section.target)
+    _divided(_title(name), clips, label_names, strict=section.shared_groups == "error")
     unit = section.unit_seconds or (None if dataset.task is None else dataset.task.unit_seconds)
     if unit is None and all(clip.duration is not None for clip in clips):
         unit = mean_seconds(name, clips)
     return ClipTask(name, tuple(clips), label_names, (), unit, section.short_clips)
+
+
+def _title(name: str) -> str:
+    return f"evaluation task {name!r}"
 
 
 def _targets(clips: Sequence[Clip], label_names: Sequence[str]) -> NDArray[np.floating]:
@@ -185,12 +192,14 @@ def _multi_hot(clips: Sequence[Clip], label_names: Sequence[str]) -> NDArray[np.
     return targets
 
 
-def _checked_lists(name: str, dataset: Dataset, target: str) -> tuple[list[Clip], tuple[str, ...]]:
+def _checked_lists(
+    name: str, title: str, dataset: Dataset, target: str
+) -> tuple[list[Clip], tuple[str, ...]]:
     """Clips and label names, none of values; RecipeError with every problem found."""
     clips, label_names = list_clips(name, dataset), tuple(call_dataset(name, dataset, "label_names"))
     if not clips:
         lacking = " ".join(call_dataset(name, dataset, "missing"))
-        raise RecipeError(f"evaluation task {name!r} has no clips. {lacking}".rstrip())
+        raise RecipeError(f"{title} has no clips. {lacking}".rstrip())
     known = set(label_names)
     wrong = {
         "have no label": [clip for clip in clips if not clip.labels],
@@ -200,11 +209,11 @@ def _checked_lists(name: str, dataset: Dataset, target: str) -> tuple[list[Clip]
         "have a label that is not in the data set's label names": [c for c in clips if set(c.labels) - known],
     }
     if target == "value":
-        what = "have a label that is not one number, as `target: value` says"
-        wrong[what] = [clip for clip in clips if clip.labels and not _is_value(clip)]
+        not_one = "have a label that is not one number, as `target: value` says"
+        wrong[not_one] = [clip for clip in clips if clip.labels and not _is_value(clip)]
     problems = [
-        f"{len(found)} clips {what}: {some_of(str(clip.path) for clip in found)}"
-        for what, found in wrong.items()
+        f"{len(found)} clips {problem}: {some_of(str(clip.path) for clip in found)}"
+        for problem, found in wrong.items()
         if found
     ]
     if len(known) < 2:
@@ -213,7 +222,7 @@ def _checked_lists(name: str, dataset: Dataset, target: str) -> tuple[list[Clip]
         problems.append(f"none of its files is there: {some_of(str(clip.path) for clip in clips)}")
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
-        raise RecipeError(f"evaluation task {name!r} cannot be used:\n{lines}")
+        raise RecipeError(f"{title} cannot be used:\n{lines}")
     return clips, label_names if target == "class" else ()
 
 
@@ -282,20 +291,21 @@ def _image(clip: Clip) -> Clip:
     return clip
 
 
-def _report_bad(name: str, bad: list[BadClip], *, total: int, max_bad_fraction: float) -> None:
-    for clip in bad[:MOST_WARNINGS]:
-        logger.warning("evaluation task %r leaves out %s: %s", name, clip.path, clip.reason)
-    if len(bad) > MOST_WARNINGS:
-        logger.warning("evaluation task %r leaves out %d more", name, len(bad) - MOST_WARNINGS)
-    if len(bad) > max_bad_fraction * total or len(bad) == total:
+def _report_bad(title: str, bad: list[BadClip], *, total: int, most: float, can_allow: bool) -> None:
+    if len(bad) > most * total or len(bad) == total:
         listed = "\n".join(f"  {clip.path}: {clip.reason}" for clip in bad[:MOST_EXAMPLES])
+        allow = ", or allow more (`max_bad_fraction`)" if can_allow else ""
         raise TrainingError(
-            f"evaluation task {name!r}: at most {max_bad_fraction:.0%} of its clips may be unusable, but {len(bad)} of "
-            f"{total} are. Mend or remove the files, or allow more. The first ones:\n{listed}"
+            f"{title}: at most {most:.0%} of its clips may be unusable, but {len(bad)} of {total} are. Mend or remove "
+            f"the files{allow}. The first ones:\n{listed}"
         )
+    for clip in bad[:MOST_WARNINGS]:
+        logger.warning("%s leaves out %s: %s", title, clip.path, clip.reason)
+    if len(bad) > MOST_WARNINGS:
+        logger.warning("%s leaves out %d more", title, len(bad) - MOST_WARNINGS)
 
 
-def _leaks(name: str, clips: list[Clip], *, strict: bool) -> list[str]:
+def _leaks(title: str, clips: list[Clip], *, strict: bool) -> list[str]:
     """Warnings about groups on two sides; RecipeError where a test part is one of the sides.
 
     What the validation part shares with another split of the three is a warning: nothing is fitted to what it shares
@@ -303,34 +313,34 @@ def _leaks(name: str, clips: list[Clip], *, strict: bool) -> list[str]:
     """
     named = {clip.split for clip in clips} <= set(SPLITS)
     wrong, mild, warnings = list[str](), list[str](), list[str]()
-    for what, splits in shared_groups(clips).items():
+    for shared, splits in shared_groups(clips).items():
         is_wrong = not named or {"train", "test"} <= set(splits)
-        (wrong if is_wrong else mild).append(f"{what} (in {', '.join(splits)})")
+        (wrong if is_wrong else mild).append(f"{shared} (in {', '.join(splits)})")
     if wrong:
         are = f"{len(wrong)} are in both train and test parts: {some_of(wrong)}"
         text = f"a group or clip must be in one split only, but {are}"
         if strict:
-            raise RecipeError(f"evaluation task {name!r}: {text}. Move each to one side")
+            raise RecipeError(f"{title}: {text}. Move each to one side")
         warnings.append(text)
     if mild:
-        shared = some_of(mild)
+        some = some_of(mild)
         warnings.append(
             f"{len(mild)} groups or clips are shared with the validation split, whose clips only choose where the test "
-            f"part has theirs: {shared}"
+            f"part has theirs: {some}"
         )
     return warnings
 
 
 def _divided(
-    name: str, clips: list[Clip], label_names: Sequence[str], *, strict: bool
+    title: str, clips: list[Clip], label_names: Sequence[str], *, strict: bool
 ) -> tuple[tuple[Fold, ...], list[str]]:
     """The divisions, and warnings about what they share."""
-    warnings = _leaks(name, clips, strict=strict)
+    warnings = _leaks(title, clips, strict=strict)
     try:
         counts = _multi_hot(clips, label_names) if label_names else np.ones((len(clips), 1), np.float32)
         return divide(clips, counts), warnings
     except RecipeError as error:
-        raise RecipeError(f"evaluation task {name!r}: {error}") from error
+        raise RecipeError(f"{title}: {error}") from error
 
 
 def _untrained_classes(

@@ -58,7 +58,8 @@ def task_of_list(path: Path) -> m2dx.ClipTask:
     clips = dataset.clips()
     if path.is_dir():
         clips = of_folders(path, clips)
-    return m2dx.ClipTask.from_dataset(path.stem, LabelledClips(str(path), clips, dataset.missing()))
+    labelled = LabelledClips(str(path), clips, dataset.missing())
+    return m2dx.ClipTask.from_dataset(path.stem, labelled, title=f"labelled clips {path}")
 
 
 def of_folders(root: Path, clips: Sequence[m2dx.Clip]) -> list[m2dx.Clip]:

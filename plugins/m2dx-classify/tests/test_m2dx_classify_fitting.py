@@ -243,6 +243,20 @@ def test_one_recording_cannot_be_tested_and_files_that_nobody_reads_are_told(
     assert "1 .m4a files in" in caplog.text
 
 
+def test_too_many_bad_files_are_told_once_with_what_can_be_done(
+    tones: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(tones, tmp_path / "tones")
+    bad = sorted((tmp_path / "tones").rglob("*.wav"))[:4]
+    for path in bad:
+        path.write_bytes(b"no audio")
+    with pytest.raises(m2dx.M2dxError, match=f"^labelled clips {tmp_path / 'tones'}: at most 5%") as error:
+        task_of_list(tmp_path / "tones")
+    told = f"{error.value}\n{caplog.text}"
+    assert [told.count(str(path)) for path in bad] == [1] * 4
+    assert "allow more" not in told and "evaluation task" not in told
+
+
 @pytest.mark.parametrize(
     ("seconds", "whole", "ends"),
     [
