@@ -76,6 +76,11 @@ def list_audio(
     )
 
 
+def is_audio(path: Path) -> bool:
+    """Whether a file is called as audio is, of a format that soundfile reads or not."""
+    return extension_of(path) in AUDIO_EXTENSIONS | _UNREADABLE
+
+
 def extension_of(path: Path) -> str:
     """The extension in lower case, without the dot."""
     return path.suffix.lower().lstrip(".")

@@ -70,6 +70,12 @@ def load_plain(path: Path) -> dict[str, Any]:
     except CheckpointError:
         raise
     except Exception as error:  # any, when the bytes of another kind of file are unpickled
+        from m2dx.data.files import is_audio  # only this error needs it
+
+        if is_audio(path):
+            raise CheckpointError(
+                f"{path}: an audio file, where an encoder must be; commands take the encoder first, then the files"
+            ) from None
         refused = isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error)
         named = re.search(r"(?:GLOBAL|class|function) ([A-Za-z_][\w.]*\.\w+)", str(error))
         if refused and (whole or named is not None):

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 
 from m2dx.contract.errors import CheckpointError
@@ -149,6 +150,13 @@ def test_other_objects_are_refused_without_torch_s_advice(tmp_path: Path, kind: 
         load_plain(path)
     assert "not loaded for safety" in str(error.value) and "weights_only" not in str(error.value)
     assert error.value.__suppress_context__
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.FLAC", "a.m4a"])
+def test_an_audio_file_in_the_place_of_an_encoder_is_told(tmp_path: Path, name: str) -> None:
+    soundfile.write(tmp_path / name, [0.0] * 800, 16_000, format="WAV")
+    with pytest.raises(CheckpointError, match=f"{name}: an audio file, where an encoder must be"):
+        load_plain(tmp_path / name)
 
 
 def test_a_file_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
