@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import logging
 import os
 import sys
 from collections import Counter
@@ -26,10 +27,13 @@ from m2dx.contract.atomic import replace_file
 from m2dx.contract.components import Clip
 from m2dx.contract.errors import AudioError, CheckpointError, M2dxError
 from m2dx.contract.progress import Progress
+from m2dx.contract.wording import some_of
 from m2dx.data.pcm import check_scale
 from m2dx.data.reading import AudioFile
 from m2dx.encoder.audio import AudioEncoder
 from m2dx.model.precision import autocast
+
+logger = logging.getLogger(__name__)
 
 TABLES = (".csv", ".npy", ".npz", ".parquet")  # suffixes of files that hold the features of all clips
 MOST_BYTES_OF_NAME = 242
@@ -194,8 +198,12 @@ def read_parts(
     bad: UnreadableFiles,
     progress: Progress,
 ) -> Iterator[ClipPart]:
-    """Each part that `cut` makes of the samples (1, N) of a clip, with the clip, one clip after another."""
-    device = next(encoder.parameters()).device
+    """Each part that `cut` makes of the samples (1, N) of a clip, with the clip, one clip after another.
+
+    A warning counts the clips that are shorter than a frame of the log-mel.
+    """
+    device, hop = next(encoder.parameters()).device, encoder.logmel.hop_length
+    short: list[str] = []
 
     def samples(file: AudioFile, first: int, frames: int, number: int) -> Iterator[Tensor]:
         done = 0.0  # s
@@ -212,10 +220,17 @@ def read_parts(
                 reading.start = first / file.info.sample_rate
                 reading.end = reading.start + frames / file.info.sample_rate
                 yield from ((reading, part) for part in cut(samples(file, first, frames, number)))
+                if frames * encoder.sample_rate < hop * file.info.sample_rate:
+                    short.append(str(clip.path))
         except AudioError as error:
             reading.failed = True
             bad.append((clip.path, str(error)))
         progress(number + 1, len(clips), "")
+    if short:
+        logger.warning(
+            "%d of %d clips are shorter than a frame of the log-mel (%.3g s), which says little: %s",
+            len(short), len(clips), hop / encoder.sample_rate, some_of(short)
+        )  # fmt: skip
 
 
 def by_clip(

@@ -233,6 +233,18 @@ def test_samples_that_were_not_scaled_are_a_bad_file(encoder: AudioEncoder, tmp_
         encoder.encode_file(tmp_path / "loud.wav")
 
 
+def test_clips_below_a_frame_are_one_warning(
+    encoder: AudioEncoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clips = []
+    for rate, samples in ((16_000, 1), (16_000, 159), (44_100, 440), (16_000, 160), (44_100, 441)):
+        clips.append(Clip(tmp_path / f"{rate}-{samples}.wav"))
+        soundfile.write(clips[-1].path, np.full(samples, 0.1), rate)
+    found, _ = encoded(encoder, [*clips, Clip(clips[-1].path, duration=0.001)])
+    assert len(found) == 6 and len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("4 of 6 clips are shorter than a frame of the log-mel (0.01 s)")
+
+
 @pytest.mark.parametrize("output", ["f.csv", "f.npz", "f.parquet", "f.npy", "folder"])
 def test_features_that_are_not_finite_end_it(
     clips: list[Clip], encoder: AudioEncoder, tmp_path: Path, output: str
