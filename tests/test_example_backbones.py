@@ -103,7 +103,7 @@ def test_a_run_with_a_backbone_is_scored_and_has_a_page(
     run_recipe(recipe, host, console)
     page = (recipe.output / "first" / "report.html").read_text(encoding="utf-8")
     reconstructs = host.component("method", recipe.model.method.name).reconstructs
-    assert reconstructs == ("attention is drawn of the backbone vit alone" not in page)
+    assert reconstructs == ("attention is drawn of the backbone vit" not in page)
     assert "random_weights" in page
 
 
