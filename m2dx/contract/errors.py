@@ -14,12 +14,15 @@ class M2dxError(Exception):
     @classmethod
     @contextmanager
     def blaming(cls, what: str) -> Iterator[None]:
-        """Inside, an error that is not m2dx's own becomes this one, in a line that begins with `what`."""
+        """Inside, an error that is not m2dx's own becomes this one, in a line that begins with `what`.
+
+        SystemExit, too: a plugin is not to end the process with its text alone.
+        """
         try:
             yield
         except M2dxError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise cls(f"{what}: {problem_of(error)}") from error
 
 

@@ -110,6 +110,11 @@ class PluginHost:
         """Name of the plugin that a component is from; the core's is `CORE`. Raises as `component` does."""
         return self._owner(kind, name).name
 
+    def origin(self, kind: str, name: str) -> str:
+        """A component as errors name it: 'mine' of plugin 'acme', or 'knn' of the core. Raises as `component` does."""
+        plugin = self.plugin_of(kind, name)
+        return repr(name) if plugin == CORE else f"{name!r} of plugin {plugin!r}"
+
     def build(self, kind: str, spec: ComponentSpec, **offered: object) -> Any:
         """A component with the options of its section; `offered` is what the engine gives, by name.
 

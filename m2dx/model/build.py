@@ -48,8 +48,7 @@ class ComponentPlace:
     host: PluginHost
 
     def __str__(self) -> str:
-        plugin = self.host.plugin_of(self.kind, self.name)
-        return f"{self.place} ({self.name!r}{'' if plugin == CORE else f' of plugin {plugin!r}'})"
+        return f"{self.place} ({self.host.origin(self.kind, self.name)})"
 
     def must(self, holds: bool, text: str) -> None:
         """Raises `PluginError` with the text unless the condition holds."""
@@ -64,7 +63,7 @@ class ComponentPlace:
         except M2dxError as error:
             error.args = (f"{self}: {error}",)  # in place, to keep its type
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(f"{self}: {what} failed: {problem_of(error)}") from error
 
     def must_give(self, output: object, shape: tuple[int, ...], why: str) -> None:

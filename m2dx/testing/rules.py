@@ -99,7 +99,7 @@ class Subject:
             yield
         except ComponentCheckError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.fail(f"{what} must work, but raised {problem_of(error)}")
 
     def check_output(self, value: object, shape: tuple[int, ...], what: str, hint: str = "") -> None:

@@ -47,7 +47,7 @@ class Callbacks:
             with _same_randomness():
                 try:
                     getattr(callback, event)(*copy.deepcopy(arguments))
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     self.failed += 1
                     if str(self.failed).strip("0") == "1":  # 1, 10, 100, ...
                         text = "train.callbacks.%s: %s failed: %s. Training goes on (%d calls have failed)"

@@ -114,6 +114,10 @@ def fail(self: Any, *given: Any) -> Tensor:
     raise ZeroDivisionError("of the plugin")
 
 
+def leave(self: Any, *given: Any) -> Tensor:
+    raise SystemExit("of the plugin")
+
+
 def break_off(self: Any) -> None:
     raise ZeroDivisionError("of the plugin")
 
@@ -173,6 +177,10 @@ def build(make: Make, host: PluginHost, *overrides: str) -> MultiTask:
         (
             changed(Signal, forward=zeros(2, 16, WIDTH, dtype=torch.int64)),
             ENCODER + r"forward must give floating point, but gave torch\.int64",
+        ),
+        (
+            changed(Mapper, forward=leave),
+            MAPPER + "forward on a trial batch failed: SystemExit: of the plugin",
         ),
         (changed(Mapper, forward=fail), MAPPER + "forward on a trial batch failed: ZeroDivisionError: of"),
         (

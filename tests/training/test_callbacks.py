@@ -37,7 +37,7 @@ class Rude(m2dx.Callback):
         np.random.rand(3)  # noqa: NPY002
         random.random()
         line.clear()
-        raise KeyError("no such board")
+        raise SystemExit("no such board")
 
     def checkpoint(self, step: int, path: Path) -> None:
         EVENTS.append(("checkpoint", path.is_file() and step))
@@ -64,7 +64,7 @@ class Changing(m2dx.Callback):
     def after_step(self, model: Any, step: int, total_steps: int) -> None:
         self.seen.append(step)
         if self.fails:
-            raise KeyError("no such weight")
+            raise SystemExit("no such weight")
         with torch.no_grad():
             model.online.cls_token.mul_(1.0 + 0.01 * len(self.seen))
 
@@ -117,7 +117,7 @@ def test_a_listener_that_misbehaves_changes_nothing(
         ("end", 4),
     ]
     assert summary.failed_callbacks == 4 and summary.steps == 4
-    text = "train.callbacks.board: metrics failed: KeyError: 'no such board'. Training goes on (1 calls have failed)"
+    text = "train.callbacks.board: metrics failed: SystemExit: no such board. Training goes on (1 calls have failed)"
     assert [record.message for record in caplog.records if "callbacks" in record.message] == [text]
 
 
@@ -151,7 +151,7 @@ def test_what_one_raises_that_changes_the_training_ends_it(
 ) -> None:
     trainer = make_trainer(tiny_recipe("train.callbacks={shift: {name: changing, fails: true}}"))
     with pytest.raises(
-        PluginError, match=r"train\.callbacks\.shift: after_step failed: KeyError: 'no such weight'"
+        PluginError, match=r"train\.callbacks\.shift: after_step failed: SystemExit: no such weight"
     ):
         trainer.fit()
 
