@@ -131,11 +131,12 @@ class BackgroundScoring(AbstractContextManager["BackgroundScoring"]):
         except OSError as error:
             self._fail(step, str(error))
             return
-        if code == 0 and found:
+        if found:
             scores = [f"{score.task} {score.protocol} {100 * score.mean:.1f}" for score in found]
             self.console.print(f"scores of step {step}: {', '.join(scores)}")
             if self._on_scores is not None:
                 self._on_scores(step, found)
+        if code == 0 and found:
             if not log:
                 self._log(step).unlink()
             return
@@ -148,7 +149,7 @@ class BackgroundScoring(AbstractContextManager["BackgroundScoring"]):
 
     def _fail(self, step: int, reason: str) -> None:
         self.failed += 1
-        text = "step %d has no scores: %s. Training goes on (%d evaluations have failed)"
+        text = "step %d lacks scores: %s. Training goes on (%d evaluations have failed)"
         logger.warning(text, step, reason, self.failed)
 
     def _log(self, step: int) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -161,18 +161,21 @@ class Scoring:
 
         A record of each score goes into results.jsonl in the folder of runs. The encoder is known there by the name of
         `folder`, which is its run's folder or the one that `folder_of_encoder` gave. With the run's last `step`, the
-        encoder's scores end scores_by_step.jsonl, if the recipe wants such scores.
+        encoder's scores end scores_by_step.jsonl, if the recipe wants such scores. Raises the errors of evaluators that
+        failed after all that.
         """
-        scores = self._score(encoder, folder.name, encoder_path(folder), console=console)
+        scores, failed = self._score(encoder, folder.name, encoder_path(folder), console=console)
         folder.mkdir(parents=True, exist_ok=True)
         write_scores(scores, folder / "scores.json")
         write_predictions(scores, folder)
         if step is not None and self.recipe.evaluation.every is not None:
             own = [score for score in scores if score.encoder == PRETRAINED]
             write_step_scores(folder, step, own)
-        console.print(*terminal(score_table(scores), console.width))
+        if scores:
+            console.print(*terminal(score_table(scores), console.width))
         for line in filter(None, (verdict(scores), advice(scores))):
             console.print(line)
+        _raise_all(failed)
         return scores
 
     def run_step(self, encoder: AnyEncoder, step: int, folder: Path) -> list[Score]:
@@ -183,8 +186,9 @@ class Scoring:
         section = self.recipe.evaluation.model_copy(update={"baselines": (), "cache": False})
         alone = replace(self, recipe=self.recipe.model_copy(update={"evaluation": section}))
         checkpoint = CheckpointFolder(folder / "checkpoints").file(step)
-        scores = alone._score(encoder, f"{folder.name} step {step}", checkpoint, step=step)
+        scores, failed = alone._score(encoder, f"{folder.name} step {step}", checkpoint, step=step)
         write_step_scores(folder, step, scores)
+        _raise_all(failed)
         return scores
 
     def _score(
@@ -195,13 +199,13 @@ class Scoring:
         *,
         step: int | None = None,
         console: Console | None = None,
-    ) -> list[Score]:
-        """Scores, each with a record; `step` is that of an encoder whose training went on after it."""
+    ) -> tuple[list[Score], list[M2dxError]]:
+        """Scores, each with a record, and what failed; `step`: of an encoder whose training went on after it."""
         recipe = self.recipe
         if isinstance(encoder, ImageEncoder) != (recipe.image is not None):
             raise RecipeError("encoder and recipe must both be of images, or both of audio, but differ")
         tasks = {task.name: task for task in self.tasks(console)}
-        makers = encoders_to_compare(recipe, encoder, self.host)
+        makers, failed = encoders_to_compare(recipe, encoder, self.host), list[M2dxError]()
         with ProgressLine(console or _QUIET, "evaluating") as line:
             scores = evaluate(
                 makers,
@@ -210,6 +214,8 @@ class Scoring:
                 seeds=recipe.evaluation.seeds,
                 protocols=self.protocols(),
                 progress=line.update,
+                host=self.host,
+                failed=failed,
             )
         scores = [
             replace(score, details={**score.details, "taught": self.taught[score.task]})
@@ -236,7 +242,7 @@ class Scoring:
             for item in scores
         )
         records.append_records(recipe.output / records.RESULTS_FILE, lines)
-        return scores
+        return scores, failed
 
     def _record(
         self,
@@ -276,6 +282,12 @@ class Scoring:
             device=f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type,
             versions=self.versions,
         )
+
+
+def _raise_all(errors: Sequence[M2dxError]) -> None:
+    """Raises errors as one of the first one's type, a line each."""
+    if errors:
+        raise type(errors[0])("\n".join(dict.fromkeys(map(str, errors)))) from errors[0]
 
 
 def training_of(encoder: Path, host: PluginHost) -> Recipe | None:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import copy
-import json
-import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from m2dx.contract.components import EvaluationTask, Evaluator, Score
+from m2dx.contract.components import EvaluationTask, Evaluator
 from m2dx.contract.errors import RecipeError
 from m2dx.data.csv_list import CsvDataset
 from m2dx.encoder.audio import random_encoder
 from m2dx.evaluation.features import MeanLogMel
+from m2dx.evaluation.runner import score_problems
 from m2dx.evaluation.tasks import ClipTask
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.testing.rules import Subject
@@ -66,37 +64,16 @@ def _check_encoder(subject: Subject, evaluator: Evaluator, encoder: Any, task: E
                 if isinstance(encoder, MeanLogMel):
                     return
                 raise
-        listed = bool(scores) and isinstance(scores, list)
-        subject.must(listed, "evaluate must give a list of one score or more")
+        with subject.attempt("looking at the scores"):
+            for problem in score_problems(scores, task):
+                subject.fail(problem)
+        subject.must(bool(scores), "evaluate must give a list of one score or more")
         for score in scores:
-            _check_score(subject, score, task)
+            own = f"its protocol must be {subject.name!r}, but is {score.protocol!r}"
+            subject.must(score.protocol == subject.name, own)
         found.append([(score.mean, score.values) for score in scores])
     same = found[1] == found[2]
     subject.must(same, "the same seeds must give the same scores; let everything random follow them")
     kept = all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
     text = "the encoder must be left as it was, its weights and in eval mode; copy it to train it"
     subject.must(kept and not encoder.training, text)
-
-
-def _check_score(subject: Subject, score: Score, task: EvaluationTask) -> None:
-    subject.must(isinstance(score, Score), f"evaluate must give m2dx.Score objects, but gave {score!r}")
-    mean, values, half = score.mean, score.values, score.ci95
-    share = score.metric not in ("accuracy", "mAP") or 0.0 <= mean <= 1.0
-    finite = bool(values) and all(map(math.isfinite, (mean, *values)))
-    rules = {
-        f"a score's task must be {task.name!r}, but is {score.task!r}": score.task == task.name,
-        f"its protocol must be {subject.name!r}, but is {score.protocol!r}": score.protocol == subject.name,
-        f"mean and values must be finite, with one value or more, but are {mean}, {values}": finite,
-        f"the mean ({mean}) must lie among the values {values}": finite
-        and min(values) - 1e-6 <= mean <= max(values) + 1e-6,
-        f"{score.metric} must be in [0, 1], but is {mean}; not in %": share,
-        f"ci95 must be None or 0 or more, but is {half}": half is None or 0 <= half < math.inf,
-        "its predictions must be of the task's clips and classes, with probabilities in [0, 1]": all(
-            item.clip in task.clips and item.label in task.label_names and 0 <= item.probability <= 1
-            for item in score.predictions
-        ),
-    }
-    for text, holds in rules.items():
-        subject.must(holds, text)
-    with subject.attempt("writing a score as JSON, its details included,"):
-        json.dumps(asdict(replace(score, predictions=())), allow_nan=False)

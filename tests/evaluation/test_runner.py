@@ -1,13 +1,18 @@
 import json
 import weakref
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from m2dx_probes.linear import Linear
 
-from m2dx.contract.components import Evaluator, Score
+import m2dx
+from m2dx.contract.components import Clip, Evaluator, Prediction, Score
 from m2dx.contract.errors import CheckpointError, PluginError, RecipeError
+from m2dx.contract.host import PluginHost
 from m2dx.evaluation.knn import Knn
 from m2dx.evaluation.logistic import Logistic
 from m2dx.evaluation.runner import evaluate
@@ -63,20 +68,58 @@ def test_random_networks_are_pooled_over_seeds_and_not_kept(task):
     assert entry.ci95 == pytest.approx(4.3027 * 0.11 / 3**0.5, rel=1e-3)
 
 
+SCORE = Score("tones", "accuracy", 0.5, None, (0.5,), "recorder")
+OTHER = Prediction(Clip(Path("other.wav")), "low", 0.5)
+
+
 @pytest.mark.parametrize(
-    ("mean", "details", "reason"),
+    ("given", "reason"),
     [
-        (np.nan, {}, "nan, must be finite"),
-        (np.inf, {}, "inf, must be finite"),
-        (0.5, {"c": np.nan}, "0.5, must be .*: Out of range"),
-        (0.5, {"c": np.float32(1)}, "0.5, must be .*details plain data: .*float32"),
+        (None, "evaluate must give a list of m2dx.Score objects, but gave None"),
+        ([], "it gives no score of any encoder"),
+        (SCORE, "evaluate must give a list of m2dx.Score objects, but gave Score"),
+        ([{"mean": 0.5}], "evaluate must give a list .* but gave one with {'mean': 0.5}"),
+        ([replace(SCORE, mean=np.nan)], "mean and values must be finite"),
+        ([replace(SCORE, mean=torch.tensor(0.5))], "mean and values must be finite"),
+        ([replace(SCORE, values=())], "mean and values must be finite, with one value or more"),
+        ([replace(SCORE, values=("a",))], "mean and values must be finite"),
+        ([replace(SCORE, task="other")], "a score's task must be 'tones', but is 'other'"),
+        ([replace(SCORE, details={"c": np.nan})], "its details must be plain data: Out of range"),
+        ([replace(SCORE, details={"c": np.float32(1)})], "its details must be plain data: .*float32"),
+        ([replace(SCORE, predictions=({"label": "low"},))], "its predictions must be of the task's clips"),
+        ([replace(SCORE, predictions=(OTHER,))], "its predictions must be of the task's clips"),
+        (ZeroDivisionError("of the plugin"), "failed: ZeroDivisionError: of the plugin"),
+        (SystemExit("of the plugin"), "failed: SystemExit: of the plugin"),
+        (RecipeError("leave it out"), "leave it out"),
     ],
 )
-def test_a_score_that_no_file_can_hold_is_refused(mean, details, reason, task, monkeypatch):
-    score, encoder = Score("tones", "accuracy", mean, None, (mean,), "recorder", details), Numbered(0.5)
-    monkeypatch.setattr(Recorder, "evaluate", lambda *_, seeds: [score])
-    with pytest.raises(PluginError, match=f"evaluator probe: its accuracy of mine on tones, {reason}"):
-        evaluate({"mine": lambda seed: encoder}, [task], {"probe": Recorder()}, seeds=(1,))
+def test_an_evaluator_at_fault_is_named_and_the_others_keep_their_scores(given, reason, task):
+    class Bad(Recorder):
+        """Gives no scores as they must be."""
+
+        name = "bad"
+
+        def evaluate(self, encoder, task, *, seeds):
+            if isinstance(given, BaseException):
+                raise given
+            return given
+
+    host = PluginHost({"acme": SimpleNamespace(evaluators=m2dx.hookimpl(lambda: [Bad, Recorder]))})
+    request = {
+        "encoders": dict.fromkeys(("mine", "other"), lambda seed: Numbered(0.5)),
+        "tasks": [task],
+        "seeds": (1,),
+        "host": host,
+    }
+    probes, failed = {"wrong": Bad(), "probe": Recorder()}, []
+    with pytest.raises((PluginError, RecipeError), match=reason):
+        evaluate(**request, evaluators=probes)
+    scores = evaluate(**request, evaluators=probes, failed=failed)
+    assert [(score.protocol, score.encoder) for score in scores] == [("probe", "mine"), ("probe", "other")]
+    (error,) = failed
+    assert isinstance(given, RecipeError) or "evaluator wrong ('bad' of plugin 'acme') on tones: " in str(
+        error
+    )
 
 
 @pytest.mark.parametrize("lacking", ["tasks", "evaluators", "seeds"])

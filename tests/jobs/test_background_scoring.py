@@ -147,8 +147,21 @@ def test_a_failing_process_is_a_counted_warning(
             background.take(step)
         assert background.finish() is None
     assert background.failed == 1 and steps_of(run) == [8]
-    assert "step 4 has no scores" in caplog.text and reason in caplog.text
+    assert "step 4 lacks scores" in caplog.text and reason in caplog.text
     assert "step-00000004.log" in caplog.text and (run / "scores_by_step" / "step-00000004.log").exists()
+
+
+def test_scores_of_a_process_that_failed_at_its_end_count(
+    run: Path, scoring: Any, console: Console, caplog: pytest.LogCaptureFixture
+) -> None:
+    with scoring(f"exec({GOOD!r})\nsys.exit('error: evaluator e on drums: failed')") as background:
+        background.take(4)
+        assert background.finish() is None
+    assert background.failed == 1 and steps_of(run) == [4]
+    assert "scores of step 4: notes knn 50.0" in console.export_text()
+    assert (
+        "step 4 lacks scores: its process ended with exit code 1: error: evaluator e on drums" in caplog.text
+    )
 
 
 def test_a_process_that_cannot_start_is_told(

@@ -21,7 +21,7 @@ from m2dx.recipe.loading import recipe_to_mapping
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.results import scoring
 from m2dx.results.records import Division, Protocol, fingerprint, read_records
-from m2dx.results.scores import read_scores
+from m2dx.results.scores import read_scores, read_step_scores
 from m2dx.results.scoring import Scoring, encoder_path, folder_of_encoder, scoring_device
 
 
@@ -101,6 +101,27 @@ def test_an_evaluation_appends_a_record_per_score(
     assert (
         len({record.encoder.sha256 for record in found.records}) == 4
     )  # the baselines are the same each time
+
+
+def test_scores_are_written_before_an_evaluator_that_failed_is_told(
+    tiny_recipe: Any, host: m2dx.PluginHost, console: Console, make_wav: Any, tmp_path: Path
+) -> None:
+    wrong = "evaluation.evaluators={bad: {name: fixed, value: 2.0}, mine: {name: fixed}}"
+    recipe = notes_recipe(tiny_recipe, make_wav, host, tmp_path, wrong)
+    encoder = random_encoder(recipe.audio, recipe.model, mean=-7.0, std=4.0, seed=0)
+    text = (
+        r"evaluator bad \('fixed' of plugin 'extra'\) on tones: of pretrained, accuracy must be in \[0, 1\]"
+    )
+    with pytest.raises(m2dx.PluginError, match=text):
+        Scoring.of(recipe, host).run(encoder, console, tmp_path / "run")
+    with pytest.raises(m2dx.PluginError, match=text):
+        Scoring.of(recipe, host).run_step(encoder, 3, tmp_path / "run")
+    scores = read_scores(tmp_path / "run" / "scores.json")
+    assert [score.protocol for score in scores] == ["mine"] * 3
+    assert [(item.step, item.score.protocol) for item in read_step_scores(tmp_path / "run").scores] == [
+        (3, "mine")
+    ]
+    assert len(read_records([recipe.output]).records) == 4
 
 
 @pytest.mark.parametrize(

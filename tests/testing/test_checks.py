@@ -689,7 +689,7 @@ class TestEvaluator:
             ({"mean": 0.7}, "must lie among the values"),
             ({"mean": 50.0, "values": (50.0,)}, r"must be in \[0, 1\], but is 50.0; not in %"),
             ({"ci95": -0.1}, "ci95 must be None or 0 or more"),
-            ({"details": {"weights": torch.ones(1)}}, "writing a score as JSON"),
+            ({"details": {"weights": torch.ones(1)}}, "its details must be plain data"),
         ],
     )
     def test_scores(self, changes, match):
@@ -705,7 +705,7 @@ class TestEvaluator:
         ("evaluate", "match"),
         [
             (lambda encoder, task: [], "must give a list of one score or more"),
-            (lambda encoder, task: [0.5], "must give m2dx.Score objects"),
+            (lambda encoder, task: [0.5], "must give a list of m2dx.Score objects"),
             (lambda encoder, task: encoder.nothing, "evaluate on AudioEncoder.*must work.*AttributeError"),
             (lambda encoder, task: [score(task), encoder.encoder][:1], "evaluate on MeanLogMel.*must work"),
             (lambda encoder, task: encoder.train() and [score(task)], "left as it was"),
