@@ -624,9 +624,10 @@ class Optimizer(torch.optim.Optimizer):
     """Steps the trained weights by their gradients; an optimizer of torch, of several classes or of its own making.
 
     What the engine offers to `__init__`: `named_parameters`, the trained ones with their names; `learning_rate` of the
-    first step; `weight_decay` and `betas` of the recipe. Before each step the engine sets `lr` of each of
-    `param_groups`: the step's rate times the group's `lr_scale`, where it has one. `state` has what changes from step
-    to step, by parameter, in tensors, and goes into checkpoints. A resumed run takes options of groups from its recipe.
+    first step; `weight_decay` and `betas` of the recipe. Each trained weight must be in `param_groups` once. Before
+    each step the engine sets `lr` of each group: the step's rate times the group's `lr_scale`, where it has one.
+    `state` has what changes from step to step, by parameter, in tensors, and goes into checkpoints. A resumed run takes
+    options of groups from its recipe.
     """
 
     name: ClassVar[str]

@@ -15,7 +15,7 @@ from torch import Tensor
 from m2dx.contract.components import Callback, Mask, Optimizer, PatchGrid, Schedule, Score, ViTSize
 from m2dx.model.m2d import M2D
 from m2dx.testing.rules import Subject
-from m2dx.training.optim import load_moments
+from m2dx.training.optim import coverage_problem, load_moments
 
 STEPS = 3
 CHANGING = ("after_step", "stop", "state_dict", "load_state_dict")
@@ -34,9 +34,8 @@ def check_optimizer(cls: type[Optimizer], /, **options: Any) -> None:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         given: dict[str, Any] = {"learning_rate": 1e-3, "weight_decay": weight_decay, "betas": (0.9, 0.95)}
         optimizer: Optimizer = subject.build(named_parameters=named, **given)
-        covered = sorted(id(p) for group in optimizer.param_groups for p in group["params"])
-        once = covered == sorted(id(p) for _, p in named)
-        subject.must(once, "param_groups must have each of named_parameters once")
+        problem = coverage_problem(optimizer, named)
+        subject.must(problem is None, problem or "")
         return optimizer
 
     def step(model: M2D, optimizer: Optimizer, number: int, rate: float = 1e-3) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,22 +15,36 @@ from torch.distributed.tensor import DTensor
 from m2dx.contract.components import Optimizer, Schedule
 from m2dx.contract.errors import PluginError
 from m2dx.contract.host import PluginHost
+from m2dx.contract.wording import counted
 from m2dx.recipe.schema import Recipe, TrainSection
 
 
 def build_optimizer(
     model: nn.Module, train: TrainSection, host: PluginHost, *, learning_rate: float = 0.0
 ) -> Optimizer:
-    """The recipe's optimizer of the weights that are trained."""
+    """The recipe's optimizer of the weights that are trained; PluginError where it has not each of them once."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     optimizer: Optimizer = host.build(
         "optimizer",
         train.optimizer,
-        named_parameters=[(name, p) for name, p in model.named_parameters() if p.requires_grad],
+        named_parameters=trained,
         learning_rate=learning_rate,
         weight_decay=train.weight_decay,
         betas=train.betas,
     )
+    if problem := coverage_problem(optimizer, trained):
+        raise PluginError(f"train.optimizer ({host.origin('optimizer', train.optimizer.name)}): {problem}")
     return optimizer
+
+
+def coverage_problem(optimizer: Optimizer, trained: Sequence[tuple[str, nn.Parameter]]) -> str | None:
+    """What is wrong where the optimizer's groups have not each of the trained weights once, and no others."""
+    times = Counter(id(p) for group in optimizer.param_groups for p in group["params"])
+    rule = "param_groups must have each of named_parameters once"
+    for name, parameter in trained:
+        if (found := times.pop(id(parameter), 0)) != 1:
+            return f"{rule}, but {name} is {f'there {found} times' if found else 'missing'}"
+    return f"{rule}, but has {counted(len(times), 'other tensor')}, too" if times else None
 
 
 def build_schedule(train: TrainSection, host: PluginHost) -> Schedule:
@@ -37,7 +52,7 @@ def build_schedule(train: TrainSection, host: PluginHost) -> Schedule:
     schedule: Schedule = host.build("schedule", train.schedule)
     for progress in np.linspace(0.0, 1.0, 100, endpoint=False).tolist():
         with PluginError.blaming(f"schedule {schedule.name!r}: share({progress:g}) failed"):
-            share = schedule.share(progress)
+            share = float(schedule.share(progress))
             if not 0.0 <= share <= 1.0:
                 raise PluginError(
                     f"schedule {schedule.name!r}: share must be between 0 (min_lr) and 1 (the peak), but share("
@@ -105,7 +120,7 @@ class Rates:
         if step < self.warmup_steps:
             return self.peak_lr * step / self.warmup_steps
         progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
-        return self.min_lr + (self.peak_lr - self.min_lr) * self.schedule.share(progress)
+        return self.min_lr + (self.peak_lr - self.min_lr) * float(self.schedule.share(progress))
 
     def ema_decay(self, step: int) -> float:
         """Decay, linearly interpolated so that the first and last step have the recipe's values (M2D-X, IV-A)."""

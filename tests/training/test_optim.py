@@ -2,16 +2,22 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from m2dx.contract.components import Mask, PatchGrid, ViTSize
+import m2dx
+from m2dx.contract.components import Mask, Optimizer, PatchGrid, ViTSize
+from m2dx.contract.errors import PluginError
+from m2dx.contract.host import PluginHost
+from m2dx.jobs import core
 from m2dx.model.m2d import M2D
-from m2dx.training.optim import Rates, clip_gradients, load_moments
+from m2dx.training.optim import Rates, build_optimizer, clip_gradients, load_moments
 from m2dx.training.optimizers import AdamW, Cosine, parameter_groups
 
 
@@ -163,3 +169,35 @@ def test_a_gradient_that_is_not_finite_is_told_by_its_norm() -> None:
     parameter = nn.Parameter(torch.zeros(2))
     parameter.grad = torch.tensor([1.0, float("nan")])
     assert clip_gradients([parameter], 3.0).isnan()
+
+
+@pytest.mark.parametrize(
+    ("choose", "problem"),
+    [
+        (lambda weights: weights[1:], "but 0.weight is missing"),
+        (lambda weights: [*weights[:-1], *weights[:1]], "but 0.weight is there 2 times"),
+        (lambda weights: [*weights, nn.Parameter(torch.zeros(1))], "but has 1 other tensor, too"),
+    ],
+)
+def test_an_optimizer_that_does_not_have_each_weight_once_is_refused(
+    tiny_recipe: Any, choose: Callable[[list[Any]], list[Any]], problem: str
+) -> None:
+    class Some(Optimizer, torch.optim.SGD):
+        """Steps some of the weights."""
+
+        name = "some"
+
+        def __init__(self, named_parameters: Any, learning_rate: float) -> None:
+            groups = [{"params": [p]} for p in choose([p for _, p in named_parameters])]
+            with warnings.catch_warnings(action="ignore"):
+                torch.optim.SGD.__init__(self, groups, lr=learning_rate)
+
+        def add_param_group(self, param_group: Any) -> None:
+            self.param_groups.append({**self.defaults, **param_group})
+
+    host = PluginHost({"m2dx": core, "acme": SimpleNamespace(optimizers=m2dx.hookimpl(lambda: [Some]))})
+    train = tiny_recipe("train.optimizer=some", with_host=host).train
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[1].requires_grad_(False)
+    with pytest.raises(PluginError, match=rf"train\.optimizer \('some' of plugin 'acme'\): .* {problem}"):
+        build_optimizer(model, train, host)
