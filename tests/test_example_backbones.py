@@ -131,7 +131,7 @@ def test_what_does_not_fit_a_backbone_is_told_in_words(
     faults = {
         f"model.backbone=vit init_from={tmp_path / 'export'}": f"model.backbone must be {name} .* but is vit",
         f"model.backbone={name} model.method=own": "model.backbone must be vit, which the method own builds",
-        "model.backbone=short": r"embed must give \(1, 10, 192\), and layers 1 of \(1, 5, 192\), but .* 9, 192\)",
+        "model.backbone=short": r"backbone \('short' of .*: embed must give \(1, 10, 192\), .* gave \(1, 9, 192\)",
     }
     for changes, message in faults.items():
         recipe = tiny_recipe(*fields_of(changes), with_host=host)

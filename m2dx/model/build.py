@@ -66,12 +66,31 @@ class ComponentPlace:
         except (Exception, SystemExit) as error:
             raise PluginError(f"{self}: {what} failed: {problem_of(error)}") from error
 
-    def must_give(self, output: object, shape: tuple[int, ...], why: str) -> None:
-        """Raises `PluginError`, with both shapes, unless the output is a floating-point tensor of the shape."""
+    def must_give(
+        self,
+        output: object,
+        shape: tuple[int, ...],
+        why: str,
+        *,
+        what: str = "forward",
+        finite: bool = True,
+        learns: bool = False,
+    ) -> None:
+        """Raises `PluginError` unless the output is a tensor of the shape, float32 or narrower, and finite.
+
+        `learns`: a gradient must be able to reach what it comes from.
+        """
         found = _shape(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
-        self.must(found == _shape(shape), f"forward must give {_shape(shape)}, {why}, but gave {found}")
+        self.must(found == _shape(shape), f"{what} must give {_shape(shape)}, {why}, but gave {found}")
         assert isinstance(output, Tensor)
-        self.must(output.is_floating_point(), f"forward must give floating point, but gave {output.dtype}")
+        fits = output.is_floating_point() and output.dtype != torch.float64
+        self.must(fits, f"{what} must give torch.float32, but gave {output.dtype}")
+        holds = not finite or bool(output.isfinite().all())
+        self.must(holds, f"{what} must give finite values, but some are NaN or infinite on a trial batch")
+        self.must(
+            not learns or output.requires_grad,
+            f"{what} must let gradients through, but gave a tensor without one",
+        )
 
 
 def build_masking(recipe: Recipe, host: PluginHost) -> MaskDraw:
@@ -125,28 +144,31 @@ def build_masked_model(
             f"model.backbone must be {encoder.name}, which the method {masked_model.name} builds by itself, but is "
             f"{model.backbone.name}"
         )
-    if (plugin := host.plugin_of("backbone", encoder.name)) != CORE:
-        with PluginError.blaming(f"backbone {encoder.name!r} of plugin {plugin!r}: a trial input failed"):
-            _try_backbone(encoder, shapes)
+    if host.plugin_of("backbone", encoder.name) != CORE:
+        _try_backbone(encoder, shapes, ComponentPlace("model.backbone", "backbone", encoder.name, host))
     if model.freeze_patch_embedding:
         encoder.patch_embed.requires_grad_(False)
     return masked_model
 
 
-@torch.no_grad()
-def _try_backbone(encoder: Backbone, shapes: ModelShapes) -> None:
-    """ValueError unless the features of a trial input have the shapes that the engine offered."""
+def _try_backbone(encoder: Backbone, shapes: ModelShapes, part: ComponentPlace) -> None:
+    """PluginError unless the features of a trial input have the shapes that the engine offered, and can be learnt."""
+    width, depth = shapes.size.embed_dim, shapes.size.depth
     with evaluating(encoder), torch.random.fork_rng(devices=[]):
-        tokens = encoder.embed(torch.zeros(1, shapes.grid.in_chans, *shapes.grid.input_size))
-        layers = encoder.layers(tokens, torch.arange(shapes.num_visible)[None])
-    width = shapes.size.embed_dim
-    wanted = [(1, shapes.grid.num_patches, width), *[(1, 1 + shapes.num_visible, width)] * shapes.size.depth]
-    found = [tuple(output.shape) for output in (tokens, *layers)]
-    if found != wanted:
-        raise ValueError(
-            f"embed must give {_shape(wanted[0])}, and layers {shapes.size.depth} of {_shape(wanted[1])}, but they "
-            f"gave {', '.join(map(_shape, found))}"
+        with part.attempt("embed of a trial input"):
+            tokens = encoder.embed(torch.zeros(1, shapes.grid.in_chans, *shapes.grid.input_size))
+        learns = any(parameter.requires_grad for parameter in encoder.patch_embed.parameters())
+        part.must_give(
+            tokens, (1, shapes.grid.num_patches, width), "by the recipe", what="embed", learns=learns
         )
+        with part.attempt("layers of a trial input"):
+            given = tokens.detach().requires_grad_() * 1.0  # which may be changed in place
+            layers = list(encoder.layers(given, torch.arange(shapes.num_visible)[None]))
+    part.must(
+        len(layers) == depth, f"layers must give {depth} tensors, one for each block, but gave {len(layers)}"
+    )
+    for layer in layers:
+        part.must_give(layer, (1, 1 + shapes.num_visible, width), "of each block", what="layers", learns=True)
 
 
 def build_task(
@@ -238,7 +260,6 @@ def _build_augmentation(recipe: Recipe, number: int, host: PluginHost) -> Augmen
         changed = augmentation(given, torch.arange(2))
     part.must_give(changed, tuple(given.shape), "the shape of its input")
     part.must(changed.dtype == given.dtype, f"forward must give {given.dtype}, but gave {changed.dtype}")
-    part.must(bool(changed.isfinite().all()), "forward must give finite values, but some are NaN or infinite")
     part.must(torch.equal(given, before), "forward must leave its input as it is, since others see it too")
     return augmentation
 
@@ -289,10 +310,11 @@ def check_tasks(
         waveforms = Waveforms(noise, data.sample_rate)
     views = Views(
         waveforms,
-        clean_logmel=torch.zeros(2, shapes.grid.in_chans, *shapes.grid.input_size),
+        clean_logmel=torch.randn(2, shapes.grid.in_chans, *shapes.grid.input_size, generator=generator),
         labels={name: torch.eye(1, len(labels)).repeat(2, 1) for name, labels in data.label_names.items()},
     )
     tokens = torch.randn(2, shapes.grid.num_patches, shapes.size.embed_dim, generator=generator)
+    tokens = tokens.requires_grad_() * 1.0  # h-hat, which may be changed in place
     visible, masked = tokens[:, : shapes.num_visible + 1], tokens[:, shapes.num_visible :]
     output = MaskedModelOutput(tokens.mean(), visible, masked, masked, tokens)
     tasks = [(name, task) for name, task in model.tasks.items() if isinstance(task, Task)]
@@ -300,7 +322,6 @@ def check_tasks(
     return {name: tuple(target.shape[1:]) for name, target in targets.items() if target is not None}
 
 
-@torch.no_grad()
 def _try_task(
     name: str, task: Task, output: MaskedModelOutput, views: Views, host: PluginHost
 ) -> Tensor | None:
@@ -314,14 +335,19 @@ def _try_task(
         if task.offline_encoder is not None:
             views = at_rate(views, task.offline_encoder.sample_rate)
             encoder = part("offline_encoder", task.offline_encoder)
-            with encoder.attempt("forward on a trial batch"):
+            before = [given.clone() for given in _given(views)]
+            with encoder.attempt("forward on a trial batch"), torch.no_grad():
                 signal = task.offline_encoder(views)
+            same = all(map(torch.equal, before, _given(views)))
+            encoder.must(same, "forward must leave its views as they are, since others see them, too")
             frames = None
             if views.waveforms is not None:
                 frames = declared_frames(encoder, task.offline_encoder, views.clean_wav.shape[1])
             middle = () if frames is None else (frames,)
             declared = (len(views.clean_logmel), *middle, task.offline_encoder.embed_dim)
-            encoder.must_give(signal, declared, "as embed_dim and num_frames declare")
+            # One that wants to know where a crop is from may have no signal of noise.
+            finite = not task.offline_encoder.wants_crops
+            encoder.must_give(signal, declared, "as embed_dim and num_frames declare", finite=finite)
             target = task.at_token_frames(signal)
         features: Any = output
         if task.online_mapper is not None:
@@ -329,13 +355,18 @@ def _try_task(
             mapper = part("online_mapper", task.online_mapper)
             with mapper.attempt("forward on a trial batch"):
                 features = task.online_mapper(output.tokens)
-            mapper.must_give(features, tuple(target.shape), "the shape of the training signal")
+            mapper.must_give(features, tuple(target.shape), "the shape of the training signal", learns=True)
         loss = part("regulariser" if task.online_mapper is None else "loss", task.loss)
         with loss.attempt("forward on a trial batch"):
             value = task.loss(features, target)
-        loss.must_give(value, (), "a scalar")
-        loss.must(bool(value.isfinite()), f"its loss must be finite, but is {value:g} on a trial batch")
+        loss.must_give(value, (), "a scalar", learns=True)
     return target
+
+
+def _given(views: Views) -> list[Tensor]:
+    """The tensors of the views."""
+    wavs = [] if views.waveforms is None else [views.waveforms.samples]
+    return [*wavs, views.clean_logmel, *views.labels.values()]
 
 
 def declared_frames(part: ComponentPlace, encoder: OfflineEncoder, num_samples: int) -> int | None:

@@ -158,7 +158,7 @@ class OneValue(OfflineEncoder):
     ("encoder", "error", "text"),
     [
         ("labels", RecipeError, "data set 'notes' must have two classes or more to learn, but has one: bass"),
-        ("one_value", PluginError, r"tasks\.note\.loss \('norm_mse'\): its loss must be finite, but is nan"),
+        ("one_value", PluginError, r"tasks\.note\.loss \('norm_mse'\): forward must give finite values"),
     ],
 )
 def test_a_task_of_one_value_is_refused_before_training(

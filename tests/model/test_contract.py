@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import m2dx
 from m2dx.contract.components import (
     Augmentation,
+    Backbone,
     DataInfo,
     Loss,
     MaskedModelOutput,
@@ -25,6 +26,7 @@ from m2dx.contract.host import PluginHost
 from m2dx.model.build import build_model, check_tasks
 from m2dx.model.multitask import MultiTask, Task
 from m2dx.model.shapes import model_shapes
+from m2dx.model.vit import Encoder
 from m2dx.recipe.schema import Recipe
 
 WIDTH = 3
@@ -32,6 +34,10 @@ TASK = "tasks.mine={offline_encoder: {name: signal}, online_mapper: {name: mappe
 ENCODER = r"tasks\.mine\.offline_encoder \('signal' of plugin 'acme'\): "
 MAPPER = r"tasks\.mine\.online_mapper \('mapper' of plugin 'acme'\): "
 LOSS = r"tasks\.mine\.loss \('square' of plugin 'acme'\): "
+GRADIENT = "forward must let gradients through"
+FINITE = "forward must give finite values, but some are NaN or infinite"
+FLOAT32 = r"forward must give torch\.float32, but gave torch\.float64"
+VIEWS = "forward must leave its views as they are"
 Make = Callable[..., Recipe]
 
 
@@ -126,6 +132,11 @@ def refuse(self: Any) -> None:
     raise RecipeError("weights must be given")
 
 
+def spoil(view: Tensor) -> Tensor:
+    view.mul_(0.0)
+    return torch.zeros(2, 16, WIDTH)
+
+
 def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Callable[..., Tensor]:
     return lambda self, *given: torch.zeros(*shape, dtype=dtype)
 
@@ -138,6 +149,7 @@ def acme(*components: type) -> PluginHost:
         Loss: "losses",
         Regulariser: "regularisers",
         Augmentation: "augmentations",
+        Backbone: "backbones",
     }
     by_hook: dict[str, type] = {}
     for component in (Signal, Mapper, Square, *components):
@@ -176,7 +188,7 @@ def build(make: Make, host: PluginHost, *overrides: str) -> MultiTask:
         (changed(Signal, forward=lambda self, views: None), ENCODER + ".* but gave NoneType"),
         (
             changed(Signal, forward=zeros(2, 16, WIDTH, dtype=torch.int64)),
-            ENCODER + r"forward must give floating point, but gave torch\.int64",
+            ENCODER + r"forward must give torch\.float32, but gave torch\.int64",
         ),
         (
             changed(Mapper, forward=leave),
@@ -189,6 +201,16 @@ def build(make: Make, host: PluginHost, *overrides: str) -> MultiTask:
         ),
         (changed(Square, forward=fail), LOSS + "forward on a trial batch failed: ZeroDivisionError: of"),
         (changed(Square, forward=zeros(2)), LOSS + r"forward must give \(\), a scalar, but gave \(2\)"),
+        (changed(Square, forward=lambda self, p, t: (p - t).detach().sum()), LOSS + GRADIENT),
+        (changed(Mapper, forward=zeros(2, 16, WIDTH)), MAPPER + GRADIENT),
+        (changed(Mapper, forward=lambda self, x: x[:, :1, :WIDTH].expand(-1, 16, -1) / 0), MAPPER + FINITE),
+        (
+            changed(Signal, forward=lambda self, views: torch.full((2, 16, WIDTH), torch.nan)),
+            ENCODER + FINITE,
+        ),
+        (changed(Signal, forward=zeros(2, 16, WIDTH, dtype=torch.float64)), ENCODER + FLOAT32),
+        (changed(Signal, forward=lambda self, views: spoil(views.clean_wav)), ENCODER + VIEWS),
+        (changed(Signal, forward=lambda self, views: spoil(views.clean_logmel)), ENCODER + VIEWS),
         (changed(Square, forward=lambda self, p, t: 0.5), LOSS + "forward must give .* but gave float"),
         (changed(Square, __init__=break_off), LOSS + ".*could not be built: ZeroDivisionError: of"),
     ],
@@ -256,6 +278,32 @@ def test_an_augmentation_at_fault_is_named(change: dict[str, Any], message: str,
     with pytest.raises(
         (PluginError, RecipeError), match=rf"augmentations\.0 \('half' of plugin 'acme'\): {message}"
     ):
+        build_model(recipe, DataInfo(16_000, 5120, {}), host)
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "message"),
+    [
+        ("embed", lambda x: x[:, 1:], r"embed must give \(1, 10, 192\), .* gave \(1, 9, 192\)"),
+        ("embed", lambda x: x.detach(), "embed must let gradients through"),
+        ("embed", lambda x: x / 0, "embed must give finite values"),
+        ("embed", fail, "embed of a trial input failed: ZeroDivisionError: of the plugin"),
+        ("layers", lambda x: x * 2, "layers must give 1 tensors, one for each block, but gave 2"),
+        ("layers", lambda x: [x[0].double()], r"layers must give torch\.float32, but gave torch\.float64"),
+        ("layers", lambda x: [x[0].detach()], "layers must let gradients through"),
+        ("layers", lambda x: [x[0] / 0], "layers must give finite values"),
+        ("layers", fail, "layers of a trial input failed: ZeroDivisionError: of the plugin"),
+    ],
+)
+def test_a_backbone_at_fault_is_named(method: str, change: Any, message: str, tiny_recipe: Make) -> None:
+    def spoiled(self: Encoder, *given: Any, **more: Any) -> Any:
+        return change(getattr(Encoder, method)(self, *given, **more))
+
+    host = acme(
+        type("Own", (Encoder,), {"name": "own", method: spoiled, "__doc__": "A ViT that is spoiled."})
+    )
+    recipe = tiny_recipe("model.backbone=own", with_host=host)
+    with pytest.raises(PluginError, match=rf"model\.backbone \('own' of plugin 'acme'\): {message}"):
         build_model(recipe, DataInfo(16_000, 5120, {}), host)
 
 
