@@ -43,7 +43,8 @@ def check_recipe(recipe: Recipe, host: PluginHost, console: Console) -> None:
     """Prints the resolved recipe, the evaluation's clips, shapes, sizes, losses of one step, doubts, and the time.
 
     Statistics that the recipe leaves open are measured on at most 200 clips; nothing is written. Raises the errors of
-    training: RecipeError for what cannot be trained or evaluated, TrainingError for too many bad files.
+    training: RecipeError for what cannot be trained or evaluated, TrainingError for too many bad files, and for losses
+    or gradients that are not finite.
     """
     console.print(Syntax(recipe_to_yaml(recipe), "yaml", background_color="default"))
     brief = recipe.data.model_copy(update={"stats_clips": min(recipe.data.stats_clips, MOST_STATS_CLIPS)})
@@ -104,7 +105,8 @@ def _time_line(run: PreparedRun, items: list[CropItem], reading: float) -> str:
         timed, began = list[tuple[float, int]](), time.perf_counter()
         while len(timed) < TIMED_STEPS and time.perf_counter() - began < TIMED_SECONDS:
             started = time.perf_counter()
-            trainer.train_step(iter([collate(items)]))[0].values().tolist()  # a GPU is waited for
+            trainer.watch.push(trainer.train_step(iter([collate(items)]))[0])
+            trainer.check_finite()  # a GPU is waited for
             timed.append(((time.perf_counter() - started) / len(items), len(items)))
             if timed[-1][0] * batches.micro_batch_size < TIMED_SECONDS / TIMED_STEPS:
                 items = (items * batches.micro_batch_size)[: batches.micro_batch_size]

@@ -237,7 +237,7 @@ class Trainer:
                 found, self._found = self.processes.gather(self._found), []
                 self._report_bad_files(chain.from_iterable(found))
             if on_cpu or due or save or stop or measured is not None:  # reading a loss makes a GPU wait
-                self._check_finite()
+                self.check_finite()
             if measured is not None and self.processes.is_main:
                 watch.measured = {name: float(value) for name, value in measured.scalars.items()}
                 watch.measured["rankme"] = rankme(measured.features)
@@ -315,7 +315,8 @@ class Trainer:
         step = self.step + done
         return step % every == 0 or step == self.total_steps
 
-    def _check_finite(self) -> None:
+    def check_finite(self) -> None:
+        """TrainingError where a loss or gradient of the steps that `watch` was given is not finite."""
         if record := self.watch.first_not_finite():
             paths = {str(self.run.clips[int(i)].path) for part in record.clip_ids for i in part}
             raise not_finite(record, sorted(paths), self.recipe.train)
