@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,7 +157,7 @@ def join_sets(
         count = (repeats or {}).get(name, 1)
         labels[name] = {}
         listed = _clips_of(name, dataset, split)
-        scale = 1.0 / _mean_weight(name, listed)
+        scale = len(listed) / math.fsum(clip.weight for clip in listed)
         for clip in listed:
             path = os.path.abspath(clip.path)  # resolve() asks the disk for each part
             duration = None if clip.duration is None else round(clip.duration * 1000)
@@ -199,10 +200,37 @@ def list_clips(name: str, dataset: Dataset, split: str | None = None) -> list[Cl
     """`dataset.clips(split)`; `PluginError` that names the data set where it fails or gives something else."""
     clips = call_dataset(name, dataset, "clips", split)
     for clip in clips:
-        if not isinstance(clip, Clip):
-            label = f"data set {name!r} (component {dataset.name!r})"
-            raise PluginError(f"{label}: clips() must give m2dx.Clip objects, but gave {clip!r}")
+        problem = clip_problem(clip)
+        if problem is None and split is not None and clip.split != split:
+            problem = (
+                f"clips({split!r}) must give clips of that split alone, but {clip.path} is of {clip.split!r}"
+            )
+        if problem is not None:
+            raise PluginError(f"{_label(name, dataset)}: {problem}")
     return clips
+
+
+def clip_problem(clip: Any) -> str | None:
+    """What is wrong with something that a data set lists as a clip; a million take about two seconds."""
+    if not isinstance(clip, Clip):
+        return f"clips() must give m2dx.Clip objects, but gave {clip!r}"
+    if not isinstance(clip.path, Path):
+        return f"a clip's path must be a pathlib.Path, but is {clip.path!r}"
+    start, duration, weight = clip.start, clip.duration, clip.weight
+    if not all(isinstance(value, Real) for value in (start, weight, 0.0 if duration is None else duration)):
+        return f"start, duration and weight must be numbers, but {clip.path} has {start!r}, {duration!r}, {weight!r}"
+    if not (0 <= start < math.inf and (duration is None or 0 < duration < math.inf)):
+        has = f"{clip.path} has {start} and {duration}"
+        return f"start must be seconds, 0 or more, and duration must be more than 0, but {has}"
+    if not 0 < weight < math.inf:
+        return f"the weight of a clip must be a number above 0, but {clip.path} has {weight}"
+    if not isinstance(clip.labels, tuple) or not all(isinstance(x, str) and x for x in clip.labels):
+        return f"labels must be a tuple of texts that are not empty, but {clip.path} has {clip.labels!r}"
+    if not all(value is None or isinstance(value, str) for value in (clip.split, clip.group)):
+        return (
+            f"split and group must be texts, or None, but {clip.path} has {clip.split!r} and {clip.group!r}"
+        )
+    return None
 
 
 def call_dataset(
@@ -211,9 +239,22 @@ def call_dataset(
     method: Literal["clips", "label_names", "missing", "notes"],
     *arguments: str | None,
 ) -> list[Any]:
-    """What a method of a data set gives; `PluginError` that names the data set where it fails."""
-    with PluginError.blaming(f"data set {name!r} (component {dataset.name!r}): {method}() failed"):
-        return list(getattr(dataset, method)(*arguments))
+    """What a method of a data set gives; `PluginError` that names it where it fails, or gives no texts as it must."""
+    with PluginError.blaming(f"{_label(name, dataset)}: {method}() failed"):
+        given = getattr(dataset, method)(*arguments)
+        if method == "clips":
+            return list(given)
+    texts = isinstance(given, list | tuple) and all(isinstance(item, str) for item in given)
+    if not texts or (method == "label_names" and len(set(given)) < len(given)):
+        once = " each once," if method == "label_names" else ""
+        raise PluginError(
+            f"{_label(name, dataset)}: {method}() must give a list of texts,{once} but gave {given!r}"
+        )
+    return list(given)
+
+
+def _label(name: str, dataset: Dataset) -> str:
+    return f"data set {name!r} (component {dataset.name!r})"
 
 
 def _clips_of(name: str, dataset: Dataset, split: str | None) -> list[Clip]:
@@ -225,16 +266,6 @@ def _clips_of(name: str, dataset: Dataset, split: str | None) -> list[Clip]:
     splits = sorted({clip.split for clip in list_clips(name, dataset) if clip.split is not None})
     there = "its splits are " + ", ".join(map(repr, splits)) if splits else "it has no splits"
     raise AudioError(f"split {split!r} of data set {name!r} must have clips, but has none; {there}")
-
-
-def _mean_weight(set_name: str, clips: Sequence[Clip]) -> float:
-    wrong = [clip for clip in clips if not (math.isfinite(clip.weight) and clip.weight > 0)]
-    if wrong:
-        raise AudioError(
-            f"the weight of a clip must be a number above 0, but {len(wrong)} of data set {set_name!r} are not; the "
-            f"first: {wrong[0].weight} of {wrong[0].path}"
-        )
-    return math.fsum(clip.weight for clip in clips) / len(clips)
 
 
 def _set_labels(

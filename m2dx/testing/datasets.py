@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from m2dx.contract.components import Clip, Dataset
+from m2dx.data.clips import call_dataset, clip_problem
 from m2dx.data.containers import is_there
 from m2dx.data.crops import AudioCrops
 from m2dx.data.images import read_image
@@ -23,8 +22,8 @@ def check_dataset(cls: type[Dataset], /, **options: Any) -> None:
     with subject.attempt("clips()"):
         clips, again = dataset.clips(), dataset.clips()
     subject.must(bool(clips), "clips() must give some clips; test it on a few files")
-    for clip in clips:
-        _check_clip(subject, clip)
+    for problem in filter(None, map(clip_problem, clips)):
+        subject.fail(problem)
     same = clips == again == subject.build().clips()
     subject.must(same, "clips() must give the same clips in the same order")
     for split in sorted({clip.split for clip in clips if clip.split is not None}):
@@ -34,7 +33,8 @@ def check_dataset(cls: type[Dataset], /, **options: Any) -> None:
     with subject.attempt("clips() of a split that is not there"):
         others = dataset.clips("no such split")
     subject.must(not others, f"a split that is not there must be empty, but has {len(others)} clips")
-    names = dataset.label_names()
+    with subject.attempt("label_names()"):
+        names = dataset.label_names()
     once = isinstance(names, tuple) and len(set(names)) == len(names)
     subject.must(once, f"label_names() must be a tuple without repeats, but is {names!r}")
     unknown = sorted({label for clip in clips for label in clip.labels} - set(names))
@@ -42,20 +42,10 @@ def check_dataset(cls: type[Dataset], /, **options: Any) -> None:
     _check_files(subject, dataset, clips)
 
 
-def _check_clip(subject: Subject, clip: Clip) -> None:
-    subject.must(isinstance(clip, Clip), f"clips() must give m2dx.Clip objects, but gave {clip!r}")
-    subject.must(isinstance(clip.path, Path), f"a clip's path must be a pathlib.Path, but is {clip.path!r}")
-    placed = 0 <= clip.start < math.inf and (clip.duration is None or 0 < clip.duration < math.inf)
-    has = f"{clip.path} has {clip.start} and {clip.duration}"
-    subject.must(placed, f"start must be seconds, 0 or more, and duration must be more than 0, but {has}")
-    labels = f"labels must be a tuple of texts, but {clip.path} has {clip.labels!r}"
-    subject.must(isinstance(clip.labels, tuple), labels)
-
-
 def _check_files(subject: Subject, dataset: Dataset, clips: Sequence[Clip]) -> None:
-    missing, there = dataset.missing(), [clip for clip in clips if is_there(clip.path)]
-    listed = isinstance(missing, list) and all(isinstance(line, str) for line in missing)
-    subject.must(listed, f"missing() must be a list of lines, but is {missing!r}")
+    there = [clip for clip in clips if is_there(clip.path)]
+    with subject.attempt("missing() and notes()"):
+        missing, _ = (call_dataset(subject.name, dataset, name) for name in ("missing", "notes"))
     subject.must(
         len(there) == len(clips) or bool(missing),
         f"missing() must say what is not on this machine, but says nothing of {len(clips) - len(there)} clips",

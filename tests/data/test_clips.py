@@ -1,15 +1,17 @@
 """Joining data sets: each clip once, with the labels of each set."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from m2dx.contract.components import Clip, Dataset
 from m2dx.contract.errors import AudioError, PluginError
-from m2dx.data.clips import PackedStrings, join_sets, pack_clips
+from m2dx.data.clips import PackedStrings, call_dataset, join_sets, pack_clips
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.datasets import FolderDataset
 
@@ -122,8 +124,61 @@ def test_a_data_set_that_fails_is_named() -> None:
         PluginError, match=r"data set 'x' .* label_names\(\) failed: ZeroDivisionError: of the"
     ):
         join_sets({"x": (Failing(Clip(Path("a"), labels=("dog",))), None)})
-    with pytest.raises(PluginError, match=r"data set 'x' .* must give m2dx\.Clip objects, but gave 'a\.wav'"):
-        join_sets({"x": (Listed("a.wav"), None)})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("clip", "problem"),
+    [
+        ("a.wav", r"clips\(\) must give m2dx\.Clip objects, but gave 'a\.wav'"),
+        (Clip("a.wav"), "a clip's path must be a pathlib.Path, but is 'a.wav'"),
+        (Clip(Path("a"), labels="kick"), "labels must be a tuple of texts .* but a has 'kick'"),
+        (
+            Clip(Path("a"), labels=("",)),
+            r"labels must be a tuple of texts that are not empty, but a has \(''",
+        ),
+        (Clip(Path("a"), labels=(1,)), r"labels must be a tuple of texts .* but a has \(1"),
+        (Clip(Path("a"), start=float("nan")), "start must be seconds, 0 or more, .* but a has nan"),
+        (Clip(Path("a"), duration=-1.0), "start must be seconds, .* than 0, but a has 0.0 and -1"),
+        (Clip(Path("a"), start="1"), "start, duration and weight must be numbers, but a has '1'"),
+        *[
+            (Clip(Path("a"), weight=w), "the weight of a clip .* above 0, but a")
+            for w in (0.0, -1.0, math.nan, math.inf)
+        ],
+        (Clip(Path("a"), group=3), "split and group must be texts, or None, but a has None and 3"),
+    ],
+)
+def test_a_clip_that_is_none_is_refused(clip: Any, problem: str) -> None:
+    with pytest.raises(PluginError, match=rf"data set 'x' \(component 'listed'\): {problem}"):
+        join_sets({"x": (Listed(clip), None)})
+
+
+def test_a_data_set_that_ignores_the_split_is_refused() -> None:
+    class Whole(Listed):
+        def clips(self, split: str | None = None) -> list[Clip]:
+            return self.listed
+
+    listed = Whole(Clip(Path("a"), split="train"), Clip(Path("b"), split="test"))
+    assert len(join_sets({"x": (listed, None)})) == 2
+    with pytest.raises(
+        PluginError, match=r"clips\('train'\) must give clips of that split alone, but b is of 'test'"
+    ):
+        join_sets({"x": (listed, "train")})
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("missing", "a text"),
+        ("notes", "a text"),
+        ("label_names", [1]),
+        ("label_names", ["a", "a"]),
+        ("notes", None),
+    ],
+)
+def test_what_must_be_texts_is_refused_where_it_is_not(method: Any, given: Any) -> None:
+    listed = type("Bad", (Listed,), {method: lambda self: given})(Clip(Path("a"), labels=("a",)))
+    with pytest.raises(PluginError, match=rf"data set 'x' .*: {method}\(\) must give a list of texts"):
+        call_dataset("x", listed, method)
 
 
 def test_the_example_pool_contains_the_training_notes() -> None:
@@ -160,11 +215,3 @@ def test_weights_have_a_mean_of_one_in_each_set_and_a_shared_clip_takes_the_larg
     assert clips.weights.tolist() == [0.5, 1.5, 0.5, 2.0]
     assert clips.draws.tolist() == [0, 1, 1, 2, 2, 3, 3]
     assert clips.draw_weights.tolist() == [0.5, 1.5, 1.5, 0.5, 0.5, 2.0, 2.0]
-
-
-@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_weight_that_is_no_chance_is_refused(weight: float) -> None:
-    with pytest.raises(
-        AudioError, match=r"above 0, but 1 of data set 'one' are not; the first: .* of /b.wav"
-    ):
-        join_sets({"one": (_Weighted(a=2.0, b=weight), None)})

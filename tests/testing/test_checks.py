@@ -648,6 +648,8 @@ class TestDataset:
             (m2dx.Clip(pathlib.Path("a.wav"), start=-1.0), "seconds, 0 or more"),
             (m2dx.Clip(pathlib.Path("a.wav"), duration=0.0), "duration must be more than 0"),
             (m2dx.Clip(pathlib.Path("a.wav"), labels="dog"), "labels must be a tuple"),
+            (m2dx.Clip(pathlib.Path("a.wav"), weight=-1.0), "weight of a clip must be a number above 0"),
+            (m2dx.Clip(pathlib.Path("a.wav"), group=3), "split and group must be texts, or None"),
         ],
     )
     def test_clips(self, check, clip, match):
@@ -656,7 +658,8 @@ class TestDataset:
     def test_missing_files(self, check, files):
         (files / "test.wav").unlink()
         check("must say what is not on this machine, but says nothing of 1 clips")
-        check("must be a list of lines", missing=lambda self: "test.wav")
+        check(r"missing\(\) must give a list of texts", missing=lambda self: "test.wav")
+        check(r"notes\(\) failed: ZeroDivisionError", missing=lambda self: ["one"], notes=lambda self: 1 / 0)
 
     def test_unreadable_files(self, check, files):
         (files / "train.wav").write_text("not audio")
