@@ -27,6 +27,7 @@ from m2dx.model.shapes import model_shapes
 from m2dx.recipe.loading import recipe_to_yaml
 from m2dx.recipe.schema import Recipe
 from m2dx.results.scoring import Scoring
+from m2dx.training.blame import blaming_components
 from m2dx.training.distributed import Processes, pick_device
 from m2dx.training.memory import is_shortage
 from m2dx.training.prepare import PreparedRun, prepare
@@ -192,7 +193,11 @@ def _losses_table(run: PreparedRun, batch: Batch) -> Table:
     """Of each term: its loss, weight, and where there are tasks the norm of its weighted gradient at the encoder."""
     device = run.processes.device
     model = run.model.to(device).train()
-    with torch.set_grad_enabled(bool(model.tasks)), autocast(run.recipe.train.precision, device):
+    with (
+        blaming_components(run.host, "a step"),
+        torch.set_grad_enabled(bool(model.tasks)),
+        autocast(run.recipe.train.precision, device),
+    ):
         losses = model(batch.to(device), "gradients")
         if model.balanced:
             model.balance(losses.measured)

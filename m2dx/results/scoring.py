@@ -17,7 +17,7 @@ from rich.console import Console
 
 from m2dx.contract.atomic import replace_text
 from m2dx.contract.components import ClipEncoder, Dataset, Evaluator, Score
-from m2dx.contract.errors import CheckpointError, M2dxError, RecipeError
+from m2dx.contract.errors import CheckpointError, M2dxError, PluginError, RecipeError
 from m2dx.contract.host import PluginHost
 from m2dx.contract.progress import ProgressLine
 from m2dx.contract.wording import counted
@@ -93,6 +93,10 @@ class Scoring:
             for name, spec in section.evaluators.items()
             if recipe.image is not None and evaluators[name].needs_wav
         ]
+        labels = {
+            name: f"evaluation.evaluators.{name} ({host.origin('evaluator', spec.name)})"
+            for name, spec in section.evaluators.items()
+        }
         compared: dict[str, Any] = {PRETRAINED: encoder or _untrained(recipe)}
         if recipe.image is None and "mean_logmel" in section.baselines:
             compared["mean_logmel"] = MeanLogMel(recipe.audio)
@@ -112,13 +116,17 @@ class Scoring:
                             f"evaluation.tasks.{name}: `target` must be what evaluators predict, but is {task.target}, "
                             f"and {protocol} predicts a {evaluator.predicts}; change it, or `evaluators`"
                         )
-                    evaluator.check(listed)
+                    with PluginError.blaming(f"{labels[protocol]}: check failed on {name}"):
+                        evaluator.check(listed)
             except RecipeError as error:
                 problems.append(str(error))
                 continue
             for (protocol, evaluator), (other, network) in product(chosen.items(), compared.items()):
                 try:
-                    evaluator.check_encoder(network, listed)
+                    with PluginError.blaming(
+                        f"{labels[protocol]}: check_encoder failed for {other} on {name}"
+                    ):
+                        evaluator.check_encoder(network, listed)
                 except RecipeError as error:
                     problems.append(f"evaluation.evaluators.{protocol}, for {other}: {error}")
         if problems:

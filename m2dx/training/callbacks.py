@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import logging
 import random
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_map_only
 
 from m2dx.contract.components import Callback, MaskedModel
 from m2dx.contract.errors import PluginError, RecipeError
@@ -69,8 +71,16 @@ class Callbacks:
         return next((f"train.callbacks.{name}: {reason}" for name, reason in reasons if reason), None)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {name: self._call(name, "state_dict") for name in self.changing}
+        """What a checkpoint keeps; PluginError where it could not, or could not be read again."""
+        states = {name: self._call(name, "state_dict") for name in self.changing}
+        for name, state in states.items():
+            with PluginError.blaming(f"train.callbacks.{name}: state_dict must give tensors and plain data"):
+                if not isinstance(state, dict):
+                    raise ValueError(f"it must be a dict, but is {state!r}")
+                file = io.BytesIO()
+                torch.save(tree_map_only(torch.Tensor, lambda _: torch.empty(0), state), file)
+                torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+        return states
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` gave; those that a checkpoint does not know start anew, with a warning."""

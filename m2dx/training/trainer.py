@@ -26,6 +26,7 @@ from m2dx.encoder.weights import CHECKPOINT_FORMAT, encoder_writer
 from m2dx.model.multitask import BALANCE_EVERY, Measure, StepLosses
 from m2dx.model.precision import autocast
 from m2dx.recipe.loading import recipe_to_mapping
+from m2dx.training.blame import blaming_components
 from m2dx.training.distributed import FullyShardedDataParallel, share_model
 from m2dx.training.memory import is_shortage
 from m2dx.training.monitor import (
@@ -199,6 +200,7 @@ class Trainer:
         try:
             progress.update(self.step, self.total_steps)
             self.callbacks.notify("start", recipe_to_mapping(self.recipe), self.run.folder, self.step)
+            self.callbacks.state_dict()  # one that no checkpoint can hold ends the run now
             self._started = time.perf_counter()
             with self.requests, self.processes.reporting_lost_processes():
                 stopped = self._loop(iter(loader), metrics, progress)
@@ -322,7 +324,14 @@ class Trainer:
             raise not_finite(record, sorted(paths), self.recipe.train)
 
     def train_step(self, batches: Iterator[Batch]) -> tuple[StepRecord, Measured | None]:
-        """One optimizer step over its accumulation steps: its losses, and what is measured where RankMe is due."""
+        """One optimizer step over its accumulation steps: its losses, and what is measured where RankMe is due.
+
+        PluginError where a plugin's component fails in it.
+        """
+        with blaming_components(self.run.host, f"step {self.step + 1}"):
+            return self._train_step(batches)
+
+    def _train_step(self, batches: Iterator[Batch]) -> tuple[StepRecord, Measured | None]:
         train, accumulate = self.recipe.train, self.recipe.train.backward_passes
         sums: dict[str, Tensor] = {}
         clip_ids, look = [], Look(accumulate, self.processes)

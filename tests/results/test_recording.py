@@ -174,6 +174,17 @@ def test_what_training_started_from_is_a_baseline(
             assert record.encoder.sha256 == fingerprint(start) and record.encoder.path is not None
 
 
+@pytest.mark.parametrize("method", ["check", "check_encoder"])
+def test_an_evaluator_whose_check_fails_is_named(
+    method: str, tiny_recipe: Any, host: m2dx.PluginHost, make_wav: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(Fixed, method, lambda *given: 1 // 0, raising=False)
+    recipe = notes_recipe(tiny_recipe, make_wav, host, tmp_path)
+    text = rf"evaluation\.evaluators\.mine \('fixed' of plugin 'extra'\): {method} failed .*on tones: ZeroDivisionError"
+    with pytest.raises(m2dx.PluginError, match=text):
+        Scoring.of(recipe, host)
+
+
 @pytest.mark.parametrize(
     ("baseline", "told"),
     [

@@ -156,6 +156,24 @@ def test_what_one_raises_that_changes_the_training_ends_it(
         trainer.fit()
 
 
+@pytest.mark.parametrize(
+    ("state", "problem"), [({"f": lambda: 0}, ".*pickle"), (None, "it must be a dict, but is None")]
+)
+def test_a_state_that_no_checkpoint_can_hold_ends_the_run_at_its_start(
+    tiny_recipe: Callable[..., Any],
+    make_trainer: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    state: Any,
+    problem: str,
+) -> None:
+    monkeypatch.setattr(Changing, "state_dict", lambda self: state)
+    trainer = make_trainer(tiny_recipe("train.callbacks={shift: changing}"))
+    text = rf"train\.callbacks\.shift: state_dict must give tensors and plain data: {problem}"
+    with pytest.raises(PluginError, match=text):
+        trainer.fit()
+    assert trainer.step == 0
+
+
 def test_other_processes_hear_nothing_but_steps_and_shards_are_refused(
     tiny_recipe: Callable[..., Any], host: PluginHost
 ) -> None:

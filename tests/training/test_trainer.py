@@ -13,13 +13,20 @@ from rich.console import Console
 from torch import Tensor
 
 import m2dx
-from m2dx.contract.errors import RecipeError, TrainingError
-from m2dx.contract.host import PluginHost
+from m2dx.contract.errors import PluginError, RecipeError, TrainingError
+from m2dx.contract.host import PluginHost, hook_name
+from m2dx.data.augmentations import MelShift
 from m2dx.data.csv_list import CsvDataset
 from m2dx.data.loader import batch_loader
 from m2dx.encoder.weights import export_encoder
+from m2dx.jobs import core
+from m2dx.model.losses import MSE
 from m2dx.model.m2d import M2D
+from m2dx.model.mappers import PoolLinearMapper
+from m2dx.model.offline_encoders import Labels
+from m2dx.model.vit import Encoder
 from m2dx.training import monitor
+from m2dx.training.optimizers import AdamW
 from m2dx.training.trainer import Trainer
 
 
@@ -42,6 +49,44 @@ def test_losses_decrease(tiny_recipe: Any, make_trainer: Any, console: Console) 
     moved = trainer.model.masked_model.target.named_parameters()
     assert any(not torch.equal(p, target[name]) for name, p in moved)
     assert "step 60/60" in console.export_text()
+
+
+TASK = "tasks.own={offline_encoder: labels, online_mapper: pool_linear, loss: mse}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "method", "recipe"),
+    [
+        ("offline_encoder", Labels, "forward", TASK.replace("labels", "late")),
+        ("online_mapper", PoolLinearMapper, "forward", TASK.replace("pool_linear", "late")),
+        ("loss", MSE, "forward", TASK.replace("mse", "late")),
+        ("augmentation", MelShift, "forward", "augmentations=[late]"),
+        ("backbone", Encoder, "embed", "model.backbone=late"),
+        ("method", M2D, "after_step", "model.method=late"),
+        ("optimizer", AdamW, "step", "train.optimizer=late"),
+    ],
+)
+def test_a_component_that_fails_during_training_is_named(
+    tiny_recipe: Any, make_trainer: Any, kind: str, base: type, method: str, recipe: str
+) -> None:
+    began = False
+
+    def fail(self: Any, *given: Any, **more: Any) -> Any:
+        if began:
+            raise ZeroDivisionError("of the plugin")
+        return getattr(base, method)(self, *given, **more)
+
+    late = type("Late", (base,), {"name": "late", "__doc__": base.__doc__, method: fail})
+    host = PluginHost(
+        {"m2dx": core, "acme": SimpleNamespace(**{hook_name(kind): m2dx.hookimpl(lambda: [late])})}
+    )
+    trainer = make_trainer(tiny_recipe(recipe, with_host=host), with_host=host)
+    began = True
+    label = (
+        f"{kind.replace('_', ' ')} 'late' of plugin 'acme' failed in step 1: ZeroDivisionError: of the plugin"
+    )
+    with pytest.raises(PluginError, match=label):
+        trainer.fit()
 
 
 def test_what_is_looked_at_is_of_the_whole_batch(tiny_recipe: Any, make_trainer: Any) -> None:
