@@ -326,13 +326,26 @@ def _published_head(weights: Weights) -> Head:
 
 
 def random_encoder(
-    audio: AudioSection, model: ModelSection, *, mean: float, std: float, seed: int
+    audio: AudioSection,
+    model: ModelSection,
+    *,
+    mean: float,
+    std: float,
+    seed: int,
+    host: PluginHost | None = None,
 ) -> AudioEncoder:
-    """An encoder with the recipe's architecture and random weights."""
-    shapes = model_shapes(audio, model)
+    """An encoder with the recipe's architecture and random weights; `host`: as for `load_encoder`."""
+    shapes, spec = model_shapes(audio, model), model.backbone
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Encoder(shapes.grid, shapes.size)
+        if spec.name == Encoder.name:
+            network: Backbone = Encoder(shapes.grid, shapes.size)
+        else:
+            from m2dx.contract.host import PluginHost
+
+            network = (host or PluginHost.discover()).build(
+                "backbone", spec, grid=shapes.grid, size=shapes.size
+            )
     return AudioEncoder(network, build_logmel(audio), mean=mean, std=std).eval()
 
 

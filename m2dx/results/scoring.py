@@ -16,9 +16,9 @@ import torch
 from rich.console import Console
 
 from m2dx.contract.atomic import replace_text
-from m2dx.contract.components import ClipEncoder, Dataset, Evaluator, Score
+from m2dx.contract.components import Backbone, ClipEncoder, Dataset, Evaluator, Score
 from m2dx.contract.errors import CheckpointError, M2dxError, PluginError, RecipeError
-from m2dx.contract.host import PluginHost
+from m2dx.contract.host import CORE, PluginHost
 from m2dx.contract.progress import ProgressLine
 from m2dx.contract.wording import counted
 from m2dx.data.clips import list_clips
@@ -32,7 +32,6 @@ from m2dx.evaluation.runner import check_request, evaluate
 from m2dx.evaluation.splits import shared_clips
 from m2dx.evaluation.tasks import ClipTask, listed_task
 from m2dx.model.shapes import build_logmel, model_shapes
-from m2dx.model.vit import Encoder
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import EvaluationSection, Recipe
 from m2dx.results import records
@@ -97,7 +96,7 @@ class Scoring:
             name: f"evaluation.evaluators.{name} ({host.origin('evaluator', spec.name)})"
             for name, spec in section.evaluators.items()
         }
-        compared: dict[str, Any] = {PRETRAINED: encoder or _untrained(recipe)}
+        compared: dict[str, Any] = {PRETRAINED: encoder or _untrained(recipe, host)}
         if recipe.image is None and "mean_logmel" in section.baselines:
             compared["mean_logmel"] = MeanLogMel(recipe.audio)
         try:
@@ -336,11 +335,13 @@ def taught_tasks(recipe: Recipe, host: PluginHost, tasks: Mapping[str, Dataset])
     return found
 
 
-def _untrained(recipe: Recipe) -> AnyEncoder:
-    """An encoder of the recipe's sizes, without weights."""
-    shapes = model_shapes(recipe.input, recipe.model)
-    with torch.device("meta"):  # weights take seconds to draw, and are not looked at
-        network = Encoder(shapes.grid, shapes.size)
+def _untrained(recipe: Recipe, host: PluginHost) -> AnyEncoder:
+    """An encoder of the recipe's backbone and sizes, whose weights mean nothing."""
+    shapes, spec = model_shapes(recipe.input, recipe.model), recipe.model.backbone
+    # Weights take seconds to draw, and are not looked at; but a plugin's `__init__` may look at values.
+    place = torch.device("meta" if host.plugin_of("backbone", spec.name) == CORE else "cpu")
+    with place, torch.random.fork_rng(devices=[]):
+        network: Backbone = host.build("backbone", spec, grid=shapes.grid, size=shapes.size)
     if recipe.image is not None:
         return ImageEncoder(network, recipe.image)
     return AudioEncoder(network, build_logmel(recipe.audio), mean=0.0, std=1.0)

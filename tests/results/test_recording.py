@@ -17,6 +17,7 @@ from m2dx.encoder.audio import load_any_encoder, random_encoder
 from m2dx.encoder.config import EncoderConfig
 from m2dx.encoder.weights import write_export
 from m2dx.jobs import core
+from m2dx.model.vit import Encoder
 from m2dx.recipe.loading import recipe_to_mapping
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.results import scoring
@@ -39,10 +40,24 @@ class Fixed(m2dx.Evaluator):
         return [Score(task.name, "accuracy", self.value, None, (self.value,), "fixed", {"k": 1})]
 
 
+class Own(Encoder):
+    """A ViT of a plugin, which reads a value while it is made."""
+
+    name = "own"
+
+    def __init__(self, grid: m2dx.PatchGrid, size: m2dx.ViTSize) -> None:
+        super().__init__(grid, size)
+        self.drawn = torch.rand(()).item()
+
+
 class Plugin:
     @m2dx.hookimpl
     def evaluators(self) -> list[type]:
         return [Fixed]
+
+    @m2dx.hookimpl
+    def backbones(self) -> list[type]:
+        return [Own]
 
 
 @pytest.fixture
@@ -172,6 +187,26 @@ def test_what_training_started_from_is_a_baseline(
     for record in read_records([recipe.output]).records:
         if record.encoder.name not in ("random_weights", "mean_logmel", "starter", recipe.name):
             assert record.encoder.sha256 == fingerprint(start) and record.encoder.path is not None
+
+
+@pytest.mark.parametrize(("backbone", "expected"), [("vit", Encoder), ("own", Own)])
+def test_checks_see_an_encoder_of_the_recipes_backbone(
+    backbone: str,
+    expected: type,
+    tiny_recipe: Any,
+    host: m2dx.PluginHost,
+    make_wav: Any,
+    tmp_path: Path,
+    monkeypatch: Any,
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(Fixed, "check_encoder", lambda _, encoder, task: seen.append(encoder))
+    recipe = notes_recipe(tiny_recipe, make_wav, host, tmp_path, f"model.backbone={backbone}")
+    state = torch.get_rng_state()
+    Scoring.of(recipe, host)
+    assert type(seen[0].encoder) is expected and torch.equal(torch.get_rng_state(), state)
+    random = random_encoder(recipe.audio, recipe.model, mean=-7.0, std=4.0, seed=0, host=host)
+    assert type(random.encoder) is expected and torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("method", ["check", "check_encoder"])
