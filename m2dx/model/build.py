@@ -28,7 +28,7 @@ from m2dx.contract.wording import problem_of
 from m2dx.model.masking import MaskDraw, RandomMasking
 from m2dx.model.multitask import MultiTask, Task
 from m2dx.model.shapes import ModelShapes, build_logmel, model_shapes
-from m2dx.model.views import DataStatistics, ImageViews, ViewMaker, at_rate
+from m2dx.model.views import DataStatistics, ImageViews, ViewMaker, at_rate, tensors_of
 from m2dx.model.vit import encoder_of
 from m2dx.recipe.schema import AudioSection
 
@@ -335,10 +335,10 @@ def _try_task(
         if task.offline_encoder is not None:
             views = at_rate(views, task.offline_encoder.sample_rate)
             encoder = part("offline_encoder", task.offline_encoder)
-            before = [given.clone() for given in _given(views)]
+            before = [given.clone() for given in tensors_of(views)]
             with encoder.attempt("forward on a trial batch"), torch.no_grad():
                 signal = task.offline_encoder(views)
-            same = all(map(torch.equal, before, _given(views)))
+            same = all(map(torch.equal, before, tensors_of(views)))
             encoder.must(same, "forward must leave its views as they are, since others see them, too")
             frames = None
             if views.waveforms is not None:
@@ -361,12 +361,6 @@ def _try_task(
             value = task.loss(features, target)
         loss.must_give(value, (), "a scalar", learns=True)
     return target
-
-
-def _given(views: Views) -> list[Tensor]:
-    """The tensors of the views."""
-    wavs = [] if views.waveforms is None else [views.waveforms.samples]
-    return [*wavs, views.clean_logmel, *views.labels.values()]
 
 
 def declared_frames(part: ComponentPlace, encoder: OfflineEncoder, num_samples: int) -> int | None:

@@ -103,6 +103,12 @@ def at_rate(views: Views, sample_rate: int | None) -> Views:
     return replace(views, waveforms=Waveforms(wav, sample_rate))
 
 
+def tensors_of(views: Views) -> list[Tensor]:
+    """The samples, log-mels and labels of the views."""
+    wavs = [] if views.waveforms is None else [views.waveforms.samples]
+    return [*wavs, views.clean_logmel, *views.labels.values()]
+
+
 def standardised(images: Tensor, section: ImageSection) -> Tensor:
     """Standardised images (B, C, H, W) float32, from uint8 values or from floating-point ones in [0, 1].
 

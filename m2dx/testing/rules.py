@@ -107,7 +107,8 @@ class Subject:
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         self.must(found == shape, f"{what} must give {shape or 'a scalar'}, but gave {found}{hint}")
         assert isinstance(value, Tensor)
-        self.must(value.is_floating_point(), f"{what} must give floating point, but gave {value.dtype}")
+        fits = value.is_floating_point() and value.dtype != torch.float64
+        self.must(fits, f"{what} must give floating point, at most float32, but gave {value.dtype}")
         bad = value[~value.isfinite()].tolist()
         self.must(not bad, f"{what} must give finite values, but gave {bad[0] if bad else 0}")
 

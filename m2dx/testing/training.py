@@ -118,9 +118,15 @@ def check_callback(cls: type[Callback], /, **options: Any) -> None:
                     with subject.attempt(event):
                         getattr(callback, event)(*given)
             first, again, apart = (list(model.state_dict().values()) for model in models)
-            subject.must(straight.stop() == resumed.stop() and all(map(torch.equal, first, again)), RESUMED)
+            reason, other, state = straight.stop(), resumed.stop(), resumed.state_dict()
+            subject.must(
+                reason is None or isinstance(reason, str),
+                f"stop must give a text, or None, but gave {reason!r}",
+            )
+            subject.must(isinstance(state, dict), f"state_dict must give a dict, but gave {state!r}")
+            subject.must(reason == other and all(map(torch.equal, first, again)), RESUMED)
             subject.must(all(map(torch.equal, first, apart)), APART)
-            resumed = built(step, folder, resumed.state_dict())
+            resumed = built(step, folder, state)
         with subject.attempt("end"):
             straight.end({"steps": 2 * STEPS, "total_steps": 2 * STEPS, "seconds": 1.0, "stopped_by": None})
 
@@ -132,4 +138,7 @@ def check_schedule(cls: type[Schedule], /, **options: Any) -> None:
     for progress in torch.linspace(0, 1, 1001, dtype=torch.float64)[:-1].tolist():
         with subject.attempt(f"share({progress:g})"):
             share = schedule.share(progress)
+        subject.must(
+            isinstance(share, float | int), f"share({progress:g}) must be a number, but is {share!r}"
+        )
         subject.must(0.0 <= share <= 1.0, f"share({progress:g}) must be between 0 and 1, but is {share}")

@@ -28,6 +28,7 @@ def check_weight_map(
         before = {name: tensor.clone() for name, tensor in left.items()}
         with subject.attempt("tensors"):
             given = subject.build(grid=grid, size=SIZE).tensors(left)
+        subject.must(isinstance(given, dict), f"tensors must give a dict, but gave {given!r}")
         subject.must(stranger in left, "tensors must leave what it does not know in `state`")
         if state is None:
             subject.must(not given, f"tensors must give none of an unknown name, but gave {given}")

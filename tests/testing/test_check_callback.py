@@ -70,6 +70,10 @@ class Hearing(Counting):
         self.count += 1
 
 
+def changed(component: type, **methods: Any) -> type:
+    return type("Changed", (component,), {"__doc__": "Changed.", **methods})
+
+
 def test_sound_callbacks_pass() -> None:
     check_callback(Listening)
     check_component(Counting)
@@ -82,6 +86,8 @@ def test_sound_callbacks_pass() -> None:
         (Failing, "scores must work, but raised IndexError: no scores"),
         (Forgetting, "a resumed run must go on as one that was not stopped"),
         (Hearing, "after_step must do the same in each process, of which the main one alone hears"),
+        (changed(Counting, stop=lambda self: True), "stop must give a text, or None, but gave True"),
+        (changed(Counting, state_dict=lambda self: None), "state_dict must give a dict, but gave None"),
         (Objects, "loading its state from a checkpoint, with weights_only, must work"),
     ],
 )

@@ -292,6 +292,10 @@ class TestOfflineEncoder:
         self.check(
             encoder(forward=lambda self, v: Energy.forward(self, v).long()), "must give floating point"
         )
+        self.check(
+            encoder(forward=lambda self, v: Energy.forward(self, v).double()),
+            "floating point, at most float32",
+        )
 
     def test_silence(self):
         class Bad(Energy):
@@ -666,6 +670,40 @@ class TestDataset:
         check("reading .*train.wav .with soundfile.*must work, but raised AudioError")
 
 
+# Schedules and weight maps
+
+
+@pytest.mark.parametrize(
+    ("share", "match"),
+    [(torch.tensor(0.5), "must be a number, but is tensor"), (None, "must be a number, but is None")],
+)
+def test_a_schedule_gives_numbers(share, match):
+    class Flat(m2dx.Schedule):
+        """The same share always."""
+
+        name = "flat"
+
+        def share(self, progress):
+            return share
+
+    fails(check_component, Flat, match=match)
+
+
+def test_a_weight_map_gives_a_dict():
+    class Nothing(m2dx.WeightMap):
+        """Gives nothing."""
+
+        name = "nothing"
+
+        def __init__(self, grid, size):
+            pass
+
+        def tensors(self, state):
+            return None
+
+    fails(check_component, Nothing, match="tensors must give a dict, but gave None")
+
+
 # Evaluators
 
 
@@ -819,6 +857,7 @@ TERMS = {
         r"must give a scalar, but gave \(6,\)",
     ),
     "constant": (lambda self, output, target: output.loss.detach(), "the backward pass must work"),
+    "double": (lambda self, output, target: output.tokens.double().mean(), "floating point, at most float32"),
     "target": (
         lambda self, output, target: target.mean(),
         r"forward for .* must work, but raised AttributeError",
