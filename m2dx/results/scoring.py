@@ -92,10 +92,6 @@ class Scoring:
             for name, spec in section.evaluators.items()
             if recipe.image is not None and evaluators[name].needs_wav
         ]
-        labels = {
-            name: f"evaluation.evaluators.{name} ({host.origin('evaluator', spec.name)})"
-            for name, spec in section.evaluators.items()
-        }
         compared: dict[str, Any] = {PRETRAINED: encoder or _untrained(recipe, host)}
         if recipe.image is None and "mean_logmel" in section.baselines:
             compared["mean_logmel"] = MeanLogMel(recipe.audio)
@@ -104,30 +100,7 @@ class Scoring:
         except CheckpointError as error:
             known = "start, random_weights, mean_logmel"
             problems.append(f"evaluation.baselines: must be {known} or paths of encoders, but {error}")
-        for name, dataset in datasets.items():
-            task = section.tasks[name]
-            chosen = {protocol: evaluators[protocol] for protocol in task.evaluators or evaluators}
-            try:
-                listed = listed_task(name, dataset, task)
-                for protocol, evaluator in chosen.items():
-                    if evaluator.predicts != task.target:
-                        raise RecipeError(
-                            f"evaluation.tasks.{name}: `target` must be what evaluators predict, but is {task.target}, "
-                            f"and {protocol} predicts a {evaluator.predicts}; change it, or `evaluators`"
-                        )
-                    with PluginError.blaming(f"{labels[protocol]}: check failed on {name}"):
-                        evaluator.check(listed)
-            except RecipeError as error:
-                problems.append(str(error))
-                continue
-            for (protocol, evaluator), (other, network) in product(chosen.items(), compared.items()):
-                try:
-                    with PluginError.blaming(
-                        f"{labels[protocol]}: check_encoder failed for {other} on {name}"
-                    ):
-                        evaluator.check_encoder(network, listed)
-                except RecipeError as error:
-                    problems.append(f"evaluation.evaluators.{protocol}, for {other}: {error}")
+        problems += _refusals(section, host, datasets, evaluators, compared)
         if problems:
             raise RecipeError("\n".join(dict.fromkeys(problems)))
         versions = records.package_versions() | _plugin_versions(section, host)
@@ -289,6 +262,44 @@ class Scoring:
             device=f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type,
             versions=self.versions,
         )
+
+
+def _refusals(
+    section: EvaluationSection,
+    host: PluginHost,
+    datasets: Mapping[str, Dataset],
+    evaluators: Mapping[str, Evaluator],
+    compared: Mapping[str, Any],
+) -> list[str]:
+    """Why evaluators refuse tasks, or the encoders that are compared on them; PluginError where one fails."""
+    problems = list[str]()
+    labels = {
+        name: f"evaluation.evaluators.{name} ({host.origin('evaluator', spec.name)})"
+        for name, spec in section.evaluators.items()
+    }
+    for name, dataset in datasets.items():
+        task = section.tasks[name]
+        chosen = {protocol: evaluators[protocol] for protocol in task.evaluators or evaluators}
+        try:
+            listed = listed_task(name, dataset, task)
+            for protocol, evaluator in chosen.items():
+                if evaluator.predicts != task.target:
+                    raise RecipeError(
+                        f"evaluation.tasks.{name}: `target` must be what evaluators predict, but is {task.target}, "
+                        f"and {protocol} predicts a {evaluator.predicts}; change it, or `evaluators`"
+                    )
+                with PluginError.blaming(f"{labels[protocol]}: check failed on {name}"):
+                    evaluator.check(listed)
+        except RecipeError as error:
+            problems.append(str(error))
+            continue
+        for (protocol, evaluator), (other, network) in product(chosen.items(), compared.items()):
+            try:
+                with PluginError.blaming(f"{labels[protocol]}: check_encoder failed for {other} on {name}"):
+                    evaluator.check_encoder(network, listed)
+            except RecipeError as error:
+                problems.append(f"evaluation.evaluators.{protocol}, for {other}: {error}")
+    return problems
 
 
 def _raise_all(errors: Sequence[M2dxError]) -> None:
