@@ -39,14 +39,16 @@ def score(
     return replace(found, mean=share, values=(share,), ci95=None, predictions=items, encoder=name)
 
 
-def choose(encoder: ClipEncoder, choice: m2dx.ClipTask) -> dict[str, Any]:
+def choose(encoder: ClipEncoder, choice: m2dx.ClipTask, *, trained: bool = False) -> dict[str, Any]:
     """Layer, penalty and whitening for an encoder, by the validation part.
 
     No candidate has heard it. The training part they know too well, and have learnt its labels: by inner folds of it,
-    their last layer and a weak penalty would seem best.
+    their last layer and a weak penalty would seem best. Of a `trained` one the patch embedding is left out: it is
+    frozen, so that it is that of the start or of a random network, which are scored themselves.
     """
-    fold = choice.folds[0]
-    found = Logistic().chosen(choice, choice.features(encoder), fold.fitted, fold.test)
+    fold, features = choice.folds[0], choice.features(encoder)
+    regression = Logistic(layers=tuple(sorted(features.layers)[1:])) if trained else Logistic()
+    found = regression.chosen(choice, features, fold.fitted, fold.test)
     return {name: getattr(found, name) for name in ("c", "layers", "whiten")}
 
 

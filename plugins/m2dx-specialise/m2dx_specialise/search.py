@@ -250,10 +250,10 @@ class Search:
             more = max(len(parts.folds) - 1, 0) * len(parts.labelled) / len(parts.train)
             self.console.print(f"baselines, fitted to {fitted} clips, scored on {len(choice.folds[0].test)}:")
 
-            def score(encoder: ClipEncoder) -> dict[str, Any]:
+            def score(encoder: ClipEncoder, *, trained: bool = False) -> dict[str, Any]:
                 choice.features(encoder)
                 before = state.seconds
-                settings = judge.choose(encoder, choice)
+                settings = judge.choose(encoder, choice, trained=trained)
                 found = judge.score(encoder, choice, "", settings)
                 in_turn = more * (state.seconds - before)
                 loss = judge.loss_of(found, choice.label_names)
@@ -269,7 +269,8 @@ class Search:
             candidates = propose(
                 self.request.starts, setting, networks[random], labelled=True, scratch_first=is_ahead
             )
-            state.save(winner=self._rungs(candidates, setting, score), best=best_of(state.under("baseline")))
+            winner = self._rungs(candidates, setting, partial(score, trained=True))
+            state.save(winner=winner, best=best_of(state.under("baseline")))
         task = parts.task("test", folder / "features", seed=seed)
         in_turn = parts.in_turn(task)
         found = state.once("test", partial(self._tested, task, in_turn, len(parts.valid)))
