@@ -373,7 +373,9 @@ def test_settings_are_those_of_a_classifier_of_all_training_clips(monkeypatch: p
 def test_a_candidate_is_not_judged_by_its_frozen_patch_embedding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Logistic, "chosen", lambda self, task, found, *rows: self)
     fold = Fold("test", *(np.array(rows) for rows in ([0], [1], [2])))
-    choice: Any = SimpleNamespace(folds=(fold,), features=lambda of: SimpleNamespace(layers=dict.fromkeys((0, 2, 4))))
+    choice: Any = SimpleNamespace(
+        folds=(fold,), features=lambda of: SimpleNamespace(layers=dict.fromkeys((0, 2, 4)))
+    )
     encoder: Any = None
     assert choose(encoder, choice)["layers"] == "best"
     assert choose(encoder, choice, trained=True)["layers"] == (2, 4)
