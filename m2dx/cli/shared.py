@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -43,10 +45,11 @@ EncoderPath = Annotated[
 
 
 def plugin_host() -> PluginHost:
-    """The installed plugins."""
+    """The installed plugins. What they print meanwhile goes to stderr: stdout is what a command gives to others."""
     from m2dx.contract.host import PluginHost
 
-    return PluginHost.discover()
+    with contextlib.redirect_stdout(sys.stderr):
+        return PluginHost.discover()
 
 
 def load_with_plugins(recipe: Path, overrides: list[str] | None) -> tuple[PluginHost, Recipe]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.metadata
 import inspect
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -175,10 +173,9 @@ class PluginHost:
             return
         plugin = None
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # stdout has what a command gives to others
-                plugin = load()
-                self._manager.register(plugin, loaded.name)
-                problems = [*self._hook_problems(plugin), *self._collect(loaded, plugin)]
+            plugin = load()
+            self._manager.register(plugin, loaded.name)
+            problems = [*self._hook_problems(plugin), *self._collect(loaded, plugin)]
             loaded.error = "; ".join(problems) or None
         except KeyboardInterrupt:
             raise

@@ -201,10 +201,10 @@ def list_clips(name: str, dataset: Dataset, split: str | None = None) -> list[Cl
     clips = call_dataset(name, dataset, "clips", split)
     for clip in clips:
         problem = clip_problem(clip)
-        if problem is None and split is not None and clip.split != split:
-            problem = (
-                f"clips({split!r}) must give clips of that split alone, but {clip.path} is of {clip.split!r}"
-            )
+        # A list may know the split by another name, such as Testing.
+        if problem is None and split is not None and clip.split != clips[0].split:
+            both = f"{clips[0].path} is of {clips[0].split!r}, and {clip.path} of {clip.split!r}"
+            problem = f"clips({split!r}) must give clips of that split alone, but {both}"
         if problem is not None:
             raise PluginError(f"{_label(name, dataset)}: {problem}")
     return clips

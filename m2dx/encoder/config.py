@@ -111,7 +111,7 @@ class EncoderConfig(BaseModel):
     def _without_files(
         cls, label_names: dict[str, tuple[str, ...]] | None
     ) -> dict[str, tuple[str, ...]] | None:
-        """Without sets whose labels are the files of clips, as an export is given to others."""
+        """Without those of older exports that are files of clips; see `_without_recordings`."""
         if label_names is None:
             return None
         extensions = {name: {*map(extension_of, map(Path, of))} for name, of in label_names.items()}
@@ -164,8 +164,14 @@ class EncoderConfig(BaseModel):
             image=section,
             **({key: recipe["data"][key] for key in ("mean", "std")} if section is None else {}),
             recipe=_of_recipe(recipe, state.get("clips")),
-            **{key: state[key] for key in ("step", "label_names") if key in state},
+            step=state.get("step"),
+            label_names=_without_recordings(recipe, state.get("label_names")),
         )
+
+    def is_of(self, recipe: Mapping[str, Any]) -> bool:
+        """Whether a recipe says the same of the encoder; how often it logs, and the like, may differ."""
+        own, said = self.recipe or {}, _of_recipe(recipe, None)
+        return all(json.dumps(own.get(key)) == json.dumps(said[key]) for key in ("name", "model", "tasks"))
 
     @classmethod
     def from_json(cls, text: str, path: Path) -> EncoderConfig:
@@ -185,6 +191,16 @@ class EncoderConfig(BaseModel):
             content["sample_rate"] = self.audio.sample_rate
             content["frame_rate"] = self.audio.sample_rate / self.audio.hop_length / self.patch_size[1]
         return {key: value for key, value in content.items() if value is not None}
+
+
+def _without_recordings(
+    recipe: Mapping[str, Any], label_names: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """The label names, but of sets whose labels are the files of clips, as an export is given to others."""
+    if label_names is None:
+        return None
+    options = {name: section["dataset"] for name, section in recipe["data"]["sets"].items()}
+    return {name: of for name, of in label_names.items() if options.get(name, {}).get("labels") != "path"}
 
 
 def _of_recipe(recipe: Mapping[str, Any], clips: object) -> dict[str, Any]:

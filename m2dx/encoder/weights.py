@@ -217,7 +217,8 @@ def export_encoder(
         raise CheckpointError(f"{checkpoint}: only m2dx checkpoints and exports can be exported")
     if weights.source == "export" and folder.resolve().is_relative_to(weights.path.resolve()):
         raise CheckpointError(f"{folder} must be another folder than the one that is exported, and not in it")
-    if (folder / "recipe.yaml").exists() or (folder / "checkpoints").exists():
+    is_run = (folder / "recipe.yaml").exists() and not (folder / EXPORT_CONFIG).exists()
+    if is_run or (folder / "checkpoints").exists():
         raise CheckpointError(
             f"{folder} must be a folder for an encoder alone, but is that of a run or a search"
         )
@@ -256,8 +257,8 @@ def copy_licences(source: Path, folder: Path) -> None:
             shutil.copy(path, folder / path.name)
 
 
-def _text_of(config: EncoderConfig) -> bytes:
-    return f"{json.dumps(config.to_json(), indent=1)}\n".encode()
+def _text_of(config: Mapping[str, Any]) -> bytes:
+    return f"{json.dumps(config, indent=1)}\n".encode()
 
 
 def _copy_export(source: Path, folder: Path) -> None:
@@ -267,7 +268,10 @@ def _copy_export(source: Path, folder: Path) -> None:
         if path.is_dir():
             shutil.copytree(path, folder / path.name, dirs_exist_ok=True)
     contents = {path.name: path.read_bytes() for path in paths if path.is_file()}
-    contents[EXPORT_CONFIG] = _text_of(read_config(source))
+    said, names = json.loads(contents[EXPORT_CONFIG]), read_config(source).label_names
+    if names is not None and names.keys() != said["label_names"].keys():
+        said["label_names"] = names  # without files
+        contents[EXPORT_CONFIG] = _text_of(said)
     replace_files(folder, {name: methodcaller("write", content) for name, content in contents.items()})
 
 
@@ -311,7 +315,7 @@ def write_export(
     files = {
         **others,
         EXPORT_WEIGHTS: tensors_writer(tensors, {}),
-        EXPORT_CONFIG: lambda file: file.write(_text_of(config)),
+        EXPORT_CONFIG: lambda file: file.write(_text_of(config.to_json())),
     }
     replace_files(folder, files)
 

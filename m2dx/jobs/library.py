@@ -5,23 +5,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from m2dx.contract.components import Score
 from m2dx.contract.host import PluginHost
 from m2dx.contract.package import STARTER, find_encoder
-from m2dx.encoder.weights import export_encoder
+from m2dx.encoder.weights import export_encoder, read_weights
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import Recipe
 from m2dx.results.scores import read_scores
 from m2dx.results.verdict import verdict
 from m2dx.training.monitor import TrainingSummary
 from m2dx.training.run_folder import Resume
-
-if TYPE_CHECKING:
-    from m2dx.results.scoring import AnyEncoder
 
 _QUIET = Console(quiet=True)
 
@@ -78,7 +74,7 @@ def evaluate(
     (loaded, host), path = _loaded(recipe, host), find_encoder(encoder)
     network = load_any_encoder(path, host)
     training = training_of(path, host)
-    if training is None and path != STARTER and (learnt := _learnt_labels(network)):
+    if training is None and path != STARTER and (learnt := _learnt_labels(path)):
         console.print(
             f"note: {path} has learnt labels ({', '.join(learnt)}); whether of these test clips is not known without "
             "its run's recipe.yaml beside it", style="yellow",
@@ -94,10 +90,12 @@ def export(checkpoint: str | Path, folder: str | Path, *, overwrite: bool = Fals
     return export_encoder(find_encoder(checkpoint), Path(folder), overwrite=overwrite)
 
 
-def _learnt_labels(network: AnyEncoder) -> list[str]:
-    """Tasks of its training that learnt labels."""
-    tasks = (getattr(network, "trained_as", None) or {}).get("tasks", {})
-    return [name for name, task in tasks.items() if (task["offline_encoder"] or {}).get("name") == "labels"]
+def _learnt_labels(encoder: Path) -> list[str]:
+    """Tasks of its training that learnt labels, other than which recording a clip is of."""
+    config = read_weights(encoder).config
+    tasks, known = (config.recipe or {}).get("tasks", {}), {None, *(config.label_names or {})}
+    learnt = {name: task["offline_encoder"] or {} for name, task in tasks.items()}
+    return [name for name, of in learnt.items() if of.get("name") == "labels" and of.get("dataset") in known]
 
 
 def _loaded(recipe: Recipe | str | Path, host: PluginHost | None) -> tuple[Recipe, PluginHost]:

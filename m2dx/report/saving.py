@@ -31,6 +31,7 @@ SHAPES: dict[str, tuple[tuple[float, float], tuple[float, float, float, float] |
 width and height in shares; None: everywhere, without frame and numbers. A panel fills a phone's screen, where its
 text is as large as the page's.
 """
+_SEEN: dict[str | tuple[str, type[Warning], int], int] = {}  # matplotlib's other warnings, each told once
 GLYPH = r"Glyph (\d+) .*missing from"  # how matplotlib warns of a character that its fonts lack
 MOST_COLUMNS = 320  # frames of a spectrogram on the page, at most; of longer ones neighbours are averaged
 
@@ -96,7 +97,9 @@ def _write(figure: Figure, file: BinaryIO, kind: str) -> str:
         if glyph := re.match(GLYPH, str(warning.message)):
             lacking[chr(int(glyph[1]))] = None
         else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno, registry=_SEEN
+            )
     return "".join(lacking)
 
 

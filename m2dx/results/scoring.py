@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -32,7 +31,7 @@ from m2dx.evaluation.runner import check_request, evaluate
 from m2dx.evaluation.splits import shared_clips
 from m2dx.evaluation.tasks import ClipTask, listed_task
 from m2dx.model.shapes import build_logmel, model_shapes
-from m2dx.recipe.loading import load_recipe
+from m2dx.recipe.loading import load_recipe, recipe_to_mapping
 from m2dx.recipe.schema import EvaluationSection, Recipe
 from m2dx.results import records
 from m2dx.results.formats import terminal
@@ -312,10 +311,10 @@ def training_of(encoder: Path, host: PluginHost) -> Recipe | None:
     """The recipe of the run whose encoder this is; None where it is not there, or cannot be read here."""
     folder = encoder.resolve()
     with suppress(M2dxError):  # such as a variable that is not set here
-        made = (read_weights(encoder).config.recipe or {}).get("sha256")
+        config = read_weights(encoder).config
         for path in (place / "recipe.yaml" for place in (folder, folder.parent, folder.parent.parent)):
-            if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == made:
-                return load_recipe(path, host=host)
+            if path.is_file() and config.is_of(recipe_to_mapping(recipe := load_recipe(path, host=host))):
+                return recipe
     return None
 
 

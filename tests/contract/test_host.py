@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import m2dx
+from m2dx.cli.shared import plugin_host
 from m2dx.contract.components import KINDS, TaskShapes
 from m2dx.contract.host import PluginHost, hook_name
 from m2dx.contract.options import ComponentSpec
@@ -198,7 +199,7 @@ def test_the_environment_restricts_what_is_loaded(value, loaded, install, monkey
 
 def test_what_a_plugin_prints_while_it_is_imported_is_not_in_the_output(install, capsys):
     install("acme", "\n    print('hello')" + LOSS.format(name="acme_l1"))
-    assert "acme_l1" in PluginHost.discover().names("loss")
+    assert "acme_l1" in plugin_host().names("loss")
     assert capsys.readouterr() == ("", "hello\n")
 
 

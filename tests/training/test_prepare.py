@@ -113,9 +113,11 @@ def test_the_recipe_that_trained_an_encoder_is_that_of_its_run(
     )
     assert (found and found.name) == (None if ".." in place else "mine")
     text = (run / "recipe.yaml").read_text()
-    for other in (text.replace("seed: 0", "seed: 1"), "data: {sets: ${NOT_SET}"):  # not what trained it
+    for other in (text.replace("mask_ratio: 0.6", "mask_ratio: 0.7"), "data: {sets: ${NOT_SET}"):  # another's
         (run / "recipe.yaml").write_text(other)
         assert training_of(run / place, host) is None
+    (run / "recipe.yaml").write_text(text.replace("log_every: 1", "log_every: 2"))  # as when it goes on
+    assert (training_of(run / place, host) is None) == (".." in place)
 
 
 def test_noise_of_images_is_refused_where_the_recipe_is_of_audio(

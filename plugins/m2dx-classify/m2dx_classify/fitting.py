@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -34,14 +35,15 @@ class Fitted:
     classifier: m2dx.AudioClassifier
     config: EncoderConfig
     summary: str
-    source: Path  # the encoder; `STATISTICS`: none
+    source: Path | None  # folder or file of the encoder's weights
 
     def save(self, folder: Path) -> None:
         """Writes what `m2dx.load_classifier` and `m2dx.load_encoder` read; CheckpointError where that fails."""
         network = self.classifier.network.cpu()
         try:
             write_export(folder, network.encoder.encoder, self.config, network.head.state_dict())
-            copy_licences(self.source, folder)
+            if self.source is not None:
+                copy_licences(self.source, folder)
         except OSError as error:
             raise m2dx.CheckpointError(
                 f"{folder}: the classifier cannot be written: {error.strerror or error}"
@@ -80,9 +82,10 @@ def check_request(
 
 
 def _refused(folder: Path) -> str | None:
-    """Why a folder cannot be made; else it is."""
+    """Why a folder cannot be written; nothing stays there."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        TemporaryFile(dir=parent).close()
     except OSError as error:
         return f"--save must be a folder that can be written, but {folder} cannot be: {error.strerror}"
     return None
@@ -115,10 +118,12 @@ def fit_classifier(
     options of `Logistic`, where they are known.
     """
     logistic = Logistic(**settings or {})
+    source = None
     if model == STATISTICS:
         (encoder, config), logistic = statistics_encoder(), replace(logistic, layers=(0,))
     else:
-        encoder, config = m2dx.load_encoder(model), read_weights(model).config
+        weights = read_weights(model)
+        encoder, config, source = m2dx.load_encoder(model), weights.config, weights.path
     encoder = encoder.requires_grad_(False).eval().to(pick_device(device, field="--device"))
     found = task.features(encoder, layers=logistic.named_layers)
     own = with_metrics(logistic.evaluate(encoder, task, seeds=(0,))[0], task.label_names)
@@ -167,7 +172,7 @@ def fit_classifier(
     said = _summary(task, own, plain, tested)
     if model != STATISTICS and (warning := _learnt(model, task)):
         said = f"{said}. But {warning}"
-    return Fitted(classifier, config.model_copy(update={"classifier": about}), said, model)
+    return Fitted(classifier, config.model_copy(update={"classifier": about}), said, source)
 
 
 def _learnt(model: Path, task: m2dx.ClipTask) -> str:

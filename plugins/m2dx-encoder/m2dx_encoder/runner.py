@@ -33,7 +33,9 @@ class Runner:
 
     def read(self, path: str | Path) -> np.ndarray:
         """(N,) samples of a file at `sample_rate`, channels averaged."""
-        samples, rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(
+            path if os.name == "nt" else os.fsencode(path), dtype="float32", always_2d=True
+        )
         wav: np.ndarray = samples.mean(axis=1, dtype=np.float32)
         if rate != self.sample_rate:
             import soxr

@@ -173,7 +173,7 @@ class Candidate:
                 "batch_size": batch,
                 "base_lr": (SCRATCH_LR if start is None else FURTHER_LR) * 256 / batch,
                 "precision": "auto",
-                "threads": None if setting.on_gpu else max(default_workers() // 2, 1),  # the others load
+                "threads": None if setting.on_gpu else max(default_workers() // 2, 1),
                 "log_every": max(steps // 50, 1),
                 "rankme_every": max(steps // 10, 1),
                 "checkpoint_every": max(min(steps // 5, int(SAVED_SECONDS / seconds)), 1),

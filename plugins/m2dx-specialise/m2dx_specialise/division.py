@@ -115,8 +115,8 @@ def _with_one_label(clips: dict[int, Clip]) -> tuple[dict[int, Clip], str]:
 def _grouped(listing: Listing, clips: dict[int, Clip], audit: Audit) -> tuple[dict[int, Clip], str]:
     """The clips, each with what it must stay with as its group; and a note of copies that are left out.
 
-    Clips that share sound unite their groups; but where this leaves too few, and leaving out the later ones does not,
-    they are left out.
+    Clips that share sound unite their groups; but where this leaves too few, and leaving out copies does not, only
+    those of one group stay, that which has the most labelled ones.
     """
 
     def united(duplicates: Sequence[Duplicate]) -> dict[int, Clip]:
@@ -124,14 +124,37 @@ def _grouped(listing: Listing, clips: dict[int, Clip], audit: Audit) -> tuple[di
         return {row: replace(clip, group=of[row]) for row, clip in clips.items()}
 
     found, apart = united(audit.duplicates), united(())
-    shared = [pair for pair in audit.duplicates if {pair.first, pair.second} <= set(clips)]
-    copies = {pair.second for pair in shared if apart[pair.first].group != apart[pair.second].group}
+    copies = _copies(apart, [(pair.first, pair.second) for pair in audit.duplicates], len(listing.clips))
     left = {row: clip for row, clip in apart.items() if row not in copies}
     if _divides(found) or not _divides(left):
         return found, ""
     first = named(clips[min(copies)].path)
     text = f"Left out, as other groups have their sound, too: {counted(len(copies), 'clip')}, e.g. {first}. "
     return left, text
+
+
+def _copies(clips: Mapping[int, Clip], pairs: Sequence[tuple[int, int]], size: int) -> set[int]:
+    """Of clips with sound in common, directly or by others, all but those of one group."""
+    alike: dict[int, list[int]] = defaultdict(list)
+    for row, component in enumerate(_components(pairs, size)):
+        if row in clips:
+            alike[component].append(row)
+    copies: set[int] = set()
+    for rows in alike.values():
+        labelled = Counter[str | None]()
+        for row in rows:
+            labelled[clips[row].group] += bool(clips[row].labels)
+        kept = max(labelled, key=labelled.__getitem__)
+        copies.update(row for row in rows if clips[row].group != kept)
+    return copies
+
+
+def _components(pairs: Sequence[tuple[int, int]], size: int) -> list[int]:
+    """The number of the component that each of `size` rows is in, where pairs are joined."""
+    one, other = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(one)), (one, other)), shape=(size, size))
+    found: list[int] = connected_components(graph, directed=False)[1].tolist()
+    return found
 
 
 def _divides(clips: Mapping[int, Clip]) -> bool:
@@ -160,10 +183,8 @@ def _joined(listing: Listing, cuts: Iterable[Sequence[int]], duplicates: Sequenc
     unions = [*together.values(), *cuts]
     pairs = [(rows[0], row) for rows in unions for row in rows[1:]]
     pairs += [(pair.first, pair.second) for pair in duplicates]
-    size, (one, other) = len(listing.clips), np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(one)), (one, other)), shape=(size, size))
     first: dict[int, str] = {}
-    for row, component in enumerate(found := connected_components(graph, directed=False)[1].tolist()):
+    for row, component in enumerate(found := _components(pairs, len(listing.clips))):
         first.setdefault(component, listing.clips[row].group or f"{listing.clips[row].path.stem}#{row}")
     return [first[component] for component in found]
 
@@ -199,7 +220,7 @@ def _kept(clips: dict[int, Clip]) -> tuple[tuple[Clip, ...], str]:
         lost = [f"{few[0]}, and two are the least"] if few else lost
     if left > MOST_LOST * len(clips):
         lost.append(f"{len(clips) - left:,} of {counted(len(clips), 'clip')} are left")
-    if problem := lost[0] if lost else Parts.of(rows).problem:
+    if problem := lost[0] if lost else Parts.of(rows).of_division:
         leaking = "without leaking clips, " if left else ""
         return (), f"The division of the data cannot be kept ({leaking}{problem}). "
     how = f" without {counted(left, 'clip')} that share a group or sound with the test or validation part"
@@ -233,13 +254,13 @@ def _dealt(
     if many and sum(counts[name] for name in rare) < MANY_RARE * counts.total():
         rows, note = _with_training(_balanced(clips, SHARES, counts, seed))
         common = set(counts) - rare
-        if all(common <= _classes(rows, of) for of in ("train", "test")) and not Parts.of(rows).problem:
+        if all(common <= _classes(rows, of) for of in ("train", "test")) and not Parts.of(rows).of_division:
             return rows, note
     dealt = []
     for folds in range(min(FOLDS, number), 1, -1):
         shares = {str(fold + 1): 1 / folds for fold in range(folds)}
         dealt.append(_balanced(clips, shares, counts, seed))
-        if not Parts.of(dealt[-1]).problem:
+        if not Parts.of(dealt[-1]).of_division:
             return dealt[-1], ""
     return dealt[0], ""
 

@@ -84,6 +84,11 @@ class Parts:
             return "some clips have several labels, and a verdict is for one label a clip"
         if count < FEWEST_CLIPS:
             return f"{count} labelled clips are too few to tell encoders apart; {FEWEST_CLIPS} is the least"
+        return self.of_division
+
+    @property
+    def of_division(self) -> str | None:
+        """The same, as far as another division of the clips might do."""
         parts = {"train": self.train, "valid": self.valid, "test": self.test}
         lacking = [name for name, part in parts.items() if len({clip.labels for clip in part}) < 2]
         if lacking:

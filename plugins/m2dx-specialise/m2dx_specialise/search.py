@@ -29,6 +29,7 @@ from m2dx.encoder.weights import copy_licences, read_weights, write_export
 from m2dx.evaluation.bootstrap import with_metrics
 from m2dx.evaluation.features import MeanLogMel
 from m2dx.evaluation.knn import Knn
+from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import AudioSection, ModelSection
 from m2dx.results.predictions import write_predictions
 from m2dx.results.scores import write_scores
@@ -550,9 +551,12 @@ class Search:
         weights = read_weights(path)
         config = weights.config.model_copy(update={"classifier": None})  # of a start, which has its own
         write_export(folder / "encoder", weights.encoder(), config)
-        copy_licences(path, folder / "encoder")
+        copy_licences(weights.path, folder / "encoder")
         if name in self.state.under("run"):
-            shutil.copyfile(folder / "runs" / name / "recipe.yaml", folder / "recipe.yaml")
+            recipe = folder / "runs" / name / "recipe.yaml"
+            shutil.copyfile(recipe, folder / "recipe.yaml")
+            if (start := load_recipe(recipe, host=self.host).init_from) is not None:
+                copy_licences(start, folder / "encoder")
 
     def _finish(self, verdict: Verdict, *, labelled: bool) -> None:
         state, folder, test = self.state, self.state.folder, self.state.get("test") or {}

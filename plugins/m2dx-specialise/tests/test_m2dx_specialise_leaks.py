@@ -418,6 +418,28 @@ def test_a_division_is_kept_where_two_classes_can_be_tested(
     }
 
 
+@pytest.mark.parametrize(("count", "several"), [(200, 4), (30, 1)])
+def test_a_division_is_kept_where_none_could_have_a_verdict(count: int, several: int) -> None:
+    """So that what is a test for its owner is not trained on."""
+    splits = ("train", "train", "train", "valid", "test")
+    clips = tuple(
+        Clip(
+            Path(f"{n}.wav"),
+            0.0,
+            1.0,
+            ("ab"[n % 2], "c")[: 2 if n % 4 < several - 1 else 1],
+            splits[n // 2 % 5],
+        )
+        for n in range(count)
+    )
+    division = divide(
+        listing.Listing(Path("x"), clips, None, None, (), (), (), ()), Audit((), (), (), frozenset())
+    )
+    parts = Parts.of([*division.rows, *division.pool])
+    assert parts.problem is not None and "is kept" in division.sentence
+    assert {clip.path for clip in parts.test} == {clip.path for clip in clips if clip.split == "test"}
+
+
 @pytest.mark.parametrize(("groups", "parts"), [(4, 4), (6, 5), (14, 5), (15, 3)])
 def test_few_groups_are_divided_into_folds(groups: int, parts: int, tmp_path: Path) -> None:
     """A test part of one speaker says nothing of others."""
@@ -466,6 +488,7 @@ def test_rare_classes_decide_for_folds_where_they_have_many_of_the_clips(
         ("{label}{three}", False, 0, 0, "Folds of whole groups (6)"),  # three of each class
         ("{large}", False, 0, 0, "Folds of whole groups (7)"),  # one has more than half of all
         ("{label}{six}", False, 11, 11, "as other groups have their sound, too: 11 clips, e.g. "),
+        ("{label}{six}", False, -11, 11, "as other groups have their sound, too: 11 clips, e.g. "),
         ("{label}{six}", False, 2, 0, "Folds of whole groups (10, clips that share sound in one)"),
         ("{label}{six}", True, 0, 0, "kept (without leaking clips, 48 of 240 clips are left)"),
     ],
@@ -473,7 +496,8 @@ def test_rare_classes_decide_for_folds_where_they_have_many_of_the_clips(
 def test_two_classes_of_three_groups_each_have_a_verdict(
     group: str, crossed: bool, jingles: int, lost: int, text: str
 ) -> None:
-    """`crossed`: folds do not know of the groups; `jingles`: clips of so many groups share sound with the first."""
+    """`crossed`: folds do not know of the groups; `jingles`: clips of so many groups share sound with the first, or if
+    less than 0, with the last."""
     rows = [
         {"label": "ab"[n % 2], "three": n // 2 % 3, "six": n // 2 % 6, "large": max(0, n % 20 - 13)}
         for n in range(240)
@@ -490,6 +514,7 @@ def test_two_classes_of_three_groups_each_have_a_verdict(
         for n, row in enumerate(rows)
     )
     pairs = tuple(Duplicate(0, n, False) for n in range(1, jingles + 1))
+    pairs += tuple(Duplicate(n, -jingles, False) for n in range(-jingles))
     found = listing.Listing(Path("x"), clips, None, None, (), (), (), ())
     division = divide(found, Audit((), pairs, (), frozenset()))
     parts = Parts.of([*division.rows, *division.pool])
@@ -497,6 +522,9 @@ def test_two_classes_of_three_groups_each_have_a_verdict(
     assert len(clips) - len(parts.labelled) == lost
     units = [{clip.group for clip in part} for part in (parts.train, parts.valid, parts.test)]
     assert sum(map(len, units)) == len(set[str | None]().union(*units))
+    left = {clip.path for clip in (*division.rows, *division.pool)}
+    sharing = {row for pair in pairs for row in (pair.first, pair.second) if clips[row].path in left}
+    assert not lost or len(sharing) == 1  # of one group alone
 
 
 def test_a_division_of_real_drums_leaves_out_no_more_than_a_class_of_one_group() -> None:

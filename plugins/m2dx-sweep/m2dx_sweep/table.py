@@ -106,7 +106,7 @@ def sweep_table(folder: Path, *, columns: Sequence[str] = (), encoder: str = PRE
             means = [number.mean for number in found]
             mean, ci95 = float(np.mean(means)), half_width_95(means)
         said = [f"{len(found)} of {len(points)} seeds"] if len(found) < len(points) else []
-        if len(_clips(run[name] for run in numbers.values() if name in run)) > 1:
+        if _clips(found) and len(_clips(run[name] for run in numbers.values() if name in run)) > 1:
             said.append(f"scored on {' and '.join(f'{count:,}' for count in _clips(found))} clips")
         said += sorted({f"trained on {lists[point]}" for point in points if point in lists})
         return Cell(mean, ci95, 1 if "/" in name or name == "rankme" else 4, marks.of(*said))
