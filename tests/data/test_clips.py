@@ -160,7 +160,8 @@ def test_a_data_set_that_ignores_the_split_is_refused() -> None:
     listed = Whole(Clip(Path("a"), split="train"), Clip(Path("b"), split="test"))
     assert len(join_sets({"x": (listed, None)})) == 2
     with pytest.raises(
-        PluginError, match=r"clips\('train'\) must give clips of that split alone, but b is of 'test'"
+        PluginError,
+        match=r"clips\('train'\) must give clips of that split alone, but a is of 'train', and b of",
     ):
         join_sets({"x": (listed, "train")})
 
