@@ -23,7 +23,6 @@ from pydantic import (
 from m2dx.contract.components import Backbone, PatchGrid, ViTSize
 from m2dx.contract.errors import CheckpointError, M2dxError
 from m2dx.contract.package import package_version
-from m2dx.data.files import AUDIO_EXTENSIONS, extension_of
 from m2dx.model.shapes import model_shapes
 from m2dx.model.vit import Encoder
 from m2dx.recipe.document import write_yaml
@@ -112,6 +111,8 @@ class EncoderConfig(BaseModel):
         cls, label_names: dict[str, tuple[str, ...]] | None
     ) -> dict[str, tuple[str, ...]] | None:
         """Without those of older exports that are files of clips; see `_without_recordings`."""
+        from m2dx.data.files import AUDIO_EXTENSIONS, extension_of  # which encoders do not need
+
         if label_names is None:
             return None
         extensions = {name: {*map(extension_of, map(Path, of))} for name, of in label_names.items()}
