@@ -88,6 +88,12 @@ def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
     assert whole.verdict.sentence.split(":")[0] in page and "Rung 2 of 2" in page and 'src="http' not in page
     told = decisions(whole.folder)
     assert len(told["runs"]) == 3
+    # candidates are judged by what they have learnt, and their exports name no recording
+    runs = State.open(whole.folder, request, resume=True).under("run").values()
+    assert all(0 not in run["settings"]["layers"] for run in runs)
+    recordings = {clip.path.name for clip in CsvDataset(path=whole.folder / "pretraining.csv").clips()}
+    for export in (whole.folder / "runs").glob("*/encoder/*.json"):
+        assert not [name for name in recordings if name in export.read_text()], export
     test, labelled = told["test"], CsvDataset(path=whole.folder / "division.csv").clips()
     assert {clip.split for clip in labelled} == {"1", "2", "3", "4", "5"}
     # what learnt nothing is tested on all folds
