@@ -527,6 +527,36 @@ def test_two_classes_of_three_groups_each_have_a_verdict(
     assert not lost or len(sharing) == 1  # of one group alone
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_divisions_of_random_lists_do_not_leak_and_have_a_verdict(seed: int) -> None:
+    """Groups, splits or folds that may cross them, and copies, all at random."""
+    random = np.random.default_rng(seed)
+    count, classes, groups = 60 + 10 * seed, 2 + seed % 4, 8 + seed % 13
+    parts = (None, SPLITS, ("train", "test"), "12345")[seed % 4]
+    of = random.integers(groups, size=count).tolist()
+    by = of if seed % 3 else random.integers(1000, size=count).tolist()  # what the data are divided by
+    clips = tuple(
+        Clip(
+            Path(f"{n}.wav"), 0.0, 1.0, (f"label {int(random.integers(classes))}",),
+            None if parts is None else parts[hash((by[n], seed)) % len(parts)], f"group {of[n]}",
+        )
+        for n in range(count)
+    )  # fmt: skip
+    drawn = random.integers(count, size=(seed % 5 * 3, 2)).tolist()
+    pairs = tuple(Duplicate(min(pair), max(pair), False) for pair in drawn if pair[0] != pair[1])
+    found = listing.Listing(Path("x"), clips, None, None, (), (), (), ())
+    division = divide(found, Audit((), pairs, (), frozenset()))
+    sides = Parts.of([*division.rows, *division.pool])
+    side = {
+        clip.path: (name, clip.group) for name in ("train", "valid", "test") for clip in getattr(sides, name)
+    }
+    assert sides.problem is None
+    assert len(set(side.values())) == len({group for _, group in side.values()})
+    for pair in pairs:
+        both = {side[clips[row].path][0] for row in (pair.first, pair.second) if clips[row].path in side}
+        assert len(both) < 2
+
+
 def test_a_division_of_real_drums_leaves_out_no_more_than_a_class_of_one_group() -> None:
     """Of their splits, clips of ten kits that share sound would take a third of the clips, and a class."""
     found = listing.read(Path(__file__).parents[3] / "examples" / "sounds" / "drums.csv")
