@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import timing
 import yaml
+from m2dx_specialise.encoders import encoder_of
 from m2dx_specialise.judge import PLAIN, RANDOM, Gain, best_of, decide, score
 from m2dx_specialise.parts import Parts
-from m2dx_specialise.search import DIVISION, POOL, RANDOM_SEEDS, encoder_of
+from m2dx_specialise.search import DIVISION, POOL, RANDOM_SEEDS
 from m2dx_specialise.state import STATE_FILE
 from m2dx_specialise.training import train
 from numpy.typing import NDArray

@@ -35,17 +35,19 @@ def sizes(candidates: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def divide_time(costs: Mapping[str, float], seconds: float, *, overhead: float) -> Budget:
+def divide_time(
+    costs: Mapping[str, float], seconds: float, *, overhead: float, again: bool = False
+) -> Budget:
     """Divides seconds among candidates, whose seconds per step are given, the most promising one first.
 
     Each run costs `overhead` seconds beside its steps. In a rung all have the same time, whatever their steps cost, and
-    in the next one, `SHARE` times as much. Where the first rung would be too short, the last candidate is dropped, or
-    one that alone is too slow.
+    in the next one, `SHARE` times as much; `again` leaves time to train one of the last rung once more. Where the first
+    rung would be too short, the last candidate is dropped, or one that alone is too slow.
     """
     names, dropped = list(costs), list[str]()
     while names:
         counts = sizes(len(names))
-        share = share_of(seconds, counts, overhead=overhead)
+        share = share_of(seconds, counts, overhead=overhead, again=again)
         slow = [name for name in names if share < FEWEST_STEPS * costs[name]]
         if not slow:
             rungs = (
@@ -59,10 +61,11 @@ def divide_time(costs: Mapping[str, float], seconds: float, *, overhead: float) 
     return Budget((), tuple(dropped))
 
 
-def share_of(seconds: float, counts: Sequence[int], *, overhead: float) -> float:
+def share_of(seconds: float, counts: Sequence[int], *, overhead: float, again: bool = False) -> float:
     """Seconds that each candidate has in the first of rungs of so many, where all of them take the seconds."""
-    weight: int = sum(count * SHARE**rung for rung, count in enumerate(counts))
-    return (seconds - overhead * sum(counts)) / weight
+    runs = [*counts[:-1], counts[-1] + again]
+    weight: int = sum(count * SHARE**rung for rung, count in enumerate(runs))
+    return (seconds - overhead * sum(runs)) / weight
 
 
 def steps(count: float) -> int:

@@ -120,10 +120,10 @@ class Candidate:
         name, title = f"{self.name}_{extra}", f"{self.title}, with {extra}"
         return replace(self, name=name, title=title, extra=extra)
 
-    @property
-    def input(self) -> str:
+    def input(self, setting: Setting) -> str:
         """What the statistics of the data depend on."""
-        return json.dumps([self.network.crop_seconds, dict(self.network.audio), self.extra == "replay"])
+        network, is_mixed = self.network, self.extra == "replay"
+        return json.dumps([setting.clips.name, network.crop_seconds, dict(network.audio), is_mixed])
 
     def recipe(self, setting: Setting, steps: int, *, seconds: float = 1.0) -> dict[str, Any]:
         """The recipe of so many steps, as plain data; a step takes about so many seconds."""

@@ -35,8 +35,14 @@ def score(
     """
     found = Logistic(**settings or {}).evaluate(encoder, task, seeds=(0,))[0]
     items = tuple(replace(item, clip=replace(item.clip, split="test")) for item in found.predictions)
+    return joined([replace(found, predictions=items, encoder=name)])
+
+
+def joined(scores: Sequence[m2dx.Score]) -> m2dx.Score:
+    """The score of tests of one encoder, or of one way to train, on different clips."""
+    items = tuple(item for score in scores for item in score.predictions)
     share = float(np.mean([item.label in item.clip.labels for item in items]))
-    return replace(found, mean=share, values=(share,), ci95=None, predictions=items, encoder=name)
+    return replace(scores[0], mean=share, values=(share,), ci95=None, predictions=items)
 
 
 def choose(encoder: ClipEncoder, choice: m2dx.ClipTask, *, trained: bool = False) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def write_page(state: State) -> Path:
     environment.filters["of_classifier"] = of_classifier
     classes = _classes(state)
     page = environment.get_template("search.html").render(
-        {"test": None, "best": None} | state.content,  # without labels there are neither
+        {"test": None, "best": None, "again": None} | state.content,  # without labels there are none
         sections={id: title for id, title in SECTIONS.items() if classes or id != "classes"},
         titles={run: f"{of['title']}, {of['steps']:,} steps" for run, of in state.under("run").items()},
         name=state.request.data.resolve().name,

@@ -37,7 +37,7 @@ class Parts:
     train: tuple[m2dx.Clip, ...]  # labelled
     valid: tuple[m2dx.Clip, ...]  # labelled; candidates are chosen on it, and never learn its labels
     test: tuple[m2dx.Clip, ...]  # labelled; seen once
-    others: tuple[m2dx.Clip, ...] = ()  # without labels, and of no group that is chosen by or tested
+    unlabelled: tuple[m2dx.Clip, ...] = ()
 
     @classmethod
     def read(cls, division: Path, pool: Path) -> Parts:
@@ -56,14 +56,24 @@ class Parts:
         if sum(is_valid) < FEWEST_VALID * len(rest) and len({clip.unit for clip in rest}) > 1:
             is_valid = _dealt_valid(rest)
         train, valid = _parted(rest, is_valid)
-        held = {clip.group for clip in (*valid, *test)} - {None}
-        others = (clip for clip in clips if not clip.labels and clip.group not in held)
-        return cls(train, valid, test, tuple(others))
+        return cls(train, valid, test, tuple(clip for clip in clips if not clip.labels))
 
     @property
     def labelled(self) -> tuple[m2dx.Clip, ...]:
         """Of all parts."""
         return self.train + self.valid + self.test
+
+    @property
+    def others(self) -> tuple[m2dx.Clip, ...]:
+        """Clips without labels, of no group that is chosen by or tested."""
+        held = {clip.group for clip in (*self.valid, *self.test)} - {None}
+        return tuple(clip for clip in self.unlabelled if clip.group not in held)
+
+    @property
+    def crossed(self) -> Parts | None:
+        """Of folds, training and test part in each other's place; None: there could be no verdict by them."""
+        other = replace(self, train=self.test, test=self.train)
+        return other if self.folds and other.problem is None else None
 
     @property
     def folds(self) -> tuple[str, ...]:

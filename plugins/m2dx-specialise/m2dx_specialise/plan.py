@@ -69,10 +69,11 @@ def print_plan(request: Request, console: Console) -> None:
         encoding = {"seconds": _encoding_seconds(request.starts[0], listing.clips)}
         untrained = (PLAIN, *(networks if parts.problem is None else ()), *request.starts)
         state.save(**{f"baseline:{name}": encoding for name in untrained})
+        rungs = search.rungs(setting, again=parts.crossed is not None)
         for candidate in candidates:
-            state.once(f"trial:{candidate.name}", partial(search.tried, candidate, setting))
+            state.once(f"trial:{candidate.name}", partial(rungs.tried, candidate))
         costs = {name: found["seconds"] for name, found in state.under("trial").items()}
-        budget = search.divided(costs)
+        budget = rungs.divided(costs)
     baselines = counted(len(untrained), "baseline")
     console.print(f"{baselines}, about {duration(encoding['seconds'])} each")
     titles = {candidate.name: candidate.title for candidate in candidates}
@@ -81,6 +82,8 @@ def print_plan(request: Request, console: Console) -> None:
         console.print(f"rung {number} of {len(budget['rungs'])}: {which}")
         for name, steps in rung["steps"].items():
             console.print(f"  {titles[name]:<34} {steps:>7,} steps, {duration(steps * costs[name])}")
+    if rungs.again and budget["rungs"]:
+        console.print("the best once more, with training and test part in each other's place")
     for name in budget["dropped"]:
         console.print(f"no time for: {titles[name]} ({costs[name]:.2g} s a step)")
     console.print(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean, median_high
+from statistics import median_high
 from typing import Any
 
 from m2dx_classify import STATISTICS
@@ -27,7 +26,6 @@ from m2dx.encoder.audio import random_encoder, random_like
 from m2dx.encoder.config import EncoderConfig
 from m2dx.encoder.weights import copy_licences, read_weights, write_export
 from m2dx.evaluation.bootstrap import with_metrics
-from m2dx.evaluation.features import MeanLogMel
 from m2dx.evaluation.knn import Knn
 from m2dx.recipe.loading import load_recipe
 from m2dx.recipe.schema import AudioSection, ModelSection
@@ -37,9 +35,9 @@ from m2dx.training.distributed import pick_device
 from m2dx.training.run_folder import running_alone
 from m2dx_specialise import judge, selfcheck
 from m2dx_specialise.audit import audit
-from m2dx_specialise.budget import FEWEST_STEPS, SHARE, divide_time, share_of, sizes, steps
 from m2dx_specialise.candidates import Candidate, Network, Setting, network_of, propose, random_networks
 from m2dx_specialise.division import divide, write_list
+from m2dx_specialise.encoders import Scorer, loaded, path_of, scored
 from m2dx_specialise.findings import named
 from m2dx_specialise.judge import PLAIN, RANDOM, Comparison, Verdict, best_of, rank
 from m2dx_specialise.listing import Listing, read
@@ -47,14 +45,11 @@ from m2dx_specialise.names import NONE
 from m2dx_specialise.origins import without_copies
 from m2dx_specialise.page import write_page
 from m2dx_specialise.parts import FEWEST_CLIPS, Parts
+from m2dx_specialise.rungs import Rungs
 from m2dx_specialise.state import STARTER, Request, State
-from m2dx_specialise.training import train, trial
 
 DIVISION, POOL = "division.csv", "pool.csv"
-RUN_SECONDS, END_SECONDS = 6.0, 20.0
-"""Beside steps and scoring: of a run, for lists, workers and export; of the end, for classifier and page."""
-SAFETY = 0.9  # share of the time that is planned with
-EVIDENCE = ("chosen", "winner", "best", "test", "division", "findings", "budget")
+EVIDENCE = ("chosen", "winner", "again", "best", "test", "division", "findings", "budget")
 """What verdict.json has of the state, beside baselines and runs."""
 MOST_FILES = 50  # names of files that a finding keeps
 RANDOM_SEEDS = 3
@@ -64,9 +59,6 @@ WORKERS: int | None = None
 
 Ask = Callable[[Listing], tuple[str | None, str | None] | None]
 """Shows what was found; gives another key of labels or groups to read by, or None where all is as it should be."""
-Scorer = Callable[[ClipEncoder], dict[str, Any]]
-"""Accuracy of an encoder, in [0, 1]; where there are labels the loss, the settings of its regression, and seconds for
-classifiers of all folds."""
 
 
 @dataclass(frozen=True)
@@ -201,10 +193,12 @@ class Search:
         sentence, parts = division.sentence, Parts.of([*division.rows, *division.pool])
         if parts.problem is None:
             sizes = [f"{len(part):,}" for part in (parts.train, parts.valid, parts.test)]
-            sentence += " Candidates train on {} clips, are chosen by {} and tested on {}.".format(*sizes)
+            sentence += " Candidates train on {} clips, are chosen by {} and tested on {}".format(*sizes)
+            crossed = "; the best is trained once more, on these, and tested on those that it was trained on"
+            sentence += f"{crossed if parts.crossed else ''}."
         self.state.save(findings=findings, division=sentence, listing=listing.sentence)
 
-    def setting(self, parts: Parts) -> Setting:
+    def setting(self, parts: Parts, prefix: str = "") -> Setting:
         """Writes the lists that are trained on: nothing in them is chosen by, tested or left out."""
         request, folder = self.request, self.state.folder.resolve()
         lists = {"pretraining": [*parts.train, *parts.others]}
@@ -219,7 +213,7 @@ class Search:
                 lists[name] = [replace(clip, labels=()) for clip in others]
                 if not others:
                     raise m2dx.RecipeError(f"--{name} must have recordings that DATA lacks; {path} has none")
-        paths = {name: folder / f"{name}.csv" for name in lists}
+        paths = {name: folder / f"{prefix}{name}.csv" for name in lists}
         for name, path in paths.items():
             write_list(path, (replace(clip, split=None, group=None) for clip in lists[name]))
         recordings = {str(clip.path) for clip in lists["pretraining"]}
@@ -244,47 +238,73 @@ class Search:
         return [clip for clip in clips if clip.path.resolve() not in known]
 
     def _with_labels(self, parts: Parts, setting: Setting) -> None:
-        folder, state, seed = self.state.folder, self.state, self.request.seed
+        folder, state, seed, crossed = self.state.folder, self.state, self.request.seed, parts.crossed
         if state.get("test") is None:
+            again = None if crossed is None else self.setting(crossed, "again_")
             choice = parts.task("choice", folder / "features", seed=seed)
             fitted = len(choice.clips) - len(choice.folds[0].test)
             more = max(len(parts.folds) - 1, 0) * len(parts.labelled) / len(parts.train)
             self.console.print(f"baselines, fitted to {fitted} clips, scored on {len(choice.folds[0].test)}:")
-
-            def score(encoder: ClipEncoder, *, trained: bool = False) -> dict[str, Any]:
-                choice.features(encoder)
-                before = state.seconds
-                settings = judge.choose(encoder, choice, trained=trained)
-                found = judge.score(encoder, choice, "", settings)
-                in_turn = more * (state.seconds - before)
-                loss = judge.loss_of(found, choice.label_names)
-                told = {"accuracy": found.mean, "loss": loss, "settings": settings}
-                return {**told, "in_turn": round(in_turn, 2)}
-
+            score = partial(self._chosen, choice, more)
             networks = random_networks(setting)
             for name, network in networks.items():
                 self._write_random(name, network)
             self._baselines((PLAIN, *networks, *self.request.starts), score)
-            random, scores = best_random(state), state.under("baseline")
+            random, scores = self._best_random(), state.under("baseline")
             is_ahead = rank(scores[random]) > rank(scores[self._best_start()])
             candidates = propose(
                 self.request.starts, setting, networks[random], labelled=True, scratch_first=is_ahead
             )
-            winner = self._rungs(candidates, setting, partial(score, trained=True))
+            rungs = self.rungs(setting, again=again is not None)
+            winner = rungs.best(candidates, partial(score, trained=True))
             state.save(winner=winner, best=best_of(state.under("baseline")))
-        task = parts.task("test", folder / "features", seed=seed)
-        in_turn = parts.in_turn(task)
-        found = state.once("test", partial(self._tested, task, in_turn, len(parts.valid)))
+            if crossed is not None and again is not None and winner is not None:
+                choice = crossed.task("choice", folder / "features", seed=seed)
+                score = partial(self._chosen, choice, 0.0, trained=True)
+                self._again(replace(rungs, setting=again), winner, candidates, score)
+        tests = [part.task("test", folder / "features", seed=seed) for part in filter(None, (parts, crossed))]
+        task, in_turn = tests[0], parts.in_turn(tests[0])
+        tests = tests if state.get("again") else tests[:1]
+        found = state.once("test", partial(self._tested, tests, in_turn, len(parts.valid)))
         chosen = found["chosen"]
         self._keep(chosen)
-        fitted = found["classifier"]["encoder"]
+        fitted_to = found["classifier"]["encoder"]
         tested = task if chosen == state.get("winner") else in_turn
-        self._classify(fitted, tested, self._settings(fitted))
+        self._classify(fitted_to, tested, self._settings(fitted_to))
         state.save(verdict=found["verdict"], chosen=chosen)
+
+    def _chosen(
+        self, choice: m2dx.ClipTask, in_turn: float, encoder: ClipEncoder, *, trained: bool = False
+    ) -> dict[str, Any]:
+        """What the validation part says of an encoder; `in_turn`: how much longer the classifiers of all folds take."""
+        choice.features(encoder)
+        before = self.state.seconds
+        settings = judge.choose(encoder, choice, trained=trained)
+        found = judge.score(encoder, choice, "", settings)
+        told = {
+            "accuracy": found.mean,
+            "loss": judge.loss_of(found, choice.label_names),
+            "settings": settings,
+        }
+        return {**told, "in_turn": round(in_turn * (self.state.seconds - before), 2)}
+
+    def rungs(self, setting: Setting, *, again: bool = False) -> Rungs:
+        return Rungs(self.state, self.host, self.console, setting, again)
+
+    def _again(self, rungs: Rungs, winner: str, candidates: Sequence[Candidate], score: Scorer) -> None:
+        """The winner once more, with training and test part in each other's place."""
+        self.console.print("the best once more, on what is tested, to be tested on what it was trained on:")
+        found = self.state.once("again", lambda: rungs.once_more(winner, candidates, score))
+        if found is None:
+            self.console.print("  no time for it")
+        else:
+            title, steps = found["title"], found["steps"]
+            self.console.print(f"  {title:<34} {steps:>6,} steps {100 * found['accuracy']:5.1f} %")
 
     def _settings(self, name: str) -> Mapping[str, Any] | None:
         """Of the regression on a run, as the validation part has chosen them; None: inner folds choose."""
-        run = self.state.under("run").get(name)
+        again = self.state.get("again") or {}
+        run = again if name == again.get("name") else self.state.under("run").get(name)
         return None if run is None else run["settings"]
 
     def _classify(self, fitted: str, task: m2dx.ClipTask, settings: Mapping[str, Any] | None) -> None:
@@ -294,13 +314,14 @@ class Search:
             task = replace(task, name=self.request.folder.name)  # by which its card calls it
             fit_classifier(model, task, settings=settings).save(folder / "classifier")
 
-    def _tested(self, task: m2dx.ClipTask, in_turn: m2dx.ClipTask, valid: int) -> dict[str, Any]:
+    def _tested(self, tests: Sequence[m2dx.ClipTask], in_turn: m2dx.ClipTask, valid: int) -> dict[str, Any]:
         """The one test: of the winner and of all that needs no training, and of the best of that on all folds.
 
-        The winner's regression has the settings that the validation part has chosen; those of what has learnt nothing
-        choose by inner folds of both parts, which say more. `valid`: clips of the validation part.
+        Where the winner was trained once more, there are two `tests`, one for each training. The winner's regression
+        has the settings that the validation part has chosen; those of what has learnt nothing choose by inner folds of
+        both parts, which say more. `valid`: clips of the validation part.
         """
-        state, start, random = self.state, self._best_start(), best_random(self.state)
+        state, start, random = self.state, self._best_start(), self._best_random()
         winner, best, baselines = state.get("winner"), state.get("best"), list(state.under("baseline"))
         gains, curve, rival = dict[str, Comparison](), [], None
         with self.console.status("the test"):
@@ -311,17 +332,13 @@ class Search:
             counts = valid, len(scores[best].predictions)
             easier = judge.easier(best, state.get(f"baseline:{best}")["accuracy"], scores[best].mean, counts)
             if winner is not None:
-                known = scores if in_turn is task else {}
-                trained = {
-                    name: known.get(name) or judge.score(of, task, name, self._settings(name))
-                    for name, of in encoders.items()
-                }
+                trained = self._beside(encoders, tests, scores if in_turn is tests[0] else {})
                 own = trained[winner]
                 gains = {name: Comparison.of(own, trained[name], for_others=True) for name in baselines}
                 rival = judge.strongest({name: of.gain for name, of in gains.items()})
                 if gains[rival].gain.low > 0:
                     pair = encoders[winner], encoders[rival]
-                    curve = judge.gain_by_labels(*pair, task, self._settings(winner))
+                    curve = judge.gain_by_labels(*pair, tests[0], self._settings(winner))
         training, at_hand = ({name: of.gain for name, of in found.items()} for found in (gains, above))
         labels = judge.from_labels(curve)
         decided = partial(judge.decide, training, start, at_hand, labels=labels)
@@ -338,7 +355,7 @@ class Search:
         chosen = random if verdict.kind == "random" else start
         if verdict.kind == "specialise":
             chosen, scores = winner, trained
-        told = {name: with_metrics(score, task.label_names) for name, score in scores.items()}
+        told = {name: with_metrics(score, in_turn.label_names) for name, score in scores.items()}
         write_scores(list(told.values()), state.folder / "scores.json")
         write_predictions(list(told.values()), state.folder)
         fitted = PLAIN if verdict.kind == "plain" and scores[PLAIN].mean >= scores[chosen].mean else chosen
@@ -358,6 +375,24 @@ class Search:
                 "clips": len(own.predictions),
             },
         }
+
+    def _beside(
+        self, encoders: Mapping[str, Any], tests: Sequence[m2dx.ClipTask], known: Mapping[str, m2dx.Score]
+    ) -> dict[str, m2dx.Score]:
+        """The winner and all that it is compared with, on the clips of all tests; `known` are scores of the first."""
+        first = {
+            name: known.get(name) or judge.score(of, tests[0], name, self._settings(name))
+            for name, of in encoders.items()
+        }
+        if not tests[1:]:
+            return first
+        winner, again = self.state.get("winner"), self.state.get("again")["name"]
+        encoders = {**encoders, winner: self._encoder(again)}
+        runs = {name: again if name == winner else name for name in encoders}
+        second = {
+            name: judge.score(of, tests[1], name, self._settings(runs[name])) for name, of in encoders.items()
+        }
+        return {name: judge.joined([first[name], second[name]]) for name in encoders}
 
     def _alike(self, random: str, task: m2dx.ClipTask, plain: m2dx.Score) -> Iterator[Comparison]:
         """Random networks like one, with other seeds, beside log-mel statistics."""
@@ -381,7 +416,7 @@ class Search:
         self._baselines((PLAIN, *self.request.starts), score)
         start = self._best_start()
         (candidate, *_) = propose((start,), setting, network_of(start), labelled=False)
-        winner = self._rungs([candidate], setting, score)
+        winner = self.rungs(setting).best([candidate], score)
         how = "trained on these recordings" if winner else "as it was: there was no time to train"
         sentence = f"No verdict: {parts.problem}. The encoder is {start}, {how}."
         if winner is not None and task is not None:
@@ -397,20 +432,20 @@ class Search:
         """Scores what needs no training."""
         for name in names:
             with self.console.status(f"encoding: {name}"):
-                found = self.state.once(f"baseline:{name}", lambda name=name: self._scored(name, score))  # type: ignore[misc]
+                found = self.state.once(f"baseline:{name}", partial(scored, name, self.state, score))
             self.console.print(f"  {name:<40} {100 * found['accuracy']:5.1f} %")
-
-    def _scored(self, name: str, score: Scorer) -> dict[str, Any]:
-        """With the seconds that it took."""
-        encoder, before = self._encoder(name), self.state.seconds
-        return {**score(encoder), "seconds": round(self.state.seconds - before, 2)}
 
     def _best_start(self) -> str:
         scores = self.state.under("baseline")
         return best_of({name: scores[name] for name in self.request.starts})
 
+    def _best_random(self) -> str:
+        """The random network that the validation part has taken for the best."""
+        scores = self.state.under("baseline")
+        return best_of({name: of for name, of in scores.items() if name.startswith(RANDOM)})
+
     def _encoder(self, name: str) -> Any:
-        return encoder_of(name, self.state.folder, self.request.starts).to(pick_device("auto"))
+        return loaded(name, self.state)
 
     def _write_random(self, name: str, of: Network) -> None:
         """Writes a random network as if a run had trained it; its log-mel has the starter's mean and deviation."""
@@ -421,128 +456,6 @@ class Search:
         network = random_encoder(audio, model, mean=start.mean, std=start.std, seed=seed).encoder
         config = EncoderConfig.of(network, audio, mean=start.mean, std=start.std)
         write_export(path_of(name, self.state.folder), network, config)
-
-    def _rungs(self, candidates: Sequence[Candidate], setting: Setting, score: Scorer) -> str | None:
-        """Trains the candidates in rungs; the best run, or None where there is no time for any.
-
-        What the runs of a rung have really cost corrects the plan: candidates that it has dropped join the first rung
-        where there is time for them after all, and the steps of the next one follow from the time that is left.
-        """
-        by_name, state = {candidate.name: candidate for candidate in candidates}, self.state
-        budget = state.once("budget", lambda: self._measured(candidates, setting))
-        waiting = [by_name[name] for name in budget["dropped"]]
-        if waiting:
-            self.console.print(f"no time for: {'; '.join(candidate.title for candidate in waiting)}")
-        if waiting and not budget["rungs"]:
-            self.console.print(
-                f"to train one of them needs --minutes {budget['enough']} or more, on this machine"
-            )
-        rungs, first, found = len(budget["rungs"]), 0, dict[str, dict[str, Any]]()
-        for number, rung in enumerate(budget["rungs"], 1):
-            counts = rung["steps"]
-            if number > 1:
-                left = sizes(first)[number - 1 : rungs]
-                counts = state.once(f"steps:{number}", partial(self._next_steps, found, left))
-            if not counts:
-                self.console.print(f"no time for rung {number}")
-                continue
-            self.console.print(f"rung {number} of {rungs}: {counted(len(counts), 'candidate')}")
-            found = {name: self._run(by_name[name], count, setting, score) for name, count in counts.items()}
-            for candidate in waiting if number == 1 else ():
-                join = partial(self._joins, candidate, setting, list(found.values()), rungs)
-                if count := state.once(f"joins:{candidate.name}", join):
-                    found[candidate.name] = self._run(candidate, count, setting, score)
-            first = first or len(found)
-            found = dict(sorted(found.items(), key=lambda of: rank(of[1]), reverse=True))
-            state.save(**{f"order:{number}": [f"{name}-{of['steps']}" for name, of in found.items()]})
-        return best_of(state.under("run")) if budget["rungs"] else None
-
-    def _run(self, candidate: Candidate, steps: int, setting: Setting, score: Scorer) -> dict[str, Any]:
-        """A candidate, trained for so many steps and scored."""
-        train_it = partial(self._trained, candidate, steps, setting, score)
-        found: dict[str, Any] = self.state.once(f"run:{candidate.name}-{steps}", train_it)
-        self.console.print(f"  {candidate.title:<34} {steps:>6,} steps {100 * found['accuracy']:5.1f} %")
-        return found
-
-    def _measured(self, candidates: Sequence[Candidate], setting: Setting) -> dict[str, Any]:
-        """The time, divided among the candidates whose steps are measured: as many as there may be time for."""
-        costs = dict[str, float]()
-        for candidate in candidates:
-            as_cheap = {**costs, candidate.name: min(costs.values(), default=1e-6)}
-            if costs and candidate.name in self.divided(as_cheap)["dropped"]:
-                break
-            with self.console.status(f"measuring a step: {candidate.title}"):
-                tried = self.state.once(f"trial:{candidate.name}", partial(self.tried, candidate, setting))
-            costs[candidate.name] = tried["seconds"]
-        budget = self.divided(costs)
-        in_it = {name for rung in budget["rungs"][:1] for name in rung["steps"]}
-        dropped = [candidate.name for candidate in candidates if candidate.name not in in_it]
-        lacking = self._overhead() + FEWEST_STEPS * min(costs.values()) - self._left()
-        enough = math.ceil(self.request.minutes + lacking / SAFETY / 60)
-        return {**budget, "dropped": dropped, "enough": enough}
-
-    def divided(self, costs: Mapping[str, float]) -> dict[str, Any]:
-        """The time that is left, divided among candidates with their seconds per step; as plain data."""
-        left = self._left()
-        return {"seconds": round(left), **asdict(divide_time(costs, left, overhead=self._overhead()))}
-
-    def _overhead(self) -> float:
-        """Seconds of a run beside its steps."""
-        return RUN_SECONDS + max(float(found["seconds"]) for found in self.state.under("baseline").values())
-
-    def _left(self) -> float:
-        """Seconds for runs: what is left without the test of the baselines and of the winner, and the classifier's.
-
-        On all folds in turn three encoders are scored (the best start and random network, the classifier's own), and
-        log-mel statistics, which are the cheapest, twice.
-        """
-        scored = self.state.under("baseline").values()
-        once, in_turn = ([float(found.get(key, 0.0)) for found in scored] for key in ("seconds", "in_turn"))
-        test = sum(once) + 2 * max(once) + 3 * max(in_turn) + 2 * min(in_turn)
-        return SAFETY * (60 * self.request.minutes - self.state.seconds) - END_SECONDS - test
-
-    def _joins(
-        self, candidate: Candidate, setting: Setting, found: Sequence[Mapping[str, Any]], rungs: int
-    ) -> int:
-        """Steps with which a candidate that was dropped has the same time as those of the first rung have taken.
-
-        0: there is no time for it beside the rungs that are to come.
-        """
-        took, overhead = fmean(run["train_seconds"] for run in found), self._overhead()
-        counts = [1, *sizes(len(found) + 1)[1:rungs]]
-        needed = sum(count * (took * SHARE**rung + overhead) for rung, count in enumerate(counts))
-        if self._left() < needed:
-            return 0
-        tried = self.tried(candidate, setting)
-        self.state.save(**{f"trial:{candidate.name}": tried})
-        count = steps(took / tried["seconds"])
-        return count if count >= FEWEST_STEPS else 0
-
-    def _next_steps(self, found: Mapping[str, Mapping[str, Any]], counts: Sequence[int]) -> dict[str, int]:
-        """Steps of the best in the next of rungs of so many; of those that have more than before, be it none."""
-        share = share_of(self._left(), counts, overhead=self._overhead())
-        best = list(found.items())[: counts[0]]
-        more = {name: steps(share * run["steps"] / run["train_seconds"]) for name, run in best}
-        return {name: count for name, count in more.items() if count > found[name]["steps"]}
-
-    def tried(self, candidate: Candidate, setting: Setting) -> dict[str, Any]:
-        """What a step of a candidate costs, and the statistics of its input."""
-        return {**trial(self._recipe(candidate, setting, 1000), self.host), "input": candidate.input}
-
-    def _recipe(self, candidate: Candidate, setting: Setting, steps: int, **options: float) -> dict[str, Any]:
-        """With the statistics that a trial of the same input has measured."""
-        recipe = candidate.recipe(setting, steps, **options)
-        for measured in self.state.under("trial").values():
-            if measured["input"] == candidate.input:
-                recipe["data"] |= {"mean": measured["mean"], "std": measured["std"]}
-        return recipe
-
-    def _trained(self, candidate: Candidate, steps: int, setting: Setting, score: Scorer) -> dict[str, Any]:
-        tried = self.state.under("trial").get(candidate.name, {"seconds": 1.0})
-        recipe = self._recipe(candidate, setting, steps, seconds=tried["seconds"])
-        seconds = train(recipe, self.host, self.console)
-        scored = self._scored(f"{candidate.name}-{steps}", score)
-        return {"title": candidate.title, "steps": steps, "train_seconds": seconds, **scored}
 
     def _keep(self, name: str) -> None:
         """Writes the encoder that is given, and where it was trained its recipe."""
@@ -575,21 +488,3 @@ class Search:
         what = ("classify", "classifier", "labels") if labelled else ("encode", "encoder", "features")
         text = f"next: m2dx {what[0]} {shlex.quote(str(folder / what[1]))} FILES  ({what[2]} of your audio)"
         self.console.print(text, soft_wrap=True)
-
-
-def path_of(name: str, folder: Path, starts: Sequence[str] = ()) -> Path:
-    """The encoder of a run or a random network of a search, or one of the starts."""
-    path = folder / "runs" / name.replace(" ", "-") / "encoder"
-    return find_encoder(name) if name in starts else path
-
-
-def encoder_of(name: str, folder: Path, starts: Sequence[str] = ()) -> Any:
-    """A baseline, or the encoder of a run of a search."""
-    if name == PLAIN:
-        return MeanLogMel(AudioSection()).eval()
-    return m2dx.load_encoder(path_of(name, folder, starts))
-
-
-def best_random(state: State) -> str:
-    """The random network that the validation part has taken for the best."""
-    return best_of({name: of for name, of in state.under("baseline").items() if name.startswith(RANDOM)})

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from m2dx_specialise import audit, candidates, judge, search, training
+from m2dx_specialise import audit, candidates, judge, rungs, search, training
 from m2dx_specialise.budget import Budget, Rung
 
 from m2dx.evaluation import logistic
@@ -67,9 +67,10 @@ def few_steps(heard_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
         several = (Rung(2, rung), Rung(1, more)) if len(costs) > 1 else (Rung(1, rung),)
         return Budget(several, tuple(list(costs)[2:]))
 
-    monkeypatch.setattr(search, "divide_time", budget)
-    monkeypatch.setattr(search.Search, "_next_steps", lambda self, found, counts: {next(iter(found)): 4})
-    monkeypatch.setattr(search.Search, "_joins", lambda *given: 0)
+    monkeypatch.setattr(rungs, "divide_time", budget)
+    monkeypatch.setattr(rungs.Rungs, "_next_steps", lambda self, found, counts: {next(iter(found)): 4})
+    monkeypatch.setattr(rungs.Rungs, "_joins", lambda *given: 0)
+    monkeypatch.setattr(rungs.Rungs, "_left", lambda self: 1e3)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "tests" / "reliability"))
 import forks
-from m2dx_specialise import search
+from m2dx_specialise import rungs
 from m2dx_specialise.budget import Budget, Rung
 from m2dx_specialise.state import STATE_FILE
 
@@ -31,7 +31,8 @@ def decisions(folder: Path) -> dict[str, Any]:
     found = json.loads((folder / "verdict.json").read_text())
     runs = {name: (run["steps"], run["accuracy"], run.get("loss")) for name, run in found["runs"].items()}
     told = ("kind", "sentence", "chosen", "winner", "best", "test")
-    return {key: found[key] for key in told} | {"runs": runs}
+    again = {key: (found["again"] or {}).get(key) for key in ("name", "accuracy", "loss")}
+    return {key: found[key] for key in told} | {"runs": runs, "again": again}
 
 
 def give_steps(steps: int, count: int = 3) -> None:
@@ -42,9 +43,10 @@ def give_steps(steps: int, count: int = 3) -> None:
         first, last = dict.fromkeys(some, steps), dict.fromkeys(some, 3 * steps)
         return Budget((Rung(count, first), Rung(1, last)), tuple(list(costs)[count:]))
 
-    search.divide_time = divided  # type: ignore[assignment]
-    search.Search._next_steps = lambda self, found, counts: {next(iter(found)): 3 * steps}  # type: ignore[method-assign]
-    search.Search._joins = lambda *given: 0  # type: ignore[method-assign]
+    rungs.divide_time = divided  # type: ignore[assignment]
+    rungs.Rungs._next_steps = lambda self, found, counts: {next(iter(found)): 3 * steps}  # type: ignore[method-assign]
+    rungs.Rungs._joins = lambda *given: 0  # type: ignore[method-assign]
+    rungs.Rungs._left = lambda self: 1e4  # type: ignore[method-assign]
 
 
 def run(arguments: Sequence[str], folder: Path, log: Path, *, seconds: float = float("inf")) -> bool:

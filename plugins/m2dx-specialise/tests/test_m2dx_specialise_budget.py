@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from m2dx_specialise import search
+from m2dx_specialise import rungs
 from m2dx_specialise.budget import SHARE, Rung, divide_time, sizes, steps
 from m2dx_specialise.candidates import SMALL, Candidate, Setting
 from m2dx_specialise.state import Request, State
@@ -33,6 +33,8 @@ def test_candidates_have_the_same_time_whatever_their_steps_cost() -> None:
         Rung(1, {"a": 400 * SHARE, "b": 200 * SHARE, "c": 100 * SHARE}),
     )
     assert not budget.dropped
+    # with the winner once more: (3 + 2 * 3) shares in 385 - 5 * 5 seconds
+    assert divide_time({"a": 0.1, "b": 0.2, "c": 0.4}, 385, overhead=5, again=True) == budget
 
 
 @pytest.mark.parametrize(
@@ -92,21 +94,21 @@ def test_what_runs_cost_corrects_the_plan(
     def train(recipe: dict[str, Any], *_: Any) -> float:
         trained.append(recipe["name"])
         took = int(recipe["name"].split("-")[1]) * cost
-        clock[0] += search.RUN_SECONDS + took
+        clock[0] += rungs.RUN_SECONDS + took
         return took
 
-    def scored(self: search.Search, name: str, _: Any) -> dict[str, float]:
+    def scored(name: str, *_: Any) -> dict[str, float]:
         clock[0] += 1
         return {"accuracy": names.index(name[0]) / 10, "loss": 0.0, "seconds": 1.0}
 
-    monkeypatch.setattr(search, "trial", trial)
-    monkeypatch.setattr(search, "train", train)
-    monkeypatch.setattr(search.Search, "_scored", scored)
+    monkeypatch.setattr(rungs, "trial", trial)
+    monkeypatch.setattr(rungs, "train", train)
+    monkeypatch.setattr(rungs, "scored", scored)
     candidates = [Candidate(name, name.upper(), SMALL) for name in names]
 
     def run(state: State) -> str | None:
-        one = search.Search(state, m2dx.PluginHost(), Console(quiet=True))
-        return one._rungs(candidates, setting, lambda _: {})
+        one = rungs.Rungs(state, m2dx.PluginHost(), Console(quiet=True), setting)
+        return one.best(candidates, lambda _: {})
 
     state = State(tmp_path, Request(data=tmp_path, minutes=minutes))
     state.save(**{f"baseline:{name}": {"accuracy": 0.1, "seconds": 1.0} for name in ("x", "y", "z")})

@@ -57,20 +57,29 @@ def divided(request: Any, notes: Path, start: Path, tmp_path: Path) -> tuple[Sea
     return search, Parts.read(tmp_path / DIVISION, tmp_path / POOL), copies
 
 
+@pytest.mark.parametrize("is_crossed", [False, True])
 def test_nothing_that_is_tested_or_chosen_by_is_trained_on(
-    divided: tuple[Search, Parts, dict[Path, Path]], start: Path
+    is_crossed: bool, divided: tuple[Search, Parts, dict[Path, Path]], start: Path
 ) -> None:
     search, parts, copies = divided
+    if is_crossed:
+        crossed = parts.crossed
+        assert (crossed is None) == (not parts.folds)
+        if crossed is None:
+            return
+        assert (crossed.train, crossed.valid, crossed.test) == (parts.test, parts.valid, parts.train)
+        parts = crossed
     held = {clip.path for clip in (*parts.valid, *parts.test)}
     assert parts.problem is None and held and len(parts.labelled) == 60
-    setting = search.setting(parts)
+    names = [f"{'again_' if is_crossed else ''}{name}" for name in ("pretraining", "general", "noise")]
+    setting = search.setting(parts, names[0].removesuffix("pretraining"))
     label = {clip.path: clip.labels for clip in parts.train}
-    for name in ("pretraining", "general", "noise"):
+    for name in names:
         clips = CsvDataset(path=search.state.folder / f"{name}.csv").clips()
         assert clips and not held & {copies.get(clip.path, clip.path) for clip in clips}
         for clip in clips:
-            assert clip.labels == (label.get(clip.path, ()) if name == "pretraining" else ())
-    lists = {str(search.state.folder / f"{name}.csv") for name in ("pretraining", "general", "noise")}
+            assert clip.labels == (label.get(clip.path, ()) if name == names[0] else ())
+    lists = {str(search.state.folder / f"{name}.csv") for name in names}
     for candidate in propose((str(start),), setting, SMALL, labelled=True):
         recipe = candidate.recipe(setting, 100)
         sets = [*recipe["data"]["sets"].values(), *([recipe["noise"]] if "noise" in recipe else [])]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import typer
-from m2dx_specialise import candidates, command, judge, listing, page, search, training
+from m2dx_specialise import candidates, command, judge, listing, page, rungs, search, training
 from m2dx_specialise.audit import Audit
 from m2dx_specialise.budget import Budget
 from m2dx_specialise.command import commands
@@ -43,7 +43,7 @@ def stopped_ever_later(
 ) -> tuple[Specialised, int]:
     """What a search gives that is stopped after each trial and training, one later each time; and how often."""
     calls = {"left": 0}
-    for name, module in (("train", search), ("trial", search)):
+    for name, module in (("train", rungs), ("trial", rungs)):
         wrapped = getattr(module, name)
 
         def stops(*given: Any, wrapped: Callable[..., Any] = wrapped) -> Any:
@@ -96,8 +96,14 @@ def test_a_search_leaves_what_it_promises_and_goes_on_after_stops(
         assert not [name for name in recordings if name in export.read_text()], export
     test, labelled = told["test"], CsvDataset(path=whole.folder / "division.csv").clips()
     assert {clip.split for clip in labelled} == {"1", "2", "3", "4", "5"}
-    # what learnt nothing is tested on all folds
-    assert test["trained"][0]["clips"] < test["at_hand"][0]["clips"] == len(labelled)
+    # what learnt nothing is tested on all folds, what was trained on all but the validation part, by two trainings
+    parts = Parts.of(labelled)
+    assert parts.crossed is not None and test["at_hand"][0]["clips"] == len(labelled)
+    assert {row["clips"] for row in test["trained"]} == {len(labelled) - len(parts.valid)}
+    other = told["again"]["name"]
+    assert other.replace("_again", "") == told["winner"] and "once more" in page
+    recipe = (whole.folder / "runs" / other / "recipe.yaml").read_text()
+    assert "again_pretraining.csv" in recipe and "/pretraining.csv" not in recipe
     of_start, of_random = test["at_hand"][:2], test["at_hand"][2]
     assert [row["rival"] for row in of_start] == [judge.PLAIN, of_random["own"]]
     random = {
@@ -148,7 +154,7 @@ def test_the_time_before_a_stop_counts(
 def test_a_search_without_time_to_train_has_a_verdict_and_a_page(
     notes: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, console: Any
 ) -> None:
-    monkeypatch.setattr(search, "divide_time", lambda costs, *given, **more: Budget((), tuple(costs)))
+    monkeypatch.setattr(rungs, "divide_time", lambda costs, *given, **more: Budget((), tuple(costs)))
     request = Request(data=notes, starts=(str(start),))
     found = specialise(request, output=tmp_path / "new", console=console)
     assert found.verdict.kind in ("use", "random", "plain") and found.recipe is None
@@ -174,7 +180,7 @@ def test_a_random_network_is_of_use_where_others_of_its_shape_are_too(
         return decide(*given, **options) if gains[1:] else judge.Verdict("random", "Use it.")
 
     monkeypatch.setattr(judge, "decide", lucky)
-    monkeypatch.setattr(search, "divide_time", lambda costs, *given, **more: Budget((), tuple(costs)))
+    monkeypatch.setattr(rungs, "divide_time", lambda costs, *given, **more: Budget((), tuple(costs)))
     found = specialise(Request(data=notes, starts=(str(start),)), output=tmp_path / "new")
     rows = decisions(found.folder)["test"]["at_hand"][2:]  # after those of the start
     row = min(rows, key=lambda of: of["gain"]["low"])
@@ -427,7 +433,7 @@ def test_a_plan_that_is_stopped_ends_without_a_hint(
     def trial(*_: Any) -> None:
         raise training.Stopped("SIGTERM")
 
-    monkeypatch.setattr(search, "trial", trial)
+    monkeypatch.setattr(rungs, "trial", trial)
     (tmp_path / "state.json").write_text("{}")  # of a search before
     result = CliRunner().invoke(
         commands, [str(notes), "--plan-only", "--start", str(start), "-o", str(tmp_path)]
@@ -467,13 +473,14 @@ def test_every_candidate_is_a_recipe(
 def test_the_plan_leaves_time_for_the_classifiers_of_all_folds(
     notes: Path, start: Path, tmp_path: Path, console: Any
 ) -> None:
-    left = []
-    for in_turn in (0.0, 100.0):
+    setting, left = candidates.Setting(tmp_path, notes, 60, 60, 5.0), []
+    for in_turn, again in ((0.0, False), (100.0, False), (100.0, True)):
         state = State(tmp_path, Request(data=notes, starts=(str(start),), minutes=60))
         state.content |= {f"baseline:{name}": {"seconds": 10.0, "in_turn": in_turn} for name in ("a", "b")}
         state.content["baseline:statistics"] = {"seconds": 1.0, "in_turn": 0.1 * in_turn}
-        left.append(search.Search(state, m2dx.PluginHost.discover(), console)._left())
+        left.append(rungs.Rungs(state, m2dx.PluginHost(), console, setting, again)._left())
     assert left[0] - left[1] == pytest.approx(3 * 100 + 2 * 10, abs=5.0)  # the clock goes on
+    assert left[1] - left[2] == pytest.approx(21 + 2 * 10, abs=5.0)  # a second test
 
 
 def test_only_what_was_trained_has_settings_by_the_validation_part(
