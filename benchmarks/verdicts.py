@@ -3,7 +3,7 @@
     python benchmarks/verdicts.py FOLDER [FOLDER ...] [--seeds 1 2] [--divisions 10] [--json OUT]
 
 Training: what the search chose is trained again with each of the seeds; its gain is the mean over these and its own, on
-the test clips. Encoders at hand: each is scored on new divisions of all labelled clips, groups whole, two fifths for
+the test clips, and where the search has trained it on these, too, on those that it was trained on first. Encoders at hand: each is scored on new divisions of all labelled clips, groups whole, two fifths for
 the test; the gain on a clip is the mean over the divisions that test it. Of the best random network, the least sure of
 three seeds counts. All gains have the bootstrap's interval over clips and groups, and the rule of the search makes a
 verdict of them. Started again, it keeps what is done.
@@ -68,6 +68,13 @@ def right(
     return over(found)
 
 
+def as_in(task: m2dx.ClipTask, other: m2dx.ClipTask, found: Right) -> Right:
+    """What was found of the clips of the other task, for those of a task."""
+    of = {(clip.path, clip.start): row for row, clip in enumerate(other.clips)}
+    rows = [of.get((clip.path, clip.start)) for clip in task.clips]
+    return np.array([np.nan if row is None else found[row] for row in rows])
+
+
 def over(rows: list[Right]) -> Right:
     """The mean of each clip, of the rows that test it."""
     known = ~np.isnan(rows)
@@ -88,29 +95,39 @@ def compare(folder: Path, seeds: list[int], count: int) -> dict[str, Any]:
     """One search."""
     said = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
     parts = Parts.read(folder / DIVISION, folder / POOL)
-    task, own = parts.task("test", folder / "features"), list[Right]()
+    again = said.get("again")
+    both = filter(None, (parts, parts.crossed if again else None))
+    tests, own = [part.task("test", folder / "features") for part in both], list[Right]()
+    task = tests[0]
     names, winner = list(said["baselines"]), said["winner"]
     random = [name for name in names if name.startswith(RANDOM)]
     starts = [name for name in names if name not in (PLAIN, *random)]
     start, untrained = (best_of({name: said["baselines"][name] for name in of}) for of in (starts, random))
+    ran = {} if winner is None else {winner: said["runs"][winner]} | ({again["name"]: again} if again else {})
     for seed in [None, *seeds] if winner else []:
-        run = winner
-        if seed is not None:
-            run = f"{winner}-seed{seed}"
-            recipe = yaml.safe_load((folder / "runs" / winner / "recipe.yaml").read_text(encoding="utf-8"))
-            recipe |= {"name": run, "output": str(folder / "runs"), "seed": seed}
-            train(recipe, m2dx.PluginHost.discover(), Console())
-        settings = said["runs"][winner]["settings"]
-        own.append(right(encoder_of(run, folder, starts), task, f"seed {seed}", settings))
-    once = {name: right(encoder_of(name, folder, starts), task, name) for name in names}
-    again = divisions(task, count)
-    often = {name: right(encoder_of(name, folder, starts), again, name) for name in names}
+        told = []
+        for run, test in zip(ran, tests, strict=True):
+            name = run
+            if seed is not None:
+                name = f"{run}-seed{seed}"
+                recipe = yaml.safe_load((folder / "runs" / run / "recipe.yaml").read_text(encoding="utf-8"))
+                recipe |= {"name": name, "output": str(folder / "runs"), "seed": seed}
+                train(recipe, m2dx.PluginHost.discover(), Console())
+            encoder = encoder_of(name, folder, starts)
+            told.append(as_in(task, test, right(encoder, test, name, ran[run]["settings"])))
+        own.append(over(told))
+    once = {}
+    for name in names:
+        encoder = encoder_of(name, folder, starts)
+        once[name] = over([as_in(task, test, right(encoder, test, name)) for test in tests])
+    new = divisions(task, count)
+    often = {name: right(encoder_of(name, folder, starts), new, name) for name in names}
     gains = {name: gain(over(own), once[name], task.clips) for name in names if own}
     above = {name: gain(often[start], often[name], task.clips) for name in (PLAIN, untrained)}
     network = encoder_of(untrained, folder, starts)
     seed = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))["request"]["seed"]
     alike = {
-        other: right(random_like(network, seed=other), again, f"{untrained} seed {other}")
+        other: right(random_like(network, seed=other), new, f"{untrained} seed {other}")
         for other in range(seed + 1, seed + RANDOM_SEEDS)
     }
     lucky = [gain(of, often[PLAIN], task.clips) for of in (often[untrained], *alike.values())]

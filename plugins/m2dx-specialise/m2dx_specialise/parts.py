@@ -18,6 +18,7 @@ from m2dx.data.csv_list import CsvDataset
 from m2dx.data.division import deal
 from m2dx.evaluation.features import FeatureCache
 from m2dx.evaluation.splits import SPLITS
+from m2dx_specialise.judge import FEWEST_TESTED
 from m2dx_specialise.names import FEWEST_GROUPS
 
 VALID_SHARES, FEWEST_VALID = (0.25, 0.33, 0.4, 0.5), 0.2
@@ -25,6 +26,7 @@ VALID_SHARES, FEWEST_VALID = (0.25, 0.33, 0.4, 0.5), 0.2
 classes, and the training part two groups; the last is half of all but the largest group), and the smallest one that is
 kept."""
 TEST_FOLDS = 0.4
+CROSSED = 0.5  # of the clips of the training part, those that a test part must have that is trained on, too
 LONGEST_SECONDS = 10.0, 60.0  # of a clip that is encoded: where most are shorter than the first, and of all
 MOST_CLIPS, MOST_SECONDS = 6_000, 60_000.0  # of a part that is scored
 FEWEST_CLIPS = 40  # labelled clips that a verdict needs
@@ -71,9 +73,14 @@ class Parts:
 
     @property
     def crossed(self) -> Parts | None:
-        """Of folds, training and test part in each other's place; None: there could be no verdict by them."""
+        """Training and test part in each other's place, where one test says little: of folds, and of few groups.
+
+        None: it says enough, the test part is too small to train on, or there could be no verdict.
+        """
+        is_small = self.folds or len({clip.unit for clip in self.test}) < FEWEST_TESTED
         other = replace(self, train=self.test, test=self.train)
-        return other if self.folds and other.problem is None else None
+        is_enough = len(self.test) >= CROSSED * len(self.train)
+        return other if is_small and is_enough and other.problem is None else None
 
     @property
     def folds(self) -> tuple[str, ...]:

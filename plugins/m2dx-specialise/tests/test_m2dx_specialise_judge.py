@@ -338,6 +338,30 @@ def test_parts_of_divisions(splits: tuple[str, ...], valid: int, test: int) -> N
     assert not groups[0] & groups[1] and not (groups[0] | groups[1]) & groups[2]
 
 
+@pytest.mark.parametrize(
+    ("splits", "clips_per_group", "is_crossed"),
+    [
+        (("1", "2", "3", "4", "5"), 1, True),
+        (("train", "valid", "test"), 1, False),  # 80 groups are tested
+        (("train", "valid", "test"), 8, True),
+        (("train", "train", "train", "valid", "test"), 8, False),  # too few to train on
+    ],
+)
+def test_where_a_test_says_little_both_parts_are_tested(
+    splits: tuple[str, ...], clips_per_group: int, is_crossed: bool
+) -> None:
+    listed = [
+        m2dx.Clip(Path(f"{n}.wav"), 0.0, 1.0, ("ab"[n % 2],), split, f"{split} {n // clips_per_group}")
+        for split in set(splits)
+        for n in range(80 * splits.count(split))
+    ]
+    parts = Parts.of(listed)
+    other = parts.crossed
+    assert (other is not None) == is_crossed
+    if other is not None:
+        assert (other.train, other.valid, other.test) == (parts.test, parts.valid, parts.train)
+
+
 @pytest.mark.parametrize("groups", [3, 4])
 def test_groups_of_one_class_each_are_in_all_parts(groups: int) -> None:
     """Twenty clips of each of a few patients, who are ill or not."""
