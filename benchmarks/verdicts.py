@@ -3,10 +3,11 @@
     python benchmarks/verdicts.py FOLDER [FOLDER ...] [--seeds 1 2] [--divisions 10] [--json OUT]
 
 Training: what the search chose is trained again with each of the seeds; its gain is the mean over these and its own, on
-the test clips, and where the search has trained it on these, too, on those that it was trained on first. Encoders at hand: each is scored on new divisions of all labelled clips, groups whole, two fifths for
-the test; the gain on a clip is the mean over the divisions that test it. Of the best random network, the least sure of
-three seeds counts. All gains have the bootstrap's interval over clips and groups, and the rule of the search makes a
-verdict of them. Started again, it keeps what is done.
+the test clips, and where the search has trained it on these, too, on those that it was trained on first. Encoders at
+hand: each is scored on new divisions of all labelled clips, groups whole, two fifths for the test; the gain on a clip
+is the mean over the divisions that test it. Of the best random network, the least sure of three seeds counts. All gains
+have the bootstrap's interval over clips and groups, and the rule of the search makes a verdict of them. Started again,
+it keeps what is done.
 """
 
 from __future__ import annotations

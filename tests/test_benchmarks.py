@@ -399,6 +399,8 @@ def test_a_comparison_goes_on_after_a_stop(
 def test_few_groups_are_simulated_without_a_gain(benchmarks: Any) -> None:
     found = benchmarks.few_groups.share_above(1, 100, 0.5, 20)  # all clips of the one group are alike
     assert found["bootstrap"] > 20 and found["for others"] == 0
+    lucky = benchmarks.few_groups.share_above(20, 400, 0.0, 20, gain=0.3, luck=0.01, runs=2)
+    assert lucky["for others"] == 100
 
 
 def test_divisions_keep_groups_whole_and_a_gain_is_that_of_the_clips_that_are_tested(benchmarks: Any) -> None:
