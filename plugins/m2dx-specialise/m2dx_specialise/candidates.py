@@ -230,15 +230,15 @@ def random_networks(setting: Setting) -> dict[str, Network]:
 def propose(
     starts: Sequence[str], setting: Setting, scratch: Network, *, labelled: bool, scratch_first: bool = False
 ) -> list[Candidate]:
-    """The candidates, the most promising one first; `scratch` is trained from scratch.
+    """The candidates, the most promising one first: those with labels; `scratch` is trained from scratch.
 
     `scratch_first`: its random network is ahead of all starts.
     Raises what `network_of` raises.
     """
     found = list[tuple[int, Candidate]]()
     extras: list[tuple[int, Extra, bool]] = [
-        (1, "shifts", labelled),
-        (1, "labels", labelled),
+        (0, "shifts", labelled),
+        (0, "labels", labelled),
         (2, "replay", setting.general is not None),
         (2, "noise", setting.noise is not None),
         (4, "teacher", True),
@@ -249,11 +249,10 @@ def propose(
         network = network_of(start).cropped(setting.clip_seconds)
         title = name if names.count(name) == 1 else f"{name} ({number})"
         base = Candidate(f"further_{number}_{short}", f"{title}, further", network, start)
-        found += [(0, base)]
+        found += [(1, base)]
         found += [(order, base.having(extra)) for order, extra, is_wanted in extras if is_wanted]
     m2d = Candidate("scratch", "M2D from scratch", scratch)
     mae = Candidate("scratch_mae", "MSM-MAE from scratch", scratch, method="msm_mae")
-    order = -1 if scratch_first else 3
-    found += [(order, m2d.having("shifts"))] if labelled else []
-    found += [(order, m2d), (5, mae)]
+    found += [(-1 if scratch_first else 3, m2d.having("shifts"))] if labelled else []
+    found += [(1 if scratch_first else 3, m2d), (5, mae)]
     return [candidate for _, candidate in sorted(found, key=lambda item: item[0])]

@@ -75,6 +75,6 @@ def few_steps(heard_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def two_candidates(few_steps: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same, with the start trained further, without and with labels."""
+    """The same, with the start trained further with labels: of moved clips, and of clips as they are."""
     propose = candidates.propose
     monkeypatch.setattr(search, "propose", lambda *given, **more: propose(*given, **more)[:2])
