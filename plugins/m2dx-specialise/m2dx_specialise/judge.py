@@ -271,35 +271,36 @@ def of_classifier(test: Mapping[str, Any]) -> str:
     if found["ci95"] == 0.0:  # all are right, or none: the bootstrap knows no other clips
         bound = 100 * 0.025 ** (1 / found["clips"])
         spread = f" % (95 %: {f'{bound:.0f} or more' if found['accuracy'] else f'{100 - bound:.0f} or less'})"
+    twice = " by two trainings of its kind" if found.get("trainings") == 2 else ""
     ahead = test["verdict"]["kind"] == "plain" and found["encoder"] != PLAIN
     why = f" (level with {PLAIN}, and right more often on these clips)" if ahead else ""
     return (
         f"The classifier is on {found['encoder']}{why}: {100 * found['accuracy']:.1f}{spread} of "
-        f"{found['clips']:,} clips are right, each told by a classifier that has not learnt it."
+        f"{found['clips']:,} clips are right{twice}, each told by a classifier that has not learnt it."
     )
 
 
-def gain_by_labels(
-    own: ClipEncoder, rival: ClipEncoder, task: m2dx.ClipTask, settings: Mapping[str, Any] | None = None
-) -> list[dict[str, float]]:
+Test = tuple[ClipEncoder, m2dx.ClipTask, Mapping[str, Any] | None]
+"""An encoder, the task that tests it, of one fold, and the settings of its regression."""
+
+
+def gain_by_labels(tests: Sequence[Test], rival: ClipEncoder) -> list[dict[str, float]]:
     """The gain in points by the number of labels, for ever more of the training part; the last entry has all.
 
-    `settings` are of the regression on the first.
+    Of several tests, each of an encoder of its own, the gain is that on the clips of all.
     """
-    fold, targets = task.folds[0], task.targets()
-    total = len(fold.fitted)
+    total = min(len(task.folds[0].fitted) for _, task, _ in tests)
     found = []
     for size in [*(size for size in CURVE if size < total), total]:
         gains = []
         for draw in range(DRAWS if size < total else 1):
-            part = fold if size == total else subset_fold(fold, size, task.clips, targets, draw)
-            smaller = replace(task, folds=(part,))
-            gains.append(
-                Gain.of(
-                    *(score(of, smaller, "", its) for of, its in ((own, settings), (rival, None))),
-                    for_others=True,
-                )
-            )
+            pairs = []
+            for own, task, settings in tests:
+                (fold,) = task.folds
+                part = fold if size == total else subset_fold(fold, size, task.clips, task.targets(), draw)
+                smaller = replace(task, folds=(part,))
+                pairs.append([score(of, smaller, "", its) for of, its in ((own, settings), (rival, None))])
+            gains.append(Gain.of(*map(joined, zip(*pairs, strict=True)), for_others=True))
         mean = Gain(*np.mean([astuple(gain) for gain in gains], axis=0).tolist())
         found.append({"labels": size, **asdict(mean)})
     return found

@@ -78,7 +78,9 @@ class Parts:
         None: it says enough, the test part is too small to train on, or there could be no verdict.
         """
         is_small = self.folds or len({clip.unit for clip in self.test}) < FEWEST_TESTED
-        other = replace(self, train=self.test, test=self.train)
+        known = {clip.labels for clip in (*self.test, *self.valid)}
+        tested = tuple(clip for clip in self.train if clip.labels in known)
+        other = replace(self, train=self.test, test=tested)
         is_enough = len(self.test) >= CROSSED * len(self.train)
         return other if is_small and is_enough and other.problem is None else None
 
@@ -138,19 +140,36 @@ class Parts:
             cache=FeatureCache(folder),
         )
 
-    def in_turn(self, task: m2dx.ClipTask) -> m2dx.ClipTask:
-        """The test with each fold as the test part in turn, for encoders that have learnt nothing of the clips.
+    def back(self, task: m2dx.ClipTask) -> Fold | None:
+        """Of the test, the fold with training and test part in each other's place; None where `crossed` is."""
+        other, rows = self.crossed, defaultdict[str, list[int]](list)
+        if other is None:
+            return None
+        parts = {"train": other.train, "valid": other.valid, "test": other.test}
+        part_of = {_key(clip): name for name, part in parts.items() for clip in part}
+        for row, clip in enumerate(task.clips):
+            rows[part_of.get(_key(clip), "")].append(row)
+        return Fold("back", *(np.array(rows[name], dtype=np.int64) for name in parts))
 
-        It has more clips than the test; where the division has no folds, it is the test.
+    def in_turn(self, task: m2dx.ClipTask) -> m2dx.ClipTask:
+        """The test with each fold, or each of two parts, as the test part in turn, for encoders that have learnt
+        nothing of the clips.
+
+        It has more clips than the test; where one test is enough, it is the test.
         """
         if not self.folds:
-            return task
-        folds = {(clip.path, clip.start): str(clip.split) for clip in self.labelled}
-        clips = tuple(replace(clip, split=folds[clip.path, clip.start]) for clip in task.clips)
+            back = self.back(task)
+            return task if back is None else replace(task, folds=(*task.folds, back))
+        folds = {_key(clip): str(clip.split) for clip in self.labelled}
+        clips = tuple(replace(clip, split=folds[_key(clip)]) for clip in task.clips)
         of = np.array([clip.split for clip in clips])
         parts = {name: (np.flatnonzero(of != name), np.flatnonzero(of == name)) for name in self.folds}
         in_turn = tuple(Fold(name, rest, rest[:0], test) for name, (rest, test) in parts.items())
         return replace(task, clips=clips, folds=in_turn)
+
+
+def _key(clip: m2dx.Clip) -> tuple[Path, float]:
+    return clip.path, clip.start
 
 
 def _tested_folds(clips: Sequence[m2dx.Clip]) -> Sequence[str]:

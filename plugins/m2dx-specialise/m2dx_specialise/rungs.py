@@ -23,6 +23,7 @@ from m2dx_specialise.training import train, trial
 RUN_SECONDS, END_SECONDS = 6.0, 20.0
 """Beside steps and scoring: of a run, for lists, workers and export; of the end, for classifier and page."""
 SAFETY = 0.9  # share of the time that is planned with
+ENOUGH = 0.7  # share of a run's time that must be left to train it once more
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class Rungs:
     host: m2dx.PluginHost
     console: Console
     setting: Setting
-    again: bool = False  # whether the best run is to be trained once more
+    again: bool = False  # whether the best run is to be trained once more, where there is time for it
 
     def best(self, candidates: Sequence[Candidate], score: Scorer) -> str | None:
         """Trains the candidates; the best run, or None where there is no time for any.
@@ -78,19 +79,22 @@ class Rungs:
         self.console.print(f"  {candidate.title:<34} {steps:>6,} steps {100 * found['accuracy']:5.1f} %")
         return found
 
-    def once_more(self, name: str, candidates: Sequence[Candidate], score: Scorer) -> dict[str, Any] | None:
-        """A run of another setting, trained for as many steps in this one; None: there is no time for it."""
-        run, overhead = self.state.get(f"run:{name}"), self._overhead()
+    def once_more(
+        self, name: str, candidates: Sequence[Candidate], setting: Setting, score: Scorer
+    ) -> dict[str, Any] | None:
+        """A run, trained for as many steps in another setting; None: there is no time for it."""
+        run, other = self.state.get(f"run:{name}"), replace(self, setting=setting)
 
         def count() -> int:  # a little late is better than half of the test
-            return int(run["steps"]) if self._left() > (run["train_seconds"] + overhead) / 2 else 0
+            needed = run["train_seconds"] + self._overhead()
+            return int(run["steps"]) if self._left() > ENOUGH * needed else 0
 
         if not (steps := self.state.once("steps:again", count)):
             return None
         candidate = next(of for of in candidates if name == f"{of.name}-{steps}")
-        other = replace(candidate, name=f"{candidate.name}_again")
-        found = self._trained(other, steps, score, run["train_seconds"] / steps)
-        return {"name": f"{other.name}-{steps}", **found}
+        again = replace(candidate, name=f"{candidate.name}_again")
+        found = other._trained(again, steps, score, run["train_seconds"] / steps)
+        return {"name": f"{again.name}-{steps}", **found}
 
     def _measured(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
         """The time, divided among the candidates whose steps are measured: as many as there may be time for."""
@@ -105,15 +109,18 @@ class Rungs:
         budget = self.divided(costs)
         in_it = {name for rung in budget["rungs"][:1] for name in rung["steps"]}
         dropped = [candidate.name for candidate in candidates if candidate.name not in in_it]
-        lacking = (1 + self.again) * (self._overhead() + FEWEST_STEPS * min(costs.values())) - self._left()
+        lacking = self._overhead() + FEWEST_STEPS * min(costs.values()) - self._left()
         enough = math.ceil(self.state.request.minutes + lacking / SAFETY / 60)
         return {**budget, "dropped": dropped, "enough": enough}
 
     def divided(self, costs: Mapping[str, float]) -> dict[str, Any]:
         """The time that is left, divided among candidates with their seconds per step; as plain data."""
         left = self._left()
-        budget = divide_time(costs, left, overhead=self._overhead(), again=self.again)
-        return {"seconds": round(left), **asdict(budget)}
+        for again in dict.fromkeys((self.again, False)):  # a training that is tested once is better than none
+            budget = divide_time(costs, left, overhead=self._overhead(), again=again)
+            if budget.rungs:
+                break
+        return {"seconds": round(left), "again": again, **asdict(budget)}
 
     def _overhead(self) -> float:
         """Seconds of a run beside its steps."""
@@ -127,7 +134,7 @@ class Rungs:
         """
         scored = self.state.under("baseline").values()
         once, in_turn = ([float(found.get(key, 0.0)) for found in scored] for key in ("seconds", "in_turn"))
-        test = (1 + self.again) * (sum(once) + 2 * max(once)) + 3 * max(in_turn) + 2 * min(in_turn)
+        test = sum(once) + (2 + self.again) * max(once) + 3 * max(in_turn) + 2 * min(in_turn)
         return SAFETY * (60 * self.state.request.minutes - self.state.seconds) - END_SECONDS - test
 
     def _joins(self, candidate: Candidate, found: Sequence[Mapping[str, Any]], rungs: int) -> int:
@@ -137,7 +144,7 @@ class Rungs:
         """
         took, overhead = fmean(run["train_seconds"] for run in found), self._overhead()
         counts = [1, *sizes(len(found) + 1)[1:rungs]]
-        counts[-1] += self.again
+        counts[-1] += self.state.get("budget")["again"]
         needed = sum(count * (took * SHARE**rung + overhead) for rung, count in enumerate(counts))
         if self._left() < needed:
             return 0
@@ -148,7 +155,8 @@ class Rungs:
 
     def _next_steps(self, found: Mapping[str, Mapping[str, Any]], counts: Sequence[int]) -> dict[str, int]:
         """Steps of the best in the next of rungs of so many; of those that have more than before, be it none."""
-        share = share_of(self._left(), counts, overhead=self._overhead(), again=self.again)
+        again = self.state.get("budget")["again"]
+        share = share_of(self._left(), counts, overhead=self._overhead(), again=again)
         best = list(found.items())[: counts[0]]
         more = {name: steps(share * run["steps"] / run["train_seconds"]) for name, run in best}
         return {name: count for name, count in more.items() if count > found[name]["steps"]}

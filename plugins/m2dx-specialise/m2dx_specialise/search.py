@@ -17,7 +17,7 @@ from rich.console import Console
 
 import m2dx
 from m2dx.contract.atomic import replace_json
-from m2dx.contract.components import ClipEncoder
+from m2dx.contract.components import ClipEncoder, Fold
 from m2dx.contract.package import find_encoder
 from m2dx.contract.progress import ProgressLine
 from m2dx.contract.wording import counted, duration
@@ -35,7 +35,7 @@ from m2dx.training.distributed import pick_device
 from m2dx.training.run_folder import running_alone
 from m2dx_specialise import judge, selfcheck
 from m2dx_specialise.audit import audit
-from m2dx_specialise.candidates import Candidate, Network, Setting, network_of, propose, random_networks
+from m2dx_specialise.candidates import Network, Setting, network_of, propose, random_networks
 from m2dx_specialise.division import divide, write_list
 from m2dx_specialise.encoders import Scorer, loaded, path_of, scored
 from m2dx_specialise.findings import named
@@ -193,12 +193,10 @@ class Search:
         sentence, parts = division.sentence, Parts.of([*division.rows, *division.pool])
         if parts.problem is None:
             sizes = [f"{len(part):,}" for part in (parts.train, parts.valid, parts.test)]
-            sentence += " Candidates train on {} clips, are chosen by {} and tested on {}".format(*sizes)
-            crossed = "; the best is trained once more, on these, and tested on those that it was trained on"
-            sentence += f"{crossed if parts.crossed else ''}."
+            sentence += " Candidates train on {} clips, are chosen by {} and tested on {}.".format(*sizes)
         self.state.save(findings=findings, division=sentence, listing=listing.sentence)
 
-    def setting(self, parts: Parts, prefix: str = "") -> Setting:
+    def setting(self, parts: Parts, *, again: bool = False) -> Setting:
         """Writes the lists that are trained on: nothing in them is chosen by, tested or left out."""
         request, folder = self.request, self.state.folder.resolve()
         lists = {"pretraining": [*parts.train, *parts.others]}
@@ -211,9 +209,11 @@ class Search:
             if path is not None:
                 others = without_copies(clips_of_inputs([path]), held)
                 lists[name] = [replace(clip, labels=()) for clip in others]
-                if not others:
+                if not others and again:
+                    del lists[name]  # they are of the part that is tested now
+                elif not others:
                     raise m2dx.RecipeError(f"--{name} must have recordings that DATA lacks; {path} has none")
-        paths = {name: folder / f"{prefix}{name}.csv" for name in lists}
+        paths = {name: folder / f"{'again_' if again else ''}{name}.csv" for name in lists}
         for name, path in paths.items():
             write_list(path, (replace(clip, split=None, group=None) for clip in lists[name]))
         recordings = {str(clip.path) for clip in lists["pretraining"]}
@@ -228,7 +228,7 @@ class Search:
             noise=paths.get("noise"),
             on_gpu=pick_device("auto").type == "cuda",
             workers=WORKERS,
-            seed=request.seed,
+            seed=request.seed + again,
         )
 
     def _held(self, parts: Parts, trained: Sequence[m2dx.Clip]) -> list[m2dx.Clip]:
@@ -238,12 +238,12 @@ class Search:
         return [clip for clip in clips if clip.path.resolve() not in known]
 
     def _with_labels(self, parts: Parts, setting: Setting) -> None:
-        folder, state, seed, crossed = self.state.folder, self.state, self.request.seed, parts.crossed
+        folder, state, seed = self.state.folder, self.state, self.request.seed
+        task = parts.task("test", folder / "features", seed=seed)
         if state.get("test") is None:
-            again = None if crossed is None else self.setting(crossed, "again_")
             choice = parts.task("choice", folder / "features", seed=seed)
             fitted = len(choice.clips) - len(choice.folds[0].test)
-            more = max(len(parts.folds) - 1, 0) * len(parts.labelled) / len(parts.train)
+            more = max(len(parts.in_turn(task).folds) - 1, 0) * len(parts.labelled) / len(parts.train)
             self.console.print(f"baselines, fitted to {fitted} clips, scored on {len(choice.folds[0].test)}:")
             score = partial(self._chosen, choice, more)
             networks = random_networks(setting)
@@ -255,22 +255,18 @@ class Search:
             candidates = propose(
                 self.request.starts, setting, networks[random], labelled=True, scratch_first=is_ahead
             )
-            rungs = self.rungs(setting, again=again is not None)
+            rungs = self.rungs(setting, again=parts.crossed is not None)
             winner = rungs.best(candidates, partial(score, trained=True))
             state.save(winner=winner, best=best_of(state.under("baseline")))
-            if crossed is not None and again is not None and winner is not None:
-                choice = crossed.task("choice", folder / "features", seed=seed)
-                score = partial(self._chosen, choice, 0.0, trained=True)
-                self._again(replace(rungs, setting=again), winner, candidates, score)
-        tests = [part.task("test", folder / "features", seed=seed) for part in filter(None, (parts, crossed))]
-        task, in_turn = tests[0], parts.in_turn(tests[0])
-        tests = tests if state.get("again") else tests[:1]
-        found = state.once("test", partial(self._tested, tests, in_turn, len(parts.valid)))
+            if winner is not None:
+                self._again(parts, task, partial(rungs.once_more, winner, candidates))
+        found = state.once("test", partial(self._tested, task, parts))
         chosen = found["chosen"]
         self._keep(chosen)
         fitted_to = found["classifier"]["encoder"]
-        tested = task if chosen == state.get("winner") else in_turn
-        self._classify(fitted_to, tested, self._settings(fitted_to))
+        # the test part of the data stays one for the classifier, too
+        of_all = parts.folds and chosen != state.get("winner")
+        self._classify(fitted_to, parts.in_turn(task) if of_all else task, self._settings(fitted_to))
         state.save(verdict=found["verdict"], chosen=chosen)
 
     def _chosen(
@@ -291,10 +287,15 @@ class Search:
     def rungs(self, setting: Setting, *, again: bool = False) -> Rungs:
         return Rungs(self.state, self.host, self.console, setting, again)
 
-    def _again(self, rungs: Rungs, winner: str, candidates: Sequence[Candidate], score: Scorer) -> None:
-        """The winner once more, with training and test part in each other's place."""
-        self.console.print("the best once more, on what is tested, to be tested on what it was trained on:")
-        found = self.state.once("again", lambda: rungs.once_more(winner, candidates, score))
+    def _again(self, parts: Parts, task: m2dx.ClipTask, once_more: Callable[..., Any]) -> None:
+        """The winner once more, where one test says little: with the parts in each other's place, and another seed."""
+        crossed, back = parts.crossed, parts.back(task)
+        if crossed is None or back is None:
+            return
+        self.console.print("the best once more, with training and test part in each other's place:")
+        choice = replace(task, name="choice", folds=(Fold("choice", back.train, back.train[:0], back.valid),))
+        score = partial(self._chosen, choice, 0.0, trained=True)
+        found = self.state.once("again", lambda: once_more(self.setting(crossed, again=True), score))
         if found is None:
             self.console.print("  no time for it")
         else:
@@ -303,8 +304,7 @@ class Search:
 
     def _settings(self, name: str) -> Mapping[str, Any] | None:
         """Of the regression on a run, as the validation part has chosen them; None: inner folds choose."""
-        again = self.state.get("again") or {}
-        run = again if name == again.get("name") else self.state.under("run").get(name)
+        run = self.state.under("run").get(name)
         return None if run is None else run["settings"]
 
     def _classify(self, fitted: str, task: m2dx.ClipTask, settings: Mapping[str, Any] | None) -> None:
@@ -314,31 +314,37 @@ class Search:
             task = replace(task, name=self.request.folder.name)  # by which its card calls it
             fit_classifier(model, task, settings=settings).save(folder / "classifier")
 
-    def _tested(self, tests: Sequence[m2dx.ClipTask], in_turn: m2dx.ClipTask, valid: int) -> dict[str, Any]:
+    def _tested(self, task: m2dx.ClipTask, parts: Parts) -> dict[str, Any]:
         """The one test: of the winner and of all that needs no training, and of the best of that on all folds.
 
-        Where the winner was trained once more, there are two `tests`, one for each training. The winner's regression
-        has the settings that the validation part has chosen; those of what has learnt nothing choose by inner folds of
-        both parts, which say more. `valid`: clips of the validation part.
+        Where the winner was trained once more, it has two parts, one for each training. The winner's regression has the
+        settings that the validation part has chosen; those of what has learnt nothing choose by inner folds of both
+        parts, which say more.
         """
         state, start, random = self.state, self._best_start(), self._best_random()
         winner, best, baselines = state.get("winner"), state.get("best"), list(state.under("baseline"))
-        gains, curve, rival = dict[str, Comparison](), [], None
+        gains, curve, rival, in_turn = dict[str, Comparison](), [], None, parts.in_turn(task)
+        tests = list[judge.Test]()
         with self.console.status("the test"):
-            encoders = {name: self._encoder(name) for name in filter(None, (*baselines, winner))}
+            encoders = {name: self._encoder(name) for name in baselines}
             scores = {name: judge.score(encoders[name], in_turn, name) for name in (start, random, PLAIN)}
             above = {name: Comparison.of(scores[start], scores[name]) for name in (PLAIN, random)}
             untrained = [Comparison.of(scores[random], scores[PLAIN])]
-            counts = valid, len(scores[best].predictions)
+            counts = len(parts.valid), len(scores[best].predictions)
             easier = judge.easier(best, state.get(f"baseline:{best}")["accuracy"], scores[best].mean, counts)
             if winner is not None:
-                trained = self._beside(encoders, tests, scores if in_turn is tests[0] else {})
-                own = trained[winner]
+                tests = self._tests(winner, task, parts.back(task))
+                own = judge.joined([judge.score(of, test, winner, its) for of, test, its in tests])
+                both = replace(task, folds=tuple(test.folds[0] for _, test, _ in tests))
+                known = {} if parts.folds or len(both.folds) < len(in_turn.folds) else scores
+                trained = {
+                    name: known.get(name) or judge.score(encoders[name], both, name) for name in baselines
+                }
+                trained[winner] = own
                 gains = {name: Comparison.of(own, trained[name], for_others=True) for name in baselines}
                 rival = judge.strongest({name: of.gain for name, of in gains.items()})
                 if gains[rival].gain.low > 0:
-                    pair = encoders[winner], encoders[rival]
-                    curve = judge.gain_by_labels(*pair, tests[0], self._settings(winner))
+                    curve = judge.gain_by_labels(tests, encoders[rival])
         training, at_hand = ({name: of.gain for name, of in found.items()} for found in (gains, above))
         labels = judge.from_labels(curve)
         decided = partial(judge.decide, training, start, at_hand, labels=labels)
@@ -369,6 +375,7 @@ class Search:
             "curve": curve,
             "warning": " ".join(filter(None, (easier, judge.guessed(own)))),
             "classifier": {
+                "trainings": len(tests) if fitted == winner else 0,
                 "encoder": fitted,
                 "accuracy": own.mean,
                 "ci95": own.ci95,
@@ -376,23 +383,13 @@ class Search:
             },
         }
 
-    def _beside(
-        self, encoders: Mapping[str, Any], tests: Sequence[m2dx.ClipTask], known: Mapping[str, m2dx.Score]
-    ) -> dict[str, m2dx.Score]:
-        """The winner and all that it is compared with, on the clips of all tests; `known` are scores of the first."""
-        first = {
-            name: known.get(name) or judge.score(of, tests[0], name, self._settings(name))
-            for name, of in encoders.items()
-        }
-        if not tests[1:]:
-            return first
-        winner, again = self.state.get("winner"), self.state.get("again")["name"]
-        encoders = {**encoders, winner: self._encoder(again)}
-        runs = {name: again if name == winner else name for name in encoders}
-        second = {
-            name: judge.score(of, tests[1], name, self._settings(runs[name])) for name, of in encoders.items()
-        }
-        return {name: judge.joined([first[name], second[name]]) for name in encoders}
+    def _tests(self, winner: str, task: m2dx.ClipTask, back: Fold | None) -> list[judge.Test]:
+        """The trainings of the winner, each with the part that it is tested on and the settings of its regression."""
+        tests = [(self._encoder(winner), task, self._settings(winner))]
+        again = self.state.get("again")
+        if again is not None and back is not None:
+            tests.append((self._encoder(again["name"]), replace(task, folds=(back,)), again["settings"]))
+        return tests
 
     def _alike(self, random: str, task: m2dx.ClipTask, plain: m2dx.Score) -> Iterator[Comparison]:
         """Random networks like one, with other seeds, beside log-mel statistics."""

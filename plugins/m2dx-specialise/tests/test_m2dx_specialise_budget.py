@@ -55,6 +55,19 @@ def test_what_has_no_time_is_dropped(
     assert bool(budget.rungs) == (len(dropped) < len(costs))
 
 
+@pytest.mark.parametrize(("minutes", "again", "rungs_of"), [(2.0, True, 1), (1.0, False, 1), (0.5, False, 0)])
+def test_a_training_that_is_tested_once_is_better_than_none(
+    minutes: float, again: bool, rungs_of: int, tmp_path: Path
+) -> None:
+    state = State(tmp_path, Request(data=tmp_path, minutes=minutes))
+    state.save(**{f"baseline:{name}": {"accuracy": 0.1, "seconds": 1.0} for name in ("x", "y", "z")})
+    setting = Setting(tmp_path, tmp_path / "list.csv", 100, 100, 1.0)
+    budget = rungs.Rungs(state, m2dx.PluginHost(), Console(quiet=True), setting, again=True).divided(
+        {"a": 0.15}
+    )
+    assert (budget["again"], len(budget["rungs"])) == (again, rungs_of)
+
+
 @pytest.mark.parametrize(
     ("names", "minutes", "trial_cost", "cost", "ran"),
     [

@@ -360,6 +360,11 @@ def test_where_a_test_says_little_both_parts_are_tested(
     assert (other is not None) == is_crossed
     if other is not None:
         assert (other.train, other.valid, other.test) == (parts.test, parts.valid, parts.train)
+        rare = tuple(
+            replace(clip, labels=("c",)) for clip in parts.train[:6]
+        )  # which nobody would be fitted to
+        other = replace(parts, train=(*rare, *parts.train[6:])).crossed
+        assert other is not None and other.test == parts.train[6:]
 
 
 @pytest.mark.parametrize("groups", [3, 4])
@@ -420,6 +425,24 @@ def test_encoders_at_hand_are_compared_on_all_folds(splits: tuple[str, ...], tes
         assert len(fold.train) == 320 and not set(fold.train) & set(fold.test)
 
 
+def test_what_is_trained_twice_is_tested_on_each_clip_by_the_training_that_has_not_heard_it() -> None:
+    listed = [
+        m2dx.Clip(Path(f"{n}.wav"), 0.0, 1.0, ("ab"[n % 2],), split, f"{split} {n // 8}")
+        for split in ("train", "valid", "test")
+        for n in range(80)
+    ]
+    listed = [replace(clip, path=Path(f"{clip.split}{clip.path}")) for clip in listed]
+    parts = Parts.of(listed)
+    used = tuple(replace(of, split="test" if of in parts.test else "train") for of in parts.labelled)
+    rows = [np.array([row for row, of in enumerate(used) if of.split == part]) for part in ("train", "test")]
+    task = m2dx.ClipTask("test", used, ("a", "b"), (Fold("test", rows[0], rows[0][:0], rows[1]),), 1.0, "pad")
+    back = parts.back(task)
+    assert back is not None and [fold.name for fold in parts.in_turn(task).folds] == ["test", "back"]
+    by_part = [{used[row].path for row in part} for part in (back.train, back.valid, back.test)]
+    assert by_part == [{clip.path for clip in part} for part in (parts.test, parts.valid, parts.train)]
+    assert set(back.fitted.tolist()).isdisjoint(back.test.tolist())
+
+
 @pytest.mark.parametrize(
     ("accuracy", "ci95", "told"),
     [
@@ -432,6 +455,10 @@ def test_encoders_at_hand_are_compared_on_all_folds(splits: tuple[str, ...], tes
 def test_all_right_is_no_certainty(accuracy: float, ci95: float | None, told: str) -> None:
     found = {"encoder": PLAIN, "accuracy": accuracy, "ci95": ci95, "clips": 40}
     assert told in of_classifier({"classifier": found, "verdict": {"kind": "plain"}})
+    twice = found | {"trainings": 2}
+    assert "right by two trainings of its kind" in of_classifier(
+        {"classifier": twice, "verdict": {"kind": "plain"}}
+    )
 
 
 @pytest.mark.parametrize(

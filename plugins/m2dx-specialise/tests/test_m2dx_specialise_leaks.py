@@ -67,7 +67,7 @@ def test_nothing_that_is_tested_or_chosen_by_is_trained_on(
     held = {clip.path for clip in (*parts.valid, *parts.test)}
     assert parts.problem is None and held and len(parts.labelled) == 60
     names = [f"{'again_' if is_crossed else ''}{name}" for name in ("pretraining", "general", "noise")]
-    setting = search.setting(parts, names[0].removesuffix("pretraining"))
+    setting = search.setting(parts, again=is_crossed)
     label = {clip.path: clip.labels for clip in parts.train}
     for name in names:
         clips = CsvDataset(path=search.state.folder / f"{name}.csv").clips()

@@ -31,6 +31,7 @@ from m2dx.cli.terminal import Terminal
 from m2dx.data.csv_list import CsvDataset
 from m2dx.encoder.weights import read_weights
 from m2dx.recipe.loading import recipe_from_mapping
+from m2dx.results.predictions import read_predictions
 from m2dx.testing.evaluators import tone_task
 from m2dx.testing.samples import SoundFiles, write_csv
 from m2dx.training.run_folder import LOCK, running_alone
@@ -148,6 +149,34 @@ def test_the_time_before_a_stop_counts(
             specialise(Request(data=notes, starts=(str(start),)), output=tmp_path / "new", resume=resume)
         taken.append(json.loads((tmp_path / "new" / "state.json").read_text(encoding="utf-8"))["seconds"])
     assert taken[0] >= 0.5 and taken[1] >= taken[0] + 0.5
+
+
+@pytest.mark.usefixtures("two_candidates")
+def test_what_training_gains_is_given_with_the_test_of_both_trainings(
+    notes: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = judge.Gain.of
+    monkeypatch.setattr(
+        judge.Gain,
+        "of",
+        lambda *pair, for_others=False: judge.Gain(9.0, 5.0, 13.0) if for_others else of(*pair),
+    )
+    found = specialise(Request(data=notes, starts=(str(start),)), output=tmp_path / "new")
+    assert found.verdict.kind == "specialise" and found.recipe is not None
+    told = decisions(found.folder)
+    test, winner = told["test"], told["winner"]
+    assert told["chosen"] == test["classifier"]["encoder"] == winner and test["classifier"]["trainings"] == 2
+    parts = Parts.of(CsvDataset(path=found.folder / "division.csv").clips())
+    tested = {clip.path.name for clip in (*parts.train, *parts.test)}
+    items = read_predictions(found.folder)[0]
+    names = {key[0]: sorted(item.clip.path.name for item in of) for key, of in items.items()}
+    assert names[winner] == names[str(start)] == sorted(tested)
+    weights = [
+        m2dx.load_encoder(path).state_dict() for path in (found.encoder, found.folder / "runs" / winner)
+    ]
+    assert all(torch.equal(weights[0][name], of) for name, of in weights[1].items())
+    assert "by two trainings of its kind" in (found.folder / "index.html").read_text(encoding="utf-8")
+    assert [point["labels"] for point in test["curve"]] == sorted(point["labels"] for point in test["curve"])
 
 
 @pytest.mark.usefixtures("two_candidates")
@@ -480,7 +509,7 @@ def test_the_plan_leaves_time_for_the_classifiers_of_all_folds(
         state.content["baseline:statistics"] = {"seconds": 1.0, "in_turn": 0.1 * in_turn}
         left.append(rungs.Rungs(state, m2dx.PluginHost(), console, setting, again)._left())
     assert left[0] - left[1] == pytest.approx(3 * 100 + 2 * 10, abs=5.0)  # the clock goes on
-    assert left[1] - left[2] == pytest.approx(21 + 2 * 10, abs=5.0)  # a second test
+    assert left[1] - left[2] == pytest.approx(10, abs=5.0)  # the second training is encoded, too
 
 
 def test_only_what_was_trained_has_settings_by_the_validation_part(
