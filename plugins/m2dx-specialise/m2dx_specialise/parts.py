@@ -26,7 +26,7 @@ VALID_SHARES, FEWEST_VALID = (0.25, 0.33, 0.4, 0.5), 0.2
 classes, and the training part two groups; the last is half of all but the largest group), and the smallest one that is
 kept."""
 TEST_FOLDS = 0.4
-CROSSED = 0.5  # of the clips of the training part, those that a test part must have that is trained on, too
+CROSSED = 1 / 3  # of the clips of the training part, those that a test part must have that is trained on, too
 LONGEST_SECONDS = 10.0, 60.0  # of a clip that is encoded: where most are shorter than the first, and of all
 MOST_CLIPS, MOST_SECONDS = 6_000, 60_000.0  # of a part that is scored
 FEWEST_CLIPS = 40  # labelled clips that a verdict needs

@@ -82,7 +82,7 @@ def print_plan(request: Request, console: Console) -> None:
         console.print(f"rung {number} of {len(budget['rungs'])}: {which}")
         for name, steps in rung["steps"].items():
             console.print(f"  {titles[name]:<34} {steps:>7,} steps, {duration(steps * costs[name])}")
-    if rungs.again and budget["rungs"]:
+    if budget["again"]:
         console.print("the best once more, with training and test part in each other's place")
     for name in budget["dropped"]:
         console.print(f"no time for: {titles[name]} ({costs[name]:.2g} s a step)")

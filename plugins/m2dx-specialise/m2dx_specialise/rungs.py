@@ -120,7 +120,7 @@ class Rungs:
             budget = divide_time(costs, left, overhead=self._overhead(), again=again)
             if budget.rungs:
                 break
-        return {"seconds": round(left), "again": again, **asdict(budget)}
+        return {"seconds": round(left), "again": again and bool(budget.rungs), **asdict(budget)}
 
     def _overhead(self) -> float:
         """Seconds of a run beside its steps."""

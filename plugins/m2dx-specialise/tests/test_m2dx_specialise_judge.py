@@ -344,7 +344,7 @@ def test_parts_of_divisions(splits: tuple[str, ...], valid: int, test: int) -> N
         (("1", "2", "3", "4", "5"), 1, True),
         (("train", "valid", "test"), 1, False),  # 80 groups are tested
         (("train", "valid", "test"), 8, True),
-        (("train", "train", "train", "valid", "test"), 8, False),  # too few to train on
+        (("train", "train", "train", "train", "valid", "test"), 8, False),  # too few to train on
     ],
 )
 def test_where_a_test_says_little_both_parts_are_tested(
