@@ -69,13 +69,6 @@ def right(
     return over(found)
 
 
-def as_in(task: m2dx.ClipTask, other: m2dx.ClipTask, found: Right) -> Right:
-    """What was found of the clips of the other task, for those of a task."""
-    of = {(clip.path, clip.start): row for row, clip in enumerate(other.clips)}
-    rows = [of.get((clip.path, clip.start)) for clip in task.clips]
-    return np.array([np.nan if row is None else found[row] for row in rows])
-
-
 def over(rows: list[Right]) -> Right:
     """The mean of each clip, of the rows that test it."""
     known = ~np.isnan(rows)
@@ -97,9 +90,9 @@ def compare(folder: Path, seeds: list[int], count: int) -> dict[str, Any]:
     said = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
     parts = Parts.read(folder / DIVISION, folder / POOL)
     again = said.get("again")
-    both = filter(None, (parts, parts.crossed if again else None))
-    tests, own = [part.task("test", folder / "features") for part in both], list[Right]()
-    task = tests[0]
+    task, own = parts.task("test", folder / "features"), list[Right]()
+    folds = (*task.folds, *filter(None, [parts.back(task) if again else None]))
+    tests = [replace(task, folds=(fold,)) for fold in folds]
     names, winner = list(said["baselines"]), said["winner"]
     random = [name for name in names if name.startswith(RANDOM)]
     starts = [name for name in names if name not in (PLAIN, *random)]
@@ -115,12 +108,10 @@ def compare(folder: Path, seeds: list[int], count: int) -> dict[str, Any]:
                 recipe |= {"name": name, "output": str(folder / "runs"), "seed": seed}
                 train(recipe, m2dx.PluginHost.discover(), Console())
             encoder = encoder_of(name, folder, starts)
-            told.append(as_in(task, test, right(encoder, test, name, ran[run]["settings"])))
+            told.append(right(encoder, test, name, ran[run]["settings"]))
         own.append(over(told))
-    once = {}
-    for name in names:
-        encoder = encoder_of(name, folder, starts)
-        once[name] = over([as_in(task, test, right(encoder, test, name)) for test in tests])
+    both = replace(task, folds=folds)
+    once = {name: right(encoder_of(name, folder, starts), both, name) for name in names}
     new = divisions(task, count)
     often = {name: right(encoder_of(name, folder, starts), new, name) for name in names}
     gains = {name: gain(over(own), once[name], task.clips) for name in names if own}

@@ -58,6 +58,13 @@ def choose(encoder: ClipEncoder, choice: m2dx.ClipTask, *, trained: bool = False
     return {name: getattr(found, name) for name in ("c", "layers", "whiten")}
 
 
+def on(score: m2dx.Score, clips: Sequence[m2dx.Clip]) -> m2dx.Score:
+    """The score on these of the clips that it is of."""
+    keys = {(clip.path, clip.start) for clip in clips}
+    items = tuple(item for item in score.predictions if (item.clip.path, item.clip.start) in keys)
+    return joined([replace(score, predictions=items)])
+
+
 def loss_of(score: m2dx.Score, label_names: Sequence[str]) -> float:
     """Mean of the negative logarithm of the probability of the truth; of equal accuracies, the lower one is better."""
     said = [(item.probabilities or ())[label_names.index(item.clip.labels[0])] for item in score.predictions]
@@ -271,12 +278,11 @@ def of_classifier(test: Mapping[str, Any]) -> str:
     if found["ci95"] == 0.0:  # all are right, or none: the bootstrap knows no other clips
         bound = 100 * 0.025 ** (1 / found["clips"])
         spread = f" % (95 %: {f'{bound:.0f} or more' if found['accuracy'] else f'{100 - bound:.0f} or less'})"
-    twice = " by two trainings of its kind" if found.get("trainings") == 2 else ""
     ahead = test["verdict"]["kind"] == "plain" and found["encoder"] != PLAIN
     why = f" (level with {PLAIN}, and right more often on these clips)" if ahead else ""
     return (
         f"The classifier is on {found['encoder']}{why}: {100 * found['accuracy']:.1f}{spread} of "
-        f"{found['clips']:,} clips are right{twice}, each told by a classifier that has not learnt it."
+        f"{found['clips']:,} clips are right, each told by a classifier that has not learnt it."
     )
 
 
@@ -286,6 +292,8 @@ Test = tuple[ClipEncoder, m2dx.ClipTask, Mapping[str, Any] | None]
 
 def gain_by_labels(tests: Sequence[Test], rival: ClipEncoder) -> list[dict[str, float]]:
     """The gain in points by the number of labels, for ever more of the training part; the last entry has all.
+
+    Where tests have other numbers of labels, the last entry has as many as the smallest.
 
     Of several tests, each of an encoder of its own, the gain is that on the clips of all.
     """
@@ -297,7 +305,8 @@ def gain_by_labels(tests: Sequence[Test], rival: ClipEncoder) -> list[dict[str, 
             pairs = []
             for own, task, settings in tests:
                 (fold,) = task.folds
-                part = fold if size == total else subset_fold(fold, size, task.clips, task.targets(), draw)
+                is_all = size == len(fold.fitted)
+                part = fold if is_all else subset_fold(fold, size, task.clips, task.targets(), draw)
                 smaller = replace(task, folds=(part,))
                 pairs.append([score(of, smaller, "", its) for of, its in ((own, settings), (rival, None))])
             gains.append(Gain.of(*map(joined, zip(*pairs, strict=True)), for_others=True))

@@ -141,7 +141,11 @@ class Parts:
         )
 
     def back(self, task: m2dx.ClipTask) -> Fold | None:
-        """Of the test, the fold with training and test part in each other's place; None where `crossed` is."""
+        """Of the test, the fold with training and test part in each other's place; None where `crossed` is.
+
+        In a division of the data nothing is fitted to the validation part: what is not known to be of one group is more
+        often in it and in the training part than in the test part.
+        """
         other, rows = self.crossed, defaultdict[str, list[int]](list)
         if other is None:
             return None
@@ -149,7 +153,8 @@ class Parts:
         part_of = {_key(clip): name for name, part in parts.items() for clip in part}
         for row, clip in enumerate(task.clips):
             rows[part_of.get(_key(clip), "")].append(row)
-        return Fold("back", *(np.array(rows[name], dtype=np.int64) for name in parts))
+        train, valid, test = (np.array(rows[name], dtype=np.int64) for name in parts)
+        return Fold("back", train, valid, test, valid[:0] if self.folds else valid)
 
     def in_turn(self, task: m2dx.ClipTask) -> m2dx.ClipTask:
         """The test with each fold, or each of two parts, as the test part in turn, for encoders that have learnt

@@ -209,9 +209,7 @@ class Search:
             if path is not None:
                 others = without_copies(clips_of_inputs([path]), held)
                 lists[name] = [replace(clip, labels=()) for clip in others]
-                if not others and again:
-                    del lists[name]  # they are of the part that is tested now
-                elif not others:
+                if not others:
                     raise m2dx.RecipeError(f"--{name} must have recordings that DATA lacks; {path} has none")
         paths = {name: folder / f"{'again_' if again else ''}{name}.csv" for name in lists}
         for name, path in paths.items():
@@ -264,10 +262,13 @@ class Search:
         chosen = found["chosen"]
         self._keep(chosen)
         fitted_to = found["classifier"]["encoder"]
-        # the test part of the data stays one for the classifier, too
-        of_all = parts.folds and chosen != state.get("winner")
-        self._classify(fitted_to, parts.in_turn(task) if of_all else task, self._settings(fitted_to))
+        of = parts.in_turn(task) if self._fits_all(chosen, parts) else task
+        self._classify(fitted_to, of, self._settings(fitted_to))
         state.save(verdict=found["verdict"], chosen=chosen)
+
+    def _fits_all(self, chosen: str, parts: Parts) -> bool:
+        """Whether the classifier is fitted to all clips: to folds, which its encoder has not heard."""
+        return bool(parts.folds) and chosen != self.state.get("winner")
 
     def _chosen(
         self, choice: m2dx.ClipTask, in_turn: float, encoder: ClipEncoder, *, trained: bool = False
@@ -293,9 +294,14 @@ class Search:
         if crossed is None or back is None:
             return
         self.console.print("the best once more, with training and test part in each other's place:")
-        choice = replace(task, name="choice", folds=(Fold("choice", back.train, back.train[:0], back.valid),))
+        choice = replace(task, folds=(Fold("choice", back.train, back.train[:0], back.valid),))
         score = partial(self._chosen, choice, 0.0, trained=True)
-        found = self.state.once("again", lambda: once_more(self.setting(crossed, again=True), score))
+        try:
+            setting = self.setting(crossed, again=True)
+        except m2dx.RecipeError as error:
+            self.console.print(f"  not possible: {error}")
+            return
+        found = self.state.once("again", partial(once_more, setting, score))
         if found is None:
             self.console.print("  no time for it")
         else:
@@ -324,14 +330,14 @@ class Search:
         state, start, random = self.state, self._best_start(), self._best_random()
         winner, best, baselines = state.get("winner"), state.get("best"), list(state.under("baseline"))
         gains, curve, rival, in_turn = dict[str, Comparison](), [], None, parts.in_turn(task)
-        tests = list[judge.Test]()
         with self.console.status("the test"):
             encoders = {name: self._encoder(name) for name in baselines}
             scores = {name: judge.score(encoders[name], in_turn, name) for name in (start, random, PLAIN)}
             above = {name: Comparison.of(scores[start], scores[name]) for name in (PLAIN, random)}
             untrained = [Comparison.of(scores[random], scores[PLAIN])]
-            counts = len(parts.valid), len(scores[best].predictions)
-            easier = judge.easier(best, state.get(f"baseline:{best}")["accuracy"], scores[best].mean, counts)
+            tested = scores[best] if parts.folds else judge.on(scores[best], parts.test)
+            counts = len(parts.valid), len(tested.predictions)
+            easier = judge.easier(best, state.get(f"baseline:{best}")["accuracy"], tested.mean, counts)
             if winner is not None:
                 tests = self._tests(winner, task, parts.back(task))
                 own = judge.joined([judge.score(of, test, winner, its) for of, test, its in tests])
@@ -361,6 +367,8 @@ class Search:
         chosen = random if verdict.kind == "random" else start
         if verdict.kind == "specialise":
             chosen, scores = winner, trained
+        if not self._fits_all(chosen, parts):  # the classifier is told by its own test
+            scores = {name: judge.on(score, parts.test) for name, score in scores.items()}
         told = {name: with_metrics(score, in_turn.label_names) for name, score in scores.items()}
         write_scores(list(told.values()), state.folder / "scores.json")
         write_predictions(list(told.values()), state.folder)
@@ -375,7 +383,6 @@ class Search:
             "curve": curve,
             "warning": " ".join(filter(None, (easier, judge.guessed(own)))),
             "classifier": {
-                "trainings": len(tests) if fitted == winner else 0,
                 "encoder": fitted,
                 "accuracy": own.mean,
                 "ci95": own.ci95,

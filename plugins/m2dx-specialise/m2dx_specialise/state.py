@@ -14,7 +14,7 @@ from m2dx.contract.atomic import replace_json
 from m2dx.contract.package import find_encoder
 from m2dx.training.run_folder import LOCK
 
-STATE_FILE, VERSION = "state.json", 6
+STATE_FILE, VERSION = "state.json", 7
 STARTER = "starter"
 
 

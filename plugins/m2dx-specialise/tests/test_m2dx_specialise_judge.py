@@ -440,7 +440,7 @@ def test_what_is_trained_twice_is_tested_on_each_clip_by_the_training_that_has_n
     assert back is not None and [fold.name for fold in parts.in_turn(task).folds] == ["test", "back"]
     by_part = [{used[row].path for row in part} for part in (back.train, back.valid, back.test)]
     assert by_part == [{clip.path for clip in part} for part in (parts.test, parts.valid, parts.train)]
-    assert set(back.fitted.tolist()).isdisjoint(back.test.tolist())
+    assert back.fitted.tolist() == back.train.tolist()  # the validation part only chooses
 
 
 @pytest.mark.parametrize(
@@ -455,10 +455,6 @@ def test_what_is_trained_twice_is_tested_on_each_clip_by_the_training_that_has_n
 def test_all_right_is_no_certainty(accuracy: float, ci95: float | None, told: str) -> None:
     found = {"encoder": PLAIN, "accuracy": accuracy, "ci95": ci95, "clips": 40}
     assert told in of_classifier({"classifier": found, "verdict": {"kind": "plain"}})
-    twice = found | {"trainings": 2}
-    assert "right by two trainings of its kind" in of_classifier(
-        {"classifier": twice, "verdict": {"kind": "plain"}}
-    )
 
 
 @pytest.mark.parametrize(
