@@ -78,7 +78,9 @@ class Parts:
         None: it says enough, the test part is too small to train on, or there could be no verdict.
         """
         is_small = self.folds or len({clip.unit for clip in self.test}) < FEWEST_TESTED
-        known = {clip.labels for clip in (*self.test, *self.valid)}
+        known = {
+            clip.labels for clip in (*self.test, *(self.valid if self.folds else ()))
+        }  # what `back` fits
         tested = tuple(clip for clip in self.train if clip.labels in known)
         other = replace(self, train=self.test, test=tested)
         is_enough = len(self.test) >= CROSSED * len(self.train)

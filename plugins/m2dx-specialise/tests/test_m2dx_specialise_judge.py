@@ -365,6 +365,10 @@ def test_where_a_test_says_little_both_parts_are_tested(
         )  # which nobody would be fitted to
         other = replace(parts, train=(*rare, *parts.train[6:])).crossed
         assert other is not None and other.test == parts.train[6:]
+        chosen_by = replace(
+            parts, train=(*rare, *parts.train[6:]), valid=(*rare[:2], *parts.valid[2:])
+        ).crossed
+        assert chosen_by is not None and len(chosen_by.test) == len(parts.train) - (0 if parts.folds else 6)
 
 
 @pytest.mark.parametrize("groups", [3, 4])
